@@ -1,0 +1,23 @@
+@{
+    RootModule           = 'LoKr.PowerShell.dll'
+    ModuleVersion        = '0.1.0'
+    GUID                 = '6c1f3a52-8e0b-4d4c-9f57-2b8a1f6f0d11'
+    Author               = 'LoKr for PowerShell contributors'
+    Copyright            = '(c) 2026 LoKr for PowerShell contributors. MIT licence.'
+    Description          = 'Low-rank Kronecker (LoKr) adapters for Hugging Face models: train, merge, inspect and exchange them with PEFT, without ever building the dense matrix.'
+    PowerShellVersion    = '7.6'
+    CompatiblePSEditions = @('Core')
+    FunctionsToExport    = @()
+    AliasesToExport      = @()
+    VariablesToExport    = @()
+    CmdletsToExport      = @(
+        'New-LoKrConfig'
+    )
+    PrivateData          = @{
+        PSData = @{
+            Tags                     = @('PSEdition_Core', 'Windows', 'Linux', 'LoKr', 'LoRA', 'PEFT', 'LyCORIS', 'TorchSharp', 'MachineLearning')
+            ReleaseNotes             = 'See CHANGELOG.md.'
+            RequireLicenseAcceptance = $false
+        }
+    }
+}

@@ -1,0 +1,34 @@
+namespace LoKr.Core;
+
+/// <summary>
+/// The one exception type of the library: a stable <see cref="ErrorId"/> for scripts, a message for people,
+/// and <see cref="Advice"/> that says what to do next.
+/// </summary>
+public sealed class LoKrException : Exception
+{
+    /// <summary>Creates the exception.</summary>
+    /// <param name="errorId">Stable id from <see cref="ErrorIds"/>, for example <c>LoKr.AdapterShapeMismatch</c>.</param>
+    /// <param name="kind">What kind of problem it is.</param>
+    /// <param name="message">What is wrong, naming the value, file or key.</param>
+    /// <param name="advice">What to do next, or null when the message says it all.</param>
+    /// <param name="innerException">The cause, if another exception was.</param>
+    public LoKrException(string errorId, LoKrErrorKind kind, string message, string? advice = null, Exception? innerException = null)
+        : base(advice is null ? message : $"{message} {advice}", innerException)
+    {
+        ErrorId = errorId;
+        Kind = kind;
+        Advice = advice;
+    }
+
+    /// <summary>Stable id, safe to test in scripts.</summary>
+    public string ErrorId { get; }
+
+    /// <summary>What kind of problem it is.</summary>
+    public LoKrErrorKind Kind { get; }
+
+    /// <summary>What to do next; already part of <see cref="Exception.Message"/>.</summary>
+    public string? Advice { get; }
+
+    /// <summary>The file, key, module or value that is wrong, if one is.</summary>
+    public object? Target { get; init; }
+}

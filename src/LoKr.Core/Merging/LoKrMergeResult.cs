@@ -1,0 +1,17 @@
+namespace LoKr.Core.Merging;
+
+/// <summary>What a merge changed. Flat and serialisable.</summary>
+public sealed record LoKrMergeResult
+{
+    /// <summary>Adapters that were merged.</summary>
+    public required IReadOnlyList<string> Adapters { get; init; }
+
+    /// <summary>Number of base weights that changed.</summary>
+    public required int ModuleCount { get; init; }
+
+    /// <summary>Number of modules that were replaced by their trained copy (modules_to_save).</summary>
+    public required int SavedModuleCount { get; init; }
+
+    /// <summary>How long it took.</summary>
+    public required TimeSpan Elapsed { get; init; }
+}

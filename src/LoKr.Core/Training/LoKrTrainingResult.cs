@@ -1,0 +1,26 @@
+namespace LoKr.Core.Training;
+
+/// <summary>A finished or stopped training run.</summary>
+public sealed record LoKrTrainingResult
+{
+    /// <summary>Name of the adapter that was trained.</summary>
+    public required string AdapterName { get; init; }
+
+    /// <summary>Every step.</summary>
+    public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
+
+    /// <summary>Completed or Canceled.</summary>
+    public required string StopReason { get; init; }
+
+    /// <summary>Evaluation before the first step, if there is evaluation data and it was asked for.</summary>
+    public LoKrEvaluation? Before { get; init; }
+
+    /// <summary>Evaluation after the last step, if there is evaluation data.</summary>
+    public LoKrEvaluation? After { get; init; }
+
+    /// <summary>Number of trainable parameters.</summary>
+    public required long TrainableParameterCount { get; init; }
+
+    /// <summary>How long it took.</summary>
+    public required TimeSpan Elapsed { get; init; }
+}
