@@ -1,0 +1,33 @@
+@{
+    Severity            = @('Error', 'Warning', 'Information')
+    IncludeDefaultRules = $true
+    Rules               = @{
+        PSUseConsistentIndentation       = @{
+            Enable              = $true
+            IndentationSize     = 4
+            PipelineIndentation = 'IncreaseIndentationForFirstPipeline'
+            Kind                = 'space'
+        }
+        PSUseConsistentWhitespace        = @{
+            Enable                                  = $true
+            CheckInnerBrace                         = $true
+            CheckOpenBrace                          = $true
+            CheckOpenParen                          = $true
+            CheckOperator                           = $true
+            CheckPipe                               = $true
+            CheckSeparator                          = $true
+            IgnoreAssignmentOperatorInsideHashTable = $true
+        }
+        PSPlaceOpenBrace                 = @{ Enable = $true; OnSameLine = $true; NewLineAfter = $true; IgnoreOneLineBlock = $true }
+        PSPlaceCloseBrace                = @{ Enable = $true; NewLineAfter = $true; IgnoreOneLineBlock = $true }
+        PSAlignAssignmentStatement       = @{ Enable = $true; CheckHashtable = $true }
+        PSUseCorrectCasing               = @{ Enable = $true }
+        PSAvoidUsingCmdletAliases        = @{ Enable = $true }
+        # The model is the natural subject of these two: `Import-LoKrModel ./folder`, `Add-LoKrAdapter $model`.
+        PSAvoidUsingPositionalParameters = @{
+            Enable           = $true
+            CommandAllowList = @('Add-LoKrAdapter', 'Import-LoKrModel')
+        }
+        PSUseCompatibleSyntax            = @{ Enable = $true; TargetVersions = @('7.6') }
+    }
+}

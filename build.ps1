@@ -1,0 +1,145 @@
+#!/usr/bin/env pwsh
+#Requires -Version 7.6
+<#
+.SYNOPSIS
+    Builds, tests, checks and packages the module. Needs the .NET 10 SDK; everything it does is a dotnet command.
+
+.PARAMETER Task
+    Build    builds the solution.
+    Test     runs `dotnet test`, then tests/Pester (needs Pester 5).
+    Analyze  runs PSScriptAnalyzer over every script and manifest; any finding fails (needs PSScriptAnalyzer).
+    Package  lays out the module in out/LoKr and puts it into out/LoKr.<version>.zip and .nupkg.
+
+.EXAMPLE
+    ./build.ps1 -Task Build, Test
+
+.EXAMPLE
+    ./build.ps1 -Task Package -Configuration Release
+#>
+[CmdletBinding()]
+param(
+    [ValidateSet('Build', 'Test', 'Analyze', 'Package')]
+    [string[]] $Task = 'Build',
+
+    [ValidateSet('Debug', 'Release')]
+    [string] $Configuration = 'Debug'
+)
+
+$ErrorActionPreference = 'Stop'
+Set-StrictMode -Version Latest
+
+$root = $PSScriptRoot
+$solution = Join-Path $root 'LoKr.slnx'
+
+function Invoke-Dotnet {
+    [CmdletBinding()]
+    param([Parameter(Mandatory, ValueFromRemainingArguments)] [string[]] $Argument)
+
+    # Native errors are told by the exit status here, so that the failing command is named.
+    $PSNativeCommandUseErrorActionPreference = $false
+    & dotnet @Argument | Out-Host
+    if ($LASTEXITCODE -ne 0) {
+        throw "dotnet $($Argument -join ' ') ended with status $LASTEXITCODE."
+    }
+}
+
+function Import-RequiredModule {
+    [CmdletBinding()]
+    param(
+        [Parameter(Mandatory)] [string] $Name,
+        [Parameter(Mandatory)] [version] $MinimumVersion,
+        [Parameter(Mandatory)] [string] $Task
+    )
+
+    if (-not (Get-Module -ListAvailable -Name $Name | Where-Object Version -GE $MinimumVersion)) {
+        throw "Task $Task needs the module $Name $MinimumVersion or later, which is not installed here. " +
+            "Install it with: Install-PSResource $Name"
+    }
+
+    Import-Module -Name $Name -MinimumVersion $MinimumVersion
+}
+
+function Invoke-BuildTask {
+    Invoke-Dotnet build $solution --configuration $Configuration
+}
+
+function Invoke-TestTask {
+    Push-Location $root
+    try {
+        Invoke-Dotnet test --configuration $Configuration
+    }
+    finally {
+        Pop-Location
+    }
+
+    Import-RequiredModule -Name Pester -MinimumVersion 5.5.0 -Task Test
+    $env:LOKR_MODULE = Join-Path $root "artifacts/bin/LoKr.PowerShell/$($Configuration.ToLowerInvariant())/LoKr.psd1"
+    try {
+        $settings = New-PesterConfiguration
+        $settings.Run.Path = Join-Path $root 'tests/Pester'
+        $settings.Run.PassThru = $true
+        $settings.Output.Verbosity = 'Detailed'
+        $result = Invoke-Pester -Configuration $settings
+    }
+    finally {
+        Remove-Item Env:LOKR_MODULE
+    }
+
+    if ($result.Result -ne 'Passed' -or $result.TotalCount -eq 0) {
+        throw "Pester: $($result.FailedCount) of $($result.TotalCount) tests failed."
+    }
+}
+
+function Invoke-AnalyzeTask {
+    Import-RequiredModule -Name PSScriptAnalyzer -MinimumVersion 1.23.0 -Task Analyze
+    $files = Get-ChildItem -LiteralPath $root -Recurse -File -Include '*.ps1', '*.psm1', '*.psd1' |
+        Where-Object { [System.IO.Path]::GetRelativePath($root, $_.FullName) -notmatch '^(artifacts|out|\.git)[\\/]' }
+    $findings = @($files | ForEach-Object {
+            Invoke-ScriptAnalyzer -Path $_.FullName -Settings (Join-Path $root 'PSScriptAnalyzerSettings.psd1')
+        })
+    if ($findings.Count -gt 0) {
+        $findings | Format-Table -Property ScriptName, Line, RuleName, Message -Wrap | Out-Host
+        throw "PSScriptAnalyzer: $($findings.Count) findings in $(@($files).Count) files."
+    }
+
+    "PSScriptAnalyzer: no findings in $(@($files).Count) files."
+}
+
+function Invoke-PackageTask {
+    $out = Join-Path $root 'out'
+    $module = Join-Path $out 'LoKr'
+    if (Test-Path -LiteralPath $module) {
+        Remove-Item -LiteralPath $module -Recurse
+    }
+
+    # The publish folder is the module folder: managed code, manifest, views and help, without libtorch,
+    # which Get-LoKrRuntime finds (or says how to get).
+    Invoke-Dotnet publish (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration --output $module
+    Get-ChildItem -LiteralPath $module -Filter '*.pdb' | Remove-Item
+    Copy-Item -LiteralPath (Join-Path $root 'LICENSE'), (Join-Path $root 'README.md'), (Join-Path $root 'CHANGELOG.md') -Destination $module
+
+    $manifest = Test-ModuleManifest -Path (Join-Path $module 'LoKr.psd1')
+    $zip = Join-Path $out "LoKr.$($manifest.Version).zip"
+    Compress-Archive -LiteralPath $module -DestinationPath $zip -Force
+
+    # A local repository makes the nupkg exactly as the gallery would get it.
+    $repository = "LoKrPackage$PID"
+    $nupkg = Join-Path $out "LoKr.$($manifest.Version).nupkg"
+    if (Test-Path -LiteralPath $nupkg) {
+        Remove-Item -LiteralPath $nupkg
+    }
+
+    Register-PSResourceRepository -Name $repository -Uri $out -Trusted
+    try {
+        Publish-PSResource -Path $module -Repository $repository
+    }
+    finally {
+        Unregister-PSResourceRepository -Name $repository
+    }
+
+    Get-Item -LiteralPath $zip, $nupkg
+}
+
+foreach ($name in $Task) {
+    & "Invoke-${name}Task"
+}
