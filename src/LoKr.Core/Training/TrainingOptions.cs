@@ -1,0 +1,100 @@
+namespace LoKr.Core.Training;
+
+/// <summary>How an adapter is trained. Defaults follow PEFT's examples and transformers' Trainer where they agree.</summary>
+public sealed record TrainingOptions
+{
+    /// <summary>Passes over the data.</summary>
+    public int Epochs { get; init; } = 3;
+
+    /// <summary>Number of optimiser steps, whatever the epochs; the schedule ends there. Null takes <see cref="Epochs"/>.</summary>
+    public int? MaxSteps { get; init; }
+
+    /// <summary>Rows in a batch.</summary>
+    public int BatchSize { get; init; } = 16;
+
+    /// <summary>Highest learning rate.</summary>
+    public double LearningRate { get; init; } = 1e-3;
+
+    /// <summary>Decoupled weight decay of AdamW.</summary>
+    public double WeightDecay { get; init; }
+
+    /// <summary>Decay of the running mean of the gradient.</summary>
+    public double Beta1 { get; init; } = 0.9;
+
+    /// <summary>Decay of the running mean of the squared gradient.</summary>
+    public double Beta2 { get; init; } = 0.999;
+
+    /// <summary>Added to the denominator of AdamW.</summary>
+    public double Epsilon { get; init; } = 1e-8;
+
+    /// <summary>Course of the learning rate after the warm-up.</summary>
+    public LearningRateSchedule Schedule { get; init; } = LearningRateSchedule.Linear;
+
+    /// <summary>Share of all steps in which the learning rate rises from zero; rounded up to whole steps, as transformers' Trainer does.</summary>
+    public double WarmupRatio { get; init; }
+
+    /// <summary>Number of warm-up steps; goes before <see cref="WarmupRatio"/>.</summary>
+    public int? WarmupSteps { get; init; }
+
+    /// <summary>Gradients of a larger norm are scaled down to it; 0 for no clipping.</summary>
+    public double MaxGradientNorm { get; init; } = 1;
+
+    /// <summary>Batches whose gradients make one step; averaged over their tokens or rows, as if they were one batch.</summary>
+    public int GradientAccumulation { get; init; } = 1;
+
+    /// <summary>Steps between evaluations; null evaluates at the end of each epoch.</summary>
+    public int? EvaluateEvery { get; init; }
+
+    /// <summary>Whether to evaluate before the first step too.</summary>
+    public bool EvaluateBefore { get; init; }
+
+    /// <summary>
+    /// Seed of the order of the rows and of dropout; null takes a fresh order and leaves torch's generator alone.
+    /// A seed is given to torch's generator, which is one for the whole process.
+    /// </summary>
+    public long? Seed { get; init; }
+
+    /// <summary>Longest sequence in tokens; null for what the model allows. Used when the rows are turned into a task.</summary>
+    public int? MaxLength { get; init; }
+
+    /// <summary>Rows in a batch of an evaluation; null takes <see cref="BatchSize"/>.</summary>
+    public int? EvaluationBatchSize { get; init; }
+
+    /// <summary>Whether rows of similar length share a batch, which saves padding.</summary>
+    public bool LengthBucketing { get; init; } = true;
+
+    /// <summary>Adapter to train; null takes the active one.</summary>
+    public string? AdapterName { get; init; }
+
+    /// <summary>Throws for values that are out of range.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, naming the option and its value.</exception>
+    public void Validate()
+    {
+        Require(Epochs >= 1, nameof(Epochs), Epochs, "at least 1");
+        Require(MaxSteps is null or >= 1, nameof(MaxSteps), MaxSteps, "at least 1");
+        Require(BatchSize >= 1, nameof(BatchSize), BatchSize, "at least 1");
+        Require(double.IsFinite(LearningRate) && LearningRate > 0, nameof(LearningRate), LearningRate, "a number above 0");
+        Require(double.IsFinite(WeightDecay) && WeightDecay >= 0, nameof(WeightDecay), WeightDecay, "0 or more");
+        Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "from 0 to below 1");
+        Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "from 0 to below 1");
+        Require(double.IsFinite(Epsilon) && Epsilon >= 0, nameof(Epsilon), Epsilon, "0 or more");
+        Require(Enum.IsDefined(Schedule), nameof(Schedule), Schedule, "Constant, Linear or Cosine");
+        Require(WarmupRatio is >= 0 and <= 1, nameof(WarmupRatio), WarmupRatio, "from 0 to 1");
+        Require(WarmupSteps is null or >= 0, nameof(WarmupSteps), WarmupSteps, "0 or more");
+        Require(double.IsFinite(MaxGradientNorm) && MaxGradientNorm >= 0, nameof(MaxGradientNorm), MaxGradientNorm, "0 (no clipping) or more");
+        Require(GradientAccumulation >= 1, nameof(GradientAccumulation), GradientAccumulation, "at least 1");
+        Require(EvaluateEvery is null or >= 1, nameof(EvaluateEvery), EvaluateEvery, "at least 1");
+        Require(MaxLength is null or >= 2, nameof(MaxLength), MaxLength, "at least 2 tokens");
+        Require(EvaluationBatchSize is null or >= 1, nameof(EvaluationBatchSize), EvaluationBatchSize, "at least 1");
+    }
+
+    private static void Require(bool condition, string option, object? value, string allowed)
+    {
+        if (!condition)
+        {
+            string shown = Convert.ToString(value, System.Globalization.CultureInfo.InvariantCulture) ?? "";
+            throw new LoKrException(
+                ErrorIds.TrainingOptionInvalid, LoKrErrorKind.InvalidArgument, $"{option} is {shown}.", $"It has to be {allowed}.") { Target = option };
+        }
+    }
+}
