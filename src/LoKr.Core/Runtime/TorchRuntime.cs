@@ -1,3 +1,5 @@
+using TorchSharp;
+
 namespace LoKr.Core.Runtime;
 
 /// <summary>
@@ -6,12 +8,110 @@ namespace LoKr.Core.Runtime;
 /// </summary>
 public static class TorchRuntime
 {
+    private static readonly Lock s_lock = new();
+    private static LoKrRuntimeInfo? s_current;
+
     /// <summary>The loaded runtime, or null.</summary>
-    public static LoKrRuntimeInfo? Current => throw new NotImplementedException();
+    public static LoKrRuntimeInfo? Current => Volatile.Read(ref s_current);
 
-    /// <summary>Loads the runtime once; later calls return what is loaded.</summary>
-    public static LoKrRuntimeInfo EnsureLoaded(RuntimeOptions? options = null) => throw new NotImplementedException();
+    /// <summary>
+    /// Loads the runtime once; later calls return what is loaded. Search order: <see cref="RuntimeOptions.Path"/>, <c>LOKR_RUNTIME</c>,
+    /// the per-user store, the folder of the module, the NuGet packages folder.
+    /// </summary>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.RuntimeNotFound</c>, <c>LoKr.RuntimeVersionMismatch</c>, <c>LoKr.RuntimeLoadFailed</c>, <c>LoKr.RuntimeStoreNotWritable</c>;
+    /// <c>LoKr.RuntimeAlreadyLoaded</c> when a path is named and another runtime is in the process.
+    /// </exception>
+    public static LoKrRuntimeInfo EnsureLoaded(RuntimeOptions? options = null)
+    {
+        options ??= new RuntimeOptions();
+        lock (s_lock)
+        {
+            if (s_current is not null)
+            {
+                return options.Path is null ? s_current : SameOrRefused(s_current, options);
+            }
 
-    /// <summary>Finds the runtime without loading it.</summary>
-    public static LoKrRuntimeInfo Find(RuntimeOptions? options = null) => throw new NotImplementedException();
+            RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+            RuntimeCandidate candidate = new RuntimeLocator(paths).Locate(options);
+            List<string> workarounds = [];
+            string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, paths.Store, workarounds);
+            NativeLoader.Load(candidate, libTorchSharp);
+            LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };
+            Volatile.Write(ref s_current, info);
+            return info;
+        }
+    }
+
+    /// <summary>Finds the runtime without loading it; returns the loaded one where there is one and no path is named.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RuntimeNotFound</c>, <c>LoKr.RuntimeVersionMismatch</c>.</exception>
+    public static LoKrRuntimeInfo Find(RuntimeOptions? options = null)
+    {
+        options ??= new RuntimeOptions();
+        LoKrRuntimeInfo? current = Current;
+        if (current is not null && options.Path is null)
+        {
+            return current;
+        }
+
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        LoKrRuntimeInfo found = Describe(new RuntimeLocator(paths).Locate(options), paths, []);
+        return current is not null && current.Path == found.Path ? current : found;
+    }
+
+    private static LoKrRuntimeInfo SameOrRefused(LoKrRuntimeInfo current, RuntimeOptions options)
+    {
+        // The version was checked when it was loaded.
+        RuntimeCandidate asked = new RuntimeLocator(RuntimeSearchPaths.FromEnvironment()).Locate(options with { AllowVersionMismatch = true });
+        return asked.Folder == current.Path
+            ? current
+            : throw new LoKrException(
+                ErrorIds.RuntimeAlreadyLoaded,
+                LoKrErrorKind.InvalidOperation,
+                $"libtorch {current.LibtorchVersion} is already loaded from '{current.Path}'; a process cannot change to '{asked.Folder}'.",
+                "Start a new process and name the runtime before anything else uses torch.")
+            {
+                Target = options.Path,
+            };
+    }
+
+    private static LoKrRuntimeInfo Describe(RuntimeCandidate candidate, RuntimeSearchPaths paths, IReadOnlyList<string> workarounds) => new()
+    {
+        TorchSharpVersion = paths.TorchSharpVersion,
+        LibtorchVersion = candidate.Version ?? "unknown",
+        ExpectedLibtorchVersion = paths.ExpectedLibtorch,
+        Flavor = candidate.Flavor,
+        Path = candidate.Folder,
+        Source = candidate.Source,
+        IsLoaded = false,
+        Devices = [],
+        Workarounds = workarounds,
+    };
+
+    private static List<string> ListDevices(RuntimeCandidate candidate)
+    {
+        List<string> devices = ["cpu"];
+        try
+        {
+            torch.InitializeDeviceType(DeviceType.CPU);
+            if (candidate.Flavor == "cuda" && torch.cuda.is_available())
+            {
+                devices.AddRange(Enumerable.Range(0, torch.cuda.device_count()).Select(index => $"cuda:{index}"));
+            }
+        }
+        catch (Exception exception) when (exception is TypeInitializationException or NotSupportedException or DllNotFoundException or EntryPointNotFoundException)
+        {
+            throw new LoKrException(
+                ErrorIds.RuntimeLoadFailed,
+                LoKrErrorKind.Unavailable,
+                $"The libraries of '{candidate.Folder}' were loaded, but TorchSharp does not work with them: {exception.GetBaseException().Message}",
+                "Use the libtorch that TorchSharp was built for.",
+                exception)
+            {
+                Target = candidate.Folder,
+            };
+        }
+
+        return devices;
+    }
 }

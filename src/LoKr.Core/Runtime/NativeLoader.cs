@@ -1,0 +1,83 @@
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Runtime.Loader;
+using TorchSharp;
+
+namespace LoKr.Core.Runtime;
+
+/// <summary>
+/// Loads libtorch and TorchSharp's library by full path, dependencies first, where they lie. The system's loader then finds them by name,
+/// so TorchSharp's own loader, which copies hundreds of megabytes and prints to the console, has nothing left to do.
+/// </summary>
+internal static partial class NativeLoader
+{
+    // Dependencies first. torch_global_deps brings the CUDA libraries of a PyTorch wheel, torch_cuda registers the CUDA kernels.
+    private static readonly string[] s_order = ["c10", "torch_global_deps", "torch_cpu", "c10_cuda", "torch_cuda", "torch"];
+
+    /// <summary>Loads a runtime into this process.</summary>
+    public static void Load(RuntimeCandidate candidate, string libTorchSharp)
+    {
+        Dictionary<string, nint> handles = new(StringComparer.Ordinal);
+        foreach (string library in s_order)
+        {
+            if (NativeNames.Find(candidate.Folder, library) is string path)
+            {
+                handles[library] = LoadOne(path, candidate);
+            }
+        }
+
+        handles["LibTorchSharp"] = LoadOne(libTorchSharp, candidate);
+
+        // Last resort of the managed resolver, for systems whose loader does not match a bare name to a library already loaded.
+        AssemblyLoadContext context = AssemblyLoadContext.GetLoadContext(typeof(torch).Assembly) ?? AssemblyLoadContext.Default;
+        context.ResolvingUnmanagedDll += (_, name) => handles.GetValueOrDefault(name);
+    }
+
+    private static nint LoadOne(string path, RuntimeCandidate candidate)
+    {
+        try
+        {
+            if (OperatingSystem.IsLinux() && Path.GetFileName(path) == NativeNames.FileName("LibTorchSharp"))
+            {
+                BindNow(path);
+            }
+
+            return NativeLibrary.Load(path);
+        }
+        catch (Exception exception) when (exception is DllNotFoundException or BadImageFormatException)
+        {
+            throw new LoKrException(
+                ErrorIds.RuntimeLoadFailed,
+                LoKrErrorKind.Unavailable,
+                $"'{path}' could not be loaded: {exception.Message.Trim()}",
+                Advice(candidate),
+                exception)
+            {
+                Target = path,
+            };
+        }
+    }
+
+    // A function missing in libtorch would end the process at its first call; binding everything now makes it an error that can be caught.
+    private static void BindNow(string path)
+    {
+        const int Now = 2;
+        if (DlOpen(path, Now) == 0)
+        {
+            string reason = Marshal.PtrToStringUTF8(DlError()) ?? "unknown reason";
+            throw new DllNotFoundException(reason);
+        }
+    }
+
+    private static string Advice(RuntimeCandidate candidate) => OperatingSystem.IsWindows()
+        ? "Install the Microsoft Visual C++ 2015-2022 redistributable, and check that the libraries in the folder are complete."
+        : candidate.Version is null
+            ? "The libtorch may be of another version than TorchSharp was built for."
+            : "Check that the libraries in the folder are complete and made for this system.";
+
+    [LibraryImport("libc.so.6", EntryPoint = "dlopen", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial nint DlOpen(string path, int flags);
+
+    [LibraryImport("libc.so.6", EntryPoint = "dlerror")]
+    private static partial nint DlError();
+}

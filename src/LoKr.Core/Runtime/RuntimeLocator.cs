@@ -1,0 +1,158 @@
+namespace LoKr.Core.Runtime;
+
+/// <summary>Finds a libtorch of the right version; loads nothing.</summary>
+internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
+{
+    private const string InstallAdvice =
+        "Install it with Install-LoKrRuntime, set LOKR_RUNTIME to a folder with libtorch or to the lib folder of an installed PyTorch, "
+        + "or restore the NuGet packages of the source tree with 'dotnet restore'.";
+
+    private readonly List<string> _searched = [];
+
+    /// <summary>The runtime to use.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RuntimeNotFound</c>, <c>LoKr.RuntimeVersionMismatch</c>.</exception>
+    public RuntimeCandidate Locate(RuntimeOptions options)
+    {
+        if (options.Path is not null)
+        {
+            return Checked(FromFolder(options.Path, "Parameter"), options);
+        }
+
+        if (paths.Environment is not null)
+        {
+            return Checked(FromFolder(paths.Environment, "Environment"), options);
+        }
+
+        RuntimeCandidate? other = null;
+        foreach (RuntimeCandidate candidate in Automatic())
+        {
+            if (Fits(candidate))
+            {
+                return candidate;
+            }
+
+            other ??= candidate;
+        }
+
+        return other is not null
+            ? Checked(other, options)
+            : throw new LoKrException(
+                ErrorIds.RuntimeNotFound,
+                LoKrErrorKind.Unavailable,
+                $"libtorch {paths.ExpectedLibtorch} for {NativeNames.RuntimeIdentifier} was not found. Searched: {string.Join("; ", _searched)}.",
+                InstallAdvice);
+    }
+
+    private IEnumerable<RuntimeCandidate> Automatic()
+    {
+        string rid = NativeNames.RuntimeIdentifier;
+        List<(string Folder, string Source)> places =
+        [
+            (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cuda", rid), "UserStore"),
+            (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cpu", rid), "UserStore"),
+            (Path.Combine(paths.ModuleFolder, "runtimes", rid, "native"), "Module"),
+            (paths.ModuleFolder, "Module"),
+        ];
+        places.AddRange(NuGetFolders(rid).Select(folder => (folder, "NuGet")));
+        _searched.Add(paths.NuGetPackages);
+        foreach ((string folder, string source) in places)
+        {
+            _searched.Add(folder);
+            if (NativeNames.Find(folder, "torch_cpu") is not null && FindLibTorchSharp(folder) is string native)
+            {
+                yield return Describe(folder, native, source);
+            }
+        }
+    }
+
+    private IEnumerable<string> NuGetFolders(string rid)
+    {
+        if (!Directory.Exists(paths.NuGetPackages))
+        {
+            yield break;
+        }
+
+        // The exact version first, so that another one is only named in the error where nothing fits.
+        IEnumerable<string> versions = Directory.EnumerateDirectories(paths.NuGetPackages, $"libtorch-cpu-{rid}")
+            .SelectMany(Directory.EnumerateDirectories)
+            .OrderByDescending(folder => RuntimeSearchPaths.ThreeParts(Path.GetFileName(folder)) == paths.ExpectedLibtorch)
+            .ThenByDescending(folder => folder, StringComparer.Ordinal);
+        foreach (string version in versions)
+        {
+            yield return Path.Combine(version, "runtimes", rid, "native");
+        }
+    }
+
+    private RuntimeCandidate FromFolder(string path, string source)
+    {
+        string folder = Path.GetFullPath(path);
+        if (!Directory.Exists(folder))
+        {
+            throw NoLibtorch(source, $"The runtime folder '{folder}' does not exist.");
+        }
+
+        string[] inside = [folder, Path.Combine(folder, "lib"), Path.Combine(folder, "runtimes", NativeNames.RuntimeIdentifier, "native")];
+        string? found = inside.FirstOrDefault(candidate => NativeNames.Find(candidate, "torch_cpu") is not null);
+        if (found is null)
+        {
+            throw NoLibtorch(source, $"The runtime folder '{folder}' holds no {NativeNames.FileName("torch_cpu")}.");
+        }
+
+        string native = FindLibTorchSharp(found) ?? throw NoLibtorch(
+            source,
+            $"libtorch was found in '{found}', but TorchSharp's own library {NativeNames.FileName("LibTorchSharp")} {paths.TorchSharpVersion} was not.");
+        return Describe(found, native, source);
+    }
+
+    /// <summary>TorchSharp's native library: beside libtorch, with the module, beside TorchSharp.dll, or in its NuGet package.</summary>
+    private string? FindLibTorchSharp(string folder)
+    {
+        string rid = NativeNames.RuntimeIdentifier;
+        string[] folders =
+        [
+            folder,
+            Path.Combine(paths.ModuleFolder, "runtimes", rid, "native"),
+            paths.ModuleFolder,
+            paths.TorchSharpFolder,
+            Path.Combine(paths.TorchSharpFolder, "runtimes", rid, "native"),
+            Path.Combine(paths.NuGetPackages, "torchsharp", paths.TorchSharpVersion, "runtimes", rid, "native"),
+        ];
+        return folders.Select(candidate => NativeNames.Find(candidate, "LibTorchSharp")).FirstOrDefault(found => found is not null);
+    }
+
+    private static RuntimeCandidate Describe(string folder, string native, string source) => new(
+        folder,
+        native,
+        LibtorchVersion.Detect(folder),
+        NativeNames.Find(folder, "torch_cuda") is null ? "cpu" : "cuda",
+        source);
+
+    private bool Fits(RuntimeCandidate candidate) =>
+        candidate.Version is not null && RuntimeSearchPaths.ThreeParts(candidate.Version) == paths.ExpectedLibtorch;
+
+    private RuntimeCandidate Checked(RuntimeCandidate candidate, RuntimeOptions options)
+    {
+        if (Fits(candidate) || options.AllowVersionMismatch)
+        {
+            return candidate;
+        }
+
+        string what = candidate.Version is null
+            ? $"The version of the libtorch in '{candidate.Folder}' cannot be told"
+            : $"The libtorch in '{candidate.Folder}' is version {candidate.Version}";
+        throw new LoKrException(
+            ErrorIds.RuntimeVersionMismatch,
+            LoKrErrorKind.NotSupported,
+            $"{what}; TorchSharp {paths.TorchSharpVersion} was built for {paths.ExpectedLibtorch}.",
+            $"Use libtorch {paths.ExpectedLibtorch}, or allow the mismatch (-AllowVersionMismatch) at the risk of wrong results or a crash.")
+        {
+            Target = candidate.Folder,
+        };
+    }
+
+    private static LoKrException NoLibtorch(string source, string message) => new(
+        ErrorIds.RuntimeNotFound,
+        LoKrErrorKind.Unavailable,
+        source == "Environment" ? $"{message} It was named by LOKR_RUNTIME." : message,
+        "Name a folder with the libtorch libraries, or the lib folder of an installed PyTorch.");
+}
