@@ -1,0 +1,67 @@
+using LoKr.Core.Modeling;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Shared;
+
+/// <summary>Reads and replaces parameters of a module tree by their full names.</summary>
+internal static class ModuleParameters
+{
+    /// <summary>Puts a parameter in the place of another; the old one is disposed.</summary>
+    /// <param name="root">Root of the tree.</param>
+    /// <param name="name">Full name, for example <c>bert.pooler.dense.weight</c>.</param>
+    /// <param name="parameter">The new parameter; the module owns it.</param>
+    public static void Set(nn.Module root, string name, Parameter parameter)
+    {
+        int dot = name.LastIndexOf('.');
+        nn.Module owner = Owner(root, dot < 0 ? "" : name[..dot]);
+        string own = name[(dot + 1)..];
+        switch (owner, own)
+        {
+            case (IParameterOwner module, _):
+                module.SetParameter(own, parameter);
+                break;
+            case (Linear module, "weight"):
+                module.weight = parameter;
+                break;
+            case (Linear module, "bias"):
+                module.bias = parameter;
+                break;
+            case (LayerNorm module, "weight"):
+                module.weight = parameter;
+                break;
+            case (LayerNorm module, "bias"):
+                module.bias = parameter;
+                break;
+            default:
+                throw new NotSupportedException($"Parameter '{name}' belongs to a {owner.GetType().Name}, whose parameters cannot be replaced: implement {nameof(IParameterOwner)}.");
+        }
+    }
+
+    /// <summary>Lets tied parameters (duplicate name → name that is saved) be one tensor.</summary>
+    public static void Tie(nn.Module root, IReadOnlyDictionary<string, string> tied)
+    {
+        foreach ((string duplicate, string saved) in tied)
+        {
+            Set(root, duplicate, root.get_parameter(saved)
+                ?? throw new InvalidOperationException($"'{duplicate}' is tied to '{saved}', which the model does not have."));
+        }
+    }
+
+    /// <summary>Parameters in module order without tied duplicates.</summary>
+    public static IReadOnlyList<(string Name, Parameter Parameter)> List(nn.Module root, IReadOnlyDictionary<string, string> tied) =>
+        [.. root.named_parameters().Where(item => !tied.ContainsKey(item.name)).Select(item => (item.name, item.parameter))];
+
+    private static nn.Module Owner(nn.Module root, string name)
+    {
+        nn.Module module = root;
+        foreach (string part in name.Split('.', StringSplitOptions.RemoveEmptyEntries))
+        {
+            module = module.named_children().FirstOrDefault(child => child.name == part).module
+                ?? throw new ArgumentException($"There is no module '{name}'.", nameof(name));
+        }
+
+        return module;
+    }
+}
