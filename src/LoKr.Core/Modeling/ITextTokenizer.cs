@@ -1,6 +1,6 @@
 namespace LoKr.Core.Modeling;
 
-/// <summary>Turns text into token ids exactly as the model's own tokenizer files say.</summary>
+/// <summary>Turns text into token ids exactly as the model's own tokenizer files say. Encoding is safe from several threads at once.</summary>
 public interface ITextTokenizer
 {
     /// <summary>Number of ids, added tokens included.</summary>

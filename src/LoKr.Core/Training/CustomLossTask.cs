@@ -3,39 +3,70 @@ using TorchSharp;
 
 namespace LoKr.Core.Training;
 
-/// <summary>Batches and a loss of the caller, for any module.</summary>
+/// <summary>Batches and a loss of the caller, for any module. Batches keep their order in every epoch and count alike, whatever they hold.</summary>
 public sealed class CustomLossTask : ITrainingTask
 {
-    /// <summary>Takes batches, one object each, in the order they are given, and a function from the model and a batch to a mean loss.</summary>
-    public CustomLossTask(IReadOnlyList<object> batches, Func<LoKrModel, object, torch.Tensor> loss) => throw new NotImplementedException();
+    private readonly IReadOnlyList<object> _batches;
+    private readonly Func<LoKrModel, object, torch.Tensor> _loss;
+
+    /// <summary>Takes batches and a loss.</summary>
+    /// <param name="batches">One object each, in the order they are trained on; they stay the caller's, tensors in them included.</param>
+    /// <param name="loss">
+    /// From the model and a batch to the mean loss, one number with its graph. It is called on the thread that trains, inside a dispose scope.
+    /// </param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>.</exception>
+    public CustomLossTask(IReadOnlyList<object> batches, Func<LoKrModel, object, torch.Tensor> loss)
+    {
+        ArgumentNullException.ThrowIfNull(batches);
+        ArgumentNullException.ThrowIfNull(loss);
+        if (batches.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no batches.", "Give at least one.");
+        }
+
+        (_batches, _loss) = (batches, loss);
+    }
 
     /// <inheritdoc/>
     public string Unit => "rows";
 
     /// <inheritdoc/>
-    public int RowCount => throw new NotImplementedException();
+    public int RowCount => _batches.Count;
 
     /// <inheritdoc/>
     public TrainingMetric Metric => TrainingMetric.None;
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> Warnings => throw new NotImplementedException();
+    public IReadOnlyList<string> Warnings => [];
 
     /// <inheritdoc/>
-    public int CountBatches(int batchSize) => throw new NotImplementedException();
+    public int CountBatches(int batchSize) => _batches.Count;
 
     /// <inheritdoc/>
-    public long LargestBatch(int batchSize) => throw new NotImplementedException();
+    public long LargestBatch(int batchSize) => 1;
 
     /// <inheritdoc/>
-    public IEnumerable<TrainingBatch> Batches(BatchOrder order) => throw new NotImplementedException();
+    public IEnumerable<TrainingBatch> Batches(BatchOrder order) => _batches.Select(batch => new CustomBatch(batch));
 
     /// <inheritdoc/>
-    public torch.Tensor Loss(LoKrModel model, TrainingBatch batch) => throw new NotImplementedException();
+    public torch.Tensor Loss(LoKrModel model, TrainingBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        torch.Tensor loss = _loss(model, ((CustomBatch)batch).Item);
+        return loss is not null && loss.numel() == 1
+            ? loss.reshape([])
+            : throw new LoKrException(
+                ErrorIds.LossInvalid,
+                LoKrErrorKind.InvalidData,
+                loss is null ? "The loss function returned nothing." : $"The loss has the shape [{string.Join(", ", loss.shape)}].",
+                "It has to be one number: end the function with .mean().");
+    }
 
     /// <inheritdoc/>
-    public BatchScore Score(LoKrModel model, TrainingBatch batch) => throw new NotImplementedException();
+    public BatchScore Score(LoKrModel model, TrainingBatch batch) => new(Loss(model, batch));
 
-    /// <inheritdoc/>
-    public void Dispose() => throw new NotImplementedException();
+    /// <summary>Does nothing: the batches stay the caller's.</summary>
+    public void Dispose()
+    {
+    }
 }

@@ -18,6 +18,9 @@ public sealed record LoKrTrainingResult
     /// <summary>Evaluation after the last step, if there is evaluation data.</summary>
     public LoKrEvaluation? After { get; init; }
 
+    /// <summary>Seed of the order of the rows: the one that was given, or the one that was drawn.</summary>
+    public long Seed { get; init; }
+
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 

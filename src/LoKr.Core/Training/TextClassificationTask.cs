@@ -1,42 +1,138 @@
+using System.Globalization;
 using LoKr.Core.Adapters;
+using LoKr.Core.Modeling;
 using LoKr.Core.Training.Data;
 using TorchSharp;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>Texts with one label each; mean cross entropy.</summary>
+/// <summary>
+/// Texts with one label each; the loss is the mean cross entropy. Rows have <c>text</c> and <c>label</c>: the name of a label of the model,
+/// or its index where the model's labels are <c>LABEL_0</c>, <c>LABEL_1</c> and so on.
+/// </summary>
 public sealed class TextClassificationTask : ITrainingTask
 {
-    /// <summary>Tokenises rows with <c>text</c> and <c>label</c>.</summary>
-    public TextClassificationTask(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null) => throw new NotImplementedException();
+    private const string Expected = "text and label";
+
+    private readonly int[][] _ids;
+    private readonly int[] _lengths;
+    private readonly long[] _labels;
+    private readonly int _padId;
+
+    /// <summary>Tokenises rows on all cores. Longer texts are cut on the right, special tokens stay.</summary>
+    /// <param name="model">A sequence classifier with a tokenizer.</param>
+    /// <param name="rows">Rows with <c>text</c> and <c>label</c>.</param>
+    /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
+    /// <param name="cancellationToken">Stops tokenising.</param>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
+    /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.LabelUnknown"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.
+    /// </exception>
+    public TextClassificationTask(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        TextEncoding.RequireRows(rows);
+        ISequenceClassifier classifier = Classifier(model);
+        ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
+        int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
+
+        string[] texts = [.. rows.Select(row => RowFields.Text(row, "text", Expected))];
+        Dictionary<string, long> known = KnownLabels(classifier.Labels);
+        _labels = [.. rows.Select(row => LabelOf(row, known, classifier.Labels))];
+        _ids = TextEncoding.Parallelize(rows.Count, i => tokenizer.Encode(texts[i], addSpecialTokens: true, longest).ToArray(), cancellationToken);
+        _lengths = [.. _ids.Select(ids => ids.Length)];
+        int empty = Array.IndexOf(_lengths, 0);
+        if (empty >= 0)
+        {
+            throw new LoKrException(
+                ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text of {rows[empty].Origin} has no tokens.", "Remove the row, or give it a text.")
+            { Target = rows[empty].Origin };
+        }
+
+        _padId = tokenizer.PadId ?? 0;
+    }
 
     /// <inheritdoc/>
     public string Unit => "tokens";
 
     /// <inheritdoc/>
-    public int RowCount => throw new NotImplementedException();
+    public int RowCount => _ids.Length;
 
     /// <inheritdoc/>
     public TrainingMetric Metric => TrainingMetric.Accuracy;
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> Warnings => throw new NotImplementedException();
+    public IReadOnlyList<string> Warnings => [];
 
     /// <inheritdoc/>
-    public int CountBatches(int batchSize) => throw new NotImplementedException();
+    public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
 
     /// <inheritdoc/>
-    public long LargestBatch(int batchSize) => throw new NotImplementedException();
+    public long LargestBatch(int batchSize) => (long)Math.Min(batchSize, RowCount) * _lengths.Max();
 
     /// <inheritdoc/>
-    public IEnumerable<TrainingBatch> Batches(BatchOrder order) => throw new NotImplementedException();
+    public IEnumerable<TrainingBatch> Batches(BatchOrder order) =>
+        LengthBuckets.Create(_lengths, order).Select(rows =>
+            new ClassificationBatch([.. rows.Select(row => _ids[row])], [.. rows.Select(row => _labels[row])], _padId));
 
     /// <inheritdoc/>
-    public torch.Tensor Loss(LoKrModel model, TrainingBatch batch) => throw new NotImplementedException();
+    public Tensor Loss(LoKrModel model, TrainingBatch batch)
+    {
+        (Tensor logits, Tensor labels) = Forward(model, batch);
+        return nn.functional.cross_entropy(logits, labels);
+    }
 
     /// <inheritdoc/>
-    public BatchScore Score(LoKrModel model, TrainingBatch batch) => throw new NotImplementedException();
+    public BatchScore Score(LoKrModel model, TrainingBatch batch)
+    {
+        (Tensor logits, Tensor labels) = Forward(model, batch);
+        return new BatchScore(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.Sum), logits.argmax(-1).eq(labels).sum());
+    }
 
-    /// <inheritdoc/>
-    public void Dispose() => throw new NotImplementedException();
+    /// <summary>Does nothing: the data are plain arrays.</summary>
+    public void Dispose()
+    {
+    }
+
+    private static (Tensor Logits, Tensor Labels) Forward(LoKrModel model, TrainingBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        var rows = (ClassificationBatch)batch;
+        Device device = model.Device;
+        Tensor logits = Classifier(model).Classify(
+            TextEncoding.Matrix(rows.InputIds, rows, device), TextEncoding.Matrix(rows.AttentionMask, rows, device));
+        return (logits.to(ScalarType.Float32), tensor(rows.Labels, device: device));
+    }
+
+    private static ISequenceClassifier Classifier(LoKrModel model) => model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
+        ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Import the model with -Label, or give a loss of your own (-Loss).");
+
+    private static Dictionary<string, long> KnownLabels(IReadOnlyList<string> labels)
+    {
+        Dictionary<string, long> known = new(StringComparer.Ordinal);
+        bool generic = true;
+        for (int i = 0; i < labels.Count; i++)
+        {
+            known.TryAdd(labels[i], i);
+            generic &= labels[i] == "LABEL_" + i.ToString(CultureInfo.InvariantCulture);
+        }
+
+        for (int i = 0; generic && i < labels.Count; i++)
+        {
+            known.Add(i.ToString(CultureInfo.InvariantCulture), i);
+        }
+
+        return known;
+    }
+
+    private static long LabelOf(DataRow row, Dictionary<string, long> known, IReadOnlyList<string> labels)
+    {
+        string label = RowFields.Label(row, "label", Expected);
+        return known.TryGetValue(label, out long index) ? index : throw new LoKrException(
+            ErrorIds.LabelUnknown,
+            LoKrErrorKind.InvalidData,
+            $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", labels)}.",
+            "Correct the row, or import the model with -Label and every label of the data.") { Target = label };
+    }
 }

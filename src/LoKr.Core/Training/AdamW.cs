@@ -1,0 +1,134 @@
+using LoKr.Core.Adapters;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Training;
+
+/// <summary>
+/// AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), number for number as <c>torch.optim.AdamW</c>,
+/// on flat buffers: a step is about ten operations in place whatever the number of layers. State is allocated once.
+/// Parameters in half precision are kept in float32 beside it, so that small steps are not rounded away.
+/// </summary>
+public sealed class AdamW : IDisposable
+{
+    private readonly List<Slot> _slots = [];
+    private readonly double _beta1;
+    private readonly double _beta2;
+    private readonly double _epsilon;
+    private readonly double _weightDecay;
+    private int _step;
+
+    /// <summary>Allocates the state.</summary>
+    /// <param name="parameters">Buffers to train; they stay the caller's.</param>
+    /// <param name="beta1">Decay of the running mean of the gradient.</param>
+    /// <param name="beta2">Decay of the running mean of the squared gradient.</param>
+    /// <param name="epsilon">Added to the denominator.</param>
+    /// <param name="weightDecay">Decoupled weight decay.</param>
+    public AdamW(IReadOnlyList<FlatParameter> parameters, double beta1 = 0.9, double beta2 = 0.999, double epsilon = 1e-8, double weightDecay = 0)
+    {
+        ArgumentNullException.ThrowIfNull(parameters);
+        (_beta1, _beta2, _epsilon, _weightDecay) = (beta1, beta2, epsilon, weightDecay);
+        using var noGrad = no_grad();
+        foreach (FlatParameter parameter in parameters)
+        {
+            bool half = parameter.Value.dtype is ScalarType.Float16 or ScalarType.BFloat16;
+            Tensor values = half ? parameter.Value.detach().to(ScalarType.Float32).DetachFromDisposeScope() : parameter.Value;
+            _slots.Add(new Slot(
+                parameter,
+                values,
+                zeros_like(values).DetachFromDisposeScope(),
+                zeros_like(values).DetachFromDisposeScope()));
+        }
+    }
+
+    /// <summary>Bytes of state beside values and gradients that a buffer of that many elements needs.</summary>
+    internal static long StateBytes(long elements, ScalarType dtype) =>
+        dtype is ScalarType.Float16 or ScalarType.BFloat16 ? 12 * elements : 2 * elements * dtype.ElementSize();
+
+    /// <summary>Norm of all gradients together; reading it waits for the device.</summary>
+    /// <returns>A scalar tensor of the current dispose scope.</returns>
+    public Tensor GradientNorm()
+    {
+        using var noGrad = no_grad();
+        Tensor[] norms = [.. _slots.Select(slot => slot.Parameter.Gradient.to(slot.Values.dtype).norm())];
+        return norms.Length == 1 ? norms[0] : stack([.. norms.Select(norm => norm.to(ScalarType.Float32))]).norm();
+    }
+
+    /// <summary>Scales the gradients down to a norm, as <c>torch.nn.utils.clip_grad_norm_</c> does.</summary>
+    /// <param name="maxNorm">The norm; 0 leaves the gradients alone.</param>
+    /// <param name="norm">Their norm as <see cref="GradientNorm"/> gave it.</param>
+    public void Clip(double maxNorm, double norm)
+    {
+        double coefficient = maxNorm / (norm + 1e-6);
+        if (maxNorm > 0 && coefficient < 1)
+        {
+            ScaleGradients(coefficient);
+        }
+    }
+
+    /// <summary>Multiplies every gradient.</summary>
+    internal void ScaleGradients(double factor)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        foreach (Slot slot in _slots)
+        {
+            slot.Parameter.Gradient.mul_(factor);
+        }
+    }
+
+    /// <summary>Sets every gradient to zero, in place.</summary>
+    public void ZeroGradients()
+    {
+        using var noGrad = no_grad();
+        foreach (Slot slot in _slots)
+        {
+            slot.Parameter.Gradient.zero_();
+        }
+    }
+
+    /// <summary>One step.</summary>
+    public void Step(double learningRate)
+    {
+        _step++;
+        double correction1 = 1 - Math.Pow(_beta1, _step);
+        double correction2 = Math.Sqrt(1 - Math.Pow(_beta2, _step));
+        using var noGrad = no_grad();
+        foreach (Slot slot in _slots)
+        {
+            using var scope = NewDisposeScope();
+            Tensor gradient = slot.Parameter.Gradient.to(slot.Values.dtype);
+            if (_weightDecay != 0)
+            {
+                slot.Values.mul_(1 - (learningRate * _weightDecay));
+            }
+
+            slot.Mean.lerp_(gradient, 1 - _beta1);
+            slot.Square.mul_(_beta2).addcmul_(gradient, gradient, 1 - _beta2);
+            Tensor denominator = slot.Square.sqrt().div_(correction2).add_(_epsilon);
+            slot.Values.addcdiv_(slot.Mean, denominator, -learningRate / correction1);
+            if (!ReferenceEquals(slot.Values, slot.Parameter.Value))
+            {
+                slot.Parameter.Value.copy_(slot.Values);
+            }
+        }
+    }
+
+    /// <summary>Frees the state.</summary>
+    public void Dispose()
+    {
+        foreach (Slot slot in _slots)
+        {
+            slot.Mean.Dispose();
+            slot.Square.Dispose();
+            if (!ReferenceEquals(slot.Values, slot.Parameter.Value))
+            {
+                slot.Values.Dispose();
+            }
+        }
+
+        _slots.Clear();
+    }
+
+    private sealed record Slot(FlatParameter Parameter, Tensor Values, Tensor Mean, Tensor Square);
+}

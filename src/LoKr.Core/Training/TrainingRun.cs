@@ -1,0 +1,194 @@
+using System.Diagnostics;
+using System.Globalization;
+using LoKr.Core.Adapters;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Training;
+
+/// <summary>One run of the trainer: the loop and its state.</summary>
+internal sealed class TrainingRun : IDisposable
+{
+    private readonly LoKrModel _model;
+    private readonly LoKrAdapter _adapter;
+    private readonly ITrainingTask _task;
+    private readonly ITrainingTask? _validation;
+    private readonly TrainingOptions _options;
+    private readonly Schedule _schedule;
+    private readonly long _seed;
+    private readonly ModuleModes _modes;
+    private readonly TrainableOnly _trainable;
+    private readonly AdamW _optimizer;
+    private readonly CallCheck _calls;
+    private readonly Throughput _throughput = new();
+    private readonly List<LoKrTrainingStep> _history = [];
+    private readonly long _started = Stopwatch.GetTimestamp();
+
+    public TrainingRun(LoKrModel model, LoKrAdapter adapter, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, int totalSteps)
+    {
+        (_model, _adapter, _task, _validation, _options) = (model, adapter, task, validation, options);
+        _schedule = Schedule.For(options, totalSteps);
+        _seed = options.Seed ?? Random.Shared.NextInt64();
+        if (options.Seed is long seed)
+        {
+            random.manual_seed(seed);
+        }
+
+        _modes = new ModuleModes(model.Module);
+        _calls = new CallCheck(adapter);
+        _optimizer = new AdamW(adapter.FlatParameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+        _trainable = new TrainableOnly(model, adapter);
+    }
+
+    public LoKrTrainingResult Execute(Action<LoKrTrainingStep>? onStep, CancellationToken token)
+    {
+        LoKrEvaluation? before = null;
+        LoKrEvaluation? after = null;
+        string stopReason = "Completed";
+        try
+        {
+            before = _options.EvaluateBefore ? Evaluate(token) : null;
+            after = Train(onStep, token);
+        }
+        catch (OperationCanceledException) when (token.IsCancellationRequested)
+        {
+            stopReason = "Canceled";
+        }
+
+        return new LoKrTrainingResult
+        {
+            AdapterName = _adapter.Name,
+            History = _history,
+            StopReason = stopReason,
+            Before = before,
+            After = after,
+            Seed = _seed,
+            TrainableParameterCount = _adapter.ParameterCount,
+            Elapsed = Stopwatch.GetElapsedTime(_started),
+        };
+    }
+
+    public void Dispose()
+    {
+        _optimizer.ZeroGradients();
+        _optimizer.Dispose();
+        _trainable.Dispose();
+        _modes.Dispose();
+    }
+
+    private LoKrEvaluation? Train(Action<LoKrTrainingStep>? onStep, CancellationToken token)
+    {
+        LoKrEvaluation? last = null;
+        int stepsPerEpoch = Trainer.StepsPerEpoch(_task, _options);
+        using var gradients = enable_grad();
+
+        // Once is enough: an evaluation puts every module back into this mode.
+        _model.Module.train();
+        for (int epoch = 0; _history.Count < _schedule.TotalSteps; epoch++)
+        {
+            BatchOrder order = new(_options.BatchSize, Shuffle: true, _options.LengthBucketing, _seed, epoch);
+            using Prefetch<TrainingBatch[]> prefetch = new(_task.Batches(order).Chunk(_options.GradientAccumulation));
+            int inEpoch = 0;
+            foreach (TrainingBatch[] group in prefetch.Items())
+            {
+                inEpoch++;
+                LoKrTrainingStep step = Step(group, epoch + ((double)inEpoch / stepsPerEpoch), token);
+                _history.Add(step);
+                bool final = step.Step == _schedule.TotalSteps;
+                if (_validation is not null && (final || (_options.EvaluateEvery is int every ? step.Step % every == 0 : inEpoch == stepsPerEpoch)))
+                {
+                    last = Evaluate(token)!;
+                    step = step with { EvaluationLoss = last.Loss, Accuracy = last.Accuracy, Perplexity = last.Perplexity };
+                    _history[^1] = step;
+                }
+
+                onStep?.Invoke(step);
+                if (final)
+                {
+                    return last;
+                }
+            }
+        }
+
+        return last;
+    }
+
+    private LoKrTrainingStep Step(TrainingBatch[] group, double epoch, CancellationToken token)
+    {
+        long started = Stopwatch.GetTimestamp();
+        int index = _history.Count;
+        double learningRate = _schedule.At(index);
+        using var scope = NewDisposeScope();
+        _optimizer.ZeroGradients();
+        Tensor loss = Accumulate(group, index, token);
+        (double lossValue, double norm) = ReadFinite(loss, _optimizer.GradientNorm(), index + 1, learningRate);
+        _optimizer.Clip(_options.MaxGradientNorm, norm);
+        _optimizer.Step(learningRate);
+        _throughput.Add(group.Sum(batch => batch.UnitCount), Stopwatch.GetElapsedTime(started));
+        return new LoKrTrainingStep
+        {
+            Step = index + 1,
+            TotalSteps = _schedule.TotalSteps,
+            Epoch = epoch,
+            Loss = lossValue,
+            LearningRate = learningRate,
+            GradientNorm = norm,
+            TokensPerSecond = _throughput.PerSecond,
+            Elapsed = Stopwatch.GetElapsedTime(_started),
+        };
+    }
+
+    /// <summary>Gradients of the group as if it were one batch: each batch counts by its tokens or rows with loss. Returns the loss, detached.</summary>
+    private Tensor Accumulate(TrainingBatch[] group, int index, CancellationToken token)
+    {
+        double all = group.Sum(batch => batch.LossCount);
+        Tensor sum = zeros([], ScalarType.Float32, _model.Device);
+        foreach (TrainingBatch batch in group)
+        {
+            token.ThrowIfCancellationRequested();
+            using var scope = NewDisposeScope();
+            Tensor loss = _task.Loss(_model, batch);
+            if (index == 0)
+            {
+                _calls.Require();
+            }
+
+            if (!loss.requires_grad)
+            {
+                throw new LoKrException(
+                    ErrorIds.LossInvalid,
+                    LoKrErrorKind.InvalidOperation,
+                    "The loss does not depend on the adapter: it has no gradient.",
+                    "Compute it from the model's output, with gradients on and without detach() or item().");
+            }
+
+            Tensor weighted = group.Length == 1 ? loss : loss * (batch.LossCount / all);
+            weighted.backward();
+            sum.add_(weighted.detach().to(ScalarType.Float32, sum.device));
+        }
+
+        return sum;
+    }
+
+    /// <summary>Reads both numbers at once, so that the device is waited for once a step, and stops before they spoil the parameters.</summary>
+    private (double Loss, double Norm) ReadFinite(Tensor loss, Tensor norm, int step, double learningRate)
+    {
+        double[] values = stack([loss.to(ScalarType.Float64), norm.to(ScalarType.Float64, loss.device)]).cpu().data<double>().ToArray();
+        if (double.IsFinite(values[0]) && double.IsFinite(values[1]))
+        {
+            return (values[0], values[1]);
+        }
+
+        bool lossIsFinite = double.IsFinite(values[0]);
+        throw new LoKrException(
+            lossIsFinite ? ErrorIds.GradientNotFinite : ErrorIds.LossNotFinite,
+            LoKrErrorKind.InvalidData,
+            string.Create(
+                CultureInfo.InvariantCulture,
+                $"The {(lossIsFinite ? "gradient" : "loss")} became {values[lossIsFinite ? 1 : 0]} in step {step} of {_schedule.TotalSteps} (learning rate {learningRate:G4})."),
+            "The adapter is as after the step before. Use a lower learning rate, a warm-up or clipping, or look at the data of that step.") { Target = step };
+    }
+
+    private LoKrEvaluation? Evaluate(CancellationToken token) =>
+        _validation is null ? null : Evaluator.Evaluate(_model, _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);
+}
