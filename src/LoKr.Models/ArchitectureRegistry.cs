@@ -1,5 +1,8 @@
 using System.Collections.Frozen;
 using LoKr.Core;
+using LoKr.Models.Bert;
+using LoKr.Models.DistilBert;
+using LoKr.Models.Roberta;
 
 namespace LoKr.Models;
 
@@ -14,6 +17,9 @@ public sealed class ArchitectureRegistry
 
     /// <summary>Every family of this library.</summary>
     public static ArchitectureRegistry Default { get; } = new([
+        BertForSequenceClassification.Registration,
+        RobertaForSequenceClassification.Registration,
+        DistilBertForSequenceClassification.Registration,
     ]);
 
     /// <summary>Known values of <c>model_type</c>, sorted.</summary>

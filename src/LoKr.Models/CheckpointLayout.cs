@@ -12,6 +12,9 @@ public sealed record CheckpointLayout
     /// <summary>Prefixes of the task head's parameters (<c>classifier.</c>): made fresh where a checkpoint has none of them, read where it has.</summary>
     public IReadOnlyList<string> HeadPrefixes { get; init; } = [];
 
+    /// <summary>The head's weight with one row per label (<c>classifier.weight</c>); null for a model without labels.</summary>
+    public string? LabelWeight { get; init; }
+
     /// <summary>Prefixes of other parameters that a checkpoint may leave out as a whole (<c>bert.pooler.</c>): made fresh, with a warning.</summary>
     public IReadOnlyList<string> OptionalPrefixes { get; init; } = [];
 

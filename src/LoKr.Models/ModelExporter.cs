@@ -1,14 +1,128 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using LoKr.Core;
 using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Modeling;
+using static TorchSharp.torch;
 
 namespace LoKr.Models;
 
 /// <summary>Writes a model as a folder that transformers loads.</summary>
 public static class ModelExporter
 {
-    /// <summary>Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all.</summary>
+    // Everything beside weights that transformers reads from a folder of the families built here.
+    private static readonly string[] _companionFiles =
+    [
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+        "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    ];
+
+    // config.json is read by people too: no \u0022 for quotes or letters.
+    private static readonly JsonSerializerOptions _json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    /// <summary>
+    /// Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all.
+    /// A module made in a script has no configuration: only its weights are written, under the names of its state.
+    /// </summary>
     /// <param name="model">The model, merged or without adapters.</param>
     /// <param name="destination">Folder to write.</param>
     /// <param name="force">Replace what is there.</param>
     /// <param name="maxShardBytes">Largest size of one weights file in bytes.</param>
-    public static void Export(LoKrModel model, string destination, bool force = false, long maxShardBytes = long.MaxValue) => throw new NotImplementedException();
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.ExportUnmerged"/>, <see cref="ErrorIds.ExportIntoSource"/>, or an error of <see cref="StagedDirectory"/>.
+    /// </exception>
+    public static void Export(LoKrModel model, string destination, bool force = false, long maxShardBytes = long.MaxValue)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentException.ThrowIfNullOrEmpty(destination);
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
+        CheckMerged(model);
+        destination = Path.GetFullPath(destination);
+        if (model.SourcePath is { } source)
+        {
+            CheckApart(source, destination);
+        }
+
+        using StagedDirectory staged = new(destination, force);
+        CheckpointWriter.Write(staged.Path, model.GetBaseState(), maxShardBytes);
+        if (model.Pretrained is { } pretrained)
+        {
+            AtomicFile.WriteText(Path.Combine(staged.Path, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(_json) + "\n");
+        }
+
+        foreach (string file in CompanionFiles(model))
+        {
+            File.Copy(file, Path.Combine(staged.Path, Path.GetFileName(file)));
+        }
+
+        staged.Commit();
+    }
+
+    private static JsonObject CreateConfig(IPretrainedModel model, ScalarType dtype)
+    {
+        JsonObject config = (JsonObject)model.Config.DeepClone();
+
+        // Both names of the element type are read by transformers 5; an older one knows torch_dtype only.
+        string key = config.ContainsKey("torch_dtype") ? "torch_dtype" : "dtype";
+        if (key == "torch_dtype")
+        {
+            config.Remove("dtype");
+        }
+
+        config[key] = dtype switch
+        {
+            ScalarType.Float32 => "float32",
+            ScalarType.Float16 => "float16",
+            ScalarType.BFloat16 => "bfloat16",
+            ScalarType.Float64 => "float64",
+            _ => throw new NotSupportedException($"A model in {dtype} cannot be described in config.json."),
+        };
+        return config;
+    }
+
+    private static IEnumerable<string> CompanionFiles(LoKrModel model)
+    {
+        IEnumerable<string> inFolder = model.SourcePath is { } folder
+            ? _companionFiles.Select(name => Path.Combine(folder, name)).Where(File.Exists)
+            : [];
+        return (model.Tokenizer?.SourceFiles ?? []).Concat(inFolder).DistinctBy(file => Path.GetFileName(file), StringComparer.Ordinal);
+    }
+
+    private static void CheckMerged(LoKrModel model)
+    {
+        string[] unmerged = [.. model.Adapters.Select(adapter => adapter.Name).Except(model.MergedAdapters, StringComparer.Ordinal)];
+        string[] active = [.. model.ActiveAdapters.Except(model.MergedAdapters, StringComparer.Ordinal)];
+        if (active.Length > 0 || (unmerged.Length > 0 && model.MergedAdapters.Count == 0))
+        {
+            throw new LoKrException(ErrorIds.ExportUnmerged, LoKrErrorKind.InvalidOperation,
+                $"The model has adapters that are not merged: {string.Join(", ", active.Length > 0 ? active : unmerged)}. A model folder has no place for them.",
+                "Merge them first (Merge-LoKrAdapter), remove them, or export the adapter itself (Export-LoKrAdapter).") { Target = model };
+        }
+    }
+
+    // The weights were read, but a folder is replaced as a whole: exporting over the source would lose what else lies there.
+    private static void CheckApart(string source, string destination)
+    {
+        string from = Real(source);
+        string to = Real(destination);
+        if (Contains(from, to) || Contains(to, from))
+        {
+            throw new LoKrException(ErrorIds.ExportIntoSource, LoKrErrorKind.InvalidArgument,
+                $"'{destination}' is, lies in or contains the folder the model was read from, '{source}'.", "Name a folder apart from it.") { Target = destination };
+        }
+
+        static string Real(string path)
+        {
+            string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
+            return Directory.Exists(full) ? new DirectoryInfo(full).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? full : full;
+        }
+
+        static bool Contains(string outer, string inner)
+        {
+            string relative = Path.GetRelativePath(outer, inner);
+            return relative == "." || (!Path.IsPathRooted(relative) && relative.Split(Path.DirectorySeparatorChar)[0] != "..");
+        }
+    }
 }
