@@ -10,85 +10,127 @@ namespace LoKr.Core.Adapters;
 /// A model with its adapters: any <c>torch.nn.Module</c>, the folder it came from, adapters by name, which are active, enabled and merged.
 /// Owns the module. Not safe for use from several threads at once.
 /// </summary>
-public sealed class LoKrModel : IDisposable
+public sealed partial class LoKrModel : IDisposable
 {
+    private readonly List<LoKrAdapter> _adapters = [];
+    private readonly List<LoKrAdapter> _active = [];
+    private readonly Dictionary<string, LayerHost> _layers = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, SavedModuleHost> _saved = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, bool> _requiresGrad = new(StringComparer.Ordinal);
+    private readonly WeightMerger _merger = new();
+    private bool _enabled = true;
+    private bool _disposed;
+
     /// <summary>Wraps a module.</summary>
-    public LoKrModel(nn.Module module, string? sourcePath = null, ITextTokenizer? tokenizer = null) => throw new NotImplementedException();
+    /// <param name="module">The model; it stays what it is, adapters are attached by hooks.</param>
+    /// <param name="sourcePath">Folder it was read from, if any.</param>
+    /// <param name="tokenizer">Its tokenizer, if any.</param>
+    public LoKrModel(nn.Module module, string? sourcePath = null, ITextTokenizer? tokenizer = null)
+    {
+        ArgumentNullException.ThrowIfNull(module);
+        Module = module;
+        SourcePath = sourcePath;
+        Tokenizer = tokenizer;
+    }
 
     /// <summary>The base module.</summary>
-    public nn.Module Module => throw new NotImplementedException();
+    public nn.Module Module { get; }
 
     /// <summary>The module as a Hugging Face model, or null for a module made in a script.</summary>
-    public IPretrainedModel? Pretrained => throw new NotImplementedException();
+    public IPretrainedModel? Pretrained => Module as IPretrainedModel;
 
     /// <summary>Class name of the model.</summary>
-    public string Name => throw new NotImplementedException();
+    public string Name => Pretrained?.Architecture ?? Module.GetType().Name;
 
     /// <summary><c>model_type</c>, or null.</summary>
-    public string? ModelType => throw new NotImplementedException();
+    public string? ModelType => Pretrained?.ModelType;
 
     /// <summary>Folder the model was read from, or null.</summary>
-    public string? SourcePath => throw new NotImplementedException();
+    public string? SourcePath { get; }
 
     /// <summary>Tokenizer of the folder, or null.</summary>
-    public ITextTokenizer? Tokenizer => throw new NotImplementedException();
+    public ITextTokenizer? Tokenizer { get; }
 
-    /// <summary>Device of the first parameter.</summary>
-    public Device Device => throw new NotImplementedException();
+    /// <summary>Device of the first parameter; the CPU for a model without parameters.</summary>
+    public Device Device => Module.parameters().FirstOrDefault()?.device ?? CPU;
 
-    /// <summary>Type of the first floating-point parameter.</summary>
-    public ScalarType DType => throw new NotImplementedException();
+    /// <summary>Type of the first floating-point parameter; float32 for a model without one.</summary>
+    public ScalarType DType => Module.parameters().FirstOrDefault(static parameter => parameter.is_floating_point())?.dtype ?? ScalarType.Float32;
 
     /// <summary>Adapters in the order they were added.</summary>
-    public IReadOnlyList<LoKrAdapter> Adapters => throw new NotImplementedException();
+    public IReadOnlyList<LoKrAdapter> Adapters => _adapters;
 
     /// <summary>Names of the active adapters.</summary>
-    public IReadOnlyList<string> ActiveAdapters => throw new NotImplementedException();
+    public IReadOnlyList<string> ActiveAdapters => [.. _active.Select(static adapter => adapter.Name)];
 
     /// <summary>Names of the adapters merged into the base weights.</summary>
-    public IReadOnlyList<string> MergedAdapters => throw new NotImplementedException();
+    public IReadOnlyList<string> MergedAdapters => [.. _merger.Merged.Select(static adapter => adapter.Name)];
 
     /// <summary>Whether adapters take part in the forward pass.</summary>
-    public bool AdaptersEnabled => throw new NotImplementedException();
+    public bool AdaptersEnabled => _enabled;
 
     /// <summary>Result of the last training run on this model, or null.</summary>
     public LoKrTrainingResult? LastTraining { get; set; }
 
-    /// <summary>Adds a fresh adapter; the first one becomes active.</summary>
-    /// <param name="config">Its configuration; a null TargetModules takes the default of the architecture.</param>
-    /// <param name="name">Its name.</param>
-    /// <param name="seed">Seed of the initialisation; null draws from torch's global generator.</param>
-    public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null) => throw new NotImplementedException();
-
-    /// <summary>The adapter of that name; an unknown name is an error that lists the known ones.</summary>
-    public LoKrAdapter GetAdapter(string name) => throw new NotImplementedException();
-
-    /// <summary>Makes exactly these adapters active.</summary>
-    public void SetActiveAdapters(IReadOnlyList<string> names) => throw new NotImplementedException();
-
-    /// <summary>Removes an adapter; the base weights are as before.</summary>
-    public void RemoveAdapter(string name) => throw new NotImplementedException();
-
-    /// <summary>Lets adapters take part in the forward pass, or not.</summary>
-    public void SetAdaptersEnabled(bool enabled) => throw new NotImplementedException();
-
-    /// <summary>Adds the deltas of adapters into the base weights.</summary>
-    /// <param name="names">Adapters; null for the active ones.</param>
-    /// <param name="safe">Refuse results that are not finite and leave the weights alone.</param>
-    public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false) => throw new NotImplementedException();
-
-    /// <summary>Takes every merged adapter out again; the base weights are bit for bit as before.</summary>
-    public void UndoMerge() => throw new NotImplementedException();
-
-    /// <summary>Every module of the model (without the root), in order, with shapes, counts and adapter state.</summary>
-    public IReadOnlyList<LoKrModuleInfo> GetModules() => throw new NotImplementedException();
-
-    /// <summary>Trainable and total parameters as PEFT counts them.</summary>
-    public ParameterCount CountParameters() => throw new NotImplementedException();
-
-    /// <summary>Tensors of the merged or unadapted base model by published name, tied duplicates left out; not copies.</summary>
-    public IReadOnlyDictionary<string, Tensor> GetBaseState() => throw new NotImplementedException();
-
     /// <inheritdoc/>
-    public void Dispose() => throw new NotImplementedException();
+    public override string ToString() => Name;
+
+    /// <summary>Removes every hook, releases the adapters and the module.</summary>
+    public void Dispose()
+    {
+        if (_disposed)
+        {
+            return;
+        }
+
+        _disposed = true;
+        foreach (LayerHost host in _layers.Values)
+        {
+            host.Detach();
+        }
+
+        foreach (SavedModuleHost host in _saved.Values)
+        {
+            host.Show(null);
+            host.Dispose();
+        }
+
+        foreach (LoKrAdapter adapter in _adapters)
+        {
+            adapter.Release();
+        }
+
+        _merger.Dispose();
+        Module.Dispose();
+    }
+
+    /// <summary>
+    /// Brings hooks, trained copies and gradients in line with which adapters are active, merged and enabled.
+    /// </summary>
+    private void Apply()
+    {
+        LoKrAdapter[] running = _enabled ? [.. _active.Where(adapter => !_merger.Merged.Contains(adapter))] : [];
+        foreach (LayerHost host in _layers.Values)
+        {
+            host.SetRunning(running);
+        }
+
+        foreach (LoKrAdapter adapter in _adapters)
+        {
+            bool trains = adapter.IsTrainable && _active.Contains(adapter);
+            foreach (FlatParameter flat in adapter.FlatParameters)
+            {
+                flat.SetRequiresGrad(trains);
+            }
+        }
+
+        foreach (SavedModuleHost host in _saved.Values)
+        {
+            LoKrAdapter? owner = _enabled ? host.Adapters.FirstOrDefault(adapter => _active.Contains(adapter) || _merger.Merged.Contains(adapter)) : null;
+            if (!ReferenceEquals(owner, host.Current))
+            {
+                host.Show(owner);
+            }
+        }
+    }
 }

@@ -1,0 +1,57 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Adapters;
+
+/// <summary>
+/// What the adapter code needs to know of a kind of layer: its sizes, how its output is intercepted and how a
+/// contribution is added. One subclass for each kind of layer that can be adapted.
+/// </summary>
+internal abstract class BaseLayer(string name, nn.Module module)
+{
+    /// <summary>Kinds of layers that can be adapted, for messages.</summary>
+    public const string SupportedTypes = "Linear";
+
+    /// <summary>Full name of the layer.</summary>
+    public string Name { get; } = name;
+
+    /// <summary>The layer itself.</summary>
+    public nn.Module Module { get; } = module;
+
+    /// <summary>Its weight; looked up each time, because moving a model replaces parameters.</summary>
+    public abstract TorchSharp.Modules.Parameter Weight { get; }
+
+    /// <summary>Output size: rows of the delta weight.</summary>
+    public abstract long OutFeatures { get; }
+
+    /// <summary>Input size, per group for a grouped convolution: columns of the delta weight.</summary>
+    public abstract long InFeatures { get; }
+
+    /// <summary>Kernel size of a convolution; empty otherwise.</summary>
+    public virtual IReadOnlyList<long> Kernel => [];
+
+    /// <summary>Type of the factors: the weight's, but single precision for a weight of lower precision, as PEFT does.</summary>
+    public ScalarType FactorType => Weight.dtype is ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+
+    /// <summary>The layer as one that can be adapted, or null when its kind is not supported.</summary>
+    public static BaseLayer? TryCreate(string name, nn.Module module) => module switch
+    {
+        TorchSharp.Modules.Linear linear when linear.weight.is_floating_point() => new LinearBaseLayer(name, linear),
+        _ => null,
+    };
+
+    /// <summary>Starts to pass (input, output) to a function whose result, unless null, becomes the output.</summary>
+    public abstract void Attach(Func<Tensor, Tensor, Tensor?> onForward);
+
+    /// <summary>Stops it.</summary>
+    public abstract void Detach();
+
+    /// <summary>Adds scale·contribution of the factors to an output, both in the type of the factors.</summary>
+    public abstract Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale);
+
+    /// <summary>The contribution by itself.</summary>
+    public abstract Tensor Apply(Tensor x, KroneckerFactors factors, double scale);
+
+    /// <summary>Shapes a vector over output features so that it multiplies outputs.</summary>
+    public abstract Tensor ShapeRowMask(Tensor mask);
+}

@@ -1,0 +1,26 @@
+namespace LoKr.Core.Adapters;
+
+/// <summary>Names of the factors in files of PEFT and LyCORIS.</summary>
+public static class FactorNames
+{
+    /// <summary>w1, l×m.</summary>
+    public const string W1 = "lokr_w1";
+
+    /// <summary>Left part of a low-rank w1, l×r.</summary>
+    public const string W1A = "lokr_w1_a";
+
+    /// <summary>Right part of a low-rank w1, r×m.</summary>
+    public const string W1B = "lokr_w1_b";
+
+    /// <summary>w2, k×n×kernel.</summary>
+    public const string W2 = "lokr_w2";
+
+    /// <summary>Left part of a low-rank w2, k×r (r×k with a Tucker core).</summary>
+    public const string W2A = "lokr_w2_a";
+
+    /// <summary>Right part of a low-rank w2, r×(n·kernel) (r×n with a Tucker core).</summary>
+    public const string W2B = "lokr_w2_b";
+
+    /// <summary>Tucker core, r×r×kernel.</summary>
+    public const string T2 = "lokr_t2";
+}

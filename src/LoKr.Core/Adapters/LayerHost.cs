@@ -1,0 +1,59 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Adapters;
+
+/// <summary>The one hook on a base layer, and the adapters that stand on it.</summary>
+internal sealed class LayerHost
+{
+    private readonly List<(LoKrAdapter Adapter, LoKrLayer Layer)> _layers = [];
+
+    public LayerHost(BaseLayer baseLayer)
+    {
+        BaseLayer = baseLayer;
+        baseLayer.Attach(OnForward);
+    }
+
+    public BaseLayer BaseLayer { get; }
+
+    /// <summary>Adapters on this layer in the order they were added.</summary>
+    public IReadOnlyList<(LoKrAdapter Adapter, LoKrLayer Layer)> Layers => _layers;
+
+    /// <summary>Those whose contribution is added, in the order in which they were made active.</summary>
+    private (LoKrAdapter Adapter, LoKrLayer Layer)[] _running = [];
+
+    public void Add(LoKrAdapter adapter, LoKrLayer layer) => _layers.Add((adapter, layer));
+
+    public void Remove(LoKrAdapter adapter) => _layers.RemoveAll(entry => ReferenceEquals(entry.Adapter, adapter));
+
+    /// <summary>Decides who contributes from now on.</summary>
+    public void SetRunning(IEnumerable<LoKrAdapter> adapters) => _running = [.. adapters
+        .SelectMany(adapter => _layers.Where(entry => ReferenceEquals(entry.Adapter, adapter)))];
+
+    public void Detach() => BaseLayer.Detach();
+
+    private Tensor? OnForward(Tensor input, Tensor output)
+    {
+        if (_running.Length == 0)
+        {
+            return null;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        Tensor sum = output;
+        foreach ((_, LoKrLayer layer) in _running)
+        {
+            sum = layer.AddTo(sum, input);
+        }
+
+        // As PEFT: sums are taken in the wider type, the result is in the type of the input.
+        Tensor result = sum.to(input.dtype).MoveToOuterDisposeScope();
+        if (!ReferenceEquals(result, output))
+        {
+            // Nothing else holds the base output: the layer has just made it. Autograd keeps what it needs by itself.
+            output.Dispose();
+        }
+
+        return result;
+    }
+}

@@ -1,0 +1,105 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Adapters;
+
+public sealed partial class LoKrModel
+{
+    /// <summary>Every module of the model (without the root), in order, with shapes, counts and adapter state.</summary>
+    public IReadOnlyList<LoKrModuleInfo> GetModules()
+    {
+        string[] active = [.. ActiveAdapters];
+        string[] merged = [.. MergedAdapters];
+        List<LoKrModuleInfo> modules = [];
+        foreach ((string name, nn.Module module) in ModuleTree.Modules(Module))
+        {
+            TorchSharp.Modules.Parameter[] own = [.. module.named_parameters(recurse: false).Select(static entry => entry.parameter)];
+            TorchSharp.Modules.Parameter? weight = module.named_parameters(recurse: false).FirstOrDefault(static entry => entry.name == "weight").parameter ?? own.FirstOrDefault();
+            IReadOnlyList<(LoKrAdapter Adapter, LoKrLayer Layer)> layers = _layers.TryGetValue(name, out LayerHost? host) ? host.Layers : [];
+            string[] adapters = [.. layers.Select(static entry => entry.Adapter.Name)];
+            modules.Add(new()
+            {
+                Name = name,
+                ModuleType = module.GetType().Name,
+                Shape = weight?.shape ?? [],
+                ParameterCount = own.Sum(static parameter => parameter.numel()),
+                DType = weight is null ? null : TorchNames.Of(weight.dtype),
+                Device = weight is null ? null : TorchNames.Of(weight.device),
+                IsSupported = BaseLayer.TryCreate(name, module) is not null,
+                IsAdapted = adapters.Length > 0,
+                Adapters = adapters,
+                ActiveAdapters = [.. adapters.Intersect(active)],
+                MergedAdapters = [.. adapters.Intersect(merged)],
+                FactorShapes = [.. layers.Select(static entry => entry.Layer.Shapes.ToString())],
+                AdapterParameterCount = layers.Sum(static entry => entry.Layer.Factors.ParameterCount),
+                SavedBy = _saved.TryGetValue(name, out SavedModuleHost? saved) ? [.. saved.Adapters.Select(static adapter => adapter.Name)] : [],
+            });
+        }
+
+        return modules;
+    }
+
+    /// <summary>
+    /// Trainable and total parameters as PEFT counts them: the total holds base, adapters and, beside their originals,
+    /// the trained copies of saved modules; shared weights count once.
+    /// </summary>
+    public ParameterCount CountParameters()
+    {
+        IEnumerable<(string Name, TorchSharp.Modules.Parameter Parameter)> all = ModuleTree.Parameters(Module)
+            .Where(entry => Pretrained?.TiedParameters.ContainsKey(entry.Name) != true);
+        long total = 0;
+        long trainable = 0;
+        foreach ((string name, TorchSharp.Modules.Parameter parameter) in all)
+        {
+            total += parameter.numel();
+
+            // A saved module's own parameters stand for the adapter's copy, which is counted with the adapter.
+            if (parameter.requires_grad && !_saved.Values.Any(host => IsWithin(name, host.Name)))
+            {
+                trainable += parameter.numel();
+            }
+        }
+
+        foreach (LoKrAdapter adapter in _adapters)
+        {
+            total += adapter.ParameterCount;
+            trainable += adapter.IsTrainable && _active.Contains(adapter) ? adapter.ParameterCount : 0;
+        }
+
+        return new(trainable, total);
+    }
+
+    /// <summary>
+    /// Tensors of the merged or unadapted base model by published name, tied duplicates left out; not copies.
+    /// A saved module gives its trained copy if its adapter is merged, and its original otherwise.
+    /// </summary>
+    public IReadOnlyDictionary<string, Tensor> GetBaseState()
+    {
+        Dictionary<string, Tensor> state = new(StringComparer.Ordinal);
+        foreach ((string name, Tensor tensor) in ModuleTree.Parameters(Module)
+            .Select(static entry => (entry.Name, (Tensor)entry.Parameter))
+            .Concat(ModuleTree.Buffers(Module)))
+        {
+            if (Pretrained?.TiedParameters.ContainsKey(name) != true)
+            {
+                state.Add(name, BaseTensor(name, tensor));
+            }
+        }
+
+        return state;
+    }
+
+    private Tensor BaseTensor(string name, Tensor tensor)
+    {
+        foreach (SavedModuleHost host in _saved.Values)
+        {
+            if (host.TryGetLocalName(name, out string local))
+            {
+                LoKrAdapter? merged = host.Adapters.FirstOrDefault(_merger.Merged.Contains);
+                return merged is null ? host.Originals[local] : merged.Copies.First(copy => copy.ModuleName == host.Name).Value(local);
+            }
+        }
+
+        return tensor;
+    }
+}

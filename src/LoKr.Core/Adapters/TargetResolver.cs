@@ -1,0 +1,143 @@
+using LoKr.Core.Modeling;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Adapters;
+
+/// <summary>Finds the modules that a configuration targets, as PEFT does, and says what does not fit.</summary>
+internal static class TargetResolver
+{
+    private static readonly string[] ClassifierNames = ["score", "classifier"];
+
+    /// <summary>Resolves a configuration against a model.</summary>
+    /// <exception cref="LoKrException">Nothing is targeted, something targeted cannot be adapted, or a module to save does not exist.</exception>
+    public static TargetResolution Resolve(nn.Module root, LoKrConfig config)
+    {
+        IReadOnlyList<(string Name, nn.Module Module)> modules = ModuleTree.Modules(root);
+        IPretrainedModel? pretrained = root as IPretrainedModel;
+        LoKrConfig resolved = config with { ModulesToSave = WithTaskHead(config) };
+        resolved = resolved with { TargetModules = Targets(modules, pretrained, resolved) };
+
+        TargetMatcher matcher = new(resolved);
+        ILookup<TargetMatcher.Verdict, (string Name, nn.Module Module)> verdicts = modules.ToLookup(entry => matcher.Check(entry.Name));
+        List<(string Name, nn.Module Module)> targeted = [.. verdicts[TargetMatcher.Verdict.Target]];
+        if (targeted.Count == 0)
+        {
+            throw TargetErrors.NothingTargeted(config, resolved, modules, verdicts);
+        }
+
+        BaseLayer[] layers = [.. targeted.Select(static entry => BaseLayer.TryCreate(entry.Name, entry.Module) ?? throw TargetErrors.NotSupported(entry.Name, entry.Module))];
+        IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(modules, resolved, layers);
+        List<string> warnings = TargetWarnings.Collect(config, resolved, pretrained, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
+        return new(Minimise(config, resolved, layers, modules), layers, saved, warnings);
+    }
+
+    /// <summary>Names that a task adds to modules_to_save.</summary>
+    public static IReadOnlyList<string> TaskHead(TaskType? task) => task switch
+    {
+        TaskType.SequenceClassification or TaskType.TokenClassification => ["classifier", "score"],
+        TaskType.QuestionAnswering => ["qa_outputs"],
+        _ => [],
+    };
+
+    private static System.Collections.Immutable.ImmutableArray<string>? WithTaskHead(LoKrConfig config)
+    {
+        IReadOnlyList<string> head = TaskHead(config.TaskType);
+        return head.Count == 0 ? config.ModulesToSave : [.. (config.ModulesToSave ?? []).Union(head, StringComparer.Ordinal)];
+    }
+
+    private static ModuleSelector Targets(IReadOnlyList<(string Name, nn.Module Module)> modules, IPretrainedModel? pretrained, LoKrConfig config)
+    {
+        if (config.TargetModules is null)
+        {
+            return DefaultTargets.Find(pretrained?.ModelType) ?? throw TargetErrors.TargetsRequired(pretrained);
+        }
+
+        if (!config.TargetModules.IsAllLinear)
+        {
+            return config.TargetModules;
+        }
+
+        string? head = OutputLayer(modules, pretrained, config);
+        return ModuleSelector.FromNames(modules
+            .Where(entry => entry.Module is TorchSharp.Modules.Linear && entry.Name != head)
+            .Select(static entry => entry.Name));
+    }
+
+    /// <summary>The layer that all-linear leaves out: the output embeddings, or a classifier's head.</summary>
+    private static string? OutputLayer(IReadOnlyList<(string Name, nn.Module Module)> modules, IPretrainedModel? pretrained, LoKrConfig config) =>
+        pretrained is null ? null
+        : pretrained.OutputEmbeddingsName
+            ?? (config.TaskType == TaskType.SequenceClassification
+                ? ClassifierNames.FirstOrDefault(name => modules.Any(entry => entry.Name == name))
+                : null);
+
+    private static List<(string Name, nn.Module Module)> SavedModules(IReadOnlyList<(string Name, nn.Module Module)> modules, LoKrConfig config, BaseLayer[] layers)
+    {
+        IReadOnlyList<string> head = TaskHead(config.TaskType);
+        List<(string Name, nn.Module Module)> saved = [];
+        foreach ((string name, nn.Module module) in modules)
+        {
+            // As in PEFT, the end of the name counts, with or without a dot before it. A module below a saved one is part of it.
+            if ((config.ModulesToSave ?? []).Any(entry => name.EndsWith(entry, StringComparison.Ordinal))
+                && !saved.Any(outer => name.StartsWith(outer.Name + ".", StringComparison.Ordinal)))
+            {
+                saved.Add((name, module));
+            }
+        }
+
+        foreach (string entry in config.ModulesToSave ?? [])
+        {
+            if (!head.Contains(entry) && !modules.Any(module => module.Name.EndsWith(entry, StringComparison.Ordinal)))
+            {
+                throw TargetErrors.SavedModuleNotFound(entry, modules);
+            }
+        }
+
+        foreach ((string name, nn.Module module) in saved)
+        {
+            if (layers.FirstOrDefault(layer => layer.Name == name || layer.Name.StartsWith(name + ".", StringComparison.Ordinal)) is BaseLayer layer)
+            {
+                throw TargetErrors.SavedAndAdapted(name, layer.Name);
+            }
+
+            if (module is TorchSharp.Modules.ModuleList<nn.Module> or TorchSharp.Modules.ModuleDict<nn.Module> or TorchSharp.Modules.ParameterList or TorchSharp.Modules.ParameterDict)
+            {
+                throw TargetErrors.SavedModuleType(name, module);
+            }
+        }
+
+        return saved;
+    }
+
+    /// <summary>
+    /// A long list of full names, as all-linear gives, is written to the configuration as the shortest endings
+    /// that mean the same modules, as PEFT does from 20 names on.
+    /// </summary>
+    private static LoKrConfig Minimise(LoKrConfig given, LoKrConfig resolved, BaseLayer[] layers, IReadOnlyList<(string Name, nn.Module Module)> modules)
+    {
+        if (resolved.TargetModules?.Names is not { Count: >= 20 } || given.LayersToTransform is { IsDefaultOrEmpty: false })
+        {
+            return resolved;
+        }
+
+        HashSet<string> targets = [.. layers.Select(static layer => layer.Name)];
+        HashSet<string> others = [.. modules.Where(entry => !targets.Contains(entry.Name)).SelectMany(static entry => Endings(entry.Name))];
+        string[] shortest = [.. targets
+            .Select(name => Endings(name).FirstOrDefault(ending => !others.Contains(ending)) ?? name)
+            .Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
+        ModuleSelector selector = ModuleSelector.FromNames(shortest);
+        bool same = modules.All(entry => shortest.Any(ending => TargetMatcher.MatchesEntry(ending, entry.Name)) == targets.Contains(entry.Name));
+        return same && shortest.Length < resolved.TargetModules.Names.Count ? resolved with { TargetModules = selector } : resolved;
+    }
+
+    /// <summary>Endings of a dotted name, shortest first.</summary>
+    private static IEnumerable<string> Endings(string name)
+    {
+        for (int dot = name.LastIndexOf('.'); dot >= 0; dot = dot == 0 ? -1 : name.LastIndexOf('.', dot - 1))
+        {
+            yield return name[(dot + 1)..];
+        }
+
+        yield return name;
+    }
+}
