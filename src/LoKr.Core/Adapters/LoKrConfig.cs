@@ -32,7 +32,10 @@ public sealed record LoKrConfig
     /// <summary>Preferred size of the first Kronecker factor, -1 for the most square split (PEFT <c>decompose_factor</c>).</summary>
     public int DecomposeFactor { get; init; } = -1;
 
-    /// <summary>Modules to adapt; null takes the default of the architecture (PEFT <c>target_modules</c>).</summary>
+    /// <summary>
+    /// Modules to adapt; null takes the default of the architecture (PEFT <c>target_modules</c>). An empty list trains
+    /// <see cref="ModulesToSave"/> alone, which PEFT cannot.
+    /// </summary>
     public ModuleSelector? TargetModules { get; init; }
 
     /// <summary>Modules left alone although targeted (PEFT <c>exclude_modules</c>).</summary>

@@ -20,7 +20,7 @@ internal static class TargetResolver
         TargetMatcher matcher = new(resolved);
         ILookup<TargetMatcher.Verdict, (string Name, nn.Module Module)> verdicts = modules.ToLookup(entry => matcher.Check(entry.Name));
         List<(string Name, nn.Module Module)> targeted = [.. verdicts[TargetMatcher.Verdict.Target]];
-        if (targeted.Count == 0)
+        if (targeted.Count == 0 && !TrainsSavedModulesOnly(config, resolved))
         {
             throw TargetErrors.NothingTargeted(config, resolved, modules, verdicts);
         }
@@ -38,6 +38,13 @@ internal static class TargetResolver
         TaskType.QuestionAnswering => ["qa_outputs"],
         _ => [],
     };
+
+    /// <summary>
+    /// An empty list beside modules to save is the baseline that adapters are compared with: the head alone is trained. Other than
+    /// an omitted list, which takes the default of the architecture, it has to be meant. PEFT has no such adapter.
+    /// </summary>
+    private static bool TrainsSavedModulesOnly(LoKrConfig given, LoKrConfig resolved) =>
+        given.TargetModules is { Names.Count: 0 } && resolved.ModulesToSave is { IsDefaultOrEmpty: false };
 
     private static System.Collections.Immutable.ImmutableArray<string>? WithTaskHead(LoKrConfig config)
     {
