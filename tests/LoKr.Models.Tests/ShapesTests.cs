@@ -1,0 +1,51 @@
+using System.Text.Json.Nodes;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests;
+
+/// <summary>Full-size models built from their published configurations, without weights.</summary>
+public sealed class ShapesTests
+{
+    public static TheoryData<string> Models()
+    {
+        string? folder = Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, "shapes");
+        TheoryData<string> names = [];
+        if (folder is null || !Directory.Exists(folder))
+        {
+            names.Add("");
+            return names;
+        }
+
+        foreach (string file in Directory.EnumerateFiles(folder, "*.json").Order(StringComparer.Ordinal))
+        {
+            names.Add(Path.GetFileNameWithoutExtension(file));
+        }
+
+        return names;
+    }
+
+    [Theory]
+    [MemberData(nameof(Models))]
+    public void Parameters_have_the_published_names_shapes_and_total(string name)
+    {
+        JsonObject shapes = Read(name);
+        using nn.Module module = ModelLoader.Build(new ModelConfig(shapes["config"]!.AsObject(), name));
+        Dictionary<string, string> expected = shapes["parameters"]!.AsObject().ToDictionary(item => item.Key, item => item.Value!.ToJsonString());
+        Dictionary<string, string> actual = module.named_parameters().ToDictionary(item => item.name, item => $"[{string.Join(",", item.parameter.shape)}]");
+        Assert.Equal(expected.OrderBy(item => item.Key, StringComparer.Ordinal), actual.OrderBy(item => item.Key, StringComparer.Ordinal));
+        Assert.Equal(shapes["total"]!.GetValue<long>(), module.parameters().Sum(parameter => parameter.numel()));
+        Assert.All(module.parameters(), parameter => Assert.Equal(DeviceType.META, parameter.device_type));
+    }
+
+    private static JsonObject Read(string name)
+    {
+        JsonObject shapes = JsonNode.Parse(File.ReadAllText(Fixtures.Require("shapes", name + ".json")))!.AsObject();
+        string? modelType = (string?)shapes["config"]!["model_type"];
+        Assert.SkipUnless(modelType is not null && ArchitectureRegistry.Default.ModelTypes.Contains(modelType),
+            $"The family of {name} ({modelType ?? "no model_type"}) is not built yet.");
+        return shapes;
+    }
+}

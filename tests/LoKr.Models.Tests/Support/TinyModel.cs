@@ -1,0 +1,58 @@
+using System.Text.Json.Nodes;
+using LoKr.Core.Formats;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests.Support;
+
+/// <summary>Random model folders of a few kilobytes, made from a configuration.</summary>
+internal static class TinyModel
+{
+    /// <summary>A BERT classifier of one layer.</summary>
+    public static JsonObject BertConfig(params string[] labels)
+    {
+        JsonObject config = new()
+        {
+            ["model_type"] = "bert",
+            ["architectures"] = new JsonArray("BertForSequenceClassification"),
+            ["vocab_size"] = 40,
+            ["hidden_size"] = 8,
+            ["num_hidden_layers"] = 1,
+            ["num_attention_heads"] = 2,
+            ["intermediate_size"] = 16,
+            ["max_position_embeddings"] = 12,
+            ["dtype"] = "float32",
+        };
+        if (labels.Length > 0)
+        {
+            JsonObject names = [];
+            for (int i = 0; i < labels.Length; i++)
+            {
+                names[$"{i}"] = labels[i];
+            }
+
+            config["id2label"] = names;
+        }
+
+        return config;
+    }
+
+    /// <summary>Writes config.json and random weights for every parameter, after an edit of the tensors by name.</summary>
+    public static void Write(string folder, JsonObject config, Action<Dictionary<string, Tensor>>? edit = null)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Directory.CreateDirectory(folder);
+        File.WriteAllText(Path.Combine(folder, "config.json"), config.ToJsonString());
+        using nn.Module module = ModelLoader.Build(new ModelConfig(config));
+        using Generator generator = new(7, CPU);
+        Dictionary<string, Tensor> tensors = module.named_parameters().ToDictionary(
+            item => item.name, item => empty(item.parameter.shape).normal_(0, 0.3, generator), StringComparer.Ordinal);
+        edit?.Invoke(tensors);
+        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors, new Dictionary<string, string> { ["format"] = "pt" });
+    }
+
+    /// <summary>A batch of two rows, the second padded.</summary>
+    public static (Tensor Ids, Tensor Mask) Batch() => (
+        tensor([2L, 5, 6, 7, 3, 2, 9, 3, 0, 0]).view(2, 5),
+        tensor([1L, 1, 1, 1, 1, 1, 1, 1, 0, 0]).view(2, 5));
+}
