@@ -2,26 +2,149 @@ using TorchSharp;
 
 namespace LoKr.Core.Formats;
 
-/// <summary>A model's weights in a folder: <c>model.safetensors</c>, or shards listed by <c>model.safetensors.index.json</c>.</summary>
+/// <summary>
+/// A model's weights in a folder: <c>model.safetensors</c>, or shards listed by <c>model.safetensors.index.json</c>.
+/// Every shard is opened and its header checked at once; tensors are read on demand.
+/// </summary>
 public sealed class CheckpointReader : ITensorSource
 {
+    private readonly IReadOnlyList<SafetensorsReader> _shards;
+    private readonly Dictionary<string, SafetensorsReader> _owners = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, SafetensorsEntry> _entries = new(StringComparer.Ordinal);
+
+    private CheckpointReader(string folder, IReadOnlyList<SafetensorsReader> shards)
+    {
+        Folder = folder;
+        _shards = shards;
+        Entries = _entries.AsReadOnly();
+        Files = [.. shards.Select(shard => shard.FilePath)];
+    }
+
+    /// <summary>Full path of the folder.</summary>
+    public string Folder { get; }
+
+    /// <summary>Full paths of the files the weights are in.</summary>
+    public IReadOnlyList<string> Files { get; }
+
+    /// <inheritdoc/>
+    public IReadOnlyDictionary<string, SafetensorsEntry> Entries { get; }
+
+    /// <inheritdoc/>
+    public IReadOnlyDictionary<string, string> Metadata => _shards[0].Metadata;
+
     /// <summary>Opens a folder.</summary>
     /// <param name="folder">Folder of the model.</param>
-    /// <param name="baseName">Name of the weights without extension.</param>
-    public static CheckpointReader Open(string folder, string baseName = "model") => throw new NotImplementedException();
+    /// <param name="baseName">Name of the weights without extension: model, adapter_model, diffusion_pytorch_model.</param>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.PathNotFound</c>, <c>LoKr.CheckpointNotFound</c>, <c>LoKr.PickleRefused</c>, the <c>LoKr.Checkpoint…</c> ids of a bad index,
+    /// and the errors of <see cref="SafetensorsReader.Open"/>.
+    /// </exception>
+    public static CheckpointReader Open(string folder, string baseName = "model")
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        string full = Path.GetFullPath(folder);
+        if (!Directory.Exists(full))
+        {
+            throw FileErrors.NotFound(full);
+        }
+
+        string single = Path.Combine(full, $"{baseName}.safetensors");
+        if (File.Exists(single))
+        {
+            return Build(full, [single], null);
+        }
+
+        string indexPath = Path.Combine(full, $"{baseName}.safetensors.index.json");
+        if (File.Exists(indexPath))
+        {
+            CheckpointIndex index = CheckpointIndex.Read(indexPath);
+            return Build(full, index.Files.Select(file => Path.Combine(full, file)), index);
+        }
+
+        PickleGuard.ThrowIfOnlyPickles(full, baseName, baseName == "model" ? "pytorch_model" : baseName);
+        throw new LoKrException(
+            ErrorIds.CheckpointNotFound,
+            LoKrErrorKind.NotFound,
+            $"'{full}' holds no weights: neither {baseName}.safetensors nor {baseName}.safetensors.index.json.",
+            "Name the folder of a Hugging Face model with its safetensors weights.")
+        {
+            Target = full,
+        };
+    }
 
     /// <inheritdoc/>
-    public IReadOnlyDictionary<string, SafetensorsEntry> Entries => throw new NotImplementedException();
+    public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => Owner(name).Read(name, dtype, device);
 
     /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> Metadata => throw new NotImplementedException();
+    public void ReadInto(string name, torch.Tensor destination) => Owner(name).ReadInto(name, destination);
 
     /// <inheritdoc/>
-    public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => throw new NotImplementedException();
+    public void Dispose()
+    {
+        foreach (SafetensorsReader shard in _shards)
+        {
+            shard.Dispose();
+        }
+    }
 
-    /// <inheritdoc/>
-    public void ReadInto(string name, torch.Tensor destination) => throw new NotImplementedException();
+    private static CheckpointReader Build(string folder, IEnumerable<string> files, CheckpointIndex? index)
+    {
+        List<SafetensorsReader> shards = [];
+        try
+        {
+            foreach (string file in files)
+            {
+                shards.Add(File.Exists(file) ? SafetensorsReader.Open(file) : throw ShardMissing(index!.Path, file));
+            }
 
-    /// <inheritdoc/>
-    public void Dispose() => throw new NotImplementedException();
+            CheckpointReader reader = new(folder, shards);
+            reader.Collect();
+            index?.Check(reader._owners);
+            return reader;
+        }
+        catch
+        {
+            shards.ForEach(shard => shard.Dispose());
+            throw;
+        }
+    }
+
+    // Tensors of a shard that the index leaves out are kept: the libraries that wrote such files load them too.
+    private void Collect()
+    {
+        foreach (SafetensorsReader shard in _shards)
+        {
+            foreach ((string name, SafetensorsEntry entry) in shard.Entries)
+            {
+                if (!_owners.TryAdd(name, shard))
+                {
+                    throw new LoKrException(
+                        ErrorIds.CheckpointTensorMisplaced,
+                        LoKrErrorKind.InvalidData,
+                        $"Tensor '{name}' is in two shards: '{_owners[name].FilePath}' and '{shard.FilePath}'.",
+                        "Get the model again.")
+                    {
+                        Target = name,
+                    };
+                }
+
+                _entries.Add(name, entry);
+            }
+        }
+    }
+
+    private SafetensorsReader Owner(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        return _owners.TryGetValue(name, out SafetensorsReader? shard) ? shard : throw TensorErrors.NotFound(name, Folder, _entries.Keys);
+    }
+
+    private static LoKrException ShardMissing(string index, string file) => new(
+        ErrorIds.CheckpointShardMissing,
+        LoKrErrorKind.NotFound,
+        $"'{index}' lists the shard '{Path.GetFileName(file)}', which is not in the folder.",
+        "The download is incomplete; get the missing file.")
+    {
+        Target = file,
+    };
 }

@@ -6,17 +6,154 @@ namespace LoKr.Core.Formats;
 /// </summary>
 public sealed class StagedDirectory : IDisposable
 {
-    /// <summary>Starts a folder.</summary>
+    private readonly string _destination;
+    private readonly bool _force;
+    private bool _done;
+
+    /// <summary>Starts a folder; missing parents are created.</summary>
     /// <param name="destination">Where it will be.</param>
     /// <param name="force">Replace what is there; otherwise an existing, non-empty destination is an error.</param>
-    public StagedDirectory(string destination, bool force) => throw new NotImplementedException();
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.DestinationExists</c>; <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole
+    /// (the current folder or one above it, a repository); <c>LoKr.FileNotWritable</c>.
+    /// </exception>
+    public StagedDirectory(string destination, bool force)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(destination);
+        _force = force;
+        _destination = Resolve(destination);
+        CheckDestination();
+        string parent = System.IO.Path.GetDirectoryName(_destination)!;
+        try
+        {
+            Directory.CreateDirectory(parent);
+            Path = Beside("tmp");
+            Directory.CreateDirectory(Path);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(_destination, exception);
+        }
+    }
 
     /// <summary>Temporary folder to write into.</summary>
-    public string Path => throw new NotImplementedException();
+    public string Path { get; }
 
     /// <summary>Flushes and renames; the former folder, if any, is removed only after the new one is in place.</summary>
-    public void Commit() => throw new NotImplementedException();
+    /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c> where something appeared there meanwhile, <c>LoKr.FileNotWritable</c>.</exception>
+    public void Commit()
+    {
+        ObjectDisposedException.ThrowIf(_done, this);
+        CheckDestination();
+        try
+        {
+            FlushFiles();
+            string? former = null;
+            if (Directory.Exists(_destination))
+            {
+                former = Beside("old");
+                Directory.Move(_destination, former);
+            }
 
-    /// <inheritdoc/>
-    public void Dispose() => throw new NotImplementedException();
+            try
+            {
+                Directory.Move(Path, _destination);
+                _done = true;
+            }
+            catch when (former is not null)
+            {
+                Directory.Move(former, _destination);
+                throw;
+            }
+
+            if (former is not null)
+            {
+                Directory.Delete(former, recursive: true);
+            }
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(_destination, exception);
+        }
+    }
+
+    /// <summary>Removes what was written, unless it was committed.</summary>
+    public void Dispose()
+    {
+        if (!_done && Directory.Exists(Path))
+        {
+            Directory.Delete(Path, recursive: true);
+        }
+
+        _done = true;
+    }
+
+    private void CheckDestination()
+    {
+        if (File.Exists(_destination))
+        {
+            throw Exists($"'{_destination}' is a file.", "Name a folder.");
+        }
+
+        if (!Directory.Exists(_destination))
+        {
+            return;
+        }
+
+        if (Directory.EnumerateFileSystemEntries(_destination).Any() && !_force)
+        {
+            throw Exists($"'{_destination}' exists and is not empty.", "Use -Force to replace it, or another destination.");
+        }
+
+        string current = Directory.GetCurrentDirectory() + System.IO.Path.DirectorySeparatorChar;
+        if (current.StartsWith(_destination + System.IO.Path.DirectorySeparatorChar, StringComparison.Ordinal)
+            || Directory.Exists(System.IO.Path.Combine(_destination, ".git")))
+        {
+            throw new LoKrException(
+                ErrorIds.InvalidArgument,
+                LoKrErrorKind.InvalidArgument,
+                $"'{_destination}' is the current folder, one above it, or a repository; it is not replaced as a whole.",
+                "Name a folder of its own.")
+            {
+                Target = _destination,
+            };
+        }
+    }
+
+    // Files written through AtomicFile are on the disk already; this is for all others.
+    private void FlushFiles()
+    {
+        foreach (string file in Directory.EnumerateFiles(Path, "*", SearchOption.AllDirectories))
+        {
+            using FileStream stream = new(file, FileMode.Open, FileAccess.ReadWrite, FileShare.Read);
+            stream.Flush(flushToDisk: true);
+        }
+    }
+
+    private string Beside(string suffix) => System.IO.Path.Combine(
+        System.IO.Path.GetDirectoryName(_destination)!,
+        $".{System.IO.Path.GetFileName(_destination)}.{Guid.NewGuid():N}.{suffix}");
+
+    // A link to a folder is followed: what it points to is replaced, not the link.
+    private static string Resolve(string destination)
+    {
+        string full = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(destination));
+        if (System.IO.Path.GetDirectoryName(full) is null)
+        {
+            throw new LoKrException(
+                ErrorIds.InvalidArgument,
+                LoKrErrorKind.InvalidArgument,
+                $"'{destination}' is the root of a drive.",
+                "Name a folder of its own.")
+            {
+                Target = destination,
+            };
+        }
+
+        FileSystemInfo? target = Directory.Exists(full) ? Directory.ResolveLinkTarget(full, returnFinalTarget: true) : null;
+        return target is null ? full : System.IO.Path.TrimEndingDirectorySeparator(target.FullName);
+    }
+
+    private LoKrException Exists(string message, string advice) =>
+        new(ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, message, advice) { Target = _destination };
 }

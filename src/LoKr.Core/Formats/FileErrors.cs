@@ -1,0 +1,55 @@
+namespace LoKr.Core.Formats;
+
+/// <summary>Turns what the file system refuses into errors with an id.</summary>
+internal static class FileErrors
+{
+    /// <summary>Whether an exception comes from the file system.</summary>
+    public static bool IsFileSystem(Exception exception) =>
+        exception is IOException or UnauthorizedAccessException or NotSupportedException or System.Security.SecurityException;
+
+    /// <summary>The error for a path that cannot be read.</summary>
+    public static LoKrException NotReadable(string path, Exception exception) => exception is FileNotFoundException or DirectoryNotFoundException
+        ? NotFound(path)
+        : new LoKrException(
+            ErrorIds.FileNotReadable,
+            LoKrErrorKind.InputOutput,
+            $"'{path}' cannot be read: {exception.Message}",
+            "Check the permissions, and that no other program keeps it locked.",
+            exception)
+        {
+            Target = path,
+        };
+
+    /// <summary>The error for a path that cannot be written.</summary>
+    public static LoKrException NotWritable(string path, Exception exception) => new(
+        ErrorIds.FileNotWritable,
+        LoKrErrorKind.InputOutput,
+        $"'{path}' cannot be written: {exception.Message}",
+        "Check the permissions and the free space. Nothing that was there before has changed.",
+        exception)
+    {
+        Target = path,
+    };
+
+    /// <summary>The error for a path that does not exist.</summary>
+    public static LoKrException NotFound(string path) => new(
+        ErrorIds.PathNotFound,
+        LoKrErrorKind.NotFound,
+        $"'{path}' does not exist.")
+    {
+        Target = path,
+    };
+
+    /// <summary>Reads a whole text file.</summary>
+    public static string ReadText(string path)
+    {
+        try
+        {
+            return File.ReadAllText(path);
+        }
+        catch (Exception exception) when (IsFileSystem(exception))
+        {
+            throw NotReadable(path, exception);
+        }
+    }
+}
