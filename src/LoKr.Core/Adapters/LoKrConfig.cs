@@ -62,6 +62,9 @@ public sealed record LoKrConfig
     /// <summary>Task of the model (PEFT <c>task_type</c>).</summary>
     public TaskType? TaskType { get; init; }
 
+    /// <summary>Python class of a base model without task type; kept when a file is rewritten (PEFT <c>auto_mapping</c>).</summary>
+    public AutoMapping? AutoMapping { get; init; }
+
     /// <summary>Name or path of the base model (PEFT <c>base_model_name_or_path</c>).</summary>
     public string? BaseModelNameOrPath { get; init; }
 

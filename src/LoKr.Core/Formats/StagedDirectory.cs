@@ -8,19 +8,22 @@ public sealed class StagedDirectory : IDisposable
 {
     private readonly string _destination;
     private readonly bool _force;
+    private readonly bool _keepOthers;
     private bool _done;
 
     /// <summary>Starts a folder; missing parents are created.</summary>
     /// <param name="destination">Where it will be.</param>
     /// <param name="force">Replace what is there; otherwise an existing, non-empty destination is an error.</param>
+    /// <param name="keepOthers">Carry over files and folders of the former destination that the new one does not have.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.DestinationExists</c>; <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole
     /// (the current folder or one above it, a repository); <c>LoKr.FileNotWritable</c>.
     /// </exception>
-    public StagedDirectory(string destination, bool force)
+    public StagedDirectory(string destination, bool force, bool keepOthers = false)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(destination);
         _force = force;
+        _keepOthers = keepOthers;
         _destination = Resolve(destination);
         CheckDestination();
         string parent = System.IO.Path.GetDirectoryName(_destination)!;
@@ -68,6 +71,11 @@ public sealed class StagedDirectory : IDisposable
 
             if (former is not null)
             {
+                if (_keepOthers)
+                {
+                    CarryOver(former);
+                }
+
                 Directory.Delete(former, recursive: true);
             }
         }
@@ -105,9 +113,10 @@ public sealed class StagedDirectory : IDisposable
             throw Exists($"'{_destination}' exists and is not empty.", "Use -Force to replace it, or another destination.");
         }
 
+        StringComparison comparison = OperatingSystem.IsLinux() ? StringComparison.Ordinal : StringComparison.OrdinalIgnoreCase;
         string current = Directory.GetCurrentDirectory() + System.IO.Path.DirectorySeparatorChar;
-        if (current.StartsWith(_destination + System.IO.Path.DirectorySeparatorChar, StringComparison.Ordinal)
-            || Directory.Exists(System.IO.Path.Combine(_destination, ".git")))
+        if (current.StartsWith(_destination + System.IO.Path.DirectorySeparatorChar, comparison)
+            || (!_keepOthers && Directory.Exists(System.IO.Path.Combine(_destination, ".git"))))
         {
             throw new LoKrException(
                 ErrorIds.InvalidArgument,
@@ -117,6 +126,18 @@ public sealed class StagedDirectory : IDisposable
             {
                 Target = _destination,
             };
+        }
+    }
+
+    private void CarryOver(string former)
+    {
+        foreach (string path in Directory.EnumerateFileSystemEntries(former).ToArray())
+        {
+            string target = System.IO.Path.Combine(_destination, System.IO.Path.GetFileName(path));
+            if (!System.IO.Path.Exists(target))
+            {
+                Directory.Move(path, target);
+            }
         }
     }
 

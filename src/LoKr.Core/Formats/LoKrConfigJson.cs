@@ -1,0 +1,138 @@
+using LoKr.Core.Adapters;
+
+namespace LoKr.Core.Formats;
+
+/// <summary>
+/// Reads and writes the <c>adapter_config.json</c> of PEFT. Options that PEFT does not have are kept in one object under the key
+/// <c>lokr_ps</c>, and only where they differ from the default: PEFT reports a key it does not know and loads the file all the same.
+/// </summary>
+public static class LoKrConfigJson
+{
+    /// <summary>The release of PEFT whose format is written.</summary>
+    public const string PeftVersion = "0.21.2";
+
+    /// <summary>Key of the options that PEFT does not have.</summary>
+    internal const string ExtensionKey = "lokr_ps";
+
+    /// <summary>Reads a file.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="warnings">What a person should know: keys that are not understood, an older PEFT with another scaling.</param>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>, <c>LoKr.AdapterConfigInvalid</c>, <c>LoKr.AdapterTypeNotSupported</c>.
+    /// </exception>
+    public static LoKrConfig Read(string path, out IReadOnlyList<string> warnings)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        string full = Path.GetFullPath(path);
+        return Parse(FileErrors.ReadText(full), full, out warnings);
+    }
+
+    /// <summary>Reads a configuration from text, for example from the header of an adapter that diffusers saved.</summary>
+    /// <param name="json">The text.</param>
+    /// <param name="source">Where it comes from, for messages.</param>
+    /// <param name="warnings">What a person should know.</param>
+    /// <exception cref="LoKrException"><c>LoKr.AdapterConfigInvalid</c>, <c>LoKr.AdapterTypeNotSupported</c>.</exception>
+    public static LoKrConfig Parse(string json, string source, out IReadOnlyList<string> warnings)
+    {
+        ArgumentNullException.ThrowIfNull(json);
+        ArgumentNullException.ThrowIfNull(source);
+        return LoKrConfigParser.Parse(json, source, out warnings);
+    }
+
+    /// <summary>The text that PEFT writes for this configuration, byte for byte.</summary>
+    public static string Write(LoKrConfig config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        // Keys in ordinal order. The patterns keep their own order, because the first match wins.
+        Members members = new()
+        {
+            { "alpha", PythonJson.IntegerOrFloat(config.Alpha) },
+            { "alpha_pattern", Map(config.AlphaPattern, PythonJson.IntegerOrFloat) },
+            { "auto_mapping", Mapping(config.AutoMapping) },
+            { "base_model_name_or_path", config.BaseModelNameOrPath },
+            { "decompose_both", config.DecomposeBoth },
+            { "decompose_factor", config.DecomposeFactor },
+            { "exclude_modules", Selector(config.ExcludeModules) },
+            { "inference_mode", config.InferenceMode },
+            { "init_weights", Init(config.InitWeights) },
+            { "layers_pattern", config.LayersPattern is { } layers ? layers.Cast<object?>() : null },
+            { "layers_to_transform", config.LayersToTransform is { } indices ? indices.Cast<object?>() : null },
+        };
+        Members extension = Extension(config);
+        if (extension.Count > 0)
+        {
+            members.Add(ExtensionKey, extension);
+        }
+
+        members.Add("module_dropout", config.ModuleDropout);
+        members.Add("modules_to_save", config.ModulesToSave is { } saved ? saved.Cast<object?>() : null);
+        members.Add("peft_type", "LOKR");
+        members.Add("peft_version", PeftVersion);
+        members.Add("r", config.R);
+        members.Add("rank_dropout", config.RankDropout);
+        members.Add("rank_dropout_scale", config.RankDropoutScale);
+        members.Add("rank_pattern", Map(config.RankPattern, rank => (long)rank));
+        members.Add("revision", config.Revision);
+        members.Add("target_modules", Selector(config.TargetModules));
+        members.Add("task_type", config.TaskType is { } task ? TaskTypeNames.Name(task) : null);
+        members.Add("use_effective_conv2d", config.UseEffectiveConv2d);
+        return PythonJson.Write(members);
+    }
+
+    private static Members Extension(LoKrConfig config)
+    {
+        LoKrConfig defaults = new();
+        Members members = [];
+        AddUnless(config.Factorization == defaults.Factorization, "factorization", LoKrConfigNames.Of(config.Factorization));
+        AddUnless(config.FullMatrix == defaults.FullMatrix, "full_matrix", config.FullMatrix);
+        AddUnless(config.RsLora == defaults.RsLora, "rs_lora", config.RsLora);
+        AddUnless(config.Scaling == defaults.Scaling, "scaling", LoKrConfigNames.Of(config.Scaling));
+        AddUnless(config.TrainNorm == defaults.TrainNorm, "train_norm", config.TrainNorm);
+        AddUnless(config.UnbalancedFactorization == defaults.UnbalancedFactorization, "unbalanced_factorization", config.UnbalancedFactorization);
+        AddUnless(config.UseScalar == defaults.UseScalar, "use_scalar", config.UseScalar);
+        AddUnless(config.WeightDecompose == defaults.WeightDecompose, "weight_decompose", config.WeightDecompose);
+        AddUnless(config.WeightDecomposeAxis == defaults.WeightDecomposeAxis, "weight_decompose_axis", LoKrConfigNames.Of(config.WeightDecomposeAxis));
+        return members;
+
+        void AddUnless(bool isDefault, string key, object value)
+        {
+            if (!isDefault)
+            {
+                members.Add(key, value);
+            }
+        }
+    }
+
+    private static object? Selector(ModuleSelector? selector) => selector is null
+        ? null
+        : (object?)selector.Pattern ?? selector.Names!.Cast<object?>();
+
+    private static object Init(InitWeights init) => init switch
+    {
+        InitWeights.Default => true,
+        InitWeights.Random => false,
+        InitWeights.Lycoris => "lycoris",
+        _ => throw new ArgumentOutOfRangeException(nameof(init), init, null),
+    };
+
+    private static Members? Mapping(AutoMapping? mapping) => mapping is null
+        ? null
+        : new Members { { "base_model_class", mapping.BaseModelClass }, { "parent_library", mapping.ParentLibrary } };
+
+    private static Members Map<T>(IEnumerable<KeyValuePair<string, T>> pairs, Func<T, object> convert)
+    {
+        Members members = [];
+        foreach ((string key, T value) in pairs)
+        {
+            members.Add(key, convert(value));
+        }
+
+        return members;
+    }
+
+    /// <summary>Members of a JSON object in order.</summary>
+    private sealed class Members : List<KeyValuePair<string, object?>>
+    {
+        public void Add(string key, object? value) => Add(KeyValuePair.Create(key, value));
+    }
+}
