@@ -26,7 +26,7 @@ public static class Trainer
             WarmupSteps = Schedule.For(options, total).WarmupSteps,
             TrainableParameterCount = adapter.ParameterCount,
             OptimizerBytes = adapter.FlatParameters.Sum(flat =>
-                (2 * flat.Value.numel() * flat.Value.dtype.ElementSize()) + AdamW.StateBytes(flat.Value.numel(), flat.Value.dtype)),
+                (2 * flat.Value.numel() * flat.Value.dtype.ElementSize()) + FlatAdamW.StateBytes(flat.Value.numel(), flat.Value.dtype)),
             ModelBytes = model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize()),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,

@@ -18,7 +18,7 @@ internal sealed class TrainingRun : IDisposable
     private readonly long _seed;
     private readonly ModuleModes _modes;
     private readonly TrainableOnly _trainable;
-    private readonly AdamW _optimizer;
+    private readonly FlatAdamW _optimizer;
     private readonly CallCheck _calls;
     private readonly Throughput _throughput = new();
     private readonly List<LoKrTrainingStep> _history = [];
@@ -36,7 +36,7 @@ internal sealed class TrainingRun : IDisposable
 
         _modes = new ModuleModes(model.Module);
         _calls = new CallCheck(adapter);
-        _optimizer = new AdamW(adapter.FlatParameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+        _optimizer = new FlatAdamW(adapter.FlatParameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
         _trainable = new TrainableOnly(model, adapter);
     }
 

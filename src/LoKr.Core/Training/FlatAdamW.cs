@@ -9,7 +9,7 @@ namespace LoKr.Core.Training;
 /// on flat buffers: a step is about ten operations in place whatever the number of layers. State is allocated once.
 /// Parameters in half precision are kept in float32 beside it, so that small steps are not rounded away.
 /// </summary>
-public sealed class AdamW : IDisposable
+public sealed class FlatAdamW : IDisposable
 {
     private readonly List<Slot> _slots = [];
     private readonly double _beta1;
@@ -24,7 +24,7 @@ public sealed class AdamW : IDisposable
     /// <param name="beta2">Decay of the running mean of the squared gradient.</param>
     /// <param name="epsilon">Added to the denominator.</param>
     /// <param name="weightDecay">Decoupled weight decay.</param>
-    public AdamW(IReadOnlyList<FlatParameter> parameters, double beta1 = 0.9, double beta2 = 0.999, double epsilon = 1e-8, double weightDecay = 0)
+    public FlatAdamW(IReadOnlyList<FlatParameter> parameters, double beta1 = 0.9, double beta2 = 0.999, double epsilon = 1e-8, double weightDecay = 0)
     {
         ArgumentNullException.ThrowIfNull(parameters);
         (_beta1, _beta2, _epsilon, _weightDecay) = (beta1, beta2, epsilon, weightDecay);
