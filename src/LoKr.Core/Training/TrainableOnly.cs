@@ -1,34 +1,31 @@
 using LoKr.Core.Adapters;
-using TorchSharp;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>Gradients on for one adapter and off for the others while a run lasts; puts every tensor back.</summary>
+/// <summary>Keeps gradients off the other active adapters while one is trained on top of them, and gives them back.</summary>
 internal sealed class TrainableOnly : IDisposable
 {
-    private readonly List<(torch.Tensor Tensor, bool RequiresGrad)> _changed = [];
+    private readonly LoKrAdapter[] _frozen;
 
     public TrainableOnly(LoKrModel model, LoKrAdapter trained)
     {
-        foreach (LoKrAdapter adapter in model.Adapters)
+        _frozen = [.. model.Adapters.Where(adapter => adapter.IsTrainable && !ReferenceEquals(adapter, trained) && model.ActiveAdapters.Contains(adapter.Name))];
+        foreach (FlatParameter flat in _frozen.SelectMany(adapter => adapter.FlatParameters))
         {
-            bool wanted = ReferenceEquals(adapter, trained);
-            foreach (torch.Tensor view in adapter.FlatParameters.SelectMany(flat => flat.Views))
-            {
-                if (view.requires_grad != wanted)
-                {
-                    _changed.Add((view, view.requires_grad));
-                    view.requires_grad = wanted;
-                }
-            }
+            flat.SetRequiresGrad(false);
         }
     }
 
     public void Dispose()
     {
-        foreach ((torch.Tensor tensor, bool requiresGrad) in _changed)
+        using IDisposable noGrad = no_grad();
+        foreach (FlatParameter flat in _frozen.SelectMany(adapter => adapter.FlatParameters))
         {
-            tensor.requires_grad = requiresGrad;
+            flat.SetRequiresGrad(true);
+
+            // Modules they save whole may have taken gradients all the same.
+            flat.Gradient.zero_();
         }
     }
 }

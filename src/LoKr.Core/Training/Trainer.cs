@@ -102,12 +102,16 @@ public static class Trainer
                 ErrorIds.AdapterNotTrainable, LoKrErrorKind.InvalidOperation, "The adapters of the model are disabled.", "Switch them on with Enable-LoKrAdapter.");
         }
 
-        if (options.AdapterName is string name)
-        {
-            return model.GetAdapter(name);
-        }
+        LoKrAdapter adapter = options.AdapterName is string name ? model.GetAdapter(name) : OnlyActive(model);
+        return adapter.IsTrainable ? adapter : throw new LoKrException(
+            ErrorIds.AdapterNotTrainable,
+            LoKrErrorKind.InvalidOperation,
+            $"Adapter '{adapter.Name}' was made for inference only (InferenceMode).",
+            "Make it with InferenceMode off to train it.");
+    }
 
-        return model.ActiveAdapters.Count switch
+    private static LoKrAdapter OnlyActive(LoKrModel model) =>
+        model.ActiveAdapters.Count switch
         {
             1 => model.GetAdapter(model.ActiveAdapters[0]),
             0 => throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation, $"No adapter of {model.Name} is active.", "Name the one to train (-AdapterName)."),
@@ -117,5 +121,4 @@ public static class Trainer
                 $"Several adapters are active: {string.Join(", ", model.ActiveAdapters)}.",
                 "Name the one to train (-AdapterName)."),
         };
-    }
 }

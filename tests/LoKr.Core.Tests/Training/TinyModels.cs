@@ -1,0 +1,135 @@
+using System.Text.Json.Nodes;
+using LoKr.Core.Adapters;
+using LoKr.Core.Modeling;
+using LoKr.Core.Training.Data;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Training;
+
+/// <summary>One token per character: 0 is padding, 1 begins, 2 ends a text, then the code of the character.</summary>
+internal sealed class TinyTokenizer : ITextTokenizer
+{
+    public int VocabularySize => 130;
+
+    public int? MaxLength => 512;
+
+    public int? PadId => 0;
+
+    public int? BosId => 1;
+
+    public int? EosId { get; init; } = 2;
+
+    /// <summary>Joins "ab" into one token, so that a prompt may end inside one.</summary>
+    public bool JoinsAb { get; init; }
+
+    public IReadOnlyList<string> SourceFiles => [];
+
+    public IReadOnlyList<int> Encode(string text, bool addSpecialTokens = true, int? maxLength = null)
+    {
+        List<int> ids = addSpecialTokens ? [1] : [];
+        foreach (char c in JoinsAb ? text.Replace("ab", "\u007F", StringComparison.Ordinal) : text)
+        {
+            ids.Add(c % 128);
+        }
+
+        return maxLength is int limit && ids.Count > limit ? ids[..limit] : ids;
+    }
+
+    public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => string.Concat(ids.Where(id => id > 2).Select(id => (char)id));
+}
+
+/// <summary>Embedding, one layer, and what the two kinds of model add to it.</summary>
+internal abstract class TinyModel : nn.Module, IPretrainedModel
+{
+    private readonly Embedding _embedding = nn.Embedding(130, 16);
+    private readonly Linear _mix = nn.Linear(16, 16);
+
+    protected TinyModel(string name)
+        : base(name)
+    {
+        register_module("embedding", _embedding);
+        register_module("mix", _mix);
+    }
+
+    public string ModelType => "tiny";
+
+    public string Architecture => GetName();
+
+    public JsonObject Config => [];
+
+    public virtual string? OutputEmbeddingsName => null;
+
+    public IReadOnlyDictionary<string, string> TiedParameters => new Dictionary<string, string>();
+
+    public int MaxSequenceLength => 32;
+
+    /// <summary>Whether layers are called so that hooks run.</summary>
+    public bool CallsHooks { get; init; } = true;
+
+    /// <summary>Running mean from the left: position i sees tokens 0 to i.</summary>
+    protected Tensor Encode(Tensor inputIds)
+    {
+        Tensor hidden = CallsHooks ? _mix.call(_embedding.call(inputIds)) : nn.functional.linear(_embedding.call(inputIds), _mix.weight!, _mix.bias);
+        Tensor count = arange(1, inputIds.shape[1] + 1).to(ScalarType.Float32).view(1, -1, 1);
+        return (hidden.cumsum(1) / count).tanh();
+    }
+}
+
+internal sealed class TinyClassifier : TinyModel, ISequenceClassifier
+{
+    private readonly Linear _classifier;
+
+    public TinyClassifier(params string[] labels)
+        : base(nameof(TinyClassifier))
+    {
+        Labels = labels;
+        _classifier = nn.Linear(16, labels.Length);
+        register_module("classifier", _classifier);
+    }
+
+    public IReadOnlyList<string> Labels { get; }
+
+    public Tensor Classify(Tensor inputIds, Tensor attentionMask)
+    {
+        Tensor last = attentionMask.sum(dim: 1L) - 1;
+        return _classifier.call(Encode(inputIds)[arange(inputIds.shape[0]), last]);
+    }
+
+    public static LoKrModel Create(params string[] labels) => new(new TinyClassifier(labels), tokenizer: new TinyTokenizer());
+}
+
+internal sealed class TinyLanguageModel : TinyModel, ICausalLanguageModel
+{
+    private readonly Linear _head = nn.Linear(16, 130);
+
+    public TinyLanguageModel()
+        : base(nameof(TinyLanguageModel)) => register_module("lm_head", _head);
+
+    public override string? OutputEmbeddingsName => "lm_head";
+
+    public IReadOnlyList<int> EosIds => [2];
+
+    public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null) => Encode(inputIds);
+
+    public Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
+
+    public Tensor Logits(Tensor inputIds, Tensor? attentionMask = null) => Project(HiddenStates(inputIds, attentionMask));
+
+    public IReadOnlyList<int> Generate(IReadOnlyList<int> promptIds, GenerationOptions options, CancellationToken cancellationToken = default) =>
+        throw new NotSupportedException("Tests of training do not generate.");
+
+    public static LoKrModel Create(TinyTokenizer? tokenizer = null) => new(new TinyLanguageModel(), tokenizer: tokenizer ?? new TinyTokenizer());
+}
+
+internal static class Rows
+{
+    public static DataRow Labeled(string text, object? label, int line = 1) =>
+        new(new Dictionary<string, object?> { ["text"] = text, ["label"] = label }, $"t.jsonl:{line}");
+
+    public static DataRow Text(string text, int line = 1) => new(new Dictionary<string, object?> { ["text"] = text }, $"t.jsonl:{line}");
+
+    public static DataRow Pair(string prompt, string completion, int line = 1) =>
+        new(new Dictionary<string, object?> { ["prompt"] = prompt, ["completion"] = completion }, $"t.jsonl:{line}");
+}
