@@ -1,0 +1,34 @@
+using System.Text;
+
+namespace LoKr.Models.Tokenization.Patterns;
+
+/// <summary>
+/// <c>\w+|[^\w\s]+</c> with Unicode's <c>\w</c>, which .NET's is not: that lacks letter numbers and spacing marks.
+/// </summary>
+internal sealed class WordPattern : ITextPattern
+{
+    /// <inheritdoc/>
+    public List<(int Start, int Length)> Find(string text)
+    {
+        List<(int Start, int Length)> matches = [];
+        int previous = 0;
+        int at = 0;
+        foreach (Rune rune in text.EnumerateRunes())
+        {
+            int kind = CharacterClass.IsWord(rune) ? 1 : Rune.IsWhiteSpace(rune) ? 0 : 2;
+            if (kind != 0 && kind == previous)
+            {
+                matches[^1] = (matches[^1].Start, matches[^1].Length + rune.Utf16SequenceLength);
+            }
+            else if (kind != 0)
+            {
+                matches.Add((at, rune.Utf16SequenceLength));
+            }
+
+            previous = kind;
+            at += rune.Utf16SequenceLength;
+        }
+
+        return matches;
+    }
+}

@@ -1,0 +1,33 @@
+using System.Text.Json;
+using LoKr.Core;
+
+namespace LoKr.Models.Tokenization.Readers;
+
+/// <summary>Reads JSON files whose root is an object.</summary>
+internal static class JsonFile
+{
+    public static JsonComponent Read(string path)
+    {
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(path));
+            return new JsonComponent(path, Path.GetFileName(path), document.RootElement.Clone());
+        }
+        catch (JsonException exception)
+        {
+            throw TokenizerError.Invalid(path, $"it is not JSON ({exception.Message})", exception);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new LoKrException(
+                ErrorIds.TokenizerInvalid,
+                LoKrErrorKind.InputOutput,
+                $"The tokenizer file '{path}' cannot be read: {exception.Message}",
+                "Check that the file may be read and is not open elsewhere.",
+                exception)
+            {
+                Target = path,
+            };
+        }
+    }
+}
