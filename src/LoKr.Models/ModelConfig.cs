@@ -16,18 +16,20 @@ public sealed class ModelConfig
     public const string FileName = "config.json";
 
     /// <summary>Wraps a configuration.</summary>
-    /// <param name="json">The object; not copied, not changed.</param>
+    /// <param name="json">The object; it is copied.</param>
     /// <param name="source">File or other origin, for error messages.</param>
     /// <param name="generation">The folder's generation_config.json, if any.</param>
     public ModelConfig(JsonObject json, string source = FileName, ModelConfig? generation = null)
     {
         ArgumentNullException.ThrowIfNull(json);
-        Json = json;
+
+        // Numbers put into a JsonObject by a program answer only to their own type; parsed ones convert.
+        Json = JsonNode.Parse(json.ToJsonString())!.AsObject();
         Source = source;
         Generation = generation;
     }
 
-    /// <summary>The object as it was read.</summary>
+    /// <summary>The object as it was read; nobody changes it.</summary>
     public JsonObject Json { get; }
 
     /// <summary>File or other origin.</summary>

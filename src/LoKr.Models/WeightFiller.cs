@@ -23,7 +23,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         if (stored is not (SafetensorsDType.F64 or SafetensorsDType.F32 or SafetensorsDType.F16 or SafetensorsDType.BF16
             or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2))
         {
-            throw new LoKrException(ErrorIds.CheckpointDTypeMismatch, LoKrErrorKind.InvalidData,
+            throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
                 $"'{key}' is stored as {stored}, but a weight is a floating-point number.",
                 "Quantised checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
         }

@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;
@@ -38,6 +40,29 @@ public sealed class ShapesTests
         Assert.Equal(expected.OrderBy(item => item.Key, StringComparer.Ordinal), actual.OrderBy(item => item.Key, StringComparer.Ordinal));
         Assert.Equal(shapes["total"]!.GetValue<long>(), module.parameters().Sum(parameter => parameter.numel()));
         Assert.All(module.parameters(), parameter => Assert.Equal(DeviceType.META, parameter.device_type));
+    }
+
+    [Theory]
+    [MemberData(nameof(Models))]
+    public void Adapters_have_the_tensors_that_PEFT_creates(string name)
+    {
+        JsonObject shapes = Read(name);
+        foreach ((string adapterName, JsonNode? expected) in shapes["adapters"]!.AsObject())
+        {
+            using LoKrModel model = new(ModelLoader.Build(new ModelConfig(shapes["config"]!.AsObject(), name)));
+            JsonObject fields = expected!["config"]!.DeepClone().AsObject();
+            fields["peft_type"] = "LOKR";
+            fields["peft_version"] = LoKrConfigJson.PeftVersion;
+            LoKrAdapter adapter = model.AddAdapter(LoKrConfigJson.Parse(fields.ToJsonString(), adapterName, out _), seed: 0);
+
+            // The figures are of the low-rank layers alone; a head that the task trains beside them is not in the list.
+            Dictionary<string, string> tensors = adapter.GetTensors().Where(item => item.Key.Contains(".lokr_", StringComparison.Ordinal))
+                .ToDictionary(item => item.Key, item => $"[{string.Join(",", item.Value.shape)}]");
+            Assert.Equal(
+                expected["tensors"]!.AsObject().Select(item => $"{item.Key} {item.Value!.ToJsonString()}").Order(StringComparer.Ordinal),
+                tensors.Select(item => $"{item.Key} {item.Value}").Order(StringComparer.Ordinal));
+            Assert.Equal(expected["trainable"]!.GetValue<long>(), adapter.Layers.Sum(layer => layer.Factors.ParameterCount));
+        }
     }
 
     private static JsonObject Read(string name)

@@ -30,6 +30,13 @@ public static class TensorAssert
         Assert.True(difference <= limit, $"{what}: largest difference {difference:G4}, allowed {limit:G4}.");
     }
 
+    /// <summary>Whether two tensors have the same type, shape and values, bit for bit but for the sign of zero.</summary>
+    public static bool Same(torch.Tensor first, torch.Tensor second)
+    {
+        using var scope = torch.NewDisposeScope();
+        return first.dtype == second.dtype && first.shape.SequenceEqual(second.shape) && first.eq(second).all().item<bool>();
+    }
+
     /// <summary>Asserts two numbers agree within a relative tolerance.</summary>
     public static void Close(double expected, double actual, double tolerance, string what) =>
         Assert.True(Math.Abs(expected - actual) <= tolerance * Math.Abs(expected), $"{what}: expected {expected:G9}, got {actual:G9}.");

@@ -20,9 +20,6 @@ public static partial class ErrorIds
     /// <summary>The weights of a checkpoint do not fit the model its config.json describes.</summary>
     public const string CheckpointKeysMismatch = "LoKr.CheckpointKeysMismatch";
 
-    /// <summary>A weight is stored in an element type that a model's parameter cannot have.</summary>
-    public const string CheckpointDTypeMismatch = "LoKr.CheckpointDTypeMismatch";
-
     /// <summary>The labels that were given are not those of the checkpoint's classification head.</summary>
     public const string LabelsMismatch = "LoKr.LabelsMismatch";
 

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Adapters;
 using LoKr.Core.Formats;
 using LoKr.Core.Modeling;
@@ -24,6 +25,48 @@ public sealed class EncoderFixtureTests
         using IDisposable noGrad = no_grad();
         Tensor logits = ((ISequenceClassifier)model.Module).Classify(io.Read("in.input_ids"), io.Read("in.attention_mask"));
         TensorAssert.Close(io.Read("base_output"), logits, TensorAssert.Model, name);
+    }
+
+    public static TheoryData<string, string> Adapters()
+    {
+        TheoryData<string, string> rows = [];
+        foreach (string name in (string[])["bert", "roberta", "distilbert"])
+        {
+            string? folder = Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, "transformers", name, "adapters");
+            string[] adapters = folder is not null && Directory.Exists(folder) ? Directory.GetDirectories(folder).Order(StringComparer.Ordinal).ToArray() : [""];
+            foreach (string adapter in adapters)
+            {
+                rows.Add(name, Path.GetFileName(adapter));
+            }
+        }
+
+        return rows;
+    }
+
+    [Theory]
+    [MemberData(nameof(Adapters))]
+    public void Adapter_gives_the_logits_layers_and_counts_of_PEFT(string name, string adapterName)
+    {
+        string folder = Fixtures.Require("transformers", name);
+        string adapterFolder = Fixtures.Require("transformers", name, "adapters", adapterName);
+        JsonNode expected = JsonNode.Parse(File.ReadAllText(Path.Combine(adapterFolder, "case.json")))!;
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = ModelLoader.Load(folder, new ModelLoadOptions { WithTokenizer = false });
+        using PeftAdapterFolder peft = PeftAdapterFolder.Read(adapterFolder);
+        LoKrAdapter adapter = model.LoadAdapter(
+            peft.Config with { InferenceMode = false },
+            peft.Tensors.Entries.Keys.ToDictionary(key => key, key => peft.Tensors.Read(key)));
+
+        using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
+        using SafetensorsReader adapterIo = SafetensorsReader.Open(Path.Combine(adapterFolder, "io.safetensors"));
+        using IDisposable noGrad = no_grad();
+        Tensor logits = ((ISequenceClassifier)model.Module).Classify(io.Read("in.input_ids"), io.Read("in.attention_mask"));
+        TensorAssert.Close(adapterIo.Read("adapter_output"), logits, TensorAssert.Model, $"{name} {adapterName}");
+        Assert.Equal(expected["layers"]!.AsArray().Select(layer => (string)layer!["name"]!), adapter.Layers.Select(layer => layer.ModuleName));
+        ParameterCount count = model.CountParameters();
+        Assert.Equal((long)expected["trainable"]!, count.Trainable);
+        Assert.Equal((long)expected["total"]!, count.Total);
+        Assert.All(adapter.Layers, layer => Assert.Equal(1, layer.CallCount));
     }
 
     [Fact]

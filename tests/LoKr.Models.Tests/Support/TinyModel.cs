@@ -37,8 +37,8 @@ internal static class TinyModel
         return config;
     }
 
-    /// <summary>Writes config.json and random weights for every parameter, after an edit of the tensors by name.</summary>
-    public static void Write(string folder, JsonObject config, Action<Dictionary<string, Tensor>>? edit = null)
+    /// <summary>Writes config.json and random weights for every parameter, after an edit of the tensors by name; gives what was written to the caller's scope.</summary>
+    public static IReadOnlyDictionary<string, Tensor> Write(string folder, JsonObject config, Action<Dictionary<string, Tensor>>? edit = null)
     {
         using DisposeScope scope = NewDisposeScope();
         Directory.CreateDirectory(folder);
@@ -49,6 +49,7 @@ internal static class TinyModel
             item => item.name, item => empty(item.parameter.shape).normal_(0, 0.3, generator), StringComparer.Ordinal);
         edit?.Invoke(tensors);
         SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors, new Dictionary<string, string> { ["format"] = "pt" });
+        return tensors.ToDictionary(item => item.Key, item => item.Value.MoveToOuterDisposeScope(), StringComparer.Ordinal);
     }
 
     /// <summary>A batch of two rows, the second padded.</summary>

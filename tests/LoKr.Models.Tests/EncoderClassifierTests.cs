@@ -1,0 +1,149 @@
+using System.Text.Json.Nodes;
+using LoKr.Core;
+using LoKr.Core.Modeling;
+using LoKr.Models.Tests.Support;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests;
+
+/// <summary>Behaviour of the encoders that holds for any weights.</summary>
+public sealed class EncoderClassifierTests
+{
+    public static TheoryData<string> Families() => ["bert", "roberta", "distilbert"];
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void Padding_does_not_change_the_logits(string family)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using nn.Module module = Build(family);
+        using IDisposable noGrad = no_grad();
+        ISequenceClassifier model = (ISequenceClassifier)module;
+        Tensor ids = tensor([2L, 9, 8, 3]).view(1, 4);
+        Tensor padded = cat([ids, full(1, 4, PadId(family), ScalarType.Int64)], 1);
+        Tensor mask = cat([ones(1, 4, ScalarType.Int64), zeros(1, 4, ScalarType.Int64)], 1);
+        TensorAssert.Close(model.Classify(ids, ones_like(ids)), model.Classify(padded, mask), 1e-5, family);
+    }
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void Dropout_acts_in_training_only(string family)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using nn.Module module = Build(family);
+        using IDisposable noGrad = no_grad();
+        ISequenceClassifier model = (ISequenceClassifier)module;
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        Tensor first = model.Classify(ids, mask);
+        Assert.True(TensorAssert.Same(first, model.Classify(ids, mask)));
+        module.train();
+        Assert.False(TensorAssert.Same(model.Classify(ids, mask), model.Classify(ids, mask)));
+        module.eval();
+        Assert.True(TensorAssert.Same(first, model.Classify(ids, mask)));
+    }
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void Live_tensors_stay_flat_over_twenty_forwards_and_backwards(string family)
+    {
+        using nn.Module module = Build(family);
+        ISequenceClassifier model = (ISequenceClassifier)module;
+        Step();
+        long before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
+        for (int i = 0; i < 20; i++)
+        {
+            Step();
+        }
+
+        Assert.Equal(before, DisposeScopeManager.Statistics.ThreadTotalLiveCount);
+
+        void Step()
+        {
+            using DisposeScope scope = NewDisposeScope();
+            (Tensor ids, Tensor mask) = TinyModel.Batch();
+            Tensor logits = model.Classify(ids, mask);
+            logits.sum().backward();
+            module.zero_grad(set_to_none: true);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void Every_linear_layer_runs_through_its_hooks(string family)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using nn.Module module = Build(family);
+        HashSet<string> fired = [];
+        List<string> linears = [];
+        foreach ((string name, nn.Module child) in module.named_modules())
+        {
+            if (child is TorchSharp.Modules.Linear linear)
+            {
+                linears.Add(name);
+                linear.register_forward_hook((_, _, output) =>
+                {
+                    fired.Add(name);
+                    return output;
+                });
+            }
+        }
+
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        ((ISequenceClassifier)module).Classify(ids, mask);
+        Assert.NotEmpty(linears);
+        Assert.Equal(linears.Order(StringComparer.Ordinal), fired.Order(StringComparer.Ordinal));
+    }
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void Batches_that_do_not_fit_are_errors(string family)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using nn.Module module = Build(family);
+        ISequenceClassifier model = (ISequenceClassifier)module;
+        Tensor longest = full(1, model.MaxSequenceLength, 5, ScalarType.Int64);
+        Assert.Equal([1, 2], model.Classify(longest, ones_like(longest)).shape);
+        Tensor tooLong = full(1, model.MaxSequenceLength + 1, 5, ScalarType.Int64);
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(tooLong, ones_like(tooLong)), $"{model.MaxSequenceLength}");
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest, ones(1, 2, ScalarType.Int64)));
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest.to_type(ScalarType.Float32), longest));
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest[0], longest[0]));
+    }
+
+    [Fact]
+    public void Roberta_counts_positions_from_the_padding_id() => Assert.Equal(10, MaxLength("roberta"));
+
+    [Fact]
+    public void Bert_has_as_many_positions_as_its_table() => Assert.Equal(12, MaxLength("bert"));
+
+    private static int MaxLength(string family)
+    {
+        using nn.Module module = Build(family);
+        return ((ISequenceClassifier)module).MaxSequenceLength;
+    }
+
+    private static long PadId(string family) => family == "roberta" ? 1 : 0;
+
+    private static nn.Module Build(string family)
+    {
+        JsonObject config = TinyModel.BertConfig();
+        config["model_type"] = family;
+        config["pad_token_id"] = PadId(family);
+        config["dim"] = 8;
+        config["n_layers"] = 1;
+        config["n_heads"] = 2;
+        config["hidden_dim"] = 16;
+        nn.Module module = ModelLoader.Build(new ModelConfig(config), new ModelBuildOptions { Device = CPU });
+        using Generator generator = new(11, CPU);
+        foreach (TorchSharp.Modules.Parameter parameter in module.parameters())
+        {
+            parameter.normal_(0, 0.3, generator);
+            parameter.requires_grad = true;
+        }
+
+        return module;
+    }
+}

@@ -1,0 +1,177 @@
+using System.Text.Json.Nodes;
+using LoKr.Core;
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Modeling;
+using LoKr.Models.Tests.Support;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests;
+
+public sealed class ModelExporterTests
+{
+    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly string[] _files = ["config.json", "model.safetensors"];
+
+    [Theory]
+    [InlineData("bert")]
+    [InlineData("roberta")]
+    [InlineData("distilbert")]
+    public void Exported_folder_has_the_names_of_the_source_and_gives_the_same_logits(string name)
+    {
+        string source = Fixtures.Require("transformers", name);
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(source, "io.safetensors"));
+        Tensor ids = io.Read("in.input_ids");
+        Tensor mask = io.Read("in.attention_mask");
+        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        ModelExporter.Export(model, folder["out"]);
+
+        using SafetensorsReader before = SafetensorsReader.Open(Path.Combine(source, "model.safetensors"));
+        using SafetensorsReader after = SafetensorsReader.Open(folder["out", "model.safetensors"]);
+        Assert.Equal(before.Entries.Keys.Order(StringComparer.Ordinal), after.Entries.Keys.Order(StringComparer.Ordinal));
+        Assert.Equal(before.Metadata, after.Metadata);
+        Assert.True(JsonNode.DeepEquals(
+            JsonNode.Parse(File.ReadAllText(Path.Combine(source, "config.json"))),
+            JsonNode.Parse(File.ReadAllText(folder["out", "config.json"]))));
+
+        using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
+        Assert.True(TensorAssert.Same(((ISequenceClassifier)model.Module).Classify(ids, mask), ((ISequenceClassifier)again.Module).Classify(ids, mask)));
+    }
+
+    [Fact]
+    public void Configuration_keeps_its_other_keys_and_says_labels_architecture_and_type()
+    {
+        using TempFolder folder = new();
+        JsonObject config = TinyModel.BertConfig();
+        config["architectures"] = new JsonArray("BertModel");
+        config.Remove("dtype");
+        config["torch_dtype"] = "float32";
+        config["my_own"] = new JsonObject { ["kept"] = "ä" };
+        TinyModel.Write(folder["in"], config, tensors =>
+        {
+            tensors.Remove("classifier.weight");
+            tensors.Remove("classifier.bias");
+        });
+        using (LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer with { Labels = ["net", "web"], DType = ScalarType.BFloat16 }))
+        {
+            ModelExporter.Export(model, folder["out"]);
+        }
+
+        JsonObject written = JsonNode.Parse(File.ReadAllText(folder["out", "config.json"]))!.AsObject();
+        Assert.Equal("BertForSequenceClassification", (string?)written["architectures"]![0]);
+        Assert.Equal("bfloat16", (string?)written["torch_dtype"]);
+        Assert.False(written.ContainsKey("dtype"));
+        Assert.Equal("""{"0":"net","1":"web"}""", written["id2label"]!.ToJsonString());
+        Assert.Equal("""{"net":0,"web":1}""", written["label2id"]!.ToJsonString());
+        Assert.Equal("ä", (string?)written["my_own"]!["kept"]);
+        using SafetensorsReader weights = SafetensorsReader.Open(folder["out", "model.safetensors"]);
+        Assert.All(weights.Entries.Values, entry => Assert.Equal(SafetensorsDType.BF16, entry.DType));
+        using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
+        Assert.Equal(["net", "web"], ((ISequenceClassifier)again.Module).Labels);
+    }
+
+    [Fact]
+    public void Shards_of_a_given_size_hold_the_same_model()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        TinyModel.Write(folder["in"], TinyModel.BertConfig());
+        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        ModelExporter.Export(model, folder["out"], maxShardBytes: 2000);
+        Assert.True(Directory.GetFiles(folder["out"], "model-*-of-*.safetensors").Length > 1);
+        Assert.True(File.Exists(folder["out", "model.safetensors.index.json"]));
+        using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
+        Dictionary<string, TorchSharp.Modules.Parameter> expected = model.Module.named_parameters().ToDictionary(item => item.name, item => item.parameter);
+        Assert.All(again.Module.named_parameters(), item => Assert.True(TensorAssert.Same(expected[item.name], item.parameter), item.name));
+    }
+
+    [Fact]
+    public void Companion_files_are_copied_and_others_are_not()
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder["in"], TinyModel.BertConfig());
+        File.WriteAllText(folder["in", "tokenizer_config.json"], "{\"a\": 1}");
+        File.WriteAllText(folder["in", "generation_config.json"], "{\"b\": 2}");
+        File.WriteAllText(folder["in", "training_args.bin"], "no");
+        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        ModelExporter.Export(model, folder["out"]);
+        Assert.Equal(
+            ["config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"],
+            Directory.GetFiles(folder["out"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Equal("{\"a\": 1}", File.ReadAllText(folder["out", "tokenizer_config.json"]));
+    }
+
+    [Fact]
+    public void Adapters_that_are_not_merged_are_refused_and_merged_ones_are_written()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        TinyModel.Write(folder["in"], TinyModel.BertConfig("a", "b"));
+        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, Alpha = 4, TargetModules = ModuleSelector.FromNames(["query", "value"]), InitWeights = InitWeights.Random, ModulesToSave = ["classifier"] }, seed: 5);
+        foreach ((string name, Tensor tensor) in adapter.GetTensors())
+        {
+            if (name.StartsWith("classifier.", StringComparison.Ordinal))
+            {
+                tensor.fill_(0.25f);
+            }
+        }
+
+        ErrorAssert.Throws(ErrorIds.ExportUnmerged, () => ModelExporter.Export(model, folder["out"]), "default");
+        Assert.False(Directory.Exists(folder["out"]));
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        Tensor adapted = ((ISequenceClassifier)model.Module).Classify(ids, mask);
+        model.Merge();
+        ModelExporter.Export(model, folder["out"]);
+        using LoKrModel merged = ModelLoader.Load(folder["out"], _noTokenizer);
+        Assert.Equal(model.Module.named_parameters().Select(item => item.name), merged.Module.named_parameters().Select(item => item.name));
+        Assert.Equal(0.25f, merged.Module.get_parameter("classifier.bias")![0].ToSingle());
+        TensorAssert.Close(adapted, ((ISequenceClassifier)merged.Module).Classify(ids, mask), TensorAssert.Layer, "merged logits");
+    }
+
+    [Theory]
+    [InlineData("in")]
+    [InlineData("in/deeper")]
+    [InlineData(".")]
+    public void Destination_that_touches_the_source_is_refused_and_the_source_is_kept(string destination)
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder["in"], TinyModel.BertConfig());
+        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => ModelExporter.Export(model, folder[destination], force: true), "in");
+        Assert.Equal(_files, Directory.GetFiles(folder["in"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+    }
+
+    [Fact]
+    public void Existing_destination_needs_force()
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder["in"], TinyModel.BertConfig());
+        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        Directory.CreateDirectory(folder["out"]);
+        File.WriteAllText(folder["out", "mine.txt"], "mine");
+        ErrorAssert.Throws(ErrorIds.DestinationExists, () => ModelExporter.Export(model, folder["out"]));
+        Assert.Equal("mine.txt", Path.GetFileName(Assert.Single(Directory.GetFiles(folder["out"]))));
+        Assert.Equal(2, Directory.GetFileSystemEntries(folder.Path).Length);
+        ModelExporter.Export(model, folder["out"], force: true);
+        Assert.Equal(_files, Directory.GetFiles(folder["out"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+    }
+
+    [Fact]
+    public void Module_of_a_script_is_exported_as_weights_only()
+    {
+        using TempFolder folder = new();
+        using LoKrModel model = new(nn.Sequential(("first", nn.Linear(3, 4)), ("second", nn.Linear(4, 2))));
+        ModelExporter.Export(model, folder["out"]);
+        Assert.Equal("model.safetensors", Path.GetFileName(Assert.Single(Directory.GetFiles(folder["out"]))));
+        using SafetensorsReader weights = SafetensorsReader.Open(folder["out", "model.safetensors"]);
+        Assert.Equal(["first.bias", "first.weight", "second.bias", "second.weight"], weights.Entries.Keys.Order(StringComparer.Ordinal));
+    }
+}
