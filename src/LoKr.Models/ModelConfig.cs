@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core;
+using LoKr.Core.Formats;
 using static TorchSharp.torch;
 
 namespace LoKr.Models;
@@ -185,7 +186,7 @@ public sealed class ModelConfig
     {
         try
         {
-            return JsonNode.Parse(File.ReadAllText(path)) as JsonObject
+            return JsonNode.Parse(FileErrors.ReadText(path), documentOptions: new JsonDocumentOptions { AllowDuplicateProperties = false }) as JsonObject
                 ?? throw new LoKrException(ErrorIds.ModelConfigInvalid, LoKrErrorKind.InvalidData, $"'{path}' is not a JSON object.") { Target = path };
         }
         catch (JsonException e)

@@ -22,6 +22,7 @@ public sealed class ModelConfigTests
     [Theory]
     [InlineData("{\"model_type\": ")]
     [InlineData("[1]")]
+    [InlineData("{\"model_type\": \"bert\", \"model_type\": \"roberta\"}")]
     [InlineData("")]
     public void Config_that_is_not_a_JSON_object_is_an_error(string text)
     {

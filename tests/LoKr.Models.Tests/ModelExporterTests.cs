@@ -16,13 +16,15 @@ public sealed class ModelExporterTests
     private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
     private static readonly string[] _files = ["config.json", "model.safetensors"];
 
+    public static TheoryData<string> Models() => Fixtures.Cases("transformers");
+
     [Theory]
-    [InlineData("bert")]
-    [InlineData("roberta")]
-    [InlineData("distilbert")]
+    [MemberData(nameof(Models))]
     public void Exported_folder_has_the_names_of_the_source_and_gives_the_same_logits(string name)
     {
         string source = Fixtures.Require("transformers", name);
+        string modelType = ModelConfig.Load(source).ModelType;
+        Assert.SkipUnless(ArchitectureRegistry.Default.ModelTypes.Contains(modelType), $"The family {modelType} is not built yet.");
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
@@ -36,12 +38,17 @@ public sealed class ModelExporterTests
         using SafetensorsReader after = SafetensorsReader.Open(folder["out", "model.safetensors"]);
         Assert.Equal(before.Entries.Keys.Order(StringComparer.Ordinal), after.Entries.Keys.Order(StringComparer.Ordinal));
         Assert.Equal(before.Metadata, after.Metadata);
+        Assert.All(before.Entries.Keys, key => Assert.True(TensorAssert.Same(before.Read(key), after.Read(key)), key));
         Assert.True(JsonNode.DeepEquals(
             JsonNode.Parse(File.ReadAllText(Path.Combine(source, "config.json"))),
             JsonNode.Parse(File.ReadAllText(folder["out", "config.json"]))));
 
         using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
-        Assert.True(TensorAssert.Same(((ISequenceClassifier)model.Module).Classify(ids, mask), ((ISequenceClassifier)again.Module).Classify(ids, mask)));
+        Assert.True(TensorAssert.Same(Logits(model), Logits(again)));
+
+        Tensor Logits(LoKrModel of) => of.Module is ISequenceClassifier classifier
+            ? classifier.Classify(ids, mask)
+            : ((ICausalLanguageModel)of.Module).Logits(ids, mask);
     }
 
     [Fact]
