@@ -2,6 +2,7 @@ using System.Collections.Frozen;
 using LoKr.Core;
 using LoKr.Models.Bert;
 using LoKr.Models.DistilBert;
+using LoKr.Models.Llama;
 using LoKr.Models.Roberta;
 
 namespace LoKr.Models;
@@ -20,6 +21,7 @@ public sealed class ArchitectureRegistry
         BertForSequenceClassification.Registration,
         RobertaForSequenceClassification.Registration,
         DistilBertForSequenceClassification.Registration,
+        .. LlamaForCausalLM.Registrations,
     ]);
 
     /// <summary>Known values of <c>model_type</c>, sorted.</summary>

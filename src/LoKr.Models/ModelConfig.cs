@@ -162,6 +162,16 @@ public sealed class ModelConfig
         _ => [GetInt(key, null)!.Value],
     };
 
+    /// <summary>A list of numbers, or nothing (<c>long_factor</c>).</summary>
+    public IReadOnlyList<double> GetDoubles(string key) => Node(key) switch
+    {
+        null => [],
+        JsonArray list => [.. list.Select(item => item is JsonValue value && value.TryGetValue(out double number)
+            ? number
+            : throw Invalid(key, $"holds {Describe(item)}, not a number"))],
+        JsonNode other => throw Invalid(key, $"is {Describe(other)}, not a list"),
+    };
+
     /// <summary>A list of texts, or nothing (<c>architectures</c>, <c>layer_types</c>).</summary>
     public IReadOnlyList<string> GetStrings(string key) => Node(key) switch
     {
