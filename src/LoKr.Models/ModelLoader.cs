@@ -4,6 +4,7 @@ using LoKr.Core.Formats;
 using LoKr.Core.Modeling;
 using LoKr.Core.Runtime;
 using LoKr.Models.Shared;
+using LoKr.Models.Tokenization;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -39,13 +40,15 @@ public static class ModelLoader
             ? null
             : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(source, architecture, config));
 
+        ITextTokenizer? tokenizer = options.WithTokenizer ? LoadTokenizer(folder, config, warnings) : null;
+
         nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, DType = dtype });
         try
         {
             CheckpointMap map = Fill(module, source, architecture, config, options, dtype);
             Describe(map, architecture, labels, warnings);
             Finish(module);
-            return new ModelLoadResult(new LoKrModel(module, folder, null), map.Fresh, map.Skipped, warnings);
+            return new ModelLoadResult(new LoKrModel(module, folder, tokenizer), map.Fresh, map.Skipped, warnings);
         }
         catch
         {
@@ -148,6 +151,24 @@ public static class ModelLoader
             _ => ScalarType.Float32,
         }).FirstOrDefault(ScalarType.Float32);
         return stored == ScalarType.Float64 ? ScalarType.Float32 : stored;
+    }
+
+    // A folder without a tokenizer is a model for token ids; a damaged or unsupported tokenizer is an error.
+    private static ITextTokenizer? LoadTokenizer(string folder, ModelConfig config, List<string> warnings)
+    {
+        if (TokenizerLoader.Find(folder) is null)
+        {
+            warnings.Add($"'{folder}' has no tokenizer: the model takes token ids, not text.");
+            return null;
+        }
+
+        ITextTokenizer tokenizer = TokenizerLoader.Load(folder);
+        if (config.GetInt("vocab_size", null) is { } size && tokenizer.VocabularySize > size)
+        {
+            warnings.Add($"The tokenizer has {tokenizer.VocabularySize} ids, but the model has embeddings for {size} only: texts with the others will fail.");
+        }
+
+        return tokenizer;
     }
 
     private static void Describe(CheckpointMap map, ModelArchitecture architecture, IReadOnlyList<string>? labels, List<string> warnings)

@@ -111,6 +111,9 @@ public sealed class EncoderClassifierTests
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest, ones(1, 2, ScalarType.Int64)));
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest.to_type(ScalarType.Float32), longest));
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest[0], longest[0]));
+        Tensor unknown = full(1, 3, 40, ScalarType.Int64);
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(unknown, ones_like(unknown)), "39");
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(-unknown, ones_like(unknown)), "39");
     }
 
     [Fact]

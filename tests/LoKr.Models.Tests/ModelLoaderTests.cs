@@ -191,6 +191,44 @@ public sealed class ModelLoaderTests
         ErrorAssert.Throws(ErrorIds.PickleRefused, () => ModelLoader.Load(folder.Path, _noTokenizer), "pytorch_model.bin");
     }
 
+    [Fact]
+    public void Tokenizer_of_the_folder_comes_with_the_model_and_goes_with_its_export()
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder["in"], TinyModel.BertConfig());
+        string[] words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "open", "source", "##s"];
+        File.WriteAllText(folder["in", "vocab.txt"], string.Join('\n', words) + "\n");
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder["in"]);
+        using LoKrModel model = result.Model;
+        Assert.Empty(result.Warnings);
+        Assert.Equal([2, 5, 6, 7, 3], model.Tokenizer!.Encode("Open sources"));
+        ModelExporter.Export(model, folder["out"]);
+        using LoKrModel again = ModelLoader.Load(folder["out"]);
+        Assert.Equal([2, 5, 6, 7, 3], again.Tokenizer!.Encode("Open sources"));
+    }
+
+    [Fact]
+    public void Tokenizer_with_more_ids_than_embeddings_is_warned_of()
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder.Path, TinyModel.BertConfig());
+        File.WriteAllText(folder["vocab.txt"], string.Join('\n', (string[])["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", .. Enumerable.Range(0, 60).Select(i => $"w{i}")]) + "\n");
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path);
+        using LoKrModel model = result.Model;
+        Assert.Contains("65 ids", Assert.Single(result.Warnings), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Folder_without_tokenizer_loads_with_a_warning()
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder.Path, TinyModel.BertConfig());
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path);
+        using LoKrModel model = result.Model;
+        Assert.Null(model.Tokenizer);
+        Assert.Contains("tokenizer", Assert.Single(result.Warnings), StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("quantization_config", "{\"quant_method\": \"gptq\"}")]
     [InlineData("is_decoder", "true")]
