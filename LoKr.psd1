@@ -12,7 +12,23 @@
     VariablesToExport    = @()
     CmdletsToExport      = @(
         'New-LoKrConfig'
+        'Get-LoKrConfig'
+        'Import-LoKrModel'
+        'Export-LoKrModel'
+        'Get-LoKrModule'
+        'Invoke-LoKrModel'
+        'Measure-LoKrModel'
+        'Add-LoKrAdapter'
+        'Import-LoKrAdapter'
+        'Export-LoKrAdapter'
+        'Merge-LoKrAdapter'
+        'Undo-LoKrMerge'
+        'Start-LoKrTraining'
+        'Get-LoKrRuntime'
+        'Test-LoKrRuntime'
     )
+    FormatsToProcess     = @('LoKr.Format.ps1xml')
+    TypesToProcess       = @('LoKr.Types.ps1xml')
     PrivateData          = @{
         PSData = @{
             Tags                     = @('PSEdition_Core', 'Windows', 'Linux', 'LoKr', 'LoRA', 'PEFT', 'LyCORIS', 'TorchSharp', 'MachineLearning')

@@ -32,10 +32,9 @@ public static class ModelLoader
         ModelArchitecture architecture = Resolve(config, options.Labels);
         folder = Path.GetFullPath(folder);
 
-        List<string> warnings = [];
-        ITextTokenizer? tokenizer = options.WithTokenizer ? LoadTokenizer(folder, warnings) : null;
         TorchRuntime.EnsureLoaded();
         using CheckpointReader source = CheckpointReader.Open(folder);
+        List<string> warnings = [];
         ScalarType dtype = ChooseDType(source, config, options, warnings);
         IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
             ? null
@@ -70,17 +69,6 @@ public static class ModelLoader
         nn.Module module = architecture.Build(config, options ?? new ModelBuildOptions());
         Finish(module);
         return module;
-    }
-
-    private static ITextTokenizer? LoadTokenizer(string folder, List<string> warnings)
-    {
-        if (TokenizerLoader.Find(folder) is not null)
-        {
-            return TokenizerLoader.Load(folder);
-        }
-
-        warnings.Add($"'{folder}' has no tokenizer files: the model takes token ids, not text.");
-        return null;
     }
 
     private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels)

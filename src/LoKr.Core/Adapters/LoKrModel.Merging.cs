@@ -39,7 +39,7 @@ public sealed partial class LoKrModel
 
         int changed = _merger.Merge(adapters, safe);
         Apply();
-        return new()
+        return LastMerge = new()
         {
             Adapters = [.. adapters.Select(static adapter => adapter.Name)],
             ModuleCount = changed,

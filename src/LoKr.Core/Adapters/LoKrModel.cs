@@ -72,6 +72,9 @@ public sealed partial class LoKrModel : IDisposable
     /// <summary>Result of the last training run on this model, or null.</summary>
     public LoKrTrainingResult? LastTraining { get; set; }
 
+    /// <summary>Result of the last merge, or null.</summary>
+    public LoKrMergeResult? LastMerge { get; private set; }
+
     /// <inheritdoc/>
     public override string ToString() => Name;
 

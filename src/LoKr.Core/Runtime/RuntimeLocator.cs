@@ -46,35 +46,21 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
     private IEnumerable<RuntimeCandidate> Automatic()
     {
         string rid = NativeNames.RuntimeIdentifier;
-        (string Folder, string Source)[] places =
+        List<(string Folder, string Source)> places =
         [
             (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cuda", rid), "UserStore"),
             (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cpu", rid), "UserStore"),
             (Path.Combine(paths.ModuleFolder, "runtimes", rid, "native"), "Module"),
             (paths.ModuleFolder, "Module"),
         ];
+        places.AddRange(NuGetFolders(rid).Select(folder => (folder, "NuGet")));
+        _searched.Add(paths.NuGetPackages);
         foreach ((string folder, string source) in places)
         {
             _searched.Add(folder);
             if (NativeNames.Find(folder, "torch_cpu") is not null && FindLibTorchSharp(folder) is string native)
             {
                 yield return Describe(folder, native, source);
-            }
-        }
-
-        _searched.Add(Path.Combine(paths.NuGetPackages, $"libtorch-…-{rid}"));
-        IReadOnlyList<string> cuda = CudaPackages.Find(paths.NuGetPackages, paths.ExpectedLibtorch, rid);
-        if (cuda.Count > 0 && FindLibTorchSharp(paths.ModuleFolder) is string cudaNative)
-        {
-            string folder = CudaPackages.FolderFor(paths.Store, paths.ExpectedLibtorch, cuda);
-            yield return new RuntimeCandidate(folder, cudaNative, paths.ExpectedLibtorch, "cuda", "NuGet") { Packages = cuda };
-        }
-
-        foreach (string folder in NuGetFolders(rid))
-        {
-            if (NativeNames.Find(folder, "torch_cpu") is not null && FindLibTorchSharp(folder) is string native)
-            {
-                yield return Describe(folder, native, "NuGet");
             }
         }
     }

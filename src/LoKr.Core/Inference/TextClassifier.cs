@@ -1,0 +1,84 @@
+using LoKr.Core.Adapters;
+using LoKr.Core.Modeling;
+using LoKr.Core.Training;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Inference;
+
+/// <summary>Gives texts the labels of a sequence classifier.</summary>
+public static class TextClassifier
+{
+    /// <summary>Classifies one batch in evaluation mode and without gradients; afterwards every module is in the mode it was in.</summary>
+    /// <param name="model">A sequence classifier with a tokenizer.</param>
+    /// <param name="texts">The texts of the batch; a longer one is cut on the right, special tokens stay.</param>
+    /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
+    /// <returns>One result a text, in order; scores are softmax probabilities.</returns>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/> or <see cref="ErrorIds.DataValueInvalid"/>.
+    /// </exception>
+    public static IReadOnlyList<LoKrClassification> Classify(LoKrModel model, IReadOnlyList<string> texts, int? maxLength = null)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(texts);
+        ISequenceClassifier classifier = model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
+            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Import the model with -Label.");
+        if (texts.Count == 0)
+        {
+            return [];
+        }
+
+        ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
+        int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
+        int[][] ids = [.. texts.Select(text => Encode(tokenizer, text, longest))];
+        (long[] inputs, long[] mask, int width) = Pad(ids, tokenizer.PadId ?? 0);
+
+        using ModuleModes modes = new(model.Module);
+        model.Module.eval();
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        Tensor logits = classifier.Classify(
+            tensor(inputs, [ids.Length, width], device: model.Device), tensor(mask, [ids.Length, width], device: model.Device));
+        double[] scores = logits.to(ScalarType.Float64).softmax(-1).cpu().data<double>().ToArray();
+        return [.. texts.Select((text, row) => Describe(text, classifier.Labels, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
+    }
+
+    private static int[] Encode(ITextTokenizer tokenizer, string text, int longest)
+    {
+        int[] ids = [.. tokenizer.Encode(text, addSpecialTokens: true, longest)];
+        return ids.Length > 0
+            ? ids
+            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
+    }
+
+    private static (long[] Inputs, long[] Mask, int Width) Pad(int[][] ids, int padId)
+    {
+        int width = ids.Max(row => row.Length);
+        long[] inputs = new long[ids.Length * width];
+        long[] mask = new long[inputs.Length];
+        Array.Fill(inputs, padId);
+        for (int row = 0; row < ids.Length; row++)
+        {
+            for (int column = 0; column < ids[row].Length; column++)
+            {
+                inputs[(row * width) + column] = ids[row][column];
+                mask[(row * width) + column] = 1;
+            }
+        }
+
+        return (inputs, mask, width);
+    }
+
+    private static LoKrClassification Describe(string text, IReadOnlyList<string> labels, ReadOnlySpan<double> scores)
+    {
+        int best = 0;
+        OrderedDictionary<string, double> byLabel = new(StringComparer.Ordinal);
+        for (int i = 0; i < scores.Length; i++)
+        {
+            best = scores[i] > scores[best] ? i : best;
+            byLabel[labels[i]] = scores[i];
+        }
+
+        return new LoKrClassification { Text = text, Label = labels[best], Score = scores[best], Scores = byLabel };
+    }
+}

@@ -1,0 +1,55 @@
+using System.Diagnostics;
+using LoKr.Core.Adapters;
+using LoKr.Core.Modeling;
+using LoKr.Core.Training;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Inference;
+
+/// <summary>Continues texts with a causal language model.</summary>
+public static class TextGenerator
+{
+    /// <summary>Completes one prompt in evaluation mode and without gradients; afterwards every module is in the mode it was in.</summary>
+    /// <param name="model">A causal language model with a tokenizer.</param>
+    /// <param name="prompt">The text to go on from; special tokens of the tokenizer are added as in training.</param>
+    /// <param name="options">Length, sampling and seed.</param>
+    /// <param name="cancellationToken">Stops between tokens.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, and what the model refuses.</exception>
+    /// <exception cref="OperationCanceledException">The token was canceled.</exception>
+    public static LoKrCompletion Complete(LoKrModel model, string prompt, GenerationOptions options, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(prompt);
+        ArgumentNullException.ThrowIfNull(options);
+        ICausalLanguageModel language = model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
+            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Import a model of the Llama family to generate text.");
+        ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
+        long started = Stopwatch.GetTimestamp();
+
+        // A template may end the text; what is to be continued must not be at its end.
+        List<int> ids = [.. tokenizer.Encode(prompt)];
+        while (ids.Count > 0 && language.EosIds.Contains(ids[^1]) && ids[^1] != tokenizer.BosId)
+        {
+            ids.RemoveAt(ids.Count - 1);
+        }
+
+        if (ids.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, "The prompt has no tokens.", "Give the model a text to go on from.") { Target = prompt };
+        }
+
+        using ModuleModes modes = new(model.Module);
+        model.Module.eval();
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        IReadOnlyList<int> generated = language.Generate(ids, options, cancellationToken);
+        return new LoKrCompletion
+        {
+            Prompt = prompt,
+            Completion = tokenizer.Decode(generated),
+            PromptTokenCount = ids.Count,
+            TokenCount = generated.Count,
+            Elapsed = Stopwatch.GetElapsedTime(started),
+        };
+    }
+}

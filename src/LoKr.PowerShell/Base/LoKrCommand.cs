@@ -1,0 +1,109 @@
+using System.ComponentModel;
+using System.Management.Automation;
+using LoKr.Core.Runtime;
+using LoKr.PowerShell.Errors;
+
+namespace LoKr.PowerShell.Base;
+
+/// <summary>Base of every cmdlet: one way for errors to leave, one way to load the native runtime.</summary>
+[EditorBrowsable(EditorBrowsableState.Never)]
+public abstract class LoKrCommand : PSCmdlet, IDisposable
+{
+    private readonly CancellationTokenSource _stop = new();
+
+    /// <summary>Canceled when the user or the engine stops the pipeline.</summary>
+    protected CancellationToken StopToken => _stop.Token;
+
+    /// <summary>Work before the first object; exceptions end the command with an error record.</summary>
+    protected virtual void Begin()
+    {
+    }
+
+    /// <summary>Work on one object of the pipeline; exceptions end the command with an error record.</summary>
+    protected virtual void Process()
+    {
+    }
+
+    /// <summary>Work after the last object; exceptions end the command with an error record.</summary>
+    protected virtual void End()
+    {
+    }
+
+    /// <inheritdoc/>
+    protected sealed override void BeginProcessing() => Guard(Begin);
+
+    /// <inheritdoc/>
+    protected sealed override void ProcessRecord() => Guard(Process);
+
+    /// <inheritdoc/>
+    protected sealed override void EndProcessing() => Guard(End);
+
+    /// <inheritdoc/>
+    protected sealed override void StopProcessing() => _stop.Cancel();
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Dispose(disposing: true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Releases what the command holds.</summary>
+    protected virtual void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _stop.Dispose();
+        }
+    }
+
+    /// <summary>Does something to one object of several; an exception is written and the next object follows.</summary>
+    /// <param name="target">The object, for the error record.</param>
+    /// <param name="action">What to do.</param>
+    protected void ForOne(object target, Action action)
+    {
+        ArgumentNullException.ThrowIfNull(action);
+        try
+        {
+            action();
+        }
+        catch (Exception exception) when (!ErrorFactory.IsEngine(exception) && exception is not OperationCanceledException)
+        {
+            WriteError(ErrorFactory.Create(exception, target));
+        }
+    }
+
+    /// <summary>Loads libtorch before the first torch call, and says what was loaded the first time.</summary>
+    /// <param name="options">Where to look; null for the usual places.</param>
+    protected LoKrRuntimeInfo EnsureRuntime(RuntimeOptions? options = null)
+    {
+        bool first = TorchRuntime.Current is null;
+        LoKrRuntimeInfo runtime = TorchRuntime.EnsureLoaded(options);
+        if (first)
+        {
+            WriteVerbose($"libtorch {runtime.LibtorchVersion} ({runtime.Flavor}) from {runtime.Path}.");
+            foreach (string workaround in runtime.Workarounds)
+            {
+                WriteVerbose(workaround);
+            }
+        }
+
+        return runtime;
+    }
+
+    private void Guard(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (OperationCanceledException) when (Stopping)
+        {
+            // Ctrl+C: the engine raises PipelineStoppedException itself.
+        }
+        catch (Exception exception) when (!ErrorFactory.IsEngine(exception))
+        {
+            ThrowTerminatingError(ErrorFactory.Create(exception));
+        }
+    }
+}

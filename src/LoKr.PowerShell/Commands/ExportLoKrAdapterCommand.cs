@@ -1,0 +1,60 @@
+using System.Management.Automation;
+using LoKr.Core;
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
+
+namespace LoKr.PowerShell.Commands;
+
+/// <summary>Writes an adapter as PEFT saves it and passes the model on.</summary>
+[Cmdlet(VerbsData.Export, "LoKrAdapter", SupportsShouldProcess = true)]
+[OutputType(typeof(LoKrModel))]
+public sealed class ExportLoKrAdapterCommand : ModelCommand
+{
+    /// <summary>Folder to write. It appears complete or not at all; other files of a folder that is there stay.</summary>
+    [Parameter(Mandatory = true, Position = 0)]
+    [ValidateNotNullOrEmpty]
+    public string Destination { get; set; } = "";
+
+    /// <summary>Name of the adapter; without it the active one.</summary>
+    [Parameter]
+    [ArgumentCompleter(typeof(AdapterNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Name { get; set; }
+
+    /// <summary>Replace an adapter that is there.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc/>
+    protected override void Process()
+    {
+        LoKrAdapter adapter = Select();
+        string folder = ResolveNew(Destination);
+        if (ShouldProcess(folder, $"Export LoKr adapter '{adapter.Name}'"))
+        {
+            LoKrConfig config = adapter.Config.BaseModelNameOrPath is null && Model.SourcePath is not null
+                ? adapter.Config with { BaseModelNameOrPath = Model.SourcePath }
+                : adapter.Config;
+            PeftAdapterFolder.Write(folder, config, adapter.GetTensors(), Force);
+            WriteVerbose($"Adapter '{adapter.Name}' written to {folder}.");
+        }
+
+        WriteObject(Model);
+    }
+
+    private LoKrAdapter Select()
+    {
+        if (Name is not null)
+        {
+            return Model.GetAdapter(Name);
+        }
+
+        return Model.ActiveAdapters.Count == 1
+            ? Model.GetAdapter(Model.ActiveAdapters[0])
+            : throw new LoKrException(ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument,
+                Model.ActiveAdapters.Count == 0 ? $"{Model.Name} has no active adapter." : $"Several adapters are active: {string.Join(", ", Model.ActiveAdapters)}.",
+                "Name the one to export with -Name, or add one with Add-LoKrAdapter.") { Target = Model };
+    }
+}

@@ -1,0 +1,41 @@
+using System.Management.Automation;
+using LoKr.Core.Training;
+using LoKr.Core.Training.Data;
+using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Training;
+
+namespace LoKr.PowerShell.Commands;
+
+/// <summary>Measures a model on data: loss, and accuracy or perplexity.</summary>
+[Cmdlet(VerbsDiagnostic.Measure, "LoKrModel")]
+[OutputType(typeof(LoKrEvaluation))]
+public sealed class MeasureLoKrModelCommand : ModelCommand
+{
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects.</summary>
+    [Parameter(Mandatory = true, Position = 0)]
+    [SupportsWildcards]
+    [ValidateNotNull]
+    public object[] Data { get; set; } = [];
+
+    /// <summary>Rows in a batch; it changes nothing but speed and memory.</summary>
+    [Parameter]
+    [ValidateRange(1, int.MaxValue)]
+    public int BatchSize { get; set; } = 16;
+
+    /// <summary>Longest sequence in tokens; longer ones are cut. Without it what the model allows.</summary>
+    [Parameter]
+    public int? MaxLength { get; set; }
+
+    /// <inheritdoc/>
+    protected override void Process()
+    {
+        IReadOnlyList<DataRow> rows = DataRows.Read(Data, path => ResolveOne(path, literal: false));
+        using ITrainingTask task = TrainingTaskFactory.Create(Model, rows, MaxLength, StopToken);
+        foreach (string warning in task.Warnings)
+        {
+            WriteWarning(warning);
+        }
+
+        WriteObject(Evaluator.Evaluate(Model, task, BatchSize, StopToken));
+    }
+}
