@@ -5,8 +5,8 @@ using LoKr.Models.Tokenization.Cores;
 namespace LoKr.Models.Tokenization;
 
 /// <summary>
-/// The added tokens of a tokenizer with their ids, gathered as transformers does: those of the tokenizer's own file, then
-/// <c>added_tokens_decoder</c>, then special tokens that are only named.
+/// The added tokens of a tokenizer with their ids, gathered as transformers does: those of
+/// <c>added_tokens.json</c>, of the tokenizer's own file, of <c>added_tokens_decoder</c>, then special tokens that are only named.
 /// </summary>
 internal sealed class AddedTokenTable
 {
@@ -21,7 +21,7 @@ internal sealed class AddedTokenTable
     {
         _model = parts.Model;
         _file = parts.File;
-        foreach (AddedToken token in parts.AddedTokens.Concat(config.AddedTokens))
+        foreach (AddedToken token in config.LegacyAddedTokens.Concat(parts.AddedTokens).Concat(config.AddedTokens))
         {
             Add(token);
         }

@@ -13,6 +13,7 @@ internal sealed class TokenizerConfig
     private readonly HashSet<string> _plain = new(StringComparer.Ordinal);
     private readonly List<AddedToken> _extra = [];
     private readonly SortedDictionary<int, AddedToken> _added = [];
+    private bool _hasDecoder;
 
     /// <summary>Keys of special tokens, in the order in which transformers gives them ids.</summary>
     public static IReadOnlyList<string> SpecialTokenNames { get; } =
@@ -47,8 +48,11 @@ internal sealed class TokenizerConfig
     /// <summary>Special tokens without a role.</summary>
     public IReadOnlyList<AddedToken> ExtraSpecialTokens => _extra;
 
-    /// <summary>Added tokens with their ids, in the order of the ids.</summary>
-    public IEnumerable<AddedToken> AddedTokens => _added.Values;
+    /// <summary>Tokens of <c>added_tokens_decoder</c>, in the order of their ids; they overrule the options in tokenizer.json.</summary>
+    public IEnumerable<AddedToken> AddedTokens => _hasDecoder ? _added.Values : [];
+
+    /// <summary>Tokens of <c>added_tokens.json</c>, in the order of their ids; tokenizer.json overrules their options.</summary>
+    public IEnumerable<AddedToken> LegacyAddedTokens => _hasDecoder ? [] : _added.Values;
 
     /// <summary>Whether a special token was given as plain text, without options.</summary>
     public bool IsPlain(string name) => _plain.Contains(name);
@@ -62,7 +66,7 @@ internal sealed class TokenizerConfig
             config.ReadConfig(JsonFile.Read(path));
         }
 
-        if (config._added.Count == 0)
+        if (!config._hasDecoder)
         {
             string map = folder.PathOf(TokenizerFolder.SpecialTokensMapJson);
             if (File.Exists(map))
@@ -110,6 +114,7 @@ internal sealed class TokenizerConfig
         ReadSpecialTokens(json);
         if (json.OptionalObject("added_tokens_decoder") is JsonComponent decoder)
         {
+            _hasDecoder = true;
             foreach (JsonProperty property in decoder.Properties)
             {
                 if (!int.TryParse(property.Name, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int id))
@@ -166,11 +171,17 @@ internal sealed class TokenizerConfig
             }
         }
 
-        foreach (string key in new[] { "additional_special_tokens", "extra_special_tokens" })
+        foreach (JsonProperty property in json.Properties)
         {
-            if (json.Has(key))
+            if (property.Name is "additional_special_tokens" or "extra_special_tokens" && json.Has(property.Name))
             {
-                ReadExtraTokens(json, key);
+                ReadExtraTokens(json, property.Name);
+            }
+            else if (property.Name.EndsWith("_token", StringComparison.Ordinal) && property.Value.ValueKind == JsonValueKind.String
+                && !SpecialTokenNames.Contains(property.Name))
+            {
+                // A model's own special token, such as image_token.
+                _extra.Add(new AddedToken(json.Text(property.Name)));
             }
         }
     }
@@ -194,11 +205,12 @@ internal sealed class TokenizerConfig
 
     private void ReadAddedTokens(JsonComponent json)
     {
-        HashSet<string> special = [.. _named.Values.OfType<AddedToken>().Select(token => token.Content)];
+        HashSet<string> special = [.. _named.Values.OfType<AddedToken>().Concat(_extra).Select(token => token.Content)];
         foreach (JsonProperty property in json.Properties)
         {
             int id = json.AsNumber(property.Value, property.Name);
-            _added[id] = new AddedToken(property.Name, Special: special.Contains(property.Name), StatedId: id);
+            bool isSpecial = special.Contains(property.Name);
+            _added[id] = new AddedToken(property.Name, Normalized: !isSpecial, Special: isSpecial, StatedId: id);
         }
     }
 }

@@ -8,9 +8,11 @@ internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPiece
 {
     private const string Gpt2Pattern = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-    private readonly PreTokenizer? _split = useRegex
-        ? new SplitPreTokenizer(new CodePointRegex(Gpt2Pattern, "GPT-2"), SplitBehavior.Isolated, invert: false)
-        : null;
+    // Compiled once: every byte-level tokenizer has the same one.
+    private static readonly Lazy<PreTokenizer> s_gpt2 =
+        new(() => new SplitPreTokenizer(new CodePointRegex(Gpt2Pattern, "GPT-2"), SplitBehavior.Isolated, invert: false));
+
+    private readonly PreTokenizer? _split = useRegex ? s_gpt2.Value : null;
 
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)

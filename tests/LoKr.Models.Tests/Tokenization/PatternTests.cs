@@ -1,0 +1,86 @@
+using LoKr.Core;
+using LoKr.Models.Tokenization.Patterns;
+using LoKr.Models.Tokenization.PreTokenizers;
+using Xunit;
+
+namespace LoKr.Models.Tests.Tokenization;
+
+public sealed class PatternTests
+{
+    // Deseret and mathematical letters, mathematical digits and emoji lie beyond U+FFFF.
+    [Theory]
+    [InlineData("x\U00010400\U00010428y z", "x\U00010400\U00010428y| z")]
+    [InlineData(" \U0001D400\U0001D401 \U0001D7D8\U0001D7D9\U0001D7DA\U0001D7DB", " \U0001D400\U0001D401| |\U0001D7D8\U0001D7D9\U0001D7DA|\U0001D7DB")]
+    [InlineData("go \U0001F680\U0001F680\n\nnow", "go| \U0001F680\U0001F680\n\n|now")]
+    [InlineData("\U0001F680a", "\U0001F680a")]
+    [InlineData("\U00020000\u4F60", "\U00020000\u4F60")]
+    [InlineData("I'LL'\u017F don't", "I|'LL|'\u017F| don|'t")]
+    [InlineData("a  b \t\n c  ", "a| | b| \t\n| c|  ")]
+    [InlineData("12345", "123|45")]
+    [InlineData("e\u0301", "e|\u0301")]
+    public void Llama_3_splits_by_code_points(string text, string pieces) =>
+        Assert.Equal(pieces.Split('|'), Split(TinyTokenizers.Llama3Pattern, SplitBehavior.Isolated, text));
+
+    [Theory]
+    [InlineData(SplitBehavior.Removed, false, "the|final|countdown")]
+    [InlineData(SplitBehavior.Removed, true, "-|-|-")]
+    [InlineData(SplitBehavior.Isolated, false, "the|-|final|-|-|countdown")]
+    [InlineData(SplitBehavior.MergedWithPrevious, false, "the-|final-|-|countdown")]
+    [InlineData(SplitBehavior.MergedWithNext, false, "the|-final|-|-countdown")]
+    [InlineData(SplitBehavior.Contiguous, false, "the|-|final|--|countdown")]
+    public void Split_behaviors_are_those_of_the_tokenizers_library(object behavior, bool invert, string pieces) =>
+        Assert.Equal(pieces.Split('|'), Split("-", (SplitBehavior)behavior, "the-final--countdown", invert));
+
+    [Fact]
+    public void Stand_ins_avoid_what_the_pattern_names()
+    {
+        // Every range below holds the first letters, marks and digits that could stand in.
+        CodePointRegex pattern = new(@"[\u0080-\u0FFF]+|[^\u0080-\u0FFF]", "test");
+        Assert.Equal([(0, 1), (1, 2), (3, 2)], pattern.Find("\u0100\U00010400\U00011000"));
+    }
+
+    [Fact]
+    public void Possessive_quantifiers_do_not_give_back()
+    {
+        Assert.Equal([(0, 3)], new CodePointRegex("a++b|a+c", "test").Find("aac"));
+        Assert.Empty(new CodePointRegex("a++a", "test").Find("aaa"));
+    }
+
+    [Theory]
+    [InlineData(@"\w+")]
+    [InlineData(@"\bx")]
+    [InlineData("^a")]
+    [InlineData("a$")]
+    [InlineData(@"\p{Han}+")]
+    [InlineData("[a&&b]")]
+    [InlineData("[[:alpha:]]")]
+    [InlineData("(?i)abc")]
+    [InlineData("(?i:first)")]
+    [InlineData("(?i:\\p{L})")]
+    [InlineData("(?<name>a)")]
+    [InlineData("a{,3}")]
+    [InlineData("a{1,2}+")]
+    [InlineData("\U0001F680")]
+    [InlineData("(a")]
+    [InlineData("a)")]
+    [InlineData("[a")]
+    [InlineData("a**")]
+    public void Expressions_of_uncertain_meaning_are_refused(string pattern)
+    {
+        LoKrException error = Assert.Throws<LoKrException>(() => new CodePointRegex(pattern, "tokenizer.json"));
+        Assert.Equal(ErrorIds.TokenizerUnsupported, error.ErrorId);
+        Assert.Contains(pattern, error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("a\u0903b\u2167 \u24B6\u200Dx!?", "a\u0903b\u2167|\u24B6\u200Dx|!?")]
+    [InlineData("\U0001F130\U0001F680 _9", "\U0001F130|\U0001F680|_9")]
+    public void Words_are_those_of_unicode(string text, string pieces) => Assert.Equal(
+        pieces.Split('|'),
+        new SplitPreTokenizer(new WordPattern(), SplitBehavior.Removed, invert: true).PreTokenize(text).Select(part => text.Substring(part.Offset, part.Length)));
+
+    private static IEnumerable<string> Split(string pattern, SplitBehavior behavior, string text, bool invert = false) =>
+        new SplitPreTokenizer(new CodePointRegex(pattern, "test"), behavior, invert)
+            .PreTokenize(text)
+            .Select(part => text.Substring(part.Offset, part.Length));
+}
