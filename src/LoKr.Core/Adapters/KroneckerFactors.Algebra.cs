@@ -30,9 +30,9 @@ public sealed partial class KroneckerFactors
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor w1 = W1();
-        Tensor outer = (scale == 1 ? w1 : w1 * scale).view([L, 1, M, 1, .. Kernel.Select(static _ => 1L)]);
-        Tensor inner = W2().view([1, K, 1, N, .. Kernel]);
-        return (outer * inner).view([OutFeatures, InFeatures, .. Kernel]).MoveToOuterDisposeScope();
+        Tensor outer = (scale == 1 ? w1 : w1 * scale).reshape([L, 1, M, 1, .. Kernel.Select(static _ => 1L)]);
+        Tensor inner = W2().reshape([1, K, 1, N, .. Kernel]);
+        return (outer * inner).reshape([OutFeatures, InFeatures, .. Kernel]).MoveToOuterDisposeScope();
     }
 
     /// <summary>
@@ -46,8 +46,8 @@ public sealed partial class KroneckerFactors
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         Tensor target = weight.dtype == DType && weight.is_contiguous() ? weight : weight.to(DType, copy: true).contiguous();
-        Tensor w1 = W1().to(target.device).view([L, 1, M, 1, .. Kernel.Select(static _ => 1L)]);
-        Tensor w2 = W2().to(target.device).view([1, K, 1, N, .. Kernel]);
+        Tensor w1 = W1().to(target.device).reshape([L, 1, M, 1, .. Kernel.Select(static _ => 1L)]);
+        Tensor w2 = W2().to(target.device).reshape([1, K, 1, N, .. Kernel]);
         target.view([L, K, M, N, .. Kernel]).addcmul_(w1, w2, scale);
         if (!ReferenceEquals(target, weight))
         {

@@ -56,13 +56,14 @@ public sealed partial class LoKrModel
         _adapters.Count == 0 ? "Add one with Add-LoKrAdapter or Import-LoKrAdapter." : null)
     { Target = name };
 
-    /// <summary>Makes exactly these adapters active; their contributions are added up in this order.</summary>
+    /// <summary>Makes exactly these adapters active; their contributions are added up in this order. Takes a merge back first, as PEFT does.</summary>
     /// <param name="names">Names; none leaves every adapter idle.</param>
     public void SetActiveAdapters(IReadOnlyList<string> names)
     {
         ArgumentNullException.ThrowIfNull(names);
         List<LoKrAdapter> adapters = [.. names.Distinct(StringComparer.Ordinal).Select(GetAdapter)];
-        CheckSavedModules(adapters.Union(_merger.Merged));
+        CheckSavedModules(adapters);
+        _merger.Undo();
         _active.Clear();
         _active.AddRange(adapters);
         Apply();
@@ -111,6 +112,19 @@ public sealed partial class LoKrModel
         }
 
         _enabled = enabled;
+        Apply();
+    }
+
+    /// <summary>Lets an adapter take gradients while it is active, or not. A fresh or loaded adapter does, unless its configuration says inference only.</summary>
+    public void SetAdapterTrainable(string name, bool trainable)
+    {
+        LoKrAdapter adapter = GetAdapter(name);
+        adapter.IsTrainable = trainable;
+        foreach (SavedModuleHost host in _saved.Values.Where(host => ReferenceEquals(host.Current, adapter)))
+        {
+            host.Show(adapter);
+        }
+
         Apply();
     }
 

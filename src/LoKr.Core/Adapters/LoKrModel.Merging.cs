@@ -8,6 +8,7 @@ public sealed partial class LoKrModel
     /// <summary>Adds the deltas of adapters into the base weights. Dropout takes no part. An adapter that is merged already is not merged again.</summary>
     /// <param name="names">Adapters; null for the active ones.</param>
     /// <param name="safe">Refuse results that are not finite and leave the weights alone.</param>
+    /// <remarks>As in PEFT, a layer with a merged adapter runs on its weight alone: an active adapter that is not merged rests there.</remarks>
     /// <exception cref="LoKrException">Nothing to merge, a weight is shared, or (safe) a result is not finite; the weights are as before.</exception>
     public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false)
     {
@@ -44,6 +45,8 @@ public sealed partial class LoKrModel
             Adapters = [.. adapters.Select(static adapter => adapter.Name)],
             ModuleCount = changed,
             SavedModuleCount = adapters.Sum(static adapter => adapter.SavedModules.Count),
+            Warnings = [.. _active.Where(adapter => !_merger.Merged.Contains(adapter) && adapter.Layers.Any(layer => _layers[layer.ModuleName].Layers.Any(entry => _merger.Merged.Contains(entry.Adapter))))
+                .Select(static adapter => $"Adapter '{adapter.Name}' is active but not merged; as in PEFT it rests on layers into which another adapter is merged.")],
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
     }

@@ -115,7 +115,8 @@ public sealed partial class LoKrModel : IDisposable
         LoKrAdapter[] running = _enabled ? [.. _active.Where(adapter => !_merger.Merged.Contains(adapter))] : [];
         foreach (LayerHost host in _layers.Values)
         {
-            host.SetRunning(running);
+            // As in PEFT, a layer with a merged adapter runs on its weight alone.
+            host.SetRunning(host.Layers.Any(entry => _merger.Merged.Contains(entry.Adapter)) ? [] : running);
         }
 
         foreach (LoKrAdapter adapter in _adapters)

@@ -56,6 +56,7 @@ internal sealed class SavedModuleHost : IDisposable
         using IDisposable noGrad = no_grad();
         foreach ((string local, Tensor tensor) in Tensors())
         {
+            // Integer buffers (a batch counter) take no gradient and must not be asked to.
             bool trained = copy is not null && adapter!.IsTrainable && copy.IsParameter(local);
             tensor.grad = null;
             tensor.requires_grad = false;

@@ -14,4 +14,7 @@ public sealed record LoKrMergeResult
 
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
+
+    /// <summary>What the merge means for other adapters, for people.</summary>
+    public IReadOnlyList<string> Warnings { get; init; } = [];
 }

@@ -1,31 +1,39 @@
 using LoKr.Core.Adapters;
-using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>Keeps gradients off the other active adapters while one is trained on top of them, and gives them back.</summary>
+/// <summary>Gradients on for one adapter, its trained copies of saved modules included, and off for the others while a run lasts.</summary>
 internal sealed class TrainableOnly : IDisposable
 {
-    private readonly LoKrAdapter[] _frozen;
+    private readonly LoKrModel _model;
+    private readonly (LoKrAdapter Adapter, bool Trainable)[] _before;
 
     public TrainableOnly(LoKrModel model, LoKrAdapter trained)
     {
-        _frozen = [.. model.Adapters.Where(adapter => adapter.IsTrainable && !ReferenceEquals(adapter, trained) && model.ActiveAdapters.Contains(adapter.Name))];
-        foreach (FlatParameter flat in _frozen.SelectMany(adapter => adapter.FlatParameters))
+        _model = model;
+        _before = [.. model.Adapters.Select(static adapter => (adapter, adapter.IsTrainable))];
+        foreach (LoKrAdapter adapter in model.Adapters)
         {
-            flat.SetRequiresGrad(false);
+            Set(adapter, ReferenceEquals(adapter, trained));
         }
     }
 
     public void Dispose()
     {
-        using IDisposable noGrad = no_grad();
-        foreach (FlatParameter flat in _frozen.SelectMany(adapter => adapter.FlatParameters))
+        foreach ((LoKrAdapter adapter, bool trainable) in _before)
         {
-            flat.SetRequiresGrad(true);
+            if (_model.Adapters.Contains(adapter))
+            {
+                Set(adapter, trainable);
+            }
+        }
+    }
 
-            // Modules they save whole may have taken gradients all the same.
-            flat.Gradient.zero_();
+    private void Set(LoKrAdapter adapter, bool trainable)
+    {
+        if (adapter.IsTrainable != trainable)
+        {
+            _model.SetAdapterTrainable(adapter.Name, trainable);
         }
     }
 }
