@@ -19,7 +19,7 @@ internal static class PythonJson
 
     /// <summary>A number that Python would have read as an integer stays one: 16 instead of 16.0.</summary>
     public static object IntegerOrFloat(double value) =>
-        value == Math.Floor(value) && Math.Abs(value) < 1L << 53 ? (long)value : value;
+        value == Math.Floor(value) && Math.Abs(value) < 1L << 53 ? (object)(long)value : value;
 
     private static void Append(StringBuilder text, object? value, int depth)
     {

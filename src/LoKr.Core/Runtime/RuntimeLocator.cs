@@ -4,7 +4,7 @@ namespace LoKr.Core.Runtime;
 internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
 {
     private const string InstallAdvice =
-        "Install it with Install-LoKrRuntime, set LOKR_RUNTIME to a folder with libtorch or to the lib folder of an installed PyTorch, "
+        "Set LOKR_RUNTIME to a folder with libtorch or to the lib folder of an installed PyTorch of that version, "
         + "or restore the NuGet packages of the source tree with 'dotnet restore'.";
 
     private readonly List<string> _searched = [];
@@ -46,21 +46,35 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
     private IEnumerable<RuntimeCandidate> Automatic()
     {
         string rid = NativeNames.RuntimeIdentifier;
-        List<(string Folder, string Source)> places =
+        (string Folder, string Source)[] places =
         [
             (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cuda", rid), "UserStore"),
             (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cpu", rid), "UserStore"),
             (Path.Combine(paths.ModuleFolder, "runtimes", rid, "native"), "Module"),
             (paths.ModuleFolder, "Module"),
         ];
-        places.AddRange(NuGetFolders(rid).Select(folder => (folder, "NuGet")));
-        _searched.Add(paths.NuGetPackages);
         foreach ((string folder, string source) in places)
         {
             _searched.Add(folder);
             if (NativeNames.Find(folder, "torch_cpu") is not null && FindLibTorchSharp(folder) is string native)
             {
                 yield return Describe(folder, native, source);
+            }
+        }
+
+        _searched.Add(Path.Combine(paths.NuGetPackages, $"libtorch-…-{rid}"));
+        IReadOnlyList<string> cuda = CudaPackages.Find(paths.NuGetPackages, paths.ExpectedLibtorch, rid);
+        if (cuda.Count > 0 && FindLibTorchSharp(paths.ModuleFolder) is string cudaNative)
+        {
+            string folder = CudaPackages.FolderFor(paths.Store, paths.ExpectedLibtorch, cuda);
+            yield return new RuntimeCandidate(folder, cudaNative, paths.ExpectedLibtorch, "cuda", "NuGet") { Packages = cuda };
+        }
+
+        foreach (string folder in NuGetFolders(rid))
+        {
+            if (NativeNames.Find(folder, "torch_cpu") is not null && FindLibTorchSharp(folder) is string native)
+            {
+                yield return Describe(folder, native, "NuGet");
             }
         }
     }

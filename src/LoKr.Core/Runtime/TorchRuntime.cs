@@ -34,6 +34,11 @@ public static class TorchRuntime
 
             RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
             RuntimeCandidate candidate = new RuntimeLocator(paths).Locate(options);
+            if (candidate.Packages.Count > 0)
+            {
+                CudaPackages.Assemble(candidate.Folder, candidate.Packages, paths.ExpectedLibtorch, NativeNames.RuntimeIdentifier);
+            }
+
             List<string> workarounds = [];
             string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, paths.Store, workarounds);
             NativeLoader.Load(candidate, libTorchSharp);

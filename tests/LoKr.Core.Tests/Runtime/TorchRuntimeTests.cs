@@ -15,16 +15,91 @@ public sealed class TorchRuntimeTests
         Assert.True(info.IsLoaded);
         Assert.Contains("cpu", info.Devices);
         Assert.Equal(info.ExpectedLibtorchVersion, RuntimeSearchPaths.ThreeParts(info.LibtorchVersion));
+        Assert.Equal(RuntimeSearchPaths.ThreeParts(torch.__version__), info.ExpectedLibtorchVersion);
         Assert.Same(info, TorchRuntime.Current);
         Assert.Same(info, TorchRuntime.EnsureLoaded());
+        Assert.Same(info, TorchRuntime.Find());
+        Assert.Same(info, TorchRuntime.EnsureLoaded(new RuntimeOptions(info.Path)));
     }
 
     [Fact]
-    public void TorchSharp_copies_nothing_beside_its_assembly()
+    public void TorchSharp_copies_nothing_beside_its_assembly_and_prints_nothing()
     {
-        TorchRuntime.EnsureLoaded();
-        torch.random.manual_seed(1);
+        TextWriter before = Console.Out;
+        using StringWriter printed = new();
+        Console.SetOut(printed);
+        try
+        {
+            TorchRuntime.EnsureLoaded();
+            torch.random.manual_seed(1);
+            _ = torch.cuda.is_available();
+        }
+        finally
+        {
+            Console.SetOut(before);
+        }
+
+        Assert.Equal("", printed.ToString());
         string folder = Path.GetDirectoryName(typeof(torch).Assembly.Location)!;
         Assert.Empty(Directory.EnumerateFiles(folder, NativeNames.FileName("torch_cpu"), SearchOption.AllDirectories));
+    }
+
+    [Fact]
+    public void Another_runtime_cannot_be_named_once_one_is_loaded()
+    {
+        LoKrRuntimeInfo info = TorchRuntime.EnsureLoaded();
+        using TemporaryFolder other = new();
+        foreach (string name in (string[])["torch_cpu", "LibTorchSharp"])
+        {
+            File.WriteAllText(other.File(NativeNames.FileName(name)), "not a library");
+        }
+
+        LoKrException exception = Assert.Throws<LoKrException>(() => TorchRuntime.EnsureLoaded(new RuntimeOptions(other.Path)));
+        Assert.Equal(ErrorIds.RuntimeAlreadyLoaded, exception.ErrorId);
+        Assert.Contains(info.Path, exception.Message, StringComparison.Ordinal);
+        Assert.Contains(other.Path, exception.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void What_was_worked_around_is_said()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "The work-around is for Linux.");
+        LoKrRuntimeInfo info = TorchRuntime.EnsureLoaded();
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        string library = new RuntimeLocator(paths).Locate(new()).LibTorchSharp;
+        IReadOnlySet<string> host = ElfFile.Parse(File.ReadAllBytes(LibstdcxxWorkaround.LoadedLibstdcxx())).DefinedVersions;
+        IReadOnlyList<ElfVersionNeed> missing = LibstdcxxWorkaround.Missing(ElfFile.Parse(File.ReadAllBytes(library)), host);
+        Assert.Equal(missing.Count > 0, info.Workarounds.Count > 0);
+        Assert.All(missing, need => Assert.Contains(need.Version, info.Workarounds[0], StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void A_patched_copy_that_several_write_at_once_is_whole()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "The work-around is for Linux.");
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        string library = new RuntimeLocator(paths).Locate(new()).LibTorchSharp;
+        using TemporaryFolder store = new();
+        string[] results = new string[8];
+        Parallel.For(0, results.Length, i => results[i] = LibstdcxxWorkaround.Apply(library, store.Path, []));
+        string only = Assert.Single(results.Distinct());
+        Assert.SkipWhen(only == library, "This system needs no work-around.");
+        Assert.Equal(new FileInfo(library).Length, new FileInfo(only).Length);
+        Assert.Equal([only], Directory.GetFiles(store.Path, "*", SearchOption.AllDirectories));
+    }
+
+    [Fact]
+    public void A_library_that_cannot_be_loaded_is_a_typed_error()
+    {
+        using TemporaryFolder folder = new();
+        foreach (string name in (string[])["c10", "torch_cpu", "LibTorchSharp"])
+        {
+            File.WriteAllText(folder.File(NativeNames.FileName(name)), "not a library");
+        }
+
+        RuntimeCandidate candidate = new(folder.Path, folder.File(NativeNames.FileName("LibTorchSharp")), "1.0.0", "cpu", "Parameter");
+        LoKrException exception = Assert.Throws<LoKrException>(() => NativeLoader.Load(candidate, candidate.LibTorchSharp));
+        Assert.Equal(ErrorIds.RuntimeLoadFailed, exception.ErrorId);
+        Assert.Contains(NativeNames.FileName("c10"), exception.Message, StringComparison.Ordinal);
     }
 }

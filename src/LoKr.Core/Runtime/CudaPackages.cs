@@ -1,0 +1,190 @@
+using System.Security.Cryptography;
+using System.Text;
+
+namespace LoKr.Core.Runtime;
+
+/// <summary>
+/// The CUDA build of libtorch on NuGet: a dozen packages, with files over the size limit cut into a first part
+/// (<c>…-primary/runtimes/RID/native/FILE</c>, its checksum in <c>FILE.sha</c>) and fragments
+/// (<c>…-fragmentN/fragments/RID/native/FILE.fragmentN</c>). One folder of links is made of them; only cut files are written anew.
+/// </summary>
+internal static class CudaPackages
+{
+    /// <summary>Folders of the packages of one version, or none when the head package is not restored.</summary>
+    public static IReadOnlyList<string> Find(string nuGetPackages, string version, string rid)
+    {
+        if (!Directory.Exists(nuGetPackages))
+        {
+            return [];
+        }
+
+        string[] all = [.. Directory.EnumerateDirectories(nuGetPackages, $"libtorch-cuda-*-{rid}*").Order(StringComparer.Ordinal)];
+        string? head = all.LastOrDefault(folder => folder.EndsWith(rid, StringComparison.Ordinal) && VersionFolder(folder, version) is not null);
+        return head is null
+            ? []
+            : [.. all.Where(folder => folder.StartsWith(head, StringComparison.Ordinal)).Select(folder => VersionFolder(folder, version)).OfType<string>()];
+    }
+
+    /// <summary>Where the packages are put together: a folder of the store whose name depends on them.</summary>
+    public static string FolderFor(string store, string version, IReadOnlyList<string> packages)
+    {
+        byte[] hash = SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', packages)));
+        return Path.Combine(store, "linked", $"{version}-cuda-{Convert.ToHexStringLower(hash)[..12]}");
+    }
+
+    /// <summary>
+    /// Puts the packages together unless it was done before. Several processes may do it at once: each builds a folder of its own,
+    /// and the first rename wins.
+    /// </summary>
+    public static void Assemble(string folder, IReadOnlyList<string> packages, string version, string rid)
+    {
+        if (IsComplete(folder))
+        {
+            return;
+        }
+
+        string temporary = $"{folder}.{Guid.NewGuid():N}.tmp";
+        try
+        {
+            Directory.CreateDirectory(temporary);
+            foreach (string file in packages.SelectMany(package => NativeFiles(package, rid)))
+            {
+                Place(file, Path.Combine(temporary, Path.GetFileName(file)));
+            }
+
+            File.WriteAllText(Path.Combine(temporary, "build-version"), $"{version}+cuda\n");
+            Publish(temporary, folder);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new LoKrException(
+                ErrorIds.RuntimeStoreNotWritable,
+                LoKrErrorKind.InputOutput,
+                $"The CUDA packages cannot be put together in '{folder}': {exception.Message}",
+                "Make space, or set LOKR_HOME to a folder that can be written.",
+                exception)
+            {
+                Target = folder,
+            };
+        }
+        finally
+        {
+            if (Directory.Exists(temporary))
+            {
+                Directory.Delete(temporary, recursive: true);
+            }
+        }
+    }
+
+    private static string? VersionFolder(string package, string version) =>
+        Directory.EnumerateDirectories(package).FirstOrDefault(folder => RuntimeSearchPaths.ThreeParts(Path.GetFileName(folder)) == version);
+
+    private static IEnumerable<string> NativeFiles(string package, string rid)
+    {
+        string native = Path.Combine(package, "runtimes", rid, "native");
+        return Directory.Exists(native)
+            ? Directory.EnumerateFiles(native).Where(file => !file.EndsWith(".sha", StringComparison.Ordinal))
+            : [];
+    }
+
+    // A link whose target the package cache has lost is a reason to start over.
+    private static bool IsComplete(string folder) =>
+        File.Exists(Path.Combine(folder, "build-version")) && Directory.EnumerateFiles(folder).All(Leads);
+
+    // File.Exists is true for a link that leads nowhere.
+    private static bool Leads(string file) => File.ResolveLinkTarget(file, returnFinalTarget: true) is not { Exists: false };
+
+    private static void Publish(string temporary, string folder)
+    {
+        if (Directory.Exists(folder) && !IsComplete(folder))
+        {
+            string aside = $"{folder}.{Guid.NewGuid():N}.old";
+            Directory.Move(folder, aside);
+            Directory.Delete(aside, recursive: true);
+        }
+
+        try
+        {
+            Directory.Move(temporary, folder);
+        }
+        catch (IOException) when (IsComplete(folder))
+        {
+            // Another process was first; its folder holds the same.
+        }
+    }
+
+    private static void Place(string file, string target)
+    {
+        List<string> fragments = [];
+        for (string next = Fragment(file, 1); File.Exists(next); next = Fragment(file, fragments.Count + 1))
+        {
+            fragments.Add(next);
+        }
+
+        if (fragments.Count == 0)
+        {
+            Check(file, file);
+            Link(file, target);
+            return;
+        }
+
+        using (FileStream whole = new(target, FileMode.CreateNew, FileAccess.Write))
+        {
+            foreach (string part in (string[])[file, .. fragments])
+            {
+                using FileStream stream = File.OpenRead(part);
+                stream.CopyTo(whole, 1 << 20);
+            }
+
+            whole.Flush(flushToDisk: true);
+        }
+
+        Check(target, file);
+    }
+
+    private static string Fragment(string primary, int number)
+    {
+        string separator = Path.DirectorySeparatorChar.ToString();
+        string folder = primary
+            .Replace($"-primary{separator}", $"-fragment{number}{separator}", StringComparison.Ordinal)
+            .Replace($"{separator}runtimes{separator}", $"{separator}fragments{separator}", StringComparison.Ordinal);
+        return $"{folder}.fragment{number}";
+    }
+
+    // Without the right to make symbolic links (Windows without developer mode) the file is copied.
+    private static void Link(string file, string target)
+    {
+        try
+        {
+            File.CreateSymbolicLink(target, file);
+        }
+        catch (Exception exception) when (OperatingSystem.IsWindows() && exception is IOException or UnauthorizedAccessException)
+        {
+            File.Copy(file, target);
+        }
+    }
+
+    private static void Check(string content, string primary)
+    {
+        string shaFile = $"{primary}.sha";
+        if (!File.Exists(shaFile))
+        {
+            return;
+        }
+
+        string expected = File.ReadAllText(shaFile).Trim();
+        using FileStream stream = File.OpenRead(content);
+        string actual = Convert.ToHexStringLower(SHA256.HashData(stream));
+        if (!string.Equals(actual, expected, StringComparison.OrdinalIgnoreCase))
+        {
+            throw new LoKrException(
+                ErrorIds.RuntimeLoadFailed,
+                LoKrErrorKind.InvalidData,
+                $"'{Path.GetFileName(primary)}' put together from its packages has the checksum {actual}, not {expected}.",
+                "A package is damaged or missing: delete the libtorch-cuda packages from the NuGet packages folder and restore again.")
+            {
+                Target = primary,
+            };
+        }
+    }
+}
