@@ -115,7 +115,7 @@ internal sealed class TokenizerConfig
         if (json.OptionalObject("added_tokens_decoder") is JsonComponent decoder)
         {
             _hasDecoder = true;
-            foreach (JsonProperty property in decoder.Properties)
+            foreach (JsonEntry property in decoder.Properties)
             {
                 if (!int.TryParse(property.Name, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int id))
                 {
@@ -171,7 +171,7 @@ internal sealed class TokenizerConfig
             }
         }
 
-        foreach (JsonProperty property in json.Properties)
+        foreach (JsonEntry property in json.Properties)
         {
             if (property.Name is "additional_special_tokens" or "extra_special_tokens" && json.Has(property.Name))
             {
@@ -206,7 +206,7 @@ internal sealed class TokenizerConfig
     private void ReadAddedTokens(JsonComponent json)
     {
         HashSet<string> special = [.. _named.Values.OfType<AddedToken>().Concat(_extra).Select(token => token.Content)];
-        foreach (JsonProperty property in json.Properties)
+        foreach (JsonEntry property in json.Properties)
         {
             int id = json.AsNumber(property.Value, property.Name);
             bool isSpecial = special.Contains(property.Name);

@@ -38,14 +38,29 @@ public static class TokenizerLoader
         {
             Target = folder,
         };
-        TokenizerConfig config = TokenizerConfig.Read(files);
-        TokenizerParts parts = Path.GetFileName(definition) switch
+        try
         {
-            TokenizerFolder.TokenizerJson => TokenizerJsonReader.Read(definition, config),
-            TokenizerFolder.VocabTxt => VocabTxtReader.Read(definition, config),
-            TokenizerFolder.VocabJson => VocabJsonReader.Read(files, config),
-            _ => SentencePieceReader.Read(definition, config),
-        };
-        return new TextTokenizer(parts, config, files.Files);
+            TokenizerConfig config = TokenizerConfig.Read(files);
+            TokenizerParts parts = Path.GetFileName(definition) switch
+            {
+                TokenizerFolder.TokenizerJson => TokenizerJsonReader.Read(definition, config),
+                TokenizerFolder.VocabTxt => VocabTxtReader.Read(definition, config),
+                TokenizerFolder.VocabJson => VocabJsonReader.Read(files, config),
+                _ => SentencePieceReader.Read(definition, config),
+            };
+            return new TextTokenizer(parts, config, files.Files);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            throw new LoKrException(
+                ErrorIds.TokenizerInvalid,
+                LoKrErrorKind.InputOutput,
+                $"The tokenizer of '{Path.GetFullPath(folder)}' cannot be read: {exception.Message}",
+                "Check that its files may be read and are not open elsewhere.",
+                exception)
+            {
+                Target = folder,
+            };
+        }
     }
 }

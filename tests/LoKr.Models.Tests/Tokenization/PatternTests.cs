@@ -57,6 +57,8 @@ public sealed class PatternTests
     [InlineData("(?i)abc")]
     [InlineData("(?i:first)")]
     [InlineData("(?i:\\p{L})")]
+    [InlineData("(?i:[st]t)")]
+    [InlineData("(?i:[a-z])")]
     [InlineData("(?<name>a)")]
     [InlineData("a{,3}")]
     [InlineData("a{1,2}+")]
@@ -71,6 +73,10 @@ public sealed class PatternTests
         Assert.Equal(ErrorIds.TokenizerUnsupported, error.ErrorId);
         Assert.Contains(pattern, error.Message, StringComparison.Ordinal);
     }
+
+    [Fact]
+    public void Sets_inside_a_group_without_case_fold_too() =>
+        Assert.Equal([(0, 2), (2, 2), (4, 3)], new CodePointRegex("'(?i:[sdmt]|ll|ve)", "test").Find("'M'\u017F'lL"));
 
     [Theory]
     [InlineData("a\u0903b\u2167 \u24B6\u200Dx!?", "a\u0903b\u2167|\u24B6\u200Dx|!?")]

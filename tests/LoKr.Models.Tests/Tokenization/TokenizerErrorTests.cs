@@ -72,6 +72,8 @@ public sealed class TokenizerErrorTests
     [Theory]
     [InlineData("tokenizer.json", "{\"version\":")]
     [InlineData("tokenizer.json", "[]")]
+    [InlineData("tokenizer.json", """{"model":{"type":"BPE","vocab":{"\ud800":0},"merges":[]}}""")]
+    [InlineData("tokenizer.json", """{"normalizer":{"type":"Prepend","prepend":"\udc00"},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}""")]
     [InlineData("vocab.txt", "")]
     [InlineData("vocab.txt", "no unknown token")]
     [InlineData("tokenizer.model", "IQ== 0\nIg== 1\n")]

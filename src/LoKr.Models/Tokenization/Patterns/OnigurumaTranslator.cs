@@ -9,9 +9,6 @@ namespace LoKr.Models.Tokenization.Patterns;
 /// </summary>
 internal sealed partial class OnigurumaTranslator(string pattern, string file)
 {
-    // Pairs of letters that Unicode folds to one code point; ignoring case, Oniguruma lets that one match the pair.
-    private static readonly string[] s_ligatures = ["ss", "ff", "fi", "fl", "st"];
-
     private readonly StringBuilder _output = new();
     private readonly List<(char First, char Last)> _named = [];
     private int _at;
@@ -76,39 +73,6 @@ internal sealed partial class OnigurumaTranslator(string pattern, string file)
             }
 
             Quantifier(start);
-        }
-    }
-
-    private void FoldedLiteral(StringBuilder literal)
-    {
-        char c = pattern[_at++];
-        if (c > '\u007F' || "()[]{}*+?.\\^$".Contains(c, StringComparison.Ordinal))
-        {
-            throw Unsupported($"'{c}' inside (?i:…)");
-        }
-
-        Name(c, c);
-        if (!char.IsAsciiLetter(c))
-        {
-            Append(c);
-            return;
-        }
-
-        char lower = char.ToLowerInvariant(c);
-        literal.Append(lower);
-        if (Array.Exists(s_ligatures, pair => literal.ToString().EndsWith(pair, StringComparison.Ordinal)))
-        {
-            throw Unsupported($"the letters '{literal}' inside (?i:…)");
-        }
-
-        _output.Append('[').Append(lower).Append(char.ToUpperInvariant(c));
-
-        // Long s and the Kelvin sign fold to s and k.
-        _output.Append(lower switch { 's' => "\\u017F", 'k' => "\\u212A", _ => "" }).Append(']');
-        if (lower is 's' or 'k')
-        {
-            char folded = lower == 's' ? '\u017F' : '\u212A';
-            Name(folded, folded);
         }
     }
 

@@ -22,12 +22,24 @@ internal sealed class JsonComponent
     /// <summary>The value of <c>type</c>.</summary>
     public string Type => Text("type");
 
-    public IEnumerable<JsonProperty> Properties => _element.EnumerateObject();
+    public IEnumerable<JsonEntry> Properties
+    {
+        get
+        {
+            List<JsonEntry> entries = [];
+            foreach (JsonProperty property in _element.EnumerateObject())
+            {
+                entries.Add(new JsonEntry(Name(property), property.Value));
+            }
+
+            return entries;
+        }
+    }
 
     /// <summary>Refuses keys whose meaning is not known: they may change the result.</summary>
     public JsonComponent Allow(params ReadOnlySpan<string> keys)
     {
-        foreach (JsonProperty property in _element.EnumerateObject())
+        foreach (JsonEntry property in Properties)
         {
             if (property.Name != "type" && !keys.Contains(property.Name))
             {
@@ -91,6 +103,19 @@ internal sealed class JsonComponent
         element.ValueKind == JsonValueKind.Number && element.TryGetInt32(out int number) && number >= 0
             ? number
             : throw Invalid($"has a '{key}' that is no whole number from 0 on");
+
+    private string Name(JsonProperty property)
+    {
+        try
+        {
+            return property.Name;
+        }
+        catch (InvalidOperationException exception)
+        {
+            // As above.
+            throw TokenizerError.Invalid(File, $"{Place} has a key that is no valid text", exception);
+        }
+    }
 
     public LoKrException Invalid(string problem) => TokenizerError.Invalid(File, $"{Place} {problem}");
 

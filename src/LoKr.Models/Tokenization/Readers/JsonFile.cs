@@ -1,5 +1,4 @@
 using System.Text.Json;
-using LoKr.Core;
 
 namespace LoKr.Models.Tokenization.Readers;
 
@@ -16,18 +15,6 @@ internal static class JsonFile
         catch (JsonException exception)
         {
             throw TokenizerError.Invalid(path, $"it is not JSON ({exception.Message})", exception);
-        }
-        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
-        {
-            throw new LoKrException(
-                ErrorIds.TokenizerInvalid,
-                LoKrErrorKind.InputOutput,
-                $"The tokenizer file '{path}' cannot be read: {exception.Message}",
-                "Check that the file may be read and is not open elsewhere.",
-                exception)
-            {
-                Target = path,
-            };
         }
     }
 }

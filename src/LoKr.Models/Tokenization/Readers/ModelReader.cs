@@ -47,7 +47,7 @@ internal static class ModelReader
         return (new BpeModel(settings, json.File), settings.EndOfWordSuffix.Length == 0 ? null : settings.EndOfWordSuffix);
     }
 
-    private static Vocabulary Vocabulary(JsonComponent json) => TokenizerJsonReader.ReadVocabulary(json, json.Object("vocab").Properties);
+    private static Vocabulary Vocabulary(JsonComponent json) => TokenizerJsonReader.ReadVocabulary(json, json.Object("vocab"));
 
     private static List<(string Left, string Right)> Merges(JsonComponent json)
     {

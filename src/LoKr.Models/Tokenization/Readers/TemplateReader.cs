@@ -43,7 +43,7 @@ internal static class TemplateReader
         Dictionary<string, int[]> ids = [];
         if (json.OptionalObject("special_tokens") is JsonComponent tokens)
         {
-            foreach (JsonProperty property in tokens.Properties)
+            foreach (JsonEntry property in tokens.Properties)
             {
                 JsonComponent token = tokens.Object(property.Name).Allow("id", "ids", "tokens");
                 ids[property.Name] = [.. token.Get("ids").EnumerateArray().Select(id => token.AsNumber(id, "ids"))];

@@ -1,4 +1,3 @@
-using System.Text.Json;
 using LoKr.Models.Tokenization.Cores;
 using LoKr.Models.Tokenization.Decoders;
 using LoKr.Models.Tokenization.PreTokenizers;
@@ -57,10 +56,10 @@ internal static class TokenizerJsonReader
     }
 
     /// <summary>A vocabulary written as an object.</summary>
-    public static Vocabulary ReadVocabulary(JsonComponent owner, IEnumerable<JsonProperty> properties)
+    public static Vocabulary ReadVocabulary(JsonComponent owner, JsonComponent json)
     {
         Dictionary<string, int> ids = new(StringComparer.Ordinal);
-        foreach (JsonProperty property in properties)
+        foreach (JsonEntry property in json.Properties)
         {
             ids[property.Name] = owner.AsNumber(property.Value, property.Name);
         }

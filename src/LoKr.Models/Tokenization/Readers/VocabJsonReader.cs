@@ -25,7 +25,7 @@ internal static class VocabJsonReader
         JsonComponent json = JsonFile.Read(path);
         BpeSettings settings = new()
         {
-            Vocabulary = TokenizerJsonReader.ReadVocabulary(json, json.Properties),
+            Vocabulary = TokenizerJsonReader.ReadVocabulary(json, json),
             Merges = ReadMerges(mergesPath),
             EndOfWordSuffix = family.EndOfWordSuffix ?? "",
         };
