@@ -5,7 +5,7 @@ namespace LoKr.Core.Adapters;
 /// <summary>One named adapter over all its target modules: config, layers, saved modules, one flat parameter and one flat gradient.</summary>
 public sealed class LoKrAdapter
 {
-    private readonly IReadOnlyList<SavedModuleCopy> _copies;
+    private IReadOnlyList<SavedModuleCopy> _copies;
     private double _scale = 1;
 
     internal LoKrAdapter(
@@ -37,7 +37,7 @@ public sealed class LoKrAdapter
     public IReadOnlyList<string> SavedModules => [.. _copies.Select(static copy => copy.ModuleName)];
 
     /// <summary>The flat buffers that hold every trainable number: one, or one per element type where saved modules differ from the factors.</summary>
-    public IReadOnlyList<FlatParameter> FlatParameters { get; }
+    public IReadOnlyList<FlatParameter> FlatParameters { get; private set; }
 
     /// <summary>What looked odd when the adapter was added, for people: patterns and targets without effect, tied weights.</summary>
     public IReadOnlyList<string> Warnings { get; }
@@ -92,6 +92,18 @@ public sealed class LoKrAdapter
 
     /// <inheritdoc/>
     public override string ToString() => Name;
+
+    /// <summary>Takes the buffers of another adapter of the same configuration, on another device or in another type, with the own values.</summary>
+    internal void TakeBuffers(LoKrAdapter other)
+    {
+        AdapterLoader.Load(other, GetTensors());
+        Release();
+        (_copies, FlatParameters) = (other._copies, other.FlatParameters);
+        foreach ((LoKrLayer mine, LoKrLayer theirs) in Layers.Zip(other.Layers))
+        {
+            mine.Factors = theirs.Factors;
+        }
+    }
 
     /// <summary>Releases the buffers; nothing may point at them any more.</summary>
     internal void Release()

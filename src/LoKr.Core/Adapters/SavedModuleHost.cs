@@ -16,12 +16,7 @@ internal sealed class SavedModuleHost : IDisposable
     {
         Name = name;
         Module = module;
-        using IDisposable noGrad = no_grad();
-        foreach ((string local, Tensor tensor) in Tensors())
-        {
-            // Shares the memory, but not the identity, of the module's own tensor.
-            _originals[local] = tensor.detach().DetachFromDisposeScope();
-        }
+        KeepOriginals();
     }
 
     public string Name { get; }
@@ -79,11 +74,29 @@ internal sealed class SavedModuleHost : IDisposable
         return below && _originals.ContainsKey(local);
     }
 
+    /// <summary>Makes the module's present tensors its originals, after the model was moved; originals must be in place, and copies be added anew.</summary>
+    public void Renew()
+    {
+        Dispose();
+        _copies.Clear();
+        KeepOriginals();
+    }
+
     public void Dispose()
     {
         foreach (Tensor original in _originals.Values)
         {
             original.Dispose();
+        }
+    }
+
+    private void KeepOriginals()
+    {
+        using IDisposable noGrad = no_grad();
+        foreach ((string local, Tensor tensor) in Tensors())
+        {
+            // Shares the memory, but not the identity, of the module's own tensor.
+            _originals[local] = tensor.detach().DetachFromDisposeScope();
         }
     }
 

@@ -209,6 +209,36 @@ public sealed class LoKrModelTests
         Assert.Equal(194, model.CountParameters().Trainable);
     }
 
+    [Fact]
+    public void Moving_to_another_type_takes_the_adapters_along()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = new(TestNetworks.Decoder());
+        LoKrAdapter adapter = model.AddAdapter(Query with { ModulesToSave = ["lm_head"] });
+        using (no_grad())
+        {
+            adapter.FlatParameters[0].Value.add_(0.1);
+        }
+
+        Tensor x = randn(5, 12);
+        Tensor expected = PeftCase.Run(model, x).detach();
+        Tensor head = model.GetBaseState()["lm_head.weight"].clone();
+        model.MoveTo(dtype: float64);
+        Assert.Equal(ScalarType.Float64, model.DType);
+        Assert.All(adapter.GetTensors().Values, static tensor => Assert.Equal(ScalarType.Float64, tensor.dtype));
+        TensorAssert.Close(expected, PeftCase.Run(model, x.to(float64)), 1e-5, "moved");
+        PeftCase.Run(model, x.to(float64)).sum().backward();
+        Assert.All(adapter.FlatParameters.Single().GradientViews, static view => Assert.NotEqual(0, view.abs().sum().ToDouble()));
+
+        model.MoveTo(CPU, bfloat16);
+        Assert.Equal([ScalarType.Float32, ScalarType.BFloat16], adapter.FlatParameters.Select(static flat => flat.Value.dtype));
+        model.MoveTo(dtype: float32);
+        TensorAssert.Close(expected, PeftCase.Run(model, x), 5e-2, "and back");
+        model.RemoveAdapter("default");
+        TensorAssert.Close(head, model.GetBaseState()["lm_head.weight"], 1e-2, "head");
+        Assert.All(model.Module.parameters(), static parameter => Assert.True(parameter.requires_grad));
+    }
+
     private static long Live() => DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount;
 
     private static string Id(Action action) => Assert.Throws<LoKrException>(action).ErrorId;
