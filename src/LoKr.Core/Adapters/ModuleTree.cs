@@ -5,11 +5,16 @@ namespace LoKr.Core.Adapters;
 /// <summary>Walks a model as PyTorch does: depth first, parents before children, shared modules once under their first name.</summary>
 internal static class ModuleTree
 {
-    /// <summary>Every module below the root with its full dotted name.</summary>
+    /// <summary>Every module below the root with its full dotted name; a model that is a single layer stands for itself, with an empty name.</summary>
     public static IReadOnlyList<(string Name, nn.Module Module)> Modules(nn.Module root)
     {
         List<(string, nn.Module)> found = [];
         Visit(root, "", found, new HashSet<nn.Module>(ReferenceEqualityComparer.Instance) { root });
+        if (found.Count == 0 && BaseLayer.TryCreate("", root) is not null)
+        {
+            found.Add(("", root));
+        }
+
         return found;
     }
 

@@ -81,7 +81,13 @@ public sealed class InvokeLoKrModelCommand : LoKrCommand
     }
 
     /// <inheritdoc/>
-    protected override void End() => Classify();
+    protected override void End()
+    {
+        if (_waiting.Count > 0)
+        {
+            Classify();
+        }
+    }
 
     private void Classify()
     {

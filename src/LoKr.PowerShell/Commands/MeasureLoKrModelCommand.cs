@@ -14,6 +14,7 @@ public sealed class MeasureLoKrModelCommand : ModelCommand
     /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [SupportsWildcards]
+    [AllowEmptyCollection]
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 

@@ -18,6 +18,7 @@ public sealed partial class StartLoKrTrainingCommand
     /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [SupportsWildcards]
+    [AllowEmptyCollection]
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 
@@ -29,11 +30,12 @@ public sealed partial class StartLoKrTrainingCommand
     /// <summary>Data to evaluate on, given like -Data.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
-    [ValidateNotNullOrEmpty]
+    [AllowEmptyCollection]
     public object[]? ValidationData { get; set; }
 
     /// <summary>Batches for -Loss, one object each; they are trained on in their order.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LossSet)]
+    [AllowEmptyCollection]
     [ValidateNotNull]
     public object[] Batch { get; set; } = [];
 
