@@ -102,7 +102,8 @@ internal sealed class Engine : IDisposable
         try
         {
             shell.Invoke();
-            return _host.ExitCode ?? 0;
+            // A pipeline that is stopped while it runs no command ends without an exception.
+            return _host.ExitCode ?? (_interrupted ? Interrupted : 0);
         }
         catch (PipelineStoppedException)
         {

@@ -72,7 +72,7 @@ public sealed class ShellTests : IDisposable
     [Fact]
     public void Standard_input_is_read_until_it_ends_or_exits()
     {
-        Assert.Equal(["3", "6"], ShellProcess.RunWithInput("1 +\n2\nforeach ($x in 6) {\n$x\n}\n").Lines);
+        Assert.Equal(["3", "6"], ShellProcess.RunWithInput("@(\n3\n)\nforeach ($x in 6) {\n$x\n}\n").Lines);
         Assert.Equal(9, ShellProcess.RunWithInput("exit 9\n'not here'\n").ExitCode);
     }
 
