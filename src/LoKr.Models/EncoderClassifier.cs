@@ -101,25 +101,6 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
     /// <summary>Turns hidden states [batch, length, hidden] into logits [batch, labels].</summary>
     protected abstract Tensor Head(Tensor hiddenStates);
 
-    private void CheckInput(Tensor inputIds, Tensor? attentionMask)
-    {
-        ArgumentNullException.ThrowIfNull(inputIds);
-        string? problem =
-            inputIds.dim() != 2 || inputIds.dtype != ScalarType.Int64 ? $"token ids are {inputIds.dtype} [{string.Join(", ", inputIds.shape)}], not int64 [batch, length]"
-            : inputIds.shape[1] > MaxSequenceLength ? $"sequences have {inputIds.shape[1]} tokens, more than the {MaxSequenceLength} the model has positions for"
-            : attentionMask is not null && !attentionMask.shape.SequenceEqual(inputIds.shape) ? $"the attention mask is [{string.Join(", ", attentionMask.shape)}], the token ids [{string.Join(", ", inputIds.shape)}]"
-            : HasUnknownIds(inputIds) ? $"a token id is not between 0 and {_vocabularySize - 1}"
-            : null;
-        if (problem is not null)
-        {
-            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{Architecture}: {problem}.", "Encode texts with the tokenizer of the model, cut to its longest sequence.");
-        }
-    }
-
-    // Worth a look at the values: on a GPU an id outside the table would end the process's use of the device.
-    private bool HasUnknownIds(Tensor inputIds)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        return inputIds.lt(0).logical_or(inputIds.ge(_vocabularySize)).any().item<bool>();
-    }
+    private void CheckInput(Tensor inputIds, Tensor? attentionMask) =>
+        TokenInput.Check(Architecture, inputIds, attentionMask, _vocabularySize, MaxSequenceLength);
 }

@@ -99,6 +99,14 @@ public static class ModelLoader
             filler.Read(source, key, name, shapes[name]);
         }
 
+        foreach ((string duplicate, string saved) in tied)
+        {
+            if (source.Entries.ContainsKey(duplicate))
+            {
+                filler.CheckSame(source, duplicate, saved);
+            }
+        }
+
         using Generator? generator = options.Seed is { } seed ? new Generator(unchecked((ulong)seed), CPU) : null;
         foreach (string name in map.Fresh)
         {

@@ -42,6 +42,30 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         Set(name, weight);
     }
 
+    /// <summary>Refuses a checkpoint that stores a tied parameter twice with different values: one of the two would be lost.</summary>
+    /// <param name="source">The checkpoint.</param>
+    /// <param name="duplicate">Key of the parameter that has no storage of its own.</param>
+    /// <param name="saved">Name of the parameter it is tied to, which has been read.</param>
+    public void CheckSame(ITensorSource source, string duplicate, string saved)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Parameter parameter = module.get_parameter(saved)!;
+        bool same = source.Entries[duplicate].Shape.SequenceEqual(parameter.shape);
+        if (same)
+        {
+            Tensor stored = empty(parameter.shape, dtype, device);
+            source.ReadInto(duplicate, stored);
+            same = stored.eq(parameter).all().item<bool>();
+        }
+
+        if (!same)
+        {
+            throw new LoKrException(ErrorIds.CheckpointKeysMismatch, LoKrErrorKind.InvalidData,
+                $"config.json says that '{duplicate}' and '{saved}' are one weight, but the checkpoint holds two different ones.",
+                "Set tie_word_embeddings to false in config.json to use both.") { Target = duplicate };
+        }
+    }
+
     /// <summary>Initialises a parameter: normal for matrices, zero for biases, one for the weights of norms.</summary>
     /// <param name="name">Name of the parameter.</param>
     /// <param name="shape">Its shape.</param>

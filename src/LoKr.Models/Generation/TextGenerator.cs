@@ -1,5 +1,6 @@
 using LoKr.Core;
 using LoKr.Core.Modeling;
+using LoKr.Core.Training;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -23,16 +24,9 @@ internal static class TextGenerator
         CheckPrompt(model, promptIds);
 
         nn.Module module = (nn.Module)model;
-        bool training = module.training;
+        using ModuleModes modes = new(module);
         module.eval();
-        try
-        {
-            return Run(model, promptIds, options, sampler, cancellationToken);
-        }
-        finally
-        {
-            module.train(training);
-        }
+        return Run(model, promptIds, options, sampler, cancellationToken);
     }
 
     private static List<int> Run(

@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
 using LoKr.Core.Modeling;
 using LoKr.Models.Generation;
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -86,7 +86,7 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
     /// <inheritdoc/>
     public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null)
     {
-        CheckInput(inputIds, attentionMask);
+        TokenInput.Check(Architecture, inputIds, attentionMask, VocabularySize);
         return _model.call(inputIds, attentionMask, null);
     }
 
@@ -128,18 +128,5 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
         return config.Generation?.Has(key) == true ? config.Generation.GetInts(key)
             : config.Json.ContainsKey(key) ? config.GetInts(key)
             : family.DefaultEosId is int id ? [id] : [];
-    }
-
-    private void CheckInput(Tensor inputIds, Tensor? attentionMask)
-    {
-        ArgumentNullException.ThrowIfNull(inputIds);
-        string? problem =
-            inputIds.dim() != 2 || inputIds.dtype != ScalarType.Int64 ? $"token ids are {inputIds.dtype} [{string.Join(", ", inputIds.shape)}], not int64 [batch, length]"
-            : attentionMask is not null && !attentionMask.shape.SequenceEqual(inputIds.shape) ? $"the attention mask is [{string.Join(", ", attentionMask.shape)}], the token ids [{string.Join(", ", inputIds.shape)}]"
-            : null;
-        if (problem is not null)
-        {
-            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{Architecture}: {problem}.", "Give token ids and mask as int64 matrices of one shape.");
-        }
     }
 }
