@@ -104,6 +104,14 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
         return Project(HiddenStates(inputIds, attentionMask)).MoveToOuterDisposeScope();
     }
 
+    /// <summary>Moves the parameters; a tied weight stays one.</summary>
+    protected override void _toEpilog(ScalarType? dtype, Device? device, bool non_blocking)
+    {
+        ModuleParameters.Untie(this, TiedParameters);
+        base._toEpilog(dtype, device, non_blocking);
+        ModuleParameters.Tie(this, TiedParameters);
+    }
+
     /// <inheritdoc/>
     KeyValueCache ICachedLanguageModel.CreateCache() => new(_windows);
 

@@ -49,6 +49,26 @@ internal static class ModuleParameters
         }
     }
 
+    /// <summary>
+    /// Takes tied parameters apart until the next <see cref="Tie"/>: the duplicate becomes an empty tensor. torch moves modules one by one and
+    /// disposes what it has moved, which must not be another module's weight.
+    /// </summary>
+    public static void Untie(nn.Module root, IReadOnlyDictionary<string, string> tied)
+    {
+        using IDisposable noGrad = no_grad();
+        foreach ((string duplicate, string saved) in tied)
+        {
+            Parameter shared = root.get_parameter(saved)
+                ?? throw new InvalidOperationException($"'{duplicate}' is tied to '{saved}', which the model does not have.");
+            bool trains = shared.requires_grad;
+            Tensor storage = shared.detach();
+            Set(root, duplicate, Own(empty(0, shared.dtype, CPU), requiresGrad: false));
+            Set(root, saved, Own(storage, trains));
+        }
+
+        static Parameter Own(Tensor values, bool requiresGrad) => (Parameter)nn.Parameter(values, requiresGrad).DetachFromDisposeScope();
+    }
+
     /// <summary>Parameters in module order without tied duplicates.</summary>
     public static IReadOnlyList<(string Name, Parameter Parameter)> List(nn.Module root, IReadOnlyDictionary<string, string> tied) =>
         [.. root.named_parameters().Where(item => !tied.ContainsKey(item.name)).Select(item => (item.name, item.parameter))];

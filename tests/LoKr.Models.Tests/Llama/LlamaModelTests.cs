@@ -84,6 +84,27 @@ public sealed class LlamaModelTests
     }
 
     [Fact]
+    public void Tie_and_names_outlive_a_move_to_another_type()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        using LoKrModel model = TinyDecoder.Load(TinyDecoder.Config("qwen3", """{"tie_word_embeddings": true}"""));
+        string[] names = [.. model.Module.named_parameters().Select(item => item.name)];
+        Tensor ids = tensor([1L, 2, 3, 4]).unsqueeze(0);
+        Tensor before = model.Language().Logits(ids);
+        model.MoveTo(dtype: ScalarType.Float64);
+        Tensor after = model.Language().Logits(ids);
+        Assert.Equal(ScalarType.Float64, after.dtype);
+        TensorAssert.Close(before, after, TensorAssert.Layer, "logits");
+        Assert.Equal(names, model.Module.named_parameters().Select(item => item.name));
+        Assert.Same(model.Module.get_parameter("model.embed_tokens.weight"), model.Module.get_parameter("lm_head.weight"));
+        Assert.All(model.Module.parameters(), parameter => Assert.Equal(ScalarType.Float64, parameter.dtype));
+        Assert.All(model.Module.parameters(), parameter => Assert.False(parameter.requires_grad));
+        model.MoveTo(dtype: ScalarType.Float32);
+        Assert.True(TensorAssert.Same(before, model.Language().Logits(ids)));
+    }
+
+    [Fact]
     public void Checkpoint_may_hold_the_tied_head_if_it_is_the_same()
     {
         using DisposeScope scope = NewDisposeScope();
