@@ -108,15 +108,10 @@ function Invoke-AnalyzeTask {
 function Invoke-PackageTask {
     $out = Join-Path $root 'out'
     $module = Join-Path $out 'LoKr'
-    if (Test-Path -LiteralPath $module) {
-        Remove-Item -LiteralPath $module -Recurse
-    }
 
-    # The publish folder is the module folder: managed code, manifest, views and help, without libtorch,
-    # which Get-LoKrRuntime finds (or says how to get).
-    Invoke-Dotnet publish (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration --output $module
-    Get-ChildItem -LiteralPath $module -Filter '*.pdb' | Remove-Item
-    Copy-Item -LiteralPath (Join-Path $root 'LICENSE'), (Join-Path $root 'README.md'), (Join-Path $root 'CHANGELOG.md') -Destination $module
+    # Managed code, manifest, views and help, without libtorch, which Get-LoKrRuntime finds (or says how to get).
+    Invoke-Dotnet build (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration -t:LayoutModule
+    Copy-Item -LiteralPath (Join-Path $root 'README.md'), (Join-Path $root 'CHANGELOG.md') -Destination $module
 
     $manifest = Test-ModuleManifest -Path (Join-Path $module 'LoKr.psd1')
     $zip = Join-Path $out "LoKr.$($manifest.Version).zip"

@@ -79,8 +79,8 @@ internal sealed class Encoder : Module
     /// <summary>Pooled vectors [batch, hidden] of hidden states.</summary>
     public Tensor Pool(Tensor hidden) => tanh(Call("pooler.dense", hidden[.., 0]));
 
-    /// <summary>Scores of the vocabulary for hidden states, through the word embeddings.</summary>
-    public Tensor Predict(Tensor hidden) => hidden.matmul(((TorchSharp.Modules.Embedding)_parts["embeddings.word_embeddings"]).weight!.t());
+    /// <summary>The word embeddings [vocabulary, hidden].</summary>
+    public Tensor Words => ((TorchSharp.Modules.Embedding)_parts["embeddings.word_embeddings"]).weight!;
 
     private static Tensor Dropout(Tensor x) => functional.dropout(x, 0.1, training: true);
 

@@ -1,6 +1,6 @@
 namespace TinyEncoder;
 
-/// <summary>Makes sentences from <c>phrases.txt</c>: subjects, predicates, requests and statements by topic.</summary>
+/// <summary>Makes sentences from <c>phrases.txt</c>: subjects, predicates, requests, statements and words by topic.</summary>
 internal sealed class PhraseBook
 {
     private static readonly string[] s_openings =
@@ -19,6 +19,15 @@ internal sealed class PhraseBook
 
     private static readonly string[] s_requests =
         ["please ", "could you ", "can somebody ", "we need you to ", "i would like you to ", "would you kindly ", "please urgently "];
+
+    private static readonly string[] s_judgements =
+    [
+        "is not right", "is gone", "does not work", "is a problem", "has to be looked at", "worries us", "is new to me", "was different before", "is still open",
+        "cannot be right", "is urgent", "annoys the whole team", "is missing", "needs a solution", "makes trouble", "is what i mean", "has changed",
+    ];
+
+    private static readonly string[] s_glue =
+        ["and", "or", "with", "for", "of", "in", "after", "before", "but no", "although", "since", "instead of", "without", "because of", "when", "on", "to", "and then", "not"];
 
     private readonly Topic[] _topics;
 
@@ -66,11 +75,13 @@ internal sealed class PhraseBook
 
     private static string Clause(Topic topic, Random random)
     {
-        string clause = random.Next(10) switch
+        string clause = random.Next(16) switch
         {
-            < 4 => $"{topic.Pick('n', random)} {topic.Pick('v', random)}",
-            < 6 => Pick(s_requests, random) + topic.Pick('r', random),
-            < 9 => topic.Pick('s', random),
+            // Words of the topic in no grammar at all, so that meaning does not hang on fixed phrases.
+            < 6 => Words(topic, random),
+            < 10 => $"{topic.Pick('n', random)} {topic.Pick('v', random)}",
+            < 12 => Pick(s_requests, random) + topic.Pick('r', random),
+            < 15 => topic.Pick('s', random),
 
             // A subject with another subject beside it: words of a topic meet without a fixed order.
             _ => $"{topic.Pick('n', random)} or {topic.Pick('n', random)} {topic.Pick('v', random)}",
@@ -78,6 +89,17 @@ internal sealed class PhraseBook
         string opening = random.Next(3) == 0 ? Pick(s_openings, random) : "";
         string closing = random.Next(3) == 0 ? Pick(s_closings, random) : "";
         return opening + clause + closing;
+    }
+
+    private static string Words(Topic topic, Random random)
+    {
+        string text = $"{(random.Next(2) == 0 ? "the" : "my")} {topic.Pick('w', random)}";
+        for (int more = random.Next(4); more > 0; more--)
+        {
+            text += $" {Pick(s_glue, random)} {(random.Next(2) == 0 ? "the " : "")}{topic.Pick('w', random)}";
+        }
+
+        return random.Next(2) == 0 ? text : $"{text} {Pick(s_judgements, random)}";
     }
 
     private static string Pick(string[] phrases, Random random) => phrases[random.Next(phrases.Length)];

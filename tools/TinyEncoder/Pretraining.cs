@@ -13,30 +13,34 @@ internal static class Pretraining
     public static void Run(Encoder encoder, PhraseBook phrases, WordPieceVocabulary vocabulary, EncoderSize size, int steps, Random random, Action<string> report)
     {
         using Linear topics = nn.Linear(size.Hidden, phrases.TopicCount);
-        using var optimizer = optim.AdamW(encoder.parameters().Concat(topics.parameters()), lr: 1e-3, weight_decay: 0.01);
+        using Sequential words = nn.Sequential(nn.Linear(size.Hidden, size.Hidden), nn.GELU(), nn.LayerNorm(size.Hidden));
+        using Parameter bias = nn.Parameter(zeros(size.Vocabulary));
+        Parameter[] parameters = [.. encoder.parameters(), .. topics.parameters(), .. words.parameters(), bias];
+        using var optimizer = optim.AdamW(parameters, lr: 1e-3, weight_decay: 0.01);
         for (int step = 0; step < steps; step++)
         {
             using DisposeScope scope = NewDisposeScope();
             double progress = (double)step / steps;
             optimizer.ParamGroups.First().LearningRate = 1e-3 * Math.Min(1, progress / 0.05) * (1 - progress);
-            Batch batch = Batch.Make(phrases, vocabulary, size, 64, MaskedShare, random);
+            Batch batch = Batch.Make(phrases, vocabulary, size, 48, MaskedShare, random);
             Tensor hidden = encoder.Hidden(batch.Ids, batch.Mask);
-            Tensor words = nn.functional.cross_entropy(encoder.Predict(hidden).flatten(0, 1), batch.Labels.flatten(), ignore_index: -100);
+            Tensor masked = words.call(hidden.flatten(0, 1).index_select(0, batch.Positions)).matmul(encoder.Words.t()) + bias;
+            Tensor word = nn.functional.cross_entropy(masked, batch.Words);
             Tensor scores = topics.call(encoder.Pool(hidden));
             Tensor topic = nn.functional.cross_entropy(scores, batch.Topics, label_smoothing: 0.1);
             optimizer.zero_grad();
-            (words + topic).backward();
-            nn.utils.clip_grad_norm_(encoder.parameters(), 1);
+            (word + topic).backward();
+            nn.utils.clip_grad_norm_(parameters, 1);
             optimizer.step();
             if ((step + 1) % 250 == 0)
             {
                 double right = scores.argmax(1).eq(batch.Topics).to(ScalarType.Float32).mean().item<float>();
-                report($"step {step + 1}/{steps}: masked words {words.item<float>():F3}, topics {topic.item<float>():F3} ({right:P0} right)");
+                report($"step {step + 1}/{steps}: masked words {word.item<float>():F3}, topics {topic.item<float>():F3} ({right:P0} right)");
             }
         }
     }
 
-    private sealed record Batch(Tensor Ids, Tensor Mask, Tensor Labels, Tensor Topics)
+    private sealed record Batch(Tensor Ids, Tensor Mask, Tensor Positions, Tensor Words, Tensor Topics)
     {
         public static Batch Make(PhraseBook phrases, WordPieceVocabulary vocabulary, EncoderSize size, int rows, double maskedShare, Random random)
         {
@@ -45,7 +49,8 @@ internal static class Pretraining
             int length = encoded.Max(ids => ids.Length);
             long[,] input = new long[rows, length];
             bool[,] mask = new bool[rows, length];
-            long[,] labels = new long[rows, length];
+            List<long> positions = [];
+            List<long> words = [];
             int padding = vocabulary["[PAD]"];
             for (int row = 0; row < rows; row++)
             {
@@ -55,7 +60,11 @@ internal static class Pretraining
                     bool masked = token && i > 0 && i < encoded[row].Length - 1 && random.NextDouble() < maskedShare;
                     long id = token ? encoded[row][i] : padding;
                     mask[row, i] = token;
-                    labels[row, i] = masked ? id : -100;
+                    if (masked)
+                    {
+                        positions.Add(((long)row * length) + i);
+                        words.Add(id);
+                    }
 
                     // One masked word in five is not hidden but another word, or left as it is, as in BERT.
                     input[row, i] = !masked ? id : random.Next(10) switch
@@ -67,7 +76,7 @@ internal static class Pretraining
                 }
             }
 
-            return new Batch(tensor(input), tensor(mask), tensor(labels), tensor(sentences.Select(sentence => (long)sentence.Topic).ToArray()));
+            return new Batch(tensor(input), tensor(mask), tensor(positions.ToArray()), tensor(words.ToArray()), tensor(sentences.Select(sentence => (long)sentence.Topic).ToArray()));
         }
     }
 }

@@ -13,7 +13,7 @@ if (args.Length is < 2 or > 3)
 }
 
 string folder = Path.GetFullPath(args[0]);
-int steps = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 4000;
+int steps = args.Length > 2 ? int.Parse(args[2], System.Globalization.CultureInfo.InvariantCulture) : 8000;
 TorchRuntime.EnsureLoaded();
 manual_seed(1);
 Random random = new(1);

@@ -17,6 +17,8 @@ internal static partial class ShellProcess
 
     public static ProcessResult Run(params string[] arguments) => Wait(Start(arguments), null);
 
+    public static ProcessResult RunIn(string directory, params string[] arguments) => Wait(Start(arguments, directory), null);
+
     public static ProcessResult RunWithInput(string input, params string[] arguments) => Wait(Start(arguments), input);
 
     /// <summary>Sends a signal once the process has written a line to standard output that holds a text.</summary>
@@ -38,14 +40,14 @@ internal static partial class ShellProcess
         return rest with { Output = string.Join('\n', [.. lines, rest.Output]) };
     }
 
-    private static Process Start(string[] arguments)
+    private static Process Start(string[] arguments, string? directory = null)
     {
         ProcessStartInfo start = new("dotnet")
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
-            WorkingDirectory = Path.GetTempPath(),
+            WorkingDirectory = directory ?? Path.GetTempPath(),
         };
         foreach (string argument in arguments.Prepend(Assembly))
         {
