@@ -26,4 +26,7 @@ public sealed record CheckpointLayout
 
     /// <summary>Ends of keys with another name today (<c>LayerNorm.gamma</c> → <c>LayerNorm.weight</c>).</summary>
     public IReadOnlyDictionary<string, string> RenamedSuffixes { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Published names beside those of the module tree; a checkpoint may have either. Null where they are the same.</summary>
+    internal PublishedNames? Names { get; init; }
 }

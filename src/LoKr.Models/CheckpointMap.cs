@@ -24,6 +24,9 @@ internal sealed class CheckpointMap
     /// <summary>Keys that the model has no place for.</summary>
     public IReadOnlyList<string> Skipped { get; }
 
+    /// <summary>Whether the checkpoint has published names; null where nothing in it has two names.</summary>
+    public bool? HasPublishedNames { get; private init; }
+
     /// <summary>Rows of the classification head in a checkpoint, or null where it has no head of this architecture.</summary>
     public static long? HeadRows(ITensorSource source, ModelArchitecture architecture, ModelConfig config) =>
         architecture.Layout.LabelWeight is { } name && !HasForeignHead(architecture, config)
@@ -54,7 +57,7 @@ internal sealed class CheckpointMap
 
         foreach (SafetensorsEntry entry in source.Entries.Values)
         {
-            string name = Translate(entry.Name, layout, bare, parameters);
+            string name = Translate(entry.Name, layout, bare, key => parameters.ContainsKey(key) || tied.ContainsKey(key));
             if (foreignHead && StartsWithAny(name, layout.HeadPrefixes))
             {
                 skipped.Add(entry.Name);
@@ -102,7 +105,15 @@ internal sealed class CheckpointMap
             }
         }
 
-        return problems.Count == 0 ? new CheckpointMap(mapped, fresh, skipped) : throw Mismatch(problems, architecture, config);
+        return problems.Count == 0
+            ? new CheckpointMap(mapped, fresh, skipped) { HasPublishedNames = FindGeneration(mapped, layout) }
+            : throw Mismatch(problems, architecture, config);
+    }
+
+    private static bool? FindGeneration(List<(string Key, string Parameter)> mapped, CheckpointLayout layout)
+    {
+        List<(string Key, string Parameter)> twofold = layout.Names is { } names ? [.. mapped.Where(item => names.Published(item.Parameter) != item.Parameter)] : [];
+        return twofold.Count == 0 ? null : twofold.Exists(item => item.Parameter != item.Key && item.Parameter != layout.BasePrefix + item.Key);
     }
 
     // A head that was made for another task (tokens, questions) has the names of ours but not the meaning.
@@ -112,7 +123,7 @@ internal sealed class CheckpointMap
         return architecture.Layout.HeadPrefixes.Count > 0 && names.Count > 0 && !names.Contains(architecture.Name, StringComparer.Ordinal);
     }
 
-    private static string Translate(string key, CheckpointLayout layout, bool bare, IReadOnlyDictionary<string, long[]> parameters)
+    private static string Translate(string key, CheckpointLayout layout, bool bare, Func<string, bool> isKnown)
     {
         string name = key;
         foreach ((string old, string current) in layout.RenamedSuffixes)
@@ -123,8 +134,9 @@ internal sealed class CheckpointMap
             }
         }
 
-        bool prefixed = !bare || parameters.ContainsKey(name) || StartsWithAny(name, layout.HeadPrefixes) || StartsWithAny(name, layout.SkippedPrefixes);
-        return prefixed ? name : layout.BasePrefix + name;
+        bool prefixed = !bare || isKnown(name) || StartsWithAny(name, layout.HeadPrefixes) || StartsWithAny(name, layout.SkippedPrefixes);
+        name = prefixed ? name : layout.BasePrefix + name;
+        return layout.Names?.Canonical(name) ?? name;
     }
 
     private static bool StartsWithAny(string name, IReadOnlyList<string> prefixes) => prefixes.Any(prefix => name.StartsWith(prefix, StringComparison.Ordinal));

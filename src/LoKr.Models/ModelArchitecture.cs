@@ -10,4 +10,8 @@ namespace LoKr.Models;
 /// of the options; weights, ties, freezing and evaluation mode are the loader's.
 /// </param>
 /// <param name="Layout">How the keys of a checkpoint become parameter names.</param>
-public sealed record ModelArchitecture(string ModelType, string Name, Func<ModelConfig, ModelBuildOptions, nn.Module> Build, CheckpointLayout Layout);
+public sealed record ModelArchitecture(string ModelType, string Name, Func<ModelConfig, ModelBuildOptions, nn.Module> Build, CheckpointLayout Layout)
+{
+    /// <summary>Whether the model takes token ids, so that its folder is expected to hold a tokenizer.</summary>
+    public bool TakesTokens { get; init; } = true;
+}

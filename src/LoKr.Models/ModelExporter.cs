@@ -16,7 +16,7 @@ public static class ModelExporter
     private static readonly string[] _companionFiles =
     [
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
-        "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json",
+        "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json", "preprocessor_config.json",
     ];
 
     // config.json is read by people too: no \u0022 for quotes or letters.
@@ -46,7 +46,7 @@ public static class ModelExporter
         }
 
         using StagedDirectory staged = new(destination, force);
-        CheckpointWriter.Write(staged.Path, model.GetBaseState(), maxShardBytes);
+        CheckpointWriter.Write(staged.Path, GetState(model), maxShardBytes);
         if (model.Pretrained is { } pretrained)
         {
             AtomicFile.WriteText(Path.Combine(staged.Path, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(_json) + "\n");
@@ -58,6 +58,15 @@ public static class ModelExporter
         }
 
         staged.Commit();
+    }
+
+    // Each checkpoint keeps its generation of names: what reads the source reads the export.
+    private static IReadOnlyDictionary<string, Tensor> GetState(LoKrModel model)
+    {
+        IReadOnlyDictionary<string, Tensor> state = model.GetBaseState();
+        return model.Module is IPublishedNames { SavesPublishedNames: true } names
+            ? state.ToDictionary(item => names.Published(item.Key), item => item.Value, StringComparer.Ordinal)
+            : state;
     }
 
     private static JsonObject CreateConfig(IPretrainedModel model, ScalarType dtype)

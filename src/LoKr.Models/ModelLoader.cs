@@ -40,7 +40,7 @@ public static class ModelLoader
             ? null
             : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(source, architecture, config));
 
-        ITextTokenizer? tokenizer = options.WithTokenizer ? LoadTokenizer(folder, config, warnings) : null;
+        ITextTokenizer? tokenizer = options.WithTokenizer && architecture.TakesTokens ? LoadTokenizer(folder, config, warnings) : null;
 
         nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, DType = dtype });
         try
@@ -92,6 +92,11 @@ public static class ModelLoader
         Dictionary<string, long[]> shapes = ModuleParameters.List(module, tied)
             .ToDictionary(item => item.Name, item => item.Parameter.shape, StringComparer.Ordinal);
         CheckpointMap map = CheckpointMap.Create(source, shapes, tied, architecture, config);
+
+        if (module is IPublishedNames named && map.HasPublishedNames is bool published)
+        {
+            named.SavesPublishedNames = published;
+        }
 
         WeightFiller filler = new(module, options.Device ?? CPU, dtype);
         foreach ((string key, string name) in map.Mapped)

@@ -12,7 +12,8 @@ public sealed partial class LoKrModel
     /// <exception cref="LoKrException">The configuration or the name cannot be used; the model is as before.</exception>
     public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null)
     {
-        LoKrAdapter adapter = Build(config, name);
+        LoKrConfig named = ModuleAliases.Translate(Module, config, out string[] warnings);
+        LoKrAdapter adapter = Build(named, name, warnings);
         adapter.IsTrainable = !config.InferenceMode;
         using (FactorInitializer initializer = new(seed))
         {
@@ -27,16 +28,17 @@ public sealed partial class LoKrModel
 
     /// <summary>Adds an adapter whose tensors were read from a file; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
     /// <param name="config">Its configuration.</param>
-    /// <param name="tensors">Tensors by module name and suffix, without <c>base_model.model.</c>, as <see cref="LoKrAdapter.GetTensors"/> names them; they are copied.</param>
+    /// <param name="tensors">Tensors by module name and suffix, without <c>base_model.model.</c>, as <see cref="LoKrAdapter.GetTensors"/> names them, or with the published names of modules (<see cref="Modeling.IModuleAliases"/>); they are copied.</param>
     /// <param name="name">Its name.</param>
     /// <exception cref="LoKrException">The tensors do not fit the configuration and the model (LoKr.AdapterKeysMismatch, LoKr.AdapterShapeMismatch); the model is as before.</exception>
     public LoKrAdapter LoadAdapter(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name = "default")
     {
         ArgumentNullException.ThrowIfNull(tensors);
-        LoKrAdapter adapter = Build(config, name);
+        IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(Module, tensors);
+        LoKrAdapter adapter = Build(ModuleAliases.Translate(Module, config, out _), name, []);
         try
         {
-            AdapterLoader.Load(adapter, tensors);
+            AdapterLoader.Load(adapter, named);
         }
         catch
         {
@@ -128,10 +130,10 @@ public sealed partial class LoKrModel
         Apply();
     }
 
-    private LoKrAdapter Build(LoKrConfig config, string name)
+    private LoKrAdapter Build(LoKrConfig config, string name, string[] warnings)
     {
         LoKrConfigValidator.Validate(config);
-        string[] warnings = CheckName(name);
+        warnings = [.. warnings, .. CheckName(name)];
         TargetResolution resolution = TargetResolver.Resolve(Module, config);
         CheckOverlap(resolution);
         return new AdapterBuilder(name, resolution, warnings).Build(Originals);

@@ -128,23 +128,9 @@ internal static class TargetResolver
         }
 
         HashSet<string> targets = [.. layers.Select(static layer => layer.Name)];
-        HashSet<string> others = [.. modules.Where(entry => !targets.Contains(entry.Name)).SelectMany(static entry => Endings(entry.Name))];
-        string[] shortest = [.. targets
-            .Select(name => Endings(name).FirstOrDefault(ending => !others.Contains(ending)) ?? name)
-            .Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
-        ModuleSelector selector = ModuleSelector.FromNames(shortest);
-        bool same = modules.All(entry => shortest.Any(ending => TargetMatcher.MatchesEntry(ending, entry.Name)) == targets.Contains(entry.Name));
-        return same && shortest.Length < resolved.TargetModules.Names.Count ? resolved with { TargetModules = selector } : resolved;
-    }
-
-    /// <summary>Endings of a dotted name, shortest first.</summary>
-    private static IEnumerable<string> Endings(string name)
-    {
-        for (int dot = name.LastIndexOf('.'); dot >= 0; dot = dot == 0 ? -1 : name.LastIndexOf('.', dot - 1))
-        {
-            yield return name[(dot + 1)..];
-        }
-
-        yield return name;
+        return ModuleEndings.Shortest(targets, [.. modules.Select(static entry => entry.Name)]) is string[] shortest
+            && shortest.Length < resolved.TargetModules.Names.Count
+            ? resolved with { TargetModules = ModuleSelector.FromNames(shortest) }
+            : resolved;
     }
 }

@@ -3,7 +3,7 @@ using TorchSharp.Modules;
 namespace LoKr.Core.Modeling;
 
 /// <summary>
-/// A module outside TorchSharp that holds parameters of its own (an embedding, a norm; not a container), so that a loader can put
+/// A module outside TorchSharp that holds parameters of its own (an embedding, a norm), so that a loader can put
 /// real parameters in the place of <c>meta</c> ones, or share one between two modules.
 /// </summary>
 public interface IParameterOwner

@@ -34,6 +34,12 @@ internal static class ModuleParameters
             case (LayerNorm module, "bias"):
                 module.bias = parameter;
                 break;
+            case (Convolution module, "weight"):
+                module.weight = parameter;
+                break;
+            case (Convolution module, "bias"):
+                module.bias = parameter;
+                break;
             default:
                 throw new NotSupportedException($"Parameter '{name}' belongs to a {owner.GetType().Name}, whose parameters cannot be replaced: implement {nameof(IParameterOwner)}.");
         }

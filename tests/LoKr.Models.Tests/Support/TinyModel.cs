@@ -37,6 +37,49 @@ internal static class TinyModel
         return config;
     }
 
+    /// <summary>A ViT classifier of two layers for images of 8 by 12 pixels.</summary>
+    public static JsonObject VitConfig() => new()
+    {
+        ["model_type"] = "vit",
+        ["architectures"] = new JsonArray("ViTForImageClassification"),
+        ["hidden_size"] = 8,
+        ["num_hidden_layers"] = 2,
+        ["num_attention_heads"] = 2,
+        ["intermediate_size"] = 16,
+        ["image_size"] = new JsonArray(8, 12),
+        ["patch_size"] = 4,
+        ["dtype"] = "float32",
+    };
+
+    /// <summary>A CLIP text encoder of two layers; 39 ends a text.</summary>
+    public static JsonObject ClipTextConfig() => new()
+    {
+        ["model_type"] = "clip_text_model",
+        ["vocab_size"] = 40,
+        ["hidden_size"] = 8,
+        ["num_hidden_layers"] = 2,
+        ["num_attention_heads"] = 2,
+        ["intermediate_size"] = 16,
+        ["max_position_embeddings"] = 12,
+        ["projection_dim"] = 6,
+        ["eos_token_id"] = 39,
+        ["dtype"] = "float32",
+    };
+
+    /// <summary>A GPT-2 of two layers.</summary>
+    public static JsonObject Gpt2Config() => new()
+    {
+        ["model_type"] = "gpt2",
+        ["architectures"] = new JsonArray("GPT2LMHeadModel"),
+        ["vocab_size"] = 40,
+        ["n_embd"] = 8,
+        ["n_layer"] = 2,
+        ["n_head"] = 2,
+        ["n_positions"] = 12,
+        ["eos_token_id"] = 1,
+        ["dtype"] = "float32",
+    };
+
     /// <summary>Writes config.json and random weights for every parameter, after an edit of the tensors by name; gives what was written to the caller's scope.</summary>
     public static IReadOnlyDictionary<string, Tensor> Write(string folder, JsonObject config, Action<Dictionary<string, Tensor>>? edit = null)
     {

@@ -16,7 +16,7 @@ namespace LoKr.Models.Tests.Training;
 /// </summary>
 public sealed class AdapterTrainingTests
 {
-    private static readonly string[] s_models = ["bert", "roberta", "distilbert", "llama", "llama-tied", "mistral", "qwen2", "qwen3"];
+    private static readonly string[] s_models = ["bert", "roberta", "distilbert", "llama", "llama-tied", "mistral", "qwen2", "qwen3", "vit"];
 
     private static readonly TrainingOptions s_options = new()
     {
@@ -56,7 +56,9 @@ public sealed class AdapterTrainingTests
         PeftStart.Load(model, adapter);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using SafetensorsReader expected = SafetensorsReader.Open(Path.Combine(adapter, "io.safetensors"));
-        Batch batch = new(io.Read("in.input_ids"), io.Read("in.attention_mask"), io.Read("labels"));
+        Batch batch = io.Entries.ContainsKey("in.pixel_values")
+            ? new(io.Read("in.pixel_values"), null, io.Read("labels"))
+            : new(io.Read("in.input_ids"), io.Read("in.attention_mask"), io.Read("labels"));
 
         TensorAssert.Close(expected.Read("adapter_output"), Output(model, batch), TensorAssert.Model, "output before");
         using CustomLossTask task = new([batch], Loss);
@@ -76,16 +78,16 @@ public sealed class AdapterTrainingTests
     {
         Batch batch = (Batch)item;
         model.Module.eval();
-        if (model.Pretrained is ISequenceClassifier classifier)
+        if (model.Pretrained is ISequenceClassifier or IImageClassifier)
         {
-            return nn.functional.cross_entropy(classifier.Classify(batch.Ids, batch.Mask), batch.Labels);
+            return nn.functional.cross_entropy(Logits(model, batch), batch.Labels);
         }
 
         // Only the positions that carry loss are projected; no mask, because padding is on the right.
         var language = (ICausalLanguageModel)model.Module;
         Tensor labels = nn.functional.pad(batch.Labels, [0, 1], PaddingModes.Constant, -100).narrow(1, 1, batch.Labels.shape[1]).flatten();
         Tensor positions = labels.ne(-100).nonzero().flatten();
-        Tensor hidden = language.HiddenStates(batch.Ids).flatten(0, 1).index_select(0, positions);
+        Tensor hidden = language.HiddenStates(batch.Input).flatten(0, 1).index_select(0, positions);
         return nn.functional.cross_entropy(language.Project(hidden), labels.index_select(0, positions));
     }
 
@@ -93,10 +95,15 @@ public sealed class AdapterTrainingTests
     {
         using IDisposable noGrad = no_grad();
         model.Module.eval();
-        return model.Pretrained is ISequenceClassifier classifier
-            ? classifier.Classify(batch.Ids, batch.Mask)
-            : ((ICausalLanguageModel)model.Module).Logits(batch.Ids, batch.Mask);
+        return Logits(model, batch);
     }
 
-    private sealed record Batch(Tensor Ids, Tensor Mask, Tensor Labels);
+    private static Tensor Logits(LoKrModel model, Batch batch) => model.Pretrained switch
+    {
+        IImageClassifier images => images.Classify(batch.Input),
+        ISequenceClassifier texts => texts.Classify(batch.Input, batch.Mask!),
+        _ => ((ICausalLanguageModel)model.Module).Logits(batch.Input, batch.Mask),
+    };
+
+    private sealed record Batch(Tensor Input, Tensor? Mask, Tensor Labels);
 }

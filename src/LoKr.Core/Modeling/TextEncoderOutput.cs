@@ -1,0 +1,8 @@
+using TorchSharp;
+
+namespace LoKr.Core.Modeling;
+
+/// <summary>What a text encoder makes of a batch.</summary>
+/// <param name="LastHiddenState">Hidden states after the last layer and its norm [batch, length, hidden].</param>
+/// <param name="Pooled">One vector a text: that of the token that ends it [batch, hidden], projected where the model has a projection [batch, projection].</param>
+public sealed record TextEncoderOutput(torch.Tensor LastHiddenState, torch.Tensor Pooled);

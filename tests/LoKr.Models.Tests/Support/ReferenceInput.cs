@@ -1,0 +1,20 @@
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Modeling;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests.Support;
+
+/// <summary>Runs a model of any family on the inputs of its reference file.</summary>
+internal static class ReferenceInput
+{
+    /// <summary>Logits, or the last hidden state of an encoder without a head.</summary>
+    public static Tensor Run(LoKrModel model, ITensorSource io) => model.Module switch
+    {
+        IImageClassifier images => images.Classify(io.Read("in.pixel_values")),
+        ISequenceClassifier texts => texts.Classify(io.Read("in.input_ids"), io.Read("in.attention_mask")),
+        ITextEncoder encoder => encoder.Encode(io.Read("in.input_ids"), io.Read("in.attention_mask")).LastHiddenState,
+        ICausalLanguageModel language => language.Logits(io.Read("in.input_ids"), io.Read("in.attention_mask")),
+        _ => throw new NotSupportedException(model.Name),
+    };
+}
