@@ -5,7 +5,8 @@ namespace LoKr.Models.Shared;
 
 /// <summary>
 /// Cosine and sine tables of rotary position embeddings, computed in float32 and kept for one device, type and kind of length at a time,
-/// no longer than twice the longest sequence seen. The model that makes it disposes it.
+/// no longer than twice the longest sequence seen. Where the turns depend on the length of the sequence (dynamic, longrope), keys that a
+/// cache holds keep the turn they were made with, as in transformers. The model that makes it disposes it.
 /// </summary>
 internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
 {

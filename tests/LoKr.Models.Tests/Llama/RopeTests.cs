@@ -160,6 +160,31 @@ public sealed class RopeTests
     }
 
     [Fact]
+    public void Dynamic_turns_follow_the_length_of_the_sequence()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        RopeSettings settings = Settings("""{"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}""");
+        using RotaryEmbedding rotary = new(settings);
+        float[] frequencies = Compute(settings, 100).Frequencies;
+        Tensor last = rotary.Get(0, 100, CPU, ScalarType.Float32).Cosine[99];
+        TensorAssert.Close(tensor(frequencies.Select(frequency => (float)Math.Cos(99 * (double)frequency)).ToArray()), last[..(Width / 2)], 1e-4, "cosines of the last position");
+        Assert.True(TensorAssert.Same(last, rotary.Get(99, 1, CPU, ScalarType.Float32).Cosine[0]));
+        Assert.False(TensorAssert.Same(rotary.Get(5, 1, CPU, ScalarType.Float32).Cosine[0], rotary.Get(0, 100, CPU, ScalarType.Float32).Cosine[5]));
+    }
+
+    [Fact]
+    public void Longrope_changes_its_table_with_the_length_and_back()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using RotaryEmbedding rotary = new(Settings(
+            """{"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 16, "short_factor": [1, 1, 1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2, 2, 2]}}"""));
+        Tensor brief = rotary.Get(0, 16, CPU, ScalarType.Float32).Cosine.clone();
+        Tensor extended = rotary.Get(0, 17, CPU, ScalarType.Float32).Cosine.clone();
+        TensorAssert.Close(brief[1], extended[2], 1e-6, "half as fast");
+        Assert.True(TensorAssert.Same(brief, rotary.Get(0, 16, CPU, ScalarType.Float32).Cosine));
+    }
+
+    [Fact]
     public void Partial_rotation_leaves_the_last_channels_alone()
     {
         using DisposeScope scope = NewDisposeScope();
