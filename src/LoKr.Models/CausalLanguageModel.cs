@@ -82,6 +82,14 @@ public abstract class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, 
         return Project(HiddenStates(inputIds, attentionMask)).MoveToOuterDisposeScope();
     }
 
+    /// <summary>Moves the parameters; a tied weight stays one.</summary>
+    protected override void _toEpilog(ScalarType? dtype, Device? device, bool non_blocking)
+    {
+        ModuleParameters.Untie(this, TiedParameters);
+        base._toEpilog(dtype, device, non_blocking);
+        ModuleParameters.Tie(this, TiedParameters);
+    }
+
     /// <inheritdoc/>
     KeyValueCache ICachedLanguageModel.CreateCache() => CreateCache();
 

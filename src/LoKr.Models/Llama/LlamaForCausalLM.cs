@@ -1,20 +1,12 @@
-using System.Text.Json.Nodes;
-using LoKr.Core.Modeling;
 using LoKr.Models.Generation;
-using LoKr.Models.Shared;
-using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Llama;
 
-/// <summary>
-/// The Llama family of decoders (Llama, Mistral, Qwen2, Qwen3) that predict the next token: <c>call(inputIds, attentionMask)</c> gives the
-/// logits [batch, length, vocabulary]. Modules and parameters are named as in transformers. Positions count from the left, so padding goes
-/// to the right.
-/// </summary>
-public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel
+/// <summary>The Llama family of decoders: Llama, Mistral, Qwen2, Qwen3. Modules and parameters are named as in transformers.</summary>
+public sealed class LlamaForCausalLM : CausalLanguageModel
 {
     private const string HeadName = "lm_head";
 
@@ -28,17 +20,12 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
 
     private readonly IReadOnlyList<int?> _windows;
 
+    // Longest sequence: max_position_embeddings, times the factor of linear and dynamic rotary scaling; with YaRN, its original length times
+    // the factor. Rotary positions are no table: a longer sequence can be computed.
     private LlamaForCausalLM(ModelConfig config, LlamaSettings settings, LlamaFamily family)
-        : base(family.Name)
+        : base(family.Name, config, settings.Rope.LongestSequence, hasPositionTable: false, family.DefaultEosId)
     {
-        ModelType = family.ModelType;
-        Architecture = family.Name;
-        MaxSequenceLength = settings.Rope.LongestSequence;
-        VocabularySize = settings.VocabularySize;
-        EosIds = ReadEosIds(config, family);
         TiedParameters = settings.IsTied ? _tied : new Dictionary<string, string>();
-        Config = (JsonObject)config.Json.DeepClone();
-        Config["architectures"] = new JsonArray(Architecture);
         _windows = settings.Windows;
         _model = new LlamaModel(settings);
         _head = nn.Linear(settings.HiddenSize, settings.VocabularySize, false, settings.Device, settings.DType);
@@ -46,31 +33,10 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
     }
 
     /// <inheritdoc/>
-    public string ModelType { get; }
+    public override string? OutputEmbeddingsName => HeadName;
 
     /// <inheritdoc/>
-    public string Architecture { get; }
-
-    /// <inheritdoc/>
-    public JsonObject Config { get; }
-
-    /// <inheritdoc/>
-    public string? OutputEmbeddingsName => HeadName;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; }
-
-    /// <summary>
-    /// Longest sequence the model was made for: <c>max_position_embeddings</c>, times the factor of linear and dynamic rotary scaling;
-    /// with YaRN, its original length times the factor.
-    /// </summary>
-    public int MaxSequenceLength { get; }
-
-    /// <inheritdoc/>
-    public int VocabularySize { get; }
-
-    /// <inheritdoc/>
-    public IReadOnlyList<int> EosIds { get; }
+    public override IReadOnlyDictionary<string, string> TiedParameters { get; }
 
     internal static IReadOnlyList<ModelArchitecture> Registrations { get; } =
     [
@@ -81,42 +47,11 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
     ];
 
     /// <inheritdoc/>
-    public Tensor Logits(Tensor inputIds, Tensor? attentionMask = null) => call(inputIds, attentionMask);
+    public override Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
 
-    /// <inheritdoc/>
-    public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null)
-    {
-        TokenInput.Check(Architecture, inputIds, attentionMask, VocabularySize);
-        return _model.call(inputIds, attentionMask, null);
-    }
+    private protected override KeyValueCache CreateCache() => new(_windows);
 
-    /// <inheritdoc/>
-    public Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
-
-    /// <inheritdoc/>
-    public IReadOnlyList<int> Generate(IReadOnlyList<int> promptIds, GenerationOptions options, CancellationToken cancellationToken = default) =>
-        TextGenerator.Generate(this, promptIds, options, cancellationToken);
-
-    /// <summary>Logits [batch, length, vocabulary] of token ids and their padding mask (or null), both int64 [batch, length].</summary>
-    public override Tensor forward(Tensor inputIds, Tensor? attentionMask)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        return Project(HiddenStates(inputIds, attentionMask)).MoveToOuterDisposeScope();
-    }
-
-    /// <summary>Moves the parameters; a tied weight stays one.</summary>
-    protected override void _toEpilog(ScalarType? dtype, Device? device, bool non_blocking)
-    {
-        ModuleParameters.Untie(this, TiedParameters);
-        base._toEpilog(dtype, device, non_blocking);
-        ModuleParameters.Tie(this, TiedParameters);
-    }
-
-    /// <inheritdoc/>
-    KeyValueCache ICachedLanguageModel.CreateCache() => new(_windows);
-
-    /// <inheritdoc/>
-    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache) => _model.call(inputIds, null, cache);
+    private protected override Tensor Run(Tensor inputIds, Tensor? attentionMask, KeyValueCache? cache) => _model.call(inputIds, attentionMask, cache);
 
     private static ModelArchitecture Register(LlamaFamily family) => new(
         family.ModelType,
@@ -129,12 +64,4 @@ public sealed class LlamaForCausalLM : nn.Module<Tensor, Tensor?, Tensor>, ICach
             // Frequencies that releases before 4.31 saved; they follow from the configuration.
             SkippedSuffixes = [".rotary_emb.inv_freq"],
         });
-
-    private static IReadOnlyList<int> ReadEosIds(ModelConfig config, LlamaFamily family)
-    {
-        const string key = "eos_token_id";
-        return config.Generation?.Has(key) == true ? config.Generation.GetInts(key)
-            : config.Json.ContainsKey(key) ? config.GetInts(key)
-            : family.DefaultEosId is int id ? [id] : [];
-    }
 }

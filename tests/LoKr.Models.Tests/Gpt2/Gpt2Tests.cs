@@ -26,6 +26,10 @@ public sealed class Gpt2Tests
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         TensorAssert.Close(io.Read("base_output"), ReferenceInput.Run(model, io), TensorAssert.Model, "gpt2");
+        model.MoveTo(dtype: ScalarType.Float64);
+        TensorAssert.Close(io.Read("base_output"), ReferenceInput.Run(model, io), TensorAssert.Model, "gpt2 in float64");
+        Assert.All(model.Module.parameters(), parameter => Assert.Equal(ScalarType.Float64, parameter.dtype));
+        Assert.Same(model.Module.get_parameter("transformer.wte.weight"), model.Module.get_parameter("lm_head.weight"));
     }
 
     [Fact]

@@ -77,6 +77,17 @@ public sealed class VitTests
         Assert.Equal([1, 3], ((IImageClassifier)model.Module).Classify(zeros(1, 3, 8, 12)).shape);
     }
 
+    [Fact]
+    public void Export_takes_the_preprocessing_along()
+    {
+        using TempFolder folder = new();
+        TinyModel.Write(folder["in"], TinyModel.VitConfig());
+        File.WriteAllText(folder["in", "preprocessor_config.json"], """{"image_mean": [0.5, 0.5, 0.5]}""");
+        using LoKrModel model = ModelLoader.Load(folder["in"]);
+        ModelExporter.Export(model, folder["out"]);
+        Assert.Equal("""{"image_mean": [0.5, 0.5, 0.5]}""", File.ReadAllText(folder["out", "preprocessor_config.json"]));
+    }
+
     [Theory]
     [InlineData("image_size", 0)]
     [InlineData("patch_size", 100)]
