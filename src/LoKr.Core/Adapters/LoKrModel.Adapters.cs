@@ -30,12 +30,14 @@ public sealed partial class LoKrModel
     /// <param name="config">Its configuration.</param>
     /// <param name="tensors">Tensors by module name and suffix, without <c>base_model.model.</c>, as <see cref="LoKrAdapter.GetTensors"/> names them, or with the published names of modules (<see cref="Modeling.IModuleAliases"/>); they are copied.</param>
     /// <param name="name">Its name.</param>
+    /// <param name="trainable">Whether it takes gradients while it is active.</param>
     /// <exception cref="LoKrException">The tensors do not fit the configuration and the model (LoKr.AdapterKeysMismatch, LoKr.AdapterShapeMismatch); the model is as before.</exception>
-    public LoKrAdapter LoadAdapter(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name = "default")
+    public LoKrAdapter LoadAdapter(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name = "default", bool trainable = true)
     {
         ArgumentNullException.ThrowIfNull(tensors);
         IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(Module, tensors);
         LoKrAdapter adapter = Build(ModuleAliases.Translate(Module, config, out _), name, []);
+        adapter.IsTrainable = trainable;
         try
         {
             AdapterLoader.Load(adapter, named);

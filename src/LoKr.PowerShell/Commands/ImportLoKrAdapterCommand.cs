@@ -63,6 +63,6 @@ public sealed class ImportLoKrAdapterCommand : ModelCommand
 
         using DisposeScope scope = torch.NewDisposeScope();
         Dictionary<string, torch.Tensor> tensors = saved.Tensors.Entries.Keys.ToDictionary(name => name, name => saved.Tensors.Read(name), StringComparer.Ordinal);
-        return Model.LoadAdapter(saved.Config with { InferenceMode = !Trainable }, tensors, Name);
+        return Model.LoadAdapter(saved.Config with { InferenceMode = !Trainable }, tensors, Name, Trainable);
     }
 }
