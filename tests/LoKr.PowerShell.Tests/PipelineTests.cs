@@ -16,12 +16,12 @@ public sealed class PipelineTests : ModuleTest
         Assert.Empty(Host.Output("""
             New-LoKrConfig -R 8 -Alpha 16 -TargetModules query, value -ModulesToSave classifier |
                 Add-LoKrAdapter $model -Seed 1 |
-                Start-LoKrTraining -Data $train -ValidationData $eval -Epochs 30 -LearningRate 2e-2 -Seed 1 |
+                Start-LoKrTraining -Data $train -ValidationData $eval -Epochs 15 -BatchSize 8 -LearningRate 2e-2 -Seed 1 |
                 Merge-LoKrAdapter |
                 Export-LoKrModel -Destination "$root/merged"
             """));
         Assert.Equal(["default"], model.MergedAdapters);
-        Assert.Equal(30 * 6, model.LastTraining!.History.Count);
+        Assert.Equal(15 * 12, model.LastTraining!.History.Count);
         Assert.True(model.LastTraining.After!.Accuracy > 0.7, $"Accuracy {model.LastTraining.After.Accuracy} after training.");
 
         LoKrEvaluation merged = Host.One<LoKrEvaluation>("Measure-LoKrModel $eval -Model $model");
