@@ -47,7 +47,8 @@ internal sealed class ProgressPrinter(TextWriter output, bool terminal)
         }
     }
 
-    private static int Width => Console.WindowWidth > 0 ? Console.WindowWidth : 80;
+    // The console knows its width through standard output; with that redirected some systems refuse to tell.
+    private static int Width => !Console.IsOutputRedirected && Console.WindowWidth > 0 ? Console.WindowWidth : 80;
 
     private static string Describe(ProgressRecord record)
     {

@@ -59,4 +59,30 @@ public sealed class IsolationTests
         Assert.Empty(result.Error);
         Assert.DoesNotContain(Directory.EnumerateDirectories(ShellProcess.ModuleFolder), folder => Path.GetFileName(folder) is "cpu" or "cuda-12.8");
     }
+
+    [Fact]
+    public void A_missing_runtime_is_a_clear_error_and_starts_no_search_of_torchsharp()
+    {
+        ProcessResult result = ShellProcess.RunWithVariable("LOKR_RUNTIME", Path.Combine(Path.GetTempPath(), "no-such-runtime"), "-Command", """
+            try { $null = [TorchSharp.torch+nn]::Linear(3, 4) } catch { $_.Exception.InnerException.ErrorId }
+            Test-LoKrRuntime
+            Get-LoKrRuntime
+            """);
+        Assert.Equal(["LoKr.RuntimeNotFound", "False"], result.Lines);
+        Assert.Contains("LOKR_RUNTIME", result.Error, StringComparison.Ordinal);
+        Assert.Equal(1, result.ExitCode);
+    }
+
+    [Fact]
+    public void The_module_can_be_removed_and_imported_again()
+    {
+        ProcessResult result = ShellProcess.Run("-Command", """
+            $config = New-LoKrConfig -TargetModules all-linear
+            Remove-Module LoKr
+            Import-Module LoKr
+            ([TorchSharp.torch+nn]::Linear(3, 4) | Add-LoKrAdapter -Config $config).Adapters.Count
+            """);
+        Assert.Equal(["1"], result.Lines);
+        Assert.Empty(result.Error);
+    }
 }

@@ -1,6 +1,9 @@
 using System.Management.Automation;
+using LoKr.Core;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Errors;
 using LoKr.PowerShell.Tests.Support;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.PowerShell.Tests;
@@ -48,6 +51,16 @@ public sealed class ManifestTests : ModuleTest
     {
         ProcessResult result = ShellProcess.Run("-Command", "$null -eq [LoKr.Core.Runtime.TorchRuntime]::Current; [LoKr.PowerShell.Commands.NewLoKrConfigCommand].Name");
         Assert.Equal(["True", "NewLoKrConfigCommand"], result.Lines);
+    }
+
+    [Fact]
+    public void Every_error_id_is_in_the_table_of_errors()
+    {
+        string table = File.ReadAllText(Path.Combine(Fixtures.Repository!, "docs", "errors.md"));
+        foreach (System.Reflection.FieldInfo id in new[] { typeof(ErrorIds), typeof(ModuleErrorIds) }.SelectMany(type => type.GetFields()))
+        {
+            Assert.Contains($"`{id.GetRawConstantValue()}`", table, StringComparison.Ordinal);
+        }
     }
 
     private static IEnumerable<Type> Types() => typeof(LoKrCommand).Assembly.GetTypes()

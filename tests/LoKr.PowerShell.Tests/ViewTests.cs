@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using System.Management.Automation.Runspaces;
 using System.Xml.Linq;
+using LoKr.Core.Adapters;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Formatting;
 using LoKr.PowerShell.Tests.Support;
@@ -35,7 +36,7 @@ public sealed class ViewTests : ModuleTest
             Assert.Single(s_views[name], view => view.Element("ListControl") is not null);
         }
 
-        Type clr = typeof(Core.Adapters.LoKrModel).Assembly.GetType(type, throwOnError: true)!;
+        Type clr = typeof(LoKrModel).Assembly.GetType(type, throwOnError: true)!;
         foreach (string property in s_views[type].Descendants("PropertyName").Select(element => element.Value))
         {
             Assert.True(clr.GetProperty(property) is not null || (type.EndsWith("LoKrModel", StringComparison.Ordinal) && property.EndsWith("ParameterCount", StringComparison.Ordinal)),
@@ -75,6 +76,16 @@ public sealed class ViewTests : ModuleTest
     }
 
     [Fact]
+    public void The_plan_of_a_training_names_steps_parameters_and_memory()
+    {
+        LoKrModel model = ImportAdapted();
+        string text = Render("$model | Start-LoKrTraining $train -Epochs 5 -BatchSize 8 -WarmupRatio 0.1 -WhatIf");
+        Assert.Contains("60 steps (12 an epoch, 6 warm-up) on 96 rows", text, StringComparison.Ordinal);
+        Assert.Contains($"{model.Adapters[0].ParameterCount} parameters", text, StringComparison.Ordinal);
+        Assert.Contains("MiB", text, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void A_model_survives_serialisation_as_plain_figures()
     {
         ImportAdapted();
@@ -106,7 +117,7 @@ public sealed class ViewTests : ModuleTest
         state.ImportPSModule([ModuleHost.Manifest]);
         using Runspace runspace = RunspaceFactory.CreateRunspace(host, state);
         runspace.Open();
-        foreach (string variable in (string[])["model", "eval"])
+        foreach (string variable in (string[])["model", "train", "eval"])
         {
             runspace.SessionStateProxy.SetVariable(variable, Host.Get(variable));
         }

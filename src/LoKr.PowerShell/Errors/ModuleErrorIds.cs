@@ -6,12 +6,6 @@ public static class ModuleErrorIds
     /// <summary>A path names something other than a file or folder, for example a registry key.</summary>
     public const string PathNotFileSystem = "LoKr.PathNotFileSystem";
 
-    /// <summary>A model was expected and something else was given.</summary>
-    public const string NotAModel = "LoKr.NotAModel";
-
-    /// <summary>The operation needs another kind of model, for example one that classifies or generates text.</summary>
-    public const string ModelKindMismatch = "LoKr.ModelKindMismatch";
-
     /// <summary>Memory of the host or the device ran out.</summary>
     public const string OutOfMemory = "LoKr.OutOfMemory";
 

@@ -19,6 +19,8 @@ internal static partial class ShellProcess
 
     public static ProcessResult RunIn(string directory, params string[] arguments) => Wait(Start(arguments, directory), null);
 
+    public static ProcessResult RunWithVariable(string name, string value, params string[] arguments) => Wait(Start(arguments, variable: (name, value)), null);
+
     public static ProcessResult RunWithInput(string input, params string[] arguments) => Wait(Start(arguments), input);
 
     /// <summary>Sends a signal once the process has written a line to standard output that holds a text.</summary>
@@ -40,7 +42,7 @@ internal static partial class ShellProcess
         return rest with { Output = string.Join('\n', [.. lines, rest.Output]) };
     }
 
-    private static Process Start(string[] arguments, string? directory = null)
+    private static Process Start(string[] arguments, string? directory = null, (string Name, string Value)? variable = null)
     {
         ProcessStartInfo start = new("dotnet")
         {
@@ -52,6 +54,11 @@ internal static partial class ShellProcess
         foreach (string argument in arguments.Prepend(Assembly))
         {
             start.ArgumentList.Add(argument);
+        }
+
+        if (variable is { } set)
+        {
+            start.Environment[set.Name] = set.Value;
         }
 
         return Process.Start(start)!;
