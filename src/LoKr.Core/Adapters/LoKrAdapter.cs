@@ -52,7 +52,7 @@ public sealed class LoKrAdapter
     public double Scale
     {
         get => _scale;
-        set
+        internal set
         {
             _scale = value;
             foreach (LoKrLayer layer in Layers)

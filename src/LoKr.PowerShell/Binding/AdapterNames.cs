@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core;
 using LoKr.Core.Adapters;
 
 namespace LoKr.PowerShell.Binding;
@@ -29,5 +30,21 @@ internal static class AdapterNames
         }
 
         return [.. model.Adapters.Where(chosen.Contains)];
+    }
+
+    /// <summary>Names of the adapters that match, in the order of the model; none at all is an error.</summary>
+    public static IReadOnlyList<string> Require(LoKrModel model, string[] patterns)
+    {
+        IReadOnlyList<LoKrAdapter> adapters = Select(model, patterns);
+        return adapters.Count > 0
+            ? [.. adapters.Select(adapter => adapter.Name)]
+            : throw new LoKrException(
+                ErrorIds.AdapterNotFound,
+                LoKrErrorKind.NotFound,
+                $"No adapter of {model.Name} matches {string.Join(", ", patterns)}.",
+                model.Adapters.Count == 0 ? "Add one with Add-LoKrAdapter or Import-LoKrAdapter." : $"It has {string.Join(", ", model.Adapters)}.")
+            {
+                Target = patterns,
+            };
     }
 }

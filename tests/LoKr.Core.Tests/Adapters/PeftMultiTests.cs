@@ -28,9 +28,9 @@ public sealed class PeftMultiTests
         Check("b");
         model.SetActiveAdapters(["a", "b"]);
         Check("a+b");
-        model.GetAdapter("a").Scale = 0.5;
+        model.SetAdapterScale(["a"], 0.5);
         Check("0.5a+b");
-        model.GetAdapter("a").Scale = 1;
+        model.SetAdapterScale(["a"], 1);
         Check("a+b again");
 
         LoKrMergeResult result = model.Merge(["b"]);

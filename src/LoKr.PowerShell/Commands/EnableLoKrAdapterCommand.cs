@@ -1,0 +1,22 @@
+using System.Management.Automation;
+using LoKr.Core.Adapters;
+using LoKr.PowerShell.Base;
+
+namespace LoKr.PowerShell.Commands;
+
+/// <summary>Lets the active adapters of a model take part again, and passes the model on.</summary>
+[Cmdlet(VerbsLifecycle.Enable, "LoKrAdapter", SupportsShouldProcess = true)]
+[OutputType(typeof(LoKrModel))]
+public sealed class EnableLoKrAdapterCommand : ModelCommand
+{
+    /// <inheritdoc/>
+    protected override void Process()
+    {
+        if (ShouldProcess(Model.Name, "Enable LoKr adapters"))
+        {
+            Model.SetAdaptersEnabled(true);
+        }
+
+        WriteObject(Model);
+    }
+}

@@ -1,0 +1,69 @@
+using System.Management.Automation;
+using LoKr.Core;
+using LoKr.Core.Adapters;
+using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
+
+namespace LoKr.PowerShell.Commands;
+
+/// <summary>Chooses which adapters are active, how strong they are and whether they are trained; passes the model on.</summary>
+[Cmdlet(VerbsCommon.Set, "LoKrAdapter", SupportsShouldProcess = true)]
+[OutputType(typeof(LoKrModel))]
+public sealed class SetLoKrAdapterCommand : ModelCommand
+{
+    /// <summary>Names of the adapters. Wildcards are allowed.</summary>
+    [Parameter(Mandatory = true, Position = 0)]
+    [SupportsWildcards]
+    [ArgumentCompleter(typeof(AdapterNameCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string[] Name { get; set; } = [];
+
+    /// <summary>Make exactly these adapters active; their deltas add up.</summary>
+    [Parameter]
+    public SwitchParameter Active { get; set; }
+
+    /// <summary>Strength of the adapters, 1 as trained; modules that are saved whole are not scaled.</summary>
+    [Parameter]
+    public double? Scale { get; set; }
+
+    /// <summary>Let the adapters be trained while they are active; -Trainable:$false freezes them.</summary>
+    [Parameter]
+    public SwitchParameter Trainable { get; set; }
+
+    /// <inheritdoc/>
+    protected override void Process()
+    {
+        bool setsTrainable = MyInvocation.BoundParameters.ContainsKey(nameof(Trainable));
+        if (!Active && Scale is null && !setsTrainable)
+        {
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "There is nothing to set.", "Give -Active, -Scale or -Trainable.");
+        }
+
+        IReadOnlyList<string> names = AdapterNames.Require(Model, Name);
+        if (ShouldProcess(Model.Name, $"Set LoKr adapters {string.Join(", ", names)}"))
+        {
+            Apply(names, setsTrainable);
+        }
+
+        WriteObject(Model);
+    }
+
+    private void Apply(IReadOnlyList<string> names, bool setsTrainable)
+    {
+        // Strength first: it is the only one that can be refused.
+        if (Scale is double scale)
+        {
+            Model.SetAdapterScale(names, scale);
+        }
+
+        foreach (string name in setsTrainable ? names : [])
+        {
+            Model.SetAdapterTrainable(name, Trainable);
+        }
+
+        if (Active)
+        {
+            Model.SetActiveAdapters(names);
+        }
+    }
+}
