@@ -102,7 +102,7 @@ public sealed class ErrorTests : ModuleTest
     [InlineData("-TargetModules '.*query'", "LoKr.InvalidArgument")]
     [InlineData("-RankPattern @{ a = 'x' }", "LoKr.InvalidArgument")]
     [InlineData("-RankPattern @{ a = 0 }", "LoKr.RankInvalid")]
-    [InlineData("-WeightDecompose", "LoKr.OptionNotSupported")]
+    [InlineData("-WeightDecompose -RankDropout 0.1", "LoKr.OptionNotSupported")]
     public void Configuration_values_that_cannot_be_are_refused(string arguments, string id) => Host.Error(id, $"New-LoKrConfig {arguments}");
 
     [Fact]

@@ -25,7 +25,7 @@ internal sealed class AdapterBuilder(string name, TargetResolution resolution, I
         List<(string Module, IReadOnlyDictionary<string, Tensor> Buffers)> saved = [];
         foreach (LoKrLayer layer in _layers)
         {
-            slots.AddRange(layer.Shapes.Tensors().Select(tensor =>
+            slots.AddRange(layer.Tensors().Select(tensor =>
                 (layer.ModuleName, tensor.Suffix, tensor.Shape, layer.BaseLayer.FactorType, layer.BaseLayer.Weight.device, (Tensor?)null)));
         }
 
@@ -52,7 +52,7 @@ internal sealed class AdapterBuilder(string name, TargetResolution resolution, I
 
         foreach (LoKrLayer layer in _layers)
         {
-            layer.Factors = new(layer.Shapes.Tensors().ToDictionary(static tensor => tensor.Suffix, tensor => View(places[(layer.ModuleName, tensor.Suffix)])), layer.BaseLayer.Kernel);
+            layer.Factors = new(layer.Tensors().ToDictionary(static tensor => tensor.Suffix, tensor => View(places[(layer.ModuleName, tensor.Suffix)])), layer.BaseLayer.Kernel, layer.Shapes.Reversed);
         }
 
         SavedModuleCopy[] copies = [.. saved.Select(entry => new SavedModuleCopy(

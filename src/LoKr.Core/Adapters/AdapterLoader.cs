@@ -11,10 +11,13 @@ internal static class AdapterLoader
     public static void Load(LoKrAdapter adapter, IReadOnlyDictionary<string, Tensor> tensors)
     {
         IReadOnlyDictionary<string, Tensor> expected = adapter.GetTensors();
-        string[] missing = [.. expected.Keys.Where(key => !tensors.ContainsKey(key)).Order(StringComparer.Ordinal)];
+
+        // LyCORIS's files have the scalar multiplied into w1.
+        string[] scalars = [.. expected.Keys.Where(key => key.EndsWith("." + FactorNames.Scalar, StringComparison.Ordinal) && !tensors.ContainsKey(key))];
+        string[] missing = [.. expected.Keys.Where(key => !tensors.ContainsKey(key) && !scalars.Contains(key)).Order(StringComparer.Ordinal)];
         string[] unexpected = [.. tensors.Keys.Where(key => !expected.ContainsKey(key)).Order(StringComparer.Ordinal)];
         string[] misshaped = [.. expected
-            .Where(pair => tensors.TryGetValue(pair.Key, out Tensor? given) && !given.shape.SequenceEqual(pair.Value.shape))
+            .Where(pair => tensors.TryGetValue(pair.Key, out Tensor? given) && !Fits(pair.Key, given, pair.Value))
             .OrderBy(static pair => pair.Key, StringComparer.Ordinal)
             .Select(pair => $"{pair.Key} is {Shape(tensors[pair.Key])} and must be {Shape(pair.Value)}")];
         List<string> problems = [];
@@ -35,9 +38,23 @@ internal static class AdapterLoader
         using IDisposable noGrad = no_grad();
         foreach ((string key, Tensor target) in expected)
         {
-            target.copy_(tensors[key]);
+            if (scalars.Contains(key))
+            {
+                target.fill_(1);
+                continue;
+            }
+
+            using Tensor shaped = tensors[key].reshape(target.shape);
+            target.copy_(shaped);
         }
     }
+
+    /// <summary>Shapes agree but for what programs write differently: the core of a one-dimensional convolution, magnitudes without their ones.</summary>
+    private static bool Fits(string key, Tensor given, Tensor expected) => given.shape.SequenceEqual(expected.shape)
+        || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && given.numel() == expected.numel() && given.dim() is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
+        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.dim() == 1 && given.numel() == expected.numel());
+
+    private static long[] Trimmed(Tensor core) => core.dim() == 4 && core.shape[3] == 1 ? core.shape[..3] : core.shape;
 
     private static string Shape(Tensor tensor) => $"[{string.Join(", ", tensor.shape)}]";
 

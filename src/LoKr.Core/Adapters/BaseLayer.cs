@@ -10,7 +10,7 @@ namespace LoKr.Core.Adapters;
 internal abstract class BaseLayer(string name, nn.Module module)
 {
     /// <summary>Kinds of layers that can be adapted, for messages.</summary>
-    public const string SupportedTypes = "Linear";
+    public const string SupportedTypes = "Linear, Conv1d, Conv2d, Conv3d, Embedding, MultiheadAttention and GPT-2's Conv1D";
 
     /// <summary>Full name of the layer.</summary>
     public string Name { get; } = name;
@@ -37,6 +37,9 @@ internal abstract class BaseLayer(string name, nn.Module module)
     public static BaseLayer? TryCreate(string name, nn.Module module) => module switch
     {
         TorchSharp.Modules.Linear linear when linear.weight.is_floating_point() => new LinearBaseLayer(name, linear),
+        TorchSharp.Modules.Conv1d or TorchSharp.Modules.Conv2d or TorchSharp.Modules.Conv3d => new ConvolutionBaseLayer(name, (TorchSharp.Modules.Convolution)module),
+        TorchSharp.Modules.Embedding embedding when embedding.weight?.is_floating_point() == true => new EmbeddingBaseLayer(name, embedding),
+        Modeling.Conv1D transposed => new TransposedLinearBaseLayer(name, transposed),
         _ => null,
     };
 
@@ -46,12 +49,32 @@ internal abstract class BaseLayer(string name, nn.Module module)
     /// <summary>Stops it.</summary>
     public abstract void Detach();
 
+    /// <summary>The weight as out×in×kernel, in which the delta weight is meant; shares memory.</summary>
+    public virtual Tensor AsMatrix(Tensor weight) => weight.alias();
+
+    /// <summary>The input in the type in which the factors are applied.</summary>
+    public virtual Tensor CastInput(Tensor x, ScalarType type) => x.to(type);
+
+    /// <summary>The type of the adapted output: as in PEFT that of the input.</summary>
+    public virtual ScalarType OutputType(Tensor input, Tensor output) => input.dtype;
+
     /// <summary>Adds scale·contribution of the factors to an output, both in the type of the factors.</summary>
     public abstract Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale);
 
     /// <summary>The contribution by itself.</summary>
     public abstract Tensor Apply(Tensor x, KroneckerFactors factors, double scale);
 
-    /// <summary>Shapes a vector over output features so that it multiplies outputs.</summary>
-    public abstract Tensor ShapeRowMask(Tensor mask);
+    /// <summary>Multiplies the part of an output (without bias) that comes from each row of the weight with its number.</summary>
+    public abstract Tensor ScaleRows(Tensor y, Tensor x, Tensor factors);
+
+    /// <summary>The contribution of (base weight + delta)·diag(<paramref name="columns"/>) beyond the base weight's.</summary>
+    /// <param name="x">Input in the type of the factors.</param>
+    /// <param name="y">Base output without bias.</param>
+    /// <param name="factors">Factors.</param>
+    /// <param name="scale">Scale of the factors.</param>
+    /// <param name="columns">One number for each column of the weight.</param>
+    public abstract Tensor ApplyScaledColumns(Tensor x, Tensor y, KroneckerFactors factors, double scale, Tensor columns);
+
+    /// <summary>A base output without its bias, in a type.</summary>
+    public abstract Tensor WithoutBias(Tensor y, ScalarType type);
 }

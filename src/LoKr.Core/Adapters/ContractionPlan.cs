@@ -66,9 +66,9 @@ internal sealed record ContractionPlan(bool BuildW1, bool BuildW2, IReadOnlyList
         return cost;
     }
 
-    private static IEnumerable<bool[]> Interleavings(int outer, int inner)
+    internal static IEnumerable<bool[]> Interleavings(int outer, int inner)
     {
-        // At most two steps of either kind: every choice of positions, inner steps first.
+        // At most three steps of a kind: every choice of positions, inner steps first.
         for (int mask = 0; mask < 1 << (outer + inner); mask++)
         {
             if (System.Numerics.BitOperations.PopCount((uint)mask) == outer)

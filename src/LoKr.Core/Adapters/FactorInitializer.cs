@@ -15,8 +15,9 @@ internal sealed class FactorInitializer : IDisposable
     public FactorInitializer(long? seed) => _generator = seed is long value ? new Generator((ulong)value) : null;
 
     /// <summary>Fills the factors of one layer.</summary>
-    public void Fill(KroneckerFactors factors, InitWeights scheme)
+    public void Fill(LoKrLayer layer)
     {
+        (KroneckerFactors factors, InitWeights scheme) = (layer.Factors, layer.Config.InitWeights);
         // PEFT's order: w1 or w1_a, w1_b; then w2 or w2_a, w2_b; then t2. Zeros take nothing from the generator.
         string[] order = [FactorNames.W1, FactorNames.W1A, FactorNames.W1B, FactorNames.W2, FactorNames.W2A, FactorNames.W2B, FactorNames.T2];
         string[] zeros = scheme switch
@@ -27,6 +28,18 @@ internal sealed class FactorInitializer : IDisposable
             _ => throw new LoKrException(ErrorIds.OptionNotSupported, LoKrErrorKind.NotSupported, $"InitWeights {scheme} is not supported.", "Use Default, Random or Lycoris."),
         };
         using IDisposable noGrad = no_grad();
+        if (factors.Tensors.TryGetValue(FactorNames.Scalar, out Tensor? scalar))
+        {
+            // A zero scalar already makes the delta zero; zero factors beside it would never get a gradient.
+            zeros = [];
+            scalar.fill_(scheme is InitWeights.Random ? 1 : 0);
+        }
+
+        if (factors.Tensors.TryGetValue(FactorNames.DoraScale, out Tensor? magnitude) && magnitude.device_type != DeviceType.META)
+        {
+            WeightDecomposition.Initialise(magnitude, layer.BaseLayer, layer.Config.WeightDecomposeAxis);
+        }
+
         foreach (string suffix in order)
         {
             if (factors.Tensors.TryGetValue(suffix, out Tensor? tensor) && tensor.device_type != DeviceType.META)

@@ -23,4 +23,10 @@ public static class FactorNames
 
     /// <summary>Tucker core, r×r×kernel.</summary>
     public const string T2 = "lokr_t2";
+
+    /// <summary>One trained number that multiplies w1 ⊗ w2 (LyCORIS <c>use_scalar</c>); LyCORIS's files have it multiplied into w1.</summary>
+    public const string Scalar = "scalar";
+
+    /// <summary>DoRA's magnitudes, out×1… or 1×in×1… (LyCORIS <c>weight_decompose</c>).</summary>
+    public const string DoraScale = "dora_scale";
 }

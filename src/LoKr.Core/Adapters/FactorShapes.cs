@@ -13,7 +13,8 @@ namespace LoKr.Core.Adapters;
 /// <param name="LowRankW1">Whether w1 is w1_a·w1_b.</param>
 /// <param name="LowRankW2">Whether w2 is w2_a·w2_b.</param>
 /// <param name="Tucker">Whether a low-rank w2 has a core t2.</param>
-public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<long> Kernel, long Rank, bool LowRankW1, bool LowRankW2, bool Tucker)
+/// <param name="Reversed">Whether the delta is w2 ⊗ w1, as PEFT's is for a one-dimensional convolution with a full w2.</param>
+public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<long> Kernel, long Rank, bool LowRankW1, bool LowRankW2, bool Tucker, bool Reversed = false)
 {
     /// <summary>Whether neither w1 nor w2 is a low-rank product.</summary>
     public bool BothFull => !LowRankW1 && !LowRankW2;
@@ -39,7 +40,8 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
         bool lowRankW1 = !config.FullMatrix && config.DecomposeBoth && rank < Math.Max(l, m) / 2.0;
         bool lowRankW2 = !config.FullMatrix && rank < Math.Max(k, n) / 2.0;
         bool tucker = lowRankW2 && config.UseEffectiveConv2d && kernel.Any(static size => size != 1);
-        return new(l, m, k, n, kernel, rank, lowRankW1, lowRankW2, tucker);
+        bool reversed = kernel.Count == 1 && !lowRankW2 && config.Conv1dLayout == Conv1dLayout.Peft;
+        return new(l, m, k, n, kernel, rank, lowRankW1, lowRankW2, tucker, reversed);
     }
 
     /// <summary>Suffixes and shapes of the tensors, in the order in which PEFT creates and initialises them.</summary>

@@ -6,7 +6,12 @@ namespace LoKr.Core.Adapters;
 public sealed partial class KroneckerFactors
 {
     /// <summary>w1, l×m; multiplied out when it is a low-rank product.</summary>
-    public Tensor W1() => Find(FactorNames.W1) is Tensor w1 ? w1.alias() : Get(FactorNames.W1A).mm(Get(FactorNames.W1B));
+    public Tensor W1()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        List<Tensor> parts = OuterParts();
+        return (parts.Count == 1 ? parts[0].alias() : parts[1].mm(parts[0])).MoveToOuterDisposeScope();
+    }
 
     /// <summary>w2, k×n×kernel; multiplied out when it is a low-rank product.</summary>
     public Tensor W2()
@@ -20,7 +25,7 @@ public sealed partial class KroneckerFactors
         Tensor a = Get(FactorNames.W2A);
         Tensor b = Get(FactorNames.W2B);
         Tensor product = Find(FactorNames.T2) is Tensor core
-            ? einsum("ij...,ip,jq->pq...", core, a, b)
+            ? einsum("ijx,ip,jq->pqx", core.reshape(a.shape[0], b.shape[0], -1), a, b)
             : a.mm(b);
         return product.reshape([K, N, .. Kernel]).MoveToOuterDisposeScope();
     }
@@ -30,8 +35,8 @@ public sealed partial class KroneckerFactors
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor w1 = W1();
-        Tensor outer = (scale == 1 ? w1 : w1 * scale).reshape([L, 1, M, 1, .. Kernel.Select(static _ => 1L)]);
-        Tensor inner = W2().reshape([1, K, 1, N, .. Kernel]);
+        Tensor outer = Outer(scale == 1 ? w1 : w1 * scale);
+        Tensor inner = Inner(W2());
         return (outer * inner).reshape([OutFeatures, InFeatures, .. Kernel]).MoveToOuterDisposeScope();
     }
 
@@ -46,14 +51,19 @@ public sealed partial class KroneckerFactors
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         Tensor target = weight.dtype == DType && weight.is_contiguous() ? weight : weight.to(DType, copy: true).contiguous();
-        Tensor w1 = W1().to(target.device).reshape([L, 1, M, 1, .. Kernel.Select(static _ => 1L)]);
-        Tensor w2 = W2().to(target.device).reshape([1, K, 1, N, .. Kernel]);
-        target.view([L, K, M, N, .. Kernel]).addcmul_(w1, w2, scale);
+        Tensor w1 = Outer(W1().to(target.device));
+        Tensor w2 = Inner(W2().to(target.device));
+        target.view(IsReversed ? [K, L, N, M, .. Kernel] : [L, K, M, N, .. Kernel]).addcmul_(w1, w2, scale);
         if (!ReferenceEquals(target, weight))
         {
             weight.copy_(target.view(weight.shape));
         }
     }
+
+    /// <summary>w1 in a shape that broadcasts with <see cref="Inner"/> to the rows and columns of the delta.</summary>
+    private Tensor Outer(Tensor w1) => w1.reshape([.. IsReversed ? [1, L, 1, M] : (long[])[L, 1, M, 1], .. Kernel.Select(static _ => 1L)]);
+
+    private Tensor Inner(Tensor w2) => w2.reshape([.. IsReversed ? [K, 1, N, 1] : (long[])[1, K, 1, N], .. Kernel]);
 
     /// <summary>Frobenius norm of w1 ⊗ w2, from the factors: ‖w1‖·‖w2‖.</summary>
     public double FrobeniusNorm()

@@ -31,7 +31,7 @@ public sealed partial class KroneckerFactors
 
         using DisposeScope scope = NewDisposeScope();
         long tokens = x.numel() / InFeatures;
-        List<Tensor> outer = Find(FactorNames.W1) is Tensor w1 ? [w1] : plan.BuildW1 ? [W1()] : [Get(FactorNames.W1B), Get(FactorNames.W1A)];
+        List<Tensor> outer = plan.BuildW1 ? [W1()] : OuterParts();
         List<Tensor> inner = Find(FactorNames.W2) is Tensor w2 ? [w2] : plan.BuildW2 ? [W2()] : [Get(FactorNames.W2B), Get(FactorNames.W2A)];
         FoldScale(outer, inner, scale);
         Tensor? sum = y?.reshape(tokens * L, K);
@@ -52,6 +52,18 @@ public sealed partial class KroneckerFactors
         }
 
         return _plan;
+    }
+
+    /// <summary>w1, or w1_b and w1_a in the order in which they are applied; a trained scalar is multiplied in.</summary>
+    private List<Tensor> OuterParts()
+    {
+        List<Tensor> parts = Find(FactorNames.W1) is Tensor w1 ? [w1] : [Get(FactorNames.W1B), Get(FactorNames.W1A)];
+        if (Find(FactorNames.Scalar) is Tensor scalar)
+        {
+            parts[0] = parts[0] * scalar;
+        }
+
+        return parts;
     }
 
     /// <summary>The scale goes into the smallest matrix: fewer multiplications, and one pass less over the output.</summary>

@@ -5,7 +5,7 @@ namespace LoKr.Core.Adapters;
 
 /// <summary>
 /// w1 (full, or w1_a·w1_b) and w2 (full, w2_a·w2_b, or Tucker t2·w2_a·w2_b) with all their algebra.
-/// ΔW[i1·k+i2, j1·n+j2, …] = w1[i1,j1]·w2[i2,j2,…]; scaling is applied by the caller.
+/// ΔW[i1·k+i2, j1·n+j2, …] = w1[i1,j1]·w2[i2,j2,…]; scaling is applied by the caller. A trained scalar belongs to w1.
 /// </summary>
 /// <remarks>Holds the tensors it was given and does not own them.</remarks>
 public sealed partial class KroneckerFactors
@@ -15,12 +15,14 @@ public sealed partial class KroneckerFactors
     /// <summary>Puts factors together.</summary>
     /// <param name="tensors">Tensors by PEFT suffix: w1 or w1_a and w1_b; w2, or w2_a and w2_b with or without t2.</param>
     /// <param name="kernel">Kernel size of a convolution; empty for a linear layer.</param>
+    /// <param name="isReversed">Whether the delta is w2 ⊗ w1, as <see cref="IsReversed"/> says.</param>
     /// <exception cref="LoKrException">Factors are missing or do not fit each other.</exception>
-    public KroneckerFactors(IReadOnlyDictionary<string, Tensor> tensors, IReadOnlyList<long>? kernel = null)
+    public KroneckerFactors(IReadOnlyDictionary<string, Tensor> tensors, IReadOnlyList<long>? kernel = null, bool isReversed = false)
     {
         ArgumentNullException.ThrowIfNull(tensors);
         _tensors = new(tensors, StringComparer.Ordinal);
         Kernel = kernel ?? [];
+        IsReversed = isReversed;
         long kernelCount = Kernel.Aggregate(1L, static (product, size) => product * size);
         if (Find(FactorNames.W1) is Tensor w1)
         {
@@ -61,6 +63,12 @@ public sealed partial class KroneckerFactors
     /// <summary>The factors by PEFT suffix: lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2.</summary>
     public IReadOnlyDictionary<string, Tensor> Tensors => _tensors;
 
+    /// <summary>
+    /// Whether the delta is w2 ⊗ w1: ΔW[i2·l+i1, j2·m+j1, …] = w1[i1,j1]·w2[i2,j2,…]. That is what PEFT's reshape makes of a
+    /// one-dimensional convolution with a full w2.
+    /// </summary>
+    public bool IsReversed { get; }
+
     /// <summary>Rows of w1.</summary>
     public long L { get; }
 
@@ -94,7 +102,7 @@ public sealed partial class KroneckerFactors
     /// <inheritdoc/>
     public override string ToString() => string.Join(", ", _tensors
         .OrderBy(static pair => pair.Key, StringComparer.Ordinal)
-        .Select(static pair => $"{pair.Key["lokr_".Length..]} {string.Join('×', pair.Value.shape)}"));
+        .Select(static pair => $"{pair.Key.Replace("lokr_", "", StringComparison.Ordinal)} {string.Join('×', pair.Value.shape)}"));
 
     private Tensor? Find(string suffix) => _tensors.GetValueOrDefault(suffix);
 

@@ -43,11 +43,11 @@ internal sealed class LayerHost
         Tensor sum = output;
         foreach ((_, LoKrLayer layer) in _running)
         {
-            sum = layer.AddTo(sum, input);
+            sum = layer.AddTo(sum, input, output);
         }
 
         // As PEFT: sums are taken in the wider type, the result is in the type of the input.
-        Tensor result = sum.to(input.dtype).MoveToOuterDisposeScope();
+        Tensor result = sum.to(BaseLayer.OutputType(input, output)).MoveToOuterDisposeScope();
         if (!ReferenceEquals(result, output))
         {
             // Nothing else holds the base output: the layer has just made it. Autograd keeps what it needs by itself.

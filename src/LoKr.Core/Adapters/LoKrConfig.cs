@@ -100,4 +100,7 @@ public sealed record LoKrConfig
 
     /// <summary>Factorization convention.</summary>
     public FactorizationConvention Factorization { get; init; } = FactorizationConvention.Peft;
+
+    /// <summary>What the factors of a one-dimensional convolution with a full w2 mean; programs disagree.</summary>
+    public Conv1dLayout Conv1dLayout { get; init; } = Conv1dLayout.Peft;
 }

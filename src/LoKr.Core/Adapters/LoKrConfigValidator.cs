@@ -93,12 +93,9 @@ public static class LoKrConfigValidator
 
     private static void CheckSupported(LoKrConfig config)
     {
-        Refuse(config.WeightDecompose, nameof(config.WeightDecompose));
-        Refuse(config.UseScalar, nameof(config.UseScalar));
+        // LyCORIS drops rows before it takes the norms, on the dense weight.
+        Refuse(config is { WeightDecompose: true, RankDropout: > 0 }, $"{nameof(config.RankDropout)} with {nameof(config.WeightDecompose)}");
         Refuse(config.TrainNorm, nameof(config.TrainNorm));
-
-        // LyCORIS keeps sqrt(r) in this combination but loads its own files back with 1: there is no number to agree with.
-        Refuse(config is { RsLora: true, Scaling: ScalingConvention.Lycoris }, $"{nameof(config.RsLora)} with {nameof(config.Scaling)} {nameof(ScalingConvention.Lycoris)}");
     }
 
     private static void Refuse(bool isSet, string option)

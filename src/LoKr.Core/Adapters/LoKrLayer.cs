@@ -46,13 +46,61 @@ public sealed class LoKrLayer
 
     internal LoKrConfig Config { get; }
 
-    private double DefaultScaling { get; }
+    /// <summary>The scaling as trained, without <see cref="Scale"/>.</summary>
+    internal double DefaultScaling { get; }
 
-    /// <summary>The dense delta weight with scaling, in the shape of the base weight and the type of the factors; for inspection.</summary>
-    public Tensor GetDeltaWeight() => Factors.ToDense(Scaling);
+    /// <summary>
+    /// The dense scaling·(w1 ⊗ w2), in the shape of the base weight and the type of the factors; for inspection. DoRA's magnitudes take no part.
+    /// </summary>
+    public Tensor GetDeltaWeight()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        return BaseLayer.AsMatrix(Factors.ToDense(Config.WeightDecompose ? DefaultScaling : Scaling)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Suffixes and shapes of all tensors of the layer.</summary>
+    internal IEnumerable<(string Suffix, long[] Shape)> Tensors()
+    {
+        foreach ((string Suffix, long[] Shape) tensor in Shapes.Tensors())
+        {
+            // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1; LyCORIS does not.
+            yield return tensor.Suffix == FactorNames.T2 && Shapes.Kernel.Count == 1 && Config.Conv1dLayout == Conv1dLayout.Kronecker
+                ? (tensor.Suffix, tensor.Shape[..3])
+                : tensor;
+        }
+
+        if (Config.UseScalar)
+        {
+            yield return (FactorNames.Scalar, []);
+        }
+
+        if (Config.WeightDecompose)
+        {
+            yield return (FactorNames.DoraScale, WeightDecomposition.Shape(BaseLayer, Config.WeightDecomposeAxis));
+        }
+    }
+
+    /// <summary>Adds the delta to a weight, in place, without dropout.</summary>
+    /// <param name="weight">The weight as the layer stores it, other adapters included.</param>
+    /// <param name="baseWeight">The base weight without any adapter.</param>
+    internal void MergeInto(Tensor weight, Tensor baseWeight)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        if (Config.WeightDecompose)
+        {
+            WeightDecomposition.MergeInto(this, weight, baseWeight);
+        }
+        else
+        {
+            Factors.MergeInto(BaseLayer.AsMatrix(weight), Scaling);
+        }
+    }
 
     /// <summary>Adds the contribution to an output; the result is in the wider type of both.</summary>
-    internal Tensor AddTo(Tensor y, Tensor x)
+    /// <param name="y">What to add to.</param>
+    /// <param name="x">Input of the layer.</param>
+    /// <param name="baseOutput">Output of the base layer by itself.</param>
+    internal Tensor AddTo(Tensor y, Tensor x, Tensor baseOutput)
     {
         _callCount++;
         bool training = BaseLayer.Module.training;
@@ -62,11 +110,15 @@ public sealed class LoKrLayer
             return y.alias().MoveToOuterDisposeScope();
         }
 
-        Tensor input = x.to(Factors.DType);
+        Tensor input = BaseLayer.CastInput(x, Factors.DType);
+        if (Config.WeightDecompose)
+        {
+            return (y + WeightDecomposition.Contribution(this, input, baseOutput)).MoveToOuterDisposeScope();
+        }
+
         if (training && Config.RankDropout > 0)
         {
-            Tensor mask = BaseLayer.ShapeRowMask(RowMask(x.device));
-            return (y + (BaseLayer.Apply(input, Factors, Scaling) * mask)).MoveToOuterDisposeScope();
+            return (y + BaseLayer.ScaleRows(BaseLayer.Apply(input, Factors, Scaling), input, RowMask(x.device))).MoveToOuterDisposeScope();
         }
 
         return BaseLayer.AddTo(y.to(Factors.DType), input, Factors, Scaling).MoveToOuterDisposeScope();

@@ -19,7 +19,7 @@ public sealed partial class LoKrModel
         {
             foreach (LoKrLayer layer in adapter.Layers)
             {
-                initializer.Fill(layer.Factors, adapter.Config.InitWeights);
+                initializer.Fill(layer);
             }
         }
 

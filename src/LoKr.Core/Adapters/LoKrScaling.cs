@@ -11,6 +11,8 @@ public static class LoKrScaling
     public static double Compute(LoKrConfig config, int rank, double alpha, bool bothFull) => config.Scaling switch
     {
         ScalingConvention.None => 1,
+
+        // With rsLoRA too: LyCORIS trains such a layer with sqrt(r), but every reader of its file, LyCORIS too, applies 1.
         ScalingConvention.Lycoris when bothFull => 1,
         _ => alpha / (config.RsLora ? Math.Sqrt(rank) : rank),
     };

@@ -83,6 +83,7 @@ public static class LoKrConfigJson
     {
         LoKrConfig defaults = new();
         Members members = [];
+        AddUnless(config.Conv1dLayout == defaults.Conv1dLayout, "conv1d_layout", LoKrConfigNames.Of(config.Conv1dLayout));
         AddUnless(config.Factorization == defaults.Factorization, "factorization", LoKrConfigNames.Of(config.Factorization));
         AddUnless(config.FullMatrix == defaults.FullMatrix, "full_matrix", config.FullMatrix);
         AddUnless(config.RsLora == defaults.RsLora, "rs_lora", config.RsLora);

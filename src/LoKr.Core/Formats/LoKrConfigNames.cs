@@ -14,6 +14,11 @@ internal static class LoKrConfigNames
     public static readonly (string Name, WeightDecomposeAxis Value)[] Axis =
         [("output", WeightDecomposeAxis.Output), ("input", WeightDecomposeAxis.Input)];
 
+    public static readonly (string Name, Conv1dLayout Value)[] Conv1d =
+        [("peft", Conv1dLayout.Peft), ("kronecker", Conv1dLayout.Kronecker)];
+
+    public static string Of(Conv1dLayout value) => Conv1d.First(entry => entry.Value == value).Name;
+
     public static string Of(FactorizationConvention value) => Factorization.First(entry => entry.Value == value).Name;
 
     public static string Of(ScalingConvention value) => Scaling.First(entry => entry.Value == value).Name;

@@ -71,6 +71,7 @@ internal static partial class LoKrConfigParser
 
     private static LoKrConfig Extend(LoKrConfig config, ConfigFields extension) => config with
     {
+        Conv1dLayout = extension.Choice("conv1d_layout", config.Conv1dLayout, LoKrConfigNames.Conv1d),
         Factorization = extension.Choice("factorization", config.Factorization, LoKrConfigNames.Factorization),
         FullMatrix = extension.Boolean("full_matrix", config.FullMatrix),
         RsLora = extension.Boolean("rs_lora", config.RsLora),

@@ -34,7 +34,7 @@ internal sealed class WeightMerger : IDisposable
                     changed.Add(layer.ModuleName, (layer.BaseLayer, Keep(weight)));
                 }
 
-                layer.Factors.MergeInto(weight, layer.Scaling);
+                layer.MergeInto(weight, _originals.TryGetValue(layer.ModuleName, out (BaseLayer Layer, Tensor Original) kept) ? kept.Original : changed[layer.ModuleName].Before);
                 if (safe && !IsFinite(weight))
                 {
                     throw new LoKrException(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,

@@ -52,6 +52,10 @@ public sealed partial class NewLoKrConfigCommand : LoKrCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public FactorizationConvention Factorization { get; set; } = FactorizationConvention.Peft;
 
+    /// <summary>What the factors of a Conv1d with a full w2 mean: Peft (w2 ⊗ w1, as its reshape comes to) or Kronecker (w1 ⊗ w2, as everywhere else).</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public Conv1dLayout Conv1dLayout { get; set; } = Conv1dLayout.Peft;
+
     /// <inheritdoc/>
     protected override void Process()
     {
@@ -86,6 +90,7 @@ public sealed partial class NewLoKrConfigCommand : LoKrCommand
             TrainNorm = TrainNorm,
             Scaling = Scaling,
             Factorization = Factorization,
+            Conv1dLayout = Conv1dLayout,
         };
         LoKrConfigValidator.Validate(config);
         WriteObject(config);

@@ -21,9 +21,7 @@ public sealed class LoKrConfigValidatorTests
         { nameof(LoKrConfig.ModulesToSave), ErrorIds.InvalidArgument },
         { nameof(LoKrConfig.TargetModules), ErrorIds.InvalidArgument },
         { nameof(LoKrConfig.WeightDecompose), ErrorIds.OptionNotSupported },
-        { nameof(LoKrConfig.UseScalar), ErrorIds.OptionNotSupported },
         { nameof(LoKrConfig.TrainNorm), ErrorIds.OptionNotSupported },
-        { nameof(LoKrConfig.RsLora), ErrorIds.OptionNotSupported },
     };
 
     [Theory]
@@ -43,10 +41,8 @@ public sealed class LoKrConfigValidatorTests
             nameof(LoKrConfig.ExcludeModules) => Good with { ExcludeModules = ModuleSelector.FromPattern("*") },
             nameof(LoKrConfig.ModulesToSave) => Good with { ModulesToSave = [""] },
             nameof(LoKrConfig.TargetModules) => Good with { TargetModules = ModuleSelector.FromNames([""]) },
-            nameof(LoKrConfig.WeightDecompose) => Good with { WeightDecompose = true },
-            nameof(LoKrConfig.UseScalar) => Good with { UseScalar = true },
+            nameof(LoKrConfig.WeightDecompose) => Good with { WeightDecompose = true, RankDropout = 0.1 },
             nameof(LoKrConfig.TrainNorm) => Good with { TrainNorm = true },
-            nameof(LoKrConfig.RsLora) => Good with { RsLora = true, Scaling = ScalingConvention.Lycoris },
             _ => throw new ArgumentOutOfRangeException(nameof(field)),
         };
         Assert.Equal(errorId, Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(config)).ErrorId);

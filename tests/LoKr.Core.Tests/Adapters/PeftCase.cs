@@ -30,9 +30,6 @@ internal sealed class PeftCase
 
     public static PeftCase Open(params string[] parts) => new(Fixtures.Require(parts));
 
-    /// <summary>Whether every layer of a case is one that a Linear-only test can build.</summary>
-    public static bool IsLinearOnly(string folder) => !File.ReadAllText(Path.Combine(folder, "case.json")).Contains("\"conv", StringComparison.Ordinal);
-
     public LoKrConfig ConfigOf(string property) => ReadConfig(_json.GetProperty(property));
 
     public double[] Losses(string optimizer) => [.. _json.GetProperty("train").GetProperty(optimizer).EnumerateArray()
@@ -47,6 +44,8 @@ internal sealed class PeftCase
             layers.Add((layer.GetProperty("name").GetString()!, layer.GetProperty("kind").GetString() switch
             {
                 "linear" => nn.Linear(layer.GetProperty("in").GetInt64(), layer.GetProperty("out").GetInt64(), !layer.TryGetProperty("bias", out JsonElement bias) || bias.GetBoolean()),
+                "conv1d" => nn.Conv1d(Number(layer, "in"), Number(layer, "out"), Number(layer, "kernel"), Number(layer, "stride", 1), Number(layer, "padding", 0), Number(layer, "dilation", 1), groups: Number(layer, "groups", 1)),
+                "conv2d" => nn.Conv2d(Number(layer, "in"), Number(layer, "out"), Pair(layer, "kernel", 1), Pair(layer, "stride", 1), Pair(layer, "padding", 0), Pair(layer, "dilation", 1), groups: Number(layer, "groups", 1)),
                 "relu" => nn.ReLU(),
                 "log_softmax" => nn.LogSoftmax(-1),
                 "flatten" => nn.Flatten(),
@@ -108,6 +107,13 @@ internal sealed class PeftCase
 
         return config;
     }
+
+    private static long Number(JsonElement layer, string field, long? otherwise = null) =>
+        layer.TryGetProperty(field, out JsonElement value) ? value.GetInt64() : otherwise ?? throw new InvalidOperationException($"A layer has no {field}.");
+
+    private static (long, long) Pair(JsonElement layer, string field, long otherwise) => !layer.TryGetProperty(field, out JsonElement value)
+        ? (otherwise, otherwise)
+        : value.ValueKind == JsonValueKind.Array ? (value[0].GetInt64(), value[1].GetInt64()) : (value.GetInt64(), value.GetInt64());
 
     private static ModuleSelector Selector(JsonElement value) => value.ValueKind == JsonValueKind.String
         ? ModuleSelector.FromPattern(value.GetString()!)

@@ -6,10 +6,10 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Adapters;
 
-/// <summary>Every Linear-only network of the reference fixtures against what PEFT computed.</summary>
+/// <summary>Every network of the reference fixtures against what PEFT computed.</summary>
 public sealed class PeftLayersTests
 {
-    public static TheoryData<string> Cases => Fixtures.Cases("peft-layers", PeftCase.IsLinearOnly);
+    public static TheoryData<string> Cases => Fixtures.Cases("peft-layers");
 
     [Theory]
     [MemberData(nameof(Cases))]

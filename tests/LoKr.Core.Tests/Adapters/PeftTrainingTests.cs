@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Adapters;
 
-/// <summary>Five training steps of every Linear-only network: PEFT's losses, and parameters as the dense form gives them.</summary>
+/// <summary>Five training steps of every network: PEFT's losses, and parameters as the dense form gives them.</summary>
 public sealed class PeftTrainingTests
 {
     public static TheoryData<string> Cases => PeftLayersTests.Cases;
@@ -65,10 +65,8 @@ public sealed class PeftTrainingTests
 
             foreach (LoKrLayer layer in adapter.Layers)
             {
-                Tensor Factor(string suffix) => dense.TryGetValue($"{layer.ModuleName}.{suffix}", out Tensor? full)
-                    ? full
-                    : dense[$"{layer.ModuleName}.{suffix}_a"].mm(dense[$"{layer.ModuleName}.{suffix}_b"]);
-                state[layer.ModuleName + ".weight"] += kron(Factor(FactorNames.W1), Factor(FactorNames.W2)) * layer.Scaling;
+                string weight = layer.ModuleName + ".weight";
+                state[weight] += DenseForm.Delta(suffix => dense.GetValueOrDefault($"{layer.ModuleName}.{suffix}"), state[weight].shape, layer.Scaling);
             }
 
             nn.functional.mse_loss(RunDense(model, state, input), target).backward();
@@ -85,8 +83,8 @@ public sealed class PeftTrainingTests
     {
         foreach ((string name, nn.Module module) in model.Module.named_children())
         {
-            x = module is TorchSharp.Modules.Linear
-                ? nn.functional.linear(x, state[name + ".weight"], state.GetValueOrDefault(name + ".bias"))
+            x = state.ContainsKey(name + ".weight")
+                ? DenseForm.Run(module, x, state[name + ".weight"], state.GetValueOrDefault(name + ".bias"))
                 : ((nn.Module<Tensor, Tensor>)module).call(x);
         }
 

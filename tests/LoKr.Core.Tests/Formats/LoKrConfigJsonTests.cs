@@ -191,5 +191,6 @@ public sealed class LoKrConfigJsonTests
         TrainNorm = true,
         Scaling = ScalingConvention.Lycoris,
         Factorization = FactorizationConvention.Lycoris,
+        Conv1dLayout = Conv1dLayout.Kronecker,
     };
 }
