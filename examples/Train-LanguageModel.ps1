@@ -131,7 +131,7 @@ try {
         TrainableParameterCount = $training.TrainableParameterCount
         TotalParameterCount     = $count.Total
         SecondsPerStep          = $seconds
-        Completions             = $completions
+        Completions             = [string[]] @($completions | ForEach-Object { $_.Completion })
         Destination             = $Destination
     }
 }

@@ -54,7 +54,9 @@ public static class ModelExporter
 
         foreach (string file in CompanionFiles(model))
         {
-            File.Copy(file, Path.Combine(staged.Path, Path.GetFileName(file)));
+            // The content only: the copy of a read-only file would be read-only too.
+            using FileStream content = File.OpenRead(file);
+            AtomicFile.Write(Path.Combine(staged.Path, Path.GetFileName(file)), content.CopyTo);
         }
 
         staged.Commit();
