@@ -3,6 +3,7 @@ using System.Management.Automation;
 using LoKr.Core.Adapters;
 using LoKr.Core.Training;
 using LoKr.PowerShell.Tests.Support;
+using LoKr.Testing;
 using TorchSharp;
 using Xunit;
 
@@ -108,6 +109,7 @@ public sealed class TrainingTests : ModuleTest
     public void The_number_of_live_tensors_is_flat_over_twenty_steps()
     {
         ImportAdapted();
+        TensorCount.Settled();
         List<long> counts = [];
         using System.Management.Automation.PowerShell shell = Host.Create("""
             $batches = @(1) * 20
@@ -122,7 +124,7 @@ public sealed class TrainingTests : ModuleTest
         counts.AddRange(shell.Invoke().Select(item => (long)item.BaseObject));
         Assert.Empty(shell.Streams.Error);
         Assert.Equal(22, counts.Count);
-        Assert.All(counts.Skip(2), count => Assert.Equal(counts[1], count));
+        TensorCount.AssertFlat(counts, 2);
     }
 
     [Fact]
@@ -130,11 +132,9 @@ public sealed class TrainingTests : ModuleTest
     {
         ImportAdapted();
         Host.Output("$null = $model | Start-LoKrTraining -Data $train -MaxSteps 2");
-        Settle();
-        long before = torch.Tensor.TotalCount;
+        long before = TensorCount.Settled();
         Host.Output("$null = $model | Start-LoKrTraining -Data $train -ValidationData $eval -MaxSteps 20");
-        Settle();
-        Assert.Equal(before, torch.Tensor.TotalCount);
+        Assert.Equal(before, TensorCount.Settled());
     }
 
     [Fact]
@@ -152,11 +152,5 @@ public sealed class TrainingTests : ModuleTest
         Assert.Equal("Canceled", model.LastTraining!.StopReason);
         int steps = model.LastTraining.History.Count;
         Assert.InRange(steps, 1, 5000);
-    }
-
-    private static void Settle()
-    {
-        GC.Collect();
-        GC.WaitForPendingFinalizers();
     }
 }

@@ -1,4 +1,5 @@
 using LoKr.Core.Formats;
+using LoKr.Testing;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
@@ -158,7 +159,7 @@ public sealed class SafetensorsReadTests : IDisposable
         using SafetensorsReader reader = Save(new() { ["w"] = randn(50, 50), ["h"] = randn(50, 50).to(ScalarType.Float16) });
         using Tensor destination = empty(50, 50);
         using Tensor transposed = empty(50, 50).t();
-        long before = Tensor.TotalCount;
+        long before = TensorCount.Settled();
         for (int i = 0; i < 20; i++)
         {
             reader.Read("w").Dispose();
@@ -168,7 +169,7 @@ public sealed class SafetensorsReadTests : IDisposable
             Assert.Throws<LoKrException>(() => reader.Read("w", ScalarType.Int32));
         }
 
-        Assert.Equal(before, Tensor.TotalCount);
+        Assert.Equal(before, TensorCount.Settled());
     }
 
     [Fact]
