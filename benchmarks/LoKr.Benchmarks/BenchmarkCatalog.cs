@@ -1,0 +1,18 @@
+using LoKr.Benchmarks.Cases;
+using LoKr.Benchmarks.Harness;
+
+namespace LoKr.Benchmarks;
+
+/// <summary>Every benchmark, in the order in which they run.</summary>
+internal static class BenchmarkCatalog
+{
+    /// <summary>The benchmarks.</summary>
+    public static IReadOnlyList<IBenchmarkCase> All { get; } =
+    [
+        new LinearLayerCase(),
+        new ConvolutionCase(),
+        new TrainingStepCase(),
+        new OptimizerCase(),
+        new MemoryMergeCase(),
+    ];
+}

@@ -1,0 +1,97 @@
+using LoKr.Benchmarks.Harness;
+using LoKr.Benchmarks.References;
+using LoKr.Core.Adapters;
+using LoKr.Core.Modeling;
+using LoKr.Core.Training;
+using LoKr.Models;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Benchmarks.Cases;
+
+/// <summary>Whole training steps of an encoder: LoKr and LoRA on all linear layers with the head, and the head alone.</summary>
+internal sealed class TrainingStepCase : IBenchmarkCase
+{
+    private const string Head = "classifier";
+    private const int Rank = 8;
+
+    /// <inheritdoc/>
+    public string Name => "training-step";
+
+    /// <inheritdoc/>
+    public string Title => "training step of MiniLM-L6 on all linear layers, batch 16 x 64 tokens, rank 8";
+
+    /// <inheritdoc/>
+    public void Run(BenchmarkContext context)
+    {
+        string? folder = FindModel();
+        if (folder is null)
+        {
+            context.Note("Left out: ../shared/models/minilm is not there.");
+            return;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel lokrModel = Load(folder);
+        using LoKrModel loraModel = Load(folder);
+        using LoKrModel headModel = Load(folder);
+        Tensor ids = randint(1000, 20000, [16, 64], device: context.Device);
+        Tensor mask = ones_like(ids);
+        Tensor labels = randint(0, 2, [16], device: context.Device);
+
+        Adapters.Fill(lokrModel.AddAdapter(new() { R = Rank, Alpha = 2 * Rank, TargetModules = ModuleSelector.FromPattern("all-linear"), ModulesToSave = [Head] }));
+        using FlatAdamW lokrOptimizer = new(lokrModel.Adapters[0].FlatParameters);
+
+        // The head as a saved module of an adapter without layers: the same flat buffer in all three.
+        LoKrConfig headOnly = new() { TargetModules = ModuleSelector.FromNames([]), ModulesToSave = [Head] };
+        FlatParameter loraHead = loraModel.AddAdapter(headOnly).FlatParameters[0];
+        string[] adapted = [.. lokrModel.Adapters[0].Layers.Select(static layer => layer.ModuleName)];
+        Dictionary<string, nn.Module> modules = loraModel.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
+        using LoraReference lora = new([.. adapted.Select(name => (Linear)modules[name])], Rank, 2);
+        using FlatAdamW loraOptimizer = new([lora.Parameters, loraHead]);
+        using FlatAdamW headOptimizer = new(headModel.AddAdapter(headOnly).FlatParameters);
+
+        foreach (LoKrModel model in (LoKrModel[])[lokrModel, loraModel, headModel])
+        {
+            model.Module.train();
+        }
+
+        context.Compare(
+            $"MiniLM-L6, {adapted.Length} layers",
+            [
+                new("LoKr", () => Step(lokrModel, lokrOptimizer, ids, mask, labels)),
+                new("LoRA", () => Step(loraModel, loraOptimizer, ids, mask, labels)),
+                new("head alone", () => Step(headModel, headOptimizer, ids, mask, labels)),
+            ],
+            [new("LoKr", "LoRA", 1.05), new("LoKr", "head alone", 2.2)],
+            weight: 4);
+    }
+
+    private static string? FindModel()
+    {
+        for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
+        {
+            string candidate = Path.Combine(folder.FullName, "shared", "models", "minilm");
+            if (Directory.Exists(candidate))
+            {
+                return candidate;
+            }
+        }
+
+        return null;
+    }
+
+    private static LoKrModel Load(string folder) => ModelLoader.Load(folder, new() { Labels = ["negative", "positive"] });
+
+    private static void Step(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        optimizer.ZeroGradients();
+        Tensor loss = nn.functional.cross_entropy(((ISequenceClassifier)model.Module).Classify(ids, mask), labels);
+        loss.backward();
+        double norm = optimizer.GradientNorm().ToDouble();
+        optimizer.Clip(1, norm);
+        optimizer.Step(1e-5);
+    }
+}

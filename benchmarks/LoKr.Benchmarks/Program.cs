@@ -1,0 +1,37 @@
+using LoKr.Benchmarks;
+using LoKr.Benchmarks.Harness;
+
+BenchmarkOptions? options = BenchmarkOptions.Parse(args, out string? problem);
+if (options is null)
+{
+    Console.Error.WriteLine(problem);
+    Console.Error.WriteLine(BenchmarkOptions.Usage);
+    return 2;
+}
+
+if (options.List)
+{
+    foreach (IBenchmarkCase benchmark in BenchmarkCatalog.All)
+    {
+        Console.WriteLine($"{benchmark.Name,-20} {benchmark.Title}");
+    }
+
+    return 0;
+}
+
+IBenchmarkCase[] selected = [.. BenchmarkCatalog.All.Where(benchmark => options.Selects(benchmark.Name))];
+if (selected.Length == 0)
+{
+    Console.Error.WriteLine($"No benchmark is named {string.Join(" or ", options.Only)}; there are {string.Join(", ", BenchmarkCatalog.All.Select(static benchmark => benchmark.Name))}.");
+    return 2;
+}
+
+using BenchmarkContext context = new(options, Console.Out);
+context.PrintHeader();
+foreach (IBenchmarkCase benchmark in selected)
+{
+    context.Run(benchmark);
+}
+
+context.PrintSummary();
+return options.Check && !context.AllTargetsMet ? 1 : 0;
