@@ -43,6 +43,9 @@ internal abstract class BaseLayer(string name, nn.Module module)
         _ => null,
     };
 
+    /// <summary>Why a delta of this layer cannot be written as LoRA, or null when it can.</summary>
+    public virtual string? LoraObstacle => null;
+
     /// <summary>Starts to pass (input, output) to a function whose result, unless null, becomes the output.</summary>
     public abstract void Attach(Func<Tensor, Tensor, Tensor?> onForward);
 

@@ -21,6 +21,10 @@ internal sealed class ConvolutionBaseLayer(string name, Convolution convolution)
     /// <inheritdoc/>
     public override IReadOnlyList<long> Kernel => Weight.shape[2..];
 
+    /// <inheritdoc/>
+    public override string? LoraObstacle => convolution.groups == 1 ? null
+        : $"it is a convolution with {convolution.groups} groups, whose output LoRA's first convolution would mix";
+
     private ConvolutionGeometry Geometry => _geometry ??= new(
         Kernel,
         PerDimension(convolution.stride),

@@ -72,27 +72,4 @@ public sealed partial class KroneckerFactors
         using DisposeScope scope = NewDisposeScope();
         return linalg.norm(W1()).ToDouble() * linalg.norm(W2().flatten()).ToDouble();
     }
-
-    /// <summary>Largest singular value of w1 ⊗ w2 (a convolution's kernel counts to the columns), from the factors.</summary>
-    public double SpectralNorm()
-    {
-        using Tensor values = SingularValues(1);
-        return values[0].ToDouble();
-    }
-
-    /// <summary>
-    /// Singular values of w1 ⊗ w2 (a convolution's kernel counts to the columns) in falling order: every product of one
-    /// of w1's and one of w2's. In double precision on the CPU.
-    /// </summary>
-    /// <param name="count">How many; null for all min(l,m)·min(k,n·kernel) of them.</param>
-    public Tensor SingularValues(long? count = null)
-    {
-        using IDisposable noGrad = no_grad();
-        using DisposeScope scope = NewDisposeScope();
-        Tensor outer = linalg.svdvals(W1().cpu().to(float64));
-        Tensor inner = linalg.svdvals(W2().cpu().to(float64).reshape(K, -1));
-        Tensor products = outer.outer(inner).flatten();
-        (Tensor sorted, _) = products.sort(descending: true);
-        return sorted.narrow(0, 0, Math.Min(count ?? sorted.numel(), sorted.numel())).MoveToOuterDisposeScope();
-    }
 }

@@ -76,4 +76,10 @@ public static partial class ErrorIds
 
     /// <summary>The model was built without weights.</summary>
     public const string ModelHasNoWeights = "LoKr.ModelHasNoWeights";
+
+    /// <summary>The share of energy that a conversion to LoRA keeps is outside (0, 1].</summary>
+    public const string EnergyInvalid = "LoKr.EnergyInvalid";
+
+    /// <summary>A layer of the adapter cannot be written as LoRA.</summary>
+    public const string LoraConversionNotSupported = "LoKr.LoraConversionNotSupported";
 }

@@ -44,7 +44,7 @@ public static class LoKrConfigJson
     {
         ArgumentNullException.ThrowIfNull(config);
         // Keys in ordinal order. The patterns keep their own order, because the first match wins.
-        Members members = new()
+        JsonMembers members = new()
         {
             { "alpha", PythonJson.IntegerOrFloat(config.Alpha) },
             { "alpha_pattern", Map(config.AlphaPattern, PythonJson.IntegerOrFloat) },
@@ -58,7 +58,7 @@ public static class LoKrConfigJson
             { "layers_pattern", config.LayersPattern is { } layers ? layers.Cast<object?>() : null },
             { "layers_to_transform", config.LayersToTransform is { } indices ? indices.Cast<object?>() : null },
         };
-        Members extension = Extension(config);
+        JsonMembers extension = Extension(config);
         if (extension.Count > 0)
         {
             members.Add(ExtensionKey, extension);
@@ -79,10 +79,10 @@ public static class LoKrConfigJson
         return PythonJson.Write(members);
     }
 
-    private static Members Extension(LoKrConfig config)
+    private static JsonMembers Extension(LoKrConfig config)
     {
         LoKrConfig defaults = new();
-        Members members = [];
+        JsonMembers members = [];
         AddUnless(config.Conv1dLayout == defaults.Conv1dLayout, "conv1d_layout", LoKrConfigNames.Of(config.Conv1dLayout));
         AddUnless(config.Factorization == defaults.Factorization, "factorization", LoKrConfigNames.Of(config.Factorization));
         AddUnless(config.FullMatrix == defaults.FullMatrix, "full_matrix", config.FullMatrix);
@@ -104,7 +104,7 @@ public static class LoKrConfigJson
         }
     }
 
-    private static object? Selector(ModuleSelector? selector) => selector is null
+    internal static object? Selector(ModuleSelector? selector) => selector is null
         ? null
         : (object?)selector.Pattern ?? selector.Names!.Cast<object?>();
 
@@ -116,24 +116,18 @@ public static class LoKrConfigJson
         _ => throw new ArgumentOutOfRangeException(nameof(init), init, null),
     };
 
-    private static Members? Mapping(AutoMapping? mapping) => mapping is null
+    internal static JsonMembers? Mapping(AutoMapping? mapping) => mapping is null
         ? null
-        : new Members { { "base_model_class", mapping.BaseModelClass }, { "parent_library", mapping.ParentLibrary } };
+        : new JsonMembers { { "base_model_class", mapping.BaseModelClass }, { "parent_library", mapping.ParentLibrary } };
 
-    private static Members Map<T>(IEnumerable<KeyValuePair<string, T>> pairs, Func<T, object> convert)
+    internal static JsonMembers Map<T>(IEnumerable<KeyValuePair<string, T>> pairs, Func<T, object> convert)
     {
-        Members members = [];
+        JsonMembers members = [];
         foreach ((string key, T value) in pairs)
         {
             members.Add(key, convert(value));
         }
 
         return members;
-    }
-
-    /// <summary>Members of a JSON object in order.</summary>
-    private sealed class Members : List<KeyValuePair<string, object?>>
-    {
-        public void Add(string key, object? value) => Add(KeyValuePair.Create(key, value));
     }
 }

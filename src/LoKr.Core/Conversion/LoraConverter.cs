@@ -1,0 +1,185 @@
+using LoKr.Core.Adapters;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Conversion;
+
+/// <summary>
+/// Turns LoKr into LoRA, as PEFT's <c>convert_to_lora</c> does but without ever building a delta weight: the singular value decomposition
+/// of w1 ⊗ w2 follows from those of w1 and w2. Without loss when the rank reaches rank(w1)·rank(w2); else the best approximation of that
+/// rank in the Frobenius norm. Linear layers, GPT-2's Conv1D, embeddings and convolutions without groups.
+/// </summary>
+public static class LoraConverter
+{
+    /// <summary>Converts an adapter of a model; its modules to save are copied.</summary>
+    /// <param name="adapter">The adapter, at its present strength.</param>
+    /// <param name="rank">How many ranks to keep.</param>
+    /// <param name="cancellation">Stops between layers.</param>
+    /// <exception cref="LoKrException"><c>LoKr.LoraConversionNotSupported</c>, <c>LoKr.RankInvalid</c>, <c>LoKr.ModelHasNoWeights</c>.</exception>
+    public static LoraAdapter Convert(LoKrAdapter adapter, LoraRank rank, CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(adapter);
+        foreach (LoKrLayer layer in adapter.Layers)
+        {
+            if (layer.BaseLayer.LoraObstacle is string obstacle)
+            {
+                throw NotSupported(layer.ModuleName, obstacle);
+            }
+        }
+
+        Dictionary<string, Tensor> saved = adapter.Copies
+            .SelectMany(static copy => copy.LocalNames.Select(local => (Name: ModuleTree.Join(copy.ModuleName, local), Tensor: copy.Value(local))))
+            .ToDictionary(static entry => entry.Name, static entry => entry.Tensor, StringComparer.Ordinal);
+        bool transposed = adapter.Layers.Any(static layer => layer.BaseLayer is TransposedLinearBaseLayer);
+        LoraSource[] sources = [.. adapter.Layers.Select(static layer => new LoraSource(layer.ModuleName, layer.Factors, layer.Scaling, layer.BaseLayer is EmbeddingBaseLayer))];
+        return Convert(adapter.Config, sources, saved, rank, transposed, cancellation);
+    }
+
+    /// <summary>Converts factors from wherever they come, for example from a file.</summary>
+    /// <param name="config">Configuration of the LoKr adapter.</param>
+    /// <param name="layers">Its layers.</param>
+    /// <param name="saved">Tensors to copy as they are, by name: modules that were trained whole.</param>
+    /// <param name="rank">How many ranks to keep.</param>
+    /// <param name="fanInFanOut">Whether the layers store their weight in×out.</param>
+    /// <param name="cancellation">Stops between layers.</param>
+    /// <exception cref="LoKrException"><c>LoKr.LoraConversionNotSupported</c>, <c>LoKr.RankInvalid</c>, <c>LoKr.ModelHasNoWeights</c>.</exception>
+    public static LoraAdapter Convert(
+        LoKrConfig config,
+        IReadOnlyList<LoraSource> layers,
+        IReadOnlyDictionary<string, Tensor> saved,
+        LoraRank rank,
+        bool fanInFanOut = false,
+        CancellationToken cancellation = default)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        ArgumentNullException.ThrowIfNull(layers);
+        ArgumentNullException.ThrowIfNull(saved);
+        ArgumentNullException.ThrowIfNull(rank);
+        Check(config, layers, rank);
+        Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
+        Dictionary<string, int> ranks = new(StringComparer.Ordinal);
+        double total = 0;
+        double kept = 0;
+        using IDisposable noGrad = no_grad();
+        try
+        {
+            foreach (LoraSource layer in layers)
+            {
+                cancellation.ThrowIfCancellationRequested();
+                (int size, double all, double taken) = Convert(layer, rank, tensors);
+                ranks.Add(layer.ModuleName, size);
+                total += all;
+                kept += taken;
+            }
+
+            foreach ((string name, Tensor tensor) in saved)
+            {
+                tensors.Add(name, tensor.detach().clone().DetachFromDisposeScope());
+            }
+        }
+        catch
+        {
+            foreach (Tensor tensor in tensors.Values)
+            {
+                tensor.Dispose();
+            }
+
+            throw;
+        }
+
+        return new(LoraConfigBuilder.Create(config, ranks, rank, fanInFanOut), tensors, ranks, total > 0 ? kept / total : 1);
+    }
+
+    private static void Check(LoKrConfig config, IReadOnlyList<LoraSource> layers, LoraRank rank)
+    {
+        if (layers.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.LoraConversionNotSupported, LoKrErrorKind.NotSupported, "The adapter has no layer that could become LoRA.", "It trains whole modules only; export it as it is.");
+        }
+
+        if (config.WeightDecompose)
+        {
+            throw NotSupported(layers[0].ModuleName, "DoRA's magnitudes depend on the base weight, which LoRA's two matrices cannot express");
+        }
+
+        foreach (LoraSource layer in layers)
+        {
+            if (layer.Factors.Tensors.Values.Any(static tensor => tensor.device_type == DeviceType.META))
+            {
+                throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights, and so was its adapter; there is nothing to convert.", "Import the model with its weights.");
+            }
+
+            long limit = Math.Min(layer.Factors.OutFeatures, Columns(layer.Factors));
+            if (rank.Fixed > limit)
+            {
+                throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument,
+                    $"Rank {rank.Fixed} is larger than the smaller side of '{layer.ModuleName}' ({limit}).", $"Choose a rank of at most {limit}, or an energy.") { Target = rank.Fixed };
+            }
+        }
+    }
+
+    private static (int Rank, double Energy, double Kept) Convert(LoraSource layer, LoraRank rank, Dictionary<string, Tensor> tensors)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        KroneckerFactors factors = layer.Factors;
+        double energy = 0;
+        (Tensor left, Tensor values, Tensor right) = factors.SingularTriplets(layer.Scaling, all =>
+        {
+            energy = all.square().sum().ToDouble();
+            return rank.Fixed is int size ? Math.Min(size, all.numel()) : Cutoff(all, rank.Energy!.Value);
+        });
+
+        // Beyond the rank of the delta there is nothing left to hold.
+        int kept = rank.Fixed ?? (int)values.numel();
+        Tensor a = Padded(right, 0, kept);
+        Tensor b = Padded(left * values, 1, kept);
+        ScalarType type = factors.DType;
+        Device device = factors.Tensors.Values.First().device;
+        if (layer.IsEmbedding)
+        {
+            // The table is rows by tokens: PEFT keeps the side of the tokens in A.
+            Add("lora_embedding_A", b.t());
+            Add("lora_embedding_B", a.t());
+        }
+        else
+        {
+            Add("lora_A.weight", a.reshape([kept, factors.InFeatures, .. factors.Kernel]));
+            Add("lora_B.weight", b.reshape([factors.OutFeatures, kept, .. factors.Kernel.Select(static _ => 1L)]));
+        }
+
+        return (kept, energy, values.square().sum().ToDouble());
+
+        void Add(string suffix, Tensor tensor) =>
+            tensors.Add(ModuleTree.Join(layer.ModuleName, suffix), tensor.to(type).to(device).contiguous().clone().DetachFromDisposeScope());
+    }
+
+    /// <summary>The smallest number of leading values whose squares reach a share of the sum of all squares.</summary>
+    private static long Cutoff(Tensor values, double share)
+    {
+        Tensor sums = values.square().cumsum(0);
+        long below = sums.lt(sums[-1] * share).sum().ToInt64();
+        return Math.Min(below + 1, values.numel());
+    }
+
+    private static Tensor Padded(Tensor tensor, int dimension, long size)
+    {
+        long missing = size - tensor.shape[dimension];
+        if (missing <= 0)
+        {
+            return tensor;
+        }
+
+        long[] shape = [.. tensor.shape];
+        shape[dimension] = missing;
+        return cat([tensor, zeros(shape, dtype: tensor.dtype)], dimension);
+    }
+
+    private static long Columns(KroneckerFactors factors) => factors.Kernel.Aggregate(factors.InFeatures, static (product, size) => product * size);
+
+    private static LoKrException NotSupported(string module, string why) => new(
+        ErrorIds.LoraConversionNotSupported,
+        LoKrErrorKind.NotSupported,
+        $"'{module}' cannot become LoRA: {why}.",
+        "Export the adapter as LoKr, or merge it and export the model.")
+    { Target = module };
+}
