@@ -6,6 +6,7 @@ using LoKr.Models.DistilBert;
 using LoKr.Models.Gpt2;
 using LoKr.Models.Llama;
 using LoKr.Models.Roberta;
+using LoKr.Models.StableDiffusion;
 using LoKr.Models.Vit;
 
 namespace LoKr.Models;
@@ -30,6 +31,8 @@ public sealed class ArchitectureRegistry
         VitForImageClassification.Registration,
         ClipTextModel.Registration,
         ClipTextModelWithProjection.Registration,
+        UNet2DConditionModel.Registration,
+        AutoencoderKL.Registration,
     ]);
 
     /// <summary>Known values of <c>model_type</c>, sorted.</summary>

@@ -3,6 +3,9 @@ namespace LoKr.Models;
 /// <summary>How the keys of a published checkpoint become the parameter names of the model, and which differences are harmless.</summary>
 public sealed record CheckpointLayout
 {
+    /// <summary>Name of the weights file without extension: <c>model</c>, or <c>diffusion_pytorch_model</c> of diffusers.</summary>
+    public string WeightsName { get; init; } = "model";
+
     /// <summary>
     /// Prefix of the bare model inside the model with a head, for example <c>bert.</c>. A checkpoint in which no key has it is a bare model:
     /// every key that is not a head's gets the prefix.

@@ -16,6 +16,9 @@ public sealed class ModelConfig
     /// <summary>Name of the file.</summary>
     public const string FileName = "config.json";
 
+    /// <summary>Key of the class in diffusers' configurations, which have no <c>model_type</c>.</summary>
+    internal const string ClassNameKey = "_class_name";
+
     /// <summary>Wraps a configuration.</summary>
     /// <param name="json">The object; it is copied.</param>
     /// <param name="source">File or other origin, for error messages.</param>
@@ -39,8 +42,8 @@ public sealed class ModelConfig
     /// <summary>generation_config.json of the same folder, or null.</summary>
     public ModelConfig? Generation { get; }
 
-    /// <summary>The <c>model_type</c>; its absence is <see cref="ErrorIds.ModelTypeMissing"/>.</summary>
-    public string ModelType => GetString("model_type", null) ?? throw new LoKrException(
+    /// <summary>The <c>model_type</c>, or the <c>_class_name</c> of diffusers; the absence of both is <see cref="ErrorIds.ModelTypeMissing"/>.</summary>
+    public string ModelType => GetString("model_type", null) ?? GetString(ClassNameKey, null) ?? throw new LoKrException(
         ErrorIds.ModelTypeMissing, LoKrErrorKind.InvalidData, $"'{Source}' names no model_type.",
         "Is this the config.json of a transformers model? Add its model_type, for example \"bert\".") { Target = Source };
 
@@ -162,6 +165,16 @@ public sealed class ModelConfig
         _ => [GetInt(key, null)!.Value],
     };
 
+    /// <summary>True or false: a list, a single one, or nothing (<c>only_cross_attention</c>).</summary>
+    public IReadOnlyList<bool> GetBools(string key) => Node(key) switch
+    {
+        null => [],
+        JsonArray list => [.. list.Select(item => item is JsonValue value && value.TryGetValue(out bool flag)
+            ? flag
+            : throw Invalid(key, $"holds {Describe(item)}, not true or false"))],
+        _ => [GetBool(key, false)],
+    };
+
     /// <summary>A list of numbers, or nothing (<c>long_factor</c>).</summary>
     public IReadOnlyList<double> GetDoubles(string key) => Node(key) switch
     {
@@ -191,6 +204,9 @@ public sealed class ModelConfig
     /// <summary>The error for a value that means something this library does not build: <see cref="ErrorIds.ModelConfigUnsupported"/>.</summary>
     public LoKrException Unsupported(string key, string problem) => new(
         ErrorIds.ModelConfigUnsupported, LoKrErrorKind.NotSupported, $"'{key}' of '{Source}' {problem}.") { Target = key };
+
+    /// <summary>Reads a file as a configuration.</summary>
+    internal static ModelConfig Read(string path) => new(Parse(path), path);
 
     private static JsonObject Parse(string path)
     {

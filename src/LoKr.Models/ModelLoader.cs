@@ -33,7 +33,7 @@ public static class ModelLoader
         folder = Path.GetFullPath(folder);
 
         TorchRuntime.EnsureLoaded();
-        using CheckpointReader source = CheckpointReader.Open(folder);
+        using CheckpointReader source = CheckpointReader.Open(folder, architecture.Layout.WeightsName);
         List<string> warnings = [];
         ScalarType dtype = ChooseDType(source, config, options, warnings);
         IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null

@@ -17,6 +17,18 @@ public static partial class ErrorIds
     /// <summary>The model_type of config.json is not among the known architectures.</summary>
     public const string ModelTypeUnknown = "LoKr.ModelTypeUnknown";
 
+    /// <summary>A folder holds no model_index.json, so that it is no pipeline.</summary>
+    public const string PipelineNotFound = "LoKr.PipelineNotFound";
+
+    /// <summary>A component that a pipeline's model_index.json lists, or that its kind of pipeline needs, is not there.</summary>
+    public const string PipelineComponentMissing = "LoKr.PipelineComponentMissing";
+
+    /// <summary>A pipeline, or a component of it, is of a class that is not built.</summary>
+    public const string PipelineUnsupported = "LoKr.PipelineUnsupported";
+
+    /// <summary>The components of a pipeline do not fit each other, or model_index.json cannot be used.</summary>
+    public const string PipelineInvalid = "LoKr.PipelineInvalid";
+
     /// <summary>The weights of a checkpoint do not fit the model its config.json describes.</summary>
     public const string CheckpointKeysMismatch = "LoKr.CheckpointKeysMismatch";
 

@@ -22,14 +22,26 @@ internal sealed class ClipTextEncoder : nn.Module<Tensor, Tensor?, Tensor>
     public override Tensor forward(Tensor input, Tensor? mask)
     {
         using DisposeScope scope = NewDisposeScope();
+        return _layers[^1].call(Penultimate(input, mask), mask).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The last layer's output and its input.</summary>
+    public (Tensor Last, Tensor Penultimate) WithPenultimate(Tensor input, Tensor? mask)
+    {
+        Tensor before = Penultimate(input, mask);
+        return (_layers[^1].call(before, mask), before);
+    }
+
+    private Tensor Penultimate(Tensor input, Tensor? mask)
+    {
         Tensor x = input.alias();
-        foreach (ClipTextLayer layer in _layers)
+        for (int i = 0; i < _layers.Count - 1; i++)
         {
-            Tensor next = layer.call(x, mask);
+            Tensor next = _layers[i].call(x, mask);
             x.Dispose();
             x = next;
         }
 
-        return x.MoveToOuterDisposeScope();
+        return x;
     }
 }

@@ -89,19 +89,37 @@ public sealed class ClipTextModel : nn.Module<Tensor, Tensor?, Tensor>, ITextEnc
     public string Published(string name) => _names.Published(name);
 
     /// <inheritdoc/>
-    public TextEncoderOutput Encode(Tensor inputIds, Tensor? attentionMask = null)
+    public TextEncoderOutput Encode(Tensor inputIds, Tensor? attentionMask = null, bool withPenultimate = false)
     {
-        Tensor hidden = call(inputIds, attentionMask);
-        return new TextEncoderOutput(hidden, Pool(inputIds, hidden));
+        if (!withPenultimate)
+        {
+            Tensor hidden = call(inputIds, attentionMask);
+            return new TextEncoderOutput(hidden, Pool(inputIds, hidden));
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor embedded, Tensor? mask) = Embed(inputIds, attentionMask);
+        (Tensor last, Tensor penultimate) = _encoder.WithPenultimate(embedded, mask);
+        last = _norm.call(last);
+        return new TextEncoderOutput(last.MoveToOuterDisposeScope(), Pool(inputIds, last).MoveToOuterDisposeScope())
+        {
+            Penultimate = penultimate.MoveToOuterDisposeScope(),
+        };
     }
 
     /// <summary>Last hidden state [batch, length, hidden] of token ids and their padding mask (or null), both int64 [batch, length].</summary>
     public override Tensor forward(Tensor inputIds, Tensor? attentionMask)
     {
-        TokenInput.Check(Architecture, inputIds, attentionMask, _vocabularySize, MaxSequenceLength);
         using DisposeScope scope = NewDisposeScope();
+        (Tensor embedded, Tensor? mask) = Embed(inputIds, attentionMask);
+        return _norm.call(_encoder.call(embedded, mask)).MoveToOuterDisposeScope();
+    }
+
+    private (Tensor Embedded, Tensor? Mask) Embed(Tensor inputIds, Tensor? attentionMask)
+    {
+        TokenInput.Check(Architecture, inputIds, attentionMask, _vocabularySize, MaxSequenceLength);
         Tensor? mask = CausalMask.Create(Attention.PaddingMask(attentionMask), inputIds.shape[1], window: null, inputIds.device);
-        return _norm.call(_encoder.call(_embeddings.call(inputIds), mask)).MoveToOuterDisposeScope();
+        return (_embeddings.call(inputIds), mask);
     }
 
     /// <summary>The hidden state [batch, hidden] of the token that ends each text; the first one where there are several, or none.</summary>

@@ -56,11 +56,14 @@ public sealed class ClipTextModelWithProjection : nn.Module<Tensor, Tensor?, Ten
         new CheckpointLayout { BasePrefix = "text_model.", SkippedPrefixes = ["vision_model.", "visual_projection.", "logit_scale"], SkippedSuffixes = [".position_ids"] });
 
     /// <inheritdoc/>
-    public TextEncoderOutput Encode(Tensor inputIds, Tensor? attentionMask = null)
+    public TextEncoderOutput Encode(Tensor inputIds, Tensor? attentionMask = null, bool withPenultimate = false)
     {
         using DisposeScope scope = NewDisposeScope();
-        (Tensor hidden, Tensor pooled) = _model.Encode(inputIds, attentionMask);
-        return new TextEncoderOutput(hidden.MoveToOuterDisposeScope(), _projection.call(pooled).MoveToOuterDisposeScope());
+        TextEncoderOutput output = _model.Encode(inputIds, attentionMask, withPenultimate);
+        return new TextEncoderOutput(output.LastHiddenState.MoveToOuterDisposeScope(), _projection.call(output.Pooled).MoveToOuterDisposeScope())
+        {
+            Penultimate = output.Penultimate?.MoveToOuterDisposeScope(),
+        };
     }
 
     /// <summary>Last hidden state [batch, length, hidden] of token ids and their padding mask (or null), both int64 [batch, length].</summary>

@@ -34,6 +34,12 @@ internal static class ModuleParameters
             case (LayerNorm module, "bias"):
                 module.bias = parameter;
                 break;
+            case (GroupNorm module, "weight"):
+                module.weight = parameter;
+                break;
+            case (GroupNorm module, "bias"):
+                module.bias = parameter;
+                break;
             case (Convolution module, "weight"):
                 module.weight = parameter;
                 break;
