@@ -19,6 +19,7 @@
         'Invoke-LoKrModel'
         'Measure-LoKrModel'
         'Add-LoKrAdapter'
+        'Get-LoKrAdapter'
         'Set-LoKrAdapter'
         'Enable-LoKrAdapter'
         'Disable-LoKrAdapter'

@@ -91,4 +91,19 @@ public static partial class ErrorIds
 
     /// <summary>A tensor name of an adapter file does not have the form that PEFT writes.</summary>
     public const string AdapterKeyInvalid = "LoKr.AdapterKeyInvalid";
+
+    /// <summary>An adapter file holds tensors of several layouts, or of several adapters.</summary>
+    public const string AdapterLayoutMixed = "LoKr.AdapterLayoutMixed";
+
+    /// <summary>Nothing says what the factors of an adapter file are multiplied with.</summary>
+    public const string AdapterScaleUnknown = "LoKr.AdapterScaleUnknown";
+
+    /// <summary>Modules of an adapter file cannot be found among those of the model it is for.</summary>
+    public const string AdapterModulesUnknown = "LoKr.AdapterModulesUnknown";
+
+    /// <summary>An adapter cannot be written in a layout without changing its meaning, or not without more information.</summary>
+    public const string ConversionUnsupported = "LoKr.ConversionUnsupported";
+
+    /// <summary>A tensor of an adapter file holds NaN or infinity.</summary>
+    public const string AdapterValueInvalid = "LoKr.AdapterValueInvalid";
 }

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Microsoft.Win32.SafeHandles;
 using TorchSharp;
 
@@ -104,6 +105,30 @@ public sealed class SafetensorsReader : ITensorSource
 
         CheckConversion(entry, destination.dtype);
         Fill(entry, destination);
+    }
+
+    /// <summary>Reads a tensor of one floating-point element, such as an alpha, without torch; null for another type or size.</summary>
+    /// <param name="name">Key of the tensor.</param>
+    /// <exception cref="LoKrException"><c>LoKr.TensorNotFound</c>, <c>LoKr.SafetensorsTruncated</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    public double? ReadNumber(string name)
+    {
+        SafetensorsEntry entry = Find(name);
+        int size = SafetensorsDTypes.Size(entry.DType);
+        if (entry.ByteCount != size)
+        {
+            return null;
+        }
+
+        Span<byte> bytes = stackalloc byte[size];
+        ReadExactly(entry, bytes, entry.Offset);
+        return entry.DType switch
+        {
+            SafetensorsDType.F64 => BinaryPrimitives.ReadDoubleLittleEndian(bytes),
+            SafetensorsDType.F32 => BinaryPrimitives.ReadSingleLittleEndian(bytes),
+            SafetensorsDType.F16 => (double)BinaryPrimitives.ReadHalfLittleEndian(bytes),
+            SafetensorsDType.BF16 => BitConverter.Int32BitsToSingle(BinaryPrimitives.ReadUInt16LittleEndian(bytes) << 16),
+            _ => null,
+        };
     }
 
     /// <inheritdoc/>

@@ -1,0 +1,98 @@
+using LoKr.Core.Adapters;
+using TorchSharp;
+
+namespace LoKr.Core.Formats.AdapterFiles;
+
+/// <summary>Checks an adapter file by its header and its alphas: names, shapes, scaling.</summary>
+public static class AdapterValidator
+{
+    /// <summary>Everything that is wrong or worth knowing, errors first.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">What the reader says where the file is silent.</param>
+    public static IReadOnlyList<LoKrAdapterFinding> Check(AdapterFile file, AdapterReadOptions? options = null)
+    {
+        _ = Read(file, options ?? new(), out List<LoKrAdapterFinding> findings);
+        return [.. findings.OrderByDescending(static finding => finding.Severity)];
+    }
+
+    /// <summary>Looks for numbers that are not finite in every tensor but the alphas; reads the whole file.</summary>
+    public static IReadOnlyList<LoKrAdapterFinding> CheckValues(AdapterFile file)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        List<LoKrAdapterFinding> findings = [];
+        foreach (SafetensorsEntry entry in file.Modules.SelectMany(static module => module.Tensors)
+            .Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)
+            .Concat(file.SavedTensors.Values.Select(name => file.Entries[name])))
+        {
+            using torch.Tensor tensor = file.Tensors.Read(entry.Name);
+            using torch.Tensor finite = tensor.isfinite();
+            using torch.Tensor all = finite.all();
+            if (!all.ToBoolean())
+            {
+                findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterValueInvalid, $"'{entry.Name}' holds NaN or infinity. The training diverged, or the file was stored in too narrow a type.", entry.Name));
+            }
+        }
+
+        return findings;
+    }
+
+    /// <summary>Modules with their geometry and scaling; norms are left out. Errors are among the findings.</summary>
+    internal static List<(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale)> Read(AdapterFile file, AdapterReadOptions options, out List<LoKrAdapterFinding> findings)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        findings = [.. file.Findings];
+        List<(AdapterFileModule, FactorGeometry, ModuleScale)> modules = [];
+        int ignored = 0;
+        foreach (AdapterFileModule module in file.Modules)
+        {
+            if (module.IsNorm)
+            {
+                CheckNorm(module, findings);
+            }
+            else if (FactorGeometry.Read(module, findings) is FactorGeometry geometry)
+            {
+                modules.Add((module, geometry, ModuleScale.Of(file, module, geometry, options, findings)));
+                ignored += module.Alpha is double alpha && !double.IsFinite(alpha) && geometry.Rank is null ? 1 : 0;
+            }
+        }
+
+        if (ignored > 0)
+        {
+            findings.Add(new(LoKrFindingSeverity.Information, ErrorIds.AlphaInvalid, $"The alpha of {ignored} modules is not finite; it has no meaning, because both their factors are full.", file.WeightsPath));
+        }
+
+        return modules;
+    }
+
+    /// <summary>Throws the first error, with all of them in its message.</summary>
+    /// <exception cref="LoKrException">With the id of the first error.</exception>
+    internal static void ThrowIfInvalid(AdapterFile file, IReadOnlyList<LoKrAdapterFinding> findings)
+    {
+        LoKrAdapterFinding[] errors = [.. findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Error)];
+        if (errors.Length > 0)
+        {
+            const int Most = 20;
+            string more = errors.Length > Most ? $"{Environment.NewLine}… and {errors.Length - Most} more." : "";
+            throw new LoKrException(
+                errors[0].ErrorId,
+                LoKrErrorKind.InvalidData,
+                errors.Length == 1 ? $"'{file.Path}': {errors[0].Message}"
+                    : $"'{file.Path}' has {errors.Length} errors:{string.Concat(errors.Take(Most).Select(static error => Environment.NewLine + "- " + error.Message))}{more}")
+            { Target = errors[0].Target };
+        }
+    }
+
+    private static void CheckNorm(AdapterFileModule module, List<LoKrAdapterFinding> findings)
+    {
+        if (module.Tensors.Keys.FirstOrDefault(static suffix => !AdapterSuffixes.Norms.Contains(suffix) && suffix != AdapterSuffixes.Alpha) is string other)
+        {
+            findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterKeysMismatch, $"'{module}' has changes of a norm and {other} too. Get the file again, or ask whoever made it.", module.Name));
+        }
+
+        SafetensorsEntry[] norms = [.. module.Tensors.Where(static pair => AdapterSuffixes.Norms.Contains(pair.Key)).Select(static pair => pair.Value)];
+        if (norms.FirstOrDefault(entry => entry.Shape.Count != 1 || entry.Shape[0] != norms[0].Shape[0]) is SafetensorsEntry wrong)
+        {
+            findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterShapeMismatch, $"'{wrong.Name}' is [{string.Join(", ", wrong.Shape)}]; the changes of a norm are lists of one length.", module.Name));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+using LoKr.Core.Adapters;
+
+namespace LoKr.Core.Formats.AdapterFiles;
+
+/// <summary>
+/// What the shapes of a module's factors say by themselves, without the base layer: w1 is L×M, w2 is K×Columns, where Columns is n
+/// times the kernel for a flat low-rank w2 (whose kernel only the base layer knows) and n otherwise.
+/// </summary>
+/// <param name="L">Rows of w1.</param>
+/// <param name="M">Columns of w1.</param>
+/// <param name="K">Rows of w2.</param>
+/// <param name="Columns">Columns of w2, as the summary says.</param>
+/// <param name="Kernel">Kernel size; null where only the base layer knows it.</param>
+/// <param name="OuterRank">Inner size of a low-rank w1, or null.</param>
+/// <param name="InnerRank">Inner size of a low-rank w2, or null.</param>
+/// <param name="Tucker">Whether w2 has a core.</param>
+internal sealed record FactorGeometry(long L, long M, long K, long Columns, IReadOnlyList<long>? Kernel, long? OuterRank, long? InnerRank, bool Tucker)
+{
+    /// <summary>Output size of the layer.</summary>
+    public long Out => L * K;
+
+    /// <summary>The rank that alpha is divided by, as every reader infers it; null where both factors are full.</summary>
+    public long? Rank => InnerRank ?? OuterRank;
+
+    /// <summary>Reads a module's shapes. What does not fit together is added to the findings, and the result is null.</summary>
+    public static FactorGeometry? Read(AdapterFileModule module, List<LoKrAdapterFinding> findings)
+    {
+        int before = findings.Count;
+        Reader reader = new(module, findings);
+        FactorGeometry? geometry = reader.Read();
+        return findings.Count == before ? geometry : null;
+    }
+
+    private sealed class Reader(AdapterFileModule module, List<LoKrAdapterFinding> findings)
+    {
+        public FactorGeometry? Read()
+        {
+            if (module.Tensors.Values.FirstOrDefault(static entry => entry.DType is not (SafetensorsDType.F16 or SafetensorsDType.BF16 or SafetensorsDType.F32
+                or SafetensorsDType.F64 or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2)) is SafetensorsEntry integers)
+            {
+                return Problem(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor", "Quantised adapters are not read.");
+            }
+
+            if (module.Tensors.Values.FirstOrDefault(static entry => entry.Shape.Contains(0)) is SafetensorsEntry empty)
+            {
+                return Problem(ErrorIds.AdapterShapeMismatch, $"'{empty.Name}' is empty: {Shape(empty)}");
+            }
+
+            if (Pair(FactorNames.W1, FactorNames.W1A, FactorNames.W1B) is not bool lowRankW1 || Pair(FactorNames.W2, FactorNames.W2A, FactorNames.W2B) is not bool lowRankW2)
+            {
+                return null;
+            }
+
+            if (module.Tensors.ContainsKey(FactorNames.T2) && !lowRankW2)
+            {
+                return Problem(ErrorIds.AdapterKeysMismatch, $"it has {FactorNames.T2} beside a full {FactorNames.W2}");
+            }
+
+            return Outer(lowRankW1) is not (long l, long m, _) outer || Inner(lowRankW2) is not FactorGeometry inner
+                ? null
+                : Companions(inner with { L = l, M = m, OuterRank = outer.Rank });
+        }
+
+        /// <summary>Whether a factor is a product; null, with a finding, where it is neither a product nor whole.</summary>
+        private bool? Pair(string full, string left, string right)
+        {
+            string[] has = [.. new[] { full, left, right }.Where(module.Tensors.ContainsKey)];
+            if (has is [string one] && one == full)
+            {
+                return false;
+            }
+
+            if (has.Length == 2 && !has.Contains(full))
+            {
+                return true;
+            }
+
+            Problem(ErrorIds.AdapterKeysMismatch, has.Length == 0
+                ? $"it has neither {full} nor {left} and {right}; there are {string.Join(", ", module.Tensors.Keys)}"
+                : $"it has {string.Join(" and ", has)}; a factor is either {full}, or {left} and {right}");
+            return null;
+        }
+
+        private (long L, long M, long? Rank)? Outer(bool lowRank)
+        {
+            if (!lowRank)
+            {
+                SafetensorsEntry w1 = module.Tensors[FactorNames.W1];
+                return w1.Shape.Count == 2 ? (w1.Shape[0], w1.Shape[1], null) : Mismatch(w1, "has two dimensions");
+            }
+
+            (SafetensorsEntry a, SafetensorsEntry b) = (module.Tensors[FactorNames.W1A], module.Tensors[FactorNames.W1B]);
+            return a.Shape.Count != 2 ? Mismatch(a, "has two dimensions")
+                : b.Shape.Count != 2 || b.Shape[0] != a.Shape[1] ? Mismatch(b, $"does not follow {Shape(a)}")
+                : (a.Shape[0], b.Shape[1], a.Shape[1]);
+        }
+
+        private FactorGeometry? Inner(bool lowRank)
+        {
+            FactorGeometry whole = new(0, 0, 0, 0, null, null, null, false);
+            if (!lowRank)
+            {
+                SafetensorsEntry w2 = module.Tensors[FactorNames.W2];
+                if (w2.Shape.Count is < 2 or > 5)
+                {
+                    Mismatch(w2, "has two to five dimensions");
+                    return null;
+                }
+
+                return whole with { K = w2.Shape[0], Columns = w2.Shape[1], Kernel = [.. w2.Shape.Skip(2)] };
+            }
+
+            (SafetensorsEntry a, SafetensorsEntry b) = (module.Tensors[FactorNames.W2A], module.Tensors[FactorNames.W2B]);
+            if (a.Shape.Count != 2 || b.Shape.Count != 2)
+            {
+                Mismatch(a.Shape.Count != 2 ? a : b, "has two dimensions");
+                return null;
+            }
+
+            if (!module.Tensors.TryGetValue(FactorNames.T2, out SafetensorsEntry? core))
+            {
+                if (a.Shape[1] != b.Shape[0])
+                {
+                    Mismatch(b, $"does not follow {Shape(a)}");
+                    return null;
+                }
+
+                return whole with { K = a.Shape[0], Columns = b.Shape[1], InnerRank = a.Shape[1] };
+            }
+
+            if (core.Shape.Count is < 3 or > 5 || core.Shape[0] != core.Shape[1] || core.Shape[0] != a.Shape[0] || core.Shape[1] != b.Shape[0])
+            {
+                Mismatch(core, $"does not lie between {Shape(a)} and {Shape(b)}");
+                return null;
+            }
+
+            return whole with { K = a.Shape[1], Columns = b.Shape[1], Kernel = [.. core.Shape.Skip(2)], InnerRank = core.Shape[0], Tucker = true };
+        }
+
+        private FactorGeometry? Companions(FactorGeometry geometry)
+        {
+            foreach (string single in (string[])[AdapterSuffixes.Alpha, FactorNames.Scalar])
+            {
+                if (module.Tensors.TryGetValue(single, out SafetensorsEntry? entry) && entry.Shape.Any(static size => size != 1))
+                {
+                    Mismatch(entry, "is one number");
+                    return null;
+                }
+            }
+
+            if (module.Tensors.TryGetValue(FactorNames.DoraScale, out SafetensorsEntry? magnitude) && DoraAxis(magnitude, geometry) is null)
+            {
+                Mismatch(magnitude, $"has one number for each of the {geometry.Out} rows or for each column of the weight");
+                return null;
+            }
+
+            return geometry;
+        }
+
+        private (long L, long M, long? Rank)? Mismatch(SafetensorsEntry entry, string rule)
+        {
+            Problem(ErrorIds.AdapterShapeMismatch, $"'{entry.Name}' is {Shape(entry)}, which {(rule.StartsWith("does", StringComparison.Ordinal) ? rule : $"is not what it should be: it {rule}")}");
+            return null;
+        }
+
+        private FactorGeometry? Problem(string id, string what, string advice = "Get the file again, or ask whoever made it.")
+        {
+            findings.Add(new(LoKrFindingSeverity.Error, id, $"The factors of '{module}' cannot be used: {what}. {advice}", module.Name));
+            return null;
+        }
+
+        private static string Shape(SafetensorsEntry entry) => $"[{string.Join(", ", entry.Shape)}]";
+    }
+
+    /// <summary>The axis of DoRA's magnitudes by their shape; null where they fit neither. A list without its ones that fits both counts to the rows.</summary>
+    public static WeightDecomposeAxis? DoraAxis(SafetensorsEntry magnitude, FactorGeometry geometry)
+    {
+        long count = magnitude.Shape.Aggregate(1L, static (product, size) => product * size);
+        bool isInput = magnitude.Shape.Count > 1 && magnitude.Shape[0] == 1 && magnitude.Shape[1] == count;
+        bool isOutput = magnitude.Shape.Count > 0 && magnitude.Shape[0] == count;
+        long columns = geometry.M * geometry.Columns;
+        bool fitsInput = geometry.Kernel is null ? columns % count == 0 : columns == count;
+        return isOutput && count == geometry.Out ? WeightDecomposeAxis.Output
+            : (isInput || magnitude.Shape.Count == 1) && fitsInput ? WeightDecomposeAxis.Input
+            : null;
+    }
+}
