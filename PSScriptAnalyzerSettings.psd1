@@ -23,10 +23,11 @@
         PSAlignAssignmentStatement       = @{ Enable = $true; CheckHashtable = $true }
         PSUseCorrectCasing               = @{ Enable = $true }
         PSAvoidUsingCmdletAliases        = @{ Enable = $true }
-        # The model is the natural subject of these two: `Import-LoKrModel ./folder`, `Add-LoKrAdapter $model`.
+        # The model is the natural subject of these two: `Import-LoKrModel ./folder`, `Add-LoKrAdapter $model`; build.ps1's
+        # Invoke-Dotnet takes a command line.
         PSAvoidUsingPositionalParameters = @{
             Enable           = $true
-            CommandAllowList = @('Add-LoKrAdapter', 'Import-LoKrModel')
+            CommandAllowList = @('Add-LoKrAdapter', 'Import-LoKrModel', 'Invoke-Dotnet')
         }
         PSUseCompatibleSyntax            = @{ Enable = $true; TargetVersions = @('7.6') }
     }

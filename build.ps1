@@ -22,7 +22,7 @@ param(
     [string[]] $Task = 'Build',
 
     [ValidateSet('Debug', 'Release')]
-    [string] $Configuration = 'Debug'
+    [string] $Configuration = ($Task -contains 'Package') ? 'Release' : 'Debug'
 )
 
 $ErrorActionPreference = 'Stop'
@@ -30,6 +30,7 @@ Set-StrictMode -Version Latest
 
 $root = $PSScriptRoot
 $solution = Join-Path $root 'LoKr.slnx'
+$builtManifest = Join-Path $root "artifacts/bin/LoKr.PowerShell/$($Configuration.ToLowerInvariant())/LoKr.psd1"
 
 function Invoke-Dotnet {
     [CmdletBinding()]
@@ -52,8 +53,7 @@ function Import-RequiredModule {
     )
 
     if (-not (Get-Module -ListAvailable -Name $Name | Where-Object Version -GE $MinimumVersion)) {
-        throw "Task $Task needs the module $Name $MinimumVersion or later, which is not installed here. " +
-            "Install it with: Install-PSResource $Name"
+        throw "Task $Task needs the module $Name $MinimumVersion or later. Install it with: Install-PSResource $Name"
     }
 
     Import-Module -Name $Name -MinimumVersion $MinimumVersion
@@ -73,7 +73,7 @@ function Invoke-TestTask {
     }
 
     Import-RequiredModule -Name Pester -MinimumVersion 5.5.0 -Task Test
-    $env:LOKR_MODULE = Join-Path $root "artifacts/bin/LoKr.PowerShell/$($Configuration.ToLowerInvariant())/LoKr.psd1"
+    $env:LOKR_MODULE = $builtManifest
     try {
         $settings = New-PesterConfiguration
         $settings.Run.Path = Join-Path $root 'tests/Pester'
@@ -92,17 +92,24 @@ function Invoke-TestTask {
 
 function Invoke-AnalyzeTask {
     Import-RequiredModule -Name PSScriptAnalyzer -MinimumVersion 1.23.0 -Task Analyze
-    $files = Get-ChildItem -LiteralPath $root -Recurse -File -Include '*.ps1', '*.psm1', '*.psd1' |
-        Where-Object { [System.IO.Path]::GetRelativePath($root, $_.FullName) -notmatch '^(artifacts|out|\.git)[\\/]' }
+    if (-not (Test-Path -LiteralPath $builtManifest)) {
+        throw "Task Analyze checks the manifest beside what it names, in the built module, which is not there. Run: ./build.ps1 -Task Build, Analyze"
+    }
+
+    $files = @(
+        Get-ChildItem -LiteralPath $root -Recurse -File -Include '*.ps1', '*.psm1', '*.psd1' |
+            Where-Object { [System.IO.Path]::GetRelativePath($root, $_.FullName) -notmatch '^(artifacts|out|\.git)[\\/]|^LoKr\.psd1$' }
+        Get-Item -LiteralPath $builtManifest
+    )
     $findings = @($files | ForEach-Object {
             Invoke-ScriptAnalyzer -Path $_.FullName -Settings (Join-Path $root 'PSScriptAnalyzerSettings.psd1')
         })
     if ($findings.Count -gt 0) {
         $findings | Format-Table -Property ScriptName, Line, RuleName, Message -Wrap | Out-Host
-        throw "PSScriptAnalyzer: $($findings.Count) findings in $(@($files).Count) files."
+        throw "PSScriptAnalyzer: $($findings.Count) findings in $($files.Count) files."
     }
 
-    "PSScriptAnalyzer: no findings in $(@($files).Count) files."
+    "PSScriptAnalyzer: no findings in $($files.Count) files."
 }
 
 function Invoke-PackageTask {
@@ -113,13 +120,13 @@ function Invoke-PackageTask {
     Invoke-Dotnet build (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration -t:LayoutModule
     Copy-Item -LiteralPath (Join-Path $root 'README.md'), (Join-Path $root 'CHANGELOG.md') -Destination $module
 
-    $manifest = Test-ModuleManifest -Path (Join-Path $module 'LoKr.psd1')
-    $zip = Join-Path $out "LoKr.$($manifest.Version).zip"
+    $info = Test-ModuleManifest -Path (Join-Path $module 'LoKr.psd1')
+    $zip = Join-Path $out "LoKr.$($info.Version).zip"
     Compress-Archive -LiteralPath $module -DestinationPath $zip -Force
 
     # A local repository makes the nupkg exactly as the gallery would get it.
     $repository = "LoKrPackage$PID"
-    $nupkg = Join-Path $out "LoKr.$($manifest.Version).nupkg"
+    $nupkg = Join-Path $out "LoKr.$($info.Version).nupkg"
     if (Test-Path -LiteralPath $nupkg) {
         Remove-Item -LiteralPath $nupkg
     }

@@ -17,6 +17,7 @@ public sealed class LoKrException : Exception
     {
         ErrorId = errorId;
         Kind = kind;
+        Summary = message;
         Advice = advice;
     }
 
@@ -25,6 +26,9 @@ public sealed class LoKrException : Exception
 
     /// <summary>What kind of problem it is.</summary>
     public LoKrErrorKind Kind { get; }
+
+    /// <summary>What is wrong: <see cref="Exception.Message"/> without <see cref="Advice"/>.</summary>
+    public string Summary { get; }
 
     /// <summary>What to do next; already part of <see cref="Exception.Message"/>.</summary>
     public string? Advice { get; }

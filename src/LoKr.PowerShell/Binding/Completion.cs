@@ -1,5 +1,6 @@
 using System.Collections;
 using System.Management.Automation;
+using System.Management.Automation.Language;
 using LoKr.Core.Adapters;
 using TorchSharp;
 
@@ -21,8 +22,20 @@ internal static class Completion
         }
     }
 
-    /// <summary>The model bound in the same call, or null.</summary>
-    public static LoKrModel? BoundModel(IDictionary bound) => (bound["Model"] is PSObject wrapped ? wrapped.BaseObject : bound["Model"]) switch
+    /// <summary>The model that a call works on: that of -Model, or a variable that stands before it in the pipeline; null when there is neither.</summary>
+    public static LoKrModel? BoundModel(CommandAst command, IDictionary bound) => AsModel(bound["Model"]) ?? PipedModel(command);
+
+    // Nothing is run: a cmdlet in between passes on the model it gets, so the variable is enough.
+    private static LoKrModel? PipedModel(CommandAst command) => command.Parent is PipelineAst pipeline
+        ? pipeline.PipelineElements
+            .TakeWhile(element => element != command)
+            .Reverse()
+            .SelectMany(element => element.FindAll(ast => ast is VariableExpressionAst, searchNestedScriptBlocks: false))
+            .Select(variable => AsModel(ScriptBlock.Create(variable.Extent.Text).InvokeReturnAsIs()))
+            .FirstOrDefault(model => model is not null)
+        : null;
+
+    private static LoKrModel? AsModel(object? value) => (value is PSObject wrapped ? wrapped.BaseObject : value) switch
     {
         LoKrModel model => model,
         torch.nn.Module module => new LoKrModelTransformationAttribute().Transform(null!, module) as LoKrModel,

@@ -4,7 +4,7 @@ using System.Management.Automation.Language;
 
 namespace LoKr.PowerShell.Binding;
 
-/// <summary>Completes target modules: the names that common architectures use, all-linear, and those of a model bound in the same call.</summary>
+/// <summary>Completes target modules: the names that common architectures use, and all-linear.</summary>
 public sealed class TargetModuleCompleter : IArgumentCompleter
 {
     private static readonly string[] s_common =

@@ -15,13 +15,16 @@ internal static class ErrorFactory
         LoKrException known = exception as LoKrException ?? Translate(exception);
         ErrorRecord record = new(known, known.ErrorId, Category(known), known.Target ?? target)
         {
-            ErrorDetails = new ErrorDetails(known.Message) { RecommendedAction = known.Advice },
+            // PowerShell shows the recommendation below the message, so the message must not hold it as well.
+            ErrorDetails = new ErrorDetails(known.Summary) { RecommendedAction = known.Advice },
         };
         return record;
     }
 
     /// <summary>Whether an exception is PowerShell's own way of stopping or reporting and must pass untouched.</summary>
-    public static bool IsEngine(Exception exception) => exception is RuntimeException or FlowControlException;
+    public static bool IsEngine(Exception exception) =>
+        // The last is what -Confirm meets in a host that cannot ask.
+        exception is RuntimeException or FlowControlException or PSInvalidOperationException;
 
     private static ErrorCategory Category(LoKrException exception) => exception.ErrorId switch
     {
