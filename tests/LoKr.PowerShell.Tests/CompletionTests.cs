@@ -31,6 +31,17 @@ public sealed class CompletionTests : ModuleTest
     }
 
     [Fact]
+    public void The_model_may_stand_anywhere_before_in_the_pipeline()
+    {
+        ImportAdapted();
+        Assert.Contains("bert.encoder.layer.0.attention.self.query", Complete("$model | Get-LoKrModule bert.encoder.layer.0"));
+        Assert.Equal(["default"], Complete("$model | Merge-LoKrAdapter | Export-LoKrAdapter x -Name d"));
+        Assert.Equal(["default"], Complete("New-LoKrConfig | Add-LoKrAdapter $model -Name other | Start-LoKrTraining x -AdapterName d"));
+        Assert.Contains("LayerNorm", Complete("$model | Get-LoKrModule -Type La"));
+        Assert.DoesNotContain("default", Complete("$nothing | Merge-LoKrAdapter d"));
+    }
+
+    [Fact]
     public void Nothing_is_offered_for_a_model_that_is_not_there() =>
         Assert.DoesNotContain("default", Complete("Merge-LoKrAdapter -Model $nothing -Name d"));
 

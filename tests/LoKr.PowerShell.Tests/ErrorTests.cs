@@ -43,6 +43,10 @@ public sealed class ErrorTests : ModuleTest
     {
         ErrorRecord error = Host.Error("LoKr.PathNotFound", "Import-LoKrModel \"$root/nowhere\"");
         Assert.False(string.IsNullOrEmpty(error.ErrorDetails.RecommendedAction));
+
+        // A host that shows the recommendation shows it once; a script that logs the exception's message has it too.
+        Assert.DoesNotContain(error.ErrorDetails.RecommendedAction, error.ErrorDetails.Message, StringComparison.Ordinal);
+        Assert.EndsWith(error.ErrorDetails.RecommendedAction, error.Exception.Message, StringComparison.Ordinal);
         Assert.Equal(ErrorCategory.ObjectNotFound, error.CategoryInfo.Category);
         Assert.NotNull(error.TargetObject);
     }

@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Management.Automation;
 using System.Management.Automation.Runspaces;
 using System.Xml.Linq;
@@ -94,6 +95,7 @@ public sealed class ViewTests : ModuleTest
         Assert.Equal("BertForSequenceClassification", copy.Properties["Name"].Value);
         Assert.Null(copy.Properties["Tokenizer"]);
         Assert.True(Convert.ToInt64(copy.Properties["ParameterCount"].Value, null) > 0);
+        Assert.Equal("default", ViewText.List(Assert.IsAssignableFrom<IEnumerable>(((PSObject)copy.Properties["Adapters"].Value).BaseObject)));
     }
 
     [Fact]
@@ -104,6 +106,9 @@ public sealed class ViewTests : ModuleTest
         Assert.Equal("a, b", ViewText.List(new[] { "a", "b" }));
         Assert.Equal("abc", ViewText.List("abc"));
         Assert.Equal("", ViewText.Number(null, 2));
+        Assert.Equal("a, b (merged), c (off)", ViewText.Adapters(new[] { "a", "b", "c" }, new[] { "a", "b" }, new[] { "b" }));
+        Assert.Equal("x = 2.5, a = 4", ViewText.Pairs(new[] { KeyValuePair.Create("x", 2.5), KeyValuePair.Create("a", 4.0) }));
+        Assert.Equal("b 0.9000, a 0.1000", ViewText.Scores(new Hashtable { ["a"] = 0.1, ["b"] = 0.9 }));
         Assert.Equal("0:01:05.3", ViewText.Duration(TimeSpan.FromSeconds(65.34)));
         Assert.Equal("", ViewText.Duration(null));
     }

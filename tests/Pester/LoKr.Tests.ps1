@@ -16,8 +16,8 @@ BeforeAll {
     Import-Module -Name $manifest -Force
 
     $encoder = Join-Path $root 'examples/models/tiny-encoder'
-    $train = Join-Path $root 'examples/data/tickets.train.jsonl'
-    $eval = Join-Path $root 'examples/data/tickets.eval.jsonl'
+    $script:train = Join-Path $root 'examples/data/tickets.train.jsonl'
+    $script:eval = Join-Path $root 'examples/data/tickets.eval.jsonl'
     $labels = 'access', 'billing', 'email', 'hardware', 'network', 'software'
 
     function Get-Model {
@@ -73,8 +73,8 @@ Describe 'A configuration' {
 
 Describe 'The story' {
     BeforeAll {
-        $model = Get-Model
-        $texts = 'The printer has a paper jam.', 'I forgot my password.', 'Please send the invoice again.'
+        $script:model = Get-Model
+        $script:texts = 'The printer has a paper jam.', 'I forgot my password.', 'Please send the invoice again.'
     }
 
     AfterAll {

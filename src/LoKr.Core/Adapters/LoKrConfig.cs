@@ -103,4 +103,7 @@ public sealed record LoKrConfig
 
     /// <summary>What the factors of a one-dimensional convolution with a full w2 mean; programs disagree.</summary>
     public Conv1dLayout Conv1dLayout { get; init; } = Conv1dLayout.Peft;
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"r {R}, alpha {Alpha}") + (TargetModules is null ? "" : $" on {TargetModules}");
 }

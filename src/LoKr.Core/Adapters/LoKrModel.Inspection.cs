@@ -20,7 +20,7 @@ public sealed partial class LoKrModel
             modules.Add(new()
             {
                 Name = name,
-                ModuleType = module.GetType().Name,
+                ModuleType = module.GetType().Name.Split('`')[0],
                 Shape = weight?.shape ?? [],
                 ParameterCount = own.Sum(static parameter => parameter.numel()),
                 DType = weight is null ? null : TorchNames.Of(weight.dtype),

@@ -44,4 +44,7 @@ public sealed record LoKrModuleInfo
 
     /// <summary>Names of the adapters that train a copy of this module whole (modules_to_save).</summary>
     public required IReadOnlyList<string> SavedBy { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
 }

@@ -14,4 +14,7 @@ public sealed record LoKrClassification
 
     /// <summary>Probability by label, in the order of the model's labels.</summary>
     public required IReadOnlyDictionary<string, double> Scores { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Label} ({Score:F4})");
 }

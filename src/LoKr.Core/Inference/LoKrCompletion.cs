@@ -17,4 +17,7 @@ public sealed record LoKrCompletion
 
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Completion;
 }

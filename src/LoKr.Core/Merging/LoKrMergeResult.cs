@@ -17,4 +17,7 @@ public sealed record LoKrMergeResult
 
     /// <summary>What the merge means for other adapters, for people.</summary>
     public IReadOnlyList<string> Warnings { get; init; } = [];
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{string.Join(", ", Adapters)} in {ModuleCount} weights{(SavedModuleCount == 0 ? "" : $", {SavedModuleCount} modules replaced")}";
 }

@@ -29,4 +29,7 @@ public sealed record LoKrRuntimeInfo
 
     /// <summary>What had to be worked around on this machine, in words.</summary>
     public required IReadOnlyList<string> Workarounds { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"libtorch {LibtorchVersion} ({Flavor})";
 }

@@ -20,4 +20,9 @@ public sealed record LoKrEvaluation
 
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"loss {Loss:F4}") + (Accuracy is double accuracy
+        ? FormattableString.Invariant($", accuracy {accuracy:F4}")
+        : Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}") : "");
 }

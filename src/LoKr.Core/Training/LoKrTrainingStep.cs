@@ -35,4 +35,7 @@ public sealed record LoKrTrainingStep
 
     /// <summary>Perplexity on the evaluation data, for language models.</summary>
     public double? Perplexity { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"step {Step}: loss {Loss:F4}");
 }

@@ -1,5 +1,6 @@
 using System.Collections;
 using System.Globalization;
+using System.Management.Automation;
 
 namespace LoKr.PowerShell.Formatting;
 
@@ -17,6 +18,26 @@ public static class ViewText
         _ => string.Join(", ", values.Cast<object>().Select(Invariant)),
     };
 
+    /// <summary>Adapters of a model with what is special about each: <c>a, b (merged), c (off)</c>.</summary>
+    public static string Adapters(IEnumerable? names, IEnumerable? active, IEnumerable? merged)
+    {
+        HashSet<string> on = Names(active);
+        HashSet<string> inWeights = Names(merged);
+        return string.Join(", ", Values(names).Select(name => inWeights.Contains(name) ? $"{name} (merged)" : on.Contains(name) ? name : $"{name} (off)"));
+    }
+
+    /// <summary>Patterns and their values in their order: <c>query = 4, value = 8</c>.</summary>
+    public static string Pairs(IEnumerable? pairs) => string.Join(", ", Entries(pairs).Select(entry => $"{entry.Key} = {Invariant(entry.Value)}"));
+
+    /// <summary>Probabilities, the highest first: <c>network 0.8123, billing 0.1021</c>.</summary>
+    public static string Scores(IEnumerable? scores) => string.Join(", ", Entries(scores)
+        .Select(entry => (entry.Key, Score: Convert.ToDouble(entry.Value, CultureInfo.InvariantCulture)))
+        .OrderByDescending(entry => entry.Score)
+        .Select(entry => $"{entry.Key} {Number(entry.Score, 4)}"));
+
+    /// <summary>Element types as PyTorch spells them: <c>bfloat16</c>.</summary>
+    public static string Lower(object? value) => value is null ? "" : Invariant(value).ToLowerInvariant();
+
     /// <summary>A count with thousands set apart.</summary>
     public static string Count(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture).ToString("N0", CultureInfo.CurrentCulture);
 
@@ -29,6 +50,29 @@ public static class ViewText
 
     /// <summary>Seconds, minutes and hours of a time span: <c>0:01:05.3</c>.</summary>
     public static string Duration(object? value) => value is TimeSpan time ? time.ToString(@"h\:mm\:ss\.f", CultureInfo.InvariantCulture) : "";
+
+    private static HashSet<string> Names(IEnumerable? values) => [.. Values(values)];
+
+    // A list of one comes as the value itself from a script block.
+    private static IEnumerable<string> Values(IEnumerable? values) => values switch
+    {
+        null => [],
+        string text => [text],
+        _ => values.Cast<object>().Select(Invariant),
+    };
+
+    // Pairs come as they were made, or from another process as dictionary entries or objects with two properties.
+    private static IEnumerable<(string Key, object Value)> Entries(IEnumerable? pairs)
+    {
+        foreach (object? pair in pairs ?? Array.Empty<object>())
+        {
+            yield return (pair is PSObject wrapped ? wrapped.BaseObject : pair) switch
+            {
+                DictionaryEntry entry => (Invariant(entry.Key), entry.Value!),
+                _ => (Invariant(PSObject.AsPSObject(pair).Properties["Key"].Value), PSObject.AsPSObject(pair).Properties["Value"].Value),
+            };
+        }
+    }
 
     private static string Invariant(object value) => Convert.ToString(value, CultureInfo.InvariantCulture) ?? "";
 }
