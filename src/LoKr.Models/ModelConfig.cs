@@ -79,7 +79,7 @@ public sealed class ModelConfig
         if (!File.Exists(path))
         {
             throw new LoKrException(ErrorIds.ModelConfigNotFound, LoKrErrorKind.NotFound, $"'{folder}' has no config.json.",
-                "A model folder holds config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them.") { Target = folder };
+                "A model folder holds config.json, model.safetensors and the tokenizer's files, as save_pretrained writes them; a pipeline's holds model_index.json.") { Target = folder };
         }
 
         string generation = Path.Combine(folder, "generation_config.json");

@@ -46,20 +46,31 @@ public static class ModelExporter
         }
 
         using StagedDirectory staged = new(destination, force);
-        CheckpointWriter.Write(staged.Path, GetState(model), maxShardBytes);
+        WriteInto(staged.Path, model, maxShardBytes);
+        staged.Commit();
+    }
+
+    /// <summary>Writes a model's files into a folder that exists.</summary>
+    internal static void WriteInto(string folder, LoKrModel model, long maxShardBytes)
+    {
+        string weights = model.Pretrained is null ? "model" : ArchitectureRegistry.Default.Get(new ModelConfig(model.Pretrained.Config)).Layout.WeightsName;
+        CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights);
         if (model.Pretrained is { } pretrained)
         {
-            AtomicFile.WriteText(Path.Combine(staged.Path, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(_json) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(_json) + "\n");
         }
 
         foreach (string file in CompanionFiles(model))
         {
-            // The content only: the copy of a read-only file would be read-only too.
-            using FileStream content = File.OpenRead(file);
-            AtomicFile.Write(Path.Combine(staged.Path, Path.GetFileName(file)), content.CopyTo);
+            CopyInto(folder, file);
         }
+    }
 
-        staged.Commit();
+    /// <summary>Copies a file into a folder: the content only, because the copy of a read-only file would be read-only too.</summary>
+    internal static void CopyInto(string folder, string file)
+    {
+        using FileStream content = File.OpenRead(file);
+        AtomicFile.Write(Path.Combine(folder, Path.GetFileName(file)), content.CopyTo);
     }
 
     // Each checkpoint keeps its generation of names: what reads the source reads the export.
@@ -74,6 +85,12 @@ public static class ModelExporter
     private static JsonObject CreateConfig(IPretrainedModel model, ScalarType dtype)
     {
         JsonObject config = (JsonObject)model.Config.DeepClone();
+
+        // diffusers takes the type from the weights.
+        if (config.ContainsKey(ModelConfig.ClassNameKey))
+        {
+            return config;
+        }
 
         // Both names of the element type are read by transformers 5; an older one knows torch_dtype only.
         string key = config.ContainsKey("torch_dtype") ? "torch_dtype" : "dtype";
@@ -101,20 +118,21 @@ public static class ModelExporter
         return (model.Tokenizer?.SourceFiles ?? []).Concat(inFolder).DistinctBy(file => Path.GetFileName(file), StringComparer.Ordinal);
     }
 
-    private static void CheckMerged(LoKrModel model)
+    /// <summary>Refuses a model with adapters that would be lost.</summary>
+    internal static void CheckMerged(LoKrModel model)
     {
         string[] unmerged = [.. model.Adapters.Select(adapter => adapter.Name).Except(model.MergedAdapters, StringComparer.Ordinal)];
         string[] active = [.. model.ActiveAdapters.Except(model.MergedAdapters, StringComparer.Ordinal)];
         if (active.Length > 0 || (unmerged.Length > 0 && model.MergedAdapters.Count == 0))
         {
             throw new LoKrException(ErrorIds.ExportUnmerged, LoKrErrorKind.InvalidOperation,
-                $"The model has adapters that are not merged: {string.Join(", ", active.Length > 0 ? active : unmerged)}. A model folder has no place for them.",
+                $"The {model.Name} has adapters that are not merged: {string.Join(", ", active.Length > 0 ? active : unmerged)}. A model folder has no place for them.",
                 "Merge them first (Merge-LoKrAdapter), remove them, or export the adapter itself (Export-LoKrAdapter).") { Target = model };
         }
     }
 
-    // The weights were read, but a folder is replaced as a whole: exporting over the source would lose what else lies there.
-    private static void CheckApart(string source, string destination)
+    /// <summary>Refuses a destination that touches the source: a folder is replaced as a whole, and what else lies there would be lost.</summary>
+    internal static void CheckApart(string source, string destination)
     {
         string from = Real(source);
         string to = Real(destination);

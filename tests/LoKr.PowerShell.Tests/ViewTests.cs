@@ -3,6 +3,7 @@ using System.Management.Automation;
 using System.Management.Automation.Runspaces;
 using System.Xml.Linq;
 using LoKr.Core.Adapters;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Formatting;
 using LoKr.PowerShell.Tests.Support;
@@ -37,7 +38,7 @@ public sealed class ViewTests : ModuleTest
             Assert.Single(s_views[name], view => view.Element("ListControl") is not null);
         }
 
-        Type clr = typeof(LoKrModel).Assembly.GetType(type, throwOnError: true)!;
+        Type clr = typeof(LoKrModel).Assembly.GetType(type) ?? typeof(StableDiffusionPipeline).Assembly.GetType(type, throwOnError: true)!;
         foreach (string property in s_views[type].Descendants("PropertyName").Select(element => element.Value))
         {
             Assert.True(clr.GetProperty(property) is not null || (type.EndsWith("LoKrModel", StringComparison.Ordinal) && property.EndsWith("ParameterCount", StringComparison.Ordinal)),

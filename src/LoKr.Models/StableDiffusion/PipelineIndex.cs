@@ -67,8 +67,11 @@ internal sealed class PipelineIndex
     /// <summary>Whether there are two text encoders.</summary>
     public bool IsLarge => ClassName == Large;
 
+    /// <summary>Components that are in the folder.</summary>
+    public IReadOnlyList<string> Components => [.. _classes.Where(item => item.Value is not null && Directory.Exists(PathOf(item.Key))).Select(item => item.Key)];
+
     /// <summary>Components that are in the folder and play no part here.</summary>
-    public IReadOnlyList<string> Unused => [.. s_unused.Where(name => _classes.GetValueOrDefault(name) is not null)];
+    public IReadOnlyList<string> Unused => [.. s_unused.Where(Components.Contains)];
 
     /// <summary>Whether a folder is a pipeline.</summary>
     public static bool Exists(string folder) => File.Exists(Path.Combine(folder, FileName));

@@ -15,6 +15,7 @@ public sealed class StableDiffusionPipeline : IDisposable
 {
     private readonly PipelineIndex _index;
     private readonly Func<AutoencoderKL> _readVae;
+    private readonly long _vaeParameters;
     private AutoencoderKL? _vae;
     private bool _disposed;
 
@@ -23,6 +24,7 @@ public sealed class StableDiffusionPipeline : IDisposable
     {
         (_index, _readVae, _vae) = (index, readVae, vae);
         (TextEncoder, TextEncoder2, UNet) = (textEncoder, textEncoder2, unet);
+        _vaeParameters = vae.parameters().Sum(parameter => parameter.numel());
     }
 
     /// <summary>Class name of the pipeline, for example <c>StableDiffusionPipeline</c>.</summary>
@@ -33,6 +35,9 @@ public sealed class StableDiffusionPipeline : IDisposable
 
     /// <summary>model_index.json.</summary>
     public ModelConfig Index => _index.Config;
+
+    /// <summary>Names of the components in the folder, those that play no part here included.</summary>
+    public IReadOnlyList<string> ComponentNames => _index.Components;
 
     /// <summary>The text encoder, a <see cref="ClipText.ClipTextModel"/>.</summary>
     public LoKrModel TextEncoder { get; }
@@ -78,6 +83,15 @@ public sealed class StableDiffusionPipeline : IDisposable
     public IReadOnlyDictionary<string, LoKrModel> Models => TextEncoder2 is null
         ? new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["unet"] = UNet }
         : new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["text_encoder_2"] = TextEncoder2, ["unet"] = UNet };
+
+    /// <summary>Parameters of all components, adapters included.</summary>
+    public long ParameterCount => _vaeParameters + Models.Values.Sum(model => model.CountParameters().Total);
+
+    /// <summary>Parameters that training changes.</summary>
+    public long TrainableParameterCount => Models.Values.Sum(model => model.CountParameters().Trainable);
+
+    /// <summary>Names of the adapters with those of their components: <c>unet/default</c>.</summary>
+    public IReadOnlyList<string> AdapterNames => [.. Models.SelectMany(item => item.Value.Adapters.Select(adapter => $"{item.Key}/{adapter.Name}"))];
 
     /// <summary>Releases the autoencoder's memory, for training on latents that are computed; the next use reads it again.</summary>
     public void ReleaseVae()

@@ -1,14 +1,31 @@
 using System.Management.Automation;
+using LoKr.Core.Adapters;
 using LoKr.Models;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Writes a model as a Hugging Face folder that transformers and Import-LoKrModel load.</summary>
-[Cmdlet(VerbsData.Export, "LoKrModel", SupportsShouldProcess = true)]
+/// <summary>Writes a model or a pipeline as a Hugging Face folder that transformers, diffusers and Import-LoKrModel load.</summary>
+[Cmdlet(VerbsData.Export, "LoKrModel", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(DirectoryInfo))]
-public sealed class ExportLoKrModelCommand : ModelCommand
+public sealed class ExportLoKrModelCommand : PathCommand
 {
+    private const string ModelSet = "Model";
+    private const string PipelineSet = "Pipeline";
+
+    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = ModelSet)]
+    [LoKrModelTransformation]
+    [ValidateNotNull]
+    public LoKrModel Model { get; set; } = null!;
+
+    /// <summary>A Stable Diffusion pipeline from Import-LoKrModel.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PipelineSet)]
+    [ValidateNotNull]
+    public StableDiffusionPipeline Pipeline { get; set; } = null!;
+
     /// <summary>Folder to write. It appears complete or not at all.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [ValidateNotNullOrEmpty]
@@ -30,13 +47,23 @@ public sealed class ExportLoKrModelCommand : ModelCommand
     protected override void Process()
     {
         string folder = ResolveNew(Destination);
-        if (!ShouldProcess(folder, $"Export {Model.Name}"))
+        bool whole = ParameterSetName == PipelineSet;
+        string name = whole ? Pipeline.Name : Model.Name;
+        if (!ShouldProcess(folder, $"Export {name}"))
         {
             return;
         }
 
-        ModelExporter.Export(Model, folder, Force, MaxShardSize);
-        WriteVerbose($"{Model.Name} written to {folder}.");
+        if (whole)
+        {
+            StableDiffusionExporter.Export(Pipeline, folder, Force, MaxShardSize);
+        }
+        else
+        {
+            ModelExporter.Export(Model, folder, Force, MaxShardSize);
+        }
+
+        WriteVerbose($"{name} written to {folder}.");
         if (PassThru)
         {
             WriteObject(new DirectoryInfo(folder));

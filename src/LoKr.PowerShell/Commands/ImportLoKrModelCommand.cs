@@ -2,18 +2,19 @@ using System.Management.Automation;
 using LoKr.Core.Adapters;
 using LoKr.Core.Runtime;
 using LoKr.Models;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 using static TorchSharp.torch;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Loads a model and its tokenizer from a Hugging Face folder.</summary>
+/// <summary>Loads a model and its tokenizer from a Hugging Face folder, or a Stable Diffusion pipeline from a diffusers folder.</summary>
 [Cmdlet(VerbsData.Import, "LoKrModel", DefaultParameterSetName = "Path")]
-[OutputType(typeof(LoKrModel))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class ImportLoKrModelCommand : PathCommand
 {
-    /// <summary>Folders with config.json and safetensors weights. Wildcards are allowed; each folder is a model.</summary>
+    /// <summary>Folders with config.json and safetensors weights, or with the model_index.json of a pipeline. Wildcards are allowed; each folder is a model.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
@@ -67,7 +68,7 @@ public sealed class ImportLoKrModelCommand : PathCommand
     private void Load(string folder)
     {
         EnsureRuntime(new RuntimeOptions(RuntimePath is null ? null : ResolveNew(RuntimePath), AllowVersionMismatch));
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder, new ModelLoadOptions
+        ModelLoadOptions options = new()
         {
             Labels = Label,
             DType = DType?.ToUpperInvariant() switch
@@ -79,13 +80,26 @@ public sealed class ImportLoKrModelCommand : PathCommand
             },
             Device = DeviceSelector.Select(Device),
             Seed = Seed,
-        });
-        foreach (string warning in result.Warnings)
+        };
+        if (StableDiffusionLoader.IsPipeline(folder))
+        {
+            StableDiffusionLoadResult loaded = StableDiffusionLoader.LoadWithReport(folder, options);
+            Write(loaded.Pipeline, loaded.Warnings, $"{loaded.Pipeline.Name} from {folder}: {loaded.Pipeline.ParameterCount:N0} parameters, {loaded.Pipeline.DType}, {loaded.Pipeline.Device}.");
+            return;
+        }
+
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder, options);
+        Write(result.Model, result.Warnings, $"{result.Model.Name} from {folder}: {result.Model.CountParameters().Total:N0} parameters, {result.Model.DType}, {result.Model.Device}.");
+    }
+
+    private void Write(object model, IReadOnlyList<string> warnings, string summary)
+    {
+        foreach (string warning in warnings)
         {
             WriteWarning(warning);
         }
 
-        WriteVerbose($"{result.Model.Name} from {folder}: {result.Model.CountParameters().Total:N0} parameters, {result.Model.DType}, {result.Model.Device}.");
-        WriteObject(result.Model);
+        WriteVerbose(summary);
+        WriteObject(model);
     }
 }

@@ -1,0 +1,89 @@
+using System.Management.Automation;
+using LoKr.Core.Adapters;
+using LoKr.Models.StableDiffusion;
+using LoKr.PowerShell.Tests.Support;
+using LoKr.Testing;
+using Xunit;
+
+namespace LoKr.PowerShell.Tests;
+
+/// <summary>A Stable Diffusion pipeline at the shell.</summary>
+public sealed class StableDiffusionTests : ModuleTest
+{
+    private const string Adapters = """
+        $null = New-LoKrConfig -R 8 -Alpha 32 -TargetModules k_proj, q_proj, v_proj, out_proj, fc1, fc2 | Add-LoKrAdapter $sd.TextEncoder -Seed 1
+        $null = New-LoKrConfig -R 8 -Alpha 32 -TargetModules proj_in, proj_out, to_k, to_q, to_v, to_out.0, ff.net.0.proj, ff.net.2 -UseEffectiveConv2d |
+            Add-LoKrAdapter $sd.UNet -Seed 2
+        """;
+
+    private StableDiffusionPipeline? _pipeline;
+
+    [Fact]
+    public void A_folder_with_model_index_is_a_pipeline_whose_models_take_adapters()
+    {
+        StableDiffusionPipeline pipeline = ImportPipeline();
+        Host.Output(Adapters);
+        Assert.Equal(["text_encoder/default", "unet/default"], pipeline.AdapterNames);
+        Assert.True(pipeline.TrainableParameterCount > 0);
+        Assert.Equal(12, Host.Output("$sd.TextEncoder | Get-LoKrModule -Adapted").Count);
+        Assert.NotEmpty(Host.Output("$sd.UNet | Get-LoKrModule *.to_out.0 -Adapted"));
+        Assert.NotEmpty(Host.Output("$sd.UNet | Get-LoKrModule -Type Conv2d, GEGLU"));
+    }
+
+    [Fact]
+    public void A_merged_pipeline_is_exported_and_imported_again()
+    {
+        ImportPipeline();
+        Host.Output(Adapters);
+        Host.Output("$null = $sd.TextEncoder | Merge-LoKrAdapter; $null = $sd.UNet | Merge-LoKrAdapter; Export-LoKrModel $sd -Destination $root/merged");
+        Host.Output("$sd | Export-LoKrModel $root/piped");
+        foreach (string name in (string[])["merged", "piped"])
+        {
+            using StableDiffusionPipeline copy = Host.One<StableDiffusionPipeline>($"Import-LoKrModel $root/{name}");
+            Assert.Equal("StableDiffusionPipeline", copy.Name);
+        }
+    }
+
+    [Fact]
+    public void Rehearsed_and_unmerged_exports_write_nothing()
+    {
+        ImportPipeline();
+        Assert.Empty(Host.Output("$sd | Export-LoKrModel $root/copy -WhatIf"));
+        Host.Output(Adapters);
+        ScriptResult result = Host.Run("$sd | Export-LoKrModel $root/copy");
+        Assert.StartsWith("LoKr.ExportUnmerged,", Assert.Single(result.Errors).FullyQualifiedErrorId, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(Folder["copy"]));
+    }
+
+    [Fact]
+    public void A_pipeline_survives_serialisation_as_plain_figures()
+    {
+        ImportPipeline();
+        PSObject copy = Assert.Single(Host.Run("[System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($sd))").Output);
+        Assert.Equal("Deserialized.LoKr.Models.StableDiffusion.StableDiffusionPipeline", copy.TypeNames[0]);
+        Assert.Equal("StableDiffusionPipeline", copy.Properties["Name"].Value);
+        Assert.Null(copy.Properties["Vae"]);
+        Assert.True(Convert.ToInt64(copy.Properties["ParameterCount"].Value, null) > 0);
+    }
+
+    [Fact]
+    public void A_folder_that_is_neither_model_nor_pipeline_says_so()
+    {
+        Directory.CreateDirectory(Folder["empty"]);
+        ErrorRecord error = Assert.Single(Host.Run("Import-LoKrModel $root/empty").Errors);
+        Assert.StartsWith("LoKr.ModelConfigNotFound,", error.FullyQualifiedErrorId, StringComparison.Ordinal);
+        Assert.Contains("model_index.json", error.Exception.Message, StringComparison.Ordinal);
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        _pipeline?.Dispose();
+        base.Dispose(disposing);
+    }
+
+    private StableDiffusionPipeline ImportPipeline()
+    {
+        Host.Set("path", TinyPipeline.Write(Folder["sd"]));
+        return _pipeline = Host.One<StableDiffusionPipeline>("$sd = Import-LoKrModel $path; $sd");
+    }
+}
