@@ -10,7 +10,9 @@ namespace LoKr.Core.Adapters;
 internal abstract class BaseLayer(string name, nn.Module module)
 {
     /// <summary>Kinds of layers that can be adapted, for messages.</summary>
-    public const string SupportedTypes = "Linear, Conv1d, Conv2d, Conv3d, Embedding, MultiheadAttention and GPT-2's Conv1D";
+    public const string SupportedTypes = "Linear, Conv1d, Conv2d, Conv3d, Embedding, GPT-2's Conv1D and a MultiheadAttention whose keys and values are as wide as its queries";
+
+    private IDisposable? _hook;
 
     /// <summary>Full name of the layer.</summary>
     public string Name { get; } = name;
@@ -40,17 +42,22 @@ internal abstract class BaseLayer(string name, nn.Module module)
         TorchSharp.Modules.Conv1d or TorchSharp.Modules.Conv2d or TorchSharp.Modules.Conv3d => new ConvolutionBaseLayer(name, (TorchSharp.Modules.Convolution)module),
         TorchSharp.Modules.Embedding embedding when embedding.weight?.is_floating_point() == true => new EmbeddingBaseLayer(name, embedding),
         Modeling.Conv1D transposed => new TransposedLinearBaseLayer(name, transposed),
+        TorchSharp.Modules.MultiheadAttention attention when AttentionParameters.IsFused(attention) => new AttentionInputBaseLayer(name, attention),
         _ => null,
     };
 
     /// <summary>Why a delta of this layer cannot be written as LoRA, or null when it can.</summary>
     public virtual string? LoraObstacle => null;
 
-    /// <summary>Starts to pass (input, output) to a function whose result, unless null, becomes the output.</summary>
-    public abstract void Attach(Func<Tensor, Tensor, Tensor?> onForward);
+    /// <summary>Starts to let a host change the outputs.</summary>
+    public void Attach(ForwardHooks hooks, LayerHost host) => _hook = Hook(hooks, host);
 
     /// <summary>Stops it.</summary>
-    public abstract void Detach();
+    public void Detach()
+    {
+        _hook?.Dispose();
+        _hook = null;
+    }
 
     /// <summary>The weight as out×in×kernel, in which the delta weight is meant; shares memory.</summary>
     public virtual Tensor AsMatrix(Tensor weight) => weight.alias();
@@ -80,4 +87,7 @@ internal abstract class BaseLayer(string name, nn.Module module)
 
     /// <summary>A base output without its bias, in a type.</summary>
     public abstract Tensor WithoutBias(Tensor y, ScalarType type);
+
+    /// <summary>Registers the hook; disposing of the result removes it.</summary>
+    protected virtual IDisposable Hook(ForwardHooks hooks, LayerHost host) => ForwardHooks.OnTensor((nn.Module<Tensor, Tensor>)Module, host);
 }

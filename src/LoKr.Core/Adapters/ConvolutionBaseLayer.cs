@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Adapters;
 
 /// <summary>A convolution over one to three dimensions, with stride, any padding, dilation and groups.</summary>
-internal sealed class ConvolutionBaseLayer(string name, Convolution convolution) : HookedBaseLayer(name, convolution)
+internal sealed class ConvolutionBaseLayer(string name, Convolution convolution) : BaseLayer(name, convolution)
 {
     private ConvolutionGeometry? _geometry;
 

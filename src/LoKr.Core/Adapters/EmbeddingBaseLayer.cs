@@ -8,7 +8,7 @@ namespace LoKr.Core.Adapters;
 /// An embedding: the rows of the delta that the token ids name are formed, w1[i/k] ⊗ w2[i mod k], never the whole table.
 /// The padding row gets a delta too, as it does in the merged table.
 /// </summary>
-internal sealed class EmbeddingBaseLayer(string name, Embedding embedding) : HookedBaseLayer(name, embedding)
+internal sealed class EmbeddingBaseLayer(string name, Embedding embedding) : BaseLayer(name, embedding)
 {
     /// <inheritdoc/>
     public override Parameter Weight => embedding.weight!;

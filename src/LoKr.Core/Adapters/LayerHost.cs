@@ -8,16 +8,19 @@ internal sealed class LayerHost
 {
     private readonly List<(LoKrAdapter Adapter, LoKrLayer Layer)> _layers = [];
 
-    public LayerHost(BaseLayer baseLayer)
+    public LayerHost(BaseLayer baseLayer, ForwardHooks hooks)
     {
         BaseLayer = baseLayer;
-        baseLayer.Attach(OnForward);
+        baseLayer.Attach(hooks, this);
     }
 
     public BaseLayer BaseLayer { get; }
 
     /// <summary>Adapters on this layer in the order they were added.</summary>
     public IReadOnlyList<(LoKrAdapter Adapter, LoKrLayer Layer)> Layers => _layers;
+
+    /// <summary>Whether any adapter contributes at present.</summary>
+    public bool IsRunning => _running.Length > 0;
 
     /// <summary>Those whose contribution is added, in the order in which they were made active.</summary>
     private (LoKrAdapter Adapter, LoKrLayer Layer)[] _running = [];
@@ -32,7 +35,8 @@ internal sealed class LayerHost
 
     public void Detach() => BaseLayer.Detach();
 
-    private Tensor? OnForward(Tensor input, Tensor output)
+    /// <summary>The adapted output, or null where no adapter contributes; then, and only then, the base output lives on.</summary>
+    public Tensor? Adapt(Tensor input, Tensor output)
     {
         if (_running.Length == 0)
         {

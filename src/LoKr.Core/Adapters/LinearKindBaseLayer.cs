@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Adapters;
 
 /// <summary>What linear layers have in common, however they store the weight.</summary>
-internal abstract class LinearKindBaseLayer(string name, nn.Module<Tensor, Tensor> module) : HookedBaseLayer(name, module)
+internal abstract class LinearKindBaseLayer(string name, nn.Module module) : BaseLayer(name, module)
 {
     /// <inheritdoc/>
     public override long OutFeatures => Weight.shape[0];

@@ -152,7 +152,7 @@ public sealed partial class LoKrModel
         {
             if (!_layers.TryGetValue(layer.ModuleName, out LayerHost? host))
             {
-                _layers.Add(layer.ModuleName, host = new LayerHost(layer.BaseLayer));
+                _layers.Add(layer.ModuleName, host = new LayerHost(layer.BaseLayer, _hooks));
             }
 
             host.Add(adapter, layer);

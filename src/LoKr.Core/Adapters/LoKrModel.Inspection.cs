@@ -10,33 +10,47 @@ public sealed partial class LoKrModel
     {
         string[] active = [.. ActiveAdapters];
         string[] merged = [.. MergedAdapters];
+        Dictionary<string, TorchSharp.Modules.MultiheadAttention> projections = ModuleTree.OutputProjections(Module).ToDictionary(static entry => entry.Name, static entry => entry.Attention, StringComparer.Ordinal);
         List<LoKrModuleInfo> modules = [];
         foreach ((string name, nn.Module module) in ModuleTree.Modules(Module))
         {
-            TorchSharp.Modules.Parameter[] own = [.. module.named_parameters(recurse: false).Select(static entry => entry.parameter)];
-            TorchSharp.Modules.Parameter? weight = module.named_parameters(recurse: false).FirstOrDefault(static entry => entry.name == "weight").parameter ?? own.FirstOrDefault();
-            IReadOnlyList<(LoKrAdapter Adapter, LoKrLayer Layer)> layers = _layers.TryGetValue(name, out LayerHost? host) ? host.Layers : [];
-            string[] adapters = [.. layers.Select(static entry => entry.Adapter.Name)];
-            modules.Add(new()
+            // The output projection of an attention is a line of its own, as it is a module in PyTorch.
+            string projection = ModuleTree.Join(name, AttentionParameters.OutputName);
+            bool isAttention = module is TorchSharp.Modules.MultiheadAttention && projections.ContainsKey(projection);
+            ILookup<bool, (string Name, TorchSharp.Modules.Parameter Parameter)> own = module.named_parameters(recurse: false)
+                .ToLookup(entry => isAttention && entry.name.StartsWith(AttentionParameters.OutputName, StringComparison.Ordinal));
+            modules.Add(Describe(name, module.GetType().Name.Split('`')[0], [.. own[false]], BaseLayer.TryCreate(name, module) is not null, active, merged));
+            if (isAttention)
             {
-                Name = name,
-                ModuleType = module.GetType().Name.Split('`')[0],
-                Shape = weight?.shape ?? [],
-                ParameterCount = own.Sum(static parameter => parameter.numel()),
-                DType = weight is null ? null : TorchNames.Of(weight.dtype),
-                Device = weight is null ? null : TorchNames.Of(weight.device),
-                IsSupported = BaseLayer.TryCreate(name, module) is not null,
-                IsAdapted = adapters.Length > 0,
-                Adapters = adapters,
-                ActiveAdapters = [.. adapters.Intersect(active)],
-                MergedAdapters = [.. adapters.Intersect(merged)],
-                FactorShapes = [.. layers.Select(static entry => entry.Layer.Shapes.ToString())],
-                AdapterParameterCount = layers.Sum(static entry => entry.Layer.Factors.ParameterCount),
-                SavedBy = _saved.TryGetValue(name, out SavedModuleHost? saved) ? [.. saved.Adapters.Select(static adapter => adapter.Name)] : [],
-            });
+                modules.Add(Describe(projection, nameof(TorchSharp.Modules.Linear), [.. own[true]], true, active, merged));
+            }
         }
 
         return modules;
+    }
+
+    private LoKrModuleInfo Describe(string name, string type, (string Name, TorchSharp.Modules.Parameter Parameter)[] own, bool isSupported, string[] active, string[] merged)
+    {
+        TorchSharp.Modules.Parameter? weight = own.FirstOrDefault(static entry => entry.Name.Split('.')[^1] == "weight").Parameter ?? own.FirstOrDefault().Parameter;
+        IReadOnlyList<(LoKrAdapter Adapter, LoKrLayer Layer)> layers = _layers.TryGetValue(name, out LayerHost? host) ? host.Layers : [];
+        string[] adapters = [.. layers.Select(static entry => entry.Adapter.Name)];
+        return new()
+        {
+            Name = name,
+            ModuleType = type,
+            Shape = weight?.shape ?? [],
+            ParameterCount = own.Sum(static entry => entry.Parameter.numel()),
+            DType = weight is null ? null : TorchNames.Of(weight.dtype),
+            Device = weight is null ? null : TorchNames.Of(weight.device),
+            IsSupported = isSupported,
+            IsAdapted = adapters.Length > 0,
+            Adapters = adapters,
+            ActiveAdapters = [.. adapters.Intersect(active)],
+            MergedAdapters = [.. adapters.Intersect(merged)],
+            FactorShapes = [.. layers.Select(static entry => entry.Layer.Shapes.ToString())],
+            AdapterParameterCount = layers.Sum(static entry => entry.Layer.Factors.ParameterCount),
+            SavedBy = _saved.TryGetValue(name, out SavedModuleHost? saved) ? [.. saved.Adapters.Select(static adapter => adapter.Name)] : [],
+        };
     }
 
     /// <summary>

@@ -18,6 +18,7 @@ public sealed partial class LoKrModel : IDisposable
     private readonly Dictionary<string, SavedModuleHost> _saved = new(StringComparer.Ordinal);
     private readonly Dictionary<string, bool> _requiresGrad = new(StringComparer.Ordinal);
     private readonly WeightMerger _merger = new();
+    private readonly ForwardHooks _hooks = new();
     private bool _enabled = true;
     private bool _disposed;
 

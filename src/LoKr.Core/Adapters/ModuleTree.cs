@@ -18,6 +18,13 @@ internal static class ModuleTree
         return found;
     }
 
+    /// <summary>The output projections of attention modules, which PyTorch counts as modules and which are adapted by themselves; with the attention they are in.</summary>
+    public static IReadOnlyList<(string Name, TorchSharp.Modules.MultiheadAttention Attention)> OutputProjections(nn.Module root) =>
+        [.. Modules(root)
+            .Select(static entry => (Name: Join(entry.Name, AttentionParameters.OutputName), Attention: entry.Module as TorchSharp.Modules.MultiheadAttention))
+            .Where(static entry => entry.Attention is not null && AttentionParameters.IsFused(entry.Attention))
+            .Select(static entry => (entry.Name, entry.Attention!))];
+
     /// <summary>Every parameter of the model once, under its first name in module order.</summary>
     public static IReadOnlyList<(string Name, TorchSharp.Modules.Parameter Parameter)> Parameters(nn.Module root)
     {
