@@ -42,7 +42,7 @@ public static class ModelExporter
         destination = Path.GetFullPath(destination);
         if (model.SourcePath is { } source)
         {
-            CheckApart(source, destination);
+            FolderPaths.CheckApart(source, destination);
         }
 
         using StagedDirectory staged = new(destination, force);
@@ -128,30 +128,6 @@ public static class ModelExporter
             throw new LoKrException(ErrorIds.ExportUnmerged, LoKrErrorKind.InvalidOperation,
                 $"The {model.Name} has adapters that are not merged: {string.Join(", ", active.Length > 0 ? active : unmerged)}. A model folder has no place for them.",
                 "Merge them first (Merge-LoKrAdapter), remove them, or export the adapter itself (Export-LoKrAdapter).") { Target = model };
-        }
-    }
-
-    /// <summary>Refuses a destination that touches the source: a folder is replaced as a whole, and what else lies there would be lost.</summary>
-    internal static void CheckApart(string source, string destination)
-    {
-        string from = Real(source);
-        string to = Real(destination);
-        if (Contains(from, to) || Contains(to, from))
-        {
-            throw new LoKrException(ErrorIds.ExportIntoSource, LoKrErrorKind.InvalidArgument,
-                $"'{destination}' is, lies in or contains the folder the model was read from, '{source}'.", "Name a folder apart from it.") { Target = destination };
-        }
-
-        static string Real(string path)
-        {
-            string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
-            return Directory.Exists(full) ? new DirectoryInfo(full).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? full : full;
-        }
-
-        static bool Contains(string outer, string inner)
-        {
-            string relative = Path.GetRelativePath(outer, inner);
-            return relative == "." || (!Path.IsPathRooted(relative) && relative.Split(Path.DirectorySeparatorChar)[0] != "..");
         }
     }
 }

@@ -11,15 +11,39 @@ internal static class AdapterLoader
     public static void Load(LoKrAdapter adapter, IReadOnlyDictionary<string, Tensor> tensors)
     {
         IReadOnlyDictionary<string, Tensor> expected = adapter.GetTensors();
+        Check(
+            adapter.Name,
+            expected.ToDictionary(static pair => pair.Key, static pair => pair.Value.shape, StringComparer.Ordinal),
+            tensors.ToDictionary(static pair => pair.Key, static pair => (IReadOnlyList<long>)pair.Value.shape, StringComparer.Ordinal));
 
-        // LyCORIS's files have the scalar multiplied into w1.
-        string[] scalars = [.. expected.Keys.Where(key => key.EndsWith("." + FactorNames.Scalar, StringComparison.Ordinal) && !tensors.ContainsKey(key))];
-        string[] missing = [.. expected.Keys.Where(key => !tensors.ContainsKey(key) && !scalars.Contains(key)).Order(StringComparer.Ordinal)];
-        string[] unexpected = [.. tensors.Keys.Where(key => !expected.ContainsKey(key)).Order(StringComparer.Ordinal)];
+        using IDisposable noGrad = no_grad();
+        foreach ((string key, Tensor target) in expected)
+        {
+            if (!tensors.TryGetValue(key, out Tensor? given))
+            {
+                // LyCORIS's files have the scalar multiplied into w1.
+                target.fill_(1);
+                continue;
+            }
+
+            using Tensor shaped = given.reshape(target.shape);
+            target.copy_(shaped);
+        }
+    }
+
+    /// <summary>Compares the tensors of a file with those that a configuration asks for.</summary>
+    /// <param name="name">Name of the adapter, for the error.</param>
+    /// <param name="expected">Shapes by name.</param>
+    /// <param name="given">Shapes by name; a trained scalar may be missing.</param>
+    /// <exception cref="LoKrException">Keys are missing, unexpected or mis-shaped; all of them are named.</exception>
+    public static void Check(string name, IReadOnlyDictionary<string, long[]> expected, IReadOnlyDictionary<string, IReadOnlyList<long>> given)
+    {
+        string[] missing = [.. expected.Keys.Where(key => !given.ContainsKey(key) && !key.EndsWith("." + FactorNames.Scalar, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+        string[] unexpected = [.. given.Keys.Where(key => !expected.ContainsKey(key)).Order(StringComparer.Ordinal)];
         string[] misshaped = [.. expected
-            .Where(pair => tensors.TryGetValue(pair.Key, out Tensor? given) && !Fits(pair.Key, given, pair.Value))
+            .Where(pair => given.TryGetValue(pair.Key, out IReadOnlyList<long>? shape) && !Fits(pair.Key, shape, pair.Value))
             .OrderBy(static pair => pair.Key, StringComparer.Ordinal)
-            .Select(pair => $"{pair.Key} is {Shape(tensors[pair.Key])} and must be {Shape(pair.Value)}")];
+            .Select(pair => $"{pair.Key} is {Shape(given[pair.Key])} and must be {Shape(pair.Value)}")];
         List<string> problems = [];
         Describe(problems, "missing", missing);
         Describe(problems, "unexpected", unexpected);
@@ -30,33 +54,22 @@ internal static class AdapterLoader
             throw new LoKrException(
                 keys ? ErrorIds.AdapterKeysMismatch : ErrorIds.AdapterShapeMismatch,
                 LoKrErrorKind.InvalidData,
-                $"The tensors of adapter '{adapter.Name}' do not fit its configuration on this model: {string.Join("; ", problems)}.",
+                $"The tensors of adapter '{name}' do not fit its configuration on this model: {string.Join("; ", problems)}.",
                 "Check that the adapter was made for this model and that its adapter_config.json belongs to it.")
             { Target = missing.Concat(unexpected).Concat(misshaped).First() };
-        }
-
-        using IDisposable noGrad = no_grad();
-        foreach ((string key, Tensor target) in expected)
-        {
-            if (scalars.Contains(key))
-            {
-                target.fill_(1);
-                continue;
-            }
-
-            using Tensor shaped = tensors[key].reshape(target.shape);
-            target.copy_(shaped);
         }
     }
 
     /// <summary>Shapes agree but for what programs write differently: the core of a one-dimensional convolution, magnitudes without their ones.</summary>
-    private static bool Fits(string key, Tensor given, Tensor expected) => given.shape.SequenceEqual(expected.shape)
-        || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && given.numel() == expected.numel() && given.dim() is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
-        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.dim() == 1 && given.numel() == expected.numel());
+    private static bool Fits(string key, IReadOnlyList<long> given, long[] expected) => given.SequenceEqual(expected)
+        || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && Count(given) == Count(expected) && given.Count is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
+        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.Count == 1 && Count(given) == Count(expected));
 
-    private static long[] Trimmed(Tensor core) => core.dim() == 4 && core.shape[3] == 1 ? core.shape[..3] : core.shape;
+    private static IEnumerable<long> Trimmed(IReadOnlyList<long> core) => core.Count == 4 && core[3] == 1 ? core.Take(3) : core;
 
-    private static string Shape(Tensor tensor) => $"[{string.Join(", ", tensor.shape)}]";
+    private static long Count(IReadOnlyList<long> shape) => shape.Aggregate(1L, static (product, size) => product * size);
+
+    private static string Shape(IReadOnlyList<long> shape) => $"[{string.Join(", ", shape)}]";
 
     private static void Describe(List<string> problems, string what, string[] keys)
     {

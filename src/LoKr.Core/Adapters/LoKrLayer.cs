@@ -59,26 +59,7 @@ public sealed class LoKrLayer
     }
 
     /// <summary>Suffixes and shapes of all tensors of the layer.</summary>
-    internal IEnumerable<(string Suffix, long[] Shape)> Tensors()
-    {
-        foreach ((string Suffix, long[] Shape) tensor in Shapes.Tensors())
-        {
-            // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1; LyCORIS does not.
-            yield return tensor.Suffix == FactorNames.T2 && Shapes.Kernel.Count == 1 && Config.Conv1dLayout == Conv1dLayout.Kronecker
-                ? (tensor.Suffix, tensor.Shape[..3])
-                : tensor;
-        }
-
-        if (Config.UseScalar)
-        {
-            yield return (FactorNames.Scalar, []);
-        }
-
-        if (Config.WeightDecompose)
-        {
-            yield return (FactorNames.DoraScale, WeightDecomposition.Shape(BaseLayer, Config.WeightDecomposeAxis));
-        }
-    }
+    internal IEnumerable<(string Suffix, long[] Shape)> Tensors() => LayerTensors.List(Shapes, Config, BaseLayer.OutFeatures, BaseLayer.InFeatures);
 
     /// <summary>Adds the delta to a weight, in place, without dropout.</summary>
     /// <param name="weight">The weight as the layer stores it, other adapters included.</param>

@@ -1,3 +1,4 @@
+using LoKr.Core.Merging;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -10,9 +11,9 @@ namespace LoKr.Core.Adapters;
 internal static class WeightDecomposition
 {
     /// <summary>Shape of the magnitudes, that of LyCORIS's files.</summary>
-    public static long[] Shape(BaseLayer layer, WeightDecomposeAxis axis) => axis == WeightDecomposeAxis.Output
-        ? [layer.OutFeatures, 1, .. layer.Kernel.Select(static _ => 1L)]
-        : [1, layer.InFeatures, .. layer.Kernel.Select(static _ => 1L)];
+    public static long[] Shape(long outFeatures, long inFeatures, IReadOnlyList<long> kernel, WeightDecomposeAxis axis) => axis == WeightDecomposeAxis.Output
+        ? [outFeatures, 1, .. kernel.Select(static _ => 1L)]
+        : [1, inFeatures, .. kernel.Select(static _ => 1L)];
 
     /// <summary>Magnitudes to start with: the norms of the base weight.</summary>
     public static void Initialise(Tensor magnitude, BaseLayer layer, WeightDecomposeAxis axis)
@@ -61,13 +62,13 @@ internal static class WeightDecomposition
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
-        ScalarType type = layer.Factors.DType;
-        Tensor original = layer.BaseLayer.AsMatrix(baseWeight.to(weight.device)).to(type).contiguous();
-        Tensor result = original.clone();
-        layer.Factors.MergeInto(result, layer.DefaultScaling);
-        Tensor quotients = Quotients(layer, baseWeight.to(weight.device));
-        result.mul_(quotients.reshape(Shape(layer.BaseLayer, layer.Config.WeightDecomposeAxis)));
-        Tensor target = layer.BaseLayer.AsMatrix(weight);
-        target.copy_(target.to(type) + (result - original));
+        bool isTransposed = layer.BaseLayer is TransposedLinearBaseLayer;
+        using LayerDelta delta = new(layer.Factors, layer.Config, layer.DefaultScaling, layer.Scale, isTransposed);
+        Tensor original = baseWeight.to(weight.device);
+        delta.Measure((start, count) => original.narrow(0, start, count), weight.shape);
+        foreach ((long start, long count) in LayerDelta.Runs(weight.shape[0], delta.Group, weight.stride(0) * 4))
+        {
+            delta.MergeInto(weight.narrow(0, start, count), original.narrow(0, start, count), start);
+        }
     }
 }

@@ -8,6 +8,12 @@ public static partial class ErrorIds
     /// <summary>A file or folder cannot be written.</summary>
     public const string FileNotWritable = "LoKr.FileNotWritable";
 
+    /// <summary>The disk has no room for what was to be written.</summary>
+    public const string DiskFull = "LoKr.DiskFull";
+
+    /// <summary>Another process is writing the same destination.</summary>
+    public const string DestinationBusy = "LoKr.DestinationBusy";
+
     /// <summary>A pickle file was given; loading one can run code, so only safetensors is read.</summary>
     public const string PickleRefused = "LoKr.PickleRefused";
 

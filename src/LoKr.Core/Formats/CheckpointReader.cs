@@ -20,6 +20,9 @@ public sealed class CheckpointReader : ITensorSource
         Files = [.. shards.Select(shard => shard.FilePath)];
     }
 
+    /// <summary>The open files, in the order of <see cref="Files"/>.</summary>
+    internal IReadOnlyList<SafetensorsReader> Shards => _shards;
+
     /// <summary>Full path of the folder.</summary>
     public string Folder { get; }
 
@@ -77,6 +80,9 @@ public sealed class CheckpointReader : ITensorSource
 
     /// <inheritdoc/>
     public void ReadInto(string name, torch.Tensor destination) => Owner(name).ReadInto(name, destination);
+
+    /// <inheritdoc/>
+    public void ReadRange(string name, long start, torch.Tensor destination) => Owner(name).ReadRange(name, start, destination);
 
     /// <inheritdoc/>
     public void Dispose()

@@ -35,7 +35,7 @@ public static class CheckpointWriter
             throw FileErrors.NotFound(folder);
         }
 
-        List<Dictionary<string, torch.Tensor>> shards = Split(tensors, maxShardBytes);
+        List<List<KeyValuePair<string, torch.Tensor>>> shards = Split(tensors, static pair => SafetensorsWriter.ByteCount(pair.Value), maxShardBytes);
         if (shards.Count <= 1)
         {
             SafetensorsWriter.Write(Path.Combine(folder, $"{baseName}.safetensors"), tensors, s_metadata);
@@ -47,10 +47,10 @@ public static class CheckpointWriter
         List<string> files = [];
         for (int i = 0; i < shards.Count; i++)
         {
-            string file = string.Create(CultureInfo.InvariantCulture, $"{baseName}-{i + 1:D5}-of-{shards.Count:D5}.safetensors");
-            SafetensorsWriter.Write(Path.Combine(folder, file), shards[i], s_metadata);
+            string file = FileName(baseName, i, shards.Count);
+            SafetensorsWriter.Write(Path.Combine(folder, file), new Dictionary<string, torch.Tensor>(shards[i], StringComparer.Ordinal), s_metadata);
             files.Add(file);
-            foreach (string name in shards[i].Keys)
+            foreach ((string name, _) in shards[i])
             {
                 map.Add(name, file);
             }
@@ -60,28 +60,34 @@ public static class CheckpointWriter
         RemoveStale(folder, baseName, files);
     }
 
-    // In the order given, a shard is closed when the next tensor would make it too large.
-    private static List<Dictionary<string, torch.Tensor>> Split(IReadOnlyDictionary<string, torch.Tensor> tensors, long maxShardBytes)
+    /// <summary>Name of a file of several, or of the only one.</summary>
+    internal static string FileName(string baseName, int index, int count) => count <= 1
+        ? $"{baseName}.safetensors"
+        : string.Create(CultureInfo.InvariantCulture, $"{baseName}-{index + 1:D5}-of-{count:D5}.safetensors");
+
+    /// <summary>In the order given, a shard is closed when the next tensor would make it too large.</summary>
+    internal static List<List<T>> Split<T>(IEnumerable<T> tensors, Func<T, long> byteCount, long maxShardBytes)
     {
-        List<Dictionary<string, torch.Tensor>> shards = [];
+        List<List<T>> shards = [];
         long used = 0;
-        foreach ((string name, torch.Tensor tensor) in tensors)
+        foreach (T tensor in tensors)
         {
-            long bytes = SafetensorsWriter.ByteCount(tensor);
+            long bytes = byteCount(tensor);
             if (shards.Count == 0 || (used > 0 && bytes > maxShardBytes - used))
             {
-                shards.Add(new Dictionary<string, torch.Tensor>(StringComparer.Ordinal));
+                shards.Add([]);
                 used = 0;
             }
 
-            shards[^1].Add(name, tensor);
+            shards[^1].Add(tensor);
             used += bytes;
         }
 
         return shards;
     }
 
-    private static void WriteIndex(string path, long totalBytes, SortedDictionary<string, string> map) => AtomicFile.Write(path, stream =>
+    /// <summary>Writes the index of several files.</summary>
+    internal static void WriteIndex(string path, long totalBytes, SortedDictionary<string, string> map) => AtomicFile.Write(path, stream =>
     {
         using Utf8JsonWriter json = new(stream, s_json);
         json.WriteStartObject();

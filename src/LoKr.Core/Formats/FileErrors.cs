@@ -7,6 +7,10 @@ internal static class FileErrors
     public static bool IsFileSystem(Exception exception) =>
         exception is IOException or UnauthorizedAccessException or NotSupportedException or System.Security.SecurityException;
 
+    /// <summary>Whether an exception says that the disk, or the user's share of it, is full.</summary>
+    public static bool IsDiskFull(Exception exception) => exception is IOException
+        && (OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x70 or 0x27 : exception.HResult is 28 or 122 or 69);
+
     /// <summary>The error for a path that cannot be read.</summary>
     public static LoKrException NotReadable(string path, Exception exception) => exception is FileNotFoundException or DirectoryNotFoundException
         ? NotFound(path)
@@ -21,7 +25,17 @@ internal static class FileErrors
         };
 
     /// <summary>The error for a path that cannot be written.</summary>
-    public static LoKrException NotWritable(string path, Exception exception) => new(
+    public static LoKrException NotWritable(string path, Exception exception) => IsDiskFull(exception)
+        ? new LoKrException(
+            ErrorIds.DiskFull,
+            LoKrErrorKind.InputOutput,
+            $"There is no room on the disk for '{path}': {exception.Message}",
+            "Free some space, or write to another disk. Nothing that was there before has changed.",
+            exception)
+        {
+            Target = path,
+        }
+        : new LoKrException(
         ErrorIds.FileNotWritable,
         LoKrErrorKind.InputOutput,
         $"'{path}' cannot be written: {exception.Message}",

@@ -19,4 +19,16 @@ public interface ITensorSource : IDisposable
 
     /// <summary>Reads a tensor into memory that exists, converting type and device, without a second copy where types agree.</summary>
     void ReadInto(string name, torch.Tensor destination);
+
+    /// <summary>Reads a run of consecutive elements of a tensor, in row-major order, into memory that exists, converting type and device.</summary>
+    /// <param name="name">Key of the tensor.</param>
+    /// <param name="start">Index of the first element.</param>
+    /// <param name="destination">Where to put them; its number of elements says how many.</param>
+    void ReadRange(string name, long start, torch.Tensor destination)
+    {
+        ArgumentNullException.ThrowIfNull(destination);
+        using var scope = torch.NewDisposeScope();
+        using var noGrad = torch.no_grad();
+        destination.copy_(Read(name).reshape(-1).narrow(0, start, destination.numel()).reshape(destination.shape));
+    }
 }

@@ -48,6 +48,9 @@ internal sealed class RenamedTensorSource : ITensorSource
     public void ReadInto(string name, torch.Tensor destination) => _inner.ReadInto(Original(name), destination);
 
     /// <inheritdoc/>
+    public void ReadRange(string name, long start, torch.Tensor destination) => _inner.ReadRange(Original(name), start, destination);
+
+    /// <inheritdoc/>
     public void Dispose() => _inner.Dispose();
 
     private string Original(string name) =>

@@ -132,6 +132,38 @@ public sealed class SafetensorsReader : ITensorSource
     }
 
     /// <inheritdoc/>
+    public void ReadRange(string name, long start, torch.Tensor destination)
+    {
+        ArgumentNullException.ThrowIfNull(destination);
+        SafetensorsEntry entry = Find(name);
+        CheckConversion(entry, destination.dtype);
+        int size = SafetensorsDTypes.Size(entry.DType);
+        ArgumentOutOfRangeException.ThrowIfNegative(start);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(destination.numel(), (entry.ByteCount / size) - start);
+        Fill(entry with { Offset = entry.Offset + (start * size), ByteCount = destination.numel() * size }, destination);
+    }
+
+    /// <summary>Reads bytes as they are in the file, unchecked; they may go on into the tensors that follow.</summary>
+    /// <param name="entry">One of <see cref="Entries"/>.</param>
+    /// <param name="start">First byte counted from the beginning of the tensor.</param>
+    /// <param name="destination">Where to put them; filled completely.</param>
+    internal void ReadBytes(SafetensorsEntry entry, long start, Span<byte> destination)
+    {
+        try
+        {
+            // The header was checked against the length; a shorter read means the file shrank meanwhile.
+            if (SafetensorsHeader.ReadUpTo(_handle, destination, entry.Offset + start) < destination.Length)
+            {
+                throw SafetensorsHeader.Error(FilePath, ErrorIds.SafetensorsTruncated, $"it ends inside tensor '{entry.Name}'.");
+            }
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotReadable(FilePath, exception);
+        }
+    }
+
+    /// <inheritdoc/>
     public void Dispose() => _handle.Dispose();
 
     private SafetensorsEntry Find(string name)
@@ -225,19 +257,7 @@ public sealed class SafetensorsReader : ITensorSource
 
     private void ReadExactly(SafetensorsEntry entry, Span<byte> destination, long position)
     {
-        try
-        {
-            // The header was checked against the length; a shorter read means the file shrank meanwhile.
-            if (SafetensorsHeader.ReadUpTo(_handle, destination, position) < destination.Length)
-            {
-                throw SafetensorsHeader.Error(FilePath, ErrorIds.SafetensorsTruncated, $"it ends inside tensor '{entry.Name}'.");
-            }
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotReadable(FilePath, exception);
-        }
-
+        ReadBytes(entry, position - entry.Offset, destination);
         if (entry.DType == SafetensorsDType.BOOL && destination.ContainsAnyExceptInRange((byte)0, (byte)1))
         {
             throw SafetensorsHeader.Error(FilePath, ErrorIds.SafetensorsValueInvalid, $"tensor '{entry.Name}' is BOOL but holds bytes other than 0 and 1.");

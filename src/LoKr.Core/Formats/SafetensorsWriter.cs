@@ -1,6 +1,3 @@
-using System.Buffers.Binary;
-using System.Globalization;
-using System.Text;
 using TorchSharp;
 
 namespace LoKr.Core.Formats;
@@ -25,12 +22,9 @@ public static class SafetensorsWriter
     {
         ArgumentNullException.ThrowIfNull(tensors);
         List<Item> items = Sort(tensors);
-        byte[] header = BuildHeader(items, metadata, path);
+        byte[] header = SafetensorsHeaderWriter.Build([.. items.Select(item => item.Header)], metadata, path);
         AtomicFile.Write(path, stream =>
         {
-            Span<byte> length = stackalloc byte[8];
-            BinaryPrimitives.WriteUInt64LittleEndian(length, (ulong)header.Length);
-            stream.Write(length);
             stream.Write(header);
             foreach (Item item in items)
             {
@@ -47,11 +41,6 @@ public static class SafetensorsWriter
         List<Item> items = [];
         foreach ((string name, torch.Tensor tensor) in tensors)
         {
-            if (name == SafetensorsHeader.MetadataKey)
-            {
-                throw InvalidName(name, "it is reserved for the metadata");
-            }
-
             if (!SafetensorsDTypes.TryFromTorch(tensor.dtype, out SafetensorsDType dtype))
             {
                 throw new LoKrException(
@@ -64,98 +53,11 @@ public static class SafetensorsWriter
                 };
             }
 
-            items.Add(new Item(Encode(name), dtype, tensor));
+            items.Add(new Item(new SafetensorsHeaderItem(name, dtype, tensor.shape), tensor));
         }
 
-        items.Sort((left, right) =>
-        {
-            int byType = SafetensorsDTypes.Rank(right.DType).CompareTo(SafetensorsDTypes.Rank(left.DType));
-            return byType != 0 ? byType : left.Name.AsSpan().SequenceCompareTo(right.Name);
-        });
+        items.Sort((left, right) => SafetensorsHeaderWriter.Compare(left.Header, right.Header));
         return items;
-    }
-
-    private static byte[] BuildHeader(List<Item> items, IReadOnlyDictionary<string, string>? metadata, string path)
-    {
-        using MemoryStream json = new();
-        string separator = "";
-        Ascii(json, "{");
-        if (metadata is { Count: > 0 })
-        {
-            WriteString(json, Encode(SafetensorsHeader.MetadataKey));
-            string comma = "";
-            Ascii(json, ":{");
-            foreach ((string key, string value) in metadata)
-            {
-                Ascii(json, comma);
-                WriteString(json, Encode(key));
-                Ascii(json, ":");
-                WriteString(json, Encode(value));
-                comma = ",";
-            }
-
-            Ascii(json, "}");
-            separator = ",";
-        }
-
-        long offset = 0;
-        foreach (Item item in items)
-        {
-            long end = checked(offset + ByteCount(item.Tensor));
-            Ascii(json, separator);
-            WriteString(json, item.Name);
-            string shape = string.Join(',', item.Tensor.shape.Select(dimension => dimension.ToString(CultureInfo.InvariantCulture)));
-            Ascii(json, string.Create(
-                CultureInfo.InvariantCulture,
-                $$""":{"dtype":"{{SafetensorsDTypes.Name(item.DType)}}","shape":[{{shape}}],"data_offsets":[{{offset}},{{end}}]}"""));
-            offset = end;
-            separator = ",";
-        }
-
-        Ascii(json, "}");
-        while (json.Length % 8 != 0)
-        {
-            Ascii(json, " ");
-        }
-
-        return json.Length <= SafetensorsHeader.LargestHeader
-            ? json.ToArray()
-            : throw new LoKrException(
-                ErrorIds.SafetensorsHeaderTooLarge,
-                LoKrErrorKind.LimitExceeded,
-                $"The header of '{path}' would have {json.Length} bytes; readers accept {SafetensorsHeader.LargestHeader}.",
-                "Write shards, or less metadata.");
-    }
-
-    // Escapes what JSON demands and nothing else, as the reference implementation does, so that equal content gives equal bytes.
-    private static void WriteString(MemoryStream json, byte[] text)
-    {
-        json.WriteByte((byte)'"');
-        foreach (byte value in text)
-        {
-            string? escaped = value switch
-            {
-                (byte)'"' => "\\\"",
-                (byte)'\\' => "\\\\",
-                (byte)'\b' => "\\b",
-                (byte)'\f' => "\\f",
-                (byte)'\n' => "\\n",
-                (byte)'\r' => "\\r",
-                (byte)'\t' => "\\t",
-                < 0x20 => $"\\u{value:x4}",
-                _ => null,
-            };
-            if (escaped is null)
-            {
-                json.WriteByte(value);
-            }
-            else
-            {
-                Ascii(json, escaped);
-            }
-        }
-
-        json.WriteByte((byte)'"');
     }
 
     private static void WriteTensor(FileStream stream, torch.Tensor tensor)
@@ -177,27 +79,5 @@ public static class SafetensorsWriter
         }
     }
 
-    private static void Ascii(MemoryStream stream, string text) => stream.Write(Encoding.ASCII.GetBytes(text));
-
-    private static byte[] Encode(string text)
-    {
-        try
-        {
-            return new UTF8Encoding(false, throwOnInvalidBytes: true).GetBytes(text);
-        }
-        catch (EncoderFallbackException)
-        {
-            throw InvalidName(text, "it is not valid Unicode text");
-        }
-    }
-
-    private static LoKrException InvalidName(string name, string why) => new(
-        ErrorIds.SafetensorsNameInvalid,
-        LoKrErrorKind.InvalidArgument,
-        $"'{name}' cannot be written to a safetensors file: {why}.")
-    {
-        Target = name,
-    };
-
-    private sealed record Item(byte[] Name, SafetensorsDType DType, torch.Tensor Tensor);
+    private sealed record Item(SafetensorsHeaderItem Header, torch.Tensor Tensor);
 }

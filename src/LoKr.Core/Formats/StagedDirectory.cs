@@ -10,16 +10,21 @@ public sealed class StagedDirectory : IDisposable
     private readonly bool _force;
     private readonly bool _keepOthers;
     private bool _done;
+    private bool _keep;
 
     /// <summary>Starts a folder; missing parents are created.</summary>
     /// <param name="destination">Where it will be.</param>
     /// <param name="force">Replace what is there; otherwise an existing, non-empty destination is an error.</param>
     /// <param name="keepOthers">Carry over files and folders of the former destination that the new one does not have.</param>
+    /// <param name="resume">
+    /// Part of the temporary name that later runs for the same destination use again, so that they find what an interrupted one left
+    /// (<see cref="Keep"/>); null for a folder of this run alone.
+    /// </param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.DestinationExists</c>; <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole
     /// (the current folder or one above it, a repository); <c>LoKr.FileNotWritable</c>.
     /// </exception>
-    public StagedDirectory(string destination, bool force, bool keepOthers = false)
+    public StagedDirectory(string destination, bool force, bool keepOthers = false, string? resume = null)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(destination);
         _force = force;
@@ -30,7 +35,7 @@ public sealed class StagedDirectory : IDisposable
         try
         {
             Directory.CreateDirectory(parent);
-            Path = Beside("tmp");
+            Path = resume is null ? Beside("tmp") : System.IO.Path.Combine(parent, $".{System.IO.Path.GetFileName(_destination)}.{resume}");
             Directory.CreateDirectory(Path);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -85,10 +90,13 @@ public sealed class StagedDirectory : IDisposable
         }
     }
 
-    /// <summary>Removes what was written, unless it was committed.</summary>
+    /// <summary>Lets <see cref="Dispose"/> leave what was written, for a later run to go on with.</summary>
+    public void Keep() => _keep = true;
+
+    /// <summary>Removes what was written, unless it was committed or is kept.</summary>
     public void Dispose()
     {
-        if (!_done && Directory.Exists(Path))
+        if (!_done && !_keep && Directory.Exists(Path))
         {
             Directory.Delete(Path, recursive: true);
         }

@@ -29,7 +29,7 @@ public static class StableDiffusionExporter
         }
 
         destination = Path.GetFullPath(destination);
-        ModelExporter.CheckApart(pipeline.SourcePath, destination);
+        FolderPaths.CheckApart(pipeline.SourcePath, destination);
         using StagedDirectory staged = new(destination, force);
         ModelExporter.CopyInto(staged.Path, Path.Combine(pipeline.SourcePath, PipelineIndex.FileName));
         foreach (string name in pipeline.ComponentNames)

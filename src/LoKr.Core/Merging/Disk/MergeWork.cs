@@ -1,0 +1,114 @@
+using LoKr.Core.Formats;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Merging;
+
+/// <summary>The deltas of one weight: read when the first of its pieces is handed out, released after the last was merged.</summary>
+internal sealed class MergeWork : IDisposable
+{
+    private readonly MergeTarget _target;
+    private readonly long[] _rowShape;
+    private readonly List<LayerDelta> _deltas = [];
+    private readonly Lock _gate = new();
+    private bool _isReady;
+    private int _pending;
+
+    /// <summary>Describes the work; nothing is read yet.</summary>
+    public MergeWork(MergeTarget target)
+    {
+        _target = target;
+        _rowShape = [.. target.Shape.Skip(1)];
+        Type = SafetensorsDTypes.Natural(target.DType);
+        Wide = Type == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+        RowBytes = target.Header.ByteCount / target.Shape[0];
+    }
+
+    /// <summary>Type of the weight.</summary>
+    public ScalarType Type { get; }
+
+    /// <summary>Type in which deltas are added.</summary>
+    public ScalarType Wide { get; }
+
+    private long RowBytes { get; }
+
+    /// <summary>Bytes of the weight in runs of rows.</summary>
+    public IEnumerable<(long Start, int Count)> Runs()
+    {
+        MergeContribution first = _target.Contributions[0];
+        bool decomposes = _target.Contributions.Any(static contribution => contribution.Config.WeightDecompose);
+        long wideRow = RowBytes / SafetensorsDTypes.Size(_target.DType) * Wide.ElementSize();
+        foreach ((long start, long count) in LayerDelta.Runs(_target.Shape[0], first.Group, decomposes ? wideRow : RowBytes))
+        {
+            _pending++;
+            yield return (start * RowBytes, checked((int)(count * RowBytes)));
+        }
+    }
+
+    /// <summary>Reads the factors, and for DoRA by column the weight once.</summary>
+    public void Prepare()
+    {
+        lock (_gate)
+        {
+            for (int i = _deltas.Count; i < _target.Contributions.Count && !_isReady; i++)
+            {
+                LayerDelta delta = _target.Contributions[i].Read(Wide);
+                _deltas.Add(delta);
+                delta.Measure(ReadRows, _target.Shape);
+            }
+
+            _isReady = true;
+        }
+    }
+
+    /// <summary>Adds the deltas to a run of rows.</summary>
+    /// <param name="rows">Flat memory with the bytes of the base, in the type of the weight.</param>
+    /// <param name="start">First byte counted from the beginning of the weight.</param>
+    public void Merge(Tensor rows, long start)
+    {
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        long first = start / RowBytes;
+        Tensor shaped = rows.view([-1, .. _rowShape]);
+        Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(Wide, copy: true) : null;
+
+        // Several deltas add up in the wide type, so that the sum is rounded once.
+        Tensor sum = _deltas.Count > 1 && Type != Wide ? shaped.to(Wide) : shaped;
+        foreach (LayerDelta delta in _deltas)
+        {
+            delta.MergeInto(sum, original, first);
+        }
+
+        if (!ReferenceEquals(sum, shaped))
+        {
+            shaped.copy_(sum);
+        }
+    }
+
+    /// <summary>Counts a piece as done; the last one releases the factors.</summary>
+    public void Done()
+    {
+        if (Interlocked.Decrement(ref _pending) == 0)
+        {
+            Dispose();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (LayerDelta delta in _deltas)
+        {
+            delta.Dispose();
+        }
+
+        _deltas.Clear();
+    }
+
+    private Tensor ReadRows(long start, long count)
+    {
+        Tensor rows = empty([count, .. _rowShape], Wide);
+        _target.Shard!.ReadRange(_target.Entry!.Name, start * (RowBytes / SafetensorsDTypes.Size(_target.DType)), rows);
+        return rows;
+    }
+}

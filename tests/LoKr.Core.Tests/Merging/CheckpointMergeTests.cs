@@ -1,0 +1,166 @@
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Merging;
+using LoKr.Core.Modeling;
+using LoKr.Core.Tests.Adapters;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Merging;
+
+/// <summary>A merge on disk gives, bit for bit, what a merge in memory gives.</summary>
+public sealed class CheckpointMergeTests
+{
+    private static readonly LoKrConfig Config = new() { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["c_layer"]), InitWeights = InitWeights.Random };
+
+    public static TheoryData<string> PeftCases => Fixtures.Cases("peft-layers");
+
+    public static TheoryData<string, string, ScalarType> Layers
+    {
+        get
+        {
+            TheoryData<string, string, ScalarType> data = [];
+            foreach (string layer in (string[])["linear", "wide", "embedding", "conv1d", "conv2d", "conv2d-grouped", "gpt2", "gpt2-square"])
+            {
+                foreach (string option in (string[])["plain", "full", "both", "tucker", "rows", "columns", "scalar", "rslora", "unbalanced", "factor1"])
+                {
+                    data.Add(layer, option, ScalarType.Float32);
+                    data.Add(layer, option, ScalarType.BFloat16);
+                }
+
+                data.Add(layer, "plain", ScalarType.Float16);
+                data.Add(layer, "rows", ScalarType.Float64);
+            }
+
+            return data;
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(PeftCases))]
+    public void Files_that_PEFT_saved_give_the_weights_that_PEFT_merged(string name)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using TempFolder folder = new();
+        PeftCase peft = PeftCase.Open("peft-layers", name);
+        string from = MergeFiles.Base(folder["base"], peft.Tensors("base.safetensors"));
+        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, folder["out"], Fixtures.Require("peft-layers", name)));
+
+        using LoKrModel model = peft.BuildModel();
+        model.LoadAdapter(peft.Config, peft.AdapterTensors());
+        LoKrMergeResult inMemory = model.Merge();
+        Dictionary<string, Tensor> merged = MergeFiles.Read(folder["out"]);
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), merged));
+        Assert.Equal((inMemory.ModuleCount, inMemory.SavedModuleCount), (result.ModuleCount, result.SavedModuleCount));
+        foreach ((string key, Tensor expected) in peft.Tensors("io.safetensors").Where(static pair => pair.Key.StartsWith("merged.", StringComparison.Ordinal)))
+        {
+            TensorAssert.Close(expected, merged[key["merged.".Length..]], TensorAssert.Layer, key);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Layers))]
+    public void Every_kind_of_layer_and_option_gives_the_bits_of_the_merge_in_memory(string layer, string option, ScalarType type)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using TempFolder folder = new();
+        random.manual_seed(3);
+        using LoKrModel model = new(Network(layer, type));
+        LoKrConfig config = Option(option);
+        Dictionary<string, Tensor> before = MergeFiles.State(model);
+        LoKrAdapter adapter = model.AddAdapter(config);
+        Perturb(adapter);
+        string from = MergeFiles.Base(folder["base"], before, config: layer.StartsWith("gpt2", StringComparison.Ordinal) ? """{"model_type": "gpt2"}""" : null);
+        string saved = MergeFiles.Adapter(folder["adapter"], model);
+        MergeFiles.Run(MergeFiles.Options(from, folder["one"], saved));
+        MergeFiles.Run(MergeFiles.Options(from, folder["half"]) with { Adapters = [new CheckpointMergeAdapter(saved, 0.5)] });
+
+        model.Merge();
+        Assert.NotEmpty(MergeFiles.Differences(before, model.GetBaseState()));
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["one"])));
+        model.UndoMerge();
+        model.SetAdapterScale(["default"], 0.5);
+        model.Merge();
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["half"])));
+    }
+
+    [Theory]
+    [InlineData(ScalarType.Float32)]
+    [InlineData(ScalarType.BFloat16)]
+    public void Several_adapters_add_up_as_in_memory(ScalarType type)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using TempFolder folder = new();
+        random.manual_seed(4);
+        using LoKrModel model = new(Network("linear", type));
+        Dictionary<string, Tensor> before = MergeFiles.State(model);
+        Perturb(model.AddAdapter(Config, "a"));
+        Perturb(model.AddAdapter(Config with { DecomposeFactor = 4, DecomposeBoth = true }, "b"));
+        Perturb(model.AddAdapter(Config with { WeightDecompose = true, DecomposeFactor = 2 }, "c"));
+        string[] saved = [.. "abc".Select(name => MergeFiles.Adapter(folder[name.ToString()], model, name.ToString()))];
+        MergeFiles.Run(MergeFiles.Options(MergeFiles.Base(folder["base"], before), folder["out"], saved));
+
+        model.Merge(["a", "b", "c"]);
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["out"])));
+    }
+
+    private static nn.Module<Tensor, Tensor> Network(string layer, ScalarType type)
+    {
+        nn.Module<Tensor, Tensor> module = layer switch
+        {
+            "linear" => nn.Linear(36, 60),
+            "wide" => nn.Linear(2048, 1030),
+            "embedding" => nn.Embedding(120, 24),
+            "conv1d" => nn.Conv1d(12, 18, 3L),
+            "conv2d" => nn.Conv2d(12, 18, 3L),
+            "conv2d-grouped" => nn.Conv2d(12, 18, 3L, groups: 3),
+            "gpt2" => new Conv1D(36, 60),
+            "gpt2-square" => new Conv1D(36, 36),
+            _ => throw new ArgumentException(layer, nameof(layer)),
+        };
+        using (no_grad())
+        {
+            foreach (TorchSharp.Modules.Parameter parameter in module.parameters())
+            {
+                nn.init.normal_(parameter, 0, 0.1);
+            }
+        }
+
+        nn.Module<Tensor, Tensor> network = nn.Sequential(("other", nn.Linear(8, 8)), ("c_layer", module));
+        network.to(type);
+        return network;
+    }
+
+    private static LoKrConfig Option(string option)
+    {
+        LoKrConfig config = Config;
+        return option switch
+        {
+            "plain" => config,
+            "full" => config with { R = 64 },
+            "both" => config with { R = 1, DecomposeBoth = true },
+            "tucker" => config with { UseEffectiveConv2d = true, R = 1 },
+            "rows" => config with { WeightDecompose = true },
+            "columns" => config with { WeightDecompose = true, WeightDecomposeAxis = WeightDecomposeAxis.Input },
+            "scalar" => config with { UseScalar = true },
+            "rslora" => config with { RsLora = true, Scaling = ScalingConvention.Lycoris },
+            "unbalanced" => config with { UnbalancedFactorization = true, DecomposeFactor = 2 },
+            "factor1" => config with { DecomposeFactor = 1 },
+            _ => throw new ArgumentException(option, nameof(option)),
+        };
+    }
+
+    private static void Perturb(LoKrAdapter adapter)
+    {
+        using IDisposable noGrad = no_grad();
+        foreach (FlatParameter flat in adapter.FlatParameters)
+        {
+            foreach (Tensor view in flat.Views)
+            {
+                view.add_(randn_like(view) * 0.2);
+            }
+        }
+    }
+}
