@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using LoKr.Core.Modeling;
 
 namespace LoKr.Models;
 
@@ -6,7 +7,7 @@ namespace LoKr.Models;
 /// Published names of a family beside those of its module tree: pairs of beginnings of dotted names, the first that fits wins.
 /// <c>*</c> stands for one part, the number of a layer.
 /// </summary>
-internal sealed class PublishedNames
+internal sealed class PublishedNames : IModuleAliases
 {
     private readonly (Regex Pattern, string Replacement)[] _toCanonical;
     private readonly (Regex Pattern, string Replacement)[] _toPublished;

@@ -21,26 +21,18 @@ internal sealed class WeightMerger : IDisposable
         using IDisposable noGrad = no_grad();
         try
         {
-            foreach ((LoKrAdapter adapter, LoKrLayer layer) in adapters.SelectMany(static adapter => adapter.Layers.Select(layer => (adapter, layer))))
+            foreach (IGrouping<string, (LoKrAdapter Adapter, LoKrLayer Layer)> module in adapters
+                .SelectMany(static adapter => adapter.Layers.Select(layer => (Adapter: adapter, Layer: layer))).GroupBy(static entry => entry.Layer.ModuleName, StringComparer.Ordinal))
             {
-                Tensor weight = layer.BaseLayer.Weight;
-                if (weight.device_type == DeviceType.META)
+                BaseLayer layer = module.First().Layer.BaseLayer;
+                if (layer.Weight.device_type == DeviceType.META)
                 {
                     throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights; there is nothing to merge into.", "Import it with its weights.");
                 }
 
-                if (!changed.ContainsKey(layer.ModuleName))
-                {
-                    changed.Add(layer.ModuleName, (layer.BaseLayer, Keep(weight)));
-                }
-
-                layer.MergeInto(weight, _originals.TryGetValue(layer.ModuleName, out (BaseLayer Layer, Tensor Original) kept) ? kept.Original : changed[layer.ModuleName].Before);
-                if (safe && !IsFinite(weight))
-                {
-                    throw new LoKrException(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
-                        $"Merging adapter '{adapter.Name}' would put NaN or infinity into '{layer.ModuleName}'; no weight was changed.", "The adapter seems to be broken; train it again with a lower learning rate.")
-                    { Target = layer.ModuleName };
-                }
+                Tensor before = Keep(layer.Weight);
+                changed.Add(module.Key, (layer, before));
+                Merge([.. module], layer.Weight, _originals.TryGetValue(module.Key, out (BaseLayer Layer, Tensor Original) kept) ? kept.Original : before, safe);
             }
         }
         catch
@@ -92,6 +84,34 @@ internal sealed class WeightMerger : IDisposable
         _originals.Clear();
         _merged.Clear();
     }
+
+    /// <summary>Several deltas add up in the type of the factors, so that a weight of lower precision is rounded once.</summary>
+    private static void Merge((LoKrAdapter Adapter, LoKrLayer Layer)[] layers, Tensor weight, Tensor original, bool safe)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor sum = layers.Length > 1 ? weight.to(layers[0].Layer.Factors.DType) : weight;
+        foreach ((LoKrAdapter adapter, LoKrLayer layer) in layers)
+        {
+            layer.MergeInto(sum, original);
+            if (safe && !IsFinite(sum))
+            {
+                throw NotFinite(adapter, layer);
+            }
+        }
+
+        if (!ReferenceEquals(sum, weight) && sum.dtype != weight.dtype)
+        {
+            weight.copy_(sum);
+            if (safe && !IsFinite(weight))
+            {
+                throw NotFinite(layers[^1].Adapter, layers[^1].Layer);
+            }
+        }
+    }
+
+    private static LoKrException NotFinite(LoKrAdapter adapter, LoKrLayer layer) => new(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
+        $"Merging adapter '{adapter.Name}' would put NaN or infinity into '{layer.ModuleName}'; no weight was changed.", "The adapter seems to be broken; train it again with a lower learning rate.")
+    { Target = layer.ModuleName };
 
     private static Tensor Keep(Tensor weight)
     {

@@ -166,7 +166,7 @@ internal sealed class MergeMatcher
             }
 
             expected.Add(key, [.. given.Shape]);
-            _savedModules.Add(Module(key));
+            _savedModules.Add(SavedModule(config, key));
             return true;
         }
 
@@ -189,7 +189,7 @@ internal sealed class MergeMatcher
             throw Conflict(stored, _replacements[stored].Adapter, name);
         }
 
-        _savedModules.Add(Module(stored));
+        _savedModules.Add(SavedModule(config, key));
         return true;
     }
 
@@ -199,6 +199,21 @@ internal sealed class MergeMatcher
         string root = key.Split('.')[0];
         IEnumerable<string> saved = (config.ModulesToSave ?? []).Concat(TargetResolver.TaskHead(config.TaskType));
         return saved.Contains(root, StringComparer.Ordinal) && root + "." != names.Prepended;
+    }
+
+    /// <summary>The module that is saved whole and that a tensor belongs to: the outermost one that the configuration names.</summary>
+    private static string SavedModule(LoKrConfig config, string key)
+    {
+        string[] saved = [.. (config.ModulesToSave ?? []).Concat(TargetResolver.TaskHead(config.TaskType))];
+        for (int dot = key.IndexOf('.', StringComparison.Ordinal); dot >= 0; dot = key.IndexOf('.', dot + 1))
+        {
+            if (saved.Any(entry => key.AsSpan(0, dot).EndsWith(entry, StringComparison.Ordinal)))
+            {
+                return key[..dot];
+            }
+        }
+
+        return Module(key);
     }
 
     /// <summary>Rows and columns of the delta, from the factors; those of the weight where the factors are not complete.</summary>

@@ -1,0 +1,176 @@
+using System.Text.Json.Nodes;
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Merging;
+using LoKr.Core.Modeling;
+using LoKr.Models.Tests.Support;
+using LoKr.Models.Tests.Training;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests.Merging;
+
+/// <summary>Folders of transformers and adapters of PEFT: what a merge on disk writes is what a merge in memory exports.</summary>
+public sealed class CheckpointMergeTests
+{
+    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+
+    public static TheoryData<string, string> Adapters
+    {
+        get
+        {
+            TheoryData<string, string> data = [];
+            foreach (string model in Folders(Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, "transformers")))
+            {
+                foreach (string adapter in Folders(Path.Combine(model, "adapters")))
+                {
+                    data.Add(Path.GetFileName(model), Path.GetFileName(adapter));
+                }
+            }
+
+            if (data.Count == 0)
+            {
+                data.Add("", "");
+            }
+
+            return data;
+
+            static string[] Folders(string? parent) => Directory.Exists(parent) ? [.. Directory.EnumerateDirectories(parent).Order(StringComparer.Ordinal)] : [];
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Adapters))]
+    public void A_merge_on_disk_is_bit_for_bit_the_export_of_a_merge_in_memory(string modelName, string adapterName)
+    {
+        string source = Fixtures.Require("transformers", modelName);
+        string adapter = Fixtures.Require("transformers", modelName, "adapters", adapterName);
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        LoKrMergeResult result = Merge(source, folder["disk"], adapter);
+        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        PeftStart.Load(model, adapter);
+        LoKrMergeResult inMemory = model.Merge();
+        ModelExporter.Export(model, folder["memory"]);
+
+        AssertSame(folder["memory"], folder["disk"]);
+        Assert.Equal((inMemory.ModuleCount, inMemory.SavedModuleCount), (result.ModuleCount, result.SavedModuleCount));
+        Assert.Equal(File.ReadAllBytes(Path.Combine(source, "config.json")), File.ReadAllBytes(folder["disk", "config.json"]));
+        Assert.False(Directory.Exists(folder["disk", "adapters"]));
+        Assert.False(File.Exists(folder["disk", "io.safetensors"]));
+        if (File.Exists(Path.Combine(source, "tokenizer.json")))
+        {
+            Assert.Equal(File.ReadAllBytes(Path.Combine(source, "tokenizer.json")), File.ReadAllBytes(folder["disk", "tokenizer.json"]));
+        }
+
+        using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(source, "io.safetensors"));
+        using SafetensorsReader adapterIo = SafetensorsReader.Open(Path.Combine(adapter, "io.safetensors"));
+        using IDisposable noGrad = no_grad();
+        using LoKrModel merged = ModelLoader.Load(folder["disk"], _noTokenizer);
+        TensorAssert.Close(adapterIo.Read("adapter_output"), ReferenceInput.Run(merged, io), TensorAssert.Model, modelName);
+    }
+
+    [Theory]
+    [InlineData("vit", "qv", true, true)]
+    [InlineData("vit", "qv", true, false)]
+    [InlineData("vit", "qv", false, true)]
+    [InlineData("clip-text", "seed-example", true, true)]
+    [InlineData("clip-text", "seed-example", true, false)]
+    [InlineData("clip-text", "seed-example", false, true)]
+    public void Either_generation_of_names_meets_either(string modelName, string adapterName, bool publishedModel, bool publishedAdapter)
+    {
+        string source = Fixtures.Require("transformers", modelName);
+        string adapter = Fixtures.Require("transformers", modelName, "adapters", adapterName);
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        string modelType = modelName == "vit" ? "vit" : "clip_text_model";
+        NameGenerations.Copy(source, folder["base"], modelType, publishedModel);
+        NameGenerations.Copy(adapter, folder["adapter"], modelType, publishedAdapter, PeftAdapterFolder.Prefix);
+        Merge(folder["base"], folder["disk"], folder["adapter"]);
+        using LoKrModel model = ModelLoader.Load(folder["base"], _noTokenizer);
+        PeftStart.Load(model, folder["adapter"]);
+        model.Merge();
+        ModelExporter.Export(model, folder["memory"]);
+        AssertSame(folder["memory"], folder["disk"]);
+    }
+
+    [Fact]
+    public void A_bare_encoder_gets_the_head_that_the_adapter_brings()
+    {
+        string source = Fixtures.RequireBeside("models", "minilm");
+        string adapter = Fixtures.Require("minilm", "start");
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        LoKrMergeResult result = Merge(source, folder["disk"], adapter);
+        string[] labels;
+        using (PeftAdapterFolder peft = PeftAdapterFolder.Read(adapter))
+        {
+            labels = [.. Enumerable.Range(0, (int)peft.Tensors.Entries["classifier.weight"].Shape[0]).Select(static i => $"LABEL_{i}")];
+        }
+
+        using LoKrModel model = ModelLoader.Load(source, _noTokenizer with { Labels = labels, Seed = 1 });
+        PeftStart.Load(model, adapter);
+        Assert.Equal(model.Merge().ModuleCount, result.ModuleCount);
+
+        JsonObject config = JsonNode.Parse(File.ReadAllText(folder["disk", "config.json"]))!.AsObject();
+        Assert.Equal("BertForSequenceClassification", (string?)config["architectures"]![0]);
+        Assert.Equal(labels.Length, config["id2label"]!.AsObject().Count);
+        Assert.Contains(result.Warnings, static warning => warning.Contains("LABEL_0", StringComparison.Ordinal));
+        ModelLoadResult loaded = ModelLoader.LoadWithReport(folder["disk"], _noTokenizer);
+        using LoKrModel merged = loaded.Model;
+        Assert.DoesNotContain(loaded.FreshParameters, static name => name.StartsWith("classifier", StringComparison.Ordinal));
+        Assert.Equal(labels, ((ISequenceClassifier)merged.Module).Labels);
+
+        // The pooler is not in the folder of MiniLM's adapter; it is the base's in both.
+        IReadOnlyDictionary<string, Tensor> expected = model.GetBaseState();
+        Assert.All(merged.GetBaseState(), pair => Assert.True(TensorAssert.Same(expected[pair.Key], pair.Value), pair.Key));
+    }
+
+    [Theory]
+    [InlineData(ScalarType.BFloat16)]
+    [InlineData(ScalarType.Float16)]
+    public void Half_precision_is_rounded_as_in_memory(ScalarType type)
+    {
+        string adapter = Fixtures.Require("transformers", "llama", "adapters", "all-linear");
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        using (LoKrModel half = ModelLoader.Load(Fixtures.Require("transformers", "llama"), _noTokenizer with { DType = type }))
+        {
+            ModelExporter.Export(half, folder["base"], maxShardBytes: 100_000);
+        }
+
+        LoKrMergeResult result = Merge(folder["base"], folder["disk"], adapter);
+        Assert.True(result.Files.Count > 1);
+        using LoKrModel model = ModelLoader.Load(folder["base"], _noTokenizer with { DType = type });
+        PeftStart.Load(model, adapter);
+        model.Merge();
+        ModelExporter.Export(model, folder["memory"], maxShardBytes: 100_000);
+        AssertSame(folder["memory"], folder["disk"]);
+        Assert.Equal(File.ReadAllText(folder["base", "model.safetensors.index.json"]), File.ReadAllText(folder["disk", "model.safetensors.index.json"]));
+    }
+
+    private static LoKrMergeResult Merge(string source, string destination, string adapter)
+    {
+        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
+        {
+            BasePath = source,
+            Destination = destination,
+            Adapters = [new CheckpointMergeAdapter(adapter)],
+            Names = ModelNames.Find(source),
+        });
+        return merge.Run(cancel: TestContext.Current.CancellationToken);
+    }
+
+    private static void AssertSame(string expectedFolder, string actualFolder)
+    {
+        using CheckpointReader expected = CheckpointReader.Open(expectedFolder);
+        using CheckpointReader actual = CheckpointReader.Open(actualFolder);
+        Assert.Equal(expected.Entries.Keys.Order(StringComparer.Ordinal), actual.Entries.Keys.Order(StringComparer.Ordinal));
+        Assert.Equal(
+            [.. expected.Files.Select(static file => Path.GetFileName(file))],
+            [.. actual.Files.Select(static file => Path.GetFileName(file))]);
+        Assert.All(expected.Entries.Keys, key => Assert.True(expected.Read(key).bytes.SequenceEqual(actual.Read(key).bytes), key));
+    }
+}
