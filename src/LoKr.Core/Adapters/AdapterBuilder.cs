@@ -4,7 +4,15 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Adapters;
 
 /// <summary>Makes an adapter's layers, saved copies and flat buffers for a resolved configuration.</summary>
-internal sealed class AdapterBuilder(string name, TargetResolution resolution, IReadOnlyList<string> warnings)
+/// <param name="name">Name of the adapter.</param>
+/// <param name="resolution">Configuration and the layers it means.</param>
+/// <param name="warnings">Warnings that the adapter keeps.</param>
+/// <param name="given">Shapes and configuration of a layer by its rank where the configuration does not decide them; null for all of them.</param>
+internal sealed class AdapterBuilder(
+    string name,
+    TargetResolution resolution,
+    IReadOnlyList<string> warnings,
+    Func<BaseLayer, int, (FactorShapes Shapes, LoKrConfig Config)?>? given = null)
 {
     private readonly List<LoKrLayer> _layers = [];
 
@@ -17,7 +25,8 @@ internal sealed class AdapterBuilder(string name, TargetResolution resolution, I
             int rank = ModulePatterns.Find(resolution.Config.RankPattern, layer.Name, resolution.Config.R);
             LoKrConfigValidator.CheckRank(rank, $"the rank of '{layer.Name}'");
             double alpha = ModulePatterns.Find(resolution.Config.AlphaPattern, layer.Name, resolution.Config.Alpha);
-            _layers.Add(new(layer, resolution.Config, rank, alpha));
+            (FactorShapes Shapes, LoKrConfig Config)? own = given?.Invoke(layer, rank);
+            _layers.Add(new(layer, own?.Config ?? resolution.Config, own is null ? rank : (int)own.Value.Shapes.Rank, alpha, own?.Shapes));
         }
 
         // Slots in a fixed order: factors by module, then saved parameters by module.

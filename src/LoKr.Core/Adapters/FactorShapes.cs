@@ -16,6 +16,9 @@ namespace LoKr.Core.Adapters;
 /// <param name="Reversed">Whether the delta is w2 ⊗ w1, as PEFT's is for a one-dimensional convolution with a full w2.</param>
 public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<long> Kernel, long Rank, bool LowRankW1, bool LowRankW2, bool Tucker, bool Reversed = false)
 {
+    /// <summary>Inner size of a low-rank w1 where it is not <see cref="Rank"/>, as in files made by hand; null otherwise.</summary>
+    public long? OuterRank { get; init; }
+
     /// <summary>Whether neither w1 nor w2 is a low-rank product.</summary>
     public bool BothFull => !LowRankW1 && !LowRankW2;
 
@@ -50,8 +53,8 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
         List<(string, long[])> tensors = [];
         if (LowRankW1)
         {
-            tensors.Add((FactorNames.W1A, [L, Rank]));
-            tensors.Add((FactorNames.W1B, [Rank, M]));
+            tensors.Add((FactorNames.W1A, [L, OuterRank ?? Rank]));
+            tensors.Add((FactorNames.W1B, [OuterRank ?? Rank, M]));
         }
         else
         {

@@ -104,6 +104,12 @@ public sealed record LoKrConfig
     /// <summary>What the factors of a one-dimensional convolution with a full w2 mean; programs disagree.</summary>
     public Conv1dLayout Conv1dLayout { get; init; } = Conv1dLayout.Peft;
 
+    /// <summary>
+    /// Whether the shapes of the factors, and which layers have magnitudes, are those of the file: set where no
+    /// <see cref="DecomposeFactor"/> gives them all. PEFT cannot load such an adapter.
+    /// </summary>
+    public bool ShapesFromFile { get; init; }
+
     /// <inheritdoc/>
     public override string ToString() => FormattableString.Invariant($"r {R}, alpha {Alpha}") + (TargetModules is null ? "" : $" on {TargetModules}");
 }

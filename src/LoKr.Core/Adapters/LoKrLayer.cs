@@ -8,13 +8,13 @@ public sealed class LoKrLayer
 {
     private long _callCount;
 
-    internal LoKrLayer(BaseLayer baseLayer, LoKrConfig config, int rank, double alpha)
+    internal LoKrLayer(BaseLayer baseLayer, LoKrConfig config, int rank, double alpha, FactorShapes? shapes = null)
     {
         BaseLayer = baseLayer;
         Config = config;
         R = rank;
         Alpha = alpha;
-        Shapes = FactorShapes.Create(baseLayer.OutFeatures, baseLayer.InFeatures, baseLayer.Kernel, rank, config);
+        Shapes = shapes ?? FactorShapes.Create(baseLayer.OutFeatures, baseLayer.InFeatures, baseLayer.Kernel, rank, config);
         DefaultScaling = LoKrScaling.Compute(config, rank, alpha, Shapes.BothFull);
     }
 

@@ -36,7 +36,8 @@ public sealed partial class LoKrModel
     {
         ArgumentNullException.ThrowIfNull(tensors);
         IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(Module, tensors);
-        LoKrAdapter adapter = Build(ModuleAliases.Translate(Module, config, out _), name, []);
+        LoKrConfig translated = ModuleAliases.Translate(Module, config, out _);
+        LoKrAdapter adapter = Build(translated, name, [], translated.ShapesFromFile ? (layer, rank) => FileShapes.Read(layer, translated, rank, named) : null);
         adapter.IsTrainable = trainable;
         try
         {
@@ -132,13 +133,13 @@ public sealed partial class LoKrModel
         Apply();
     }
 
-    private LoKrAdapter Build(LoKrConfig config, string name, string[] warnings)
+    private LoKrAdapter Build(LoKrConfig config, string name, string[] warnings, Func<BaseLayer, int, (FactorShapes Shapes, LoKrConfig Config)?>? given = null)
     {
         LoKrConfigValidator.Validate(config);
         warnings = [.. warnings, .. CheckName(name)];
         TargetResolution resolution = TargetResolver.Resolve(Module, config);
         CheckOverlap(resolution);
-        return new AdapterBuilder(name, resolution, warnings).Build(Originals);
+        return new AdapterBuilder(name, resolution, warnings, given).Build(Originals);
     }
 
     private LoKrAdapter Attach(LoKrAdapter adapter)

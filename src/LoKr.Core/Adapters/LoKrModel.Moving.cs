@@ -41,7 +41,8 @@ public sealed partial class LoKrModel
                 [.. adapter.Layers.Select(static layer => layer.BaseLayer)],
                 [.. adapter.SavedModules.Select(name => (name, modules[name]))],
                 []);
-            adapter.TakeBuffers(new AdapterBuilder(adapter.Name, resolution, []).Build(Originals));
+            Dictionary<string, LoKrLayer> layers = adapter.Layers.ToDictionary(static layer => layer.ModuleName, StringComparer.Ordinal);
+            adapter.TakeBuffers(new AdapterBuilder(adapter.Name, resolution, [], (layer, _) => (layers[layer.Name].Shapes, layers[layer.Name].Config)).Build(Originals));
             foreach (SavedModuleCopy copy in adapter.Copies)
             {
                 _saved[copy.ModuleName].Add(adapter, copy);

@@ -88,6 +88,7 @@ public static class LoKrConfigJson
         AddUnless(config.FullMatrix == defaults.FullMatrix, "full_matrix", config.FullMatrix);
         AddUnless(config.RsLora == defaults.RsLora, "rs_lora", config.RsLora);
         AddUnless(config.Scaling == defaults.Scaling, "scaling", LoKrConfigNames.Of(config.Scaling));
+        AddUnless(config.ShapesFromFile == defaults.ShapesFromFile, "shapes_from_file", config.ShapesFromFile);
         AddUnless(config.TrainNorm == defaults.TrainNorm, "train_norm", config.TrainNorm);
         AddUnless(config.UnbalancedFactorization == defaults.UnbalancedFactorization, "unbalanced_factorization", config.UnbalancedFactorization);
         AddUnless(config.UseScalar == defaults.UseScalar, "use_scalar", config.UseScalar);

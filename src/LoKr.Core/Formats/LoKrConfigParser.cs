@@ -76,6 +76,7 @@ internal static partial class LoKrConfigParser
         FullMatrix = extension.Boolean("full_matrix", config.FullMatrix),
         RsLora = extension.Boolean("rs_lora", config.RsLora),
         Scaling = extension.Choice("scaling", config.Scaling, LoKrConfigNames.Scaling),
+        ShapesFromFile = extension.Boolean("shapes_from_file", config.ShapesFromFile),
         TrainNorm = extension.Boolean("train_norm", config.TrainNorm),
         UnbalancedFactorization = extension.Boolean("unbalanced_factorization", config.UnbalancedFactorization),
         UseScalar = extension.Boolean("use_scalar", config.UseScalar),

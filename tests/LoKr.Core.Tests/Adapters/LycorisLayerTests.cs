@@ -100,7 +100,7 @@ public sealed class LycorisLayerTests
     }
 
     /// <summary>The layer that PyTorch's description names, with the reference's parameters.</summary>
-    private static nn.Module<Tensor, Tensor> Layer(string description, Dictionary<string, Tensor> io)
+    internal static nn.Module<Tensor, Tensor> Layer(string description, Dictionary<string, Tensor> io)
     {
         Tensor weight = io["base.weight"];
         long[] Numbers(string field) => Regex.Match(description, field + @"=\(([^)]*)\)") is { Success: true } match

@@ -43,6 +43,10 @@ internal sealed record FactorInference(int Factor, FactorizationConvention Conve
         return null;
     }
 
+    /// <summary>Whether options give the shapes of one module.</summary>
+    public static bool Fits(FactorGeometry geometry, long? inputs, long factor, FactorizationConvention convention, bool unbalanced) =>
+        Fits((geometry.L, geometry.M, geometry.K, geometry.Columns, geometry.Kernel is not null, inputs), factor, convention, unbalanced);
+
     private static bool Fits((long L, long M, long K, long Columns, bool KernelKnown, long? In) shape, long factor, FactorizationConvention convention, bool unbalanced)
     {
         (long first, long second) = Factorization.Split(shape.L * shape.K, factor, convention);
