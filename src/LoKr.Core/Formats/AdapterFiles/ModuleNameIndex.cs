@@ -24,7 +24,7 @@ internal sealed class ModuleNameIndex
         IReadOnlyList<(string Name, torch.nn.Module Module)> tree = ModuleTree.Modules(root);
         string[] names = [.. tree.Select(static entry => entry.Name)];
         KnownModule[] all = [.. tree
-            .Select(static entry => new KnownModule(entry.Name, entry.Module.named_parameters(recurse: false).FirstOrDefault(static parameter => parameter.name == "weight").parameter?.shape))
+            .Select(static entry => new KnownModule(entry.Name, WeightShape(entry.Name, entry.Module)))
             .Where(static module => module.WeightShape is not null)];
         index._scopes[AdapterComponent.Model] = new("", all, names, root as IModuleAliases);
         foreach ((string prefix, AdapterComponent component) in AdapterLayouts.Prefixes(AdapterLayout.Diffusers))
@@ -73,6 +73,11 @@ internal sealed class ModuleNameIndex
     /// <summary>All names of a component, for choosing short endings.</summary>
     public IReadOnlyCollection<string> Names(AdapterComponent component) =>
         _scopes.TryGetValue(component, out Scope? scope) || _scopes.TryGetValue(AdapterComponent.Model, out scope) ? scope.Names : [];
+
+    /// <summary>The weight of a layer that can be adapted as out×in×kernel, of any other module as it is; null without one.</summary>
+    private static IReadOnlyList<long>? WeightShape(string name, torch.nn.Module module) => BaseLayer.TryCreate(name, module) is BaseLayer layer
+        ? [layer.OutFeatures, layer.InFeatures, .. layer.Kernel]
+        : module.named_parameters(recurse: false).FirstOrDefault(static parameter => parameter.name == "weight").parameter?.shape;
 
     /// <summary>A module and those around it.</summary>
     private static IEnumerable<string> Outer(string name)
