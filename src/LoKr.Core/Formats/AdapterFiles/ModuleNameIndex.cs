@@ -75,7 +75,7 @@ internal sealed class ModuleNameIndex
         _scopes.TryGetValue(component, out Scope? scope) || _scopes.TryGetValue(AdapterComponent.Model, out scope) ? scope.Names : [];
 
     /// <summary>The weight of a layer that can be adapted as out×in×kernel, of any other module as it is; null without one.</summary>
-    private static IReadOnlyList<long>? WeightShape(string name, torch.nn.Module module) => BaseLayer.TryCreate(name, module) is BaseLayer layer
+    private static long[]? WeightShape(string name, torch.nn.Module module) => BaseLayer.TryCreate(name, module) is BaseLayer layer
         ? [layer.OutFeatures, layer.InFeatures, .. layer.Kernel]
         : module.named_parameters(recurse: false).FirstOrDefault(static parameter => parameter.name == "weight").parameter?.shape;
 
