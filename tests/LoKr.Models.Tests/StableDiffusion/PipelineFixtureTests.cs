@@ -1,5 +1,7 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Adapters;
 using LoKr.Core.Formats;
+using LoKr.Core.Training;
 using LoKr.Models.StableDiffusion;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;
@@ -68,13 +70,44 @@ public sealed class PipelineFixtureTests
         using IDisposable noGrad = no_grad();
         using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(folder);
         using SafetensorsReader io = Read(folder);
-        string prompt = (string)System.Text.Json.Nodes.JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "case.json")))!["prompt"]!;
+        string prompt = (string)Case(folder)["prompt"]!;
         PromptTokens tokens = pipeline.Tokenize([prompt]);
         Assert.True(TensorAssert.Same(io.Read("prompt_ids"), tokens.Ids));
         TensorAssert.Close(io.Read("text_hidden"), pipeline.EncodeText(tokens).HiddenStates, TensorAssert.Model, "text_hidden");
         PeftStart.Load(pipeline.TextEncoder, Path.Combine(folder, "adapters", "text_encoder"));
         TensorAssert.Close(io.Read("text_hidden_adapter"), pipeline.EncodeText([prompt]).HiddenStates, TensorAssert.Model, "text_hidden_adapter");
     }
+
+    [Fact]
+    public void Losses_of_text_encoder_and_UNet_together_are_those_of_PEFT()
+    {
+        string folder = Folder();
+        using DisposeScope scope = NewDisposeScope();
+        using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(folder);
+        using SafetensorsReader io = Read(folder);
+        LoKrAdapter text = PeftStart.Load(pipeline.TextEncoder, Path.Combine(folder, "adapters", "text_encoder"));
+        LoKrAdapter unet = PeftStart.Load(pipeline.UNet, Path.Combine(folder, "adapters", "unet"));
+        pipeline.TextEncoder.SetAdapterTrainable(text.Name, true);
+        pipeline.UNet.SetAdapterTrainable(unet.Name, true);
+        double[] losses = [.. Case(folder)["losses"]!.AsArray().Select(loss => (double)loss!)];
+        using PromptTokens tokens = new(io.Read("train_ids"), null);
+        using FlatAdamW optimizer = new([.. text.FlatParameters, .. unet.FlatParameters]);
+        for (int i = 0; i < losses.Length; i++)
+        {
+            using DisposeScope step = NewDisposeScope();
+            optimizer.ZeroGradients();
+            Tensor predicted = pipeline.Denoiser.call(io.Read("train_noisy"), io.Read("train_timesteps"), pipeline.EncodeText(tokens).HiddenStates, null);
+            Tensor loss = nn.functional.mse_loss(predicted, io.Read("train_noise"));
+            loss.backward();
+            TensorAssert.Close(losses[i], loss.ToDouble(), TensorAssert.Model, $"loss {i + 1}");
+            optimizer.Clip(1, optimizer.GradientNorm().ToDouble());
+            optimizer.Step(1e-3);
+        }
+
+        Assert.NotEmpty(losses);
+    }
+
+    private static JsonNode Case(string folder) => JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "case.json")))!;
 
     private static string Folder() => Fixtures.Require("diffusers", "tiny-sd");
 
