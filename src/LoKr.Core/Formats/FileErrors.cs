@@ -54,6 +54,19 @@ internal static class FileErrors
         Target = path,
     };
 
+    /// <summary>Opens a file for reading; others may read it too.</summary>
+    public static FileStream OpenRead(string path)
+    {
+        try
+        {
+            return new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read);
+        }
+        catch (Exception exception) when (IsFileSystem(exception))
+        {
+            throw NotReadable(path, exception);
+        }
+    }
+
     /// <summary>Reads a whole text file.</summary>
     public static string ReadText(string path)
     {

@@ -1,0 +1,144 @@
+using LoKr.Core;
+using LoKr.Models.Imaging;
+using LoKr.Testing;
+using SkiaSharp;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests.Imaging;
+
+/// <summary>Pictures come back from files as they were written, the right way up, and a bad file is an error that names it.</summary>
+public sealed class PictureFileTests : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    [Fact]
+    public void A_png_comes_back_byte_for_byte()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor picture = randint(0, 256, [5, 7, 3], ScalarType.Byte);
+        string path = _folder["a.png"];
+        PictureFile.WritePng(path, picture);
+        Assert.True(TensorAssert.Same(picture, PictureFile.Read(path)));
+        Assert.Equal((7, 5), PictureFile.ReadSize(path));
+        Assert.Equal([path], Directory.EnumerateFiles(_folder.Path));
+    }
+
+    [Theory]
+    [InlineData(SKEncodedImageFormat.Jpeg, "a.JPG")]
+    [InlineData(SKEncodedImageFormat.Webp, "a.webp")]
+    public void Jpeg_and_webp_are_read(SKEncodedImageFormat format, string name)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string path = Encode(name, format, 16, 8, (x, _) => x < 8 ? new SKColor(200, 30, 40) : new SKColor(20, 180, 60));
+        Tensor picture = PictureFile.Read(path);
+        Assert.Equal([8L, 16, 3], picture.shape);
+        Assert.True(PictureFile.HasExtension(path));
+        foreach ((int x, int[] colour) in (ReadOnlySpan<(int, int[])>)[(1, [200, 30, 40]), (14, [20, 180, 60])])
+        {
+            for (int channel = 0; channel < 3; channel++)
+            {
+                Assert.InRange(picture[4, x, channel].item<byte>(), colour[channel] - 8, colour[channel] + 8);
+            }
+        }
+    }
+
+    [Fact]
+    public void Transparent_pixels_lie_on_white()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string path = Encode("a.png", SKEncodedImageFormat.Png, 2, 1, (x, _) => new SKColor(255, 0, 0, x == 0 ? (byte)0 : (byte)128));
+        Assert.Equal([255, 255, 255, 255, 127, 127], PictureFile.Read(path).data<byte>().ToArray());
+    }
+
+    /// <summary>The orientations 1 to 8 of EXIF, and the corner where the first stored pixel is seen.</summary>
+    [Theory]
+    [InlineData(1, 0, 0)]
+    [InlineData(2, 0, 1)]
+    [InlineData(3, 1, 1)]
+    [InlineData(4, 1, 0)]
+    [InlineData(5, 0, 0)]
+    [InlineData(6, 0, 1)]
+    [InlineData(7, 1, 1)]
+    [InlineData(8, 1, 0)]
+    public void The_exif_orientation_turns_the_picture(int orientation, int bottom, int right)
+    {
+        using DisposeScope scope = NewDisposeScope();
+
+        // White at the top left of what is stored, grey along the top: both corners tell a turn from a mirror.
+        string path = Encode("a.jpg", SKEncodedImageFormat.Jpeg, 32, 16, (x, y) => (x < 16, y < 8) switch
+        {
+            (true, true) => SKColors.White,
+            (false, true) => SKColors.Gray,
+            _ => SKColors.Black,
+        });
+        byte[] plain = File.ReadAllBytes(path);
+        byte[] exif =
+        [
+            0xFF, 0xE1, 0, 34, .. "Exif\0\0"u8, .. "II*\0"u8, 8, 0, 0, 0,
+            1, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, (byte)orientation, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        File.WriteAllBytes(path, [.. plain[..2], .. exif, .. plain[2..]]);
+
+        bool turned = orientation >= 5;
+        Assert.Equal(turned ? (16, 32) : (32, 16), PictureFile.ReadSize(path));
+        Tensor picture = PictureFile.Read(path);
+        (long height, long width) = (picture.shape[0], picture.shape[1]);
+        Assert.Equal(turned ? (32, 16) : (16, 32), (height, width));
+        Assert.True(picture[bottom == 0 ? 2 : height - 3, right == 0 ? 2 : width - 3, 0].item<byte>() > 240);
+        byte beside = turned
+            ? picture[bottom == 0 ? height - 3 : 2, right == 0 ? 2 : width - 3, 0].item<byte>()
+            : picture[bottom == 0 ? 2 : height - 3, right == 0 ? width - 3 : 2, 0].item<byte>();
+        Assert.InRange(beside, 100, 156);
+    }
+
+    [Fact]
+    public void Bad_files_are_errors_that_name_them()
+    {
+        string text = _folder["text.png"];
+        File.WriteAllText(text, "no picture");
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.Read(text), text);
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.ReadSize(text), text);
+
+        string cut = Encode("cut.jpg", SKEncodedImageFormat.Jpeg, 64, 64, (x, y) => new SKColor((byte)(x * 4), (byte)(y * 4), 7));
+        byte[] bytes = File.ReadAllBytes(cut);
+        File.WriteAllBytes(cut, bytes[..(bytes.Length / 2)]);
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.Read(cut).Dispose(), cut, "ends early");
+
+        string empty = _folder["empty.webp"];
+        File.WriteAllBytes(empty, []);
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.ReadSize(empty), empty);
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => PictureFile.Read(_folder["none.png"]), "none.png");
+        Assert.False(PictureFile.HasExtension("a.gif"));
+    }
+
+    [Fact]
+    public void Writing_needs_bytes_of_three_channels_and_a_folder()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Assert.Throws<ArgumentException>(() => PictureFile.WritePng(_folder["a.png"], zeros(2, 2, 4, dtype: ScalarType.Byte)));
+        Assert.Throws<ArgumentException>(() => PictureFile.WritePng(_folder["a.png"], zeros(2, 2, 3)));
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => PictureFile.WritePng(_folder["none", "a.png"], zeros(2, 2, 3, dtype: ScalarType.Byte)));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path));
+    }
+
+    public void Dispose() => _folder.Dispose();
+
+    private string Encode(string name, SKEncodedImageFormat format, int width, int height, Func<int, int, SKColor> colour)
+    {
+        SkiaLibrary.EnsureHooked();
+        using SKBitmap bitmap = new(new SKImageInfo(width, height, SKColorType.Rgba8888, SKAlphaType.Unpremul));
+        for (int y = 0; y < height; y++)
+        {
+            for (int x = 0; x < width; x++)
+            {
+                bitmap.SetPixel(x, y, colour(x, y));
+            }
+        }
+
+        using SKData data = bitmap.Encode(format, 95);
+        File.WriteAllBytes(_folder[name], data.ToArray());
+        return _folder[name];
+    }
+}
