@@ -11,6 +11,9 @@ public static partial class ErrorIds
     /// <summary>A width or height is no multiple of 8, or otherwise none that the model can take.</summary>
     public const string ImageSizeInvalid = "LoKr.ImageSizeInvalid";
 
+    /// <summary>A picture that was made holds NaN or infinity.</summary>
+    public const string PictureNotFinite = "LoKr.PictureNotFinite";
+
     /// <summary>A picture to train on has no caption.</summary>
     public const string CaptionMissing = "LoKr.CaptionMissing";
 }

@@ -202,6 +202,23 @@ public sealed class SchedulerTests
         ErrorAssert.Throws(ErrorIds.ModelConfigUnsupported, () => SchedulerSettings.KindOf(Config("""{"_class_name": "HeunDiscreteScheduler"}""")), "HeunDiscreteScheduler", "Euler");
     }
 
+    [Fact]
+    public void Another_kind_than_the_files_takes_its_own_default_spacing_and_skips_runge_kutta()
+    {
+        ModelConfig ddim = new((JsonObject)JsonNode.Parse("""{"_class_name": "DDIMScheduler", "timestep_spacing": "leading", "set_alpha_to_one": false}""")!);
+        Assert.Equal(TimestepSpacing.Linspace, SchedulerSettings.Read(ddim, SchedulerKind.Euler).Spacing);
+        Assert.Equal(TimestepSpacing.Leading, SchedulerSettings.Read(ddim, SchedulerKind.PNDM).Spacing);
+        Assert.True(SchedulerSettings.Read(ddim, SchedulerKind.PNDM).SkipRungeKutta);
+        Assert.False(SchedulerSettings.Read(ddim, SchedulerKind.PNDM).SetAlphaToOne);
+
+        ModelConfig chosen = new((JsonObject)JsonNode.Parse("""{"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"}""")!);
+        Assert.Equal(TimestepSpacing.Trailing, SchedulerSettings.Read(chosen, SchedulerKind.Euler).Spacing);
+        Assert.False(SchedulerSettings.Read(chosen).SkipRungeKutta);
+
+        ModelConfig euler = new((JsonObject)JsonNode.Parse("""{"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}""")!);
+        Assert.Equal(TimestepSpacing.Leading, SchedulerSettings.Read(euler).Spacing);
+    }
+
     [Theory]
     [InlineData(SchedulerKind.DDIM, """{"thresholding": true}""", "thresholding")]
     [InlineData(SchedulerKind.DDPM, """{"variance_type": "learned"}""", "variance_type")]

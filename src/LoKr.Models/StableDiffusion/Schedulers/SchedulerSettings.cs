@@ -3,6 +3,7 @@ namespace LoKr.Models.StableDiffusion.Schedulers;
 /// <summary>
 /// What a scheduler_config.json says, read for one kind of scheduler as diffusers' <c>from_config</c> reads it: keys that the kind does not
 /// know belong to another one and are passed over, absent keys take the kind's own defaults, and a value that is not built is an error.
+/// PNDM made from the settings of another kind skips Runge-Kutta, as Stable Diffusion's own PNDM does.
 /// </summary>
 public sealed record SchedulerSettings
 {
@@ -53,14 +54,11 @@ public sealed record SchedulerSettings
     public static SchedulerKind KindOf(ModelConfig config)
     {
         ArgumentNullException.ThrowIfNull(config);
-        return config.GetString("_class_name") switch
-        {
-            "DDIMScheduler" => SchedulerKind.DDIM,
-            "PNDMScheduler" => SchedulerKind.PNDM,
-            "EulerDiscreteScheduler" => SchedulerKind.Euler,
-            "DDPMScheduler" => SchedulerKind.DDPM,
-            string other => throw config.Unsupported("_class_name", $"is {other}; name one of {string.Join(", ", Enum.GetNames<SchedulerKind>())} in its place (-Scheduler)"),
-        };
+        string name = config.GetString("_class_name");
+        SchedulerKind[] found = [.. Enum.GetValues<SchedulerKind>().Where(kind => ClassOf(kind) == name)];
+        return found.Length == 1
+            ? found[0]
+            : throw config.Unsupported("_class_name", $"is {name}; name one of {string.Join(", ", Enum.GetNames<SchedulerKind>())} in its place (-Scheduler)");
     }
 
     /// <summary>Reads a configuration for a kind of scheduler.</summary>
@@ -81,23 +79,40 @@ public sealed record SchedulerSettings
             Betas = BetaSchedule.Read(config, timesteps, zeroTerminal),
             ZeroTerminalSnr = zeroTerminal,
             Prediction = Choice(config, "prediction_type", PredictionType.Epsilon, ("epsilon", PredictionType.Epsilon), ("v_prediction", PredictionType.Velocity)),
-            Spacing = Choice(
-                config,
-                "timestep_spacing",
-                chosen == SchedulerKind.Euler ? TimestepSpacing.Linspace : TimestepSpacing.Leading,
-                ("linspace", TimestepSpacing.Linspace),
-                ("leading", TimestepSpacing.Leading),
-                ("trailing", TimestepSpacing.Trailing)),
+            Spacing = ReadSpacing(config, chosen),
             StepsOffset = config.GetInt("steps_offset", 0)!.Value,
             SetAlphaToOne = config.GetBool("set_alpha_to_one", chosen == SchedulerKind.DDIM),
             ClipRange = config.GetBool("clip_sample", true) ? config.GetDouble("clip_sample_range", 1) : null,
-            SkipRungeKutta = config.GetBool("skip_prk_steps", false),
+            SkipRungeKutta = config.GetBool("skip_prk_steps", config.Has("_class_name") && !IsFor(config, SchedulerKind.PNDM)),
             LargeVariance = chosen == SchedulerKind.DDPM
                 && Choice(config, "variance_type", false, ("fixed_small", false), ("fixed_small_log", false), ("fixed_large", true)),
             LogLinearSigmas = chosen == SchedulerKind.Euler && Choice(config, "interpolation_type", false, ("linear", false), ("log_linear", true)),
             EndsAtSmallestSigma = chosen == SchedulerKind.Euler && Choice(config, "final_sigmas_type", false, ("zero", false), ("sigma_min", true)),
         };
     }
+
+    /// <summary>
+    /// The spacing of the file, unless it is only the default of the scheduler that the file is for: then another kind has its own default, as
+    /// it has when diffusers makes it from a scheduler whose spacing nobody chose.
+    /// </summary>
+    private static TimestepSpacing ReadSpacing(ModelConfig config, SchedulerKind kind)
+    {
+        TimestepSpacing spacing = Choice(
+            config,
+            "timestep_spacing",
+            DefaultSpacing(kind),
+            ("linspace", TimestepSpacing.Linspace),
+            ("leading", TimestepSpacing.Leading),
+            ("trailing", TimestepSpacing.Trailing));
+        SchedulerKind? other = Enum.GetValues<SchedulerKind>().Cast<SchedulerKind?>().FirstOrDefault(own => own != kind && IsFor(config, own!.Value));
+        return other is SchedulerKind own && spacing == DefaultSpacing(own) ? DefaultSpacing(kind) : spacing;
+    }
+
+    private static TimestepSpacing DefaultSpacing(SchedulerKind kind) => kind == SchedulerKind.Euler ? TimestepSpacing.Linspace : TimestepSpacing.Leading;
+
+    private static bool IsFor(ModelConfig config, SchedulerKind kind) => config.GetString("_class_name", null) == ClassOf(kind);
+
+    private static string ClassOf(SchedulerKind kind) => kind == SchedulerKind.Euler ? "EulerDiscreteScheduler" : $"{kind}Scheduler";
 
     private static void RefuseUnbuilt(ModelConfig config, SchedulerKind kind)
     {
