@@ -17,14 +17,18 @@ public static class Evaluator
     /// <param name="batchSize">Rows in a batch; it changes nothing but speed and memory.</param>
     /// <param name="cancellationToken">Stops between batches.</param>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
-    public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, CancellationToken cancellationToken = default)
+    public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, CancellationToken cancellationToken = default) =>
+        Evaluate([model], task, batchSize, cancellationToken);
+
+    /// <summary>The same for models that work together; the task gets the first one.</summary>
+    internal static LoKrEvaluation Evaluate(IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, CancellationToken cancellationToken)
     {
+        LoKrModel model = models[0];
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(task);
         ArgumentOutOfRangeException.ThrowIfLessThan(batchSize, 1);
         long started = Stopwatch.GetTimestamp();
-        using ModuleModes modes = new(model.Module);
-        model.Module.eval();
+        using EvaluationMode modes = new(models);
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor sums = zeros(2, ScalarType.Float64, model.Device);

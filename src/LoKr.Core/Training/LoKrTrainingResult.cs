@@ -24,6 +24,9 @@ public sealed record LoKrTrainingResult
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 
+    /// <summary>The most memory that the process held during the run, in bytes; the memory of a GPU is not part of it.</summary>
+    public long PeakMemoryBytes { get; init; }
+
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
 

@@ -8,26 +8,31 @@ namespace LoKr.Core.Training;
 public static class Trainer
 {
     /// <summary>Says what a run would do, without doing it.</summary>
-    /// <exception cref="LoKrException">What <see cref="Run"/> would throw before its first step.</exception>
-    public static TrainingPlan Plan(LoKrModel model, ITrainingTask task, TrainingOptions options)
+    /// <exception cref="LoKrException">What a run would throw before its first step.</exception>
+    public static TrainingPlan Plan(LoKrModel model, ITrainingTask task, TrainingOptions options) => Plan([model], task, options);
+
+    /// <summary>Says what a run over several models would do, without doing it.</summary>
+    /// <inheritdoc cref="Plan(LoKrModel, ITrainingTask, TrainingOptions)"/>
+    public static TrainingPlan Plan(IReadOnlyList<LoKrModel> models, ITrainingTask task, TrainingOptions options)
     {
         ArgumentNullException.ThrowIfNull(task);
-        LoKrAdapter adapter = SelectAdapter(model, options);
+        IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
+        FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
         int batches = task.CountBatches(options.BatchSize);
         int steps = StepsPerEpoch(task, options);
         int total = TotalSteps(steps, options);
         return new TrainingPlan
         {
-            AdapterName = adapter.Name,
+            AdapterName = Trainee.NameOf(trainees),
             RowCount = task.RowCount,
             BatchesPerEpoch = batches,
             StepsPerEpoch = steps,
             TotalSteps = total,
             WarmupSteps = Schedule.For(options, total).WarmupSteps,
-            TrainableParameterCount = adapter.ParameterCount,
-            OptimizerBytes = adapter.FlatParameters.Sum(flat =>
+            TrainableParameterCount = parameters.Sum(flat => flat.ParameterCount),
+            OptimizerBytes = parameters.Sum(flat =>
                 (2 * flat.Value.numel() * flat.Value.dtype.ElementSize()) + FlatAdamW.StateBytes(flat.Value.numel(), flat.Value.dtype)),
-            ModelBytes = model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize()),
+            ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,
             Warnings = task.Warnings,
@@ -56,18 +61,44 @@ public static class Trainer
         ITrainingTask? validation,
         TrainingOptions options,
         Action<LoKrTrainingStep>? onStep = null,
+        CancellationToken cancellationToken = default) => Run([model], task, validation, options, onStep, cancellationToken);
+
+    /// <summary>
+    /// Trains adapters of several models of one pipeline together, with one optimiser over all of them; models without adapters stay as they
+    /// are. The loss gets the first model that is trained, and the result is the <see cref="LoKrModel.LastTraining"/> of each of them.
+    /// </summary>
+    /// <inheritdoc cref="Run(LoKrModel, ITrainingTask, ITrainingTask, TrainingOptions, Action{LoKrTrainingStep}, CancellationToken)"/>
+    /// <param name="models">The models; at least one has an adapter to train.</param>
+    /// <param name="task">Data and loss.</param>
+    /// <param name="validation">Data to evaluate on, or null.</param>
+    /// <param name="options">Steps, learning rate and so on.</param>
+    /// <param name="onStep">Called after every step, on this thread.</param>
+    /// <param name="cancellationToken">Looked at before every batch.</param>
+    public static LoKrTrainingResult Run(
+        IReadOnlyList<LoKrModel> models,
+        ITrainingTask task,
+        ITrainingTask? validation,
+        TrainingOptions options,
+        Action<LoKrTrainingStep>? onStep = null,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(task);
-        LoKrAdapter adapter = SelectAdapter(model, options);
-        if (!model.ActiveAdapters.Contains(adapter.Name))
+        IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
+        foreach ((LoKrModel model, LoKrAdapter adapter) in trainees)
         {
-            model.SetActiveAdapters([adapter.Name]);
+            if (!model.ActiveAdapters.Contains(adapter.Name))
+            {
+                model.SetActiveAdapters([adapter.Name]);
+            }
         }
 
-        using TrainingRun run = new(model, adapter, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options));
+        using TrainingRun run = new(trainees, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options));
         LoKrTrainingResult result = run.Execute(onStep, cancellationToken);
-        model.LastTraining = result;
+        foreach (Trainee trainee in trainees)
+        {
+            trainee.Model.LastTraining = result;
+        }
+
         return result;
     }
 
@@ -76,49 +107,4 @@ public static class Trainer
         (task.CountBatches(options.BatchSize) + options.GradientAccumulation - 1) / options.GradientAccumulation;
 
     private static int TotalSteps(int stepsPerEpoch, TrainingOptions options) => options.MaxSteps ?? checked(stepsPerEpoch * options.Epochs);
-
-    private static LoKrAdapter SelectAdapter(LoKrModel model, TrainingOptions options)
-    {
-        ArgumentNullException.ThrowIfNull(model);
-        ArgumentNullException.ThrowIfNull(options);
-        options.Validate();
-        if (model.Adapters.Count == 0)
-        {
-            throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation, $"{model.Name} has no adapter to train.", "Add one with Add-LoKrAdapter.");
-        }
-
-        if (model.MergedAdapters.Count > 0)
-        {
-            throw new LoKrException(
-                ErrorIds.AdapterNotTrainable,
-                LoKrErrorKind.InvalidOperation,
-                $"Adapters are merged into the base weights: {string.Join(", ", model.MergedAdapters)}.",
-                "Take them out with Undo-LoKrMerge, then train.");
-        }
-
-        if (!model.AdaptersEnabled)
-        {
-            throw new LoKrException(
-                ErrorIds.AdapterNotTrainable, LoKrErrorKind.InvalidOperation, "The adapters of the model are disabled.", "Switch them on with Enable-LoKrAdapter.");
-        }
-
-        LoKrAdapter adapter = options.AdapterName is string name ? model.GetAdapter(name) : OnlyActive(model);
-        return adapter.IsTrainable ? adapter : throw new LoKrException(
-            ErrorIds.AdapterNotTrainable,
-            LoKrErrorKind.InvalidOperation,
-            $"Adapter '{adapter.Name}' was made for inference only (InferenceMode).",
-            "Make it with InferenceMode off to train it.");
-    }
-
-    private static LoKrAdapter OnlyActive(LoKrModel model) =>
-        model.ActiveAdapters.Count switch
-        {
-            1 => model.GetAdapter(model.ActiveAdapters[0]),
-            0 => throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation, $"No adapter of {model.Name} is active.", "Name the one to train (-AdapterName)."),
-            _ => throw new LoKrException(
-                ErrorIds.AdapterAmbiguous,
-                LoKrErrorKind.InvalidArgument,
-                $"Several adapters are active: {string.Join(", ", model.ActiveAdapters)}.",
-                "Name the one to train (-AdapterName)."),
-        };
 }

@@ -9,24 +9,25 @@ namespace LoKr.Core.Training;
 /// <summary>One run of the trainer: the loop and its state.</summary>
 internal sealed class TrainingRun : IDisposable
 {
+    private readonly IReadOnlyList<Trainee> _trainees;
     private readonly LoKrModel _model;
-    private readonly LoKrAdapter _adapter;
     private readonly ITrainingTask _task;
     private readonly ITrainingTask? _validation;
     private readonly TrainingOptions _options;
     private readonly Schedule _schedule;
     private readonly long _seed;
-    private readonly ModuleModes _modes;
-    private readonly TrainableOnly _trainable;
+    private readonly ModuleModes[] _modes;
+    private readonly TrainableOnly[] _trainable;
     private readonly FlatAdamW _optimizer;
-    private readonly CallCheck _calls;
+    private readonly CallCheck[] _calls;
+    private readonly MemoryPeak _memory = new();
     private readonly Throughput _throughput = new();
     private readonly List<LoKrTrainingStep> _history = [];
     private readonly long _started = Stopwatch.GetTimestamp();
 
-    public TrainingRun(LoKrModel model, LoKrAdapter adapter, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, int totalSteps)
+    public TrainingRun(IReadOnlyList<Trainee> trainees, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, int totalSteps)
     {
-        (_model, _adapter, _task, _validation, _options) = (model, adapter, task, validation, options);
+        (_trainees, _model, _task, _validation, _options) = (trainees, trainees[0].Model, task, validation, options);
         _schedule = Schedule.For(options, totalSteps);
         _seed = options.Seed ?? Random.Shared.NextInt64();
         if (options.Seed is long seed)
@@ -34,10 +35,11 @@ internal sealed class TrainingRun : IDisposable
             random.manual_seed(seed);
         }
 
-        _modes = new ModuleModes(model.Module);
-        _calls = new CallCheck(adapter);
-        _optimizer = new FlatAdamW(adapter.FlatParameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
-        _trainable = new TrainableOnly(model, adapter);
+        _modes = [.. trainees.Select(trainee => new ModuleModes(trainee.Model.Module))];
+        _calls = [.. trainees.Select(trainee => new CallCheck(trainee.Adapter))];
+        _optimizer = new FlatAdamW(
+            [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)], options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+        _trainable = [.. trainees.Select(trainee => new TrainableOnly(trainee.Model, trainee.Adapter))];
     }
 
     public LoKrTrainingResult Execute(Action<LoKrTrainingStep>? onStep, CancellationToken token)
@@ -57,13 +59,14 @@ internal sealed class TrainingRun : IDisposable
 
         return new LoKrTrainingResult
         {
-            AdapterName = _adapter.Name,
+            AdapterName = Trainee.NameOf(_trainees),
             History = _history,
             StopReason = stopReason,
             Before = before,
             After = after,
             Seed = _seed,
-            TrainableParameterCount = _adapter.ParameterCount,
+            TrainableParameterCount = _trainees.Sum(trainee => trainee.Adapter.ParameterCount),
+            PeakMemoryBytes = _memory.Bytes,
             Elapsed = Stopwatch.GetElapsedTime(_started),
         };
     }
@@ -72,8 +75,9 @@ internal sealed class TrainingRun : IDisposable
     {
         _optimizer.ZeroGradients();
         _optimizer.Dispose();
-        _trainable.Dispose();
-        _modes.Dispose();
+        Array.ForEach(_trainable, static trainable => trainable.Dispose());
+        Array.ForEach(_modes, static modes => modes.Dispose());
+        _memory.Dispose();
     }
 
     private LoKrEvaluation? Train(Action<LoKrTrainingStep>? onStep, CancellationToken token)
@@ -83,7 +87,11 @@ internal sealed class TrainingRun : IDisposable
         using var gradients = enable_grad();
 
         // Once is enough: an evaluation puts every module back into this mode.
-        _model.Module.train();
+        foreach (Trainee trainee in _trainees)
+        {
+            trainee.Model.Module.train();
+        }
+
         for (int epoch = 0; _history.Count < _schedule.TotalSteps; epoch++)
         {
             BatchOrder order = new(_options.BatchSize, Shuffle: true, _options.LengthBucketing, _seed, epoch);
@@ -150,7 +158,7 @@ internal sealed class TrainingRun : IDisposable
             Tensor loss = _task.Loss(_model, batch);
             if (index == 0)
             {
-                _calls.Require();
+                Array.ForEach(_calls, static calls => calls.Require());
             }
 
             if (!loss.requires_grad)
@@ -190,5 +198,5 @@ internal sealed class TrainingRun : IDisposable
     }
 
     private LoKrEvaluation? Evaluate(CancellationToken token) =>
-        _validation is null ? null : Evaluator.Evaluate(_model, _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);
+        _validation is null ? null : Evaluator.Evaluate([.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);
 }

@@ -20,7 +20,7 @@ internal sealed class GuidedDenoiser
         _context = Batch(negative?.HiddenStates, text.HiddenStates, latents[0]);
         if (text.Pooled is not null)
         {
-            int factor = pipeline.Vae.DownsampleFactor;
+            int factor = pipeline.DownsampleFactor;
             (float height, float width) = (latents[2] * factor, latents[3] * factor);
             Tensor pooled = Batch(negative?.Pooled, text.Pooled, latents[0]);
             Tensor ids = tensor(new[] { height, width, 0, 0, height, width }).to(pipeline.Device).expand(pooled.shape[0], 6);

@@ -64,7 +64,7 @@ public static class PictureGenerator
         ArgumentNullException.ThrowIfNull(pipeline);
         ArgumentNullException.ThrowIfNull(options);
         ArgumentNullException.ThrowIfNull(noise);
-        using EvaluationMode modes = new(pipeline);
+        using EvaluationMode modes = new(pipeline.Models.Values);
         using AdapterScaling scaling = new(pipeline.Models.Values, options.AdapterScale);
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
@@ -89,7 +89,7 @@ public static class PictureGenerator
         StableDiffusionPipeline pipeline, string prompt, PictureOptions options, Action<DenoisingStep>? onStep, CancellationToken cancellationToken)
     {
         (int width, int height) = SizeOf(pipeline, options);
-        int factor = pipeline.Vae.DownsampleFactor;
+        int factor = pipeline.DownsampleFactor;
         long[] shape = [1, pipeline.Denoiser.InChannels, height / factor, width / factor];
         string scheduler = (options.Scheduler ?? SchedulerSettings.KindOf(pipeline.SchedulerConfig)).ToString();
         long first = options.Seed ?? Random.Shared.Next();
@@ -119,7 +119,7 @@ public static class PictureGenerator
 
     private static (int Width, int Height) SizeOf(StableDiffusionPipeline pipeline, PictureOptions options)
     {
-        int? trained = pipeline.Denoiser.SampleSize * pipeline.Vae.DownsampleFactor;
+        int? trained = pipeline.Denoiser.SampleSize * pipeline.DownsampleFactor;
         return (options.Width ?? trained ?? throw NoSize("Width"), options.Height ?? trained ?? throw NoSize("Height"));
     }
 
@@ -145,21 +145,4 @@ public static class PictureGenerator
 
     private static LoKrException NoSize(string name) => new(ErrorIds.ImageSizeInvalid, LoKrErrorKind.InvalidArgument,
         "The UNet's configuration names no sample size.", $"Give a size with -{name}.") { Target = name };
-
-    /// <summary>Every component in evaluation mode, and back.</summary>
-    private sealed class EvaluationMode : IDisposable
-    {
-        private readonly ModuleModes[] _modes;
-
-        public EvaluationMode(StableDiffusionPipeline pipeline)
-        {
-            _modes = [.. pipeline.Models.Values.Select(model => new ModuleModes(model.Module))];
-            foreach (Core.Adapters.LoKrModel model in pipeline.Models.Values)
-            {
-                model.Module.eval();
-            }
-        }
-
-        public void Dispose() => Array.ForEach(_modes, static modes => modes.Dispose());
-    }
 }

@@ -1,6 +1,7 @@
 using LoKr.Core;
 using LoKr.Core.Adapters;
 using LoKr.Core.Modeling;
+using LoKr.Core.Training;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -17,12 +18,14 @@ public sealed class StableDiffusionPipeline : IDisposable
     private readonly Func<AutoencoderKL> _readVae;
     private readonly long _vaeParameters;
     private AutoencoderKL? _vae;
+    private string? _vaeFingerprint;
     private bool _disposed;
 
     internal StableDiffusionPipeline(
         PipelineIndex index, LoKrModel textEncoder, LoKrModel? textEncoder2, LoKrModel unet, AutoencoderKL vae, Func<AutoencoderKL> readVae)
     {
         (_index, _readVae, _vae) = (index, readVae, vae);
+        (LatentScale, DownsampleFactor) = (vae.ScalingFactor, vae.DownsampleFactor);
         (TextEncoder, TextEncoder2, UNet) = (textEncoder, textEncoder2, unet);
         _vaeParameters = vae.parameters().Sum(parameter => parameter.numel());
     }
@@ -64,6 +67,15 @@ public sealed class StableDiffusionPipeline : IDisposable
     /// <summary>Whether the autoencoder is in memory.</summary>
     public bool IsVaeLoaded => _vae is not null;
 
+    /// <summary>Hash of the autoencoder's weights, in hexadecimal digits: latents of one cannot be taken for those of another.</summary>
+    public string VaeFingerprint => _vaeFingerprint ??= WeightFingerprint.Compute(Vae);
+
+    /// <summary>What latents of the autoencoder are multiplied by for the UNet.</summary>
+    public double LatentScale { get; }
+
+    /// <summary>Height and width of a picture over those of its latents.</summary>
+    public int DownsampleFactor { get; }
+
     /// <summary>Tokenizer of the text encoder.</summary>
     public required ITextTokenizer Tokenizer { get; init; }
 
@@ -92,6 +104,9 @@ public sealed class StableDiffusionPipeline : IDisposable
 
     /// <summary>Names of the adapters with those of their components: <c>unet/default</c>.</summary>
     public IReadOnlyList<string> AdapterNames => [.. Models.SelectMany(item => item.Value.Adapters.Select(adapter => $"{item.Key}/{adapter.Name}"))];
+
+    /// <summary>Steps and figures of the last training of its adapters; null before.</summary>
+    public LoKrTrainingResult? LastTraining { get; set; }
 
     /// <summary>Releases the autoencoder's memory, for training on latents that are computed; the next use reads it again.</summary>
     public void ReleaseVae()

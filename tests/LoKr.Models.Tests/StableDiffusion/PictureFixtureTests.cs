@@ -3,6 +3,7 @@ using LoKr.Core.Adapters;
 using LoKr.Core.Formats;
 using LoKr.Models.StableDiffusion;
 using LoKr.Models.StableDiffusion.Schedulers;
+using LoKr.Models.Tests.Support;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;
 using TorchSharp;
@@ -21,6 +22,7 @@ public sealed class PictureFixtureTests
     [InlineData(SchedulerKind.DDIM, true, "pipeline_ddim_adapter")]
     public void Schedulers_make_the_pictures_of_diffusers(SchedulerKind kind, bool adapted, string expected)
     {
+        using SingleThread thread = new();
         string folder = Fixtures.Require("diffusers", "tiny-sd");
         using DisposeScope scope = NewDisposeScope();
         using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(folder);
