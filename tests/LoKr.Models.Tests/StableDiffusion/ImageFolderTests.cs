@@ -1,0 +1,199 @@
+using LoKr.Core;
+using LoKr.Models.Imaging;
+using LoKr.Models.StableDiffusion;
+using LoKr.Models.StableDiffusion.Training;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests.StableDiffusion;
+
+/// <summary>Folders of pictures: captions, bad files, sizes, and latents that are computed once.</summary>
+public sealed class ImageFolderTests : IDisposable
+{
+    private static readonly PictureDataOptions s_options = new() { Resolution = 16 };
+
+    private readonly TempFolder _folder = new();
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    [Fact]
+    public void Captions_lie_beside_the_pictures()
+    {
+        string photos = TinyPictures.Write(_folder["photos"], 3, (24, 16), (16, 40));
+        File.WriteAllText(Path.Combine(photos, "notes.md"), "not a picture");
+        ImageFolder folder = Read(photos);
+        Assert.Equal(["a red rack", "a green rack", "a blue rack"], folder.Images.Select(image => image.Caption));
+        Assert.Equal([(24, 16), (16, 40), (24, 16)], folder.Images.Select(image => (image.Width, image.Height)));
+        Assert.Empty(folder.Warnings);
+    }
+
+    [Fact]
+    public void Metadata_goes_before_text_files_and_names_the_pictures()
+    {
+        string photos = TinyPictures.Write(_folder["photos"], 3);
+        TinyPictures.Write(Path.Combine(photos, "more"), 1);
+        File.WriteAllLines(Path.Combine(photos, ImageFolder.MetadataName),
+        [
+            """{"file_name": "01-green.png", "text": " a rack at night "}""",
+            """{"file_name": "more/00-red.png", "text": "another"}""",
+        ]);
+        ImageFolder folder = Read(photos);
+        Assert.Equal(["a rack at night", "another"], folder.Images.Select(image => image.Caption));
+        Assert.Contains("2 pictures", Assert.Single(folder.Warnings), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_missing_caption_stops_unless_it_is_allowed()
+    {
+        string photos = TinyPictures.Write(_folder["photos"], 2);
+        File.Delete(Path.Combine(photos, "01-green.txt"));
+        ErrorAssert.Throws(ErrorIds.CaptionMissing, () => Read(photos), "01-green.png", "01-green.txt");
+        ImageFolder folder = Read(photos, s_options with { MissingCaption = MissingCaption.Allow });
+        Assert.Equal(["a red rack", ""], folder.Images.Select(image => image.Caption));
+    }
+
+    [Fact]
+    public void A_picture_that_cannot_be_read_stops_or_is_passed_over_by_name()
+    {
+        string photos = TinyPictures.Write(_folder["photos"], 3);
+        File.WriteAllText(Path.Combine(photos, "01-green.png"), "no picture");
+        string cut = Path.Combine(photos, "02-blue.png");
+        File.WriteAllBytes(cut, File.ReadAllBytes(cut)[..^30]);
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => Read(photos), "01-green.png");
+
+        PictureDataOptions skip = s_options with { Unreadable = UnreadableImage.Skip };
+        ImageFolder folder = Read(photos, skip);
+        Assert.Contains("01-green.png", Assert.Single(folder.Warnings), StringComparison.Ordinal);
+        Assert.Equal(2, folder.Images.Count);
+
+        // The header of the third is whole; its pixels are missed only when they are read.
+        using StableDiffusionPipeline pipeline = Pipeline();
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => LatentCache.Prepare(pipeline, folder, s_options, null, Token), "02-blue.png");
+        LatentCache cache = LatentCache.Prepare(pipeline, folder, skip, null, Token);
+        Assert.Contains("02-blue.png", Assert.Single(cache.Warnings), StringComparison.Ordinal);
+        Assert.Single(cache.Rows);
+    }
+
+    [Fact]
+    public void Folders_without_pictures_and_wrong_paths_are_errors()
+    {
+        Directory.CreateDirectory(_folder["empty"]);
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => Read(_folder["empty"]), ".png");
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => Read(_folder["none"]), "none");
+        File.WriteAllText(_folder["a.jsonl"], "{}");
+        ErrorAssert.Throws(ErrorIds.DataFormatUnknown, () => Read(_folder["a.jsonl"]), "folder of pictures");
+        string photos = TinyPictures.Write(_folder["photos"], 1);
+        File.WriteAllText(Path.Combine(photos, "00-red.png"), "no picture");
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => Read(photos, s_options with { Unreadable = UnreadableImage.Skip }), "None of the 1");
+        File.WriteAllText(Path.Combine(photos, ImageFolder.MetadataName), """{"text": "no name"}""");
+        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => Read(photos), "file_name");
+    }
+
+    [Fact]
+    public void Latents_are_computed_once_for_a_content_size_and_autoencoder()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string photos = TinyPictures.Write(_folder["photos"], 3);
+        using StableDiffusionPipeline pipeline = Pipeline();
+        List<LatentProgress> progress = [];
+        LatentCache first = LatentCache.Prepare(pipeline, Read(photos), s_options, progress.Add, Token);
+        Assert.Equal(3, first.ComputedCount);
+        Assert.Equal([new(1, 3, 1), new(2, 3, 2), new(3, 3, 3)], progress);
+        using (LatentDistribution latents = LatentCache.Read(first.Rows[0], CPU))
+        using (Tensor picture = Resampler.Cover(PictureFile.Read(Path.Combine(photos, "00-red.png")), 16, 16).unsqueeze(0))
+        using (no_grad())
+        using (LatentDistribution expected = pipeline.Vae.Encode(picture))
+        {
+            TensorAssert.Close(expected.Mean[0], latents.Mean, 1e-6, "mean");
+            TensorAssert.Close(expected.LogVariance[0], latents.LogVariance, 1e-6, "logvar");
+        }
+
+        // The second time the files are read, and not written: neither is the autoencoder, once its fingerprint is known.
+        DateTime written = File.GetLastWriteTimeUtc(first.Rows[0].File);
+        pipeline.ReleaseVae();
+        LatentCache second = LatentCache.Prepare(pipeline, Read(photos), s_options, null, Token);
+        Assert.Equal(0, second.ComputedCount);
+        Assert.False(pipeline.IsVaeLoaded);
+        Assert.Equal(first.Rows, second.Rows);
+        Assert.Equal(written, File.GetLastWriteTimeUtc(second.Rows[0].File));
+
+        // A file that was damaged is made again; another caption, size or autoencoder needs no trick.
+        File.WriteAllText(first.Rows[1].File, "damaged");
+        LatentCache third = LatentCache.Prepare(pipeline, Read(photos), s_options, null, Token);
+        Assert.Equal(1, third.ComputedCount);
+        Assert.Contains("computed again", Assert.Single(third.Warnings), StringComparison.Ordinal);
+        Assert.Equal(3, LatentCache.Prepare(pipeline, Read(photos), s_options with { Resolution = 24 }, null, Token).ComputedCount);
+        using StableDiffusionPipeline other = Pipeline("vae", config => config["scaling_factor"] = 0.5);
+        Assert.Equal(first.Folder, LatentCache.Prepare(other, Read(photos), s_options, null, Token).Folder);
+        using StableDiffusionPipeline changed = Pipeline();
+        using (no_grad())
+        {
+            changed.Vae.parameters().First().add_(0.1f);
+        }
+
+        Assert.Equal(3, LatentCache.Prepare(changed, Read(photos), s_options, null, Token).ComputedCount);
+    }
+
+    [Fact]
+    public void The_cache_may_lie_elsewhere_and_the_resolution_has_to_be_a_multiple_of_eight()
+    {
+        string photos = TinyPictures.Write(_folder["photos"], 1);
+        using StableDiffusionPipeline pipeline = Pipeline();
+        LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["cache"] }, null, Token);
+        Assert.False(Directory.Exists(Path.Combine(photos, LatentCache.FolderName)));
+        Assert.Single(Directory.EnumerateFiles(_folder["cache"], "*.safetensors", SearchOption.AllDirectories));
+        ErrorAssert.Throws(ErrorIds.ImageSizeInvalid, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { Resolution = 20 }, null, Token), "20", "16");
+        File.WriteAllText(_folder["file"], "");
+        ErrorAssert.Throws(ErrorIds.FileNotWritable, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["file"] }, null, Token), "-LatentCache");
+    }
+
+    [Theory]
+    [InlineData(512, 64)]
+    [InlineData(768, 64)]
+    [InlineData(64, 8)]
+    [InlineData(520, 8)]
+    public void Buckets_are_multiples_of_a_step_within_the_area(int resolution, int step)
+    {
+        AspectBuckets buckets = new(resolution);
+        Assert.Contains((resolution, resolution), buckets.Sizes);
+        Assert.All(buckets.Sizes, size =>
+        {
+            Assert.Equal(0, size.Width % step);
+            Assert.Equal(0, size.Height % step);
+            Assert.True(size.Width * size.Height <= resolution * resolution);
+            Assert.True(Math.Min(size.Width, size.Height) >= resolution / 2 / step * step);
+        });
+        Assert.Equal((resolution, resolution), buckets.Choose(1000, 1000));
+        (int width, int height) = buckets.Choose(3000, 2000);
+        Assert.InRange((double)width / height, 1.3, 1.8);
+        Assert.Equal((height, width), buckets.Choose(2000, 3000));
+    }
+
+    [Fact]
+    public void Buckets_keep_the_shape_of_pictures_and_remember_what_was_cut()
+    {
+        string photos = TinyPictures.Write(_folder["photos"], 2, (64, 32), (20, 60));
+        using StableDiffusionPipeline pipeline = Pipeline();
+        LatentCache cache = LatentCache.Prepare(pipeline, Read(photos), s_options with { Resolution = 32, AspectBuckets = true }, null, Token);
+        Assert.True(cache.Rows[0].Width > cache.Rows[0].Height);
+        Assert.True(cache.Rows[1].Width < cache.Rows[1].Height);
+
+        LatentRow square = new("", "", 16, 16, 64, 32);
+        Assert.Equal((8, 0), (square.CropLeft, square.CropTop));
+    }
+
+    public void Dispose() => _folder.Dispose();
+
+    private static ImageFolder Read(string path, PictureDataOptions? options = null) => ImageFolder.Read(path, options ?? s_options, Token);
+
+    private StableDiffusionPipeline Pipeline(string? component = null, Action<System.Text.Json.Nodes.JsonObject>? edit = null) => StableDiffusionLoader.Load(
+        TinyPipeline.Write(_folder["sd", Guid.NewGuid().ToString("N")], edit: (name, config) =>
+        {
+            if (name == component)
+            {
+                edit!(config);
+            }
+        }));
+}
