@@ -63,7 +63,7 @@ internal abstract class BaseLayer(string name, nn.Module module)
     public virtual Tensor AsMatrix(Tensor weight) => weight.alias();
 
     /// <summary>The input in the type in which the factors are applied.</summary>
-    public virtual Tensor CastInput(Tensor x, ScalarType type) => x.to(type);
+    public virtual Tensor CastInput(Tensor x, ScalarType type) => x.dtype == type ? x : x.to(type);
 
     /// <summary>The type of the adapted output: as in PEFT that of the input.</summary>
     public virtual ScalarType OutputType(Tensor input, Tensor output) => input.dtype;

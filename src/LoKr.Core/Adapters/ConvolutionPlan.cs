@@ -53,7 +53,7 @@ internal static class ConvolutionPlan
                     cost = building + (cost * batch);
                     if (best is null || cost < best.Cost)
                     {
-                        best = new(build1, build2, steps, cost);
+                        best = new(build1, build2, steps, false, cost);
                     }
                 }
             }

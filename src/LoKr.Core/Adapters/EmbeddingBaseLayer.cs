@@ -20,7 +20,7 @@ internal sealed class EmbeddingBaseLayer(string name, Embedding embedding) : Bas
     public override long InFeatures => Weight.shape[1];
 
     /// <inheritdoc/>
-    public override Tensor CastInput(Tensor x, ScalarType type) => x.alias();
+    public override Tensor CastInput(Tensor x, ScalarType type) => x;
 
     /// <inheritdoc/>
     public override ScalarType OutputType(Tensor input, Tensor output) => output.dtype;

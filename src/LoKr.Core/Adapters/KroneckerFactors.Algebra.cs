@@ -9,8 +9,8 @@ public sealed partial class KroneckerFactors
     public Tensor W1()
     {
         using DisposeScope scope = NewDisposeScope();
-        List<Tensor> parts = OuterParts();
-        return (parts.Count == 1 ? parts[0].alias() : parts[1].mm(parts[0])).MoveToOuterDisposeScope();
+        Tensor[] parts = OuterParts();
+        return (parts.Length == 1 ? parts[0].alias() : parts[1].mm(parts[0])).MoveToOuterDisposeScope();
     }
 
     /// <summary>w2, k×n×kernel; multiplied out when it is a low-rank product.</summary>

@@ -36,7 +36,7 @@ public sealed partial class KroneckerFactors
         long[] positions = x.shape[2..];
         long[] target = geometry.OutputSize(positions);
         ContractionPlan plan = given ?? PlanFor(batch, positions, target);
-        List<Tensor> outer = plan.BuildW1 ? [W1()] : OuterParts();
+        Tensor[] outer = plan.BuildW1 ? [W1()] : OuterParts();
         if (scale != 1)
         {
             outer[0] = outer[0] * scale;

@@ -5,21 +5,20 @@ namespace LoKr.Core.Adapters;
 
 public sealed partial class KroneckerFactors
 {
-    private ContractionPlan? _plan;
-    private long _planTokens = -1;
+    private readonly Dictionary<long, ContractionPlan> _plans = [];
 
     /// <summary>scale·x·(w1 ⊗ w2)ᵀ without building the product.</summary>
     /// <param name="x">Input [..., in] in the type of the factors.</param>
     /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
     /// <returns>[..., out].</returns>
-    public Tensor Apply(Tensor x, double scale) => Contract(x, null, scale, Plan(x));
+    public Tensor Apply(Tensor x, double scale) => Contract(x, null, scale, Plan(x.numel() / InFeatures));
 
     /// <summary>y + scale·x·(w1 ⊗ w2)ᵀ; the last contraction accumulates into the sum.</summary>
     /// <param name="y">What to add to [..., out], in the type of the factors; left as it is.</param>
     /// <param name="x">Input [..., in] in the type of the factors.</param>
     /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
     /// <returns>A new tensor [..., out].</returns>
-    public Tensor AddTo(Tensor y, Tensor x, double scale) => Contract(x, y, scale, Plan(x));
+    public Tensor AddTo(Tensor y, Tensor x, double scale) => Contract(x, y, scale, Plan(x.numel() / InFeatures));
 
     /// <summary>The same by a given order, so that tests reach every one of them.</summary>
     internal Tensor Contract(Tensor x, Tensor? y, double scale, ContractionPlan plan)
@@ -31,33 +30,50 @@ public sealed partial class KroneckerFactors
 
         using DisposeScope scope = NewDisposeScope();
         long tokens = x.numel() / InFeatures;
-        List<Tensor> outer = plan.BuildW1 ? [W1()] : OuterParts();
-        List<Tensor> inner = Find(FactorNames.W2) is Tensor w2 ? [w2] : plan.BuildW2 ? [W2()] : [Get(FactorNames.W2B), Get(FactorNames.W2A)];
+        Tensor[] outer = plan.BuildW1 ? [W1()] : OuterParts();
+        Tensor[] inner = _w2 is not null ? [_w2] : plan.BuildW2 ? [W2()] : [Get(FactorNames.W2B), Get(FactorNames.W2A)];
         FoldScale(outer, inner, scale);
         Tensor? sum = y?.reshape(tokens * L, K);
-        Tensor result = IsRankMajor(outer, inner, plan)
-            ? RankMajor(x, sum, outer[0], inner, tokens)
+        Tensor result = plan.RankMajor
+            ? RankMajor(x, sum, outer, inner, tokens)
             : TokenMajor(x, sum, outer, inner, plan.Steps, tokens);
-        return result.view([.. x.shape.AsSpan(0, (int)x.dim() - 1), OutFeatures]).MoveToOuterDisposeScope();
+        return WithLastDimension(result, x, OutFeatures).MoveToOuterDisposeScope();
     }
 
-    /// <summary>The order for an input of that size, kept until the size changes.</summary>
-    internal ContractionPlan Plan(Tensor x)
+    /// <summary>The order for a number of tokens.</summary>
+    internal ContractionPlan Plan(long tokens)
     {
-        long tokens = x.numel() / InFeatures;
-        if (_plan is null || _planTokens != tokens)
+        if (!_plans.TryGetValue(tokens, out ContractionPlan? plan))
         {
-            _plan = ContractionPlan.Choose(tokens, L, M, K, N, Find(FactorNames.W1A)?.shape[1], Find(FactorNames.W2A)?.shape[1]);
-            _planTokens = tokens;
+            if (_plans.Count >= 256)
+            {
+                _plans.Clear();
+            }
+
+            plan = ContractionPlan.Choose(tokens, L, M, K, N, Find(FactorNames.W1A)?.shape[1], Find(FactorNames.W2A)?.shape[1]);
+            _plans.Add(tokens, plan);
         }
 
-        return _plan;
+        return plan;
+    }
+
+    /// <summary>The rows of a product in the leading dimensions of an input.</summary>
+    private static Tensor WithLastDimension(Tensor rows, Tensor x, long size)
+    {
+        if (x.dim() == 2)
+        {
+            return rows.view(x.size(0), size);
+        }
+
+        long[] shape = x.shape;
+        shape[^1] = size;
+        return rows.view(shape);
     }
 
     /// <summary>w1, or w1_b and w1_a in the order in which they are applied; a trained scalar is multiplied in.</summary>
-    private List<Tensor> OuterParts()
+    private Tensor[] OuterParts()
     {
-        List<Tensor> parts = Find(FactorNames.W1) is Tensor w1 ? [w1] : [Get(FactorNames.W1B), Get(FactorNames.W1A)];
+        Tensor[] parts = _w1 is not null ? [_w1] : [Get(FactorNames.W1B), Get(FactorNames.W1A)];
         if (Find(FactorNames.Scalar) is Tensor scalar)
         {
             parts[0] = parts[0] * scalar;
@@ -67,31 +83,46 @@ public sealed partial class KroneckerFactors
     }
 
     /// <summary>The scale goes into the smallest matrix: fewer multiplications, and one pass less over the output.</summary>
-    private static void FoldScale(List<Tensor> outer, List<Tensor> inner, double scale)
+    private static void FoldScale(Tensor[] outer, Tensor[] inner, double scale)
     {
         if (scale == 1)
         {
             return;
         }
 
-        List<Tensor> smallest = outer.Min(static tensor => tensor.numel()) <= inner.Min(static tensor => tensor.numel()) ? outer : inner;
-        int index = smallest.Count == 2 && smallest[1].numel() < smallest[0].numel() ? 1 : 0;
-        smallest[index] = smallest[index] * scale;
+        (Tensor[] parts, int index) = (outer, 0);
+        long smallest = long.MaxValue;
+        foreach (Tensor[] candidates in (Tensor[][])[outer, inner])
+        {
+            for (int i = 0; i < candidates.Length; i++)
+            {
+                long size = candidates[i].numel();
+                if (size < smallest)
+                {
+                    (parts, index, smallest) = (candidates, i, size);
+                }
+            }
+        }
+
+        parts[index] = parts[index] * scale;
     }
 
-    /// <summary>Few columns make batched products slow on the CPU; keeping the rank in front turns every stage into one large product.</summary>
-    private bool IsRankMajor(List<Tensor> outer, List<Tensor> inner, ContractionPlan plan) =>
-        plan.Steps is [false, true, false] && outer.Count == 1 && inner[0].shape[0] <= 8 && Math.Min(L, M) >= 16;
-
-    private Tensor RankMajor(Tensor x, Tensor? sum, Tensor w1, List<Tensor> inner, long tokens)
+    /// <summary>Inner, outer…, inner with the rank in front: every stage is one large product instead of one small product per token.</summary>
+    private Tensor RankMajor(Tensor x, Tensor? sum, Tensor[] outer, Tensor[] inner, long tokens)
     {
         long rank = inner[0].shape[0];
-        Tensor p = inner[0].mm(x.reshape(tokens * M, N).t());
-        Tensor q = p.view(rank * tokens, M).mm(w1.t());
-        return Multiply(q.view(rank, tokens * L).t(), inner[1], sum);
+        Tensor h = inner[0].mm(x.reshape(tokens * M, N).t());
+        long rows = M;
+        foreach (Tensor factor in outer)
+        {
+            h = h.view(rank * tokens, rows).mm(factor.t());
+            rows = factor.shape[0];
+        }
+
+        return Multiply(h.view(rank, tokens * L).t(), inner[1], sum);
     }
 
-    private Tensor TokenMajor(Tensor x, Tensor? sum, List<Tensor> outer, List<Tensor> inner, IReadOnlyList<bool> steps, long tokens)
+    private Tensor TokenMajor(Tensor x, Tensor? sum, Tensor[] outer, Tensor[] inner, IReadOnlyList<bool> steps, long tokens)
     {
         Tensor h = x;
         long rows = M;
@@ -104,12 +135,13 @@ public sealed partial class KroneckerFactors
             if (steps[step])
             {
                 Tensor factor = outer[o++];
+                long height = factor.shape[0];
 
                 // A stride of zero costs no memory, and the batched product takes it as it is.
-                Tensor batch = factor.expand(tokens, factor.shape[0], factor.shape[1]);
+                Tensor batch = factor.expand(tokens, height, rows);
                 h = h.reshape(tokens, rows, columns);
                 h = target is null ? batch.bmm(h) : batch.baddbmm(h, target.view(tokens, L, K), 1f, 1f);
-                rows = factor.shape[0];
+                rows = height;
             }
             else
             {
@@ -124,8 +156,9 @@ public sealed partial class KroneckerFactors
 
     private static Tensor Multiply(Tensor x, Tensor factor, Tensor? sum)
     {
-        // A tall factor (w2_a) is copied into wide form: autograd then forms its gradient as wide·tall, which is several times faster.
-        Tensor transposed = factor.shape[0] > factor.shape[1] ? factor.t().contiguous() : factor.t();
+        // A tall factor of few columns (w2_a) is copied into wide form: autograd then forms its gradient as wide·tall. At 8 columns that
+        // is several times faster on the CPU; from 16 on the copy costs more than it saves.
+        Tensor transposed = factor.shape is [long height, <= 8 and long width] && height > width ? factor.t().contiguous() : factor.t();
         return sum is null ? x.mm(transposed) : sum.addmm(x, transposed, 1f, 1f);
     }
 }

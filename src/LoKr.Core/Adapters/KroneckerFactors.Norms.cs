@@ -15,8 +15,8 @@ public sealed partial class KroneckerFactors
         Tensor flat = indices.reshape(-1).to(int64);
         Tensor outerIndex = flat.div(K, RoundingMode.floor);
         Tensor innerIndex = flat.remainder(K);
-        List<Tensor> parts = OuterParts();
-        Tensor outer = parts.Count == 1 ? parts[0].index_select(0, outerIndex) : parts[1].index_select(0, outerIndex).mm(parts[0]);
+        Tensor[] parts = OuterParts();
+        Tensor outer = parts.Length == 1 ? parts[0].index_select(0, outerIndex) : parts[1].index_select(0, outerIndex).mm(parts[0]);
         Tensor inner = Find(FactorNames.W2) is Tensor w2 ? w2.index_select(0, innerIndex) : Get(FactorNames.W2A).index_select(0, innerIndex).mm(Get(FactorNames.W2B));
         return ((outer * scale).unsqueeze(2) * inner.unsqueeze(1)).reshape([.. indices.shape, InFeatures]).MoveToOuterDisposeScope();
     }

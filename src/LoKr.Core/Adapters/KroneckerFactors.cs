@@ -11,6 +11,8 @@ namespace LoKr.Core.Adapters;
 public sealed partial class KroneckerFactors
 {
     private readonly Dictionary<string, Tensor> _tensors;
+    private readonly Tensor? _w1;
+    private readonly Tensor? _w2;
 
     /// <summary>Puts factors together.</summary>
     /// <param name="tensors">Tensors by PEFT suffix: w1 or w1_a and w1_b; w2, or w2_a and w2_b with or without t2.</param>
@@ -26,6 +28,7 @@ public sealed partial class KroneckerFactors
         long kernelCount = Kernel.Aggregate(1L, static (product, size) => product * size);
         if (Find(FactorNames.W1) is Tensor w1)
         {
+            _w1 = w1;
             (L, M) = (w1.shape[0], w1.shape[1]);
             Check(w1.dim() == 2);
         }
@@ -39,6 +42,7 @@ public sealed partial class KroneckerFactors
 
         if (Find(FactorNames.W2) is Tensor w2)
         {
+            _w2 = w2;
             Check(w2.shape.AsSpan(2).SequenceEqual(Kernel.ToArray()));
             (K, N) = (w2.shape[0], w2.shape[1]);
         }
@@ -58,6 +62,8 @@ public sealed partial class KroneckerFactors
                 (K, N) = (a.shape[0], b.shape[1] / kernelCount);
             }
         }
+
+        DType = _tensors.Values.First().dtype;
     }
 
     /// <summary>The factors by PEFT suffix: lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2.</summary>
@@ -97,7 +103,7 @@ public sealed partial class KroneckerFactors
     public long ParameterCount => _tensors.Values.Sum(static tensor => tensor.numel());
 
     /// <summary>Type of the factors.</summary>
-    internal ScalarType DType => _tensors.Values.First().dtype;
+    internal ScalarType DType { get; }
 
     /// <inheritdoc/>
     public override string ToString() => string.Join(", ", _tensors

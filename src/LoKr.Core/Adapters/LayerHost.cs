@@ -50,14 +50,20 @@ internal sealed class LayerHost
             sum = layer.AddTo(sum, input, output);
         }
 
-        // As PEFT: sums are taken in the wider type, the result is in the type of the input.
-        Tensor result = sum.to(BaseLayer.OutputType(input, output)).MoveToOuterDisposeScope();
-        if (!ReferenceEquals(result, output))
+        // As in PEFT: sums are taken in the wider type, the result is in the type of the input.
+        ScalarType type = BaseLayer.OutputType(input, output);
+        if (sum.dtype != type)
         {
-            // Nothing else holds the base output: the layer has just made it. Autograd keeps what it needs by itself.
-            output.Dispose();
+            sum = sum.to(type);
         }
 
-        return result;
+        if (ReferenceEquals(sum, output))
+        {
+            return null;
+        }
+
+        // Nothing else holds the base output: the layer has just made it. Autograd keeps what it needs by itself.
+        output.Dispose();
+        return sum.MoveToOuterDisposeScope();
     }
 }

@@ -6,6 +6,7 @@ namespace LoKr.Core.Adapters;
 /// <summary>One adapter on one base layer: factors, scaling, dropouts. Adds its contribution to the base output without building w1 ⊗ w2.</summary>
 public sealed class LoKrLayer
 {
+    private readonly bool _hasDropout;
     private long _callCount;
 
     internal LoKrLayer(BaseLayer baseLayer, LoKrConfig config, int rank, double alpha, FactorShapes? shapes = null)
@@ -14,6 +15,7 @@ public sealed class LoKrLayer
         Config = config;
         R = rank;
         Alpha = alpha;
+        _hasDropout = config.ModuleDropout > 0 || config.RankDropout > 0;
         Shapes = shapes ?? FactorShapes.Create(baseLayer.OutFeatures, baseLayer.InFeatures, baseLayer.Kernel, rank, config);
         DefaultScaling = LoKrScaling.Compute(config, rank, alpha, Shapes.BothFull);
     }
@@ -77,32 +79,41 @@ public sealed class LoKrLayer
         }
     }
 
-    /// <summary>Adds the contribution to an output; the result is in the wider type of both.</summary>
+    /// <summary>Adds the contribution to an output; the result is in the wider type of both, and the output itself when there is nothing to add.</summary>
     /// <param name="y">What to add to.</param>
     /// <param name="x">Input of the layer.</param>
     /// <param name="baseOutput">Output of the base layer by itself.</param>
     internal Tensor AddTo(Tensor y, Tensor x, Tensor baseOutput)
     {
         _callCount++;
-        bool training = BaseLayer.Module.training;
-        using DisposeScope scope = NewDisposeScope();
-        if (training && Config.ModuleDropout > 0 && rand(1).ToDouble() < Config.ModuleDropout)
+        if (_hasDropout && BaseLayer.Module.training)
         {
-            return y.alias().MoveToOuterDisposeScope();
+            if (Config.ModuleDropout > 0 && DrawsModuleDropout())
+            {
+                return y;
+            }
+
+            if (Config.RankDropout > 0 && !Config.WeightDecompose)
+            {
+                using DisposeScope scope = NewDisposeScope();
+                Tensor masked = BaseLayer.CastInput(x, Factors.DType);
+                return (y + BaseLayer.ScaleRows(BaseLayer.Apply(masked, Factors, Scaling), masked, RowMask(x.device))).MoveToOuterDisposeScope();
+            }
         }
 
-        Tensor input = BaseLayer.CastInput(x, Factors.DType);
         if (Config.WeightDecompose)
         {
-            return (y + WeightDecomposition.Contribution(this, input, baseOutput)).MoveToOuterDisposeScope();
+            using DisposeScope scope = NewDisposeScope();
+            return (y + WeightDecomposition.Contribution(this, BaseLayer.CastInput(x, Factors.DType), baseOutput)).MoveToOuterDisposeScope();
         }
 
-        if (training && Config.RankDropout > 0)
-        {
-            return (y + BaseLayer.ScaleRows(BaseLayer.Apply(input, Factors, Scaling), input, RowMask(x.device))).MoveToOuterDisposeScope();
-        }
+        return BaseLayer.AddTo(y.dtype == Factors.DType ? y : y.to(Factors.DType), BaseLayer.CastInput(x, Factors.DType), Factors, Scaling);
+    }
 
-        return BaseLayer.AddTo(y.to(Factors.DType), input, Factors, Scaling).MoveToOuterDisposeScope();
+    private bool DrawsModuleDropout()
+    {
+        using Tensor drawn = rand(1);
+        return drawn.ToDouble() < Config.ModuleDropout;
     }
 
     /// <summary>PEFT's rank dropout: despite its name a mask over output features, drawn anew for each call.</summary>

@@ -107,7 +107,7 @@ public sealed class ConvolutionTests
                 {
                     foreach (bool[] steps in ContractionPlan.Interleavings(build1 ? 1 : 2, build2 ? 1 : tucker ? 3 : 2))
                     {
-                        Tensor result = factors.Chain(x, geometry, 0.5, new(build1, build2, steps, 0)).reshape(expected.shape);
+                        Tensor result = factors.Chain(x, geometry, 0.5, new(build1, build2, steps, false, 0)).reshape(expected.shape);
                         TensorAssert.Close(expected, result, Exact, string.Join(' ', steps));
                         count++;
                     }

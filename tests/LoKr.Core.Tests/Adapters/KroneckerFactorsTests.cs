@@ -66,10 +66,15 @@ public sealed class KroneckerFactorsTests
         Tensor cotangent = randn([9, outFeatures], dtype: float64);
         Tensor[] leaves = [x, .. factors.Tensors.Values.Select(static tensor => tensor.requires_grad_(true))];
         IList<Tensor> expected = autograd.grad([(x.matmul(factors.ToDense(0.3).t()) * cotangent).sum()], leaves);
-        IList<Tensor> actual = autograd.grad([(factors.Apply(x, 0.3) * cotangent).sum()], leaves);
-        for (int i = 0; i < leaves.Length; i++)
+        bool low1 = factors.Tensors.ContainsKey(FactorNames.W1A);
+        bool low2 = factors.Tensors.ContainsKey(FactorNames.W2A);
+        foreach (ContractionPlan plan in EveryPlan(low1, low2).Prepend(factors.Plan(9)))
         {
-            TensorAssert.Close(expected[i], actual[i], Exact, $"gradient {i}");
+            IList<Tensor> actual = autograd.grad([(factors.Contract(x, cotangent, 0.3, plan) * cotangent).sum()], leaves);
+            for (int i = 0; i < leaves.Length; i++)
+            {
+                TensorAssert.Close(expected[i], actual[i], Exact, $"gradient {i}, {plan}");
+            }
         }
     }
 
@@ -113,10 +118,13 @@ public sealed class KroneckerFactorsTests
     [Fact]
     public void The_cheapest_order_keeps_low_rank_factors_apart()
     {
-        // 4096×4096, r 8: w2_b, then w1, then w2_a; per token r·(m·n + l·m + l·k).
-        ContractionPlan plan = ContractionPlan.Choose(1, 64, 64, 64, 64, null, 8);
+        // 4096×4096, r 16: w2_b, then w1, then w2_a; per token r·(m·n + l·m + l·k), and two intermediate tensors of r·m and r·l numbers.
+        ContractionPlan plan = ContractionPlan.Choose(1, 64, 64, 64, 64, null, 16);
         Assert.Equal([false, true, false], plan.Steps);
-        Assert.Equal(8 * 3 * 64 * 64, plan.Cost);
+        Assert.Equal((16 * 3 * 64 * 64) + (16 * 2 * 16 * 64), plan.Cost);
+        Assert.False(plan.RankMajor);
+        Assert.True(ContractionPlan.Choose(1, 64, 64, 64, 64, null, 8).RankMajor);
+        Assert.False(ContractionPlan.Choose(1, 8, 8, 512, 512, null, 8).RankMajor);
 
         // Full factors: the cheaper of the two orders.
         Assert.Equal([true, false], ContractionPlan.Choose(1, 2, 64, 64, 64, null, null).Steps);
@@ -177,7 +185,12 @@ public sealed class KroneckerFactorsTests
                 {
                     if (System.Numerics.BitOperations.PopCount((uint)mask) == outer)
                     {
-                        yield return new(build1, build2, [.. Enumerable.Range(0, outer + inner).Select(i => (mask >> i & 1) == 1)], 0);
+                        bool[] steps = [.. Enumerable.Range(0, outer + inner).Select(i => (mask >> i & 1) == 1)];
+                        yield return new(build1, build2, steps, false, 0);
+                        if (inner == 2 && !steps[0] && !steps[^1])
+                        {
+                            yield return new(build1, build2, steps, true, 0);
+                        }
                     }
                 }
             }
