@@ -40,26 +40,6 @@ public sealed partial class KroneckerFactors
         return (outer * inner).reshape([OutFeatures, InFeatures, .. Kernel]).MoveToOuterDisposeScope();
     }
 
-    /// <summary>
-    /// Adds scale·(w1 ⊗ w2) into a weight of any floating-point type, in place. A weight of lower precision than the
-    /// factors is rounded once, after the sum.
-    /// </summary>
-    /// <param name="weight">Base weight, out×in×kernel.</param>
-    /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
-    public void MergeInto(Tensor weight, double scale)
-    {
-        using IDisposable noGrad = no_grad();
-        using DisposeScope scope = NewDisposeScope();
-        Tensor target = weight.dtype == DType && weight.is_contiguous() ? weight : weight.to(DType, copy: true).contiguous();
-        Tensor w1 = Outer(W1().to(target.device));
-        Tensor w2 = Inner(W2().to(target.device));
-        target.view(IsReversed ? [K, L, N, M, .. Kernel] : [L, K, M, N, .. Kernel]).addcmul_(w1, w2, scale);
-        if (!ReferenceEquals(target, weight))
-        {
-            weight.copy_(target.view(weight.shape));
-        }
-    }
-
     /// <summary>w1 in a shape that broadcasts with <see cref="Inner"/> to the rows and columns of the delta.</summary>
     private Tensor Outer(Tensor w1) => w1.reshape([.. IsReversed ? [1, L, 1, M] : (long[])[L, 1, M, 1], .. Kernel.Select(static _ => 1L)]);
 
