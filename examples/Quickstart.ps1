@@ -1,3 +1,6 @@
+#Requires -Version 7.6
+#Requires -Modules LoKr
+
 <#
 .SYNOPSIS
     Teaches a small encoder to sort support tickets: import, LoKr, train, merge, export, and the export answers the same.

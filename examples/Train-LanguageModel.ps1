@@ -1,3 +1,6 @@
+#Requires -Version 7.6
+#Requires -Modules LoKr
+
 <#
 .SYNOPSIS
     Fine-tunes a causal language model on prompts and completions with LoKr: perplexity before and after, and three completions.

@@ -1,3 +1,6 @@
+#Requires -Version 7.6
+#Requires -Modules LoKr
+
 <#
 .SYNOPSIS
     Trains a text classifier from any encoder folder and any file of labelled texts: the head alone, then LoKr on all linear layers.
