@@ -35,8 +35,8 @@ public static class ViewText
         .OrderByDescending(entry => entry.Score)
         .Select(entry => $"{entry.Key} {Number(entry.Score, 4)}"));
 
-    /// <summary>Element types as PyTorch spells them: <c>bfloat16</c>.</summary>
-    public static string Lower(object? value) => value is null ? "" : Invariant(value).ToLowerInvariant();
+    /// <summary>Element types as PyTorch spells them: <c>bfloat16</c>. After a job an enumeration is a number, whose wrapper still knows the name.</summary>
+    public static string Lower(PSObject? value) => value?.ToString().ToLowerInvariant() ?? "";
 
     /// <summary>A count with thousands set apart.</summary>
     public static string Count(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture).ToString("N0", CultureInfo.CurrentCulture);

@@ -1,0 +1,98 @@
+#Requires -Version 7.6
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+
+# The module as users import it: manifest, exports, help, what happens on a second import.
+
+BeforeDiscovery {
+    $script:commands = (Import-PowerShellDataFile -LiteralPath "$PSScriptRoot/../../LoKr.psd1").CmdletsToExport
+}
+
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+}
+
+Describe 'The module' {
+    It 'has a valid manifest with the version of the assemblies' {
+        $info = Test-ModuleManifest -Path $manifest
+        $assembly = [LoKr.Core.Adapters.LoKrModel].Assembly.GetName().Version
+        "$($assembly.Major).$($assembly.Minor).$($assembly.Build)" | Should -Be "$($info.Version)"
+    }
+
+    It 'exports what the manifest lists and nothing else' {
+        $expected = (Import-PowerShellDataFile -LiteralPath $manifest).CmdletsToExport | Sort-Object
+        (Get-Command -Module LoKr).Name | Sort-Object | Should -Be $expected
+    }
+
+    It 'uses approved verbs and one noun prefix' {
+        foreach ($command in Get-Command -Module LoKr) {
+            $command.Verb | Should -BeIn (Get-Verb).Verb
+            $command.Noun | Should -BeLike 'LoKr*'
+        }
+    }
+
+    It 'can be imported again, and removed' {
+        Import-Module -Name $manifest
+        Import-Module -Name $manifest -Force
+        (Get-Module -Name LoKr).Count | Should -Be 1
+        $model = Get-Model
+        Remove-Module -Name LoKr
+        Import-Module -Name $manifest
+        @('vpn' | Invoke-LoKrModel -Model $model).Count | Should -Be 1
+        $model.Dispose()
+    }
+
+    It 'does not touch libtorch on import' {
+        $loaded = pwsh -NoProfile -NonInteractive -Command "Import-Module '$manifest'; (Get-LoKrRuntime -NoLoad).IsLoaded"
+        $loaded | Should -Be 'False'
+    }
+
+    It 'names libtorch and its devices' {
+        $runtime = Get-LoKrRuntime
+        $runtime.LibtorchVersion | Should -Not -BeNullOrEmpty
+        $runtime.Devices | Should -Contain 'cpu'
+        Test-LoKrRuntime | Should -BeTrue
+        Test-LoKrRuntime -Device cuda:63 | Should -BeFalse
+    }
+}
+
+Describe 'The tests of this folder' {
+    It 'call <_>' -ForEach $commands {
+        $called = Get-ChildItem -Path "$PSScriptRoot/*.Tests.ps1" | ForEach-Object {
+            $ast = [System.Management.Automation.Language.Parser]::ParseFile($_.FullName, [ref] $null, [ref] $null)
+            $ast.FindAll({ $args[0] -is [System.Management.Automation.Language.CommandAst] }, $true) | ForEach-Object { $_.GetCommandName() }
+        }
+        $called | Should -Contain $_
+    }
+}
+
+Describe 'Help of <_>' -ForEach $commands {
+    BeforeAll {
+        $script:help = Get-Help -Name $_ -Full
+        $script:cmdlet = Get-Command -Name $_ -Module LoKr
+    }
+
+    It 'has a synopsis, a description and three examples' {
+        $help.Synopsis.Trim() | Should -Not -BeNullOrEmpty
+        $help.description | Should -Not -BeNullOrEmpty
+        @($help.examples.example).Count | Should -BeGreaterOrEqual 3
+        (Get-Help -Name $cmdlet.Name -Examples | Out-String) | Should -Match $cmdlet.Name
+    }
+
+    It 'explains every parameter' {
+        $common = [System.Management.Automation.Cmdlet]::CommonParameters
+        foreach ($name in $cmdlet.Parameters.Keys | Where-Object { $_ -notin $common }) {
+            $parameter = $help.parameters.parameter | Where-Object name -EQ $name
+            ($parameter.description | Out-String).Trim() | Should -Not -BeNullOrEmpty -Because "-$name is a parameter of $($cmdlet.Name)"
+        }
+    }
+
+    It 'shows each parameter set' {
+        @($help.syntax.syntaxItem).Count | Should -Be $cmdlet.ParameterSets.Count
+    }
+}
+
+Describe 'Help on the subject' {
+    It 'is there' {
+        Get-Help -Name about_LoKr | Out-String | Should -Match 'Kronecker'
+    }
+}

@@ -1,0 +1,61 @@
+#Requires -Version 7.6
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+
+# -WhatIf: the session says what would happen, and nothing does.
+
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+}
+
+Describe 'With -WhatIf' {
+    BeforeEach {
+        $script:model = Get-AdaptedModel
+    }
+
+    AfterEach {
+        $model.Dispose()
+    }
+
+    It '<Command> leaves the model as it is' -ForEach @(
+        @{ Command = 'Add-LoKrAdapter'; Script = { New-LoKrConfig -TargetModules key | Add-LoKrAdapter -Model $model -Name other -WhatIf } }
+        @{ Command = 'Set-LoKrAdapter'; Script = { $model | Set-LoKrAdapter -Name default -Scale 3 -WhatIf } }
+        @{ Command = 'Disable-LoKrAdapter'; Script = { $model | Disable-LoKrAdapter -WhatIf } }
+        @{ Command = 'Enable-LoKrAdapter'; Script = { $model | Enable-LoKrAdapter -WhatIf } }
+        @{ Command = 'Remove-LoKrAdapter'; Script = { $model | Remove-LoKrAdapter -Name * -WhatIf } }
+        @{ Command = 'Merge-LoKrAdapter'; Script = { $model | Merge-LoKrAdapter -WhatIf } }
+        @{ Command = 'Undo-LoKrMerge'; Script = { $model | Undo-LoKrMerge -WhatIf } }
+        @{ Command = 'Start-LoKrTraining'; Script = { $model | Start-LoKrTraining -Data $train -WhatIf } }
+    ) {
+        $before = ($model | Measure-LoKrModel -Data $eval).Loss
+        & $Script | Should -Be $model
+        ($model | Measure-LoKrModel -Data $eval).Loss | Should -Be $before
+        $model.Adapters.Name | Should -Be 'default'
+        $model.AdaptersEnabled | Should -BeTrue
+        @($model.MergedAdapters).Count | Should -Be 0
+        $model.LastTraining | Should -BeNullOrEmpty
+    }
+
+    It 'nothing is written' {
+        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/adapter" -WhatIf
+        $null = $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged" -WhatIf
+        Get-ChildItem -LiteralPath $TestDrive | Should -BeNullOrEmpty
+    }
+
+    It 'the whole pipeline is rehearsed' {
+        $fresh = Get-Model
+        $WhatIfPreference = $true
+        New-LoKrConfig -TargetModules query | Add-LoKrAdapter -Model $fresh | Start-LoKrTraining -Data $train | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/x"
+        $WhatIfPreference = $false
+        $fresh.Adapters.Count | Should -Be 0
+        Get-ChildItem -LiteralPath $TestDrive | Should -BeNullOrEmpty
+    }
+}
+
+Describe 'Every cmdlet that changes state or writes' {
+    It 'has -WhatIf and -Confirm, and those that only read have not' {
+        $read = 'Get', 'Test', 'Measure', 'Invoke', 'New', 'Compare'
+        foreach ($command in Get-Command -Module LoKr | Where-Object Name -NE 'Import-LoKrModel') {
+            $command.Parameters.ContainsKey('WhatIf') | Should -Be ($command.Verb -notin $read) -Because $command.Name
+        }
+    }
+}
