@@ -12,6 +12,7 @@ internal static class BenchmarkCatalog
         new LinearLayerCase(),
         new ConvolutionCase(),
         new TrainingStepCase(),
+        new UNetStepCase(),
         new OptimizerCase(),
         new MemoryMergeCase(),
     ];

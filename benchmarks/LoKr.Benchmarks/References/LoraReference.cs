@@ -6,35 +6,44 @@ using static TorchSharp.torch;
 namespace LoKr.Benchmarks.References;
 
 /// <summary>
-/// LoRA (arXiv:2106.09685) on linear layers, as fast as a forward hook allows: the same hook and the same flat buffer as LoKr's,
-/// the second product accumulates into the base output with the scale in it, and B is stored r×out, the form in which its gradient is one fast product.
+/// LoRA (arXiv:2106.09685) on linear layers and convolutions of one pixel, as fast as a forward hook allows: the same hook and the same flat
+/// buffer as LoKr's, the second product accumulates into the base output with the scale in it, and B of a linear layer is stored r×out, the
+/// form in which its gradient is one fast product.
 /// </summary>
 internal sealed class LoraReference : IDisposable
 {
     private readonly List<IDisposable> _hooks = [];
 
     /// <summary>Attaches to layers, freezes their weights and fills the factors with small numbers.</summary>
-    public LoraReference(IReadOnlyList<Linear> layers, int rank, double scale)
+    public LoraReference(IReadOnlyList<nn.Module<Tensor, Tensor>> layers, int rank, double scale)
     {
         Parameters = new(
-            [.. layers.SelectMany(layer => (long[][])[[rank, layer.weight.shape[1]], [rank, layer.weight.shape[0]]])],
-            ScalarType.Float32, layers[0].weight.device);
+            [.. layers.SelectMany(layer => Shapes(layer.get_parameter("weight")!.shape, rank))],
+            ScalarType.Float32, layers[0].get_parameter("weight")!.device);
         using (no_grad())
         {
             Parameters.Value.normal_(0, 0.02);
         }
 
         Parameters.SetRequiresGrad(true);
-        foreach ((int index, Linear layer) in layers.Index())
+        foreach ((int index, nn.Module<Tensor, Tensor> layer) in layers.Index())
         {
-            layer.weight.requires_grad = false;
-            layer.bias?.requires_grad = false;
+            foreach (Parameter parameter in layer.parameters())
+            {
+                parameter.requires_grad = false;
+            }
+
             (Tensor a, Tensor b) = (Parameters.Views[2 * index], Parameters.Views[(2 * index) + 1]);
             float alpha = (float)scale;
-            var remover = layer.register_forward_hook((_, input, output) => Add(input, output, a, b, alpha));
+            bool pixels = layer is Conv2d;
+            var remover = layer.register_forward_hook((_, input, output) =>
+                !IsEnabled ? output : pixels ? AddPixels(input, output, a, b, alpha) : Add(input, output, a, b, alpha));
             _hooks.Add(new Remover(remover.remove));
         }
     }
+
+    /// <summary>Whether it takes part.</summary>
+    public bool IsEnabled { get; set; } = true;
 
     /// <summary>All factors.</summary>
     public FlatParameter Parameters { get; }
@@ -65,6 +74,22 @@ internal sealed class LoraReference : IDisposable
             return flat.addmm(x.reshape(-1, x.shape[^1]).mm(a.t()), b, 1f, scale).view(shape).MoveToOuterDisposeScope();
         }
     }
+
+    private static Tensor AddPixels(Tensor x, Tensor y, Tensor a, Tensor b, float scale)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using (y)
+        {
+            long batch = x.shape[0];
+            Tensor down = a.unsqueeze(0).expand(batch, -1, -1).bmm(x.flatten(2));
+            return b.unsqueeze(0).expand(batch, -1, -1).baddbmm(down, y.flatten(2), 1f, scale).view(y.shape).MoveToOuterDisposeScope();
+        }
+    }
+
+    private static long[][] Shapes(long[] weight, int rank) =>
+        weight.Length == 2 ? [[rank, weight[1]], [rank, weight[0]]]
+        : weight[2..].All(static size => size == 1) ? [[rank, weight[1]], [weight[0], rank]]
+        : throw new NotSupportedException("The reference has convolutions of one pixel only.");
 
     private sealed class Remover(Action remove) : IDisposable
     {
