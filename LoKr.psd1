@@ -26,6 +26,8 @@
         'Remove-LoKrAdapter'
         'Import-LoKrAdapter'
         'Export-LoKrAdapter'
+        'Test-LoKrAdapter'
+        'Convert-LoKrAdapter'
         'Merge-LoKrAdapter'
         'Undo-LoKrMerge'
         'Start-LoKrTraining'

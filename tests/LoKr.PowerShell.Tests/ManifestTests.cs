@@ -11,7 +11,7 @@ namespace LoKr.PowerShell.Tests;
 /// <summary>The manifest says what the assembly holds, and every cmdlet keeps the rules of the module.</summary>
 public sealed class ManifestTests : ModuleTest
 {
-    private static readonly string[] s_changing = ["Set", "Enable", "Disable", "Remove", "Add", "Export", "Merge", "Start", "Undo"];
+    private static readonly string[] s_changing = ["Set", "Enable", "Disable", "Remove", "Add", "Export", "Merge", "Start", "Undo", "Convert"];
 
     public static TheoryData<string> Cmdlets() => [.. Types().Select(Name)];
 

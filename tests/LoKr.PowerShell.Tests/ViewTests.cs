@@ -25,7 +25,7 @@ public sealed class ViewTests : ModuleTest
         .Select(type => type.Type)
         .Where(type => type.Namespace!.StartsWith("LoKr.", StringComparison.Ordinal))
         .Select(type => type.FullName!)
-        .Concat(["LoKr.Core.Adapters.LoKrAdapter", "LoKr.Core.Adapters.ParameterCount", "LoKr.Core.Merging.LoKrMergeResult", "LoKr.Core.Training.LoKrTrainingResult"])
+        .Concat(["LoKr.Core.Adapters.LoKrAdapter", "LoKr.Core.Adapters.ParameterCount", "LoKr.Core.Merging.LoKrMergeResult", "LoKr.Core.Formats.AdapterFiles.LoKrAdapterFinding", "LoKr.Core.Training.LoKrTrainingResult"])
         .Distinct()];
 
     [Theory]

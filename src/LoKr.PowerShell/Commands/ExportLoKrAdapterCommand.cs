@@ -1,18 +1,18 @@
 using System.Management.Automation;
 using LoKr.Core;
 using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Formats.AdapterFiles;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Writes an adapter as PEFT saves it and passes the model on.</summary>
+/// <summary>Writes an adapter as PEFT saves it, or in the layout of another program, and passes the model on.</summary>
 [Cmdlet(VerbsData.Export, "LoKrAdapter", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel))]
 public sealed class ExportLoKrAdapterCommand : ModelCommand
 {
-    /// <summary>Folder to write. It appears complete or not at all; other files of a folder that is there stay.</summary>
+    /// <summary>Folder to write, or a safetensors file. It appears complete or not at all; other files of a folder that is there stay.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
@@ -23,6 +23,14 @@ public sealed class ExportLoKrAdapterCommand : ModelCommand
     [ValidateNotNullOrEmpty]
     public string? Name { get; set; }
 
+    /// <summary>Layout: Peft, as a folder, without it. Kohya, Lycoris, Comfy, OneTrainer, Hcp and Bare need a destination that ends with .safetensors.</summary>
+    [Parameter]
+    public AdapterLayout Format { get; set; } = AdapterLayout.Peft;
+
+    /// <summary>Part of a pipeline that the model is, for layouts that name it, where the names of its modules do not tell.</summary>
+    [Parameter]
+    public AdapterComponent? Component { get; set; }
+
     /// <summary>Replace an adapter that is there.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
@@ -31,14 +39,15 @@ public sealed class ExportLoKrAdapterCommand : ModelCommand
     protected override void Process()
     {
         LoKrAdapter adapter = Select();
-        string folder = ResolveNew(Destination);
-        if (ShouldProcess(folder, $"Export LoKr adapter '{adapter.Name}'"))
+        string destination = ResolveNew(Destination);
+        if (ShouldProcess(destination, $"Export LoKr adapter '{adapter.Name}' as {Format}"))
         {
-            LoKrConfig config = adapter.Config.BaseModelNameOrPath is null && Model.SourcePath is not null
-                ? adapter.Config with { BaseModelNameOrPath = Model.SourcePath }
-                : adapter.Config;
-            PeftAdapterFolder.Write(folder, config, adapter.GetTensors(), Force);
-            WriteVerbose($"Adapter '{adapter.Name}' written to {folder}.");
+            foreach (string warning in AdapterExporter.Export(Model, adapter.Name, destination, Format, new() { Component = Component, Force = Force }))
+            {
+                WriteWarning(warning);
+            }
+
+            WriteVerbose($"Adapter '{adapter.Name}' written to {destination}.");
         }
 
         WriteObject(Model);

@@ -24,10 +24,14 @@ internal sealed class AdapterFileContent
     public static AdapterFileContent Read(SafetensorsReader reader, AdapterLayout? given, AdapterFileConfigs configs)
     {
         List<(AdapterKey Key, SafetensorsEntry Entry)> keys = [.. reader.Entries.Values.Select(static entry => (AdapterKey.Split(entry.Name), entry))];
-        AdapterFileContent content = new(given ?? configs.Layout ?? Detect(keys, configs));
+        AdapterFileContent content = new(given ?? Noted(keys, configs) ?? Detect(keys, configs));
         content.Sort(keys, reader);
         return content;
     }
+
+    /// <summary>The layout that this library noted in the header, unless another program has renamed the tensors since.</summary>
+    private static AdapterLayout? Noted(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, AdapterFileConfigs configs) => configs.Layout is AdapterLayout layout
+        && keys.TrueForAll(pair => pair.Key.Suffix.Length == 0 || pair.Key.TryStrip(layout, out _)) ? layout : null;
 
     private static AdapterLayout Detect(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, AdapterFileConfigs configs)
     {

@@ -22,7 +22,7 @@ public static class AdapterImporter
         ArgumentNullException.ThrowIfNull(file);
         options ??= new();
         using DisposeScope scope = torch.NewDisposeScope();
-        if (file.Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && file.HasConfig && options is { Alpha: null, Scaling: null })
+        if (file.Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
         {
             return ImportPeft(model, file, name, trainable);
         }
@@ -78,7 +78,8 @@ public static class AdapterImporter
         }
     }
 
-    private static AdapterComponent? ComponentOf(string folder) => AdapterLayouts.Prefixes(AdapterLayout.Diffusers)
+    /// <summary>The component that the folder of a pipeline's part stands for; null for parts without adapters.</summary>
+    internal static AdapterComponent? ComponentOf(string folder) => AdapterLayouts.Prefixes(AdapterLayout.Diffusers)
         .Where(entry => entry.Prefix[..^1] == folder).Select(static entry => (AdapterComponent?)entry.Component).FirstOrDefault();
 
     /// <summary>PEFT's own names and configuration: what they mean on a model is PEFT's rule, and anything else an error.</summary>

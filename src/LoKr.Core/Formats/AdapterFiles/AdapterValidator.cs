@@ -6,6 +6,42 @@ namespace LoKr.Core.Formats.AdapterFiles;
 /// <summary>Checks an adapter file by its header and its alphas: names, shapes, scaling.</summary>
 public static class AdapterValidator
 {
+    /// <summary>Checks a file that may be anything; what cannot be read is a finding, not an exception.</summary>
+    /// <param name="path">Safetensors file or adapter folder; it has to exist.</param>
+    /// <param name="options">How thoroughly.</param>
+    public static LoKrAdapterCheck Check(string path, AdapterCheckOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        string full = Path.GetFullPath(path);
+        try
+        {
+            using AdapterFile file = AdapterFile.Open(full, options.Read.Layout);
+            List<LoKrAdapterFinding> findings = [.. Check(file, options.Read)];
+            if (!HasError(findings) && options.Values)
+            {
+                findings.AddRange(CheckValues(file));
+            }
+
+            if (!HasError(findings) && (options.Model is not null || options.BasePath is not null))
+            {
+                CheckBase(file, options, findings);
+            }
+
+            return new()
+            {
+                Path = file.Path,
+                IsValid = !HasError(findings),
+                Layout = file.Layout,
+                ModuleCount = file.Modules.Count,
+                Findings = [.. findings.OrderByDescending(static finding => finding.Severity)],
+            };
+        }
+        catch (LoKrException exception) when (exception.Kind is not (LoKrErrorKind.InputOutput or LoKrErrorKind.Unavailable))
+        {
+            return new() { Path = full, IsValid = false, Findings = [Finding(exception, full)] };
+        }
+    }
+
     /// <summary>Everything that is wrong or worth knowing, errors first.</summary>
     /// <param name="file">The file.</param>
     /// <param name="options">What the reader says where the file is silent.</param>
@@ -81,6 +117,25 @@ public static class AdapterValidator
             { Target = errors[0].Target };
         }
     }
+
+    private static void CheckBase(AdapterFile file, AdapterCheckOptions options, List<LoKrAdapterFinding> findings)
+    {
+        ModuleNameIndex index = options.Model is not null ? ModuleNameIndex.FromModule(options.Model.Module, options.Model.Name) : BaseModelNames.Read(Path.GetFullPath(options.BasePath!));
+        try
+        {
+            using DisposeScope scope = torch.NewDisposeScope();
+            AdapterContentReader.Read(file, options.Read, index);
+        }
+        catch (LoKrException exception)
+        {
+            findings.Add(Finding(exception, file.Path));
+        }
+    }
+
+    private static LoKrAdapterFinding Finding(LoKrException exception, string path) =>
+        new(LoKrFindingSeverity.Error, exception.ErrorId, exception.Message, exception.Target?.ToString() ?? path);
+
+    private static bool HasError(List<LoKrAdapterFinding> findings) => findings.Exists(static finding => finding.Severity == LoKrFindingSeverity.Error);
 
     private static void CheckNorm(AdapterFileModule module, List<LoKrAdapterFinding> findings)
     {

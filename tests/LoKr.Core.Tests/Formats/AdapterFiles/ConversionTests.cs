@@ -1,0 +1,170 @@
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Tests.Adapters;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Formats.AdapterFiles;
+
+/// <summary>Conversions between layouts keep every bit, and what an adapter does to a model.</summary>
+public sealed class ConversionTests : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+
+    public static TheoryData<string> PeftCases => InspectionTests.PeftCases;
+
+    public static TheoryData<string> LycorisCases => InspectionTests.LycorisCases;
+
+    public void Dispose() => _folder.Dispose();
+
+    [Theory]
+    [MemberData(nameof(PeftCases))]
+    public void PEFT_to_kohya_to_Comfy_to_PEFT_ends_with_the_same_bytes(string name)
+    {
+        string source = Fixtures.Require("peft-layers", name);
+        if (Obstacle(source) is string obstacle)
+        {
+            LoKrException exception = Assert.Throws<LoKrException>(() => Convert(source, "a.safetensors", AdapterLayout.Kohya));
+            Assert.Equal(ErrorIds.ConversionUnsupported, exception.ErrorId);
+            Assert.Contains(obstacle, exception.Message, StringComparison.Ordinal);
+            Assert.Empty(Directory.GetFileSystemEntries(_folder.Path));
+            return;
+        }
+
+        Assert.Equal(AdapterLayout.Kohya, Convert(source, "a.safetensors", AdapterLayout.Kohya).Layout);
+        Assert.Equal(AdapterLayout.Comfy, Convert(_folder.File("a.safetensors"), "b.safetensors", AdapterLayout.Comfy).Layout);
+        Assert.Equal(AdapterLayout.Peft, Convert(_folder.File("b.safetensors"), "c", AdapterLayout.Peft).Layout);
+        SameTensors(Path.Combine(source, PeftAdapterFolder.WeightsFile), _folder.File($"c/{PeftAdapterFolder.WeightsFile}"));
+        Assert.Equal(File.ReadAllBytes(Path.Combine(source, PeftAdapterFolder.WeightsFile)), File.ReadAllBytes(_folder.File($"c/{PeftAdapterFolder.WeightsFile}")));
+        Assert.Equal(LoKrConfigJson.Write(LoKrConfigJson.Read(Path.Combine(source, PeftAdapterFolder.ConfigFile), out _)), File.ReadAllText(_folder.File($"c/{PeftAdapterFolder.ConfigFile}")));
+    }
+
+    [Theory]
+    [MemberData(nameof(PeftCases))]
+    public void Without_a_header_the_model_tells_names_and_the_shapes_the_configuration(string name)
+    {
+        string source = Fixtures.Require("peft-layers", name);
+        Assert.SkipWhen(Obstacle(source) is not null, "The adapter has no other form.");
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        PeftCase reference = PeftCase.Open("peft-layers", name);
+        using LoKrModel model = reference.BuildModel();
+        Convert(source, "a.safetensors", AdapterLayout.Lycoris);
+        Strip(_folder.File("a.safetensors"), _folder.File("b.safetensors"));
+        LoKrException exception = Record.Exception(() => Convert(_folder.File("b.safetensors"), "c", AdapterLayout.Peft)) as LoKrException ?? new("", default, "");
+        Assert.Equal(ErrorIds.AdapterModulesUnknown, exception.ErrorId);
+        IReadOnlyList<string> warnings = [];
+        AdapterConverter.Convert(_folder.File("b.safetensors"), _folder.File("c"), AdapterLayout.Peft, new() { Model = model }, out warnings);
+        Assert.Empty(warnings);
+        using AdapterFile file = AdapterFile.Open(_folder.File("c"));
+        AdapterImporter.Import(model, file);
+        Dictionary<string, Tensor> io = reference.Tensors("io.safetensors");
+        TensorAssert.Close(io["adapter_output"], PeftCase.Run(model, io["input"]), TensorAssert.Layer, "adapter output");
+    }
+
+    [Theory]
+    [MemberData(nameof(LycorisCases))]
+    public void Every_layout_with_alpha_tensors_gives_a_LyCORIS_file_back(string name)
+    {
+        string source = Fixtures.Require("lycoris", name, "adapter.safetensors");
+        foreach (AdapterLayout layout in Enum.GetValues<AdapterLayout>().Where(AdapterLayouts.HasAlphaTensors))
+        {
+            // A single word has no dots to lose; the file names no base model.
+            string file = $"{layout}.safetensors";
+            if (!AdapterLayouts.IsUnderscored(layout))
+            {
+                Assert.Equal(ErrorIds.AdapterModulesUnknown, Assert.Throws<LoKrException>(() => Convert(source, file, layout)).ErrorId);
+            }
+
+            using LoKrModel model = new(TestNetworks.Network(("test", Layer(source))));
+            AdapterConverter.Convert(source, _folder.File(file), layout, new() { Model = model }, out _);
+            AdapterConverter.Convert(_folder.File(file), _folder.File($"{layout}-back.safetensors"), AdapterLayout.Kohya, new() { Read = new() { Component = AdapterComponent.Unet } }, out _);
+            SameTensors(source, _folder.File($"{layout}-back.safetensors"));
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(PeftCases))]
+    public void An_adapter_exported_in_any_layout_does_the_same_when_it_comes_back(string name)
+    {
+        string source = Fixtures.Require("peft-layers", name);
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        PeftCase reference = PeftCase.Open("peft-layers", name);
+        Dictionary<string, Tensor> io = reference.Tensors("io.safetensors");
+        using LoKrModel model = reference.BuildModel();
+        using (AdapterFile file = AdapterFile.Open(source))
+        {
+            AdapterImporter.Import(model, file);
+        }
+
+        string? obstacle = Obstacle(source);
+        foreach (AdapterLayout layout in Enum.GetValues<AdapterLayout>())
+        {
+            string path = _folder.File($"{layout}.safetensors");
+            bool saves = Saved(source).Length > 0;
+            if (layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory || (obstacle is null || (!saves && !AdapterLayouts.HasAlphaTensors(layout))))
+            {
+                AdapterExporter.Export(model, "default", path, layout);
+                using AdapterFile file = AdapterFile.Open(path);
+                Assert.Equal(layout, file.Layout);
+                using LoKrModel fresh = reference.BuildModel();
+                AdapterImporter.Import(fresh, file);
+                TensorAssert.Close(io["adapter_output"], PeftCase.Run(fresh, io["input"]), TensorAssert.Layer, $"adapter output by way of {layout}");
+            }
+            else
+            {
+                Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterExporter.Export(model, "default", path, layout)).ErrorId);
+                Assert.False(File.Exists(path));
+            }
+        }
+    }
+
+    private LoKrAdapterInfo Convert(string source, string destination, AdapterLayout layout) =>
+        AdapterConverter.Convert(source, _folder.File(destination), layout, new(), out _);
+
+    /// <summary>What stands in the way of another layout than PEFT's: a word of the message, or null.</summary>
+    private static string? Obstacle(string folder)
+    {
+        if (Saved(folder).Length > 0)
+        {
+            return "saved whole";
+        }
+
+        using SafetensorsReader reader = SafetensorsReader.Open(Path.Combine(folder, PeftAdapterFolder.WeightsFile));
+        return reader.Entries.Values.Any(static entry => entry.Name.EndsWith("lokr_w2", StringComparison.Ordinal) && entry.Shape.Count == 3 && entry.Shape[2] > 1) ? "one-dimensional" : null;
+    }
+
+    private static string[] Saved(string folder)
+    {
+        using SafetensorsReader reader = SafetensorsReader.Open(Path.Combine(folder, PeftAdapterFolder.WeightsFile));
+        return [.. reader.Entries.Keys.Where(static key => !key.Contains(".lokr_", StringComparison.Ordinal))];
+    }
+
+    private static void Strip(string source, string destination)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using SafetensorsReader reader = SafetensorsReader.Open(source);
+        SafetensorsWriter.Write(destination, reader.Entries.Keys.ToDictionary(static key => key, key => reader.Read(key)));
+    }
+
+    private static void SameTensors(string expected, string actual)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using SafetensorsReader first = SafetensorsReader.Open(expected);
+        using SafetensorsReader second = SafetensorsReader.Open(actual);
+        Assert.Equal(first.Entries.Keys.Order(StringComparer.Ordinal), second.Entries.Keys.Order(StringComparer.Ordinal));
+        Assert.All(first.Entries.Keys, key => Assert.True(TensorAssert.Same(first.Read(key), second.Read(key)), key));
+    }
+
+    private static nn.Module<Tensor, Tensor> Layer(string adapter)
+    {
+        string folder = Path.GetDirectoryName(adapter)!;
+        using SafetensorsReader reader = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
+        string layer = System.Text.Json.JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "case.json"))).RootElement.GetProperty("layer").GetString()!;
+        return LycorisLayerTests.Layer(layer, reader.Entries.Keys.ToDictionary(static key => key, key => reader.Read(key)));
+    }
+}
