@@ -14,7 +14,7 @@ public sealed partial class FormatTableTests
     [Fact]
     public void Every_layout_has_a_row_with_a_name_that_is_recognised()
     {
-        Match[] rows = [.. RowPattern().Matches(Page())];
+        Match[] rows = [.. RowPattern().Matches(Page()).Cast<Match>()];
         Assert.Equal(Enum.GetNames<AdapterLayout>(), rows.Select(static row => row.Groups["layout"].Value));
         using TemporaryFolder folder = new();
         foreach (Match row in rows)
