@@ -18,7 +18,7 @@ internal sealed record ContractionPlan(bool BuildW1, bool BuildW2, IReadOnlyList
     private const long NarrowestProduct = 16;
 
     /// <summary>Multiply-adds in the time in which one number is written and read again.</summary>
-    private const double IntermediateCost = 16;
+    internal const double IntermediateCost = 16;
 
     /// <summary>Chooses the order by cost.</summary>
     /// <param name="tokens">Number of tokens.</param>

@@ -34,22 +34,10 @@ internal sealed class ConvolutionBaseLayer(string name, Convolution convolution)
         convolution.groups);
 
     /// <inheritdoc/>
-    public override Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        return (y + Apply(x, factors, scale)).MoveToOuterDisposeScope();
-    }
+    public override Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale) => Convolve(y, x, factors, scale);
 
     /// <inheritdoc/>
-    public override Tensor Apply(Tensor x, KroneckerFactors factors, double scale)
-    {
-        using DisposeScope scope = NewDisposeScope();
-
-        // One image without a batch dimension is a batch of one.
-        bool single = x.dim() == Geometry.Kernel.Count + 1;
-        Tensor result = factors.Convolve(single ? x.unsqueeze(0) : x, Geometry, scale);
-        return (single ? result.squeeze(0) : result).MoveToOuterDisposeScope();
-    }
+    public override Tensor Apply(Tensor x, KroneckerFactors factors, double scale) => Convolve(null, x, factors, scale);
 
     /// <inheritdoc/>
     public override Tensor ScaleRows(Tensor y, Tensor x, Tensor factors) => y * Channels(factors);
@@ -68,6 +56,18 @@ internal sealed class ConvolutionBaseLayer(string name, Convolution convolution)
     /// <inheritdoc/>
     public override Tensor WithoutBias(Tensor y, ScalarType type) =>
         convolution.bias is Tensor bias ? y.to(type) - Channels(bias.to(type)) : y.to(type);
+
+    private Tensor Convolve(Tensor? y, Tensor x, KroneckerFactors factors, double scale)
+    {
+        using DisposeScope scope = NewDisposeScope();
+
+        // One image without a batch dimension is a batch of one.
+        bool single = x.dim() == Geometry.Kernel.Count + 1;
+        Tensor result = single
+            ? factors.Convolve(x.unsqueeze(0), Geometry, scale, y?.unsqueeze(0)).squeeze(0)
+            : factors.Convolve(x, Geometry, scale, y);
+        return result.MoveToOuterDisposeScope();
+    }
 
     private Tensor Channels(Tensor values) => values.reshape([-1, .. Geometry.Kernel.Select(static _ => 1L)]);
 

@@ -6,7 +6,7 @@ namespace LoKr.Core.Adapters;
 /// </summary>
 internal static class ConvolutionPlan
 {
-    /// <summary>Chooses the order by counting multiply-adds.</summary>
+    /// <summary>Chooses the order by counting multiply-adds and passes over memory, as <see cref="ContractionPlan.Cost"/> does.</summary>
     /// <param name="batch">Images times groups.</param>
     /// <param name="inputSize">Positions of the input.</param>
     /// <param name="outputSize">Positions of the output.</param>
@@ -35,7 +35,7 @@ internal static class ConvolutionPlan
                     double cost = 0;
                     int o = 0;
                     int i = 0;
-                    foreach (bool isOuter in steps)
+                    foreach ((int step, bool isOuter) in steps.Index())
                     {
                         double positions = i > moving ? outputSize : inputSize;
                         if (isOuter)
@@ -47,6 +47,11 @@ internal static class ConvolutionPlan
                         {
                             cost += inner[i] * inner[i + 1] * outer[o] * (i == moving ? outputSize * kernelSize : positions);
                             i++;
+                        }
+
+                        if (step < steps.Length - 1)
+                        {
+                            cost += ContractionPlan.IntermediateCost * outer[o] * inner[i] * (i > moving ? outputSize : inputSize);
                         }
                     }
 

@@ -12,25 +12,31 @@ public sealed partial class KroneckerFactors
     /// <param name="x">Input [batch, channels, positions…] in the type of the factors.</param>
     /// <param name="geometry">How the base layer moves; its groups count too.</param>
     /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
-    internal Tensor Convolve(Tensor x, ConvolutionGeometry geometry, double scale)
+    /// <param name="sum">What to add it to, of the shape and type of the result; left as it is. Null for nothing.</param>
+    internal Tensor Convolve(Tensor x, ConvolutionGeometry geometry, double scale, Tensor? sum = null)
     {
         using DisposeScope scope = NewDisposeScope();
         (Tensor input, ConvolutionGeometry rest) = geometry.Pad(x);
-        Tensor result = (IsReversed ? GroupedReversed(input, rest, scale)
-            : L % geometry.Groups == 0 ? Chain(input, rest, scale, null)
-            : Grouped(input, rest, scale)).reshape([x.shape[0], OutFeatures, .. geometry.OutputSize(x.shape.AsSpan(2))]);
-        return result.MoveToOuterDisposeScope();
+        if (!IsReversed && L % geometry.Groups == 0)
+        {
+            return Chain(input, rest, scale, null, sum).MoveToOuterDisposeScope();
+        }
+
+        Tensor result = (IsReversed ? GroupedReversed(input, rest, scale) : Grouped(input, rest, scale))
+            .reshape([x.shape[0], OutFeatures, .. geometry.OutputSize(x.shape.AsSpan(2))]);
+        return (sum is null ? result : sum + result).MoveToOuterDisposeScope();
     }
 
     /// <summary>
-    /// Steps in the cheapest order. With groups, a group's rows are whole rows of w1 (l divides by the groups): every group has
-    /// its own rows of w1 and all share w2.
+    /// Steps in the cheapest order; the last one accumulates into the sum unless it is the one that moves over the input. With groups, a
+    /// group's rows are whole rows of w1 (l divides by the groups): every group has its own rows of w1 and all share w2.
     /// </summary>
     /// <param name="x">Padded input.</param>
     /// <param name="geometry">What is left to do.</param>
     /// <param name="scale">Scale.</param>
     /// <param name="given">An order, so that tests reach every one of them; null for the cheapest.</param>
-    internal Tensor Chain(Tensor x, ConvolutionGeometry geometry, double scale, ContractionPlan? given)
+    /// <param name="sum">What to add to, or null.</param>
+    internal Tensor Chain(Tensor x, ConvolutionGeometry geometry, double scale, ContractionPlan? given, Tensor? sum = null)
     {
         long batch = x.shape[0] * geometry.Groups;
         long[] positions = x.shape[2..];
@@ -57,13 +63,14 @@ public sealed partial class KroneckerFactors
         long channels = N;
         int o = 0;
         int i = 0;
-        foreach (bool isOuter in plan.Steps)
+        for (int step = 0; step < plan.Steps.Count; step++)
         {
-            if (isOuter)
+            Tensor? into = step == plan.Steps.Count - 1 ? sum : null;
+            if (plan.Steps[step])
             {
                 Tensor factor = outer[o++];
                 Tensor batched = factor.dim() == 3 ? factor : factor.expand(batch, factor.shape[0], factor.shape[1]);
-                h = batched.bmm(h.reshape(batch, rows, -1));
+                h = Accumulate(batched, h.reshape(batch, rows, -1), into);
                 rows = batched.shape[1];
             }
             else if (inner[i].Moves)
@@ -71,17 +78,23 @@ public sealed partial class KroneckerFactors
                 Tensor factor = inner[i++].Factor;
                 h = geometry.Convolve(h.reshape([batch * rows, channels, .. positions]), factor, 1);
                 (channels, positions) = (factor.shape[0], target);
+                h = into is null ? h : into + h.reshape(into.shape);
             }
             else
             {
                 Tensor factor = inner[i++].Factor;
-                h = factor.expand(batch * rows, factor.shape[0], factor.shape[1]).bmm(h.reshape(batch * rows, channels, -1));
+                h = Accumulate(factor.expand(batch * rows, factor.shape[0], factor.shape[1]), h.reshape(batch * rows, channels, -1), into);
                 channels = factor.shape[0];
             }
         }
 
-        return h;
+        return h.reshape([x.shape[0], OutFeatures, .. target]);
     }
+
+    /// <summary>A batched product, added to a sum whose numbers are in the same order.</summary>
+    private static Tensor Accumulate(Tensor factors, Tensor x, Tensor? sum) => sum is null
+        ? factors.bmm(x)
+        : factors.baddbmm(x, sum.reshape(x.shape[0], factors.shape[1], x.shape[2]), 1f, 1f);
 
     private ContractionPlan PlanFor(long batch, long[] positions, long[] target)
     {

@@ -100,6 +100,8 @@ public sealed class ConvolutionTests
             ConvolutionGeometry geometry = new([3, 3], [2, 1], [1, 1], [(1, 1), (1, 1)], PaddingModes.Zeros, groups);
             Tensor x = R(2, 12 * groups, 7, 6);
             Tensor expected = nn.functional.conv2d(x, factors.ToDense(0.5), null, [2, 1], [1, 1], [1, 1], groups);
+            Tensor sum = randn_like(expected);
+            Tensor before = sum.clone();
             int count = 0;
             foreach (bool build1 in new[] { false, true })
             {
@@ -107,13 +109,15 @@ public sealed class ConvolutionTests
                 {
                     foreach (bool[] steps in ContractionPlan.Interleavings(build1 ? 1 : 2, build2 ? 1 : tucker ? 3 : 2))
                     {
-                        Tensor result = factors.Chain(x, geometry, 0.5, new(build1, build2, steps, false, 0)).reshape(expected.shape);
-                        TensorAssert.Close(expected, result, Exact, string.Join(' ', steps));
+                        ContractionPlan plan = new(build1, build2, steps, false, 0);
+                        TensorAssert.Close(expected, factors.Chain(x, geometry, 0.5, plan), Exact, string.Join(' ', steps));
+                        TensorAssert.Close(sum + expected, factors.Chain(x, geometry, 0.5, plan, sum), Exact, "into a sum, " + string.Join(' ', steps));
                         count++;
                     }
                 }
             }
 
+            Assert.True(TensorAssert.Same(before, sum));
             Assert.Equal(tucker ? 10 + 4 + 3 + 2 : 6 + 3 + 3 + 2, count);
         }
     }
