@@ -31,6 +31,27 @@ public sealed class AdapterStateTests : ModuleTest
     }
 
     [Fact]
+    public void States_are_read_at_the_prompt()
+    {
+        TwoAdapters();
+        LoKrAdapterStatus[] adapters = [.. Host.Output("$model | Get-LoKrAdapter").Cast<LoKrAdapterStatus>()];
+        Assert.Equal(["a", "b"], adapters.Select(adapter => adapter.Name));
+        Assert.Equal([true, false], adapters.Select(adapter => adapter.IsActive));
+        Assert.Equal("b", Host.One<LoKrAdapterStatus>("Get-LoKrAdapter -Name b -Model $model").Name);
+        Assert.Equal("a", Host.One<LoKrAdapterStatus>("Get-LoKrAdapter -Model $model.Module | Where-Object IsActive").Name);
+        Host.Error("LoKr.AdapterNotFound", "$model | Get-LoKrAdapter -Name nope");
+
+        Host.Output("$null = $model | Merge-LoKrAdapter a");
+        LoKrModelStatus status = Host.One<LoKrModelStatus>("$model | Get-LoKrAdapter -Summary");
+        Assert.Equal(["a"], status.MergedAdapters);
+        Assert.All(Host.Output("$model | Get-LoKrAdapter -Name a -ByLayer").Cast<LoKrLayerStatus>(), layer => Assert.Equal(["a"], layer.MergedAdapters));
+        Assert.Equal("True", $"{Host.Output("($model | Get-LoKrAdapter -Summary).MergedAdapters -eq 'a' -and ($model | Get-LoKrAdapter -Summary).Enabled -eq 'True'")[0]}");
+        Host.Output("$null = $model | Undo-LoKrMerge | Remove-LoKrAdapter *");
+        Assert.Empty(Host.Output("$model | Get-LoKrAdapter"));
+        Host.Error("LoKr.AdapterNotFound", "$model | Get-LoKrAdapter -ByLayer");
+    }
+
+    [Fact]
     public void Removing_adapters_leaves_the_base_model()
     {
         LoKrModel model = TwoAdapters();

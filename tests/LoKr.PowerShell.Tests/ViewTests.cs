@@ -67,7 +67,9 @@ public sealed class ViewTests : ModuleTest
         {
             ("$model", "BertForSequenceClassification"), ("$model.Adapters", "default"), ("$model.Adapters[0].Config", "query, value"),
             ("$model | Get-LoKrModule -Adapted", "16×16"), ("$model.LastTraining", "AccuracyAfter"), ("$model.LastTraining.History", "GradNorm"),
-            ("$model.LastMerge", "default"), ("$model.CountParameters()", "Trainable"), ("Measure-LoKrModel $eval -Model $model", "Accuracy"),
+            ("$model.LastMerge", "default"),
+            ("$model | Get-LoKrAdapter", "default"), ("$model | Get-LoKrAdapter -ByLayer", "lokr.Linear"), ("$model | Get-LoKrAdapter -ByLayer", "default = True"),
+            ("$model | Get-LoKrAdapter -Summary", "BertForSequenceClassification"), ("$model.CountParameters()", "Trainable"), ("Measure-LoKrModel $eval -Model $model", "Accuracy"),
             ("'vpn' | Invoke-LoKrModel $model", "vpn"), ("Get-LoKrRuntime", "libtorch"),
         })
         {

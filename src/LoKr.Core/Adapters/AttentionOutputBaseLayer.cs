@@ -7,6 +7,9 @@ namespace LoKr.Core.Adapters;
 internal sealed class AttentionOutputBaseLayer(string name, MultiheadAttention attention) : LinearKindBaseLayer(name, attention)
 {
     /// <inheritdoc/>
+    public override string TypeName => nameof(Linear);
+
+    /// <inheritdoc/>
     public override Parameter Weight => new AttentionParameters(attention).OutputWeight;
 
     /// <inheritdoc/>

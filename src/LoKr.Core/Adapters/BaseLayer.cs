@@ -20,6 +20,9 @@ internal abstract class BaseLayer(string name, nn.Module module)
     /// <summary>The layer itself.</summary>
     public nn.Module Module { get; } = module;
 
+    /// <summary>Kind of the layer, for people.</summary>
+    public virtual string TypeName => Module.GetType().Name;
+
     /// <summary>Its weight; looked up each time, because moving a model replaces parameters.</summary>
     public abstract TorchSharp.Modules.Parameter Weight { get; }
 

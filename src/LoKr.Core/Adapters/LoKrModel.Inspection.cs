@@ -10,20 +10,18 @@ public sealed partial class LoKrModel
     {
         string[] active = [.. ActiveAdapters];
         string[] merged = [.. MergedAdapters];
-        Dictionary<string, TorchSharp.Modules.MultiheadAttention> projections = ModuleTree.OutputProjections(Module).ToDictionary(static entry => entry.Name, static entry => entry.Attention, StringComparer.Ordinal);
         List<LoKrModuleInfo> modules = [];
-        foreach ((string name, nn.Module module) in ModuleTree.Modules(Module))
+        IReadOnlyList<(string Name, nn.Module Module, bool IsProjection)> places = ModuleTree.Places(Module);
+        HashSet<string> names = [.. places.Select(static place => place.Name)];
+        foreach ((string name, nn.Module module, bool isProjection) in places)
         {
-            // The output projection of an attention is a line of its own, as it is a module in PyTorch.
-            string projection = ModuleTree.Join(name, AttentionParameters.OutputName);
-            bool isAttention = module is TorchSharp.Modules.MultiheadAttention && projections.ContainsKey(projection);
-            ILookup<bool, (string Name, TorchSharp.Modules.Parameter Parameter)> own = module.named_parameters(recurse: false)
-                .ToLookup(entry => isAttention && entry.name.StartsWith(AttentionParameters.OutputName, StringComparison.Ordinal));
-            modules.Add(Describe(name, module.GetType().Name.Split('`')[0], [.. own[false]], BaseLayer.TryCreate(name, module) is not null, active, merged));
-            if (isAttention)
-            {
-                modules.Add(Describe(projection, nameof(TorchSharp.Modules.Linear), [.. own[true]], true, active, merged));
-            }
+            // The parameters of an attention's output projection are listed with that.
+            const string projection = AttentionParameters.OutputName + ".";
+            bool isAttention = module is TorchSharp.Modules.MultiheadAttention && names.Contains(ModuleTree.Join(name, AttentionParameters.OutputName));
+            (string, TorchSharp.Modules.Parameter)[] own = [.. module.named_parameters(recurse: false)
+                .Where(entry => !(isProjection || isAttention) || entry.name.StartsWith(projection, StringComparison.Ordinal) == isProjection)];
+            string type = isProjection ? nameof(TorchSharp.Modules.Linear) : module.GetType().Name.Split('`')[0];
+            modules.Add(Describe(name, type, own, isProjection || BaseLayer.TryCreate(name, module) is not null, active, merged));
         }
 
         return modules;

@@ -18,12 +18,13 @@ internal static class ModuleTree
         return found;
     }
 
-    /// <summary>The output projections of attention modules, which PyTorch counts as modules and which are adapted by themselves; with the attention they are in.</summary>
-    public static IReadOnlyList<(string Name, TorchSharp.Modules.MultiheadAttention Attention)> OutputProjections(nn.Module root) =>
-        [.. Modules(root)
-            .Select(static entry => (Name: Join(entry.Name, AttentionParameters.OutputName), Attention: entry.Module as TorchSharp.Modules.MultiheadAttention))
-            .Where(static entry => entry.Attention is not null && AttentionParameters.IsFused(entry.Attention))
-            .Select(static entry => (entry.Name, entry.Attention!))];
+    /// <summary>
+    /// The same, and after each fused attention its output projection: a module in PyTorch, here a part of the attention, which stands for it.
+    /// </summary>
+    public static IReadOnlyList<(string Name, nn.Module Module, bool IsProjection)> Places(nn.Module root) => [.. Modules(root).SelectMany(static entry =>
+        entry.Module is TorchSharp.Modules.MultiheadAttention attention && AttentionParameters.IsFused(attention)
+            ? new[] { (entry.Name, entry.Module, false), (Join(entry.Name, AttentionParameters.OutputName), entry.Module, true) }
+            : [(entry.Name, entry.Module, false)])];
 
     /// <summary>Every parameter of the model once, under its first name in module order.</summary>
     public static IReadOnlyList<(string Name, TorchSharp.Modules.Parameter Parameter)> Parameters(nn.Module root)

@@ -12,14 +12,12 @@ internal static class TargetResolver
     /// <exception cref="LoKrException">Nothing is targeted, something targeted cannot be adapted, or a module to save does not exist.</exception>
     public static TargetResolution Resolve(nn.Module root, LoKrConfig config)
     {
-        Dictionary<string, TorchSharp.Modules.MultiheadAttention> projections = ModuleTree.OutputProjections(root).ToDictionary(static entry => entry.Name, static entry => entry.Attention, StringComparer.Ordinal);
-        IReadOnlyList<(string Name, nn.Module Module)> own = ModuleTree.Modules(root);
-        IReadOnlyList<(string Name, nn.Module Module)> modules = [.. own.SelectMany(entry => projections.ContainsKey(ModuleTree.Join(entry.Name, AttentionParameters.OutputName)) && entry.Module is TorchSharp.Modules.MultiheadAttention
-            ? new[] { entry, (ModuleTree.Join(entry.Name, AttentionParameters.OutputName), entry.Module) }
-            : [entry])];
+        IReadOnlyList<(string Name, nn.Module Module, bool IsProjection)> places = ModuleTree.Places(root);
+        HashSet<string> projections = [.. places.Where(static place => place.IsProjection).Select(static place => place.Name)];
+        IReadOnlyList<(string Name, nn.Module Module)> modules = [.. places.Select(static place => (place.Name, place.Module))];
         IPretrainedModel? pretrained = root as IPretrainedModel;
         LoKrConfig resolved = config with { ModulesToSave = WithTaskHead(config) };
-        resolved = resolved with { TargetModules = Targets(modules, projections.Keys, pretrained, resolved) };
+        resolved = resolved with { TargetModules = Targets(modules, projections, pretrained, resolved) };
 
         TargetMatcher matcher = new(resolved);
         ILookup<TargetMatcher.Verdict, (string Name, nn.Module Module)> verdicts = modules.ToLookup(entry => matcher.Check(entry.Name));
@@ -29,10 +27,10 @@ internal static class TargetResolver
             throw TargetErrors.NothingTargeted(config, resolved, modules, verdicts);
         }
 
-        BaseLayer[] layers = [.. targeted.Select(entry => projections.TryGetValue(entry.Name, out TorchSharp.Modules.MultiheadAttention? attention)
-            ? new AttentionOutputBaseLayer(entry.Name, attention)
+        BaseLayer[] layers = [.. targeted.Select(entry => projections.Contains(entry.Name)
+            ? new AttentionOutputBaseLayer(entry.Name, (TorchSharp.Modules.MultiheadAttention)entry.Module)
             : BaseLayer.TryCreate(entry.Name, entry.Module) ?? throw TargetErrors.NotSupported(entry.Name, entry.Module))];
-        IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(own, resolved, layers);
+        IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(ModuleTree.Modules(root), resolved, layers);
         List<string> warnings = TargetWarnings.Collect(config, resolved, pretrained, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
         return new(Minimise(config, resolved, layers, modules), layers, saved, warnings);
     }
@@ -58,7 +56,7 @@ internal static class TargetResolver
         return head.Count == 0 ? config.ModulesToSave : [.. (config.ModulesToSave ?? []).Union(head, StringComparer.Ordinal)];
     }
 
-    private static ModuleSelector Targets(IReadOnlyList<(string Name, nn.Module Module)> modules, IReadOnlyCollection<string> projections, IPretrainedModel? pretrained, LoKrConfig config)
+    private static ModuleSelector Targets(IReadOnlyList<(string Name, nn.Module Module)> modules, HashSet<string> projections, IPretrainedModel? pretrained, LoKrConfig config)
     {
         if (config.TargetModules is null)
         {
