@@ -68,7 +68,7 @@ public sealed class ViewTests : ModuleTest
             ("$model", "BertForSequenceClassification"), ("$model.Adapters", "default"), ("$model.Adapters[0].Config", "query, value"),
             ("$model | Get-LoKrModule -Adapted", "16×16"), ("$model.LastTraining", "AccuracyAfter"), ("$model.LastTraining.History", "GradNorm"),
             ("$model.LastMerge", "default"),
-            ("$model | Get-LoKrAdapter", "default"), ("$model | Get-LoKrAdapter -ByLayer", "lokr.Linear"), ("$model | Get-LoKrAdapter -ByLayer", "default = True"),
+            ("$model | Get-LoKrAdapter", "default"), ("$model | Get-LoKrAdapter -ByLayer", "lokr.Linear"),
             ("$model | Get-LoKrAdapter -Summary", "BertForSequenceClassification"), ("$model.CountParameters()", "Trainable"), ("Measure-LoKrModel $eval -Model $model", "Accuracy"),
             ("'vpn' | Invoke-LoKrModel $model", "vpn"), ("Get-LoKrRuntime", "libtorch"),
         })
@@ -111,6 +111,7 @@ public sealed class ViewTests : ModuleTest
         Assert.Equal("", ViewText.Number(null, 2));
         Assert.Equal("a, b (merged), c (off)", ViewText.Adapters(new[] { "a", "b", "c" }, new[] { "a", "b" }, new[] { "b" }));
         Assert.Equal("x = 2.5, a = 4", ViewText.Pairs(new[] { KeyValuePair.Create("x", 2.5), KeyValuePair.Create("a", 4.0) }));
+        Assert.Equal("default = Irregular", ViewText.Pairs(new Dictionary<string, TriState> { ["default"] = TriState.Irregular }));
         Assert.Equal("b 0.9000, a 0.1000", ViewText.Scores(new Hashtable { ["a"] = 0.1, ["b"] = 0.9 }));
         Assert.Equal("0:01:05.3", ViewText.Duration(TimeSpan.FromSeconds(65.34)));
         Assert.Equal("", ViewText.Duration(null));

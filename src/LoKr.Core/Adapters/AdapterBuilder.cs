@@ -38,6 +38,12 @@ internal sealed class AdapterBuilder(
                 (layer.ModuleName, tensor.Suffix, tensor.Shape, layer.BaseLayer.FactorType, layer.BaseLayer.Weight.device, (Tensor?)null)));
         }
 
+        LoKrNorm[] norms = [.. resolution.Norms.Select(norm => new LoKrNorm(norm, resolution.Config))];
+        foreach (LoKrNorm norm in norms)
+        {
+            slots.AddRange(norm.Shapes.Select(tensor => (norm.ModuleName, tensor.Suffix, tensor.Shape, norm.Target.ChangeType, norm.Target.Weight.device, (Tensor?)null)));
+        }
+
         foreach ((string module, nn.Module instance) in resolution.SavedModules)
         {
             (IReadOnlyDictionary<string, Tensor> parameters, IReadOnlyDictionary<string, Tensor> buffers) = originals(module, instance);
@@ -64,11 +70,17 @@ internal sealed class AdapterBuilder(
             layer.Factors = new(layer.Tensors().ToDictionary(static tensor => tensor.Suffix, tensor => View(places[(layer.ModuleName, tensor.Suffix)])), layer.BaseLayer.Kernel, layer.Shapes.Reversed);
         }
 
+        foreach (LoKrNorm norm in norms)
+        {
+            norm.Weight = View(places[(norm.ModuleName, LoKrNorm.WeightSuffix)]);
+            norm.Bias = places.TryGetValue((norm.ModuleName, LoKrNorm.BiasSuffix), out (FlatParameter Flat, int Index) bias) ? View(bias) : null;
+        }
+
         SavedModuleCopy[] copies = [.. saved.Select(entry => new SavedModuleCopy(
             entry.Module,
             places.Where(place => place.Key.Module == entry.Module).ToDictionary(static place => place.Key.Local, static place => place.Value, StringComparer.Ordinal),
             entry.Buffers.ToDictionary(static buffer => buffer.Key, static buffer => buffer.Value.detach().clone().DetachFromDisposeScope(), StringComparer.Ordinal)))];
-        return new(name, resolution.Config, _layers, copies, flats, [.. resolution.Warnings, .. warnings]);
+        return new(name, resolution.Config, _layers, copies, flats, [.. resolution.Warnings, .. warnings]) { Norms = norms };
     }
 
     private static Tensor View((FlatParameter Flat, int Index) place) => place.Flat.Views[place.Index];

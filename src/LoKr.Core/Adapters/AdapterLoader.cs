@@ -21,8 +21,8 @@ internal static class AdapterLoader
         {
             if (!tensors.TryGetValue(key, out Tensor? given))
             {
-                // LyCORIS's files have the scalar multiplied into w1.
-                target.fill_(1);
+                // LyCORIS's files have the scalar multiplied into w1. What else may be missing is the change of a norm.
+                target.fill_(IsNorm(key) ? 0 : 1);
                 continue;
             }
 
@@ -34,11 +34,15 @@ internal static class AdapterLoader
     /// <summary>Compares the tensors of a file with those that a configuration asks for.</summary>
     /// <param name="name">Name of the adapter, for the error.</param>
     /// <param name="expected">Shapes by name.</param>
-    /// <param name="given">Shapes by name; a trained scalar may be missing.</param>
+    /// <param name="given">Shapes by name; a trained scalar may be missing, and some of several norms.</param>
     /// <exception cref="LoKrException">Keys are missing, unexpected or mis-shaped; all of them are named.</exception>
     public static void Check(string name, IReadOnlyDictionary<string, long[]> expected, IReadOnlyDictionary<string, IReadOnlyList<long>> given)
     {
-        string[] missing = [.. expected.Keys.Where(key => !given.ContainsKey(key) && !key.EndsWith("." + FactorNames.Scalar, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+        // A norm that a file does not name is as it was: programs train those of the layers that they adapt.
+        bool withNorms = given.Keys.Any(IsNorm);
+        string[] missing = [.. expected.Keys
+            .Where(key => !given.ContainsKey(key) && !key.EndsWith("." + FactorNames.Scalar, StringComparison.Ordinal) && !(withNorms && IsNorm(key)))
+            .Order(StringComparer.Ordinal)];
         string[] unexpected = [.. given.Keys.Where(key => !expected.ContainsKey(key)).Order(StringComparer.Ordinal)];
         string[] misshaped = [.. expected
             .Where(pair => given.TryGetValue(pair.Key, out IReadOnlyList<long>? shape) && !Fits(pair.Key, shape, pair.Value))
@@ -64,6 +68,9 @@ internal static class AdapterLoader
     private static bool Fits(string key, IReadOnlyList<long> given, long[] expected) => given.SequenceEqual(expected)
         || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && Count(given) == Count(expected) && given.Count is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
         || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.Count == 1 && Count(given) == Count(expected));
+
+    private static bool IsNorm(string key) =>
+        key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) || key.EndsWith("." + LoKrNorm.BiasSuffix, StringComparison.Ordinal);
 
     private static IEnumerable<long> Trimmed(IReadOnlyList<long> core) => core.Count == 4 && core[3] == 1 ? core.Take(3) : core;
 

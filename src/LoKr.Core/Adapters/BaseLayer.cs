@@ -92,5 +92,5 @@ internal abstract class BaseLayer(string name, nn.Module module)
     public abstract Tensor WithoutBias(Tensor y, ScalarType type);
 
     /// <summary>Registers the hook; disposing of the result removes it.</summary>
-    protected virtual IDisposable Hook(ForwardHooks hooks, LayerHost host) => ForwardHooks.OnTensor((nn.Module<Tensor, Tensor>)Module, host);
+    protected virtual IDisposable Hook(ForwardHooks hooks, LayerHost host) => ForwardHooks.OnTensor((nn.Module<Tensor, Tensor>)Module, host.Adapt);
 }

@@ -8,10 +8,12 @@ internal sealed class ForwardHooks
 {
     private readonly Dictionary<MultiheadAttention, AttentionHook> _attentions = [];
 
-    /// <summary>Lets a host change the output of a layer from one tensor to one tensor.</summary>
-    public static IDisposable OnTensor(nn.Module<Tensor, Tensor> module, LayerHost host)
+    /// <summary>Changes the output of a layer from one tensor to one tensor.</summary>
+    /// <param name="module">The layer.</param>
+    /// <param name="adapt">Input and output to another output, or to null for the same.</param>
+    public static IDisposable OnTensor(nn.Module<Tensor, Tensor> module, Func<Tensor, Tensor, Tensor?> adapt)
     {
-        var hook = module.register_forward_hook((_, input, output) => host.Adapt(input, output)!);
+        var hook = module.register_forward_hook((_, input, output) => adapt(input, output)!);
         return new Registration(hook.remove);
     }
 

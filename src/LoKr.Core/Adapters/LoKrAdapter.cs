@@ -33,6 +33,9 @@ public sealed class LoKrAdapter
     /// <summary>Adapted layers by full module name, in module order.</summary>
     public IReadOnlyList<LoKrLayer> Layers { get; }
 
+    /// <summary>Norms whose weights it changes (LyCORIS <c>train_norm</c>), in module order.</summary>
+    public IReadOnlyList<LoKrNorm> Norms { get; internal init; } = [];
+
     /// <summary>Full names of the modules that are trained and saved whole.</summary>
     public IReadOnlyList<string> SavedModules => [.. _copies.Select(static copy => copy.ModuleName)];
 
@@ -59,6 +62,11 @@ public sealed class LoKrAdapter
             {
                 layer.Scale = value;
             }
+
+            foreach (LoKrNorm norm in Norms)
+            {
+                norm.Scale = value;
+            }
         }
     }
 
@@ -76,6 +84,14 @@ public sealed class LoKrAdapter
             foreach ((string suffix, torch.Tensor tensor) in layer.Factors.Tensors)
             {
                 tensors.Add(ModuleTree.Join(layer.ModuleName, suffix), tensor);
+            }
+        }
+
+        foreach (LoKrNorm norm in Norms)
+        {
+            foreach ((string suffix, torch.Tensor tensor) in norm.Tensors)
+            {
+                tensors.Add(ModuleTree.Join(norm.ModuleName, suffix), tensor);
             }
         }
 
@@ -102,6 +118,11 @@ public sealed class LoKrAdapter
         foreach ((LoKrLayer mine, LoKrLayer theirs) in Layers.Zip(other.Layers))
         {
             mine.Factors = theirs.Factors;
+        }
+
+        foreach ((LoKrNorm mine, LoKrNorm theirs) in Norms.Zip(other.Norms))
+        {
+            (mine.Weight, mine.Bias) = (theirs.Weight, theirs.Bias);
         }
     }
 

@@ -95,7 +95,6 @@ public static class LoKrConfigValidator
     {
         // LyCORIS drops rows before it takes the norms, on the dense weight.
         Refuse(config is { WeightDecompose: true, RankDropout: > 0 }, $"{nameof(config.RankDropout)} with {nameof(config.WeightDecompose)}");
-        Refuse(config.TrainNorm, nameof(config.TrainNorm));
     }
 
     private static void Refuse(bool isSet, string option)

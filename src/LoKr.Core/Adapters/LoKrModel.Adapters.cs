@@ -94,6 +94,11 @@ public sealed partial class LoKrModel
             host.Remove(adapter);
         }
 
+        foreach (NormHost host in _norms.Values)
+        {
+            host.Remove(adapter);
+        }
+
         foreach (SavedModuleCopy copy in adapter.Copies)
         {
             _saved[copy.ModuleName].Remove(adapter);
@@ -159,6 +164,7 @@ public sealed partial class LoKrModel
             host.Add(adapter, layer);
         }
 
+        AttachNorms(adapter);
         foreach (SavedModuleCopy copy in adapter.Copies)
         {
             _saved[copy.ModuleName].Add(adapter, copy);
@@ -215,6 +221,7 @@ public sealed partial class LoKrModel
             _layers.Remove(host.BaseLayer.Name);
         }
 
+        DropUnusedNorms();
         foreach (SavedModuleHost host in _saved.Values.Where(static host => host.Adapters.Count == 0).ToArray())
         {
             host.Dispose();

@@ -31,7 +31,8 @@ public sealed partial class LoKrModel
     {
         TorchSharp.Modules.Parameter? weight = own.FirstOrDefault(static entry => entry.Name.Split('.')[^1] == "weight").Parameter ?? own.FirstOrDefault().Parameter;
         IReadOnlyList<(LoKrAdapter Adapter, LoKrLayer Layer)> layers = _layers.TryGetValue(name, out LayerHost? host) ? host.Layers : [];
-        string[] adapters = [.. layers.Select(static entry => entry.Adapter.Name)];
+        IReadOnlyList<(LoKrAdapter Adapter, LoKrNorm Norm)> norms = _norms.TryGetValue(name, out NormHost? normHost) ? normHost.Norms : [];
+        string[] adapters = [.. layers.Select(static entry => entry.Adapter.Name), .. norms.Select(static entry => entry.Adapter.Name)];
         return new()
         {
             Name = name,
@@ -45,8 +46,12 @@ public sealed partial class LoKrModel
             Adapters = adapters,
             ActiveAdapters = [.. adapters.Intersect(active)],
             MergedAdapters = [.. adapters.Intersect(merged)],
-            FactorShapes = [.. layers.Select(static entry => entry.Layer.Shapes.ToString())],
-            AdapterParameterCount = layers.Sum(static entry => entry.Layer.Factors.ParameterCount),
+            FactorShapes =
+            [
+                .. layers.Select(static entry => entry.Layer.Shapes.ToString()),
+                .. norms.Select(static entry => string.Join(", ", entry.Norm.Shapes.Select(static tensor => $"{tensor.Suffix} {string.Join('×', tensor.Shape)}"))),
+            ],
+            AdapterParameterCount = layers.Sum(static entry => entry.Layer.Factors.ParameterCount) + norms.Sum(static entry => entry.Norm.Tensors.Sum(static tensor => tensor.Tensor.numel())),
             SavedBy = _saved.TryGetValue(name, out SavedModuleHost? saved) ? [.. saved.Adapters.Select(static adapter => adapter.Name)] : [],
         };
     }

@@ -40,7 +40,8 @@ public sealed partial class LoKrModel
                 adapter.Config,
                 [.. adapter.Layers.Select(static layer => layer.BaseLayer)],
                 [.. adapter.SavedModules.Select(name => (name, modules[name]))],
-                []);
+                [])
+            { Norms = [.. adapter.Norms.Select(static norm => norm.Target)] };
             Dictionary<string, LoKrLayer> layers = adapter.Layers.ToDictionary(static layer => layer.ModuleName, StringComparer.Ordinal);
             adapter.TakeBuffers(new AdapterBuilder(adapter.Name, resolution, [], (layer, _) => (layers[layer.Name].Shapes, layers[layer.Name].Config)).Build(Originals));
             foreach (SavedModuleCopy copy in adapter.Copies)

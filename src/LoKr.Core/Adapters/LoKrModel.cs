@@ -93,6 +93,11 @@ public sealed partial class LoKrModel : IDisposable
             host.Detach();
         }
 
+        foreach (NormHost host in _norms.Values)
+        {
+            host.Detach();
+        }
+
         foreach (SavedModuleHost host in _saved.Values)
         {
             host.Show(null);
@@ -120,6 +125,7 @@ public sealed partial class LoKrModel : IDisposable
             host.SetRunning(host.Layers.Any(entry => _merger.Merged.Contains(entry.Adapter)) ? [] : running);
         }
 
+        RunNorms(running);
         foreach (LoKrAdapter adapter in _adapters)
         {
             bool trains = adapter.IsTrainable && _active.Contains(adapter);

@@ -54,6 +54,13 @@ internal static class TargetErrors
         { Target = resolved.TargetModules!.ToString() };
     }
 
+    public static LoKrException NoNorm() => new(
+        ErrorIds.TargetModuleNotFound,
+        LoKrErrorKind.NotFound,
+        "TrainNorm is set, but there is no LayerNorm or GroupNorm to train: the model has none, or all of them are excluded or trained whole.",
+        "Leave TrainNorm out, or check ExcludeModules, ModulesToSave and LayersToTransform.")
+    { Target = nameof(LoKrConfig.TrainNorm) };
+
     public static LoKrException NotSupported(string name, nn.Module module) => new(
         ErrorIds.ModuleTypeNotSupported,
         LoKrErrorKind.NotSupported,

@@ -66,7 +66,8 @@ internal sealed class TargetMatcher(LoKrConfig config)
     private static bool MatchesSuffix(IReadOnlyList<string> entries, string name) =>
         entries.Any(entry => name.EndsWith("." + entry, StringComparison.Ordinal));
 
-    private bool IsChosenLayer(string name)
+    /// <summary>Whether layers_to_transform lets a module through.</summary>
+    public bool IsChosenLayer(string name)
     {
         if (config.LayersToTransform is not { IsDefaultOrEmpty: false } layers)
         {

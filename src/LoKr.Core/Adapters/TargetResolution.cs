@@ -11,4 +11,8 @@ internal sealed record TargetResolution(
     LoKrConfig Config,
     IReadOnlyList<BaseLayer> Layers,
     IReadOnlyList<(string Name, nn.Module Module)> SavedModules,
-    IReadOnlyList<string> Warnings);
+    IReadOnlyList<string> Warnings)
+{
+    /// <summary>Norms whose weights are trained, in module order.</summary>
+    public IReadOnlyList<NormBase> Norms { get; init; } = [];
+}

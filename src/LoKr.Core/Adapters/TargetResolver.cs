@@ -21,8 +21,9 @@ internal static class TargetResolver
 
         TargetMatcher matcher = new(resolved);
         ILookup<TargetMatcher.Verdict, (string Name, nn.Module Module)> verdicts = modules.ToLookup(entry => matcher.Check(entry.Name));
-        List<(string Name, nn.Module Module)> targeted = [.. verdicts[TargetMatcher.Verdict.Target]];
-        if (targeted.Count == 0 && !TrainsSavedModulesOnly(config, resolved))
+        NormBase[] norms = config.TrainNorm ? Norms(modules, matcher) : [];
+        List<(string Name, nn.Module Module)> targeted = [.. verdicts[TargetMatcher.Verdict.Target].Where(entry => !Array.Exists(norms, norm => norm.Name == entry.Name))];
+        if (targeted.Count == 0 && !TrainsOthersOnly(config, resolved))
         {
             throw TargetErrors.NothingTargeted(config, resolved, modules, verdicts);
         }
@@ -32,7 +33,7 @@ internal static class TargetResolver
             : BaseLayer.TryCreate(entry.Name, entry.Module) ?? throw TargetErrors.NotSupported(entry.Name, entry.Module))];
         IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(ModuleTree.Modules(root), resolved, layers);
         List<string> warnings = TargetWarnings.Collect(config, resolved, pretrained, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
-        return new(Minimise(config, resolved, layers, modules), layers, saved, warnings);
+        return new(Minimise(config, resolved, layers, modules), layers, saved, warnings) { Norms = norms };
     }
 
     /// <summary>Names that a task adds to modules_to_save.</summary>
@@ -43,12 +44,22 @@ internal static class TargetResolver
         _ => [],
     };
 
+    /// <summary>Every norm of the model that is neither excluded nor trained whole, and that layers_to_transform lets through.</summary>
+    private static NormBase[] Norms(IReadOnlyList<(string Name, nn.Module Module)> modules, TargetMatcher matcher)
+    {
+        NormBase[] norms = [.. modules
+            .Where(entry => matcher.Check(entry.Name) is TargetMatcher.Verdict.None or TargetMatcher.Verdict.Target && matcher.IsChosenLayer(entry.Name))
+            .Select(static entry => NormBase.TryCreate(entry.Name, entry.Module))
+            .OfType<NormBase>()];
+        return norms.Length > 0 ? norms : throw TargetErrors.NoNorm();
+    }
+
     /// <summary>
-    /// An empty list beside modules to save is the baseline that adapters are compared with: the head alone is trained. Other than
+    /// An empty list beside norms, or modules to save, is the baseline that adapters are compared with: the head alone is trained. Other than
     /// an omitted list, which takes the default of the architecture, it has to be meant. PEFT has no such adapter.
     /// </summary>
-    private static bool TrainsSavedModulesOnly(LoKrConfig given, LoKrConfig resolved) =>
-        given.TargetModules is { Names.Count: 0 } && resolved.ModulesToSave is { IsDefaultOrEmpty: false };
+    private static bool TrainsOthersOnly(LoKrConfig given, LoKrConfig resolved) =>
+        given.TargetModules is { Names.Count: 0 } && (given.TrainNorm || resolved.ModulesToSave is { IsDefaultOrEmpty: false });
 
     private static System.Collections.Immutable.ImmutableArray<string>? WithTaskHead(LoKrConfig config)
     {

@@ -27,6 +27,11 @@ public static class LoraConverter
             }
         }
 
+        if (adapter.Norms.Count > 0)
+        {
+            throw NotSupported(adapter.Norms[0].ModuleName, "LoRA has no changes of norms");
+        }
+
         Dictionary<string, Tensor> saved = adapter.Copies
             .SelectMany(static copy => copy.LocalNames.Select(local => (Name: ModuleTree.Join(copy.ModuleName, local), Tensor: copy.Value(local))))
             .ToDictionary(static entry => entry.Name, static entry => entry.Tensor, StringComparer.Ordinal);

@@ -7,7 +7,7 @@ namespace LoKr.Core.Merging;
 /// <summary>Adds deltas into base weights and keeps the original of each changed weight on the CPU, so that a merge can be taken back bit for bit.</summary>
 internal sealed class WeightMerger : IDisposable
 {
-    private readonly Dictionary<string, (BaseLayer Layer, Tensor Original)> _originals = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, (WeightChange Target, Tensor Original)> _originals = new(StringComparer.Ordinal);
     private readonly List<LoKrAdapter> _merged = [];
 
     /// <summary>Merged adapters in the order they were merged.</summary>
@@ -17,36 +17,37 @@ internal sealed class WeightMerger : IDisposable
     /// <returns>Number of weights that changed.</returns>
     public int Merge(IReadOnlyList<LoKrAdapter> adapters, bool safe)
     {
-        Dictionary<string, (BaseLayer Layer, Tensor Before)> changed = new(StringComparer.Ordinal);
+        Dictionary<string, (WeightChange Target, Tensor Before)> changed = new(StringComparer.Ordinal);
         using IDisposable noGrad = no_grad();
         try
         {
-            foreach (IGrouping<string, (LoKrAdapter Adapter, LoKrLayer Layer)> module in adapters
-                .SelectMany(static adapter => adapter.Layers.Select(layer => (Adapter: adapter, Layer: layer))).GroupBy(static entry => entry.Layer.ModuleName, StringComparer.Ordinal))
+            foreach (IGrouping<string, (LoKrAdapter Adapter, WeightChange Target)> group in adapters
+                .SelectMany(static adapter => WeightChange.Of(adapter).Select(target => (Adapter: adapter, Target: target))).GroupBy(static entry => entry.Target.Name, StringComparer.Ordinal))
             {
-                BaseLayer layer = module.First().Layer.BaseLayer;
-                if (layer.Weight.device_type == DeviceType.META)
+                WeightChange target = group.First().Target;
+                Tensor weight = target.Weight();
+                if (weight.device_type == DeviceType.META)
                 {
                     throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights; there is nothing to merge into.", "Import it with its weights.");
                 }
 
-                Tensor before = Keep(layer.Weight);
-                changed.Add(module.Key, (layer, before));
-                Merge([.. module], layer.Weight, _originals.TryGetValue(module.Key, out (BaseLayer Layer, Tensor Original) kept) ? kept.Original : before, safe);
+                Tensor before = Keep(weight);
+                changed.Add(group.Key, (target, before));
+                Merge([.. group], weight, _originals.TryGetValue(group.Key, out (WeightChange Target, Tensor Original) kept) ? kept.Original : before, safe);
             }
         }
         catch
         {
-            foreach ((BaseLayer layer, Tensor before) in changed.Values)
+            foreach ((WeightChange target, Tensor before) in changed.Values)
             {
-                layer.Weight.copy_(before);
+                target.Weight().copy_(before);
                 before.Dispose();
             }
 
             throw;
         }
 
-        foreach ((string name, (BaseLayer Layer, Tensor Before) entry) in changed)
+        foreach ((string name, (WeightChange Target, Tensor Before) entry) in changed)
         {
             if (!_originals.TryAdd(name, entry))
             {
@@ -63,9 +64,9 @@ internal sealed class WeightMerger : IDisposable
     public void Undo()
     {
         using IDisposable noGrad = no_grad();
-        foreach ((BaseLayer layer, Tensor original) in _originals.Values)
+        foreach ((WeightChange target, Tensor original) in _originals.Values)
         {
-            layer.Weight.copy_(original);
+            target.Weight().copy_(original);
         }
 
         Clear();
@@ -85,17 +86,17 @@ internal sealed class WeightMerger : IDisposable
         _merged.Clear();
     }
 
-    /// <summary>Several deltas add up in the type of the factors, so that a weight of lower precision is rounded once.</summary>
-    private static void Merge((LoKrAdapter Adapter, LoKrLayer Layer)[] layers, Tensor weight, Tensor original, bool safe)
+    /// <summary>Several changes add up in their own type, so that a weight of lower precision is rounded once.</summary>
+    private static void Merge((LoKrAdapter Adapter, WeightChange Target)[] changes, Tensor weight, Tensor original, bool safe)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor sum = layers.Length > 1 ? weight.to(layers[0].Layer.Factors.DType) : weight;
-        foreach ((LoKrAdapter adapter, LoKrLayer layer) in layers)
+        Tensor sum = changes.Length > 1 ? weight.to(changes[0].Target.DType) : weight;
+        foreach ((LoKrAdapter adapter, WeightChange target) in changes)
         {
-            layer.MergeInto(sum, original);
+            target.MergeInto(sum, original);
             if (safe && !IsFinite(sum))
             {
-                throw NotFinite(adapter, layer);
+                throw NotFinite(adapter, target);
             }
         }
 
@@ -104,14 +105,14 @@ internal sealed class WeightMerger : IDisposable
             weight.copy_(sum);
             if (safe && !IsFinite(weight))
             {
-                throw NotFinite(layers[^1].Adapter, layers[^1].Layer);
+                throw NotFinite(changes[^1].Adapter, changes[^1].Target);
             }
         }
     }
 
-    private static LoKrException NotFinite(LoKrAdapter adapter, LoKrLayer layer) => new(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
-        $"Merging adapter '{adapter.Name}' would put NaN or infinity into '{layer.ModuleName}'; no weight was changed.", "The adapter seems to be broken; train it again with a lower learning rate.")
-    { Target = layer.ModuleName };
+    private static LoKrException NotFinite(LoKrAdapter adapter, WeightChange target) => new(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
+        $"Merging adapter '{adapter.Name}' would put NaN or infinity into '{target.Name}'; no weight was changed.", "The adapter seems to be broken; train it again with a lower learning rate.")
+    { Target = target.Name };
 
     private static Tensor Keep(Tensor weight)
     {

@@ -40,7 +40,7 @@ public sealed partial class NewLoKrConfigCommand : LoKrCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public SwitchParameter UseScalar { get; set; }
 
-    /// <summary>Train normalisation layers too.</summary>
+    /// <summary>Train weight and bias of every LayerNorm and GroupNorm too, as changes that the adapter holds.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public SwitchParameter TrainNorm { get; set; }
 

@@ -21,7 +21,6 @@ public sealed class LoKrConfigValidatorTests
         { nameof(LoKrConfig.ModulesToSave), ErrorIds.InvalidArgument },
         { nameof(LoKrConfig.TargetModules), ErrorIds.InvalidArgument },
         { nameof(LoKrConfig.WeightDecompose), ErrorIds.OptionNotSupported },
-        { nameof(LoKrConfig.TrainNorm), ErrorIds.OptionNotSupported },
     };
 
     [Theory]
@@ -42,7 +41,6 @@ public sealed class LoKrConfigValidatorTests
             nameof(LoKrConfig.ModulesToSave) => Good with { ModulesToSave = [""] },
             nameof(LoKrConfig.TargetModules) => Good with { TargetModules = ModuleSelector.FromNames([""]) },
             nameof(LoKrConfig.WeightDecompose) => Good with { WeightDecompose = true, RankDropout = 0.1 },
-            nameof(LoKrConfig.TrainNorm) => Good with { TrainNorm = true },
             _ => throw new ArgumentOutOfRangeException(nameof(field)),
         };
         Assert.Equal(errorId, Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(config)).ErrorId);

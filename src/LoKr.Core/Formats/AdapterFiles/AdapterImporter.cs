@@ -29,14 +29,7 @@ public static class AdapterImporter
 
         ModuleNameIndex index = ModuleNameIndex.FromModule(model.Module, model.Name);
         AdapterContent content = AdapterContentReader.Read(file, options, index);
-        if (content.Norms.Count > 0)
-        {
-            throw new LoKrException(ErrorIds.OptionNotSupported, LoKrErrorKind.NotSupported,
-                $"'{file.Path}' changes {content.Norms.Count} norms ({string.Join(", ", content.Norms.Take(5).Select(static norm => norm.Name))}), which adapters here cannot do yet.",
-                "Use a file without train_norm.") { Target = content.Norms[0].Name };
-        }
-
-        LoKrConfig config = Config(file, options, content) with { InferenceMode = !trainable };
+        LoKrConfig config = Config(file, options, content) with { InferenceMode = !trainable, TrainNorm = content.Norms.Count > 0 };
         return model.LoadAdapter(config, Tensors(content), name, trainable);
     }
 
@@ -123,6 +116,14 @@ public static class AdapterImporter
             foreach ((string suffix, torch.Tensor tensor) in module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha))
             {
                 tensors.Add(ModuleTree.Join(module.Name, suffix), tensor);
+            }
+        }
+
+        foreach (AdapterNorm norm in content.Norms)
+        {
+            foreach ((string suffix, torch.Tensor tensor) in norm.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha))
+            {
+                tensors.Add(ModuleTree.Join(norm.Name, suffix), tensor);
             }
         }
 
