@@ -65,11 +65,16 @@ public sealed class CheckpointReader : ITensorSource
         }
 
         PickleGuard.ThrowIfOnlyPickles(full, baseName, baseName == "model" ? "pytorch_model" : baseName);
+
+        // diffusers saves other types beside the usual one, or instead of it, with the type in the name.
+        string[] variants = [.. Directory.EnumerateFiles(full, $"{baseName}.*.safetensors").Select(file => Path.GetFileName(file)).Order(StringComparer.Ordinal)];
         throw new LoKrException(
             ErrorIds.CheckpointNotFound,
             LoKrErrorKind.NotFound,
             $"'{full}' holds no weights: neither {baseName}.safetensors nor {baseName}.safetensors.index.json.",
-            "Name the folder of a Hugging Face model with its safetensors weights.")
+            variants.Length == 0
+                ? "Name the folder of a Hugging Face model with its safetensors weights."
+                : $"Rename the variant that is to be used to {baseName}.safetensors; there is {string.Join(", ", variants)}.")
         {
             Target = full,
         };

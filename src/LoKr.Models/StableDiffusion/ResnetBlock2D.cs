@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -52,21 +53,22 @@ internal sealed class ResnetBlock2D : nn.Module<Tensor, Tensor?, Tensor>
     public override Tensor forward(Tensor input, Tensor? time)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor x = _conv1.call(_settings.Activate(_norm1.call(input)));
-        Tensor? shift = _time is null ? null : _time.call(_settings.Activate(time!)).unsqueeze(-1).unsqueeze(-1);
+        Tensor x = _norm1.call(input).Then(_settings.Activate).Then(_conv1.call);
+        using Tensor? shift = _time is null ? null : _settings.Activate(time!).Then(_time.call).Then(static row => row.unsqueeze(-1).unsqueeze(-1));
         if (shift is not null && _settings.TimeScaleShift)
         {
             Tensor[] parts = shift.chunk(2, 1);
-            x = (_norm2.call(x) * (1 + parts[0])) + parts[1];
+            x = x.Then(_norm2.call).Then(y => (y * (1 + parts[0])) + parts[1]);
         }
         else
         {
-            x = _norm2.call(shift is null ? x : x + shift);
+            x = (shift is null ? x : x.Then(y => y + shift)).Then(_norm2.call);
         }
 
-        x = _settings.Activate(x);
-        x = training && _settings.Dropout > 0 ? nn.functional.dropout(x, _settings.Dropout) : x;
-        x = (_shortcut?.call(input) ?? input) + _conv2.call(x);
+        x = x.Then(_settings.Activate);
+        x = training && _settings.Dropout > 0 ? x.Then(y => nn.functional.dropout(y, _settings.Dropout)) : x;
+        x = x.Then(_conv2.call);
+        x = _shortcut is null ? x.Then(y => input + y) : _shortcut.call(input).Then(y => x.Then(z => y + z));
         return (_settings.Scale == 1 ? x : x / _settings.Scale).MoveToOuterDisposeScope();
     }
 }

@@ -90,11 +90,17 @@ public static class StableDiffusionLoader
     private static LoKrModel Read(PipelineIndex index, string name, ModelLoadOptions options, List<string> warnings)
     {
         string path = index.PathOf(name);
-        string described = ArchitectureRegistry.Default.Get(ModelConfig.Load(path)).Name;
+        ModelConfig config = ModelConfig.Load(path);
+        string described = ArchitectureRegistry.Default.Get(config).Name;
         if (described != index.ClassOf(name))
         {
             throw new LoKrException(ErrorIds.PipelineInvalid, LoKrErrorKind.InvalidData,
                 $"'{name}' is a {index.ClassOf(name)} in '{index.Config.Source}', but a {described} in its own configuration.", "Get the pipeline again.") { Target = path };
+        }
+
+        if (config.GetBool("use_attention_mask", false))
+        {
+            throw config.Unsupported("use_attention_mask", "is true; only text encoders that see their padding are built into pipelines");
         }
 
         ModelLoadResult result = ModelLoader.LoadWithReport(path, options);

@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
 using LoKr.Core;
 using LoKr.Core.Modeling;
+using LoKr.Models.Shared;
 using LoKr.Models.StableDiffusion.UNet;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -139,7 +140,7 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
             x = block.call(x, time, context, stack);
         }
 
-        return _out.call(_settings.Activate(_norm.call(x))).MoveToOuterDisposeScope();
+        return x.Then(_norm.call).Then(_settings.Activate).Then(_out.call).MoveToOuterDisposeScope();
     }
 
     private Tensor EmbedTime(Tensor timesteps, AddedConditions? added, ScalarType type)

@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -22,6 +23,6 @@ internal sealed class Upsample2D : nn.Module<Tensor, (long Height, long Width), 
     public override Tensor forward(Tensor input, (long Height, long Width) size)
     {
         using DisposeScope scope = NewDisposeScope();
-        return _convolution.call(nn.functional.interpolate(input, size: [size.Height, size.Width], mode: InterpolationMode.Nearest)).MoveToOuterDisposeScope();
+        return nn.functional.interpolate(input, size: [size.Height, size.Width], mode: InterpolationMode.Nearest).Then(_convolution.call).MoveToOuterDisposeScope();
     }
 }

@@ -162,6 +162,28 @@ public sealed class PipelineErrorTests : IDisposable
     }
 
     [Fact]
+    public void A_text_encoder_that_would_need_a_mask()
+    {
+        string folder = TinyPipeline.Write(_folder["sd"], edit: (component, json) =>
+        {
+            if (component == "text_encoder")
+            {
+                json["use_attention_mask"] = true;
+            }
+        });
+        ErrorAssert.Throws(ErrorIds.ModelConfigUnsupported, () => StableDiffusionLoader.Load(folder), "use_attention_mask");
+    }
+
+    [Fact]
+    public void Weights_that_are_there_in_another_variant_only()
+    {
+        string folder = TinyPipeline.Write(_folder["sd"]);
+        string file = Path.Combine(folder, "unet", "diffusion_pytorch_model.safetensors");
+        File.Move(file, Path.ChangeExtension(file, "fp16.safetensors"));
+        ErrorAssert.Throws(ErrorIds.CheckpointNotFound, () => StableDiffusionLoader.Load(folder), "diffusion_pytorch_model.fp16.safetensors", "Rename");
+    }
+
+    [Fact]
     public void Inputs_that_do_not_fit()
     {
         using DisposeScope scope = NewDisposeScope();

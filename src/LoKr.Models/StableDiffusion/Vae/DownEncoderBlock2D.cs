@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -33,11 +34,9 @@ internal sealed class DownEncoderBlock2D : nn.Module<Tensor, Tensor>
         Tensor x = input.alias();
         foreach (ResnetBlock2D block in _resnets)
         {
-            Tensor next = block.call(x, null);
-            x.Dispose();
-            x = next;
+            x = x.Then(y => block.call(y, null));
         }
 
-        return (_downsamplers is null ? x : _downsamplers[0].call(x)).MoveToOuterDisposeScope();
+        return (_downsamplers is null ? x : x.Then(_downsamplers[0].call)).MoveToOuterDisposeScope();
     }
 }

@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -35,11 +36,9 @@ internal sealed class UpDecoderBlock2D : nn.Module<Tensor, Tensor>
         Tensor x = input.alias();
         foreach (ResnetBlock2D block in _resnets)
         {
-            Tensor next = block.call(x, null);
-            x.Dispose();
-            x = next;
+            x = x.Then(y => block.call(y, null));
         }
 
-        return (_upsamplers is null ? x : _upsamplers[0].call(x, (x.shape[2] * 2, x.shape[3] * 2))).MoveToOuterDisposeScope();
+        return (_upsamplers is null ? x : x.Then(y => _upsamplers[0].call(y, (y.shape[2] * 2, y.shape[3] * 2)))).MoveToOuterDisposeScope();
     }
 }

@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -41,14 +42,12 @@ internal sealed class VaeDecoder : nn.Module<Tensor, Tensor>
     public override Tensor forward(Tensor input)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor x = _mid.call(_in.call(input));
+        Tensor x = _in.call(input).Then(_mid.call);
         foreach (UpDecoderBlock2D block in _blocks)
         {
-            Tensor next = block.call(x);
-            x.Dispose();
-            x = next;
+            x = x.Then(block.call);
         }
 
-        return _out.call(_activate(_norm.call(x))).MoveToOuterDisposeScope();
+        return x.Then(_norm.call).Then(_activate).Then(_out.call).MoveToOuterDisposeScope();
     }
 }

@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -44,11 +45,9 @@ internal sealed class VaeEncoder : nn.Module<Tensor, Tensor>
         Tensor x = _in.call(input);
         foreach (DownEncoderBlock2D block in _blocks)
         {
-            Tensor next = block.call(x);
-            x.Dispose();
-            x = next;
+            x = x.Then(block.call);
         }
 
-        return _out.call(_activate(_norm.call(_mid.call(x)))).MoveToOuterDisposeScope();
+        return x.Then(_mid.call).Then(_norm.call).Then(_activate).Then(_out.call).MoveToOuterDisposeScope();
     }
 }

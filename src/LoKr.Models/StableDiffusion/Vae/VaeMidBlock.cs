@@ -1,3 +1,4 @@
+using LoKr.Models.Shared;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -28,7 +29,7 @@ internal sealed class VaeMidBlock : nn.Module<Tensor, Tensor>
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor x = _resnets[0].call(input, null);
-        x = _attentions is null ? x : _attentions[0].call(x);
-        return _resnets[1].call(x, null).MoveToOuterDisposeScope();
+        x = _attentions is null ? x : x.Then(_attentions[0].call);
+        return x.Then(y => _resnets[1].call(y, null)).MoveToOuterDisposeScope();
     }
 }
