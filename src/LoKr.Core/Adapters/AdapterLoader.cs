@@ -67,7 +67,9 @@ internal static class AdapterLoader
     /// <summary>Shapes agree but for what programs write differently: the core of a one-dimensional convolution, magnitudes without their ones.</summary>
     private static bool Fits(string key, IReadOnlyList<long> given, long[] expected) => given.SequenceEqual(expected)
         || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && Count(given) == Count(expected) && given.Count is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
-        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.Count == 1 && Count(given) == Count(expected));
+        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && Count(given) == Count(expected) && (given.Count == 1 || WithoutOnes(given).SequenceEqual(WithoutOnes(expected))));
+
+    private static IEnumerable<long> WithoutOnes(IReadOnlyList<long> shape) => shape.Reverse().SkipWhile(static size => size == 1).Reverse();
 
     private static bool IsNorm(string key) =>
         key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) || key.EndsWith("." + LoKrNorm.BiasSuffix, StringComparison.Ordinal);

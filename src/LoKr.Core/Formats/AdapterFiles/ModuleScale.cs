@@ -15,7 +15,7 @@ internal sealed record ModuleScale(long? Rank, double? Alpha, ScalingConvention 
         // Alpha tensors beside a configuration of this library say the same in the terms of other programs.
         LoKrConfig? config = AdapterLayouts.HasAlphaTensors(file.Layout) || module.Alpha is not null ? null : file.ConfigOf(module.Component);
         bool isPeft = file.Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory;
-        ScalingConvention convention = options.Scaling ?? config?.Scaling ?? ScalingConvention.Lycoris;
+        ScalingConvention convention = options.Scaling ?? config?.Scaling ?? (isPeft && module.Alpha is null ? ScalingConvention.Peft : ScalingConvention.Lycoris);
         int? configured = config is null ? null : ModulePatterns.Find(config.RankPattern, module.Name, config.R);
         long? rank = geometry.Rank ?? configured;
         double? alpha = options.Alpha ?? module.Alpha ?? (config is null ? null : ModulePatterns.Find(config.AlphaPattern, module.Name, config.Alpha));
