@@ -19,11 +19,17 @@ internal sealed record Trainee(LoKrModel Model, LoKrAdapter Adapter)
             adapted = [.. models.Where(model => options.AdapterName is null ? model.Adapters.Count > 0 : model.Adapters.Any(adapter => adapter.Name == options.AdapterName))];
         }
 
-        return adapted.Length > 0
+        Trainee[] trainees = adapted.Length > 0
             ? [.. adapted.Select(model => new Trainee(model, SelectAdapter(model, options.AdapterName)))]
             : throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation,
                 $"None of {string.Join(", ", models.Select(model => model.Name))} has an adapter{(options.AdapterName is null ? "" : $" '{options.AdapterName}'")} to train.",
                 "Add one with Add-LoKrAdapter.");
+        if (options.GradientCheckpointing)
+        {
+            CheckpointedBlocks.Require(trainees);
+        }
+
+        return trainees;
     }
 
     /// <summary>Names of the adapters in one line; usually one name.</summary>

@@ -19,6 +19,7 @@ internal sealed class TrainingRun : IDisposable
     private readonly ModuleModes[] _modes;
     private readonly TrainableOnly[] _trainable;
     private readonly FlatAdamW _optimizer;
+    private readonly CheckpointedBlocks? _checkpoints;
     private readonly CallCheck[] _calls;
     private readonly MemoryPeak _memory = new();
     private readonly Throughput _throughput = new();
@@ -40,6 +41,7 @@ internal sealed class TrainingRun : IDisposable
         _optimizer = new FlatAdamW(
             [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)], options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
         _trainable = [.. trainees.Select(trainee => new TrainableOnly(trainee.Model, trainee.Adapter))];
+        _checkpoints = options.GradientCheckpointing ? new CheckpointedBlocks(trainees) : null;
     }
 
     public LoKrTrainingResult Execute(Action<LoKrTrainingStep>? onStep, CancellationToken token)
@@ -73,6 +75,7 @@ internal sealed class TrainingRun : IDisposable
 
     public void Dispose()
     {
+        _checkpoints?.Dispose();
         _optimizer.ZeroGradients();
         _optimizer.Dispose();
         Array.ForEach(_trainable, static trainable => trainable.Dispose());
@@ -172,6 +175,7 @@ internal sealed class TrainingRun : IDisposable
 
             Tensor weighted = group.Length == 1 ? loss : loss * (batch.LossCount / all);
             weighted.backward();
+            _checkpoints?.Backward();
             sum.add_(weighted.detach().to(ScalarType.Float32, sum.device));
         }
 

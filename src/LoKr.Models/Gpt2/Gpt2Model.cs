@@ -1,3 +1,4 @@
+using LoKr.Core.Modeling;
 using LoKr.Models.Generation;
 using LoKr.Models.Shared;
 using TorchSharp;
@@ -8,7 +9,7 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Gpt2;
 
 /// <summary>Token and position embeddings, layers and the final norm.</summary>
-internal sealed class Gpt2Model : nn.Module<Tensor, Tensor?, KeyValueCache?, Tensor>
+internal sealed class Gpt2Model : nn.Module<Tensor, Tensor?, KeyValueCache?, Tensor>, ICheckpointedBlocks
 {
     [ComponentName(Name = "wte")]
     private readonly Shared.Embedding _tokens;
@@ -35,6 +36,9 @@ internal sealed class Gpt2Model : nn.Module<Tensor, Tensor?, KeyValueCache?, Ten
         RegisterComponents();
     }
 
+    /// <inheritdoc/>
+    public ActivationCheckpoints? Checkpoints { get; set; }
+
     /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden].</summary>
     /// <param name="input">Token ids; with a cache, those that follow what it holds.</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
@@ -47,9 +51,12 @@ internal sealed class Gpt2Model : nn.Module<Tensor, Tensor?, KeyValueCache?, Ten
         Tensor positions = arange(start, start + length, ScalarType.Int64, input.device).unsqueeze(0);
         Tensor x = nn.functional.dropout(_tokens.call(input) + _positions.call(positions), _dropout, training);
         Tensor? mask = CausalMask.Create(Attention.PaddingMask(attentionMask), length, window: null, x.device);
+        Tensor? kept = Checkpoints?.Keep(mask);
         foreach (Gpt2Block layer in _layers)
         {
-            Tensor next = layer.call(x, mask, cache);
+            Tensor next = Checkpoints is null || cache is not null
+                ? layer.call(x, mask, cache)
+                : Checkpoints.Run(layer, x, given => layer.call(given, kept, null));
             x.Dispose();
             x = next;
         }

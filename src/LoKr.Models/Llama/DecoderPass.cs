@@ -1,3 +1,4 @@
+using LoKr.Core.Modeling;
 using LoKr.Models.Generation;
 using LoKr.Models.Shared;
 using TorchSharp;
@@ -8,7 +9,7 @@ namespace LoKr.Models.Llama;
 /// <summary>What all layers share in one forward pass.</summary>
 internal sealed class DecoderPass
 {
-    private readonly Dictionary<int, Tensor?> _masks = [];
+    private readonly Dictionary<int, Tensor?> _masks;
 
     /// <summary>Makes the masks that the layers need, in the caller's dispose scope.</summary>
     /// <param name="turn">Turns of the positions.</param>
@@ -21,11 +22,14 @@ internal sealed class DecoderPass
     {
         Turn = turn;
         Cache = cache;
+        _masks = [];
         foreach (int? window in windows.Distinct())
         {
             _masks.Add(window ?? 0, CausalMask.Create(padding, length, window, device));
         }
     }
+
+    private DecoderPass(RotaryTurn turn, Dictionary<int, Tensor?> masks) => (Turn, _masks) = (turn, masks);
 
     /// <summary>Turns of the positions.</summary>
     public RotaryTurn Turn { get; }
@@ -35,4 +39,9 @@ internal sealed class DecoderPass
 
     /// <summary>Boolean mask of the layers with that window; null where plain causal attention does.</summary>
     public Tensor? Mask(int? window) => _masks[window ?? 0];
+
+    /// <summary>The same without a cache, with tensors that stay until the backward pass is over.</summary>
+    public DecoderPass Keep(ActivationCheckpoints checkpoints) => new(
+        new RotaryTurn(checkpoints.Keep(Turn.Cosine)!, checkpoints.Keep(Turn.Sine)!),
+        _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Keep(entry.Value)));
 }

@@ -1,3 +1,4 @@
+using LoKr.Core.Modeling;
 using LoKr.Models.Generation;
 using LoKr.Models.Shared;
 using TorchSharp;
@@ -8,7 +9,7 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Llama;
 
 /// <summary>Embeddings, layers and the final norm.</summary>
-internal sealed class LlamaModel : nn.Module<Tensor, Tensor?, KeyValueCache?, Tensor>
+internal sealed class LlamaModel : nn.Module<Tensor, Tensor?, KeyValueCache?, Tensor>, ICheckpointedBlocks
 {
     [ComponentName(Name = "embed_tokens")]
     private readonly Shared.Embedding _embeddings;
@@ -34,6 +35,9 @@ internal sealed class LlamaModel : nn.Module<Tensor, Tensor?, KeyValueCache?, Te
         RegisterComponents();
     }
 
+    /// <inheritdoc/>
+    public ActivationCheckpoints? Checkpoints { get; set; }
+
     /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden].</summary>
     /// <param name="input">Token ids; with a cache, those that follow what it holds.</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
@@ -45,9 +49,10 @@ internal sealed class LlamaModel : nn.Module<Tensor, Tensor?, KeyValueCache?, Te
         Tensor x = _embeddings.call(input);
         RotaryTurn turn = _rotary.Get(cache?.Length ?? 0, length, x.device, x.dtype);
         DecoderPass pass = new(turn, Attention.PaddingMask(attentionMask), cache, length, _windows, x.device);
+        DecoderPass kept = Checkpoints is null ? pass : pass.Keep(Checkpoints);
         foreach (LlamaDecoderLayer layer in _layers)
         {
-            Tensor next = layer.call(x, pass);
+            Tensor next = Checkpoints is null || cache is not null ? layer.call(x, pass) : Checkpoints.Run(layer, x, given => layer.call(given, kept));
             x.Dispose();
             x = next;
         }

@@ -1,3 +1,4 @@
+using LoKr.Core.Modeling;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;
@@ -6,7 +7,7 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Vit;
 
 /// <summary>Embeddings, layers and the final norm.</summary>
-internal sealed class VitModel : nn.Module<Tensor, Tensor>
+internal sealed class VitModel : nn.Module<Tensor, Tensor>, ICheckpointedBlocks
 {
     [ComponentName(Name = "embeddings")]
     private readonly VitEmbeddings _embeddings;
@@ -26,6 +27,9 @@ internal sealed class VitModel : nn.Module<Tensor, Tensor>
         RegisterComponents();
     }
 
+    /// <inheritdoc/>
+    public ActivationCheckpoints? Checkpoints { get; set; }
+
     /// <summary>Images [batch, channels, height, width] → hidden states [batch, patches + 1, hidden].</summary>
     public override Tensor forward(Tensor input)
     {
@@ -33,7 +37,7 @@ internal sealed class VitModel : nn.Module<Tensor, Tensor>
         Tensor x = _embeddings.call(input);
         foreach (VitLayer layer in _layers)
         {
-            Tensor next = layer.call(x);
+            Tensor next = Checkpoints is null ? layer.call(x) : Checkpoints.Run(layer, x, layer.call);
             x.Dispose();
             x = next;
         }
