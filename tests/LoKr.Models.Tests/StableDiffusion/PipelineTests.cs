@@ -197,6 +197,20 @@ public sealed class PipelineTests : IDisposable
     }
 
     [Fact]
+    public void Full_size_UNet_without_weights_takes_no_memory()
+    {
+        JsonObject config = new() { ["_class_name"] = "UNet2DConditionModel", ["cross_attention_dim"] = 768 };
+        using (ModelLoader.Build(new ModelConfig(TinyPipeline.UNet())))
+        {
+        }
+
+        long before = Environment.WorkingSet;
+        using nn.Module module = ModelLoader.Build(new ModelConfig(config));
+        Assert.Equal(859_520_964, module.parameters().Sum(parameter => parameter.numel()));
+        Assert.True(Environment.WorkingSet - before < 300_000_000, $"{(Environment.WorkingSet - before) / 1e6:0} MB for parameters that would take 3438 MB.");
+    }
+
+    [Fact]
     public void Released_autoencoder_is_read_again()
     {
         using DisposeScope scope = NewDisposeScope();

@@ -52,6 +52,25 @@ public sealed class ReferenceTokenizerTests
         Check(TokenizerLoader.Load(copy.Path), Fixtures.Require("diffusers", "tiny-sd", "tokenizer_cases.json"));
     }
 
+    [Fact]
+    public void Clip_files_with_the_configuration_of_older_pipelines_give_the_same()
+    {
+        string folder = Fixtures.Require("diffusers", "tiny-sd", "tokenizer");
+        const string Start = """{ "__type": "AddedToken", "content": "<|startoftext|>", "lstrip": false, "normalized": true, "rstrip": false, "single_word": false }""";
+        string end = Start.Replace("start", "end", StringComparison.Ordinal);
+        using TempFolder copy = new TempFolder().Copy(folder, "vocab.json", "merges.txt")
+            .Write("tokenizer_config.json", $$"""
+                { "add_prefix_space": false, "bos_token": {{Start}}, "do_lower_case": true, "eos_token": {{end}}, "errors": "replace", "model_max_length": 77,
+                  "name_or_path": "openai/clip-vit-large-patch14", "pad_token": "<|endoftext|>", "special_tokens_map_file": "./special_tokens_map.json",
+                  "tokenizer_class": "CLIPTokenizer", "unk_token": {{end}} }
+                """)
+            .Write("special_tokens_map.json", $$"""{ "bos_token": {{Start}}, "eos_token": {{end}}, "pad_token": "<|endoftext|>", "unk_token": {{end}} }""");
+        ITextTokenizer tokenizer = TokenizerLoader.Load(copy.Path);
+        Check(tokenizer, Fixtures.Require("diffusers", "tiny-sd", "tokenizer_cases.json"));
+        ITextTokenizer current = TokenizerLoader.Load(folder);
+        Assert.Equal((current.PadId, current.BosId, current.EosId, current.MaxLength), (tokenizer.PadId, tokenizer.BosId, tokenizer.EosId, tokenizer.MaxLength));
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
