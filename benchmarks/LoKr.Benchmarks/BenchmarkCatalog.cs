@@ -15,5 +15,6 @@ internal static class BenchmarkCatalog
         new UNetStepCase(),
         new OptimizerCase(),
         new MemoryMergeCase(),
+        new DiskMergeCase(),
     ];
 }

@@ -1,4 +1,5 @@
 using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -11,7 +12,7 @@ namespace LoKr.Core.Merging;
 internal sealed class LayerDelta : IDisposable
 {
     /// <summary>Bytes of a weight that are merged at a time.</summary>
-    public const long BlockBytes = 4 << 20;
+    public const long BlockBytes = 1 << 20;
 
     // A larger product of a low-rank w2 is not kept whole: its rows are multiplied out where they are needed.
     private const long LargestProduct = 64 << 20;
@@ -135,6 +136,20 @@ internal sealed class LayerDelta : IDisposable
             : _columnQuotients!.reshape([1, -1, .. ones]);
         sum.mul_(quotients);
         rows.copy_(rows.to(Type) + (sum - original));
+    }
+
+    /// <summary>The same on bytes of a file, without torch; null where that is not possible.</summary>
+    /// <param name="type">Type of the weight.</param>
+    public RowKernel? Kernel(SafetensorsDType type)
+    {
+        if (_magnitude is not null || _isReversed || Type != ScalarType.Float32 || !_factors.TryGetValue(FactorNames.W2, out Tensor? w2))
+        {
+            return null;
+        }
+
+        Tensor w1 = _factors[FactorNames.W1];
+        return w1.numel() > int.MaxValue || w2.numel() > int.MaxValue ? null
+            : RowKernel.TryCreate(w1.data<float>().ToArray(), w2.data<float>().ToArray(), w1.shape[1], Group, _scaling, type);
     }
 
     /// <inheritdoc/>

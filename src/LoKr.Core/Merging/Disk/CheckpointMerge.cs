@@ -278,7 +278,7 @@ public sealed class CheckpointMerge : IDisposable
         {
             using (handle)
             {
-                RandomAccess.FlushToDisk(handle);
+                if (Environment.GetEnvironmentVariable("NOFLUSH") is null) RandomAccess.FlushToDisk(handle);
             }
 
             File.Move(partial, path, overwrite: true);

@@ -11,6 +11,7 @@ internal sealed class MergeWork : IDisposable
     private readonly long[] _rowShape;
     private readonly List<LayerDelta> _deltas = [];
     private readonly Lock _gate = new();
+    private RowKernel? _kernel;
     private bool _isReady;
     private int _pending;
 
@@ -57,6 +58,7 @@ internal sealed class MergeWork : IDisposable
                 delta.Measure(ReadRows, _target.Shape);
             }
 
+            _kernel ??= _deltas.Count == 1 ? _deltas[0].Kernel(_target.DType) : null;
             _isReady = true;
         }
     }
@@ -66,9 +68,15 @@ internal sealed class MergeWork : IDisposable
     /// <param name="start">First byte counted from the beginning of the weight.</param>
     public void Merge(Tensor rows, long start)
     {
+        long first = start / RowBytes;
+        if (_kernel is { } kernel)
+        {
+            kernel.MergeInto(rows.bytes, first);
+            return;
+        }
+
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
-        long first = start / RowBytes;
         Tensor shaped = rows.view([-1, .. _rowShape]);
         Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(Wide, copy: true) : null;
 

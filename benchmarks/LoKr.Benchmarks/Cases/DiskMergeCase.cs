@@ -1,0 +1,83 @@
+using System.Diagnostics;
+using LoKr.Benchmarks.Harness;
+using LoKr.Benchmarks.References;
+using LoKr.Core.Adapters;
+using LoKr.Core.Merging;
+using static TorchSharp.torch;
+
+namespace LoKr.Benchmarks.Cases;
+
+/// <summary>
+/// An adapter on all linear layers merged from one folder into another, against a copy of the folder. The merge flushes what it wrote to the
+/// disk, a copy does not; so there is a copy with a flush beside it. Files are in the page cache.
+/// </summary>
+internal sealed class DiskMergeCase : IBenchmarkCase
+{
+    private const long MemoryLimit = 600L << 20;
+
+    /// <inheritdoc/>
+    public string Name => "disk-merge";
+
+    /// <inheritdoc/>
+    public string Title => "merge of a checkpoint on disk into another folder";
+
+    /// <inheritdoc/>
+    public void Run(BenchmarkContext context)
+    {
+        int layers = context.Options.Quick ? 3 : 7;
+        string root = Path.Combine(context.Directory, Name);
+        string from = LlamaFiles.WriteBase(Path.Combine(root, "base"), layers, ScalarType.BFloat16);
+        string adapter = LlamaFiles.WriteAdapter(Path.Combine(root, "adapter"), layers, new LoKrConfig { R = 16, DecomposeFactor = 8 });
+        string to = Path.Combine(root, "out");
+        long bytes = System.IO.Directory.EnumerateFiles(from).Sum(static file => new FileInfo(file).Length);
+        void Clear()
+        {
+            if (System.IO.Directory.Exists(to))
+            {
+                System.IO.Directory.Delete(to, recursive: true);
+            }
+
+            // What the variant before has left to write is not this one's.
+            Shell("sync");
+        }
+
+        Variant merge = new("merge", () => Merge(from, adapter, to), Clear);
+        Merge(from, adapter, to);
+        Clear();
+        long before = PeakMemory.Current;
+        PeakMemory.Reset();
+        Merge(from, adapter, to);
+        long peak = PeakMemory.Peak;
+        Clear();
+        context.Note($"{PeakMemory.Format(bytes)} bfloat16; peak memory of the process {PeakMemory.Format(peak)}, {PeakMemory.Format(Math.Max(0, peak - before))} more than before");
+        double share = (double)peak / MemoryLimit;
+        context.Report(new Ratio("disk merge, memory", new Target("peak memory", "600 MiB", 1), share, share, share));
+        if (OperatingSystem.IsWindows())
+        {
+            context.Note("There is no cp here to compare with.");
+            return;
+        }
+
+        context.Compare(
+            $"{PeakMemory.Format(bytes)} bfloat16, factor 8, r 16",
+            [merge, new("cp -r", () => Shell("cp", "-r", from, to), Clear), new("cp -r and sync", () => { Shell("cp", "-r", from, to); Shell("sync"); }, Clear)],
+            [new("merge", "cp -r", 1.25), new("merge", "cp -r and sync")]);
+        System.IO.Directory.Delete(root, recursive: true);
+    }
+
+    private static void Merge(string from, string adapter, string to)
+    {
+        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { BasePath = from, Destination = to, Adapters = [new CheckpointMergeAdapter(adapter)] });
+        merge.Run();
+    }
+
+    private static void Shell(string program, params string[] arguments)
+    {
+        using Process process = Process.Start(program, arguments);
+        process.WaitForExit();
+        if (process.ExitCode != 0)
+        {
+            throw new InvalidOperationException($"{program} {string.Join(' ', arguments)} ended with {process.ExitCode}.");
+        }
+    }
+}
