@@ -155,7 +155,7 @@ public sealed class StagedDirectory : IDisposable
         foreach (string file in Directory.EnumerateFiles(Path, "*", SearchOption.AllDirectories))
         {
             using FileStream stream = new(file, FileMode.Open, FileAccess.ReadWrite, FileShare.Read);
-            if (Environment.GetEnvironmentVariable("NOFLUSH") is null) stream.Flush(flushToDisk: true);
+            stream.Flush(flushToDisk: true);
         }
     }
 

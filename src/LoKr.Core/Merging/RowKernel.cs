@@ -1,13 +1,14 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using LoKr.Core.Formats;
 
 namespace LoKr.Core.Merging;
 
 /// <summary>
-/// Adds rows of scale·(w1 ⊗ w2) into rows of a weight in memory of the CPU, on the calling thread: w + (scale·w1)·w2 in float32 with each
-/// product and sum rounded by itself, as torch's <c>addcmul_</c> does, so that both give the same bits; bfloat16 is rounded to nearest even once.
+/// Adds rows of scale·(w1 ⊗ w2) into rows of a weight in memory of the CPU, on the calling thread: fma(scale·w1, w2, w) in float32, as torch's
+/// <c>addcmul_</c> does where the processor has fused multiplication, so that both give the same bits; bfloat16 is rounded once, to nearest even.
 /// </summary>
 internal sealed class RowKernel
 {
@@ -33,7 +34,7 @@ internal sealed class RowKernel
     /// <param name="type">Type of the weight.</param>
     public static RowKernel? TryCreate(float[] w1, float[] w2, long columns, long group, double scale, SafetensorsDType type)
     {
-        if (type is not (SafetensorsDType.F32 or SafetensorsDType.BF16) || !Vector256.IsHardwareAccelerated || !BitConverter.IsLittleEndian || w2.Length / group < LeastColumns)
+        if (type is not (SafetensorsDType.F32 or SafetensorsDType.BF16) || !Vector256.IsHardwareAccelerated || !Fma.IsSupported || !BitConverter.IsLittleEndian || w2.Length / group < LeastColumns)
         {
             return null;
         }
@@ -76,12 +77,12 @@ internal sealed class RowKernel
             nuint i = 0;
             for (; i < vectors; i += (nuint)Vector256<float>.Count)
             {
-                (Vector256.LoadUnsafe(ref target, i) + (broadcast * Vector256.LoadUnsafe(ref factors, i))).StoreUnsafe(ref target, i);
+                Vector256.FusedMultiplyAdd(broadcast, Vector256.LoadUnsafe(ref factors, i), Vector256.LoadUnsafe(ref target, i)).StoreUnsafe(ref target, i);
             }
 
             for (; i < (nuint)w2.Length; i++)
             {
-                Unsafe.Add(ref target, i) += factor * Unsafe.Add(ref factors, i);
+                Unsafe.Add(ref target, i) = MathF.FusedMultiplyAdd(factor, Unsafe.Add(ref factors, i), Unsafe.Add(ref target, i));
             }
 
             target = ref Unsafe.Add(ref target, w2.Length);
@@ -95,20 +96,32 @@ internal sealed class RowKernel
         nuint vectors = (nuint)(w2.Length - (w2.Length % Vector256<ushort>.Count));
         foreach (float factor in w1)
         {
-            Vector256<float> broadcast = Vector256.Create(factor);
             nuint i = 0;
+            if (Vector512.IsHardwareAccelerated)
+            {
+                Vector512<float> wide = Vector512.Create(factor);
+                for (; i + (nuint)Vector512<ushort>.Count <= vectors; i += (nuint)Vector512<ushort>.Count)
+                {
+                    (Vector512<uint> low, Vector512<uint> high) = Vector512.Widen(Vector512.LoadUnsafe(ref target, i));
+                    Vector512<uint> first = Round(Vector512.FusedMultiplyAdd(wide, Vector512.LoadUnsafe(ref factors, i), (low << 16).AsSingle()));
+                    Vector512<uint> second = Round(Vector512.FusedMultiplyAdd(wide, Vector512.LoadUnsafe(ref factors, i + (nuint)Vector512<float>.Count), (high << 16).AsSingle()));
+                    Vector512.Narrow(first, second).StoreUnsafe(ref target, i);
+                }
+            }
+
+            Vector256<float> broadcast = Vector256.Create(factor);
             for (; i < vectors; i += (nuint)Vector256<ushort>.Count)
             {
                 (Vector256<uint> low, Vector256<uint> high) = Vector256.Widen(Vector256.LoadUnsafe(ref target, i));
-                Vector256<uint> first = Round((low << 16).AsSingle() + (broadcast * Vector256.LoadUnsafe(ref factors, i)));
-                Vector256<uint> second = Round((high << 16).AsSingle() + (broadcast * Vector256.LoadUnsafe(ref factors, i + (nuint)Vector256<float>.Count)));
+                Vector256<uint> first = Round(Vector256.FusedMultiplyAdd(broadcast, Vector256.LoadUnsafe(ref factors, i), (low << 16).AsSingle()));
+                Vector256<uint> second = Round(Vector256.FusedMultiplyAdd(broadcast, Vector256.LoadUnsafe(ref factors, i + (nuint)Vector256<float>.Count), (high << 16).AsSingle()));
                 Vector256.Narrow(first, second).StoreUnsafe(ref target, i);
             }
 
             for (; i < (nuint)w2.Length; i++)
             {
-                float sum = BitConverter.UInt32BitsToSingle((uint)Unsafe.Add(ref target, i) << 16) + (factor * Unsafe.Add(ref factors, i));
-                Unsafe.Add(ref target, i) = Round(sum);
+                float value = BitConverter.UInt32BitsToSingle((uint)Unsafe.Add(ref target, i) << 16);
+                Unsafe.Add(ref target, i) = Round(MathF.FusedMultiplyAdd(factor, Unsafe.Add(ref factors, i), value));
             }
 
             target = ref Unsafe.Add(ref target, w2.Length);
@@ -122,6 +135,15 @@ internal sealed class RowKernel
         Vector256<uint> even = (bits >>> 16) & Vector256.Create(1u);
         Vector256<uint> rounded = (bits + even + Vector256.Create(0x7fffu)) >>> 16;
         return Vector256.ConditionalSelect(Vector256.Equals(value, value).AsUInt32(), rounded, Vector256.Create(0x7fc0u));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<uint> Round(Vector512<float> value)
+    {
+        Vector512<uint> bits = value.AsUInt32();
+        Vector512<uint> even = (bits >>> 16) & Vector512.Create(1u);
+        Vector512<uint> rounded = (bits + even + Vector512.Create(0x7fffu)) >>> 16;
+        return Vector512.ConditionalSelect(Vector512.Equals(value, value).AsUInt32(), rounded, Vector512.Create(0x7fc0u));
     }
 
     private static ushort Round(float value)

@@ -7,7 +7,6 @@ using System.Text.Json;
 using LoKr.Core.Adapters;
 using LoKr.Core.Formats;
 using LoKr.Core.Runtime;
-using Microsoft.Win32.SafeHandles;
 
 namespace LoKr.Core.Merging;
 
@@ -226,79 +225,26 @@ public sealed class CheckpointMerge : IDisposable
         long bytes = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         int tensors = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.Targets.Count);
         int total = _shards.Sum(static shard => shard.Targets.Count);
-        Task finishing = Task.CompletedTask;
-        try
+        void OnWritten(MergePiece piece, MergeShard shard)
         {
-            foreach (MergeShard shard in _shards.Where(shard => !done.Contains(shard.FileName)))
-            {
-                ShardWriter writer = new(_options.Safe, piece => progress?.Invoke(new CheckpointMergeProgress(
-                    shard.FileName, Volatile.Read(ref tensors), total, Interlocked.Add(ref bytes, piece.Count), ByteCount, Stopwatch.GetElapsedTime(started))), cancel);
-                finishing = Write(writer, shard, folder, journal, finishing);
-                tensors += shard.Targets.Count;
-            }
-        }
-        finally
-        {
-            finishing.GetAwaiter().GetResult();
+            int count = piece is { Target: not null, Start: 0 } ? Interlocked.Increment(ref tensors) : Volatile.Read(ref tensors);
+            long written = Interlocked.Add(ref bytes, piece.Count);
+            progress?.Invoke(new CheckpointMergeProgress(shard.FileName, count, total, written, ByteCount, Stopwatch.GetElapsedTime(started)));
         }
 
+        new ShardWriter(folder, _options.Safe, OnWritten, (shard, sum) => journal.Add(shard.FileName, sum), cancel)
+            .Write(_shards.Where(shard => !done.Contains(shard.FileName)));
         return done.Count;
-    }
-
-    // The file is flushed while the next one is being written.
-    private static Task Write(ShardWriter writer, MergeShard shard, string folder, MergeJournal journal, Task former)
-    {
-        string path = Path.Combine(folder, shard.FileName);
-        string partial = path + ".partial";
-        SafeFileHandle? handle = null;
-        try
-        {
-            handle = File.OpenHandle(partial, FileMode.Create, FileAccess.Write, FileShare.None, FileOptions.None);
-            string sum = writer.Write(shard, handle, path);
-            former.GetAwaiter().GetResult();
-            SafeFileHandle written = handle;
-            return Task.Run(() => Finish(written, partial, path, () => journal.Add(shard.FileName, sum)));
-        }
-        catch (Exception exception)
-        {
-            handle?.Dispose();
-            File.Delete(partial);
-            if (FileErrors.IsFileSystem(exception))
-            {
-                throw FileErrors.NotWritable(path, exception);
-            }
-
-            throw;
-        }
-    }
-
-    private static void Finish(SafeFileHandle handle, string partial, string path, Action onFinished)
-    {
-        try
-        {
-            using (handle)
-            {
-                if (Environment.GetEnvironmentVariable("NOFLUSH") is null) RandomAccess.FlushToDisk(handle);
-            }
-
-            File.Move(partial, path, overwrite: true);
-            onFinished();
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotWritable(path, exception);
-        }
     }
 
     /// <summary>Keeps the files of a former run that are what they should be and removes everything else.</summary>
     private HashSet<string> Verify(string folder, MergeJournal journal, CancellationToken cancel)
     {
         HashSet<string> done = new(StringComparer.Ordinal);
-        ShardWriter checker = new(_options.Safe, static _ => { }, cancel);
         foreach (MergeShard shard in _shards)
         {
             string path = Path.Combine(folder, shard.FileName);
-            if (journal.Files.TryGetValue(shard.FileName, out string? sum) && File.Exists(path) && checker.Check(shard, path) == sum)
+            if (journal.Files.TryGetValue(shard.FileName, out string? sum) && File.Exists(path) && OpenShard.Check(shard, path, cancel) == sum)
             {
                 done.Add(shard.FileName);
             }

@@ -13,6 +13,7 @@ internal sealed class MergeJournal
     /// <summary>Name of the file; it is removed before the folder appears.</summary>
     public const string FileName = ".lokr-merge.json";
 
+    private readonly Lock _gate = new();
     private readonly string _path;
     private readonly string _fingerprint;
     private readonly Dictionary<string, string> _files;
@@ -47,11 +48,14 @@ internal sealed class MergeJournal
     /// <summary>Takes a file out that is not what it should be.</summary>
     public void Forget(string file) => _files.Remove(file);
 
-    /// <summary>Lists a file that is complete on the disk.</summary>
+    /// <summary>Lists a file that is complete on the disk; from any thread.</summary>
     public void Add(string file, string checksum)
     {
-        _files[file] = checksum;
-        Save();
+        lock (_gate)
+        {
+            _files[file] = checksum;
+            Save();
+        }
     }
 
     /// <summary>Writes the journal.</summary>

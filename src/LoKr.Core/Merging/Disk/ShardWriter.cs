@@ -1,95 +1,110 @@
-using System.IO.Hashing;
 using System.Runtime.ExceptionServices;
-using System.Runtime.InteropServices;
 using LoKr.Core.Formats;
-using Microsoft.Win32.SafeHandles;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging;
 
 /// <summary>
-/// Writes a file of the result: several threads each take the next piece, read it, add the deltas and write it, so that reading, arithmetic
-/// and writing overlap and a piece stays in the processor's cache. Holds one buffer for each thread.
+/// Writes the files of the result: several threads each take the next piece, read it, add the deltas and write it, so that reading, arithmetic
+/// and writing overlap and a piece stays in the processor's cache. Each thread has a file of its own while there are enough, because the
+/// system lets one thread write to a file at a time. Holds one buffer for each thread.
 /// </summary>
-internal sealed class ShardWriter(bool safe, Action<MergePiece> onWritten, CancellationToken cancel)
+internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeShard> onWritten, Action<MergeShard, string> onComplete, CancellationToken cancel)
 {
     // More threads than this only wait for the disk.
     private static readonly int s_threads = Math.Clamp(Environment.ProcessorCount, 1, 4);
 
-    /// <summary>Writes every piece; flushing and renaming are the caller's.</summary>
-    /// <param name="shard">The file.</param>
-    /// <param name="handle">Where to write.</param>
-    /// <param name="path">Its path, for errors.</param>
-    /// <returns>Checksum of the file.</returns>
-    public string Write(MergeShard shard, SafeFileHandle handle, string path)
+    private readonly Lock _gate = new();
+    private readonly Queue<MergeShard> _waiting = new();
+    private readonly List<OpenShard> _open = [];
+    private readonly List<Task> _completing = [];
+    private ExceptionDispatchInfo? _failure;
+
+    /// <summary>Writes files; returns when all of them are on the disk under their names.</summary>
+    public void Write(IEnumerable<MergeShard> shards)
     {
-        MergePiece[] pieces = [.. shard.Pieces()];
-        ulong[] sums = new ulong[pieces.Length];
-        int next = -1;
-        ExceptionDispatchInfo? failure = null;
-        void Work()
+        foreach (MergeShard shard in shards)
         {
-            try
-            {
-                using PieceBuffer buffer = new();
-                while (Volatile.Read(ref failure) is null && Interlocked.Increment(ref next) is int index && index < pieces.Length)
-                {
-                    cancel.ThrowIfCancellationRequested();
-                    ReadOnlySpan<byte> bytes = Fill(buffer, shard, pieces[index]);
-                    sums[index] = XxHash3.HashToUInt64(bytes);
-                    Write(handle, bytes, pieces[index].Offset, path);
-                    pieces[index].Work?.Done();
-                    onWritten(pieces[index]);
-                }
-            }
-            catch (Exception exception)
-            {
-                // Not swallowed: the first one is thrown on the caller's thread.
-                Interlocked.CompareExchange(ref failure, ExceptionDispatchInfo.Capture(exception), null);
-            }
+            _waiting.Enqueue(shard);
         }
 
-        // Threads of their own: torch's scopes belong to a thread, and the pool's may be anyone's.
-        Thread[] threads = [.. Enumerable.Range(0, Math.Min(s_threads, pieces.Length)).Select(_ => new Thread(Work) { IsBackground = true, Name = "LoKr merge" })];
-        Array.ForEach(threads, static thread => thread.Start());
-        Array.ForEach(threads, static thread => thread.Join());
-        foreach (MergePiece piece in pieces)
+        try
         {
-            piece.Work?.Dispose();
+            // Threads of their own: torch's scopes belong to a thread, and the pool's may be anyone's.
+            Thread[] threads = [.. Enumerable.Range(0, s_threads).Select(_ => new Thread(Work) { IsBackground = true, Name = "LoKr merge" })];
+            Array.ForEach(threads, static thread => thread.Start());
+            Array.ForEach(threads, static thread => thread.Join());
+            _failure?.Throw();
+            Task.WhenAll(_completing).GetAwaiter().GetResult();
         }
-
-        failure?.Throw();
-        return Sum(sums);
+        finally
+        {
+            ((IAsyncResult)Task.WhenAll(_completing)).AsyncWaitHandle.WaitOne();
+            _open.ForEach(static open => open.Dispose());
+        }
     }
 
-    /// <summary>Checksum of a file that a former run wrote, or null where it is not as long as it has to be.</summary>
-    /// <param name="shard">The file.</param>
-    /// <param name="path">Its path.</param>
-    public string? Check(MergeShard shard, string path)
+    private void Work()
     {
-        using SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
-        if (RandomAccess.GetLength(handle) != shard.ByteCount)
+        try
         {
-            return null;
-        }
-
-        MergePiece[] pieces = [.. shard.Pieces()];
-        ulong[] sums = new ulong[pieces.Length];
-        byte[] buffer = new byte[pieces.Max(static piece => piece.Count)];
-        for (int i = 0; i < pieces.Length; i++)
-        {
-            cancel.ThrowIfCancellationRequested();
-            Span<byte> bytes = buffer.AsSpan(0, pieces[i].Count);
-            if (SafetensorsHeader.ReadUpTo(handle, bytes, pieces[i].Offset) < bytes.Length)
+            using PieceBuffer buffer = new();
+            OpenShard? open = null;
+            while (Volatile.Read(ref _failure) is null && (open = Choose(open)) is not null)
             {
-                return null;
+                while (Volatile.Read(ref _failure) is null && open.Next() is (int index, MergePiece piece))
+                {
+                    cancel.ThrowIfCancellationRequested();
+                    bool isLast = open.Write(index, Fill(buffer, open.Shard, piece));
+                    onWritten(piece, open.Shard);
+                    if (isLast)
+                    {
+                        Complete(open);
+                    }
+                }
+            }
+        }
+        catch (Exception exception)
+        {
+            // Not swallowed: the first one is thrown on the caller's thread.
+            Interlocked.CompareExchange(ref _failure, ExceptionDispatchInfo.Capture(exception), null);
+        }
+    }
+
+    /// <summary>The file to work on next: a new one while fewer are open than threads work, then the one with the fewest threads.</summary>
+    private OpenShard? Choose(OpenShard? former)
+    {
+        lock (_gate)
+        {
+            if (former is not null)
+            {
+                former.Workers--;
             }
 
-            sums[i] = XxHash3.HashToUInt64(bytes);
-        }
+            OpenShard? best = _open.Where(static open => !open.IsHandedOut).MinBy(static open => open.Workers);
+            if ((best is null || best.Workers > 0) && _waiting.TryDequeue(out MergeShard? shard))
+            {
+                best = new OpenShard(shard, folder);
+                _open.Add(best);
+            }
 
-        return Sum(sums);
+            if (best is not null)
+            {
+                best.Workers++;
+            }
+
+            return best;
+        }
+    }
+
+    // The last bytes go to the disk while the next file is being written.
+    private void Complete(OpenShard open)
+    {
+        lock (_gate)
+        {
+            _completing.Add(Task.Run(() => onComplete(open.Shard, open.Complete())));
+        }
     }
 
     private ReadOnlySpan<byte> Fill(PieceBuffer buffer, MergeShard shard, MergePiece piece)
@@ -129,18 +144,4 @@ internal sealed class ShardWriter(bool safe, Action<MergePiece> onWritten, Cance
             { Target = target.Entry.Name };
         }
     }
-
-    private static void Write(SafeFileHandle handle, ReadOnlySpan<byte> bytes, long offset, string path)
-    {
-        try
-        {
-            RandomAccess.Write(handle, bytes, offset);
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotWritable(path, exception);
-        }
-    }
-
-    private static string Sum(ulong[] sums) => Convert.ToHexStringLower(XxHash3.Hash(MemoryMarshal.AsBytes<ulong>(sums)));
 }

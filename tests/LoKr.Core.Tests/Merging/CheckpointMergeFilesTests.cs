@@ -1,0 +1,349 @@
+using LoKr.Core.Adapters;
+using LoKr.Core.Formats;
+using LoKr.Core.Merging;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Merging;
+
+/// <summary>Files of a merge on disk: names, shards, interruptions, and what goes wrong.</summary>
+public sealed class CheckpointMergeFilesTests : IDisposable
+{
+    private const string Causal = """{"model_type": "test", "architectures": ["TestForCausalLM"]}""";
+    private static readonly LoKrConfig Config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["proj"]), InitWeights = InitWeights.Random };
+
+    private readonly TempFolder _folder = new();
+    private readonly DisposeScope _scope = NewDisposeScope();
+
+    public void Dispose()
+    {
+        _scope.Dispose();
+        _folder.Dispose();
+    }
+
+    [Theory]
+    [InlineData("model.layers.{0}.proj", "model.layers.{0}.proj")]
+    [InlineData("layers.{0}.proj", "model.layers.{0}.proj")]
+    [InlineData("model.layers.{0}.proj", "layers.{0}.proj")]
+    [InlineData("text_model.layers.{0}.proj", "model.layers.{0}.proj")]
+    [InlineData("model.language_model.layers.{0}.proj", "model.layers.{0}.proj")]
+    public void Prefixes_that_differ_are_found(string inCheckpoint, string inAdapter)
+    {
+        string from = Base(Weights(Named(inCheckpoint)));
+        string adapter = Adapter(Named(inAdapter));
+        LoKrMergeResult result = Run(from, adapter);
+        Assert.Equal(3, result.ModuleCount);
+        Dictionary<string, Tensor> merged = MergeFiles.Read(_folder["out"]);
+        Dictionary<string, Tensor> before = MergeFiles.Read(from);
+        Assert.Equal(before.Keys.Order(StringComparer.Ordinal), merged.Keys.Order(StringComparer.Ordinal));
+        Assert.Equal(Named(inCheckpoint).Select(static name => name + ".weight").Order(StringComparer.Ordinal), MergeFiles.Differences(before, merged));
+    }
+
+    [Fact]
+    public void Two_places_that_fit_are_an_error()
+    {
+        string from = Base(Weights([.. Named("text_model.layers.{0}.proj"), .. Named("vision_model.layers.{0}.proj")]));
+        ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Run(from, Adapter(Named("layers.{0}.proj"))), "text_model.layers.0.proj.weight", "vision_model.layers.0.proj.weight");
+        AssertNothingWritten();
+    }
+
+    [Fact]
+    public void Keys_without_a_place_are_all_listed()
+    {
+        string from = Base(Weights(["model.layers.0.proj", "model.layers.1.proj"]));
+        string adapter = Adapter([.. Named("model.layers.{0}.proj"), "model.other.proj"]);
+        LoKrException error = ErrorAssert.Throws(
+            ErrorIds.AdapterKeysMismatch, () => Run(from, adapter),
+            "model.layers.2.proj.lokr_w1", "model.layers.2.proj.lokr_w2_a", "model.layers.2.proj.lokr_w2_b", "model.other.proj.lokr_w1");
+        Assert.DoesNotContain("layers.1.proj.lokr", error.Message, StringComparison.Ordinal);
+        AssertNothingWritten();
+    }
+
+    [Fact]
+    public void Factors_of_another_size_and_missing_factors_are_errors()
+    {
+        string from = Base(Weights(Named("m.{0}.proj")));
+        Dictionary<string, Tensor> tensors = Factors(Named("m.{0}.proj"), 40, 24);
+        tensors["m.0.proj.lokr_w1"] = zeros(3, 3);
+        string adapter = Write(tensors);
+        ErrorAssert.Throws(ErrorIds.AdapterShapeMismatch, () => Run(from, adapter), "m.0.proj.lokr_w1 is [3, 3]");
+        tensors.Remove("m.1.proj.lokr_w2_b");
+        PeftAdapterFolder.Write(adapter, Config, tensors, force: true);
+        ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Run(from, adapter), "1 missing (m.1.proj.lokr_w2_b)");
+        AssertNothingWritten();
+    }
+
+    [Theory]
+    [InlineData(Causal, false, true)]
+    [InlineData("""{"model_type": "test", "architectures": ["TestForCausalLM"], "tie_word_embeddings": false}""", true, false)]
+    [InlineData("""{"model_type": "test", "architectures": ["TestForCausalLM"], "tie_word_embeddings": true}""", true, true)]
+    [InlineData("""{"model_type": "test", "architectures": ["TestForSequenceClassification"], "tie_word_embeddings": true}""", false, false)]
+    public void A_tied_weight_is_not_merged_into(string config, bool storesHead, bool isTied)
+    {
+        Dictionary<string, Tensor> weights = Weights(["model.embed_tokens"]);
+        if (storesHead)
+        {
+            weights.Add("lm_head.weight", weights["model.embed_tokens.weight"].clone());
+        }
+
+        string from = Base(weights, config: config);
+        string adapter = Adapter(["model.embed_tokens"]);
+        if (isTied)
+        {
+            ErrorAssert.Throws(ErrorIds.TiedWeight, () => Run(from, adapter), "model.embed_tokens");
+            AssertNothingWritten();
+        }
+        else
+        {
+            Assert.Equal(1, Run(from, adapter).ModuleCount);
+        }
+    }
+
+    [Fact]
+    public void An_adapter_on_the_output_of_tied_embeddings_is_an_error_too()
+    {
+        string from = Base(Weights(["model.embed_tokens"]), config: Causal);
+        ErrorAssert.Throws(ErrorIds.TiedWeight, () => Run(from, Adapter(["lm_head"])), "'lm_head' shares its weight with 'model.embed_tokens'");
+    }
+
+    [Fact]
+    public void Saved_modules_replace_tensors_in_the_type_of_the_checkpoint()
+    {
+        Dictionary<string, Tensor> weights = Weights(["model.0.proj", "score"]).ToDictionary(static pair => pair.Key, static pair => pair.Value.to(bfloat16), StringComparer.Ordinal);
+        string from = Base(weights);
+        Tensor head = randn(40, 24);
+        string adapter = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, Config with { ModulesToSave = ["score"] });
+        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new CheckpointMergeAdapter(adapter, 0.5)] });
+        Assert.Equal((1, 1), (result.ModuleCount, result.SavedModuleCount));
+        Assert.Contains(result.Warnings, static warning => warning.Contains("scales the deltas only", StringComparison.Ordinal));
+        Assert.True(TensorAssert.Same(head.to(bfloat16), MergeFiles.Read(_folder["out"])["score.weight"]));
+        string second = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, Config with { ModulesToSave = ["score"] }, "second");
+        ErrorAssert.Throws(ErrorIds.SavedModuleConflict, () => MergeFiles.Run(MergeFiles.Options(from, _folder["other"], adapter, second)), "score.weight");
+    }
+
+    [Fact]
+    public void Untouched_tensors_of_any_type_keep_their_bytes_and_files_their_names()
+    {
+        Dictionary<string, Tensor> weights = Weights(Named("m.{0}.proj"));
+        weights.Add("ids", arange(7, ScalarType.Int64));
+        weights.Add("mask", tensor(new[] { true, false, true }));
+        weights.Add("empty", zeros(0, 4));
+        weights.Add("norm", randn(24).to(float16));
+        string from = Base(weights, maxShardBytes: 5000);
+        File.WriteAllText(Path.Combine(from, "tokenizer.json"), "{}");
+        File.WriteAllText(Path.Combine(from, "README.md"), "the base");
+        File.WriteAllText(Path.Combine(from, "pytorch_model.bin"), "pickle");
+        Directory.CreateDirectory(Path.Combine(from, "1_Pooling"));
+        File.WriteAllText(Path.Combine(from, "1_Pooling", "config.json"), "{}");
+        LoKrMergeResult result = Run(from, Adapter(["m.1.proj"]));
+        Dictionary<string, byte[]> before = MergeFiles.Bytes(from);
+        Dictionary<string, byte[]> after = MergeFiles.Bytes(_folder["out"]);
+        Assert.Equal(before.Keys.Except(["README.md", "pytorch_model.bin"]).Order(StringComparer.Ordinal), after.Keys.Order(StringComparer.Ordinal));
+        string changed = Assert.Single(after.Keys, key => !before[key].AsSpan().SequenceEqual(after[key]));
+        Assert.EndsWith(".safetensors", changed, StringComparison.Ordinal);
+        Assert.Equal(["m.1.proj.weight"], MergeFiles.Differences(MergeFiles.Read(from), MergeFiles.Read(_folder["out"])));
+        Assert.Equal(after.Keys.Where(static key => key.EndsWith(".safetensors", StringComparison.Ordinal)).Order(StringComparer.Ordinal), result.Files);
+        Assert.Equal(result.Files.Sum(file => new FileInfo(_folder["out", file]).Length), result.ByteCount);
+        Assert.Equal(_folder["out"], result.Destination);
+    }
+
+    [Fact]
+    public void Files_of_another_size_hold_the_same_tensors()
+    {
+        string from = Base(Weights(Named("m.{0}.proj")));
+        string adapter = Adapter(Named("m.{0}.proj"));
+        Run(from, adapter);
+        LoKrMergeResult split = MergeFiles.Run(MergeFiles.Options(from, _folder["split"], adapter) with { MaxShardBytes = 5000 });
+        Assert.Equal(["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"], split.Files);
+        Assert.Empty(MergeFiles.Differences(MergeFiles.Read(_folder["out"]), MergeFiles.Read(_folder["split"])));
+        LoKrMergeResult whole = MergeFiles.Run(MergeFiles.Options(_folder["split"], _folder["whole"], adapter) with { MaxShardBytes = long.MaxValue });
+        Assert.Equal(["model.safetensors"], whole.Files);
+        Assert.False(File.Exists(_folder["whole", "model.safetensors.index.json"]));
+    }
+
+    [Fact]
+    public void A_component_of_diffusers_keeps_its_names()
+    {
+        string from = MergeFiles.Base(_folder["pipe", "unet"], Weights(["mid.proj"]), baseName: "diffusion_pytorch_model");
+        File.WriteAllText(_folder["pipe", "model_index.json"], "{}");
+        string adapter = Adapter(["mid.proj"]);
+        LoKrException error = ErrorAssert.Throws(ErrorIds.CheckpointNotFound, () => Run(_folder["pipe"], adapter));
+        Assert.Contains("unet", error.Advice, StringComparison.Ordinal);
+        Assert.Equal(["diffusion_pytorch_model.safetensors"], Run(from, adapter).Files);
+    }
+
+    [Fact]
+    public void An_interrupted_merge_goes_on_and_trusts_only_what_it_has_verified()
+    {
+        string from = Base(Weights([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
+        string adapter = Adapter([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]);
+        CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], adapter);
+        MergeFiles.Run(options with { Destination = _folder["reference"] });
+        Dictionary<string, byte[]> expected = MergeFiles.Bytes(_folder["reference"]);
+        string staged = _folder[".out.lokr-merge"];
+
+        Interrupt(options, after: 6);
+        AssertNothingWritten();
+        string[] finished = [.. Directory.EnumerateFiles(staged, "*.safetensors").Order(StringComparer.Ordinal)];
+        Assert.NotEmpty(finished);
+        Assert.True(finished.Length < expected.Count);
+
+        // A file that lost its end, one with a flipped bit, and one that nobody finished.
+        byte[] bytes = File.ReadAllBytes(finished[0]);
+        bytes[^1] ^= 1;
+        File.WriteAllBytes(finished[0], bytes);
+        File.WriteAllBytes(Path.Combine(staged, "model-00012-of-00012.safetensors"), new byte[100]);
+        File.WriteAllBytes(Path.Combine(staged, "model-00011-of-00012.safetensors.partial"), new byte[100]);
+        LoKrMergeResult result = MergeFiles.Run(options);
+        Assert.Equal(finished.Length - 1, result.ResumedFileCount);
+        AssertSame(expected, _folder["out"]);
+        Assert.False(Directory.Exists(staged));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path, ".*"));
+    }
+
+    [Fact]
+    public void An_interrupted_merge_of_something_else_is_not_used()
+    {
+        string from = Base(Weights([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
+        string adapter = Adapter([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]);
+        CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], adapter);
+        CheckpointMergeOptions half = options with { Adapters = [new CheckpointMergeAdapter(adapter, 0.5)] };
+        MergeFiles.Run(half with { Destination = _folder["reference"] });
+        Interrupt(options, after: 6);
+        Assert.Equal(0, MergeFiles.Run(half).ResumedFileCount);
+        AssertSame(MergeFiles.Bytes(_folder["reference"]), _folder["out"]);
+    }
+
+    [Fact]
+    public void A_destination_that_is_there_or_busy_or_the_source_is_an_error()
+    {
+        string from = Base(Weights(["m.proj"]));
+        string adapter = Adapter(["m.proj"]);
+        Directory.CreateDirectory(_folder["out"]);
+        File.WriteAllText(_folder["out", "mine.txt"], "mine");
+        ErrorAssert.Throws(ErrorIds.DestinationExists, () => Run(from, adapter), "out");
+        Assert.Equal("mine", File.ReadAllText(_folder["out", "mine.txt"]));
+        ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => MergeFiles.Run(MergeFiles.Options(from, from, adapter) with { Force = true }));
+        ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => MergeFiles.Run(MergeFiles.Options(from, Path.Combine(from, "in"), adapter)));
+        ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => MergeFiles.Run(MergeFiles.Options(from, adapter, adapter) with { Force = true }));
+        using (File.Open(_folder[".busy.lokr-merge.lock"], FileMode.Create, FileAccess.ReadWrite, FileShare.None))
+        {
+            ErrorAssert.Throws(ErrorIds.DestinationBusy, () => MergeFiles.Run(MergeFiles.Options(from, _folder["busy"], adapter)), "busy");
+        }
+
+        MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { Force = true });
+        Assert.False(File.Exists(_folder["out", "mine.txt"]));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path, ".out*"));
+    }
+
+    [Fact]
+    public void A_result_that_is_not_finite_is_refused_and_leaves_nothing()
+    {
+        string from = Base(Weights(Named("m.{0}.proj")));
+        Dictionary<string, Tensor> tensors = Factors(Named("m.{0}.proj"), 40, 24);
+        tensors["m.1.proj.lokr_w1"].fill_(float.PositiveInfinity);
+        string adapter = Write(tensors);
+        ErrorAssert.Throws(ErrorIds.MergeNotFinite, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { Safe = true }), "m.1.proj.weight");
+        AssertNothingWritten();
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path, ".*"));
+    }
+
+    [Fact]
+    public void Damaged_and_odd_inputs_are_errors_before_anything_is_written()
+    {
+        string from = Base(Weights(["m.proj"]));
+        string adapter = Adapter(["m.proj"]);
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"])));
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { MaxShardBytes = 0 }));
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new CheckpointMergeAdapter(adapter, double.NaN)] }));
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(_folder["nowhere"], adapter));
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(from, _folder["nowhere"]));
+        string quantised = MergeFiles.Base(_folder["quantised"], new Dictionary<string, Tensor> { ["m.proj.weight"] = zeros([40, 24], ScalarType.Int8) });
+        ErrorAssert.Throws(ErrorIds.TensorDTypeMismatch, () => Run(quantised, adapter), "m.proj.weight", "I8");
+        File.WriteAllText(Path.Combine(from, "config.json"), "[1");
+        ErrorAssert.Throws(ErrorIds.ModelConfigInvalid, () => Run(from, adapter), "config.json");
+        File.Delete(Path.Combine(from, "config.json"));
+        using (FileStream stream = File.OpenWrite(Path.Combine(from, "model.safetensors")))
+        {
+            stream.SetLength(stream.Length - 1);
+        }
+
+        ErrorAssert.Throws(ErrorIds.SafetensorsTruncated, () => Run(from, adapter), "model.safetensors");
+        AssertNothingWritten();
+    }
+
+    [Fact]
+    public void Memory_does_not_grow_with_the_size_of_a_tensor()
+    {
+        // One tensor of 256 MiB, an eighth of which would show; torch's own memory is counted by its live tensors.
+        string from = _folder["base"];
+        Directory.CreateDirectory(from);
+        using (Tensor large = ones([1 << 15, 1 << 12], ScalarType.BFloat16))
+        {
+            CheckpointWriter.Write(from, new Dictionary<string, Tensor> { ["m.proj.weight"] = large });
+        }
+
+        string adapter = Write(Factors(["m.proj"], 1 << 15, 1 << 12));
+        long before = Environment.WorkingSet;
+        long most = 0;
+        MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter), progress => InterlockedMax(ref most, Environment.WorkingSet));
+        Assert.True(most - before < 32L << 20, $"The working set grew by {(most - before) >> 20} MiB.");
+    }
+
+    private static void InterlockedMax(ref long target, long value)
+    {
+        long seen;
+        while (value > (seen = Interlocked.Read(ref target)) && Interlocked.CompareExchange(ref target, value, seen) != seen)
+        {
+        }
+    }
+
+    private static string[] Named(string pattern) => [.. Enumerable.Range(0, 3).Select(i => string.Format(System.Globalization.CultureInfo.InvariantCulture, pattern, i))];
+
+    private static Dictionary<string, Tensor> Weights(IEnumerable<string> modules) => modules.ToDictionary(static module => module + ".weight", static _ => randn(40, 24), StringComparer.Ordinal);
+
+    private static Dictionary<string, Tensor> Factors(IEnumerable<string> modules, long rows, long columns) => modules
+        .SelectMany(module => FactorShapes.Create(rows, columns, [], Config.R, Config).Tensors().Select(entry => (Name: $"{module}.{entry.Suffix}", entry.Shape)))
+        .ToDictionary(static entry => entry.Name, static entry => randn(entry.Shape), StringComparer.Ordinal);
+
+    private string Base(Dictionary<string, Tensor> tensors, long maxShardBytes = long.MaxValue, string? config = """{"model_type": "test"}""") =>
+        MergeFiles.Base(_folder["base"], tensors, maxShardBytes, config: config);
+
+    private string Adapter(IEnumerable<string> modules) => Write(Factors(modules, 40, 24));
+
+    private string Write(Dictionary<string, Tensor> tensors, LoKrConfig? config = null, string name = "adapter")
+    {
+        PeftAdapterFolder.Write(_folder[name], config ?? Config, tensors, force: true);
+        return _folder[name];
+    }
+
+    private LoKrMergeResult Run(string from, string adapter) => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter));
+
+    private void AssertNothingWritten() => Assert.False(Directory.Exists(_folder["out"]));
+
+    // Cancelled from within, when enough pieces are on their way; what is finished by then stays.
+    private static void Interrupt(CheckpointMergeOptions options, int after)
+    {
+        using CancellationTokenSource cancel = new();
+        using CheckpointMerge merge = CheckpointMerge.Open(options);
+        int files = 0;
+        Assert.ThrowsAny<OperationCanceledException>(() => merge.Run(
+            progress =>
+            {
+                if (progress.Tensors >= after && Interlocked.Increment(ref files) == 1)
+                {
+                    cancel.Cancel();
+                }
+            },
+            cancel.Token));
+    }
+
+    private static void AssertSame(Dictionary<string, byte[]> expected, string folder)
+    {
+        Dictionary<string, byte[]> actual = MergeFiles.Bytes(folder);
+        Assert.Equal(expected.Keys.Order(StringComparer.Ordinal), actual.Keys.Order(StringComparer.Ordinal));
+        Assert.All(expected, pair => Assert.True(pair.Value.AsSpan().SequenceEqual(actual[pair.Key]), pair.Key));
+    }
+}
