@@ -54,6 +54,17 @@ public sealed class WhatIfTests : ModuleTest
         Assert.False(Directory.Exists(Folder["new"]));
     }
 
+    [Fact]
+    public void A_merge_on_disk_is_checked_and_rehearsed()
+    {
+        ImportAdapted();
+        Host.Output("$null = $model | Export-LoKrAdapter \"$root/saved\"");
+        string[] files = Files();
+        Assert.Empty(Host.Output("Merge-LoKrAdapter -Path $path -Adapter \"$root/saved\" -Destination \"$root/merged\" -WhatIf"));
+        Assert.Equal(files, Files());
+        Host.Error("LoKr.PathNotFound", "Merge-LoKrAdapter -Path $path -Adapter \"$root/nowhere\" -Destination \"$root/merged\" -WhatIf");
+    }
+
     private string[] Files() => [.. Directory.EnumerateFileSystemEntries(Folder.Path, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal)];
 
     private static float[] State(LoKrModel model)

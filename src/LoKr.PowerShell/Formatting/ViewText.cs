@@ -48,6 +48,15 @@ public static class ViewText
     /// <summary>A number that may be very small, such as a learning rate.</summary>
     public static string Short(object? value) => value is null ? "" : Convert.ToDouble(value, CultureInfo.InvariantCulture).ToString("G4", CultureInfo.CurrentCulture);
 
+    /// <summary>A number of bytes: <c>1.84 GB</c>; empty for none.</summary>
+    public static string Size(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture) switch
+    {
+        <= 0 => "",
+        < 1_000_000 and long bytes => $"{Number(bytes / 1e3, 1)} KB",
+        < 1_000_000_000 and long bytes => $"{Number(bytes / 1e6, 1)} MB",
+        long bytes => $"{Number(bytes / 1e9, 2)} GB",
+    };
+
     /// <summary>Seconds, minutes and hours of a time span: <c>0:01:05.3</c>.</summary>
     public static string Duration(object? value) => value is TimeSpan time ? time.ToString(@"h\:mm\:ss\.f", CultureInfo.InvariantCulture) : "";
 

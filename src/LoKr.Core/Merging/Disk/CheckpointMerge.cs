@@ -324,12 +324,12 @@ public sealed class CheckpointMerge : IDisposable
             TaskType.QuestionAnswering => "ForQuestionAnswering",
             _ => null,
         };
-        bool classifies = owner.TaskType is TaskType.SequenceClassification or TaskType.TokenClassification
-            || owner.AutoMapping?.BaseModelClass?.EndsWith("Classification", StringComparison.Ordinal) == true;
+        string? className = owner.AutoMapping?.BaseModelClass ?? (suffix is null ? _options.HeadClass : null);
+        bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
         long? rows = classifies
             ? _matcher.Added.Where(static pair => pair.Key.EndsWith(".weight", StringComparison.Ordinal) && pair.Value.Count == 2).OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => (long?)pair.Value[0]).LastOrDefault()
             : null;
-        return _config.WithHead(owner.AutoMapping?.BaseModelClass, suffix, rows, _warnings);
+        return _config.WithHead(className, suffix, rows, _warnings);
     }
 
     /// <summary>Everything that decides the bytes of the result: a run that finds another one's work starts anew.</summary>

@@ -25,4 +25,10 @@ public sealed record CheckpointMergeOptions
 
     /// <summary>Published names of the architecture's modules, where it has two generations of them.</summary>
     public IModuleAliases? Names { get; init; }
+
+    /// <summary>
+    /// Class of the architecture with its head, which config.json gets when an adapter brings a head to a bare model and does not say by itself
+    /// what it was trained for.
+    /// </summary>
+    public string? HeadClass { get; init; }
 }
