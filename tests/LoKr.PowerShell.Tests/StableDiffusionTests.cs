@@ -31,6 +31,23 @@ public sealed class StableDiffusionTests : ModuleTest
     }
 
     [Fact]
+    public void Adapters_of_a_pipeline_go_into_one_file_and_back()
+    {
+        StableDiffusionPipeline pipeline = ImportPipeline();
+        Host.Output(Adapters);
+        Assert.Same(pipeline, Host.One<StableDiffusionPipeline>("$sd | Export-LoKrAdapter $root/kohya.safetensors -Format Kohya"));
+        long trained = pipeline.TrainableParameterCount;
+        Host.Output("$null = $sd.TextEncoder | Remove-LoKrAdapter default; $null = $sd.UNet | Remove-LoKrAdapter default");
+        Assert.Same(pipeline, Host.One<StableDiffusionPipeline>("$sd | Import-LoKrAdapter $root/kohya.safetensors -Trainable"));
+        Assert.Equal(["text_encoder/default", "unet/default"], pipeline.AdapterNames);
+        Assert.Equal(trained, pipeline.TrainableParameterCount);
+        Host.Error("LoKr.AdapterExists", "$sd | Import-LoKrAdapter $root/kohya.safetensors");
+        Host.Error("LoKr.ConversionUnsupported", "$sd | Export-LoKrAdapter $root/peft");
+        Host.Error("LoKr.AdapterModulesUnknown", "$sd.UNet | Import-LoKrAdapter $root/kohya.safetensors -Name b");
+        Host.Output("$null = $sd.UNet | Import-LoKrAdapter $root/kohya.safetensors -Name b -Component Unet");
+    }
+
+    [Fact]
     public void A_merged_pipeline_is_exported_and_imported_again()
     {
         ImportPipeline();

@@ -83,11 +83,11 @@ internal sealed class SafetensorsHeaderParser(string path, long dataStart)
         string? dtype = null;
         List<long>? shape = null;
         List<long>? offsets = null;
-        HashSet<string> keys = new(StringComparer.Ordinal);
+        HashSet<string>? others = null;
         while (reader.Read() && reader.TokenType == JsonTokenType.PropertyName)
         {
-            string key = reader.GetString()!;
-            if (!keys.Add(key))
+            string key = reader.ValueTextEquals("dtype"u8) ? "dtype" : reader.ValueTextEquals("shape"u8) ? "shape" : reader.ValueTextEquals("data_offsets"u8) ? "data_offsets" : reader.GetString()!;
+            if (key switch { "dtype" => dtype is not null, "shape" => shape is not null, "data_offsets" => offsets is not null, _ => !(others ??= new(StringComparer.Ordinal)).Add(key) })
             {
                 throw Error(ErrorIds.SafetensorsDuplicateKey, $"'{key}' of tensor '{name}' appears twice.");
             }

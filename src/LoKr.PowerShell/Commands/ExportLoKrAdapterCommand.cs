@@ -2,16 +2,31 @@ using System.Management.Automation;
 using LoKr.Core;
 using LoKr.Core.Adapters;
 using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Writes an adapter as PEFT saves it, or in the layout of another program, and passes the model on.</summary>
-[Cmdlet(VerbsData.Export, "LoKrAdapter", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
-public sealed class ExportLoKrAdapterCommand : ModelCommand
+[Cmdlet(VerbsData.Export, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
+public sealed class ExportLoKrAdapterCommand : PathCommand
 {
+    private const string ModelSet = "Model";
+    private const string PipelineSet = "Pipeline";
+
+    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
+    [LoKrModelTransformation]
+    [ValidateNotNull]
+    public LoKrModel Model { get; set; } = null!;
+
+    /// <summary>A Stable Diffusion pipeline from Import-LoKrModel; the adapters of its text encoders and its UNet go into one file, for which -Format has to be Kohya, Comfy, Diffusers or OneTrainer.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineSet)]
+    [ValidateNotNull]
+    public StableDiffusionPipeline Pipeline { get; set; } = null!;
+
     /// <summary>Folder to write, or a safetensors file. It appears complete or not at all; other files of a folder that is there stay.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [ValidateNotNullOrEmpty]
@@ -38,32 +53,34 @@ public sealed class ExportLoKrAdapterCommand : ModelCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        LoKrAdapter adapter = Select();
+        bool whole = ParameterSetName == PipelineSet;
+        string name = whole
+            ? Select(Pipeline.Name, Pipeline.Models.Values.SelectMany(static model => model.ActiveAdapters))
+            : Model.GetAdapter(Select(Model.Name, Model.ActiveAdapters)).Name;
         string destination = ResolveNew(Destination);
-        if (ShouldProcess(destination, $"Export LoKr adapter '{adapter.Name}' as {Format}"))
+        if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
         {
-            foreach (string warning in AdapterExporter.Export(Model, adapter.Name, destination, Format, new() { Component = Component, Force = Force }))
+            AdapterWriteOptions options = new() { Component = Component, Force = Force };
+            foreach (string warning in whole
+                ? AdapterExporter.Export(Pipeline.Models, name, destination, Format, options)
+                : AdapterExporter.Export(Model, name, destination, Format, options))
             {
                 WriteWarning(warning);
             }
 
-            WriteVerbose($"Adapter '{adapter.Name}' written to {destination}.");
+            WriteVerbose($"Adapter '{name}' written to {destination}.");
         }
 
-        WriteObject(Model);
+        WriteObject(whole ? Pipeline : Model);
     }
 
-    private LoKrAdapter Select()
+    private string Select(string target, IEnumerable<string> activeNames)
     {
-        if (Name is not null)
-        {
-            return Model.GetAdapter(Name);
-        }
-
-        return Model.ActiveAdapters.Count == 1
-            ? Model.GetAdapter(Model.ActiveAdapters[0])
+        string[] active = [.. activeNames.Distinct(StringComparer.Ordinal)];
+        return Name ?? (active.Length == 1
+            ? active[0]
             : throw new LoKrException(ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument,
-                Model.ActiveAdapters.Count == 0 ? $"{Model.Name} has no active adapter." : $"Several adapters are active: {string.Join(", ", Model.ActiveAdapters)}.",
-                "Name the one to export with -Name, or add one with Add-LoKrAdapter.") { Target = Model };
+                active.Length == 0 ? $"{target} has no active adapter." : $"Several adapters are active: {string.Join(", ", active)}.",
+                "Name the one to export with -Name, or add one with Add-LoKrAdapter.") { Target = target });
     }
 }

@@ -1,23 +1,45 @@
 using System.Management.Automation;
 using LoKr.Core.Adapters;
 using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Loads an adapter file of any layout onto a model, and passes the model on.</summary>
-[Cmdlet(VerbsData.Import, "LoKrAdapter", DefaultParameterSetName = "Path", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
-public sealed class ImportLoKrAdapterCommand : ModelCommand
+/// <summary>Loads an adapter file of any layout onto a model or a pipeline, and passes it on.</summary>
+[Cmdlet(VerbsData.Import, "LoKrAdapter", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
+public sealed class ImportLoKrAdapterCommand : PathCommand
 {
+    private const string PathSet = "Path";
+    private const string LiteralSet = "LiteralPath";
+    private const string PipelinePathSet = "PipelinePath";
+    private const string PipelineLiteralSet = "PipelineLiteralPath";
+
+    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PathSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = LiteralSet)]
+    [LoKrModelTransformation]
+    [ValidateNotNull]
+    public LoKrModel Model { get; set; } = null!;
+
+    /// <summary>A Stable Diffusion pipeline from Import-LoKrModel; its text encoders and its UNet each get their modules of the file.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelinePathSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineLiteralSet)]
+    [ValidateNotNull]
+    public StableDiffusionPipeline Pipeline { get; set; } = null!;
+
     /// <summary>Safetensors file, or a folder as PEFT writes it. Wildcards are allowed where they match one.</summary>
-    [Parameter(Mandatory = true, Position = 0, ParameterSetName = "Path")]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = PipelinePathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
     public string Path { get; set; } = "";
 
     /// <summary>File or folder, taken as it is written.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = "LiteralPath")]
+    [Parameter(Mandatory = true, ParameterSetName = LiteralSet)]
+    [Parameter(Mandatory = true, ParameterSetName = PipelineLiteralSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
@@ -50,24 +72,19 @@ public sealed class ImportLoKrAdapterCommand : ModelCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        bool literal = ParameterSetName == "LiteralPath";
+        bool literal = ParameterSetName is LiteralSet or PipelineLiteralSet;
+        bool whole = ParameterSetName is PipelinePathSet or PipelineLiteralSet;
         string path = OnlyOne(literal ? LiteralPath : Path, literal);
-        if (ShouldProcess(Model.Name, $"Import LoKr adapter '{Name}' from {path}"))
+        if (ShouldProcess(whole ? Pipeline.Name : Model.Name, $"Import LoKr adapter '{Name}' from {path}"))
         {
             EnsureRuntime();
-            LoKrAdapter adapter = Load(path);
-            foreach (string warning in adapter.Warnings)
-            {
-                WriteWarning(warning);
-            }
-
-            WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules; {Model.CountParameters()}.");
+            Load(path, whole);
         }
 
-        WriteObject(Model);
+        WriteObject(whole ? Pipeline : Model);
     }
 
-    private LoKrAdapter Load(string path)
+    private void Load(string path, bool whole)
     {
         using AdapterFile file = AdapterFile.Open(path, SourceFormat);
         foreach (LoKrAdapterFinding finding in file.Findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning))
@@ -75,6 +92,18 @@ public sealed class ImportLoKrAdapterCommand : ModelCommand
             WriteWarning(finding.Message);
         }
 
-        return AdapterImporter.Import(Model, file, new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling }, Name, Trainable);
+        AdapterReadOptions options = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling };
+        LoKrAdapter[] adapters = whole
+            ? [.. AdapterImporter.Import(Pipeline.Models, file, options, Name, Trainable).Values]
+            : [AdapterImporter.Import(Model, file, options, Name, Trainable)];
+        foreach (LoKrAdapter adapter in adapters)
+        {
+            foreach (string warning in adapter.Warnings)
+            {
+                WriteWarning(warning);
+            }
+
+            WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules; {adapter.ParameterCount} parameters.");
+        }
     }
 }

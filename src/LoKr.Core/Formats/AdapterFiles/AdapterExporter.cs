@@ -53,6 +53,7 @@ public static class AdapterExporter
         AdapterContent content = new()
         {
             Modules = [.. parts.SelectMany(static part => part.Modules)],
+            Norms = [.. parts.SelectMany(static part => part.Norms)],
             Saved = parts.SelectMany(static part => part.Saved).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal),
             Configs = parts.SelectMany(static part => part.Configs).ToDictionary(static pair => pair.Key, static pair => pair.Value),
         };
@@ -74,9 +75,22 @@ public static class AdapterExporter
             modules.Add(Module(layer, component));
         }
 
+        List<AdapterNorm> norms = [];
+        foreach (LoKrNorm norm in adapter.Norms)
+        {
+            Dictionary<string, torch.Tensor> changes = norm.Tensors.ToDictionary(static entry => entry.Suffix, static entry => entry.Tensor, StringComparer.Ordinal);
+            foreach (string suffix in changes.Keys)
+            {
+                saved.Remove(ModuleTree.Join(norm.ModuleName, suffix));
+            }
+
+            norms.Add(new(component, norm.ModuleName, true, changes));
+        }
+
         return new()
         {
             Modules = modules,
+            Norms = norms,
             Saved = saved,
             Configs = new Dictionary<AdapterComponent, LoKrConfig>
             {

@@ -83,7 +83,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         }
 
         string last = key[(dot + 1)..];
-        if (IsKnown(last))
+        if (AdapterSuffixes.Known.Contains(last))
         {
             return (key[..dot], last, null);
         }
@@ -91,7 +91,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         // PEFT's in-memory names: the adapter's name comes last, with .weight after a module that is saved whole.
         int before = key.LastIndexOf('.', dot - 1);
         string middle = key[(before + 1)..dot];
-        if (before > 0 && (AdapterSuffixes.Factors.Contains(middle) || middle is "lora_A" or "lora_B"))
+        if (before > 0 && AdapterSuffixes.Named.Contains(middle))
         {
             return (key[..before], middle, last);
         }
@@ -110,9 +110,4 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
 
         return (key, "", null);
     }
-
-    private static bool IsKnown(string suffix) => AdapterSuffixes.Factors.Contains(suffix)
-        || AdapterSuffixes.Companions.Contains(suffix)
-        || AdapterSuffixes.Norms.Contains(suffix)
-        || AdapterSuffixes.Foreign.ContainsKey(suffix);
 }

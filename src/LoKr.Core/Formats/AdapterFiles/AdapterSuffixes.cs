@@ -46,4 +46,10 @@ internal static class AdapterSuffixes
         ["row_offset"] = "a slice of a fused layer",
         ["lokr_t1"] = "a LoKr with a core for w1",
     }.ToFrozenDictionary(StringComparer.Ordinal);
+
+    /// <summary>Every suffix that is understood or named in an error.</summary>
+    public static readonly FrozenSet<string> Known = Factors.Concat(Companions).Concat(Norms).Concat(Foreign.Keys).ToFrozenSet(StringComparer.Ordinal);
+
+    /// <summary>Suffixes that an adapter's name follows in a dump of a model. A module of its own may be called alpha.</summary>
+    public static readonly FrozenSet<string> Named = Known.Where(static suffix => suffix != Alpha).ToFrozenSet(StringComparer.Ordinal);
 }

@@ -97,9 +97,9 @@ internal sealed class AdapterWriter
 
     private void CollectForPeft()
     {
-        if (_content.Norms.Count > 0)
+        if (_content.Norms.Count > 0 && !IsPeft)
         {
-            throw Unsupported($"PEFT and diffusers have no changes of norms: {string.Join(", ", _content.Norms.Select(static norm => norm.Name))}", _content.Norms[0].Name);
+            throw Unsupported($"diffusers has no changes of norms: {string.Join(", ", _content.Norms.Select(static norm => norm.Name))}", _content.Norms[0].Name);
         }
 
         foreach (IGrouping<AdapterComponent, AdapterModule> part in _content.Modules.GroupBy(static module => module.Component))
@@ -125,10 +125,29 @@ internal sealed class AdapterWriter
             _configs[AdapterComponent.Model] = _content.Configs.Values.First();
         }
 
+        CollectNormsForPeft();
+
         foreach ((string name, torch.Tensor tensor) in _content.Saved)
         {
             int dot = name.LastIndexOf('.');
             _tensors.Add(PeftAdapterFolder.Prefix + (_layout == AdapterLayout.Peft ? name : $"{name[..Math.Max(dot, 0)]}.modules_to_save.default{name[Math.Max(dot, 0)..]}"), tensor);
+        }
+    }
+
+    private void CollectNormsForPeft()
+    {
+        foreach (AdapterNorm norm in _content.Norms)
+        {
+            Dictionary<string, torch.Tensor> changes = norm.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal);
+            Add(_names.Of(norm.Component, norm.Name, norm.IsDotted), changes);
+        }
+
+        if (_content.Norms.Count > 0)
+        {
+            LoKrConfig config = _configs.Values.FirstOrDefault() ?? new LoKrConfig { TargetModules = ModuleSelector.FromNames([]) };
+            _configs.Clear();
+            _configs[AdapterComponent.Model] = config with { TrainNorm = true };
+            _warnings.Add("PEFT cannot apply this adapter: it has no changes of norms. Programs that read the key lokr_ps of adapter_config.json can.");
         }
     }
 

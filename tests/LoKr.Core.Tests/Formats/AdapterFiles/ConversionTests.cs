@@ -123,6 +123,42 @@ public sealed class ConversionTests : IDisposable
         }
     }
 
+    [Fact]
+    public void Norms_and_magnitudes_come_back_from_every_layout_that_has_them()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        random.manual_seed(1);
+        using LoKrModel model = Norm();
+        LoKrAdapter adapter = model.AddAdapter(new() { R = 1, TargetModules = ModuleSelector.FromNames(["fc"]), TrainNorm = true, WeightDecompose = true, InitWeights = InitWeights.Random }, seed: 2);
+        foreach (Tensor tensor in adapter.GetTensors().Values)
+        {
+            tensor.add_(randn_like(tensor) * 0.1);
+        }
+
+        Tensor x = randn(3, 8);
+        Tensor expected = PeftCase.Run(model, x);
+        foreach (AdapterLayout layout in Enum.GetValues<AdapterLayout>())
+        {
+            string path = _folder.File($"{layout}.safetensors");
+            if (layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel)
+            {
+                Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterExporter.Export(model, "default", path, layout)).ErrorId);
+                continue;
+            }
+
+            AdapterExporter.Export(model, "default", path, layout);
+            Assert.True(AdapterValidator.Check(path, new() { Model = model, Values = true }).IsValid);
+            using LoKrModel fresh = Norm();
+            fresh.Module.load_state_dict(model.GetBaseState().ToDictionary(static pair => pair.Key, static pair => pair.Value));
+            using AdapterFile file = AdapterFile.Open(path);
+            AdapterImporter.Import(fresh, file);
+            TensorAssert.Close(expected, PeftCase.Run(fresh, x), TensorAssert.Layer, $"output by way of {layout}");
+        }
+    }
+
+    private static LoKrModel Norm() => new(TestNetworks.Network(("fc", nn.Linear(8, 16)), ("norm", nn.LayerNorm(16))));
+
     private LoKrAdapterInfo Convert(string source, string destination, AdapterLayout layout) =>
         AdapterConverter.Convert(source, _folder.File(destination), layout, new(), out _);
 
