@@ -107,7 +107,7 @@ public sealed class SafetensorsReader : ITensorSource
         Fill(entry, destination);
     }
 
-    /// <summary>Reads a tensor of one floating-point element, such as an alpha, without torch; null for another type or size.</summary>
+    /// <summary>Reads a tensor of one number, such as an alpha, without torch; null for a type that is none (booleans, 8-bit floats) or another size.</summary>
     /// <param name="name">Key of the tensor.</param>
     /// <exception cref="LoKrException"><c>LoKr.TensorNotFound</c>, <c>LoKr.SafetensorsTruncated</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public double? ReadNumber(string name)
@@ -126,6 +126,11 @@ public sealed class SafetensorsReader : ITensorSource
             SafetensorsDType.F64 => BinaryPrimitives.ReadDoubleLittleEndian(bytes),
             SafetensorsDType.F32 => BinaryPrimitives.ReadSingleLittleEndian(bytes),
             SafetensorsDType.F16 => (double)BinaryPrimitives.ReadHalfLittleEndian(bytes),
+            SafetensorsDType.I64 => BinaryPrimitives.ReadInt64LittleEndian(bytes),
+            SafetensorsDType.I32 => BinaryPrimitives.ReadInt32LittleEndian(bytes),
+            SafetensorsDType.I16 => BinaryPrimitives.ReadInt16LittleEndian(bytes),
+            SafetensorsDType.I8 => (sbyte)bytes[0],
+            SafetensorsDType.U8 => bytes[0],
             SafetensorsDType.BF16 => BitConverter.Int32BitsToSingle(BinaryPrimitives.ReadUInt16LittleEndian(bytes) << 16),
             _ => null,
         };

@@ -24,7 +24,6 @@ public sealed class AdapterFile : IDisposable
         Configs = configs.ByComponent;
         OriginalNames = configs.OriginalNames;
         HasConfig = configs.ByComponent.Count > 0;
-        IsOwn = configs.IsOwn;
     }
 
     /// <summary>Full path of the file, or of the folder with the file and its adapter_config.json.</summary>
@@ -59,9 +58,6 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Dotted names of modules that this library noted in the header of a file with underscores: prefix and underscored name to dotted name.</summary>
     internal IReadOnlyDictionary<string, string> OriginalNames { get; }
-
-    /// <summary>Whether this library wrote the configuration into the header, beside the alpha tensors.</summary>
-    internal bool IsOwn { get; }
 
     /// <summary>The tensors, by their names in the file.</summary>
     internal ITensorSource Tensors => _reader;

@@ -32,9 +32,6 @@ internal sealed class AdapterFileConfigs
     /// <summary>Whether diffusers' header entry is there.</summary>
     public bool IsDiffusers { get; private set; }
 
-    /// <summary>Whether this library's header entry is there.</summary>
-    public bool IsOwn { get; private set; }
-
     /// <summary>The layout that this library wrote into the header, or null.</summary>
     public AdapterLayout? Layout { get; private set; }
 
@@ -56,7 +53,6 @@ internal sealed class AdapterFileConfigs
 
         if (reader.Metadata.TryGetValue(OwnKey, out string? own))
         {
-            configs.IsOwn = true;
             source = $"{reader.FilePath} ({OwnKey})";
             configs.AddOwn(Parse(own, source), source);
         }

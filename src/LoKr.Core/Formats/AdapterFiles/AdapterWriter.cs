@@ -6,8 +6,6 @@ namespace LoKr.Core.Formats.AdapterFiles;
 /// <summary>Writes an adapter in any layout, so that the programs of that layout apply the same delta.</summary>
 internal sealed class AdapterWriter
 {
-    private static readonly string[] s_ownMetadata = ["format", AdapterLayouts.DiffusersMetadata, AdapterFileConfigs.OwnKey, "sshs_model_hash", "sshs_legacy_hash"];
-
     private readonly AdapterLayout _layout;
     private readonly AdapterContent _content;
     private readonly AdapterKeyNames _names;
@@ -214,46 +212,7 @@ internal sealed class AdapterWriter
         _tensors.ToDictionary(static pair => pair.Key[PeftAdapterFolder.Prefix.Length..], static pair => pair.Value, StringComparer.Ordinal),
         force);
 
-    private Dictionary<string, string> Metadata()
-    {
-        Dictionary<string, string> metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
-        foreach ((string key, string value) in _content.Metadata.Where(pair => !s_ownMetadata.Contains(pair.Key)))
-        {
-            metadata[key] = value;
-        }
-
-        if (_layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel)
-        {
-            metadata[AdapterLayouts.DiffusersMetadata] = DiffusersMetadata();
-        }
-        else
-        {
-            IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs = AdapterLayouts.HasAlphaTensors(_layout) ? _content.Configs : _configs;
-            metadata[AdapterFileConfigs.OwnKey] = AdapterFileConfigs.Write(_layout, configs, _names.Originals);
-        }
-
-        return metadata;
-    }
-
-    private string DiffusersMetadata()
-    {
-        if (_layout == AdapterLayout.DiffusersModel)
-        {
-            return LoKrConfigJson.Write(_configs.Values.First());
-        }
-
-        System.Text.Json.Nodes.JsonObject root = [];
-        foreach ((AdapterComponent component, LoKrConfig config) in _configs)
-        {
-            string prefix = AdapterLayouts.Prefixes(AdapterLayout.Diffusers).First(entry => entry.Component == component).Prefix;
-            foreach ((string key, System.Text.Json.Nodes.JsonNode? value) in System.Text.Json.Nodes.JsonNode.Parse(LoKrConfigJson.Write(config))!.AsObject())
-            {
-                root[prefix + key] = value?.DeepClone();
-            }
-        }
-
-        return root.ToJsonString(new() { WriteIndented = true });
-    }
+    private Dictionary<string, string> Metadata() => AdapterHeader.Build(_layout, _content, _configs, _names.Originals);
 
     private LoKrException Unsupported(string why, string target) =>
         new(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported, $"The adapter cannot be written in the layout {_layout}: {why}.", "Choose another layout.") { Target = target };

@@ -35,10 +35,16 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
     {
         public FactorGeometry? Read()
         {
-            if (module.Tensors.Values.FirstOrDefault(static entry => entry.DType is not (SafetensorsDType.F16 or SafetensorsDType.BF16 or SafetensorsDType.F32
-                or SafetensorsDType.F64 or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2)) is SafetensorsEntry integers)
+            // Some programs store alpha as an integer.
+            if (module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value).FirstOrDefault(static entry => entry.DType is not (SafetensorsDType.F16
+                or SafetensorsDType.BF16 or SafetensorsDType.F32 or SafetensorsDType.F64 or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2)) is SafetensorsEntry integers)
             {
                 return Problem(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor", "Quantised adapters are not read.");
+            }
+
+            if (module.Alpha is null && module.Tensors.TryGetValue(AdapterSuffixes.Alpha, out SafetensorsEntry? unread) && unread.Shape.All(static size => size == 1))
+            {
+                return Problem(ErrorIds.TensorDTypeUnsupported, $"'{unread.Name}' holds {SafetensorsDTypes.Name(unread.DType)}, which is not read as one number", "Write alpha as a float or an integer.");
             }
 
             if (module.Tensors.Values.FirstOrDefault(static entry => entry.Shape.Contains(0)) is SafetensorsEntry empty)

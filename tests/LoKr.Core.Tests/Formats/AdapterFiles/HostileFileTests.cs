@@ -162,6 +162,12 @@ public sealed class HostileFileTests : IDisposable
         string path = _folder.File("x.safetensors");
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["fc.lokr_w1"] = ones(4, 4, dtype: int8), ["fc.lokr_w2"] = ones(4, 2) });
         Assert.Equal(ErrorIds.TensorDTypeMismatch, AdapterValidator.Check(path, new()).Findings[0].ErrorId);
+        Dictionary<string, Tensor> low = new() { ["fc.lokr_w1"] = ones(4, 4), ["fc.lokr_w2_a"] = ones(4, 2), ["fc.lokr_w2_b"] = ones(2, 2), ["fc.alpha"] = tensor(6L) };
+        SafetensorsWriter.Write(path, low);
+        Assert.Equal(3, AdapterInspector.Inspect(path).Scale);
+        low["fc.alpha"] = tensor(true);
+        SafetensorsWriter.Write(path, low);
+        Assert.Equal(ErrorIds.TensorDTypeUnsupported, AdapterValidator.Check(path, new()).Findings[0].ErrorId);
     }
 
     [Theory]
