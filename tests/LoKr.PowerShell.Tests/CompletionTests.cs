@@ -38,6 +38,9 @@ public sealed class CompletionTests : ModuleTest
         Assert.Equal(["default"], Complete("$model | Merge-LoKrAdapter | Export-LoKrAdapter x -Name d"));
         Assert.Equal(["default"], Complete("New-LoKrConfig | Add-LoKrAdapter $model -Name other | Start-LoKrTraining x -AdapterName d"));
         Assert.Contains("LayerNorm", Complete("$model | Get-LoKrModule -Type La"));
+        Host.Output("$pair = @{ Encoder = $model }");
+        Assert.Equal(["default"], Complete("$pair.Encoder | Merge-LoKrAdapter d"));
+        Assert.Equal(["default"], Complete("Merge-LoKrAdapter -Model $pair.Encoder -Name d"));
         Assert.DoesNotContain("default", Complete("$nothing | Merge-LoKrAdapter d"));
     }
 

@@ -22,18 +22,21 @@ internal static class Completion
         }
     }
 
-    /// <summary>The model that a call works on: that of -Model, or a variable that stands before it in the pipeline; null when there is neither.</summary>
-    public static LoKrModel? BoundModel(CommandAst command, IDictionary bound) => AsModel(bound["Model"]) ?? PipedModel(command);
+    /// <summary>The model that a call works on: that of -Model, or what stands before it in the pipeline ($model, $pipeline.UNet); null when there is neither.</summary>
+    public static LoKrModel? BoundModel(CommandAst command, IDictionary bound) => AsModel(bound["Model"]) ?? NamedModel(command);
 
-    // Nothing is run: a cmdlet in between passes on the model it gets, so the variable is enough.
-    private static LoKrModel? PipedModel(CommandAst command) => command.Parent is PipelineAst pipeline
-        ? pipeline.PipelineElements
-            .TakeWhile(element => element != command)
-            .Reverse()
-            .SelectMany(element => element.FindAll(ast => ast is VariableExpressionAst, searchNestedScriptBlocks: false))
-            .Select(variable => AsModel(ScriptBlock.Create(variable.Extent.Text).InvokeReturnAsIs()))
-            .FirstOrDefault(model => model is not null)
-        : null;
+    // Nothing is run but the reading of a property: a cmdlet in between passes on the model it gets, so its name is enough.
+    private static LoKrModel? NamedModel(CommandAst command)
+    {
+        IEnumerable<CommandBaseAst> before = command.Parent is PipelineAst pipeline ? pipeline.PipelineElements.TakeWhile(element => element != command) : [];
+        return before.Append(command).Reverse()
+            .SelectMany(element => element.FindAll(IsName, searchNestedScriptBlocks: false))
+            .Select(name => AsModel(ScriptBlock.Create(name.Extent.Text).InvokeReturnAsIs()))
+            .FirstOrDefault(model => model is not null);
+    }
+
+    private static bool IsName(Ast ast) => ast is VariableExpressionAst
+        || (ast is MemberExpressionAst { Static: false, Expression: VariableExpressionAst, Member: StringConstantExpressionAst } and not InvokeMemberExpressionAst);
 
     private static LoKrModel? AsModel(object? value) => (value is PSObject wrapped ? wrapped.BaseObject : value) switch
     {

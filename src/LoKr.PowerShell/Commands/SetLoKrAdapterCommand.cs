@@ -40,13 +40,19 @@ public sealed class SetLoKrAdapterCommand : ModelCommand
         }
 
         IReadOnlyList<string> names = AdapterNames.Require(Model, Name);
-        if (ShouldProcess(Model.Name, $"Set LoKr adapters {string.Join(", ", names)}"))
+        if (ShouldProcess(Model.Name, $"Set LoKr adapters {string.Join(", ", names)} to {Describe(setsTrainable)}"))
         {
             Apply(names, setsTrainable);
         }
 
         WriteObject(Model);
     }
+
+    private string Describe(bool setsTrainable) => string.Join(", ", ((string?[])[
+        Scale is double scale ? FormattableString.Invariant($"scale {scale}") : null,
+        setsTrainable ? (Trainable ? "trainable" : "frozen") : null,
+        Active ? "active" : null,
+    ]).Where(part => part is not null));
 
     private void Apply(IReadOnlyList<string> names, bool setsTrainable)
     {

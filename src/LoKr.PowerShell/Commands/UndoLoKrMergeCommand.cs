@@ -12,7 +12,7 @@ public sealed class UndoLoKrMergeCommand : ModelCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        if (ShouldProcess(Model.Name, $"Undo the merge of {string.Join(", ", Model.MergedAdapters)}"))
+        if (ShouldProcess(Model.Name, $"Undo the merge of LoKr adapters {string.Join(", ", Model.MergedAdapters)}".TrimEnd()))
         {
             Model.UndoMerge();
         }

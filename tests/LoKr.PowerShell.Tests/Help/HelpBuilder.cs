@@ -35,7 +35,8 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         {
             string pipeline = Pipeline(parameter.ParameterSets.Values);
             string aliases = parameter.Aliases.Count == 0 ? "" : $"; aliases {string.Join(", ", parameter.Aliases)}";
-            text.Append(CultureInfo.InvariantCulture, $"\n### -{parameter.Name}\n\n{docs.Describe(cmdlet, parameter.Name)}\n\n*{TypeName(parameter.ParameterType)}; pipeline input: {pipeline}{aliases}*\n");
+            string value = docs.Default(cmdlet, parameter.Name) is { Length: > 0 } found and not "False" ? $"; default {found}" : "";
+            text.Append(CultureInfo.InvariantCulture, $"\n### -{parameter.Name}\n\n{docs.Describe(cmdlet, parameter.Name)}\n\n*{TypeName(parameter.ParameterType)}{value}; pipeline input: {pipeline}{aliases}*\n");
         }
 
         return text.ToString();
@@ -50,7 +51,8 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         new XElement(s_command + "syntax", cmdlet.ParameterSets.OrderBy(set => set.Name, StringComparer.Ordinal).Select(set => new XElement(s_command + "syntaxItem",
             new XElement(s_maml + "name", cmdlet.Name),
             set.Parameters.Where(parameter => !Cmdlet.CommonParameters.Contains(parameter.Name))
-                .OrderBy(parameter => parameter.Position < 0 ? int.MaxValue : parameter.Position).ThenByDescending(parameter => parameter.IsMandatory).ThenBy(parameter => parameter.Name, StringComparer.Ordinal)
+                .OrderBy(parameter => parameter.Position < 0 ? int.MaxValue : parameter.Position).ThenByDescending(parameter => parameter.IsMandatory)
+                .ThenBy(parameter => Cmdlet.OptionalCommonParameters.Contains(parameter.Name)).ThenBy(parameter => parameter.Name, StringComparer.Ordinal)
                 .Select(parameter => Parameter(cmdlet, parameter.Name, parameter.ParameterType, parameter.IsMandatory, parameter.Position, Pipeline(parameter.ValueFromPipeline, parameter.ValueFromPipelineByPropertyName), parameter.Aliases))))),
         new XElement(s_command + "parameters", ParameterDocs.Of(cmdlet).Select(parameter => Parameter(cmdlet, parameter.Name, parameter.ParameterType,
             parameter.ParameterSets.Values.Any(set => set.IsMandatory), parameter.ParameterSets.Values.Max(set => set.Position), Pipeline(parameter.ParameterSets.Values), parameter.Aliases))),
@@ -61,7 +63,9 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         new XElement(s_maml + "alertSet", page.Notes.Select(note => new XElement(s_maml + "alert", Para(note)))),
         new XElement(s_command + "examples", page.Examples.Select((example, index) => new XElement(s_command + "example",
             new XElement(s_maml + "title", $"Example {index + 1}: {example.Title}"),
-            new XElement(s_dev + "code", example.Code), new XElement(s_dev + "remarks", Para(example.Remarks))))),
+            new XElement(s_dev + "code", example.Code),
+            // The empty lines keep the next title apart.
+            new XElement(s_dev + "remarks", example.Remarks.Length == 0 ? Para("") : new[] { Para(example.Remarks), Para(""), Para("") })))),
         new XElement(s_command + "relatedLinks", page.Links.Select(link => new XElement(s_maml + "navigationLink",
             new XElement(s_maml + "linkText", link), new XElement(s_maml + "uri")))));
 
@@ -82,6 +86,7 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         }
 
         parameter.Add(new XElement(s_dev + "type", new XElement(s_maml + "name", TypeName(type)), new XElement(s_maml + "uri")));
+        parameter.Add(new XElement(s_dev + "defaultValue", docs.Default(cmdlet, name)));
         return parameter;
     }
 

@@ -24,5 +24,26 @@ internal sealed class ParameterDocs(string xmlFile)
         _ => _summaries[Id(cmdlet.ImplementingType.GetProperty(parameter)!)],
     };
 
+    /// <summary>The value of a parameter that is not given, as its cmdlet is made with; empty where there is none, or where it has to be given.</summary>
+    public string Default(CmdletInfo cmdlet, string parameter)
+    {
+        if (cmdlet.ImplementingType.GetProperty(parameter) is not { } property || cmdlet.Parameters[parameter].ParameterSets.Values.All(set => set.IsMandatory))
+        {
+            return "";
+        }
+
+        object made = Activator.CreateInstance(cmdlet.ImplementingType)!;
+        using IDisposable? held = made as IDisposable;
+        return property.GetValue(made) switch
+        {
+            null => "",
+            SwitchParameter => "False",
+            long.MaxValue or int.MaxValue => "",
+            string[] list => string.Join(", ", list),
+            Array => "",
+            { } value => Convert.ToString(value, System.Globalization.CultureInfo.InvariantCulture)!,
+        };
+    }
+
     private static string Id(PropertyInfo property) => $"P:{property.DeclaringType!.FullName}.{property.Name}";
 }
