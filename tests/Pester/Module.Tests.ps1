@@ -33,7 +33,7 @@ Describe 'The module' {
     It 'can be imported again, and removed' {
         Import-Module -Name $manifest
         Import-Module -Name $manifest -Force
-        (Get-Module -Name LoKr).Count | Should -Be 1
+        @(Get-Module -Name LoKr).Count | Should -Be 1
         $model = Get-Model
         Remove-Module -Name LoKr
         Import-Module -Name $manifest
