@@ -80,3 +80,19 @@ Describe 'Convert-LoKrAdapter' {
         Get-Completion 'Convert-LoKrAdapter x y -Format D' | Should -Contain 'Diffusers'
     }
 }
+
+Describe 'A merge on disk' {
+    It 'equals the merge in memory, and needs no model' {
+        $merge = Merge-LoKrAdapter -Path $encoder -Adapter "$TestDrive/peft" -Destination "$TestDrive/merged"
+        $merge.Adapters.Count | Should -Be 1
+        Get-Display $merge | Should -Match ' 4 '
+        $other = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft" | Merge-LoKrAdapter
+        $read = Import-LoKrModel -Path "$TestDrive/merged" -Label $labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
+        [math]::Abs(($read | Measure-LoKrModel -Data $eval).Loss - ($other | Measure-LoKrModel -Data $eval).Loss) | Should -BeLessThan 1e-3
+    }
+
+    It 'writes nothing with -WhatIf' {
+        $null = Merge-LoKrAdapter -Path $encoder -Adapter "$TestDrive/peft" -Destination "$TestDrive/rehearsed" -WhatIf
+        "$TestDrive/rehearsed" | Should -Not -Exist
+    }
+}

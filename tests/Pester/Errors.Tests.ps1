@@ -53,6 +53,7 @@ Describe 'Bad input' {
 
     It 'reports an adapter that the model does not have' {
         Get-ErrorId { $model | Merge-LoKrAdapter -Name nobody -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
+        Get-ErrorId { $model | Merge-LoKrAdapter -Name no* -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
         Get-ErrorId { $model | Remove-LoKrAdapter -Name no* -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
     }
 }

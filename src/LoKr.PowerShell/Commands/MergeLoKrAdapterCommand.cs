@@ -95,8 +95,8 @@ public sealed class MergeLoKrAdapterCommand : PathCommand
 
     private void MergeModel()
     {
-        string[]? names = Name is null ? null : [.. AdapterNames.Select(Model, Name).Select(adapter => adapter.Name)];
-        if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.ActiveAdapters)}"))
+        IReadOnlyList<string>? names = Name is null ? null : AdapterNames.Require(Model, Name);
+        if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.ActiveAdapters)}".TrimEnd()))
         {
             Report(Model.Merge(names, Safe));
         }
