@@ -42,6 +42,29 @@ public sealed class ConversionTests : IDisposable
         Assert.Equal(LoKrConfigJson.Write(LoKrConfigJson.Read(Path.Combine(source, PeftAdapterFolder.ConfigFile), out _)), File.ReadAllText(_folder.File($"c/{PeftAdapterFolder.ConfigFile}")));
     }
 
+    [Fact]
+    public void Adapters_of_whole_models_are_valid_and_come_back_from_OneTrainer_and_HCP()
+    {
+        string[] folders = [.. ((string[])["transformers", "diffusers"]).SelectMany(static part => Directory.EnumerateDirectories(Fixtures.Require(part)))
+            .Select(static model => Path.Combine(model, "adapters")).Where(Directory.Exists).SelectMany(Directory.EnumerateDirectories).Order(StringComparer.Ordinal)];
+        Assert.NotEmpty(folders);
+        foreach (string folder in folders)
+        {
+            LoKrAdapterCheck check = AdapterValidator.Check(folder, new() { Values = true });
+            Assert.True(check.IsValid, string.Join(' ', check.Findings));
+            if (Obstacle(folder) is not null)
+            {
+                continue;
+            }
+
+            string[] files = [.. Enumerable.Range(0, 3).Select(i => $"{Path.GetFileName(Path.GetDirectoryName(Path.GetDirectoryName(folder)))}-{Path.GetFileName(folder)}-{i}")];
+            Convert(folder, $"{files[0]}.safetensors", AdapterLayout.OneTrainer);
+            Convert(_folder.File($"{files[0]}.safetensors"), $"{files[1]}.safetensors", AdapterLayout.Hcp);
+            Convert(_folder.File($"{files[1]}.safetensors"), files[2], AdapterLayout.Peft);
+            Assert.Equal(File.ReadAllBytes(Path.Combine(folder, PeftAdapterFolder.WeightsFile)), File.ReadAllBytes(_folder.File($"{files[2]}/{PeftAdapterFolder.WeightsFile}")));
+        }
+    }
+
     [Theory]
     [MemberData(nameof(PeftCases))]
     public void Without_a_header_the_model_tells_names_and_the_shapes_the_configuration(string name)
