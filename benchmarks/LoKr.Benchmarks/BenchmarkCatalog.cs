@@ -16,5 +16,7 @@ internal static class BenchmarkCatalog
         new OptimizerCase(),
         new MemoryMergeCase(),
         new DiskMergeCase(),
+        new LoadCase(),
+        new InspectCase(),
     ];
 }

@@ -99,10 +99,7 @@ public static class ModelLoader
         }
 
         WeightFiller filler = new(module, options.Device ?? CPU, dtype);
-        foreach ((string key, string name) in map.Mapped)
-        {
-            filler.Read(source, key, name, shapes[name]);
-        }
+        filler.Read(source, map.Mapped, shapes);
 
         foreach ((string duplicate, string saved) in tied)
         {

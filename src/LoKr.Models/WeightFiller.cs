@@ -8,16 +8,46 @@ using static TorchSharp.torch;
 namespace LoKr.Models;
 
 /// <summary>
-/// Puts real, frozen parameters in the place of those on <c>meta</c>, one at a time: read from the checkpoint straight into their memory, or initialised.
+/// Puts real, frozen parameters in the place of those on <c>meta</c>: read from the checkpoint straight into their memory, or initialised.
 /// </summary>
 internal sealed class WeightFiller(nn.Module module, Device device, ScalarType dtype)
 {
-    /// <summary>Reads a parameter from the checkpoint.</summary>
+    // Most of the time of a load is spent in mapping fresh memory and copying from the page cache; more threads only wait for each other.
+    private const int MostThreads = 4;
+
+    /// <summary>Reads parameters from the checkpoint, several at a time where they go to memory of the CPU.</summary>
     /// <param name="source">The checkpoint.</param>
-    /// <param name="key">Key in the checkpoint.</param>
-    /// <param name="name">Name of the parameter.</param>
-    /// <param name="shape">Its shape.</param>
-    public void Read(ITensorSource source, string key, string name, long[] shape)
+    /// <param name="mapped">Keys in the checkpoint and the parameters they fill.</param>
+    /// <param name="shapes">Shapes by name of the parameter.</param>
+    public void Read(ITensorSource source, IReadOnlyList<(string Key, string Parameter)> mapped, IReadOnlyDictionary<string, long[]> shapes)
+    {
+        foreach ((string key, _) in mapped)
+        {
+            CheckType(source, key);
+        }
+
+        Tensor[] weights = [.. mapped.Select(item => empty(shapes[item.Parameter], dtype, device))];
+        try
+        {
+            int threads = device.type == TorchSharp.DeviceType.CPU ? Math.Min(MostThreads, Environment.ProcessorCount) : 1;
+            Parallel.ForEach(
+                Enumerable.Range(0, weights.Length).OrderByDescending(i => source.Entries[mapped[i].Key].ByteCount),
+                new ParallelOptions { MaxDegreeOfParallelism = threads },
+                i => source.ReadInto(mapped[i].Key, weights[i]));
+        }
+        catch (AggregateException exception)
+        {
+            Array.ForEach(weights, static weight => weight.Dispose());
+            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(exception.InnerExceptions[0]);
+        }
+
+        for (int i = 0; i < weights.Length; i++)
+        {
+            Set(mapped[i].Parameter, weights[i]);
+        }
+    }
+
+    private static void CheckType(ITensorSource source, string key)
     {
         SafetensorsDType stored = source.Entries[key].DType;
         if (stored is not (SafetensorsDType.F64 or SafetensorsDType.F32 or SafetensorsDType.F16 or SafetensorsDType.BF16
@@ -27,19 +57,6 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
                 $"'{key}' is stored as {stored}, but a weight is a floating-point number.",
                 "Quantised checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
         }
-
-        Tensor weight = empty(shape, dtype, device);
-        try
-        {
-            source.ReadInto(key, weight);
-        }
-        catch
-        {
-            weight.Dispose();
-            throw;
-        }
-
-        Set(name, weight);
     }
 
     /// <summary>Refuses a checkpoint that stores a tied parameter twice with different values: one of the two would be lost.</summary>

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json.Nodes;
 using LoKr.Core.Adapters;
 using LoKr.Core.Formats;
@@ -64,6 +65,24 @@ public sealed class ShapesTests
                 tensors.Select(item => $"{item.Key} {item.Value}").Order(StringComparer.Ordinal));
             Assert.Equal(expected["trainable"]!.GetValue<long>(), adapter.Layers.Sum(layer => layer.Factors.ParameterCount));
         }
+    }
+
+    [Theory]
+    [InlineData("llama-3.1-8b")]
+    [InlineData("mistral-7b-v0.1")]
+    [InlineData("qwen2.5-7b")]
+    public void A_model_of_seven_billion_parameters_is_adapted_in_seconds_and_takes_no_memory(string name)
+    {
+        JsonObject shapes = Read(name);
+        Stopwatch time = Stopwatch.StartNew();
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        using LoKrModel model = new(ModelLoader.Build(new ModelConfig(shapes["config"]!.AsObject(), name)));
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 16, DecomposeFactor = 8, TargetModules = ModuleSelector.FromPattern("all-linear") });
+        Assert.True(time.Elapsed < TimeSpan.FromSeconds(20), $"{time.Elapsed}");
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 256L << 20);
+        Assert.InRange(adapter.Layers.Count, 190, 230);
+        Assert.True(model.CountParameters().Total > 7_000_000_000);
+        Assert.All(model.Module.parameters().Concat(adapter.GetTensors().Values), static tensor => Assert.Equal(TorchSharp.DeviceType.META, tensor.device_type));
     }
 
     private static string Canonical(nn.Module module, string published) => (module as IModuleAliases)?.Canonical(published) ?? published;

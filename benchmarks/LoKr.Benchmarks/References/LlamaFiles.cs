@@ -44,21 +44,30 @@ internal static class LlamaFiles
         tensors.Add("lm_head.weight", tensors["model.embed_tokens.weight"]);
         System.IO.Directory.CreateDirectory(folder);
         CheckpointWriter.Write(folder, tensors, 1L << 30);
-        File.WriteAllText(Path.Combine(folder, "config.json"), """{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": false}""");
+        File.WriteAllText(Path.Combine(folder, "config.json"), Config(layers));
         return folder;
 
         Tensor Values(long rows, long columns) => (randn(rows, columns) * 0.02).to(type);
     }
 
-    /// <summary>Writes an adapter.</summary>
-    public static string WriteAdapter(string folder, int layers, LoKrConfig config)
+    /// <summary>The config.json of such a model.</summary>
+    public static string Config(int layers) => $$"""
+        {
+          "model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": false, "hidden_size": {{Hidden}}, "intermediate_size": {{Inner}},
+          "num_hidden_layers": {{layers}}, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": {{Vocabulary}}, "max_position_embeddings": 8192,
+          "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "hidden_act": "silu"
+        }
+        """;
+
+    /// <summary>Writes an adapter on some of the linear layers, or on all.</summary>
+    public static string WriteAdapter(string folder, int layers, LoKrConfig config, string[]? modules = null)
     {
         using DisposeScope scope = NewDisposeScope();
-        LoKrConfig full = config with { TargetModules = ModuleSelector.FromNames(s_layer.Select(static item => item.Name.Split('.')[1])) };
+        LoKrConfig full = config with { TargetModules = ModuleSelector.FromNames(modules ?? s_layer.Select(static item => item.Name.Split('.')[1])) };
         Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
         for (int i = 0; i < layers; i++)
         {
-            foreach ((string name, long rows, long columns) in s_layer)
+            foreach ((string name, long rows, long columns) in s_layer.Where(item => modules is null || modules.Contains(item.Name.Split('.')[1])))
             {
                 foreach ((string suffix, long[] shape) in FactorShapes.Create(rows, columns, [], full.R, full).Tensors())
                 {

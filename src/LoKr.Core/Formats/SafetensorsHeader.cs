@@ -127,7 +127,11 @@ internal sealed record SafetensorsHeader(IReadOnlyDictionary<string, Safetensors
     {
         long expected = dataStart;
         string? previous = null;
-        foreach (SafetensorsEntry entry in entries.OrderBy(entry => entry.Offset).ThenBy(entry => entry.ByteCount))
+
+        // Files are written in the order of their header, nearly always.
+        bool isSorted = entries.Zip(entries.Skip(1)).All(static pair => (pair.First.Offset, pair.First.ByteCount).CompareTo((pair.Second.Offset, pair.Second.ByteCount)) <= 0);
+        IEnumerable<SafetensorsEntry> ordered = isSorted ? entries : entries.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.ByteCount);
+        foreach (SafetensorsEntry entry in ordered)
         {
             if (entry.Offset < expected)
             {

@@ -114,6 +114,32 @@ public sealed class CheckpointMergeTests
         Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["out"])));
     }
 
+    [Theory]
+    [InlineData(ScalarType.Float32)]
+    [InlineData(ScalarType.BFloat16)]
+    public void Norms_that_were_trained_are_merged_too(ScalarType type)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using TempFolder folder = new();
+        random.manual_seed(5);
+        nn.Module<Tensor, Tensor> network = nn.Sequential(("c_layer", nn.Linear(36, 60)), ("norm", nn.LayerNorm(60)));
+        network.to(type);
+        using LoKrModel model = new(network);
+        Dictionary<string, Tensor> before = MergeFiles.State(model);
+        Perturb(model.AddAdapter(Config with { TrainNorm = true }, "a"));
+        Perturb(model.AddAdapter(Config with { TrainNorm = true }, "b"));
+        string[] saved = [MergeFiles.Adapter(folder["a"], model, "a"), MergeFiles.Adapter(folder["b"], model, "b")];
+        string from = MergeFiles.Base(folder["base"], before);
+        MergeFiles.Run(MergeFiles.Options(from, folder["one"], saved[0]));
+        LoKrMergeResult both = MergeFiles.Run(MergeFiles.Options(from, folder["both"], saved));
+        Assert.Equal(model.Merge(["a"]).ModuleCount, both.ModuleCount);
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["one"])));
+        model.UndoMerge();
+        model.Merge(["a", "b"]);
+        Assert.Equal(["c_layer.bias"], before.Keys.Except(MergeFiles.Differences(before, model.GetBaseState())));
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["both"])));
+    }
+
     private static nn.Module<Tensor, Tensor> Network(string layer, ScalarType type)
     {
         nn.Module<Tensor, Tensor> module = layer switch

@@ -19,6 +19,7 @@ internal sealed class MergeMatcher
     private readonly TiedEmbeddings _tied;
     private readonly SafetensorsDType _usualType;
     private readonly Dictionary<string, List<MergeContribution>> _contributions = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, List<(ITensorSource Source, string Key, double Strength)>> _changes = new(StringComparer.Ordinal);
     private readonly Dictionary<string, (string Adapter, ITensorSource Source, string Key)> _replacements = new(StringComparer.Ordinal);
     private readonly Dictionary<string, (string Adapter, ITensorSource Source, string Key)> _added = new(StringComparer.Ordinal);
     private readonly HashSet<string> _savedModules = new(StringComparer.Ordinal);
@@ -39,10 +40,10 @@ internal sealed class MergeMatcher
     }
 
     /// <summary>Weights that change.</summary>
-    public int ChangedCount => _contributions.Count;
+    public int ChangedCount => _contributions.Keys.Union(_changes.Keys).Count();
 
-    /// <summary>Deltas in all; a weight may get several.</summary>
-    public int ContributionCount => _contributions.Values.Sum(static list => list.Count);
+    /// <summary>Deltas and changes of norms in all; a weight may get several.</summary>
+    public int ContributionCount => _contributions.Values.Sum(static list => list.Count) + _changes.Values.Sum(static list => list.Count);
 
     /// <summary>Modules that adapters bring whole.</summary>
     public int SavedModuleCount => _savedModules.Count;
@@ -62,7 +63,8 @@ internal sealed class MergeMatcher
         string[] modules = [.. tensors.Entries.Keys.Where(static key => Suffix(key) is string suffix && suffix.StartsWith("lokr_", StringComparison.Ordinal))
             .Select(Module).Distinct(StringComparer.Ordinal)];
         HashSet<string> adapted = [.. modules];
-        CheckpointNames names = CheckpointNames.Match([.. _source.Entries.Keys], modules, _aliases);
+        string[] norms = [.. tensors.Entries.Keys.Where(static key => NormParameter(key) is not null)];
+        CheckpointNames names = CheckpointNames.Match([.. _source.Entries.Keys], [.. modules.Union(norms.Select(Module), StringComparer.Ordinal)], _aliases);
         Dictionary<string, long[]> expected = new(StringComparer.Ordinal);
         List<string> unmatched = [];
         foreach (string module in modules)
@@ -78,7 +80,19 @@ internal sealed class MergeMatcher
             }
         }
 
-        foreach (string key in tensors.Entries.Keys.Where(key => Suffix(key) is null || !adapted.Contains(Module(key))))
+        foreach (string key in norms)
+        {
+            if (names.Find($"{Module(key)}.{NormParameter(key)}") is string parameter)
+            {
+                AddNorm(name, tensors, strength, key, _source.Entries[parameter], expected);
+            }
+            else
+            {
+                unmatched.Add(key);
+            }
+        }
+
+        foreach (string key in tensors.Entries.Keys.Where(key => NormParameter(key) is null && (Suffix(key) is null || !adapted.Contains(Module(key)))))
         {
             if (!AddSaved(name, config, tensors, key, names, expected))
             {
@@ -98,6 +112,7 @@ internal sealed class MergeMatcher
             Shard = shard,
             Entry = entry,
             Contributions = _contributions.TryGetValue(entry.Name, out List<MergeContribution>? contributions) ? contributions : [],
+            Changes = _changes.TryGetValue(entry.Name, out List<(ITensorSource Source, string Key, double Strength)>? changes) ? changes : [],
             Replacement = _replacements.TryGetValue(entry.Name, out (string Adapter, ITensorSource Source, string Key) saved) ? (saved.Source, saved.Key) : null,
         })];
 
@@ -119,11 +134,9 @@ internal sealed class MergeMatcher
             throw Conflict(weight.Name, saved.Adapter, name);
         }
 
-        if (!IsWeightType(weight.DType) || weight.Shape.Count < 2)
+        if (!IsWeightType(weight.DType) || weight.Shape.Count < 2 || weight.ByteCount == 0)
         {
-            throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
-                $"'{weight.Name}' in '{_source.Folder}' is {SafetensorsDTypes.Name(weight.DType)} [{string.Join(", ", weight.Shape)}], to which no delta can be added.",
-                "Quantised checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
+            throw NotMergeable(weight);
         }
 
         (long rows, long columns) = Size(tensors, module, weight);
@@ -149,6 +162,27 @@ internal sealed class MergeMatcher
         contributions.Add(contribution);
     }
 
+    private void AddNorm(string name, ITensorSource tensors, double strength, string key, SafetensorsEntry parameter, Dictionary<string, long[]> expected)
+    {
+        if (!IsWeightType(parameter.DType) || parameter.ByteCount == 0)
+        {
+            throw NotMergeable(parameter);
+        }
+
+        if (_replacements.TryGetValue(parameter.Name, out (string Adapter, ITensorSource Source, string Key) saved))
+        {
+            throw Conflict(parameter.Name, saved.Adapter, name);
+        }
+
+        expected.Add(key, [.. parameter.Shape]);
+        if (!_changes.TryGetValue(parameter.Name, out List<(ITensorSource Source, string Key, double Strength)>? changes))
+        {
+            _changes.Add(parameter.Name, changes = []);
+        }
+
+        changes.Add((tensors, key, strength));
+    }
+
     private bool AddSaved(string name, LoKrConfig config, ITensorSource tensors, string key, CheckpointNames names, Dictionary<string, long[]> expected)
     {
         CheckTied(Module(key));
@@ -172,7 +206,7 @@ internal sealed class MergeMatcher
 
         SafetensorsEntry entry = _source.Entries[stored];
         expected.Add(key, [.. entry.Shape]);
-        if (_contributions.ContainsKey(stored))
+        if (_contributions.ContainsKey(stored) || _changes.ContainsKey(stored))
         {
             throw Conflict(stored, name, "another");
         }
@@ -251,9 +285,18 @@ internal sealed class MergeMatcher
         }
     }
 
+    private LoKrException NotMergeable(SafetensorsEntry weight) => new(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
+        $"'{weight.Name}' in '{_source.Folder}' is {SafetensorsDTypes.Name(weight.DType)} [{string.Join(", ", weight.Shape)}], to which no delta can be added.",
+        "Quantised checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
+
     private static LoKrException Conflict(string key, string first, string second) => new(
         ErrorIds.SavedModuleConflict, LoKrErrorKind.InvalidArgument,
         $"The adapters '{first}' and '{second}' both change '{key}', and one of them replaces it whole.", "Merge one of them.") { Target = key };
+
+    /// <summary>The parameter of a norm that a tensor changes, or null.</summary>
+    private static string? NormParameter(string key) => key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) ? "weight"
+        : key.EndsWith("." + LoKrNorm.BiasSuffix, StringComparison.Ordinal) ? "bias"
+        : null;
 
     private static string? Suffix(string key) => s_suffixes.FirstOrDefault(suffix => key.EndsWith("." + suffix, StringComparison.Ordinal));
 

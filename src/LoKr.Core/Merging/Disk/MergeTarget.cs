@@ -17,11 +17,14 @@ internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnl
     /// <summary>Deltas to add, in order.</summary>
     public IReadOnlyList<MergeContribution> Contributions { get; init; } = [];
 
+    /// <summary>Changes of a norm's weight or bias to add, with their strength.</summary>
+    public IReadOnlyList<(ITensorSource Source, string Key, double Strength)> Changes { get; init; } = [];
+
     /// <summary>The adapter's tensor that takes its place, or null.</summary>
     public (ITensorSource Source, string Key)? Replacement { get; init; }
 
     /// <summary>Whether its bytes are those of the base.</summary>
-    public bool IsCopy => Contributions.Count == 0 && Replacement is null;
+    public bool IsCopy => Contributions.Count == 0 && Changes.Count == 0 && Replacement is null;
 
     /// <summary>Name, type and shape for a header.</summary>
     public SafetensorsHeaderItem Header => new(Name, DType, Shape);

@@ -10,6 +10,7 @@ internal sealed class MergeWork : IDisposable
     private readonly MergeTarget _target;
     private readonly long[] _rowShape;
     private readonly List<LayerDelta> _deltas = [];
+    private readonly List<Tensor> _changes = [];
     private readonly Lock _gate = new();
     private RowKernel? _kernel;
     private bool _isReady;
@@ -36,10 +37,10 @@ internal sealed class MergeWork : IDisposable
     /// <summary>Bytes of the weight in runs of rows.</summary>
     public IEnumerable<(long Start, int Count)> Runs()
     {
-        MergeContribution first = _target.Contributions[0];
+        long group = _target.Contributions.Count > 0 ? _target.Contributions[0].Group : 1;
         bool decomposes = _target.Contributions.Any(static contribution => contribution.Config.WeightDecompose);
         long wideRow = RowBytes / SafetensorsDTypes.Size(_target.DType) * Wide.ElementSize();
-        foreach ((long start, long count) in LayerDelta.Runs(_target.Shape[0], first.Group, decomposes ? wideRow : RowBytes))
+        foreach ((long start, long count) in LayerDelta.Runs(_target.Shape[0], group, decomposes ? wideRow : RowBytes))
         {
             _pending++;
             yield return (start * RowBytes, checked((int)(count * RowBytes)));
@@ -58,7 +59,14 @@ internal sealed class MergeWork : IDisposable
                 delta.Measure(ReadRows, _target.Shape);
             }
 
-            _kernel ??= _deltas.Count == 1 ? _deltas[0].Kernel(_target.DType) : null;
+            for (int i = _changes.Count; i < _target.Changes.Count && !_isReady; i++)
+            {
+                (ITensorSource source, string key, double strength) = _target.Changes[i];
+                using Tensor change = source.Read(key, Wide);
+                _changes.Add((change * strength).DetachFromDisposeScope());
+            }
+
+            _kernel ??= _deltas.Count == 1 && _changes.Count == 0 ? _deltas[0].Kernel(_target.DType) : null;
             _isReady = true;
         }
     }
@@ -81,10 +89,15 @@ internal sealed class MergeWork : IDisposable
         Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(Wide, copy: true) : null;
 
         // Several deltas add up in the wide type, so that the sum is rounded once.
-        Tensor sum = _deltas.Count > 1 && Type != Wide ? shaped.to(Wide) : shaped;
+        Tensor sum = _deltas.Count + _changes.Count > 1 && Type != Wide ? shaped.to(Wide) : shaped;
         foreach (LayerDelta delta in _deltas)
         {
             delta.MergeInto(sum, original, first);
+        }
+
+        foreach (Tensor change in _changes)
+        {
+            sum.copy_(sum + change.narrow(0, first, sum.shape[0]));
         }
 
         if (!ReferenceEquals(sum, shaped))
@@ -110,7 +123,13 @@ internal sealed class MergeWork : IDisposable
             delta.Dispose();
         }
 
+        foreach (Tensor change in _changes)
+        {
+            change.Dispose();
+        }
+
         _deltas.Clear();
+        _changes.Clear();
     }
 
     private Tensor ReadRows(long start, long count)
