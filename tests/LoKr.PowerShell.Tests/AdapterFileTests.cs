@@ -1,4 +1,5 @@
 using LoKr.Core.Adapters;
+using LoKr.Core.Conversion;
 using LoKr.Core.Formats.AdapterFiles;
 using LoKr.Core.Training;
 using LoKr.PowerShell.Tests.Support;
@@ -25,6 +26,24 @@ public sealed class AdapterFileTests : ModuleTest
             Host.Set("file", Folder[file]);
             Assert.Equal(before, Host.One<LoKrEvaluation>("$null = $model | Remove-LoKrAdapter * | Import-LoKrAdapter $file; $model | Measure-LoKrModel $eval").Loss, 1e-6);
         }
+    }
+
+    [Fact]
+    public void An_adapter_becomes_LoRA_from_the_model_and_from_its_file()
+    {
+        Save();
+        Host.Output("$null = $model | Export-LoKrAdapter $root/whatif -LoraRank 2 -WhatIf; $null = $model | Export-LoKrAdapter $root/lora -LoraEnergy 1");
+        Assert.False(Directory.Exists(Folder["whatif"]));
+        LoraConversionResult result = Host.One<LoraConversionResult>("Convert-LoKrAdapter $root/peft $root/converted -LoraEnergy 1 -Model $model");
+        Assert.Equal((4, 1.0), (result.ModuleCount, Math.Round(result.Energy, 9)));
+        Assert.Equal(new FileInfo(Folder["lora", "adapter_model.safetensors"]).Length, new FileInfo(Folder["converted", "adapter_model.safetensors"]).Length);
+        Assert.Contains("\"peft_type\": \"LORA\"", File.ReadAllText(Folder["lora", "adapter_config.json"]), StringComparison.Ordinal);
+        Assert.Equal(2, Host.One<LoraConversionResult>("[IO.DirectoryInfo]::new(\"$root/peft\") | Convert-LoKrAdapter -Destination $root/two -LoraRank 2").LargestRank);
+        Host.Error("LoKr.DestinationExists", "$model | Export-LoKrAdapter $root/lora -LoraRank 2");
+        Host.Error("LoKr.RankInvalid", "$model | Export-LoKrAdapter $root/new -LoraRank 0");
+        Host.Error("LoKr.RankInvalid", "$model | Export-LoKrAdapter $root/new -LoraRank 100000");
+        Host.Error("LoKr.EnergyInvalid", "$model | Export-LoKrAdapter $root/new -LoraEnergy 1.5");
+        Assert.False(Directory.Exists(Folder["new"]));
     }
 
     [Fact]

@@ -1,33 +1,50 @@
 using System.Management.Automation;
 using LoKr.Core.Adapters;
+using LoKr.Core.Conversion;
 using LoKr.Core.Formats.AdapterFiles;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Converts an adapter file to another layout, without changing what it does to a model.</summary>
+/// <summary>Converts an adapter file to another layout, without changing what it does to a model, or to LoRA.</summary>
 [Cmdlet(VerbsData.Convert, "LoKrAdapter", DefaultParameterSetName = "Path", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrAdapterInfo))]
+[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath"])]
+[OutputType(typeof(LoraConversionResult), ParameterSetName = ["PathLoraRank", "LiteralPathLoraRank", "PathLoraEnergy", "LiteralPathLoraEnergy"])]
 public sealed class ConvertLoKrAdapterCommand : PathCommand
 {
     /// <summary>Safetensors file, or adapter folder. Wildcards are allowed where they match one.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraRank")]
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraEnergy")]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
     public string Path { get; set; } = "";
 
     /// <summary>Safetensors file, or adapter folder, taken as it is written.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathLoraRank")]
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathLoraEnergy")]
     [Alias("PSPath", "FullName")]
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
     /// <summary>Layout to write.</summary>
-    [Parameter(Mandatory = true)]
+    [Parameter(Mandatory = true, ParameterSetName = "Path")]
+    [Parameter(Mandatory = true, ParameterSetName = "LiteralPath")]
     public AdapterLayout Format { get; set; }
 
-    /// <summary>Safetensors file to write. For Peft, Diffusers and DiffusersModel a name without that extension is a folder.</summary>
+    /// <summary>Write LoRA of this rank instead, as a folder for PEFT. Without loss from the product of the ranks of w1 and w2 on.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = "PathLoraRank")]
+    [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraRank")]
+    public int LoraRank { get; set; }
+
+    /// <summary>Write LoRA instead, each layer with the smallest rank that holds this share of its squared norm, in (0, 1].</summary>
+    [Parameter(Mandatory = true, ParameterSetName = "PathLoraEnergy")]
+    [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraEnergy")]
+    public double LoraEnergy { get; set; }
+
+    /// <summary>Safetensors file to write. For LoRA, Peft, Diffusers and DiffusersModel a name without that extension is a folder.</summary>
     [Parameter(Mandatory = true, Position = 1)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
@@ -66,10 +83,13 @@ public sealed class ConvertLoKrAdapterCommand : PathCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        bool literal = ParameterSetName == "LiteralPath";
+        bool literal = ParameterSetName.StartsWith("LiteralPath", StringComparison.Ordinal);
+        LoraRank? rank = ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank)
+            : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy)
+            : null;
         string path = OnlyOne(literal ? LiteralPath : Path, literal);
         string destination = ResolveNew(Destination);
-        if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {Format}"))
+        if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {(rank is null ? Format : $"LoRA with {rank}")}"))
         {
             return;
         }
@@ -82,7 +102,10 @@ public sealed class ConvertLoKrAdapterCommand : PathCommand
             Model = Model,
             Force = Force,
         };
-        LoKrAdapterInfo written = AdapterConverter.Convert(path, destination, Format, options, out IReadOnlyList<string> warnings);
+        IReadOnlyList<string> warnings;
+        object written = rank is null
+            ? AdapterConverter.Convert(path, destination, Format, options, out warnings)
+            : AdapterLoraConverter.Convert(path, destination, rank, options, out warnings, StopToken);
         foreach (string warning in warnings)
         {
             WriteWarning(warning);

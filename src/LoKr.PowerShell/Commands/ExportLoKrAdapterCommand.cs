@@ -1,6 +1,8 @@
 using System.Management.Automation;
 using LoKr.Core;
 using LoKr.Core.Adapters;
+using LoKr.Core.Conversion;
+using LoKr.Core.Formats;
 using LoKr.Core.Formats.AdapterFiles;
 using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
@@ -8,16 +10,20 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Writes an adapter as PEFT saves it, or in the layout of another program, and passes the model on.</summary>
+/// <summary>Writes an adapter as PEFT saves it, in the layout of another program, or as LoRA, and passes the model on.</summary>
 [Cmdlet(VerbsData.Export, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class ExportLoKrAdapterCommand : PathCommand
 {
     private const string ModelSet = "Model";
     private const string PipelineSet = "Pipeline";
+    private const string RankSet = "LoraRank";
+    private const string EnergySet = "LoraEnergy";
 
     /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = RankSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = EnergySet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
@@ -39,12 +45,22 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
     public string? Name { get; set; }
 
     /// <summary>Layout: Peft, as a folder, without it. Kohya, Lycoris, Comfy, OneTrainer, Hcp and Bare need a destination that ends with .safetensors.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = ModelSet)]
+    [Parameter(ParameterSetName = PipelineSet)]
     public AdapterLayout Format { get; set; } = AdapterLayout.Peft;
 
     /// <summary>Part of a pipeline that the model is, for layouts that name it, where the names of its modules do not tell.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = ModelSet)]
+    [Parameter(ParameterSetName = PipelineSet)]
     public AdapterComponent? Component { get; set; }
+
+    /// <summary>Write LoRA of this rank instead, as a folder for PEFT. Without loss from the product of the ranks of w1 and w2 on.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = RankSet)]
+    public int LoraRank { get; set; }
+
+    /// <summary>Write LoRA instead, each layer with the smallest rank that holds this share of its squared norm, in (0, 1].</summary>
+    [Parameter(Mandatory = true, ParameterSetName = EnergySet)]
+    public double LoraEnergy { get; set; }
 
     /// <summary>Replace an adapter that is there.</summary>
     [Parameter]
@@ -58,7 +74,11 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
             ? Select(Pipeline.Name, Pipeline.Models.Values.SelectMany(static model => model.ActiveAdapters))
             : Model.GetAdapter(Select(Model.Name, Model.ActiveAdapters)).Name;
         string destination = ResolveNew(Destination);
-        if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
+        if (ParameterSetName is RankSet or EnergySet)
+        {
+            ExportLora(Model.GetAdapter(name), destination);
+        }
+        else if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
         {
             AdapterWriteOptions options = new() { Component = Component, Force = Force };
             foreach (string warning in whole
@@ -72,6 +92,18 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
         }
 
         WriteObject(whole ? Pipeline : Model);
+    }
+
+    private void ExportLora(LoKrAdapter adapter, string folder)
+    {
+        LoraRank rank = ParameterSetName == RankSet ? Core.Conversion.LoraRank.OfSize(LoraRank) : Core.Conversion.LoraRank.OfEnergy(LoraEnergy);
+        if (ShouldProcess(folder, $"Export LoKr adapter '{adapter.Name}' as LoRA with {rank}"))
+        {
+            using LoraAdapter lora = LoraConverter.Convert(adapter, rank, StopToken);
+            PeftLoraFolder.Write(folder, lora, Force);
+            LoraConversionResult result = LoraConversionResult.Of(folder, lora);
+            WriteVerbose($"LoRA of rank {result.SmallestRank} to {result.LargestRank} on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, written to {folder}.");
+        }
     }
 
     private string Select(string target, IEnumerable<string> activeNames)

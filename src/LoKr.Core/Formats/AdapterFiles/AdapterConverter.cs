@@ -25,9 +25,7 @@ public static class AdapterConverter
         using (DisposeScope scope = torch.NewDisposeScope())
         using (AdapterFile file = AdapterFile.Open(path, options.Read.Layout))
         {
-            ModuleNameIndex? index = options.Model is not null ? ModuleNameIndex.FromModule(options.Model.Module, options.Model.Name)
-                : options.BasePath is not null ? BaseModelNames.Read(Path.GetFullPath(options.BasePath))
-                : null;
+            ModuleNameIndex? index = Names(options);
 
             // A component that the file does not name is what the caller calls its only one.
             AdapterComponent? component = options.Read.Component;
@@ -42,4 +40,9 @@ public static class AdapterConverter
 
         return AdapterInspector.Inspect(full);
     }
+
+    /// <summary>The module names of the base model, or null where none is given.</summary>
+    internal static ModuleNameIndex? Names(AdapterConvertOptions options) => options.Model is not null ? ModuleNameIndex.FromModule(options.Model.Module, options.Model.Name)
+        : options.BasePath is not null ? BaseModelNames.Read(Path.GetFullPath(options.BasePath))
+        : null;
 }
