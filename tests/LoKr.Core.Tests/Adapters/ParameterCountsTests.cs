@@ -111,7 +111,7 @@ public sealed class ParameterCountsTests
         return model.AddAdapter(config with { TargetModules = ModuleSelector.FromPattern("l\\d+") }).ParameterCount;
     }
 
-    private static LoKrConfig Parse(string options)
+    internal static LoKrConfig Parse(string options)
     {
         string[] words = options.Split(' ');
         LoKrConfig config = new();
