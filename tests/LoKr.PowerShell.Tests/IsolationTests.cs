@@ -36,6 +36,20 @@ public sealed class IsolationTests
     }
 
     [Fact]
+    public void The_picture_library_loads_its_native_part_in_the_same_context()
+    {
+        ProcessResult result = ShellProcess.Run("-Command", """
+            $path = [System.IO.Path]::GetTempFileName() + '.png'
+            [LoKr.Models.Imaging.PictureFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
+            "$([LoKr.Models.Imaging.PictureFile]::ReadSize($path))"
+            [System.IO.File]::Delete($path)
+            [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { $_.Assemblies.GetName().Name -contains 'SkiaSharp' } | ForEach-Object Name
+            """);
+        Assert.Equal(["(6, 4)", "LoKr dependencies"], result.Lines);
+        Assert.Empty(result.Error);
+    }
+
+    [Fact]
     public void The_module_folder_holds_managed_code_only_and_dependencies_apart()
     {
         string folder = ShellProcess.ModuleFolder;

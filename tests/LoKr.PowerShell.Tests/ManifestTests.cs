@@ -42,7 +42,7 @@ public sealed class ManifestTests : ModuleTest
         Assert.True(type.IsSealed);
         Assert.Equal($"{name.Replace("-", "", StringComparison.Ordinal)}Command", type.Name);
         Assert.NotEmpty(type.GetCustomAttributes(typeof(OutputTypeAttribute), false));
-        Assert.Equal(s_changing.Contains(attribute.VerbName) || name == "Import-LoKrAdapter", attribute.SupportsShouldProcess);
+        Assert.Equal(s_changing.Contains(attribute.VerbName) || name is "Import-LoKrAdapter" or "Invoke-LoKrModel", attribute.SupportsShouldProcess);
         Assert.All(Parameters(type), parameter => Assert.NotEqual(typeof(bool), parameter.PropertyType));
     }
 

@@ -53,7 +53,10 @@ public sealed record PictureOptions
     }
 
     /// <summary>Throws for a width or height that is no positive multiple of 8.</summary>
-    internal static void CheckSize(string name, int? size)
+    /// <param name="name">Name of the value, for the message.</param>
+    /// <param name="size">The value in pixels; null is fine.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ImageSizeInvalid"/>.</exception>
+    public static void CheckSize(string name, int? size)
     {
         if (size is int given && (given < SizeStep || given % SizeStep != 0))
         {

@@ -82,7 +82,7 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
         {
             AdapterWriteOptions options = new() { Component = Component, Force = Force };
             foreach (string warning in whole
-                ? AdapterExporter.Export(Pipeline.Models, name, destination, Format, options)
+                ? PipelineAdapters.Export(Pipeline, name, destination, Format, Force)
                 : AdapterExporter.Export(Model, name, destination, Format, options))
             {
                 WriteWarning(warning);

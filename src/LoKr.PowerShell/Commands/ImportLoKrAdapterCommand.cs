@@ -7,30 +7,30 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Loads an adapter file of any layout onto a model or a pipeline, and passes it on.</summary>
+/// <summary>Loads an adapter file of any layout onto a model or a whole pipeline, and passes it on.</summary>
 [Cmdlet(VerbsData.Import, "LoKrAdapter", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class ImportLoKrAdapterCommand : PathCommand
 {
     private const string PathSet = "Path";
-    private const string LiteralSet = "LiteralPath";
+    private const string LiteralPathSet = "LiteralPath";
     private const string PipelinePathSet = "PipelinePath";
-    private const string PipelineLiteralSet = "PipelineLiteralPath";
+    private const string PipelineLiteralPathSet = "PipelineLiteralPath";
 
     /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PathSet)]
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = LiteralSet)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PathSet)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = LiteralPathSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
 
-    /// <summary>A Stable Diffusion pipeline from Import-LoKrModel; its text encoders and its UNet each get their modules of the file.</summary>
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelinePathSet)]
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineLiteralSet)]
+    /// <summary>A Stable Diffusion pipeline: each component gets the modules of the file that are its own.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PipelinePathSet)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PipelineLiteralPathSet)]
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>Safetensors file, or a folder as PEFT writes it. Wildcards are allowed where they match one.</summary>
+    /// <summary>Safetensors file, or a folder as PEFT writes it; for a pipeline also a folder with one of these for each component. Wildcards are allowed where they match one.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PipelinePathSet)]
     [SupportsWildcards]
@@ -38,8 +38,8 @@ public sealed class ImportLoKrAdapterCommand : PathCommand
     public string Path { get; set; } = "";
 
     /// <summary>File or folder, taken as it is written.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = LiteralSet)]
-    [Parameter(Mandatory = true, ParameterSetName = PipelineLiteralSet)]
+    [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
+    [Parameter(Mandatory = true, ParameterSetName = PipelineLiteralPathSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
@@ -72,38 +72,47 @@ public sealed class ImportLoKrAdapterCommand : PathCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        bool literal = ParameterSetName is LiteralSet or PipelineLiteralSet;
-        bool whole = ParameterSetName is PipelinePathSet or PipelineLiteralSet;
+        bool literal = ParameterSetName is LiteralPathSet or PipelineLiteralPathSet;
+        bool whole = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet;
         string path = OnlyOne(literal ? LiteralPath : Path, literal);
         if (ShouldProcess(whole ? Pipeline.Name : Model.Name, $"Import LoKr adapter '{Name}' from {path}"))
         {
             EnsureRuntime();
-            Load(path, whole);
+            IReadOnlyDictionary<string, LoKrAdapter> loaded = whole
+                ? PipelineAdapters.Import(Pipeline, path, ReadOptions(), Name, Trainable, Warn)
+                : new Dictionary<string, LoKrAdapter> { [Model.Name] = Load(path) };
+            foreach ((string place, LoKrAdapter adapter) in loaded)
+            {
+                foreach (string warning in adapter.Warnings)
+                {
+                    WriteWarning(warning);
+                }
+
+                WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules of {place}.");
+            }
         }
 
         WriteObject(whole ? Pipeline : Model);
     }
 
-    private void Load(string path, bool whole)
+    private LoKrAdapter Load(string path)
     {
         using AdapterFile file = AdapterFile.Open(path, SourceFormat);
-        foreach (LoKrAdapterFinding finding in file.Findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning))
+        foreach (LoKrAdapterFinding finding in file.Findings)
+        {
+            Warn(finding);
+        }
+
+        return AdapterImporter.Import(Model, file, ReadOptions(), Name, Trainable);
+    }
+
+    private void Warn(LoKrAdapterFinding finding)
+    {
+        if (finding.Severity == LoKrFindingSeverity.Warning)
         {
             WriteWarning(finding.Message);
         }
-
-        AdapterReadOptions options = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling };
-        LoKrAdapter[] adapters = whole
-            ? [.. AdapterImporter.Import(Pipeline.Models, file, options, Name, Trainable).Values]
-            : [AdapterImporter.Import(Model, file, options, Name, Trainable)];
-        foreach (LoKrAdapter adapter in adapters)
-        {
-            foreach (string warning in adapter.Warnings)
-            {
-                WriteWarning(warning);
-            }
-
-            WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules; {adapter.ParameterCount} parameters.");
-        }
     }
+
+    private AdapterReadOptions ReadOptions() => new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling };
 }

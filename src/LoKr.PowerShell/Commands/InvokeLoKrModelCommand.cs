@@ -2,20 +2,23 @@ using System.Management.Automation;
 using LoKr.Core.Adapters;
 using LoKr.Core.Inference;
 using LoKr.Core.Modeling;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Runs a model on texts: a classifier labels them, a language model continues them.</summary>
-[Cmdlet(VerbsLifecycle.Invoke, "LoKrModel")]
-[OutputType(typeof(LoKrClassification), typeof(LoKrCompletion))]
-public sealed class InvokeLoKrModelCommand : LoKrCommand
+/// <summary>Runs a model on texts: a classifier labels them, a language model continues them, a Stable Diffusion pipeline makes pictures of them.</summary>
+[Cmdlet(VerbsLifecycle.Invoke, "LoKrModel", DefaultParameterSetName = TextSet, SupportsShouldProcess = true)]
+[OutputType(typeof(LoKrClassification), typeof(LoKrCompletion), typeof(LoKrPicture))]
+public sealed partial class InvokeLoKrModelCommand : PathCommand
 {
+    private const string TextSet = "Text";
+    private const string PictureSet = "Picture";
     private readonly List<string> _waiting = [];
 
     /// <summary>The model.</summary>
-    [Parameter(Mandatory = true, Position = 0)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
@@ -27,36 +30,36 @@ public sealed class InvokeLoKrModelCommand : LoKrCommand
     [ValidateNotNull]
     public string[] InputObject { get; set; } = [];
 
-    /// <summary>Texts that a classifier takes at once; results come in the order of the texts whatever it is.</summary>
+    /// <summary>Texts that a classifier takes at once, or pictures that are made at once (without it 1); results come in order whatever it is.</summary>
     [Parameter]
     [ValidateRange(1, int.MaxValue)]
     public int BatchSize { get; set; } = 16;
 
     /// <summary>Longest text in tokens for a classifier, special tokens included; longer ones are cut on the right. Without it what the model allows.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = TextSet)]
     public int? MaxLength { get; set; }
 
     /// <summary>Most tokens that a language model generates.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(1, int.MaxValue)]
     public int MaxNewTokens { get; set; } = 64;
 
     /// <summary>Divides the logits before sampling; 0 takes the most likely token every time (greedy).</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(0d, double.MaxValue)]
     public double Temperature { get; set; }
 
     /// <summary>Samples among that many most likely tokens; 0 for no limit.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(0, int.MaxValue)]
     public int TopK { get; set; }
 
     /// <summary>Samples among the most likely tokens whose probabilities reach this sum; 1 for no limit.</summary>
-    [Parameter]
+    [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(0d, 1d)]
     public double TopP { get; set; } = 1;
 
-    /// <summary>Seed of the sampling.</summary>
+    /// <summary>Seed of the sampling, or of the noise of the first picture; the next ones have the numbers that follow.</summary>
     [Parameter]
     public long? Seed { get; set; }
 
@@ -65,6 +68,13 @@ public sealed class InvokeLoKrModelCommand : LoKrCommand
     {
         foreach (string text in InputObject)
         {
+            if (ParameterSetName == PictureSet)
+            {
+                ForOne(text, () => MakePictures(text));
+                StopToken.ThrowIfCancellationRequested();
+                continue;
+            }
+
             if (Model.Pretrained is ICausalLanguageModel)
             {
                 ForOne(text, () => WriteObject(TextGenerator.Complete(Model, text, Options(), StopToken)));

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using LoKr.Core.Adapters;
 using LoKr.Core.Training;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
@@ -15,8 +16,14 @@ public sealed partial class StartLoKrTrainingCommand
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model.</summary>
+    /// <summary>A Stable Diffusion pipeline with adapters on its UNet, its text encoder or both.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PictureSet)]
+    [ValidateNotNull]
+    public StableDiffusionPipeline Pipeline { get; set; } = null!;
+
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model. For a pipeline a folder of pictures with captions.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = PictureSet)]
     [SupportsWildcards]
     [AllowEmptyCollection]
     [ValidateNotNull]
@@ -30,6 +37,7 @@ public sealed partial class StartLoKrTrainingCommand
     /// <summary>Data to evaluate on, given like -Data.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = PictureSet)]
     [AllowEmptyCollection]
     public object[]? ValidationData { get; set; }
 
@@ -52,9 +60,10 @@ public sealed partial class StartLoKrTrainingCommand
     [Parameter]
     public int? MaxSteps { get; set; }
 
-    /// <summary>Rows in a batch.</summary>
+    /// <summary>Rows in a batch; without it 16, and for pictures 1.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = PictureSet)]
     public int BatchSize { get; set; } = s_defaults.BatchSize;
 
     /// <summary>Highest learning rate of AdamW.</summary>
@@ -93,11 +102,13 @@ public sealed partial class StartLoKrTrainingCommand
     /// <summary>Steps between evaluations; without it one at the end of each epoch.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = PictureSet)]
     public int? EvaluateEvery { get; set; }
 
     /// <summary>Evaluate before the first step too.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = PictureSet)]
     public SwitchParameter EvaluateBefore { get; set; }
 
     /// <summary>Longest sequence in tokens; longer ones are cut. Without it what the model allows.</summary>
@@ -105,7 +116,7 @@ public sealed partial class StartLoKrTrainingCommand
     [Parameter(ParameterSetName = RowSet)]
     public int? MaxLength { get; set; }
 
-    /// <summary>Seed of the order of the rows and of dropout.</summary>
+    /// <summary>Seed of the order of the rows, of dropout, and for pictures of noise and timesteps.</summary>
     [Parameter]
     public long? Seed { get; set; }
 
@@ -123,7 +134,7 @@ public sealed partial class StartLoKrTrainingCommand
     {
         Epochs = Epochs,
         MaxSteps = MaxSteps,
-        BatchSize = BatchSize,
+        BatchSize = ParameterSetName == PictureSet && !MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? 1 : BatchSize,
         LearningRate = LearningRate,
         WeightDecay = WeightDecay,
         Schedule = Schedule,

@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using LoKr.Core;
 using LoKr.Core.Adapters;
 using LoKr.Core.Training;
+using LoKr.Models.StableDiffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Errors;
 using LoKr.PowerShell.Training;
@@ -11,12 +12,13 @@ namespace LoKr.PowerShell.Commands;
 
 /// <summary>Trains an adapter and passes the model on; the figures are in its LastTraining.</summary>
 [Cmdlet(VerbsLifecycle.Start, "LoKrTraining", DefaultParameterSetName = DataSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel), typeof(LoKrTrainingStep))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), typeof(LoKrTrainingStep))]
 public sealed partial class StartLoKrTrainingCommand : PathCommand
 {
     private const string DataSet = "Data";
     private const string RowSet = "Row";
     private const string LossSet = "Loss";
+    private const string PictureSet = "Picture";
     private static readonly TrainingOptions s_defaults = new();
     private readonly List<object?> _rows = [];
 
@@ -26,6 +28,12 @@ public sealed partial class StartLoKrTrainingCommand : PathCommand
         if (ParameterSetName == RowSet)
         {
             _rows.Add(InputObject);
+            return;
+        }
+
+        if (ParameterSetName == PictureSet)
+        {
+            TrainOnPictures();
             return;
         }
 
@@ -56,15 +64,10 @@ public sealed partial class StartLoKrTrainingCommand : PathCommand
         using ITrainingTask task = data is null ? new CustomLossTask(Batch, new ScriptLoss(Loss).Compute) : ReadTask(data);
         using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
         TrainingPlan plan = Trainer.Plan(Model, task, options);
-        foreach (string warning in plan.Warnings.Concat(validation?.Warnings ?? []))
+        Warn(plan.Warnings.Concat(validation?.Warnings ?? []));
+        if (Confirms(plan))
         {
-            WriteWarning(warning);
-        }
-
-        WriteVerbose(plan.ToString());
-        if (ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining"))
-        {
-            Run(task, validation, options, onThisThread: data is null);
+            Run(Model.Name, (report, token) => Trainer.Run(Model, task, validation, options, report, token), result => Model.LastTraining = result, onThisThread: data is null);
         }
 
         if (!ReportStep)
@@ -73,7 +76,25 @@ public sealed partial class StartLoKrTrainingCommand : PathCommand
         }
     }
 
-    private void Run(ITrainingTask task, ITrainingTask? validation, TrainingOptions options, bool onThisThread)
+    private void Warn(IEnumerable<string> warnings)
+    {
+        foreach (string warning in warnings)
+        {
+            WriteWarning(warning);
+        }
+    }
+
+    private bool Confirms(TrainingPlan plan)
+    {
+        WriteVerbose(plan.ToString());
+        return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
+    }
+
+    /// <param name="name">What is trained, for people.</param>
+    /// <param name="work">Trains; gets a function for reports, and a token that ends it.</param>
+    /// <param name="keep">Keeps the figures of a run that a signal ended.</param>
+    /// <param name="onThisThread">Whether the work is done on the pipeline thread, where script blocks can run.</param>
+    private void Run(string name, Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, Action<LoKrTrainingResult> keep, bool onThisThread)
     {
         using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(StopToken);
         bool interrupted = false;
@@ -83,13 +104,13 @@ public sealed partial class StartLoKrTrainingCommand : PathCommand
             interrupted = true;
             cancel.Cancel();
         });
-        TrainingProgress progress = new(this, $"Training {Model.Name}");
+        TrainingProgress progress = new(this, $"Training {name}");
         LoKrTrainingResult result;
         try
         {
             result = onThisThread
-                ? Trainer.Run(Model, task, validation, options, step => Report(step, progress), cancel.Token)
-                : RunBeside(task, validation, options, progress, cancel.Token);
+                ? work(step => Report(step, progress), cancel.Token)
+                : RunBeside(work, progress, cancel.Token);
         }
         finally
         {
@@ -98,20 +119,19 @@ public sealed partial class StartLoKrTrainingCommand : PathCommand
 
         if (interrupted)
         {
-            Model.LastTraining = result with { StopReason = "Signal" };
+            keep(result with { StopReason = "Signal" });
             throw new LoKrException(ModuleErrorIds.TrainingInterrupted, LoKrErrorKind.InvalidOperation,
-                $"Training was ended by a signal after {result.History.Count} steps.", "The adapter is as after the last of them; $model.LastTraining holds the figures.") { Target = Model };
+                $"Training was ended by a signal after {result.History.Count} steps.", "The adapter is as after the last of them; its LastTraining holds the figures.") { Target = name };
         }
 
         // Ctrl+C while the last report was on its way: the engine ends the pipeline, and nothing half trained goes on.
         StopToken.ThrowIfCancellationRequested();
     }
 
-    private LoKrTrainingResult RunBeside(ITrainingTask task, ITrainingTask? validation, TrainingOptions options, TrainingProgress progress, CancellationToken stop)
+    private LoKrTrainingResult RunBeside(Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, TrainingProgress progress, CancellationToken stop)
     {
         // A downstream Select-Object -First ends WriteObject with an exception and signals nobody: disposing cancels and waits.
-        using BackgroundRun<LoKrTrainingStep, LoKrTrainingResult> run = new(
-            (report, token) => Trainer.Run(Model, task, validation, options, report, token), stop);
+        using BackgroundRun<LoKrTrainingStep, LoKrTrainingResult> run = new(work, stop);
         foreach (LoKrTrainingStep step in run.Reports)
         {
             Report(step, progress);

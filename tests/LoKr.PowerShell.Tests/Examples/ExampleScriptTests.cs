@@ -46,6 +46,25 @@ public sealed partial class ExampleScriptTests : IDisposable
     }
 
     [Fact]
+    public void Stable_diffusion_learns_pictures_and_writes_two_and_its_adapter()
+    {
+        string model = TinyPipeline.Write(Path.Combine(_folder, "model"));
+        TinyPictures.Write(Path.Combine(_folder, "photos"), 4);
+
+        ProcessResult result = ShellProcess.RunIn(
+            _folder, RepositoryFile.Find("examples/StableDiffusion.ps1"),
+            "-ModelPath", model, "-Data", "photos", "-Prompt", "a red rack", "-Destination", "out", "-Resolution", "16", "-MaxSteps", "20", "-BatchSize", "2", "-Steps", "3", "-SampleEvery", "10");
+
+        Assert.True(result.ExitCode == 0, result.Error);
+        Assert.Matches("(?m)^Steps +: 20", result.Output);
+        Assert.Matches("(?m)^PeakMemoryBytes +: [1-9]", result.Output);
+        string[] expected = ["adapter.safetensors", "after.png", "before.png", "samples/step-000010-1.png", "samples/step-000020-1.png"];
+        Assert.Equal(expected, Directory.EnumerateFiles(Path.Combine(_folder, "out"), "*", SearchOption.AllDirectories)
+            .Select(file => Path.GetRelativePath(Path.Combine(_folder, "out"), file).Replace('\\', '/')).Order(StringComparer.Ordinal));
+        Assert.NotEqual(File.ReadAllBytes(Path.Combine(_folder, "out", "before.png")), File.ReadAllBytes(Path.Combine(_folder, "out", "after.png")));
+    }
+
+    [Fact]
     public void The_language_model_script_measures_before_and_after_and_completes_three_prompts()
     {
         string model = TinyModel.WriteLlama(Path.Combine(_folder, "model"));

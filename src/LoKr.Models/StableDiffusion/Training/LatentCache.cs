@@ -37,8 +37,20 @@ public sealed class LatentCache
     /// <summary>Pictures that were left out and why, in sentences.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
 
+    /// <summary>The pictures with the sizes they would have; computes and writes nothing, so that they have no files.</summary>
+    /// <param name="images">The pictures.</param>
+    /// <param name="options">Size and cutting.</param>
+    public static IReadOnlyList<LatentRow> Plan(ImageFolder images, PictureDataOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(images);
+        ArgumentNullException.ThrowIfNull(options);
+        Func<CaptionedImage, (int Width, int Height)> size = SizeOf(options);
+        return [.. images.Images.Select(image => (image, size: size(image)))
+            .Select(item => new LatentRow("", item.image.Caption, item.size.Width, item.size.Height, item.image.Width, item.image.Height))];
+    }
+
     /// <summary>Computes what is not there yet; the autoencoder is used on the calling thread.</summary>
-    /// <param name="pipeline">The pipeline; its autoencoder is not touched when every picture is in the cache.</param>
+    /// <param name="pipeline">The pipeline; its autoencoder is read again when it was released and its weights are not known yet, or a picture is not in the cache.</param>
     /// <param name="images">The pictures.</param>
     /// <param name="options">Size, cutting, and where the files go.</param>
     /// <param name="onImage">Called after every picture.</param>
@@ -72,13 +84,13 @@ public sealed class LatentCache
     private void Fill(
         StableDiffusionPipeline pipeline, ImageFolder images, PictureDataOptions options, Action<LatentProgress>? onImage, CancellationToken cancellationToken)
     {
-        AspectBuckets? buckets = options.AspectBuckets ? new AspectBuckets(options.Resolution) : null;
+        Func<CaptionedImage, (int Width, int Height)> size = SizeOf(options);
         List<string> unreadable = [];
         int done = 0;
         foreach (CaptionedImage image in images.Images)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            (int width, int height) = buckets?.Choose(image.Width, image.Height) ?? (options.Resolution, options.Resolution);
+            (int width, int height) = size(image);
             bool? computed = UnreadablePictures.Try(options.Unreadable, unreadable, image.Path, () => Add(pipeline, image, width, height));
             ComputedCount += computed == true ? 1 : 0;
             onImage?.Invoke(new LatentProgress(++done, images.Images.Count, ComputedCount));
@@ -94,6 +106,12 @@ public sealed class LatentCache
             throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"None of the {images.Images.Count} pictures in '{images.Path}' can be read.",
                 "Correct the files.") { Target = images.Path };
         }
+    }
+
+    private static Func<CaptionedImage, (int Width, int Height)> SizeOf(PictureDataOptions options)
+    {
+        AspectBuckets? buckets = options.AspectBuckets ? new AspectBuckets(options.Resolution) : null;
+        return image => buckets?.Choose(image.Width, image.Height) ?? (options.Resolution, options.Resolution);
     }
 
     /// <summary>Adds a picture; returns whether its latents had to be computed.</summary>
