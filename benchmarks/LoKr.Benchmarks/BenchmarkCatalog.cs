@@ -18,5 +18,6 @@ internal static class BenchmarkCatalog
         new DiskMergeCase(),
         new LoadCase(),
         new InspectCase(),
+        new LayerMemoryCase(),
     ];
 }

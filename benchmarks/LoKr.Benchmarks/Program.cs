@@ -1,5 +1,15 @@
+using System.Globalization;
 using LoKr.Benchmarks;
+using LoKr.Benchmarks.Cases;
 using LoKr.Benchmarks.Harness;
+using LoKr.Core.Runtime;
+
+if (args is [BenchmarkOptions.ProbeName, string variant, string factor])
+{
+    TorchRuntime.EnsureLoaded();
+    LayerMemoryCase.RunProbe(variant, int.Parse(factor, CultureInfo.InvariantCulture));
+    return 0;
+}
 
 BenchmarkOptions? options = BenchmarkOptions.Parse(args, out string? problem);
 if (options is null)

@@ -49,7 +49,7 @@ internal sealed class ConvolutionCase : IBenchmarkCase
             $"{channels}x{channels}, {side}x{side} positions, factor {factor}, r {Rank}",
             [new("frozen", frozen.Run), new("LoKr", lokr.Run), new("PEFT's dense way", dense.Run)],
             [new("LoKr", "frozen", 1.25), new("LoKr", "PEFT's dense way", 0.5)],
-            weight: channels > 1000 ? 4 : 1.5);
+            weight: channels > 1000 ? 3 : 1);
     }
 
     private static Conv2d Layer(Tensor weight)

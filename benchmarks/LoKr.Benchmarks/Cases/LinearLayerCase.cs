@@ -54,7 +54,7 @@ internal sealed class LinearLayerCase : IBenchmarkCase
             $"{size}x{size}, {tokens} tokens, factor {factor}, r {Rank}",
             [new("frozen", frozen.Run), new("LoKr", lokr.Run), new("LoRA", lora.Run), new("PEFT's dense way", dense.Run)],
             [new("LoKr", "frozen", limit), new("LoKr", "LoRA", 1.05), new("LoKr", "PEFT's dense way", 0.35), new("LoRA", "frozen")],
-            weight: size > 1000 ? 4 : 1);
+            weight: size > 1000 ? 3 : 1);
     }
 
     private static Linear Layer(Tensor weight)

@@ -65,7 +65,7 @@ internal sealed class TrainingStepCase : IBenchmarkCase
                 new("head alone", () => Step(headModel, headOptimizer, ids, mask, labels)),
             ],
             [new("LoKr", "LoRA", 1.05), new("LoKr", "head alone", 2.2)],
-            weight: 4);
+            weight: 3);
     }
 
     private static string? FindModel()

@@ -13,6 +13,9 @@ internal sealed record BenchmarkOptions
           --list     names of the benchmarks
         """;
 
+    /// <summary>First argument of the processes that <see cref="Cases.LayerMemoryCase"/> starts.</summary>
+    public const string ProbeName = "--probe-layer-memory";
+
     /// <summary>Fewer rounds.</summary>
     public bool Quick { get; init; }
 

@@ -22,21 +22,18 @@ internal sealed class LayerStep : IDisposable
     /// <summary>Forward and backward.</summary>
     public void Run()
     {
-        using (DisposeScope scope = NewDisposeScope())
-        {
-            Tensor output = _layer.call(_input);
-            output.backward([_gradient]);
-        }
-
-        _input.grad = null;
+        using DisposeScope scope = NewDisposeScope();
+        Backward(Forward());
     }
 
-    /// <summary>Forward without a graph.</summary>
-    public void Infer()
+    /// <summary>The forward pass alone, in the caller's dispose scope.</summary>
+    public Tensor Forward() => _layer.call(_input);
+
+    /// <summary>The backward pass of an output.</summary>
+    public void Backward(Tensor output)
     {
-        using IDisposable noGrad = no_grad();
-        using DisposeScope scope = NewDisposeScope();
-        _layer.call(_input);
+        output.backward([_gradient]);
+        _input.grad = null;
     }
 
     /// <inheritdoc/>

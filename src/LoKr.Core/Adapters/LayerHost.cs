@@ -25,13 +25,20 @@ internal sealed class LayerHost
     /// <summary>Those whose contribution is added, in the order in which they were made active.</summary>
     private (LoKrAdapter Adapter, LoKrLayer Layer)[] _running = [];
 
+    /// <summary>Whether they can be applied in one pass.</summary>
+    private bool _onePass;
+
     public void Add(LoKrAdapter adapter, LoKrLayer layer) => _layers.Add((adapter, layer));
 
     public void Remove(LoKrAdapter adapter) => _layers.RemoveAll(entry => ReferenceEquals(entry.Adapter, adapter));
 
     /// <summary>Decides who contributes from now on.</summary>
-    public void SetRunning(IEnumerable<LoKrAdapter> adapters) => _running = [.. adapters
-        .SelectMany(adapter => _layers.Where(entry => ReferenceEquals(entry.Adapter, adapter)))];
+    public void SetRunning(IEnumerable<LoKrAdapter> adapters)
+    {
+        _running = [.. adapters.SelectMany(adapter => _layers.Where(entry => ReferenceEquals(entry.Adapter, adapter)))];
+        _onePass = _running.Length > 1 && BaseLayer is LinearKindBaseLayer && _running.All(static entry => entry.Layer.IsPlain)
+            && KroneckerFactors.AreAlike([.. _running.Select(static entry => entry.Layer.Factors)]);
+    }
 
     public void Detach() => BaseLayer.Detach();
 
@@ -45,9 +52,16 @@ internal sealed class LayerHost
 
         using DisposeScope scope = NewDisposeScope();
         Tensor sum = output;
-        foreach ((_, LoKrLayer layer) in _running)
+        if (_onePass)
         {
-            sum = layer.AddTo(sum, input, output);
+            sum = LoKrLayer.AddAllTo(output, input, [.. _running.Select(static entry => entry.Layer)]);
+        }
+        else
+        {
+            foreach ((_, LoKrLayer layer) in _running)
+            {
+                sum = layer.AddTo(sum, input, output);
+            }
         }
 
         // As in PEFT: sums are taken in the wider type, the result is in the type of the input.

@@ -110,6 +110,23 @@ public sealed class LoKrLayer
         return BaseLayer.AddTo(y.dtype == Factors.DType ? y : y.to(Factors.DType), BaseLayer.CastInput(x, Factors.DType), Factors, Scaling);
     }
 
+    /// <summary>Whether all that the layer adds is x·(w1 ⊗ w2)ᵀ.</summary>
+    internal bool IsPlain => !_hasDropout && !Config.WeightDecompose;
+
+    /// <summary>The contributions of several adapters in one pass, of layers that are <see cref="IsPlain">plain</see>.</summary>
+    internal static Tensor AddAllTo(Tensor y, Tensor x, LoKrLayer[] layers)
+    {
+        KroneckerFactors[] factors = [.. layers.Select(static layer => layer.Factors)];
+        foreach (LoKrLayer layer in layers)
+        {
+            layer._callCount++;
+        }
+
+        ScalarType type = factors[0].DType;
+        return KroneckerFactors.AddAllTo(
+            y.dtype == type ? y : y.to(type), layers[0].BaseLayer.CastInput(x, type), factors, [.. layers.Select(static layer => layer.Scaling)]);
+    }
+
     private bool DrawsModuleDropout()
     {
         using Tensor drawn = rand(1);

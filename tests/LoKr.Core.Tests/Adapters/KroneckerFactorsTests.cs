@@ -79,6 +79,46 @@ public sealed class KroneckerFactorsTests
     }
 
     [Theory]
+    [InlineData(60, 48, 4, 3, 2)]
+    [InlineData(48, 60, -1, 2, 3)]
+    public void Several_adapters_in_one_pass_add_up(int outFeatures, int inFeatures, int factor, int rank, int count)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        KroneckerFactors[] all = [.. Enumerable.Range(0, count).Select(_ => Random(outFeatures, inFeatures, factor, rank, false))];
+        foreach ((int i, KroneckerFactors factors) in all.Index())
+        {
+            foreach (Tensor tensor in factors.Tensors.Values)
+            {
+                // They start out equal, because their seed is that of the shape.
+                tensor.mul_(i + 1).requires_grad_(true);
+            }
+        }
+
+        Assert.True(KroneckerFactors.AreAlike(all));
+        Assert.False(KroneckerFactors.AreAlike([all[0], Random(outFeatures, inFeatures, factor, 1, false)]));
+        Assert.False(KroneckerFactors.AreAlike([all[0], Random(outFeatures, inFeatures, factor, 100, false)]));
+        double[] scales = [.. all.Select(static (_, i) => 0.3 + i)];
+        Tensor x = randn([3, 5, inFeatures], dtype: float64).requires_grad_(true);
+        Tensor y = randn([3, 5, outFeatures], dtype: float64).requires_grad_(true);
+        Tensor expected = y;
+        foreach ((int i, KroneckerFactors factors) in all.Index())
+        {
+            expected = expected + x.matmul(factors.ToDense(scales[i]).t());
+        }
+
+        Tensor actual = KroneckerFactors.AddAllTo(y, x, all, scales);
+        TensorAssert.Close(expected, actual, Exact, "sum");
+        Tensor cotangent = randn_like(expected);
+        Tensor[] leaves = [x, y, .. all.SelectMany(static factors => factors.Tensors.Values)];
+        IList<Tensor> expectedGradients = autograd.grad([(expected * cotangent).sum()], leaves);
+        IList<Tensor> actualGradients = autograd.grad([(actual * cotangent).sum()], leaves);
+        for (int i = 0; i < leaves.Length; i++)
+        {
+            TensorAssert.Close(expectedGradients[i], actualGradients[i], Exact, $"gradient {i}");
+        }
+    }
+
+    [Theory]
     [MemberData(nameof(Shapes))]
     public void Norms_singular_values_merge_and_count_equal_those_of_the_dense_product(int outFeatures, int inFeatures, int factor, int rank, bool both)
     {
