@@ -61,10 +61,11 @@ internal sealed class TrainingStepCase : IBenchmarkCase
             $"MiniLM-L6, {adapted.Length} layers",
             [
                 new("LoKr", () => Step(lokrModel, lokrOptimizer, ids, mask, labels)),
+                new("LoKr, checkpointing", () => CheckpointedStep(lokrModel, lokrOptimizer, ids, mask, labels)),
                 new("LoRA", () => Step(loraModel, loraOptimizer, ids, mask, labels)),
                 new("head alone", () => Step(headModel, headOptimizer, ids, mask, labels)),
             ],
-            [new("LoKr", "LoRA", 1.05), new("LoKr", "head alone", 2.2)],
+            [new("LoKr", "LoRA", 1.05), new("LoKr", "head alone", 2.2), new("LoKr, checkpointing", "LoKr")],
             weight: 3);
     }
 
@@ -84,12 +85,22 @@ internal sealed class TrainingStepCase : IBenchmarkCase
 
     private static LoKrModel Load(string folder) => ModelLoader.Load(folder, new() { Labels = ["negative", "positive"] });
 
-    private static void Step(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels)
+    private static void CheckpointedStep(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels)
+    {
+        ICheckpointedBlocks blocks = model.Module.modules().OfType<ICheckpointedBlocks>().Single();
+        using ActivationCheckpoints checkpoints = new(model.Adapters[0].Layers.Select(static layer => layer.BaseLayer.Module));
+        blocks.Checkpoints = checkpoints;
+        Step(model, optimizer, ids, mask, labels, checkpoints);
+        blocks.Checkpoints = null;
+    }
+
+    private static void Step(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels, ActivationCheckpoints? checkpoints = null)
     {
         using DisposeScope scope = NewDisposeScope();
         optimizer.ZeroGradients();
         Tensor loss = nn.functional.cross_entropy(((ISequenceClassifier)model.Module).Classify(ids, mask), labels);
         loss.backward();
+        checkpoints?.Backward();
         double norm = optimizer.GradientNorm().ToDouble();
         optimizer.Clip(1, norm);
         optimizer.Step(1e-5);

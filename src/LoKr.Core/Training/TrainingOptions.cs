@@ -64,8 +64,8 @@ public sealed record TrainingOptions
     public bool LengthBucketing { get; init; } = true;
 
     /// <summary>
-    /// Whether the blocks of the model keep only their inputs for the backward pass and run once more there: less memory for about a third
-    /// more time, and the same numbers. Dropout on a GPU draws other numbers than without it.
+    /// Whether the blocks of the model keep only their inputs for the backward pass and run once more there: less memory for about half
+    /// as much time again, and the same numbers. Dropout on a GPU draws other numbers than without it.
     /// </summary>
     public bool GradientCheckpointing { get; init; }
 

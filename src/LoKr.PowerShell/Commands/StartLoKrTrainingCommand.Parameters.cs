@@ -95,7 +95,7 @@ public sealed partial class StartLoKrTrainingCommand
     [Parameter]
     public int GradientAccumulation { get; set; } = s_defaults.GradientAccumulation;
 
-    /// <summary>Keep only the inputs of the model's blocks for the backward pass and run each block again there: less memory for about a third more time, and the same result.</summary>
+    /// <summary>Keep only the inputs of the model's blocks for the backward pass and run each block again there: less memory for about half as much time again, and the same result.</summary>
     [Parameter]
     public SwitchParameter GradientCheckpointing { get; set; }
 
