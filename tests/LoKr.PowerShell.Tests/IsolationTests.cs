@@ -43,7 +43,7 @@ public sealed class IsolationTests
             [LoKr.Models.Imaging.PictureFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
             "$([LoKr.Models.Imaging.PictureFile]::ReadSize($path))"
             [System.IO.File]::Delete($path)
-            [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { $_.Assemblies.GetName().Name -contains 'SkiaSharp' } | ForEach-Object Name
+            [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) -contains 'SkiaSharp' } | ForEach-Object Name
             """);
         Assert.Equal(["(6, 4)", "LoKr dependencies"], result.Lines);
         Assert.Empty(result.Error);

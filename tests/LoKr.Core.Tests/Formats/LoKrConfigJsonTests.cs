@@ -189,6 +189,7 @@ public sealed class LoKrConfigJsonTests
         UnbalancedFactorization = true,
         UseScalar = true,
         TrainNorm = true,
+        ShapesFromFile = true,
         Scaling = ScalingConvention.Lycoris,
         Factorization = FactorizationConvention.Lycoris,
         Conv1dLayout = Conv1dLayout.Kronecker,
