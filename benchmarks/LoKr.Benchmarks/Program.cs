@@ -11,6 +11,12 @@ if (args is [BenchmarkOptions.ProbeName, string variant, string factor])
     return 0;
 }
 
+if (args is [BenchmarkOptions.ProbeName, "disk-merge", string from, string adapter, string to])
+{
+    DiskMergeCase.RunProbe(from, adapter, to);
+    return 0;
+}
+
 BenchmarkOptions? options = BenchmarkOptions.Parse(args, out string? problem);
 if (options is null)
 {

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
@@ -18,6 +17,8 @@ internal sealed class LayerMemoryCase : IBenchmarkCase
     private const long Size = 4096;
     private const long Tokens = 512;
     private const int Rank = 16;
+
+    private static readonly Dictionary<string, string> s_environment = new() { ["MALLOC_MMAP_THRESHOLD_"] = "65536" };
 
     /// <inheritdoc/>
     public string Name => "layer-memory";
@@ -108,20 +109,7 @@ internal sealed class LayerMemoryCase : IBenchmarkCase
 
     private static (long Kept, long Peak) Probe(string variant, int factor)
     {
-        ProcessStartInfo start = new("dotnet", [typeof(LayerMemoryCase).Assembly.Location, BenchmarkOptions.ProbeName, variant, factor.ToString(CultureInfo.InvariantCulture)])
-        {
-            RedirectStandardOutput = true,
-        };
-        start.Environment["MALLOC_MMAP_THRESHOLD_"] = "65536";
-        using Process process = Process.Start(start)!;
-        string output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        if (process.ExitCode != 0)
-        {
-            throw new InvalidOperationException($"The process that measures '{variant}' ended with {process.ExitCode}.");
-        }
-
-        long[] numbers = [.. output.Trim().Split(' ').Select(static number => long.Parse(number, CultureInfo.InvariantCulture))];
+        long[] numbers = ProbeProcess.Run(s_environment, variant, factor.ToString(CultureInfo.InvariantCulture));
         return (numbers[0], numbers[1]);
     }
 }

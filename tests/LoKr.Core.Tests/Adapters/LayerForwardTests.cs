@@ -53,6 +53,23 @@ public sealed class LayerForwardTests
         Assert.All(Enumerable.Range(0, 10), _ => Assert.False(PeftCase.Run(model, x).equal(plain).all().ToBoolean()));
     }
 
+    [Fact]
+    public void Frozen_layers_below_the_first_adapter_build_no_graph()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        TorchSharp.Modules.Linear below = nn.Linear(6, 8);
+        using LoKrModel model = new(nn.Sequential(("below", below), ("q", nn.Linear(8, 4)), ("above", nn.Linear(4, 2))));
+        model.AddAdapter(Config, seed: 5);
+        bool? graph = null;
+        below.register_forward_hook((_, _, output) =>
+        {
+            graph = output.requires_grad;
+            return output;
+        });
+        Assert.True(PeftCase.Run(model, randn(3, 6)).requires_grad);
+        Assert.False(graph);
+    }
+
     [Theory]
     [InlineData(InitWeights.Default, true)]
     [InlineData(InitWeights.Lycoris, true)]

@@ -7,7 +7,7 @@ namespace LoKr.PowerShell.Tests.Examples;
 public sealed partial class ReadmeTests
 {
     public static TheoryData<string> Pages =>
-        ["README.md", "docs/getting-started.md", "docs/training.md", "docs/models.md", "docs/stable-diffusion.md", "docs/errors.md", "CHANGELOG.md", "examples/data/README.md", "examples/models/tiny-encoder/README.md"];
+        ["README.md", "docs/getting-started.md", "docs/training.md", "docs/models.md", "docs/formats.md", "docs/performance.md", "docs/stable-diffusion.md", "docs/errors.md", "CHANGELOG.md", "examples/data/README.md", "examples/models/tiny-encoder/README.md"];
 
     [Theory]
     [MemberData(nameof(Pages))]
