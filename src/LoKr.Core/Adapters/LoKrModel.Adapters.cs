@@ -61,6 +61,19 @@ public sealed partial class LoKrModel
         _adapters.Count == 0 ? "Add one with Add-LoKrAdapter or Import-LoKrAdapter." : null)
     { Target = name };
 
+    /// <summary>The adapter that is active alone.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterAmbiguous"/> for none or several.</exception>
+    public LoKrAdapter GetOnlyActiveAdapter() => _active.Count == 1
+        ? _active[0]
+        : throw NotOneActive($"{Name} has no active adapter.", ActiveAdapters, this);
+
+    internal static LoKrException NotOneActive(string none, IReadOnlyCollection<string> active, object target) => new(
+        ErrorIds.AdapterAmbiguous,
+        LoKrErrorKind.InvalidArgument,
+        active.Count == 0 ? none : $"Several adapters are active: {string.Join(", ", active)}.",
+        "Name the one to export with -Name, or add one with Add-LoKrAdapter.")
+    { Target = target };
+
     /// <summary>Makes exactly these adapters active; their contributions are added up in this order. Takes a merge back first, as PEFT does.</summary>
     /// <param name="names">Names; none leaves every adapter idle.</param>
     public void SetActiveAdapters(IReadOnlyList<string> names)

@@ -54,6 +54,19 @@ internal static class FileErrors
         Target = path,
     };
 
+    /// <summary>Makes a folder, and those above it, where it is not there.</summary>
+    public static void CreateFolder(string folder)
+    {
+        try
+        {
+            Directory.CreateDirectory(folder);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(folder, exception);
+        }
+    }
+
     /// <summary>Opens a file for reading; others may read it too.</summary>
     public static FileStream OpenRead(string path)
     {

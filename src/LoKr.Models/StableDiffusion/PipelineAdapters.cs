@@ -8,8 +8,6 @@ namespace LoKr.Models.StableDiffusion;
 /// <summary>Adapters of a whole pipeline in files: one file for all components, or a PEFT folder for each.</summary>
 public static class PipelineAdapters
 {
-    private const string ConfigName = "adapter_config.json";
-
     /// <summary>
     /// Loads an adapter onto the components that it is for: from a file whose names say which, or from a folder with a PEFT folder for each
     /// component, named as in the pipeline (<c>unet</c>, <c>text_encoder</c>).
@@ -32,7 +30,7 @@ public static class PipelineAdapters
     {
         ArgumentNullException.ThrowIfNull(pipeline);
         ArgumentException.ThrowIfNullOrEmpty(path);
-        Dictionary<string, LoKrModel> parts = pipeline.Models.Where(part => File.Exists(Path.Combine(path, part.Key, ConfigName))).ToDictionary();
+        Dictionary<string, LoKrModel> parts = pipeline.Models.Where(part => File.Exists(Path.Combine(path, part.Key, PeftAdapterFolder.ConfigFile))).ToDictionary();
         if (parts.Count == 0)
         {
             using AdapterFile file = Open(path);
@@ -94,12 +92,12 @@ public static class PipelineAdapters
             return AdapterExporter.Export(pipeline.Models, name, destination, layout, options);
         }
 
-        if (!force && adapted.Select(part => Path.Combine(destination, part.Key, ConfigName)).FirstOrDefault(File.Exists) is string taken)
+        if (!force && adapted.Select(part => Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile)).FirstOrDefault(File.Exists) is string taken)
         {
             throw new LoKrException(ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, $"'{taken}' exists.", "Choose another destination, or add -Force to replace it.") { Target = taken };
         }
 
-        CreateFolder(destination);
+        FileErrors.CreateFolder(destination);
         return [.. adapted.SelectMany(part => AdapterExporter.Export(part.Value, name, Path.Combine(destination, part.Key), layout, options))];
     }
 
@@ -111,20 +109,6 @@ public static class PipelineAdapters
         string[] names = [.. pipeline.Models.Values.SelectMany(model => model.ActiveAdapters).Distinct(StringComparer.Ordinal)];
         return names.Length == 1
             ? names[0]
-            : throw new LoKrException(ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument,
-                names.Length == 0 ? $"No component of {pipeline.Name} has an active adapter." : $"Several adapters are active: {string.Join(", ", names)}.",
-                "Name the one to export with -Name, or add one with Add-LoKrAdapter.") { Target = pipeline };
-    }
-
-    private static void CreateFolder(string folder)
-    {
-        try
-        {
-            Directory.CreateDirectory(folder);
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotWritable(folder, exception);
-        }
+            : throw LoKrModel.NotOneActive($"No component of {pipeline.Name} has an active adapter.", names, pipeline);
     }
 }

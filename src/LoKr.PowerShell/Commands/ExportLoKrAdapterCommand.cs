@@ -28,7 +28,7 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
 
-    /// <summary>A Stable Diffusion pipeline from Import-LoKrModel; the adapters of its text encoders and its UNet go into one file, for which -Format has to be Kohya, Comfy, Diffusers or OneTrainer.</summary>
+    /// <summary>A Stable Diffusion pipeline from Import-LoKrModel; the adapters of its text encoders and its UNet go into one file as Kohya, Comfy, Diffusers or OneTrainer, or into a PEFT folder for each.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineSet)]
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
@@ -51,7 +51,6 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
 
     /// <summary>Part of a pipeline that the model is, for layouts that name it, where the names of its modules do not tell.</summary>
     [Parameter(ParameterSetName = ModelSet)]
-    [Parameter(ParameterSetName = PipelineSet)]
     public AdapterComponent? Component { get; set; }
 
     /// <summary>Write LoRA of this rank instead, as a folder for PEFT. Without loss from the product of the ranks of w1 and w2 on.</summary>
@@ -70,9 +69,7 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
     protected override void Process()
     {
         bool whole = ParameterSetName == PipelineSet;
-        string name = whole
-            ? Select(Pipeline.Name, Pipeline.Models.Values.SelectMany(static model => model.ActiveAdapters))
-            : Model.GetAdapter(Select(Model.Name, Model.ActiveAdapters)).Name;
+        string name = whole ? Name ?? PipelineAdapters.OnlyActive(Pipeline) : (Name is null ? Model.GetOnlyActiveAdapter() : Model.GetAdapter(Name)).Name;
         string destination = ResolveNew(Destination);
         if (ParameterSetName is RankSet or EnergySet)
         {
@@ -80,10 +77,9 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
         }
         else if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
         {
-            AdapterWriteOptions options = new() { Component = Component, Force = Force };
             foreach (string warning in whole
                 ? PipelineAdapters.Export(Pipeline, name, destination, Format, Force)
-                : AdapterExporter.Export(Model, name, destination, Format, options))
+                : AdapterExporter.Export(Model, name, destination, Format, new() { Component = Component, Force = Force }))
             {
                 WriteWarning(warning);
             }
@@ -104,15 +100,5 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
             LoraConversionResult result = LoraConversionResult.Of(folder, lora);
             WriteVerbose($"LoRA of rank {result.SmallestRank} to {result.LargestRank} on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, written to {folder}.");
         }
-    }
-
-    private string Select(string target, IEnumerable<string> activeNames)
-    {
-        string[] active = [.. activeNames.Distinct(StringComparer.Ordinal)];
-        return Name ?? (active.Length == 1
-            ? active[0]
-            : throw new LoKrException(ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument,
-                active.Length == 0 ? $"{target} has no active adapter." : $"Several adapters are active: {string.Join(", ", active)}.",
-                "Name the one to export with -Name, or add one with Add-LoKrAdapter.") { Target = target });
     }
 }

@@ -189,15 +189,7 @@ internal sealed class AdapterWriter
 
     private void WriteFile(string path)
     {
-        string folder = Path.GetDirectoryName(path)!;
-        try
-        {
-            Directory.CreateDirectory(folder);
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotWritable(folder, exception);
-        }
+        FileErrors.CreateFolder(Path.GetDirectoryName(path)!);
 
         SafetensorsWriter.Write(path, _tensors, Metadata());
         if (_layout == AdapterLayout.Peft)
