@@ -66,8 +66,8 @@ internal static class AdapterLoader
 
     /// <summary>Shapes agree but for what programs write differently: the core of a one-dimensional convolution, magnitudes without their ones.</summary>
     private static bool Fits(string key, IReadOnlyList<long> given, long[] expected) => given.SequenceEqual(expected)
-        || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && Count(given) == Count(expected) && given.Count is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
-        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && Count(given) == Count(expected) && (given.Count == 1 || WithoutOnes(given).SequenceEqual(WithoutOnes(expected))));
+        || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && given.Product() == expected.Product() && given.Count is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
+        || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.Product() == expected.Product() && (given.Count == 1 || WithoutOnes(given).SequenceEqual(WithoutOnes(expected))));
 
     private static IEnumerable<long> WithoutOnes(IReadOnlyList<long> shape) => shape.Reverse().SkipWhile(static size => size == 1).Reverse();
 
@@ -75,8 +75,6 @@ internal static class AdapterLoader
         key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) || key.EndsWith("." + LoKrNorm.BiasSuffix, StringComparison.Ordinal);
 
     private static IEnumerable<long> Trimmed(IReadOnlyList<long> core) => core.Count == 4 && core[3] == 1 ? core.Take(3) : core;
-
-    private static long Count(IReadOnlyList<long> shape) => shape.Aggregate(1L, static (product, size) => product * size);
 
     private static string Shape(IReadOnlyList<long> shape) => $"[{string.Join(", ", shape)}]";
 

@@ -61,7 +61,7 @@ internal sealed class FactorInitializer : IDisposable
 
     private void Draw(Tensor tensor)
     {
-        long fanIn = tensor.shape.Skip(1).Aggregate(1L, static (product, size) => product * size);
+        long fanIn = tensor.shape.Skip(1).Product();
         double bound = 1 / Math.Sqrt(fanIn);
         using Tensor values = empty(tensor.shape, dtype: tensor.dtype).uniform_(-bound, bound, _generator);
         tensor.copy_(values);

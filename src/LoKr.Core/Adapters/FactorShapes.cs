@@ -23,7 +23,7 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
     public bool BothFull => !LowRankW1 && !LowRankW2;
 
     /// <summary>Number of parameters.</summary>
-    public long ParameterCount => Tensors().Sum(static tensor => tensor.Shape.Aggregate(1L, static (product, size) => product * size));
+    public long ParameterCount => Tensors().Sum(static tensor => tensor.Shape.Product());
 
     /// <summary>Works out the shapes for one layer.</summary>
     /// <param name="outFeatures">Output size of the layer.</param>

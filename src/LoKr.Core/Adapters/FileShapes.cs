@@ -19,7 +19,7 @@ internal static class FileShapes
         long[]? Shape(string suffix) => tensors.TryGetValue(ModuleTree.Join(layer.Name, suffix), out Tensor? tensor) ? tensor.shape : null;
         (long[]? a1, long[]? b1, long[]? a2, long[]? b2, long[]? core) = (Shape(FactorNames.W1A), Shape(FactorNames.W1B), Shape(FactorNames.W2A), Shape(FactorNames.W2B), Shape(FactorNames.T2));
         long[]? outer = Shape(FactorNames.W1) ?? (a1 is [_, _] && b1 is [_, _] ? [a1[0], b1[1]] : null);
-        long kernel = layer.Kernel.Aggregate(1L, static (product, size) => product * size);
+        long kernel = layer.Kernel.Product();
         long[]? inner = Shape(FactorNames.W2)?[..2]
             ?? (a2 is not [_, _] || b2 is not [_, _] ? null
             : core is not null ? [a2[1], b2[1]]
@@ -32,7 +32,7 @@ internal static class FileShapes
         long fileRank = b2?[0] ?? b1?[0] ?? rank;
         bool reversed = layer.Kernel.Count == 1 && a2 is null && config.Conv1dLayout == Conv1dLayout.Peft;
         long[]? magnitude = Shape(FactorNames.DoraScale);
-        WeightDecomposeAxis axis = magnitude is null || magnitude.Aggregate(1L, static (product, size) => product * size) != layer.OutFeatures
+        WeightDecomposeAxis axis = magnitude is null || magnitude.Product() != layer.OutFeatures
             || (magnitude.Length > 1 && magnitude[0] != layer.OutFeatures) ? WeightDecomposeAxis.Input : WeightDecomposeAxis.Output;
         return (
             new(l, m, k, n, layer.Kernel, fileRank, a1 is not null, a2 is not null, core is not null, reversed) { OuterRank = b1 is not null && b1[0] != fileRank ? b1[0] : null },

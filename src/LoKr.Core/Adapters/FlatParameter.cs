@@ -23,7 +23,7 @@ public sealed class FlatParameter : IDisposable
     {
         _shapes = [.. shapes.Select(static shape => (long[])shape.Clone())];
         using IDisposable noGrad = no_grad();
-        Value = zeros(_shapes.Sum(Count), dtype: dtype, device: device).DetachFromDisposeScope();
+        Value = zeros(_shapes.Sum(static shape => shape.Product()), dtype: dtype, device: device).DetachFromDisposeScope();
         foreach (Tensor view in Slice(Value))
         {
             // A detached view shares memory and version counter with the buffer, and is a leaf of the graph.
@@ -44,7 +44,7 @@ public sealed class FlatParameter : IDisposable
     public IReadOnlyList<Tensor> Views => _views;
 
     /// <summary>Number of parameters.</summary>
-    public long ParameterCount => _shapes.Sum(Count);
+    public long ParameterCount => _shapes.Sum(static shape => shape.Product());
 
     /// <summary>Views of <see cref="Gradient"/> in the order of the shapes.</summary>
     internal IReadOnlyList<Tensor> GradientViews
@@ -82,8 +82,6 @@ public sealed class FlatParameter : IDisposable
         }
     }
 
-    private static long Count(long[] shape) => shape.Aggregate(1L, static (product, size) => product * size);
-
     private Tensor AllocateGradient()
     {
         using IDisposable noGrad = no_grad();
@@ -106,8 +104,8 @@ public sealed class FlatParameter : IDisposable
         long offset = 0;
         foreach (long[] shape in _shapes)
         {
-            using Tensor part = flat.narrow(0, offset, Count(shape));
-            offset += Count(shape);
+            using Tensor part = flat.narrow(0, offset, shape.Product());
+            offset += shape.Product();
             yield return part.view(shape);
         }
     }

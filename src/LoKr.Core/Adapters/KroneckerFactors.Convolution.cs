@@ -101,9 +101,8 @@ public sealed partial class KroneckerFactors
         string key = $"{batch} {string.Join(' ', positions)} {string.Join(' ', target)}";
         if (_convolutionPlan is null || _convolutionPlanKey != key)
         {
-            static long Product(IEnumerable<long> sizes) => sizes.Aggregate(1L, static (product, size) => product * size);
             _convolutionPlan = ConvolutionPlan.Choose(
-                batch, Product(positions), Product(target), Product(Kernel), this,
+                batch, positions.Product(), target.Product(), Kernel.Product(), this,
                 Find(FactorNames.W1A)?.shape[1], Find(FactorNames.W2B)?.shape[0], Find(FactorNames.T2) is not null);
             _convolutionPlanKey = key;
         }

@@ -52,7 +52,7 @@ public sealed partial class KroneckerFactors
     private void MergeByBlocks(Tensor target, Tensor w1, Tensor w2, double scale)
     {
         long[] shape = target.shape;
-        long rows = Math.Max(1, MergeBlock / shape[2..].Aggregate(1L, static (product, size) => product * size));
+        long rows = Math.Max(1, MergeBlock / shape[2..].Product());
         (long step0, long step1) = rows >= shape[1] ? (Math.Min(rows / shape[1], shape[0]), shape[1]) : (1, rows);
         using Tensor buffer = empty([step0, step1, .. shape[2..]], dtype: DType, device: target.device);
         for (long i = 0; i < shape[0]; i += step0)

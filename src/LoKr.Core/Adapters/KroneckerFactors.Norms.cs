@@ -31,7 +31,7 @@ public sealed partial class KroneckerFactors
     internal Tensor SquaredNorms(Tensor weight, double scale, bool columns)
     {
         using DisposeScope scope = NewDisposeScope();
-        long kernel = Kernel.Aggregate(1L, static (product, size) => product * size);
+        long kernel = Kernel.Product();
         Tensor w1 = W1() * scale;
         Tensor w2 = W2().reshape(K, N, kernel);
         Tensor baseNorms = SquaredBaseNorms(weight.reshape(OutFeatures, InFeatures, kernel), columns);

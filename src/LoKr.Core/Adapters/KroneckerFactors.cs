@@ -25,7 +25,7 @@ public sealed partial class KroneckerFactors
         _tensors = new(tensors, StringComparer.Ordinal);
         Kernel = kernel ?? [];
         IsReversed = isReversed;
-        long kernelCount = Kernel.Aggregate(1L, static (product, size) => product * size);
+        long kernelCount = Kernel.Product();
         if (Find(FactorNames.W1) is Tensor w1)
         {
             _w1 = w1;

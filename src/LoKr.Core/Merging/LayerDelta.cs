@@ -38,12 +38,7 @@ internal sealed class LayerDelta : IDisposable
         using DisposeScope scope = NewDisposeScope();
         _kernel = factors.Kernel;
         _isReversed = factors.IsReversed;
-        Group = (isTransposed, _isReversed) switch
-        {
-            (false, false) => factors.K,
-            (false, true) => factors.L,
-            (true, _) => factors.N,
-        };
+        Group = RowBlock.GroupOf(isTransposed, _isReversed, factors.L, factors.K, factors.N);
         Tensor w1 = factors.W1();
         _factors.Add(FactorNames.W1, Keep(isTransposed ? w1.t() : w1));
         if (!isTransposed && factors.Tensors.TryGetValue(FactorNames.W2A, out Tensor? a) && !factors.Tensors.ContainsKey(FactorNames.T2) && factors.K * factors.N * 4 > LargestProduct)
@@ -105,7 +100,7 @@ internal sealed class LayerDelta : IDisposable
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         Tensor squares = zeros_like(_magnitude!);
-        foreach ((long start, long count) in Runs(shape[0], Group, Type.ElementSize() * shape.Skip(1).Aggregate(1L, static (product, size) => product * size)))
+        foreach ((long start, long count) in Runs(shape[0], Group, Type.ElementSize() * shape.Skip(1).Product()))
         {
             using DisposeScope inner = NewDisposeScope();
             (Tensor _, Tensor sum) = Sum(baseRows(start, count), start);

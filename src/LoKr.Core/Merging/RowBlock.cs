@@ -10,6 +10,14 @@ internal readonly record struct RowBlock(long OuterStart, long OuterCount, long 
     /// <summary>Number of rows.</summary>
     public long Count => OuterCount * InnerCount;
 
+    /// <summary>Rows of a stored weight that share a row of the outer factor.</summary>
+    /// <param name="isTransposed">Whether the weight is stored in×out.</param>
+    /// <param name="isReversed">Whether the delta is w2 ⊗ w1.</param>
+    /// <param name="l">Rows of w1.</param>
+    /// <param name="k">Rows of w2.</param>
+    /// <param name="n">Columns of w2.</param>
+    public static long GroupOf(bool isTransposed, bool isReversed, long l, long k, long n) => isTransposed ? n : isReversed ? l : k;
+
     /// <summary>Cuts a run of rows where whole groups begin and end: at most three blocks.</summary>
     /// <param name="inner">Rows of the inner factor, the size of a group.</param>
     /// <param name="start">First row.</param>

@@ -72,7 +72,7 @@ internal static class AdapterContentReader
     private static IReadOnlyList<long> Fit(AdapterFile file, AdapterFileModule module, FactorGeometry geometry, IReadOnlyList<long> weight)
     {
         long columns = geometry.M * geometry.Columns;
-        long kernel = weight.Skip(2).Aggregate(1L, static (product, size) => product * size);
+        long kernel = weight.Skip(2).Product();
         bool Fits(long rows, long inputs) => rows == geometry.Out
             && (geometry.Kernel is null ? columns == inputs * kernel && geometry.Columns % kernel == 0 : columns == inputs && SameKernel(geometry.Kernel, weight.Skip(2)));
         return weight.Count >= 2 && Fits(weight[0], weight[1]) ? weight

@@ -54,7 +54,7 @@ public static class AdapterInspector
             Factor = FactorInference.Find(modules.Select(static entry => (entry.Geometry, (long?)null)), FactorHint(file))?.Factor,
             ParameterCount = file.Modules.SelectMany(static module => module.Tensors).Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)
                 .Concat(file.SavedTensors.Values.Select(name => file.Entries[name]))
-                .Sum(static entry => entry.Shape.Aggregate(1L, static (product, size) => product * size)),
+                .Sum(static entry => entry.Shape.Product()),
             TensorCount = file.Entries.Count,
             TensorKinds = [.. s_kinds.Where(suffixes.Contains)],
             DType = string.Join(", ", file.Modules.SelectMany(static module => module.Tensors)

@@ -181,7 +181,7 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
     /// <summary>The axis of DoRA's magnitudes by their shape; null where they fit neither. A list without its ones that fits both counts to the rows.</summary>
     public static WeightDecomposeAxis? DoraAxis(SafetensorsEntry magnitude, FactorGeometry geometry)
     {
-        long count = magnitude.Shape.Aggregate(1L, static (product, size) => product * size);
+        long count = magnitude.Shape.Product();
         bool isInput = magnitude.Shape.Count > 1 && magnitude.Shape[0] == 1 && magnitude.Shape[1] == count;
         bool isOutput = magnitude.Shape.Count > 0 && magnitude.Shape[0] == count;
         long columns = geometry.M * geometry.Columns;

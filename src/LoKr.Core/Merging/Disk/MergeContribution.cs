@@ -25,12 +25,7 @@ internal sealed record MergeContribution(
     bool IsTransposed)
 {
     /// <summary>Rows of the stored weight that share a row of the outer factor.</summary>
-    public long Group => (IsTransposed, Shapes.Reversed) switch
-    {
-        (false, false) => Shapes.K,
-        (false, true) => Shapes.L,
-        (true, _) => Shapes.N,
-    };
+    public long Group => RowBlock.GroupOf(IsTransposed, Shapes.Reversed, Shapes.L, Shapes.K, Shapes.N);
 
     /// <summary>Reads the factors.</summary>
     /// <param name="type">Type in which they are applied.</param>
