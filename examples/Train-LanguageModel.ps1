@@ -111,7 +111,7 @@ try {
 
     # Prompts of the validation data, or the first words of its texts.
     $path = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($ValidationData)
-    $rows = [LoKr.Core.Training.Data.DataReader]::ReadFile($path)
+    $rows = [LoKr.Core.Data.DataReader]::ReadFile($path)
     $prompts = @(foreach ($row in $rows) {
             if ($row.Fields.ContainsKey('prompt')) { $row.Fields['prompt'] } else { ($row.Fields['text'] -split ' ')[0..3] -join ' ' }
         })[0..([math]::Min(3, $rows.Count) - 1)]

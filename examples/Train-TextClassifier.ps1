@@ -86,7 +86,7 @@ function Get-StepTime($Training) {
 
 $path = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($Data)
 $labels = [string[]] [System.Collections.Generic.SortedSet[string]]::new(
-    [string[]] @([LoKr.Core.Training.Data.DataReader]::ReadFile($path) | ForEach-Object { "$($_.Fields['label'])" }),
+    [string[]] @([LoKr.Core.Data.DataReader]::ReadFile($path) | ForEach-Object { "$($_.Fields['label'])" }),
     [System.StringComparer]::Ordinal)
 
 $settings = @{

@@ -1,4 +1,4 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
 using Xunit;
 
 namespace LoKr.Core.Tests;

@@ -1,5 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
+using LoKr.Core.Errors;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using Xunit;
 using static TorchSharp.torch;

@@ -1,7 +1,9 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,7 +1,7 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
-using LoKr.Core.Formats.AdapterFiles;
-using LoKr.Core.Training;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 
@@ -72,7 +72,7 @@ public sealed class AdapterFileTests : ModuleTest
         Assert.False(bad.IsValid);
         Assert.StartsWith("LoKr.Safetensors", Assert.Single(bad.Findings).ErrorId, StringComparison.Ordinal);
         Assert.Equal([true, false], Host.Output("Test-LoKrAdapter $root/peft, $root/bad.safetensors -Quiet").Cast<bool>());
-        LoKrModel other = Host.One<LoKrModel>("$other = [LoKr.Core.Adapters.LoKrModel]::new([TorchSharp.torch+nn]::Linear(3, 4)); $other");
+        LoKrModel other = Host.One<LoKrModel>("$other = [LoKr.Core.Model.LoKrModel]::new([TorchSharp.torch+nn]::Linear(3, 4)); $other");
         LoKrAdapterCheck check = Host.One<LoKrAdapterCheck>("Test-LoKrAdapter $root/peft -Model $other");
         Assert.Equal("LoKr.AdapterModulesUnknown", Assert.Single(check.Findings).ErrorId);
         other.Dispose();

@@ -1,6 +1,5 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
 using LoKr.Core.Runtime;
-using LoKr.Core.Training;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 

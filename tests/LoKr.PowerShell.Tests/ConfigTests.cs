@@ -1,4 +1,5 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 

@@ -1,6 +1,5 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Merging;
-using LoKr.Core.Modeling;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.PowerShell.Tests.Support;
 using TorchSharp;
 using Xunit;

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using System.Text;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 

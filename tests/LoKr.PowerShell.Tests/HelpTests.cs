@@ -1,4 +1,6 @@
 using System.Management.Automation;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Help;
 using LoKr.PowerShell.Tests.Support;
 using LoKr.Testing;

@@ -1,4 +1,6 @@
 using System.Reflection;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 
@@ -11,7 +13,7 @@ public sealed class IsolationTests
     public void Type_literals_of_torch_and_core_resolve_after_import()
     {
         ProcessResult result = ShellProcess.Run("-Command", """
-            foreach ($type in [TorchSharp.torch], [LoKr.Core.Adapters.LoKrConfig], [LoKr.Models.ModelLoader], [LoKr.PowerShell.Commands.GetLoKrConfigCommand]) {
+            foreach ($type in [TorchSharp.torch], [LoKr.Core.Configuration.LoKrConfig], [LoKr.Models.Loading.ModelLoader], [LoKr.PowerShell.Commands.GetLoKrConfigCommand]) {
                 "$($type.Name) $([Runtime.Loader.AssemblyLoadContext]::GetLoadContext($type.Assembly).Name)"
             }
             """);
@@ -23,7 +25,7 @@ public sealed class IsolationTests
     {
         ProcessResult result = ShellProcess.Run("-Command", """
             $null = [TorchSharp.torch].Assembly.GetTypes()
-            $null = [LoKr.Models.ModelLoader].Assembly.GetTypes()
+            $null = [LoKr.Models.Loading.ModelLoader].Assembly.GetTypes()
             $own = [Runtime.Loader.AssemblyLoadContext]::All | Where-Object Name -eq 'LoKr dependencies'
             'own: ' + (($own.Assemblies | ForEach-Object { $_.GetName().Name }) -join ' ')
             'default: ' + (([Runtime.Loader.AssemblyLoadContext]::Default.Assemblies | ForEach-Object { $_.GetName().Name } | Where-Object { $_ -match 'Protobuf|SharpZipLib|Skia|Tokenizers|CsvHelper' }) -join ' ')
@@ -40,8 +42,8 @@ public sealed class IsolationTests
     {
         ProcessResult result = ShellProcess.Run("-Command", """
             $path = [System.IO.Path]::GetTempFileName() + '.png'
-            [LoKr.Models.Imaging.PictureFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
-            "$([LoKr.Models.Imaging.PictureFile]::ReadSize($path))"
+            [LoKr.Models.Diffusion.PictureFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
+            "$([LoKr.Models.Diffusion.PictureFile]::ReadSize($path))"
             [System.IO.File]::Delete($path)
             [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) -contains 'SkiaSharp' } | ForEach-Object Name
             """);

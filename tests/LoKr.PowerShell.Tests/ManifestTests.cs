@@ -1,5 +1,5 @@
 using System.Management.Automation;
-using LoKr.Core;
+using LoKr.Core.Errors;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Errors;
 using LoKr.PowerShell.Tests.Support;

@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using System.Management.Automation;
-using LoKr.Core.Training;
-using LoKr.Models.Imaging;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Tests.Support;
 using LoKr.Testing;
 using Xunit;

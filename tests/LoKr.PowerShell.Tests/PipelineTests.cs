@@ -1,6 +1,6 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
 using LoKr.Core.Inference;
-using LoKr.Core.Training;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using Xunit;
 

@@ -1,4 +1,6 @@
 using System.Runtime.InteropServices;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using LoKr.Testing;
 using Xunit;

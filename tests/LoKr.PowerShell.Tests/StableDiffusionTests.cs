@@ -1,6 +1,7 @@
 using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Tests.Support;
 using LoKr.Testing;
 using Xunit;
@@ -78,7 +79,7 @@ public sealed class StableDiffusionTests : ModuleTest
     {
         ImportPipeline();
         PSObject copy = Assert.Single(Host.Run("[System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($sd))").Output);
-        Assert.Equal("Deserialized.LoKr.Models.StableDiffusion.StableDiffusionPipeline", copy.TypeNames[0]);
+        Assert.Equal("Deserialized.LoKr.Models.Diffusion.StableDiffusionPipeline", copy.TypeNames[0]);
         Assert.Equal("StableDiffusionPipeline", copy.Properties["Name"].Value);
         Assert.Null(copy.Properties["Vae"]);
         Assert.True(Convert.ToInt64(copy.Properties["ParameterCount"].Value, null) > 0);

@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Core.Training;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

@@ -2,8 +2,8 @@ using System.Collections;
 using System.Management.Automation;
 using System.Management.Automation.Runspaces;
 using System.Xml.Linq;
-using LoKr.Core.Adapters;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Formatting;
 using LoKr.PowerShell.Tests.Support;
@@ -25,7 +25,7 @@ public sealed class ViewTests : ModuleTest
         .Select(type => type.Type)
         .Where(type => type.Namespace!.StartsWith("LoKr.", StringComparison.Ordinal))
         .Select(type => type.FullName!)
-        .Concat(["LoKr.Core.Adapters.LoKrAdapter", "LoKr.Core.Adapters.ParameterCount", "LoKr.Core.Merging.LoKrMergeResult", "LoKr.Core.Formats.AdapterFiles.LoKrAdapterFinding", "LoKr.Core.Training.LoKrTrainingResult"])
+        .Concat(["LoKr.Core.Model.LoKrAdapter", "LoKr.Core.Model.ParameterCount", "LoKr.Core.Model.LoKrMergeResult", "LoKr.Core.Layouts.LoKrAdapterFinding", "LoKr.Core.Model.LoKrTrainingResult"])
         .Distinct()];
 
     [Theory]
@@ -94,7 +94,7 @@ public sealed class ViewTests : ModuleTest
     {
         ImportAdapted();
         PSObject copy = Assert.Single(Host.Run("[System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($model))").Output);
-        Assert.Equal("Deserialized.LoKr.Core.Adapters.LoKrModel", copy.TypeNames[0]);
+        Assert.Equal("Deserialized.LoKr.Core.Model.LoKrModel", copy.TypeNames[0]);
         Assert.Equal("BertForSequenceClassification", copy.Properties["Name"].Value);
         Assert.Null(copy.Properties["Tokenizer"]);
         Assert.True(Convert.ToInt64(copy.Properties["ParameterCount"].Value, null) > 0);

@@ -1,4 +1,5 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Tests.Support;
 using TorchSharp;
 using Xunit;

@@ -1,4 +1,4 @@
-using LoKr.Core;
+using LoKr.Core.Errors;
 using Xunit;
 
 namespace LoKr.Testing;

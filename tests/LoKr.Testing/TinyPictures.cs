@@ -1,4 +1,4 @@
-using LoKr.Models.Imaging;
+using LoKr.Models.Diffusion;
 using TorchSharp;
 using static TorchSharp.torch;
 

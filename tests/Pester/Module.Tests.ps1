@@ -14,7 +14,7 @@ BeforeAll {
 Describe 'The module' {
     It 'has a valid manifest with the version of the assemblies' {
         $info = Test-ModuleManifest -Path $manifest
-        $assembly = [LoKr.Core.Adapters.LoKrModel].Assembly.GetName().Version
+        $assembly = [LoKr.Core.Model.LoKrModel].Assembly.GetName().Version
         "$($assembly.Major).$($assembly.Minor).$($assembly.Build)" | Should -Be "$($info.Version)"
     }
 

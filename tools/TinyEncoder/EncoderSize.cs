@@ -1,3 +1,4 @@
+
 namespace TinyEncoder;
 
 /// <summary>Sizes of the encoder, as config.json states them.</summary>

@@ -1,11 +1,12 @@
+using LoKr.Core.IO;
+using LoKr.Core.Runtime;
+using LoKr.Core.Safetensors;
+// Makes examples/models/tiny-encoder: dotnet run -c Release --project tools/TinyEncoder -- examples/models/tiny-encoder examples/data/tickets.train.jsonl
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using LoKr.Core.Formats;
-using LoKr.Core.Runtime;
 using TinyEncoder;
 using static TorchSharp.torch;
 
-// Makes examples/models/tiny-encoder: dotnet run -c Release --project tools/TinyEncoder -- examples/models/tiny-encoder examples/data/tickets.train.jsonl
 if (args.Length is < 2 or > 3)
 {
     Console.Error.WriteLine("usage: TinyEncoder <folder to write> <tickets.train.jsonl, for the vocabulary> [steps]");

@@ -1,4 +1,6 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
 using TorchSharp;
 using static TorchSharp.torch;
 

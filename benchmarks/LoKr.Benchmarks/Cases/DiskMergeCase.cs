@@ -2,8 +2,8 @@ using System.Diagnostics;
 using System.Globalization;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
-using LoKr.Core.Merging;
+using LoKr.Core.Configuration;
+using LoKr.Core.Merging.Checkpoints;
 using static TorchSharp.torch;
 
 namespace LoKr.Benchmarks.Cases;

@@ -1,8 +1,8 @@
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
+using LoKr.Core.Safetensors;
 
 namespace LoKr.Benchmarks.Cases;
 

@@ -1,7 +1,9 @@
 using System.Globalization;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using LoKr.Core.Model;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;

@@ -1,6 +1,7 @@
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;

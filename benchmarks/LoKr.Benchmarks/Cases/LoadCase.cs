@@ -1,8 +1,9 @@
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Models;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using static TorchSharp.torch;
 
 namespace LoKr.Benchmarks.Cases;

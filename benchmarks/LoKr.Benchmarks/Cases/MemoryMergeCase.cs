@@ -1,5 +1,6 @@
 using LoKr.Benchmarks.Harness;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
 using TorchSharp;
 using static TorchSharp.torch;
 

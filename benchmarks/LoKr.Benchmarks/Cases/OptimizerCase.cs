@@ -1,5 +1,5 @@
 using LoKr.Benchmarks.Harness;
-using LoKr.Core.Adapters;
+using LoKr.Core.Layers;
 using LoKr.Core.Training;
 using TorchSharp;
 using TorchSharp.Modules;

@@ -1,9 +1,11 @@
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Training;
-using LoKr.Models;
+using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;

@@ -1,10 +1,12 @@
 using System.Text.Json.Nodes;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
 using LoKr.Core.Training;
-using LoKr.Models;
-using LoKr.Models.StableDiffusion;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;

@@ -1,5 +1,8 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Tokenization.Models;
 using TorchSharp;
 using static TorchSharp.torch;
 

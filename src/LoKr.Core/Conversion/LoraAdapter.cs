@@ -1,3 +1,6 @@
+using System.Collections.Immutable;
+using LoKr.Core.Configuration;
+using LoKr.Core.Targeting;
 using TorchSharp;
 
 namespace LoKr.Core.Conversion;
@@ -32,5 +35,86 @@ public sealed class LoraAdapter : IDisposable
         {
             tensor.Dispose();
         }
+    }
+}
+
+/// <summary>The part of PEFT's <c>LoraConfig</c> that a converted adapter needs. Alpha is the rank everywhere: the scaling is in the weights.</summary>
+public sealed record LoraConfig
+{
+    /// <summary>Rank of the layers that <see cref="RankPattern"/> does not name, and alpha (PEFT <c>r</c>, <c>lora_alpha</c>).</summary>
+    public required int R { get; init; }
+
+    /// <summary>Rank and alpha by full module name (PEFT <c>rank_pattern</c>, <c>alpha_pattern</c>).</summary>
+    public ImmutableArray<KeyValuePair<string, int>> RankPattern { get; init; } = [];
+
+    /// <summary>Modules with LoRA (PEFT <c>target_modules</c>).</summary>
+    public required ModuleSelector TargetModules { get; init; }
+
+    /// <summary>Modules left alone although targeted (PEFT <c>exclude_modules</c>).</summary>
+    public ModuleSelector? ExcludeModules { get; init; }
+
+    /// <summary>Indices of the layers (PEFT <c>layers_to_transform</c>).</summary>
+    public ImmutableArray<int>? LayersToTransform { get; init; }
+
+    /// <summary>Name of the layer list (PEFT <c>layers_pattern</c>).</summary>
+    public ImmutableArray<string>? LayersPattern { get; init; }
+
+    /// <summary>Modules saved whole (PEFT <c>modules_to_save</c>).</summary>
+    public ImmutableArray<string>? ModulesToSave { get; init; }
+
+    /// <summary>Task of the model (PEFT <c>task_type</c>).</summary>
+    public TaskType? TaskType { get; init; }
+
+    /// <summary>Python class of a base model without task type (PEFT <c>auto_mapping</c>).</summary>
+    public AutoMapping? AutoMapping { get; init; }
+
+    /// <summary>Name or path of the base model (PEFT <c>base_model_name_or_path</c>).</summary>
+    public string? BaseModelNameOrPath { get; init; }
+
+    /// <summary>Revision of the base model (PEFT <c>revision</c>).</summary>
+    public string? Revision { get; init; }
+
+    /// <summary>Whether the layers store their weight in×out, as GPT-2's Conv1D does (PEFT <c>fan_in_fan_out</c>).</summary>
+    public bool FanInFanOut { get; init; }
+}
+
+/// <summary>The configuration of a converted adapter, by PEFT's rules.</summary>
+internal static class LoraConfigBuilder
+{
+    /// <summary>
+    /// With one rank for all, the names of the converted layers join the targets of the LoKr adapter; with ranks by energy, or with targets
+    /// that are an expression, every layer has an entry of its own and r is 1 (PEFT) or the rank.
+    /// </summary>
+    public static LoraConfig Create(LoKrConfig config, IReadOnlyDictionary<string, int> ranks, LoraRank rank, bool fanInFanOut)
+    {
+        IReadOnlyList<string>? given = config.TargetModules?.Names;
+        bool patterned = rank.Fixed is null || config.TargetModules is { Pattern: not null };
+        ModuleSelector targets = config.TargetModules is { Pattern: not null } expression
+            ? expression
+            : ModuleSelector.FromNames((given ?? []).Concat(patterned && given is not null ? [] : ranks.Keys.Order(StringComparer.Ordinal)).Distinct(StringComparer.Ordinal));
+        return new()
+        {
+            R = rank.Fixed ?? 1,
+            RankPattern = patterned ? [.. Patterns(ranks)] : [],
+            TargetModules = targets,
+            ExcludeModules = config.ExcludeModules,
+            LayersPattern = config.LayersPattern,
+            LayersToTransform = config.LayersToTransform,
+            ModulesToSave = config.ModulesToSave,
+            TaskType = config.TaskType,
+            AutoMapping = config.AutoMapping,
+            BaseModelNameOrPath = config.BaseModelNameOrPath,
+            Revision = config.Revision,
+            FanInFanOut = fanInFanOut,
+        };
+    }
+
+    /// <summary>Full names as PEFT writes them; anchored where a name is the end of another layer's, which PEFT would confuse.</summary>
+    private static KeyValuePair<string, int>[] Patterns(IReadOnlyDictionary<string, int> ranks)
+    {
+        KeyValuePair<string, int>[] plain = [.. ranks];
+        return ranks.All(layer => ModulePatterns.Find(plain, layer.Key, 0) == layer.Value)
+            ? plain
+            : [.. ranks.Select(static layer => KeyValuePair.Create("^" + layer.Key.Replace(".", @"\.", StringComparison.Ordinal), layer.Value))];
     }
 }

@@ -1,4 +1,9 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -187,4 +192,92 @@ public static class LoraConverter
         $"'{module}' cannot become LoRA: {why}.",
         "Export the adapter as LoKr, or merge it and export the model.")
     { Target = module };
+}
+
+/// <summary>How many ranks a conversion to LoRA keeps: the same number on every layer, or as many as hold a share of a layer's energy.</summary>
+public sealed record LoraRank
+{
+    private LoraRank(int? rank, double? energy) => (Fixed, Energy) = (rank, energy);
+
+    /// <summary>The rank of every layer, or null where the energy decides.</summary>
+    public int? Fixed { get; }
+
+    /// <summary>Share of the sum of squared singular values that the kept ones reach at least, in (0, 1]; or null.</summary>
+    public double? Energy { get; }
+
+    /// <summary>The same rank on every layer.</summary>
+    /// <param name="rank">Positive number.</param>
+    /// <exception cref="LoKrException"><c>LoKr.RankInvalid</c>.</exception>
+    public static LoraRank OfSize(int rank)
+    {
+        if (rank <= 0)
+        {
+            throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument, $"The rank is {rank}; a rank is a positive number.", "Use 8 or 16 to begin with, or give an energy instead.") { Target = rank };
+        }
+
+        return new(rank, null);
+    }
+
+    /// <summary>On each layer the smallest rank that holds a share of the energy, as PEFT reads a rank that is a float.</summary>
+    /// <param name="share">Share of the sum of squared singular values, in (0, 1].</param>
+    /// <exception cref="LoKrException"><c>LoKr.EnergyInvalid</c>.</exception>
+    public static LoraRank OfEnergy(double share)
+    {
+        if (share is not (> 0 and <= 1))
+        {
+            throw new LoKrException(ErrorIds.EnergyInvalid, LoKrErrorKind.InvalidArgument, $"The share of energy is {share}; it is more than 0 and at most 1.", "0.9 keeps nine tenths of the squared norm of each layer.") { Target = share };
+        }
+
+        return new(null, share);
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => Fixed is int rank ? $"rank {rank}" : FormattableString.Invariant($"energy {Energy}");
+}
+
+/// <summary>One layer of a LoKr adapter that is to become LoRA.</summary>
+/// <param name="ModuleName">Full name of the layer.</param>
+/// <param name="Factors">Its factors.</param>
+/// <param name="Scaling">What w1 ⊗ w2 is multiplied with; it becomes part of the LoRA weights.</param>
+/// <param name="IsEmbedding">Whether the layer is an embedding, whose LoRA weights PEFT names and lays out in another way.</param>
+public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, double Scaling, bool IsEmbedding = false);
+
+/// <summary>What a conversion to LoRA wrote. Flat and serialisable.</summary>
+public sealed record LoraConversionResult
+{
+    /// <summary>Full path of the folder.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Number of layers with LoRA.</summary>
+    public required int ModuleCount { get; init; }
+
+    /// <summary>Smallest rank of a layer.</summary>
+    public required int SmallestRank { get; init; }
+
+    /// <summary>Largest rank of a layer.</summary>
+    public required int LargestRank { get; init; }
+
+    /// <summary>Number of numbers in the LoRA weights and in modules saved whole.</summary>
+    public required long ParameterCount { get; init; }
+
+    /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a conversion without loss.</summary>
+    public required double Energy { get; init; }
+
+    /// <summary>Describes what was written.</summary>
+    public static LoraConversionResult Of(string path, LoraAdapter adapter)
+    {
+        ArgumentNullException.ThrowIfNull(adapter);
+        return new()
+        {
+            Path = path,
+            ModuleCount = adapter.Ranks.Count,
+            SmallestRank = adapter.Ranks.Values.Min(),
+            LargestRank = adapter.Ranks.Values.Max(),
+            ParameterCount = adapter.Tensors.Values.Sum(static tensor => tensor.numel()),
+            Energy = adapter.Energy,
+        };
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => Path;
 }

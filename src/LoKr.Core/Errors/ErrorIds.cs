@@ -1,10 +1,10 @@
-namespace LoKr.Core;
+namespace LoKr.Core.Errors;
 
 /// <summary>
 /// Every error id of the library. They are part of the public interface: scripts compare them, so they never change.
 /// Each area keeps its own in a part of this class.
 /// </summary>
-public static partial class ErrorIds
+public static class ErrorIds
 {
     /// <summary>A file or folder that was named does not exist.</summary>
     public const string PathNotFound = "LoKr.PathNotFound";
@@ -14,4 +14,367 @@ public static partial class ErrorIds
 
     /// <summary>An argument is out of its range.</summary>
     public const string InvalidArgument = "LoKr.InvalidArgument";
+
+    /// <summary>A rank is not a positive number.</summary>
+    public const string RankInvalid = "LoKr.RankInvalid";
+
+    /// <summary>Alpha is not a finite number.</summary>
+    public const string AlphaInvalid = "LoKr.AlphaInvalid";
+
+    /// <summary>A dropout probability is outside [0, 1).</summary>
+    public const string DropoutInvalid = "LoKr.DropoutInvalid";
+
+    /// <summary>The decompose factor is neither -1 nor positive.</summary>
+    public const string DecomposeFactorInvalid = "LoKr.DecomposeFactorInvalid";
+
+    /// <summary>layers_pattern was given without layers_to_transform.</summary>
+    public const string LayersPatternInvalid = "LoKr.LayersPatternInvalid";
+
+    /// <summary>A regular expression cannot be read, or takes too long to match.</summary>
+    public const string PatternInvalid = "LoKr.PatternInvalid";
+
+    /// <summary>A configuration option, or a combination of them, is not supported.</summary>
+    public const string OptionNotSupported = "LoKr.OptionNotSupported";
+
+    /// <summary>No target modules were given and the architecture has no default.</summary>
+    public const string TargetModulesRequired = "LoKr.TargetModulesRequired";
+
+    /// <summary>No module of the model has a name that was targeted.</summary>
+    public const string TargetModuleNotFound = "LoKr.TargetModuleNotFound";
+
+    /// <summary>Every module was excluded.</summary>
+    public const string AllModulesExcluded = "LoKr.AllModulesExcluded";
+
+    /// <summary>What was targeted was excluded, and the rest was not targeted.</summary>
+    public const string NoModuleTargeted = "LoKr.NoModuleTargeted";
+
+    /// <summary>A targeted module is of a type that cannot take an adapter.</summary>
+    public const string ModuleTypeNotSupported = "LoKr.ModuleTypeNotSupported";
+
+    /// <summary>A module to save does not exist, or cannot be saved whole.</summary>
+    public const string SavedModuleInvalid = "LoKr.SavedModuleInvalid";
+
+    /// <summary>Two adapters would be in charge of the same module at once.</summary>
+    public const string SavedModuleConflict = "LoKr.SavedModuleConflict";
+
+    /// <summary>A weight is shared by two modules, so that the operation would change both.</summary>
+    public const string TiedWeight = "LoKr.TiedWeight";
+
+    /// <summary>The name of an adapter cannot be used.</summary>
+    public const string AdapterNameInvalid = "LoKr.AdapterNameInvalid";
+
+    /// <summary>An adapter of that name exists.</summary>
+    public const string AdapterExists = "LoKr.AdapterExists";
+
+    /// <summary>No adapter of that name exists.</summary>
+    public const string AdapterNotFound = "LoKr.AdapterNotFound";
+
+    /// <summary>Tensors of an adapter are missing or unexpected.</summary>
+    public const string AdapterKeysMismatch = "LoKr.AdapterKeysMismatch";
+
+    /// <summary>Tensors of an adapter have other shapes than the configuration and the model ask for.</summary>
+    public const string AdapterShapeMismatch = "LoKr.AdapterShapeMismatch";
+
+    /// <summary>The adapter is merged, which the operation does not allow.</summary>
+    public const string AdapterMerged = "LoKr.AdapterMerged";
+
+    /// <summary>Adapters are switched off, which the operation does not allow.</summary>
+    public const string AdaptersDisabled = "LoKr.AdaptersDisabled";
+
+    /// <summary>There is nothing to merge, or nothing merged to take out.</summary>
+    public const string NothingToMerge = "LoKr.NothingToMerge";
+
+    /// <summary>A merged weight would hold NaN or infinity.</summary>
+    public const string MergeNotFinite = "LoKr.MergeNotFinite";
+
+    /// <summary>The model was built without weights.</summary>
+    public const string ModelHasNoWeights = "LoKr.ModelHasNoWeights";
+
+    /// <summary>The share of energy that a conversion to LoRA keeps is outside (0, 1].</summary>
+    public const string EnergyInvalid = "LoKr.EnergyInvalid";
+
+    /// <summary>A layer of the adapter cannot be written as LoRA.</summary>
+    public const string LoraConversionNotSupported = "LoKr.LoraConversionNotSupported";
+
+    /// <summary>A file exists but cannot be opened or read.</summary>
+    public const string FileNotReadable = "LoKr.FileNotReadable";
+
+    /// <summary>A file or folder cannot be written.</summary>
+    public const string FileNotWritable = "LoKr.FileNotWritable";
+
+    /// <summary>The disk has no room for what was to be written.</summary>
+    public const string DiskFull = "LoKr.DiskFull";
+
+    /// <summary>Another process is writing the same destination.</summary>
+    public const string DestinationBusy = "LoKr.DestinationBusy";
+
+    /// <summary>A pickle file was given; loading one can run code, so only safetensors is read.</summary>
+    public const string PickleRefused = "LoKr.PickleRefused";
+
+    /// <summary>A safetensors file ends before the bytes its header describes.</summary>
+    public const string SafetensorsTruncated = "LoKr.SafetensorsTruncated";
+
+    /// <summary>A safetensors file is longer than its header says.</summary>
+    public const string SafetensorsTrailingData = "LoKr.SafetensorsTrailingData";
+
+    /// <summary>A safetensors header is larger than the format allows (100 MB), or the file is of another kind.</summary>
+    public const string SafetensorsHeaderTooLarge = "LoKr.SafetensorsHeaderTooLarge";
+
+    /// <summary>A safetensors header is not the JSON object that the format asks for.</summary>
+    public const string SafetensorsHeaderInvalid = "LoKr.SafetensorsHeaderInvalid";
+
+    /// <summary>Metadata of a safetensors file is not an object of strings.</summary>
+    public const string SafetensorsMetadataInvalid = "LoKr.SafetensorsMetadataInvalid";
+
+    /// <summary>A key appears twice in a safetensors header.</summary>
+    public const string SafetensorsDuplicateKey = "LoKr.SafetensorsDuplicateKey";
+
+    /// <summary>An element type is not one of the format's.</summary>
+    public const string SafetensorsDTypeUnknown = "LoKr.SafetensorsDTypeUnknown";
+
+    /// <summary>A shape is negative, not of integers, or too large to address.</summary>
+    public const string SafetensorsShapeInvalid = "LoKr.SafetensorsShapeInvalid";
+
+    /// <summary>Data offsets are not two ascending positions.</summary>
+    public const string SafetensorsOffsetsInvalid = "LoKr.SafetensorsOffsetsInvalid";
+
+    /// <summary>Shape and element type of a tensor do not give the number of bytes it has in the file.</summary>
+    public const string SafetensorsSizeMismatch = "LoKr.SafetensorsSizeMismatch";
+
+    /// <summary>Two tensors of a file share bytes.</summary>
+    public const string SafetensorsOverlap = "LoKr.SafetensorsOverlap";
+
+    /// <summary>Bytes of a file belong to no tensor.</summary>
+    public const string SafetensorsHole = "LoKr.SafetensorsHole";
+
+    /// <summary>A stored value is impossible for its element type, such as a boolean that is neither 0 nor 1.</summary>
+    public const string SafetensorsValueInvalid = "LoKr.SafetensorsValueInvalid";
+
+    /// <summary>A name cannot be used for a tensor or a metadata entry.</summary>
+    public const string SafetensorsNameInvalid = "LoKr.SafetensorsNameInvalid";
+
+    /// <summary>No tensor of that name.</summary>
+    public const string TensorNotFound = "LoKr.TensorNotFound";
+
+    /// <summary>A tensor has another shape than the one it is for.</summary>
+    public const string TensorShapeMismatch = "LoKr.TensorShapeMismatch";
+
+    /// <summary>A tensor's element type cannot be converted to the wanted one without losing its meaning.</summary>
+    public const string TensorDTypeMismatch = "LoKr.TensorDTypeMismatch";
+
+    /// <summary>An element type, or a value of it, cannot be stored or held.</summary>
+    public const string TensorDTypeUnsupported = "LoKr.TensorDTypeUnsupported";
+
+    /// <summary>A folder holds no weights.</summary>
+    public const string CheckpointNotFound = "LoKr.CheckpointNotFound";
+
+    /// <summary>The index of a sharded checkpoint is not valid.</summary>
+    public const string CheckpointIndexInvalid = "LoKr.CheckpointIndexInvalid";
+
+    /// <summary>A shard that the index names is not there.</summary>
+    public const string CheckpointShardMissing = "LoKr.CheckpointShardMissing";
+
+    /// <summary>A tensor that the index names is in no shard.</summary>
+    public const string CheckpointTensorMissing = "LoKr.CheckpointTensorMissing";
+
+    /// <summary>A tensor is in another shard than the index says, or in two.</summary>
+    public const string CheckpointTensorMisplaced = "LoKr.CheckpointTensorMisplaced";
+
+    /// <summary>A folder holds no adapter_config.json, or no adapter weights.</summary>
+    public const string AdapterFileNotFound = "LoKr.AdapterFileNotFound";
+
+    /// <summary>An adapter_config.json is not JSON, or a value in it has the wrong type or is out of range.</summary>
+    public const string AdapterConfigInvalid = "LoKr.AdapterConfigInvalid";
+
+    /// <summary>An adapter_config.json describes another kind of adapter than LoKr.</summary>
+    public const string AdapterTypeNotSupported = "LoKr.AdapterTypeNotSupported";
+
+    /// <summary>A tensor name of an adapter file does not have the form that PEFT writes.</summary>
+    public const string AdapterKeyInvalid = "LoKr.AdapterKeyInvalid";
+
+    /// <summary>An adapter file holds tensors of several layouts, or of several adapters.</summary>
+    public const string AdapterLayoutMixed = "LoKr.AdapterLayoutMixed";
+
+    /// <summary>Nothing says what the factors of an adapter file are multiplied with.</summary>
+    public const string AdapterScaleUnknown = "LoKr.AdapterScaleUnknown";
+
+    /// <summary>Modules of an adapter file cannot be found among those of the model it is for.</summary>
+    public const string AdapterModulesUnknown = "LoKr.AdapterModulesUnknown";
+
+    /// <summary>An adapter cannot be written in a layout without changing its meaning, or not without more information.</summary>
+    public const string ConversionUnsupported = "LoKr.ConversionUnsupported";
+
+    /// <summary>A tensor of an adapter file holds NaN or infinity.</summary>
+    public const string AdapterValueInvalid = "LoKr.AdapterValueInvalid";
+
+    /// <summary>The native library that reads and writes pictures does not load.</summary>
+    public const string ImageLibraryMissing = "LoKr.ImageLibraryMissing";
+
+    /// <summary>A file is no picture of a kind that is read, or is damaged.</summary>
+    public const string ImageNotReadable = "LoKr.ImageNotReadable";
+
+    /// <summary>A width or height is no multiple of 8, or otherwise none that the model can take.</summary>
+    public const string ImageSizeInvalid = "LoKr.ImageSizeInvalid";
+
+    /// <summary>A picture that was made holds NaN or infinity.</summary>
+    public const string PictureNotFinite = "LoKr.PictureNotFinite";
+
+    /// <summary>A picture to train on has no caption.</summary>
+    public const string CaptionMissing = "LoKr.CaptionMissing";
+
+    /// <summary>A model's rotary position embedding is of a kind that is not built, or of one per kind of layer.</summary>
+    public const string RopeUnsupported = "LoKr.RopeUnsupported";
+
+    /// <summary>A prompt leaves no room for a new token within the model's longest sequence.</summary>
+    public const string PromptTooLong = "LoKr.PromptTooLong";
+
+    /// <summary>A prompt has no token to continue from.</summary>
+    public const string PromptEmpty = "LoKr.PromptEmpty";
+
+    /// <summary>A prompt holds an id that is not in the model's vocabulary.</summary>
+    public const string PromptInvalid = "LoKr.PromptInvalid";
+
+    /// <summary>An option of text generation is out of its range.</summary>
+    public const string GenerationOptionInvalid = "LoKr.GenerationOptionInvalid";
+
+    /// <summary>The scores of the next token are NaN or infinite.</summary>
+    public const string LogitsNotFinite = "LoKr.LogitsNotFinite";
+
+    /// <summary>A folder has no config.json.</summary>
+    public const string ModelConfigNotFound = "LoKr.ModelConfigNotFound";
+
+    /// <summary>config.json is not JSON, or a key is missing or has a value that cannot be used.</summary>
+    public const string ModelConfigInvalid = "LoKr.ModelConfigInvalid";
+
+    /// <summary>config.json asks for something that is understood but not built.</summary>
+    public const string ModelConfigUnsupported = "LoKr.ModelConfigUnsupported";
+
+    /// <summary>config.json names no model_type.</summary>
+    public const string ModelTypeMissing = "LoKr.ModelTypeMissing";
+
+    /// <summary>The model_type of config.json is not among the known architectures.</summary>
+    public const string ModelTypeUnknown = "LoKr.ModelTypeUnknown";
+
+    /// <summary>A folder holds no model_index.json, so that it is no pipeline.</summary>
+    public const string PipelineNotFound = "LoKr.PipelineNotFound";
+
+    /// <summary>A component that a pipeline's model_index.json lists, or that its kind of pipeline needs, is not there.</summary>
+    public const string PipelineComponentMissing = "LoKr.PipelineComponentMissing";
+
+    /// <summary>A pipeline, or a component of it, is of a class that is not built.</summary>
+    public const string PipelineUnsupported = "LoKr.PipelineUnsupported";
+
+    /// <summary>The components of a pipeline do not fit each other, or model_index.json cannot be used.</summary>
+    public const string PipelineInvalid = "LoKr.PipelineInvalid";
+
+    /// <summary>The weights of a checkpoint do not fit the model its config.json describes.</summary>
+    public const string CheckpointKeysMismatch = "LoKr.CheckpointKeysMismatch";
+
+    /// <summary>The labels that were given are not those of the checkpoint's classification head.</summary>
+    public const string LabelsMismatch = "LoKr.LabelsMismatch";
+
+    /// <summary>Labels were given to a model that does not classify, or are empty or repeated.</summary>
+    public const string LabelsInvalid = "LoKr.LabelsInvalid";
+
+    /// <summary>The element type that was asked for is not one that models run in.</summary>
+    public const string DTypeNotSupported = "LoKr.DTypeNotSupported";
+
+    /// <summary>A batch does not fit the model: too long, of another shape, or with ids outside the vocabulary.</summary>
+    public const string ModelInputInvalid = "LoKr.ModelInputInvalid";
+
+    /// <summary>A model with adapters that are not merged was to be exported.</summary>
+    public const string ExportUnmerged = "LoKr.ExportUnmerged";
+
+    /// <summary>The destination of an export is the model's own folder, lies in it or contains it.</summary>
+    public const string ExportIntoSource = "LoKr.ExportIntoSource";
+
+    /// <summary>No libtorch was found in any of the usual places, or the folder that was named holds none.</summary>
+    public const string RuntimeNotFound = "LoKr.RuntimeNotFound";
+
+    /// <summary>The libtorch found is of another version than TorchSharp was built for, or its version cannot be told.</summary>
+    public const string RuntimeVersionMismatch = "LoKr.RuntimeVersionMismatch";
+
+    /// <summary>The libraries were found but the system's loader refused them.</summary>
+    public const string RuntimeLoadFailed = "LoKr.RuntimeLoadFailed";
+
+    /// <summary>Another runtime than the one asked for is already loaded in this process.</summary>
+    public const string RuntimeAlreadyLoaded = "LoKr.RuntimeAlreadyLoaded";
+
+    /// <summary>The per-user runtime store cannot be written.</summary>
+    public const string RuntimeStoreNotWritable = "LoKr.RuntimeStoreNotWritable";
+
+    /// <summary>A device name is not auto, cpu, cuda or cuda:N.</summary>
+    public const string DeviceInvalid = "LoKr.DeviceInvalid";
+
+    /// <summary>A GPU was asked for and is not there.</summary>
+    public const string DeviceNotFound = "LoKr.DeviceNotFound";
+
+    /// <summary>The folder holds none of the tokenizer files that are known.</summary>
+    public const string TokenizerNotFound = "LoKr.TokenizerNotFound";
+
+    /// <summary>The tokenizer's files are well formed, but ask for something that cannot be done exactly.</summary>
+    public const string TokenizerUnsupported = "LoKr.TokenizerUnsupported";
+
+    /// <summary>A tokenizer file is damaged, or two of them contradict each other.</summary>
+    public const string TokenizerInvalid = "LoKr.TokenizerInvalid";
+
+    /// <summary>A training option is out of its range.</summary>
+    public const string TrainingOptionInvalid = "LoKr.TrainingOptionInvalid";
+
+    /// <summary>The model has no adapter to train.</summary>
+    public const string NoAdapter = "LoKr.NoAdapter";
+
+    /// <summary>Several adapters are active and none was named.</summary>
+    public const string AdapterAmbiguous = "LoKr.AdapterAmbiguous";
+
+    /// <summary>Adapters are merged or disabled, so that training would change nothing.</summary>
+    public const string AdapterNotTrainable = "LoKr.AdapterNotTrainable";
+
+    /// <summary>An adapted layer did not run in the first training step.</summary>
+    public const string AdapterNotCalled = "LoKr.AdapterNotCalled";
+
+    /// <summary>The loss became NaN or infinite.</summary>
+    public const string LossNotFinite = "LoKr.LossNotFinite";
+
+    /// <summary>The gradient became NaN or infinite.</summary>
+    public const string GradientNotFinite = "LoKr.GradientNotFinite";
+
+    /// <summary>A loss is not one number, or has no gradient.</summary>
+    public const string LossInvalid = "LoKr.LossInvalid";
+
+    /// <summary>The model is neither a text classifier nor a language model, so its loss is not known.</summary>
+    public const string TaskUnknown = "LoKr.TaskUnknown";
+
+    /// <summary>The model has no tokenizer.</summary>
+    public const string TokenizerMissing = "LoKr.TokenizerMissing";
+
+    /// <summary>A row has a label that the model does not know.</summary>
+    public const string LabelUnknown = "LoKr.LabelUnknown";
+
+    /// <summary>The data has no rows.</summary>
+    public const string DataEmpty = "LoKr.DataEmpty";
+
+    /// <summary>A line or record of a data file cannot be read.</summary>
+    public const string DataLineInvalid = "LoKr.DataLineInvalid";
+
+    /// <summary>The data lacks a column that the task needs.</summary>
+    public const string DataColumnMissing = "LoKr.DataColumnMissing";
+
+    /// <summary>A value of a row has the wrong type.</summary>
+    public const string DataValueInvalid = "LoKr.DataValueInvalid";
+
+    /// <summary>A data file's header has a column twice, or an empty one.</summary>
+    public const string DataHeaderInvalid = "LoKr.DataHeaderInvalid";
+
+    /// <summary>The extension of a data file is not known.</summary>
+    public const string DataFormatUnknown = "LoKr.DataFormatUnknown";
+
+    /// <summary>A data file is not UTF-8.</summary>
+    public const string DataEncodingInvalid = "LoKr.DataEncodingInvalid";
+
+    /// <summary>No row has a token left that carries loss.</summary>
+    public const string DataWithoutLoss = "LoKr.DataWithoutLoss";
+
+    /// <summary>The longest sequence asked for is more than the model allows.</summary>
+    public const string MaxLengthTooLarge = "LoKr.MaxLengthTooLarge";
 }

@@ -1,5 +1,6 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Training;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -81,4 +82,23 @@ public static class TextClassifier
 
         return new LoKrClassification { Text = text, Label = labels[best], Score = scores[best], Scores = byLabel };
     }
+}
+
+/// <summary>What a classifier says of one text (<c>Invoke-LoKrModel</c>). Flat and serialisable.</summary>
+public sealed record LoKrClassification
+{
+    /// <summary>The text.</summary>
+    public required string Text { get; init; }
+
+    /// <summary>The most likely label.</summary>
+    public required string Label { get; init; }
+
+    /// <summary>Its probability.</summary>
+    public required double Score { get; init; }
+
+    /// <summary>Probability by label, in the order of the model's labels.</summary>
+    public required IReadOnlyDictionary<string, double> Scores { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Label} ({Score:F4})");
 }

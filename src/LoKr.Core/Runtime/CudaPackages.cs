@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using LoKr.Core.Errors;
 
 namespace LoKr.Core.Runtime;
 

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
+using LoKr.Core.Errors;
 
 namespace LoKr.Core.Runtime;
 

@@ -1,6 +1,7 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
-using LoKr.Core.Training.Data;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -158,5 +159,80 @@ public sealed class CausalLanguageTask : ITrainingTask
         {
             _warnings.Add($"{cut} of {rows.Count} rows are cut to {longest} tokens.");
         }
+    }
+}
+
+/// <summary>Texts and, for every token that carries loss, the position that predicts it.</summary>
+public sealed class LanguageBatch : TokenBatch
+{
+    internal LanguageBatch(IReadOnlyList<int[]> rows, IReadOnlyList<int> lossStarts, int padId)
+        : base(rows, padId)
+    {
+        List<long> positions = [];
+        List<long> targets = [];
+        for (int r = 0; r < rows.Count; r++)
+        {
+            // Token i is predicted from position i - 1; nothing predicts the first.
+            for (int i = Math.Max(lossStarts[r], 1); i < rows[r].Length; i++)
+            {
+                positions.Add(((long)r * Length) + i - 1);
+                targets.Add(rows[r][i]);
+            }
+        }
+
+        (Positions, Targets) = ([.. positions], [.. targets]);
+    }
+
+    /// <inheritdoc/>
+    public override long LossCount => Positions.Length;
+
+    /// <summary>Indices into the flattened [rows · length] whose hidden state predicts a target.</summary>
+    internal long[] Positions { get; }
+
+    internal long[] Targets { get; }
+}
+
+/// <summary>Token ids of a prompt with its completion and the end of text, and where the loss begins.</summary>
+/// <param name="tokenizer">The tokenizer; used from several threads at once.</param>
+/// <param name="eosId">Id that ends a text, or null.</param>
+internal sealed class LanguageEncoder(ITextTokenizer tokenizer, int? eosId)
+{
+    /// <summary>Encodes one row.</summary>
+    /// <param name="prompt">Text without loss; empty when the whole text carries loss.</param>
+    /// <param name="completion">Text with loss.</param>
+    public (int[] Ids, int LossStart) Encode(string prompt, string completion)
+    {
+        List<int> whole = WithoutEnd(tokenizer.Encode(prompt + completion));
+        int start = 0;
+        if (prompt.Length > 0)
+        {
+            // The model will see the prompt alone when it is used, so the ids of the prompt alone have to come first.
+            // Where the tokenizer would join its end with the completion, both are encoded separately.
+            List<int> head = WithoutEnd(tokenizer.Encode(prompt));
+            start = head.Count;
+            if (whole.Count < start || !whole.Take(start).SequenceEqual(head))
+            {
+                whole = [.. head, .. tokenizer.Encode(completion, addSpecialTokens: false)];
+            }
+        }
+
+        if (eosId is int end)
+        {
+            whole.Add(end);
+        }
+
+        return ([.. whole], start);
+    }
+
+    /// <summary>Takes off an end-of-text id that the tokenizer's template may have added; it is added once, at the very end.</summary>
+    private List<int> WithoutEnd(IReadOnlyList<int> ids)
+    {
+        List<int> kept = [.. ids];
+        while (kept.Count > 0 && kept[^1] == eosId)
+        {
+            kept.RemoveAt(kept.Count - 1);
+        }
+
+        return kept;
     }
 }

@@ -1,4 +1,5 @@
-using LoKr.Core.Modeling;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;

@@ -1,5 +1,6 @@
 using System.Diagnostics;
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -61,4 +62,19 @@ public static class Evaluator
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
     }
+}
+
+/// <summary>Puts models into evaluation mode while it lasts; afterwards every module is in the mode it was in.</summary>
+internal sealed class EvaluationMode : IDisposable
+{
+    private readonly ModuleModes[] _modes;
+
+    public EvaluationMode(IEnumerable<LoKrModel> models)
+    {
+        LoKrModel[] all = [.. models];
+        _modes = [.. all.Select(model => new ModuleModes(model.Module))];
+        Array.ForEach(all, static model => model.Module.eval());
+    }
+
+    public void Dispose() => Array.ForEach(_modes, static modes => modes.Dispose());
 }

@@ -1,4 +1,4 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Layers;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -1,7 +1,8 @@
 using System.Globalization;
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
-using LoKr.Core.Training.Data;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -135,4 +136,16 @@ public sealed class TextClassificationTask : ITrainingTask
             $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", labels)}.",
             "Correct the row, or import the model with -Label and every label of the data.") { Target = label };
     }
+}
+
+/// <summary>Texts and the index of the label of each.</summary>
+public sealed class ClassificationBatch : TokenBatch
+{
+    internal ClassificationBatch(IReadOnlyList<int[]> rows, long[] labels, int padId)
+        : base(rows, padId) => Labels = labels;
+
+    /// <inheritdoc/>
+    public override long LossCount => RowCount;
+
+    internal long[] Labels { get; }
 }

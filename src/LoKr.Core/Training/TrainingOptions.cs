@@ -1,3 +1,5 @@
+using LoKr.Core.Errors;
+
 namespace LoKr.Core.Training;
 
 /// <summary>How an adapter is trained. Defaults follow PEFT's examples and transformers' Trainer where they agree.</summary>
@@ -102,5 +104,71 @@ public sealed record TrainingOptions
             throw new LoKrException(
                 ErrorIds.TrainingOptionInvalid, LoKrErrorKind.InvalidArgument, $"{option} is {shown}.", $"It has to be {allowed}.") { Target = option };
         }
+    }
+}
+
+/// <summary>How the learning rate goes on after the warm-up; the formulas are those of transformers' <c>get_*_schedule_with_warmup</c>.</summary>
+public enum LearningRateSchedule
+{
+    /// <summary>Stays at the learning rate.</summary>
+    Constant,
+
+    /// <summary>Falls in a straight line to zero at the last step.</summary>
+    Linear,
+
+    /// <summary>Falls along half a cosine to zero at the last step.</summary>
+    Cosine,
+}
+
+/// <summary>
+/// The learning rate by step, as transformers' <c>get_constant/linear/cosine_schedule_with_warmup</c>: the first step of a warm-up has
+/// a learning rate of zero, and the last step of a run is one short of where the curve ends.
+/// </summary>
+public sealed class Schedule
+{
+    private readonly LearningRateSchedule _kind;
+    private readonly double _learningRate;
+
+    /// <summary>Creates a schedule.</summary>
+    /// <param name="kind">Course after the warm-up.</param>
+    /// <param name="learningRate">Highest learning rate.</param>
+    /// <param name="warmupSteps">Steps in which it rises from zero.</param>
+    /// <param name="totalSteps">Steps of the run.</param>
+    public Schedule(LearningRateSchedule kind, double learningRate, int warmupSteps, int totalSteps)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(warmupSteps);
+        (_kind, _learningRate, WarmupSteps, TotalSteps) = (kind, learningRate, warmupSteps, totalSteps);
+    }
+
+    /// <summary>Steps in which the learning rate rises.</summary>
+    public int WarmupSteps { get; }
+
+    /// <summary>Steps of the run.</summary>
+    public int TotalSteps { get; }
+
+    /// <summary>The schedule of a run; a warm-up ratio is rounded up to whole steps.</summary>
+    public static Schedule For(TrainingOptions options, int totalSteps)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        int warmup = options.WarmupSteps ?? (int)Math.Ceiling(options.WarmupRatio * totalSteps);
+        return new Schedule(options.Schedule, options.LearningRate, warmup, totalSteps);
+    }
+
+    /// <summary>Learning rate of a step.</summary>
+    /// <param name="index">Index of the step, from 0.</param>
+    public double At(int index)
+    {
+        if (index < WarmupSteps)
+        {
+            return _learningRate * index / Math.Max(1, WarmupSteps);
+        }
+
+        double progress = (double)(index - WarmupSteps) / Math.Max(1, TotalSteps - WarmupSteps);
+        return _kind switch
+        {
+            LearningRateSchedule.Linear => _learningRate * Math.Max(0, 1 - progress),
+            LearningRateSchedule.Cosine => _learningRate * Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * progress))),
+            _ => _learningRate,
+        };
     }
 }

@@ -1,6 +1,9 @@
 using System.Diagnostics;
 using System.Globalization;
-using LoKr.Core.Adapters;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -203,4 +206,97 @@ internal sealed class TrainingRun : IDisposable
 
     private LoKrEvaluation? Evaluate(CancellationToken token) =>
         _validation is null ? null : Evaluator.Evaluate([.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);
+}
+
+/// <summary>Units a second over the last steps; time between steps (evaluation, a slow reader) does not count.</summary>
+internal sealed class Throughput
+{
+    private const int Window = 20;
+
+    private readonly Queue<(long Units, TimeSpan Time)> _steps = new();
+    private long _units;
+    private TimeSpan _time;
+
+    /// <summary>Mean over the window.</summary>
+    public double PerSecond => _time > TimeSpan.Zero ? _units / _time.TotalSeconds : 0;
+
+    /// <summary>Adds a step.</summary>
+    public void Add(long units, TimeSpan time)
+    {
+        _steps.Enqueue((units, time));
+        _units += units;
+        _time += time;
+        if (_steps.Count > Window)
+        {
+            (long oldUnits, TimeSpan oldTime) = _steps.Dequeue();
+            _units -= oldUnits;
+            _time -= oldTime;
+        }
+    }
+}
+
+/// <summary>The most memory that the process held while this object lives: its working set, looked at twenty times a second.</summary>
+internal sealed class MemoryPeak : IDisposable
+{
+    private static readonly TimeSpan s_interval = TimeSpan.FromMilliseconds(50);
+
+    private readonly Timer _timer;
+    private long _bytes = Environment.WorkingSet;
+
+    public MemoryPeak() => _timer = new Timer(static state => ((MemoryPeak)state!).Look(), this, s_interval, s_interval);
+
+    /// <summary>The largest value up to now.</summary>
+    public long Bytes
+    {
+        get
+        {
+            Look();
+            return Interlocked.Read(ref _bytes);
+        }
+    }
+
+    public void Dispose() => _timer.Dispose();
+
+    private void Look()
+    {
+        long now = Environment.WorkingSet;
+        long seen = Interlocked.Read(ref _bytes);
+        while (now > seen)
+        {
+            long before = Interlocked.CompareExchange(ref _bytes, now, seen);
+            if (before == seen)
+            {
+                return;
+            }
+
+            seen = before;
+        }
+    }
+}
+
+/// <summary>
+/// Finds adapted layers that never run: their adapter would stay as it is, without a word.
+/// That happens when a module is used through <c>forward</c> or its weights alone, where hooks do not fire.
+/// </summary>
+internal sealed class CallCheck(LoKrAdapter adapter)
+{
+    private readonly (LoKrLayer Layer, long Before)[] _layers = [.. adapter.Layers.Select(layer => (layer, layer.CallCount))];
+
+    /// <summary>Throws when a layer has not run since this object was made.</summary>
+    public void Require()
+    {
+        string[] silent = [.. _layers.Where(entry => entry.Layer.CallCount == entry.Before).Select(entry => entry.Layer.ModuleName)];
+        if (silent.Length == 0)
+        {
+            return;
+        }
+
+        string named = string.Join(", ", silent.Take(10)) + (silent.Length > 10 ? ", …" : "");
+        throw new LoKrException(
+            ErrorIds.AdapterNotCalled,
+            LoKrErrorKind.InvalidOperation,
+            $"{silent.Length} of {_layers.Length} adapted layers did not run in the first step: {named}.",
+            "Call modules with call(), not forward(), so that the adapter's hook runs; or leave layers out that the loss does not use (-ExcludeModules).")
+        { Target = silent };
+    }
 }

@@ -1,8 +1,8 @@
 using System.Globalization;
-using LoKr.Core;
-using LoKr.Core.Modeling;
-using LoKr.Models.Tokenization.Decoders;
-using LoKr.Models.Tokenization.PreTokenizers;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
+using LoKr.Models.Tokenization.Models;
+using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization;
 
@@ -165,5 +165,78 @@ internal sealed class TextTokenizer : ITextTokenizer
         }
 
         return string.Concat(text.EnumerateRunes().Select(rune => rune.ToString()));
+    }
+}
+
+/// <summary>What a reader of tokenizer files finds: the stages of the tokenizer, before ids are given to added tokens.</summary>
+internal sealed class TokenizerParts
+{
+    /// <summary>The file that was read; errors name it.</summary>
+    public required string File { get; init; }
+
+    /// <summary>Turns a piece without added tokens into ids.</summary>
+    public required ITokenModel Model { get; init; }
+
+    public Normalizer? Normalizer { get; init; }
+
+    public IReadOnlyList<IPieceStep> Steps { get; init; } = [];
+
+    /// <summary>Null joins the tokens with spaces, as Hugging Face's tokenizers does without a decoder.</summary>
+    public ITokenDecoder? Decoder { get; init; }
+
+    /// <summary>Added tokens in the order of the file.</summary>
+    public IReadOnlyList<AddedToken> AddedTokens { get; init; } = [];
+
+    /// <summary>Ids around the text, from the post-processor; null where the file has none.</summary>
+    public SpecialTokenTemplate? Template { get; init; }
+
+    /// <summary>Special tokens around the text by name, for readers that know no ids yet.</summary>
+    public (IReadOnlyList<string> Before, IReadOnlyList<string> After)? NamedTemplate { get; init; }
+
+    /// <summary>Special tokens that the family has where the configuration names none, by key such as <c>cls_token</c>.</summary>
+    public IReadOnlyDictionary<string, AddedToken> DefaultSpecialTokens { get; init; } = new Dictionary<string, AddedToken>();
+
+    /// <summary>Whether <c>add_bos_token</c> counts as true where the configuration is silent (Llama's SentencePiece files).</summary>
+    public bool AddsBosByDefault { get; init; }
+
+    /// <summary>Whether the transformers clean-up of spaces may apply after decoding; it never does for BPE models.</summary>
+    public bool AllowsCleanUp { get; init; }
+}
+
+/// <summary>Ids that go before and after a text: the template of one sequence.</summary>
+internal sealed record SpecialTokenTemplate(IReadOnlyList<int> Before, IReadOnlyList<int> After)
+{
+    public static SpecialTokenTemplate Empty { get; } = new([], []);
+
+    /// <summary>The template that results when <paramref name="outer"/> is applied to the result of this one.</summary>
+    public SpecialTokenTemplate Inside(SpecialTokenTemplate outer) =>
+        new([.. outer.Before, .. Before], [.. After, .. outer.After]);
+}
+
+/// <summary>Decides which special tokens go around a text, as transformers does.</summary>
+internal static class TemplateResolver
+{
+    public static SpecialTokenTemplate Resolve(TokenizerParts parts, TokenizerConfig config, AddedTokenTable added)
+    {
+        // Where the configuration says whether to add bos and eos, that replaces the post-processor of the file.
+        if (config.AddBos is not null || config.AddEos is not null || parts.AddsBosByDefault)
+        {
+            bool bos = config.AddBos ?? parts.AddsBosByDefault;
+            bool eos = config.AddEos ?? false;
+            return new SpecialTokenTemplate(
+                bos && added.NamedId("bos_token") is int bosId ? [bosId] : [],
+                eos && added.NamedId("eos_token") is int eosId ? [eosId] : []);
+        }
+
+        if (parts.NamedTemplate is not null)
+        {
+            (IReadOnlyList<string> before, IReadOnlyList<string> after) = parts.NamedTemplate.Value;
+            return new SpecialTokenTemplate([.. before.Select(Id)], [.. after.Select(Id)]);
+        }
+
+        return parts.Template ?? SpecialTokenTemplate.Empty;
+
+        int Id(string name) => added.NamedId(name)
+            ?? throw TokenizerError.Invalid(parts.File, $"its template needs a {name}, which tokenizer_config.json sets to nothing");
     }
 }

@@ -1,7 +1,7 @@
 using System.Collections.ObjectModel;
 using System.ComponentModel;
 using System.Management.Automation;
-using LoKr.Core;
+using LoKr.Core.Errors;
 using LoKr.PowerShell.Errors;
 using Microsoft.PowerShell.Commands;
 

@@ -1,6 +1,6 @@
 using System.Management.Automation;
-using LoKr.Core;
-using LoKr.Core.Adapters;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
 
 namespace LoKr.PowerShell.Binding;
 

@@ -1,7 +1,8 @@
-using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using System.Management.Automation;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
+using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 

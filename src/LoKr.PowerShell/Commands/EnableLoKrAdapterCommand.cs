@@ -1,5 +1,5 @@
 using System.Management.Automation;
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;

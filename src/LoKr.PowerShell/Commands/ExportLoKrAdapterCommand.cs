@@ -1,10 +1,8 @@
 using System.Management.Automation;
-using LoKr.Core;
-using LoKr.Core.Adapters;
 using LoKr.Core.Conversion;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 

@@ -1,9 +1,9 @@
-using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Models;
-using LoKr.Models.StableDiffusion;
-using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using System.Management.Automation;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
+using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 

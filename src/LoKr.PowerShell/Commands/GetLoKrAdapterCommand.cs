@@ -1,6 +1,6 @@
 using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 

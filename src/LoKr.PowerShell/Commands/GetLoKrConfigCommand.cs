@@ -1,6 +1,7 @@
 using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 

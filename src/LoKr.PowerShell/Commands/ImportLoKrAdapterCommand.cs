@@ -1,9 +1,10 @@
-using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats.AdapterFiles;
-using LoKr.Models.StableDiffusion;
-using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using System.Management.Automation;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
+using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 

@@ -1,8 +1,8 @@
 using System.Management.Automation;
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
 using LoKr.Core.Runtime;
-using LoKr.Models;
-using LoKr.Models.StableDiffusion;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 using static TorchSharp.torch;

@@ -1,10 +1,8 @@
 using System.Globalization;
 using System.Management.Automation;
-using LoKr.Core;
-using LoKr.Models.Imaging;
-using LoKr.Models.StableDiffusion;
-using LoKr.Models.StableDiffusion.Schedulers;
-using LoKr.PowerShell.Training;
+using LoKr.Core.Errors;
+using LoKr.Models.Diffusion;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 

@@ -1,10 +1,10 @@
-using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Core.Inference;
-using LoKr.Core.Modeling;
-using LoKr.Models.StableDiffusion;
-using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using System.Management.Automation;
+using LoKr.Core.Inference;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Diffusion;
+using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 

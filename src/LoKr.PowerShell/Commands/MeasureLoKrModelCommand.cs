@@ -1,8 +1,9 @@
 using System.Management.Automation;
+using LoKr.Core.Data;
+using LoKr.Core.Model;
 using LoKr.Core.Training;
-using LoKr.Core.Training.Data;
 using LoKr.PowerShell.Base;
-using LoKr.PowerShell.Training;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 

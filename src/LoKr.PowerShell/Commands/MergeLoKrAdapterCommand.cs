@@ -1,11 +1,11 @@
 using System.Management.Automation;
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Merging;
-using LoKr.Models;
+using LoKr.Core.Errors;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Models.Loading;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
-using LoKr.PowerShell.Training;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 

@@ -1,6 +1,6 @@
 using System.Collections;
 using System.Management.Automation;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;

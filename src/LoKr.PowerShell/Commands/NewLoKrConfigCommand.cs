@@ -3,8 +3,9 @@ using System.Collections.Immutable;
 using System.Collections.Specialized;
 using System.Globalization;
 using System.Management.Automation;
-using LoKr.Core;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 

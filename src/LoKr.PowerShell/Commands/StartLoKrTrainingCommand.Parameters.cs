@@ -1,7 +1,7 @@
 using System.Management.Automation;
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
 using LoKr.Core.Training;
-using LoKr.Models.StableDiffusion;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;

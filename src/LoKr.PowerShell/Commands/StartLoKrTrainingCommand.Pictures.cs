@@ -1,10 +1,9 @@
 using System.Globalization;
 using System.Management.Automation;
-using LoKr.Core;
+using LoKr.Core.Errors;
 using LoKr.Core.Training;
-using LoKr.Models.StableDiffusion;
-using LoKr.Models.StableDiffusion.Training;
-using LoKr.PowerShell.Training;
+using LoKr.Models.Diffusion;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -83,7 +82,7 @@ public sealed partial class StartLoKrTrainingCommand
 
         // Planned by the sizes alone: latents are computed, and their files written, only when the run is wanted.
         using DiffusionTask planned = new(
-            Pipeline, [.. folders.SelectMany(folder => Models.StableDiffusion.Training.LatentCache.Plan(folder, pictures))], loss, [.. folders.Concat(validation).SelectMany(folder => folder.Warnings)]);
+            Pipeline, [.. folders.SelectMany(folder => Models.Diffusion.LatentCache.Plan(folder, pictures))], loss, [.. folders.Concat(validation).SelectMany(folder => folder.Warnings)]);
         TrainingPlan plan = DiffusionTrainer.Plan(Pipeline, planned, options);
         Warn(plan.Warnings);
         if (Confirms(plan))
@@ -154,10 +153,10 @@ public sealed partial class StartLoKrTrainingCommand
         foreach (ImageFolder folder in folders)
         {
             LatentsProgress progress = new(this, folder.Path);
-            Models.StableDiffusion.Training.LatentCache cache;
+            Models.Diffusion.LatentCache cache;
             try
             {
-                cache = Models.StableDiffusion.Training.LatentCache.Prepare(Pipeline, folder, options, progress.Show, StopToken);
+                cache = Models.Diffusion.LatentCache.Prepare(Pipeline, folder, options, progress.Show, StopToken);
             }
             finally
             {

@@ -1,12 +1,12 @@
 using System.Management.Automation;
 using System.Runtime.InteropServices;
-using LoKr.Core;
-using LoKr.Core.Adapters;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
 using LoKr.Core.Training;
-using LoKr.Models.StableDiffusion;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Errors;
-using LoKr.PowerShell.Training;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 

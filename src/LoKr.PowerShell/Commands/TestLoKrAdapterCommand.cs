@@ -1,8 +1,8 @@
-using System.Management.Automation;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats.AdapterFiles;
-using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using System.Management.Automation;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 

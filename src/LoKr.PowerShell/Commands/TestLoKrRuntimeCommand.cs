@@ -1,5 +1,5 @@
 using System.Management.Automation;
-using LoKr.Core;
+using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;

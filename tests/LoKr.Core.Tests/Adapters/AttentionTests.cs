@@ -1,5 +1,7 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Training;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Testing;
 using TorchSharp;
 using TorchSharp.Modules;

@@ -1,4 +1,7 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
 using LoKr.Testing;
 using TorchSharp;
 using TorchSharp.Modules;

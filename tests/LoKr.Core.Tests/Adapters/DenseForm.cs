@@ -1,4 +1,7 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -50,7 +53,7 @@ internal static class DenseForm
             return nn.functional.linear(x, weight, bias!);
         }
 
-        if (layer is Embedding)
+        if (layer is TorchSharp.Modules.Embedding)
         {
             return weight[x];
         }

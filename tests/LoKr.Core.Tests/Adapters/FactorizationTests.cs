@@ -1,5 +1,6 @@
 using System.Text.Json;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
 using LoKr.Testing;
 using Xunit;
 

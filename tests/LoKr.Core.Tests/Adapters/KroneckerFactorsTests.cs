@@ -1,4 +1,5 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,4 +1,6 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using Xunit;
 
 namespace LoKr.Core.Tests.Adapters;

@@ -1,4 +1,6 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,5 +1,8 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Testing;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -108,7 +111,7 @@ public sealed class OtherLayerTests
     public void Rank_dropout_on_an_embedding_drops_whole_rows_of_the_table()
     {
         using DisposeScope scope = NewDisposeScope();
-        Embedding embedding = nn.Embedding(30, 12);
+        TorchSharp.Modules.Embedding embedding = nn.Embedding(30, 12);
         using LoKrModel model = new(TestNetworks.Network(("layer", embedding)));
         model.AddAdapter(new() { R = 2, RankDropout = 0.5, TargetModules = ModuleSelector.FromNames(["layer"]), InitWeights = InitWeights.Random }, seed: 3);
         Tensor ids = cat([arange(30), arange(30)]);

@@ -1,7 +1,9 @@
 using System.Text.Json;
 using System.Text.RegularExpressions;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,4 +1,5 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

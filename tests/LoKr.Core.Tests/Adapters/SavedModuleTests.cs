@@ -1,4 +1,8 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,4 +1,6 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;

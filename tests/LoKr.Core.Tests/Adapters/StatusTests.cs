@@ -1,4 +1,7 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Model;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;

@@ -1,4 +1,8 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Targeting;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;

@@ -1,5 +1,5 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;

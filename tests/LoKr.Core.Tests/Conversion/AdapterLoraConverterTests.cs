@@ -1,7 +1,10 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Adapters;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,8 +1,14 @@
 using System.Text.Json;
-using LoKr.Core.Adapters;
+using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
-using LoKr.Core.Formats;
-using LoKr.Core.Modeling;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
 using LoKr.Core.Tests.Adapters;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,6 +1,7 @@
 using System.Text.RegularExpressions;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

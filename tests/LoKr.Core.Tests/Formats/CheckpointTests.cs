@@ -1,5 +1,6 @@
 using System.Text.Json;
-using LoKr.Core.Formats;
+using LoKr.Core.Errors;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Testing;
 using Xunit;
 

@@ -1,5 +1,7 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

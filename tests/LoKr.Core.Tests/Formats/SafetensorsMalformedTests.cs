@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Text;
-using LoKr.Core.Formats;
+using LoKr.Core.Errors;
+using LoKr.Core.Safetensors;
 using Xunit;
 
 namespace LoKr.Core.Tests.Formats;

@@ -1,4 +1,5 @@
-using LoKr.Core.Formats;
+using LoKr.Core.Errors;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,5 +1,7 @@
 using System.Text;
-using LoKr.Core.Formats;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

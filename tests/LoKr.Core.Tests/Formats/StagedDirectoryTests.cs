@@ -1,4 +1,5 @@
-using LoKr.Core.Formats;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using Xunit;
 
 namespace LoKr.Core.Tests.Formats;

@@ -1,6 +1,10 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Merging;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,7 +1,8 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Merging;
-using LoKr.Core.Modeling;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layers;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Tests.Adapters;
 using LoKr.Testing;
 using TorchSharp;

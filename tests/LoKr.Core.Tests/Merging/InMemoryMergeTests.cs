@@ -1,5 +1,7 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Merging;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Model;
 using LoKr.Core.Tests.Adapters;
 using LoKr.Testing;
 using TorchSharp;

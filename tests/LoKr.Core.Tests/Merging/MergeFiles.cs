@@ -1,6 +1,7 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Merging;
+using LoKr.Core.Layouts;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;

@@ -1,4 +1,4 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Factors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

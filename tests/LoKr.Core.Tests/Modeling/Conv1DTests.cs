@@ -1,4 +1,4 @@
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using LoKr.Testing;
 using TorchSharp;
 using TorchSharp.Modules;

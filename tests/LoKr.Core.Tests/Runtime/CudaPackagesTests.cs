@@ -1,4 +1,5 @@
 using System.Security.Cryptography;
+using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
 using Xunit;
 

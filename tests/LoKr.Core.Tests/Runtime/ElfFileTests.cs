@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
 using Xunit;
 

@@ -1,3 +1,4 @@
+using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
 using TorchSharp;
 using Xunit;

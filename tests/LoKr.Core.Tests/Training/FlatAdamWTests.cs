@@ -1,4 +1,4 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Layers;
 using LoKr.Core.Training;
 using LoKr.Testing;
 using TorchSharp;

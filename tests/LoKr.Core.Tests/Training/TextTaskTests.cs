@@ -1,6 +1,7 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
 using LoKr.Core.Training;
-using LoKr.Core.Training.Data;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

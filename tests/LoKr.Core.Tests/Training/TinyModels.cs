@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
-using LoKr.Core.Training.Data;
+using LoKr.Core.Data;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -43,7 +43,7 @@ internal sealed class TinyTokenizer : ITextTokenizer
 /// <summary>Embedding, one layer, and what the two kinds of model add to it.</summary>
 internal abstract class TinyModel : nn.Module, IPretrainedModel
 {
-    private readonly Embedding _embedding = nn.Embedding(130, 16);
+    private readonly TorchSharp.Modules.Embedding _embedding = nn.Embedding(130, 16);
     private readonly Linear _mix = nn.Linear(16, 16);
 
     protected TinyModel(string name)

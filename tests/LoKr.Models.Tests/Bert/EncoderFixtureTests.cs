@@ -1,7 +1,10 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Modeling;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

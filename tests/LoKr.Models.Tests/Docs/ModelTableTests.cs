@@ -1,3 +1,4 @@
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using Xunit;
 

@@ -1,7 +1,8 @@
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
-using LoKr.Models.Generation;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Families;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

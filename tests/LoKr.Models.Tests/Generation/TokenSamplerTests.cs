@@ -1,6 +1,6 @@
-using LoKr.Core;
-using LoKr.Core.Modeling;
-using LoKr.Models.Generation;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
+using LoKr.Models.Families;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

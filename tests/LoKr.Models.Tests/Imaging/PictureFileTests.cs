@@ -1,5 +1,5 @@
-using LoKr.Core;
-using LoKr.Models.Imaging;
+using LoKr.Core.Errors;
+using LoKr.Models.Diffusion;
 using LoKr.Testing;
 using SkiaSharp;
 using TorchSharp;

@@ -1,4 +1,4 @@
-using LoKr.Models.Imaging;
+using LoKr.Models.Diffusion;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Models.Shared;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Models.Families;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,8 +1,10 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Merging;
-using LoKr.Core.Modeling;
+using LoKr.Core.Layouts;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;

@@ -1,8 +1,8 @@
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Diffusion;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

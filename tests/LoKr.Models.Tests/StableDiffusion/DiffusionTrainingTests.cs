@@ -1,12 +1,10 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
-using LoKr.Models.Imaging;
-using LoKr.Models.StableDiffusion;
-using LoKr.Models.StableDiffusion.Schedulers;
-using LoKr.Models.StableDiffusion.Training;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Tests.Support;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;

@@ -1,7 +1,5 @@
-using LoKr.Core;
-using LoKr.Models.Imaging;
-using LoKr.Models.StableDiffusion;
-using LoKr.Models.StableDiffusion.Training;
+using LoKr.Core.Errors;
+using LoKr.Models.Diffusion;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

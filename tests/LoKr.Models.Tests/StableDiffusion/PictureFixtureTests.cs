@@ -1,8 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Models.StableDiffusion;
-using LoKr.Models.StableDiffusion.Schedulers;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Tests.Support;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;

@@ -1,8 +1,10 @@
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

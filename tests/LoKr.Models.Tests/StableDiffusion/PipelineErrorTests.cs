@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Errors;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,8 +1,8 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
-using LoKr.Models.StableDiffusion;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,9 +1,12 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Modeling;
-using LoKr.Models.StableDiffusion;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Models.StableDiffusion.Schedulers;
+using LoKr.Core.Errors;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Families;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,5 +1,5 @@
 using System.Text.RegularExpressions;
-using LoKr.Core.Formats;
+using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
 

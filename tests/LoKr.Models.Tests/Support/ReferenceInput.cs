@@ -1,6 +1,6 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Modeling;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests.Support;

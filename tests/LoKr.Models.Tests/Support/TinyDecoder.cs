@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Adapters;
-using LoKr.Core.Modeling;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 
 namespace LoKr.Models.Tests.Support;

@@ -1,5 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Formats;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using TorchSharp;
 using static TorchSharp.torch;
 

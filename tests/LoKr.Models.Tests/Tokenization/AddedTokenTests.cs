@@ -1,7 +1,6 @@
 using System.Text.Json;
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
-using LoKr.Models.Tokenization.Normalizers;
 using Xunit;
 
 namespace LoKr.Models.Tests.Tokenization;

@@ -1,8 +1,7 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
-using LoKr.Models.Tokenization.Cores;
-using LoKr.Models.Tokenization.PreTokenizers;
+using LoKr.Models.Tokenization.Models;
 using Xunit;
 
 namespace LoKr.Models.Tests.Tokenization;

@@ -1,6 +1,6 @@
-using LoKr.Core;
+using LoKr.Core.Errors;
+using LoKr.Models.Tokenization;
 using LoKr.Models.Tokenization.Patterns;
-using LoKr.Models.Tokenization.PreTokenizers;
 using Xunit;
 
 namespace LoKr.Models.Tests.Tokenization;

@@ -1,4 +1,4 @@
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
 using LoKr.Testing;
 using Xunit;

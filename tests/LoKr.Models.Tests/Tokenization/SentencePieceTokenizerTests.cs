@@ -1,8 +1,8 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
-using LoKr.Models.Tokenization.Cores;
+using LoKr.Models.Tokenization.Models;
 using Xunit;
 
 namespace LoKr.Models.Tests.Tokenization;

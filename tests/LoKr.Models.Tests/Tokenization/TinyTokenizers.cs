@@ -2,10 +2,9 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Google.Protobuf;
-using LoKr.Core.Modeling;
+using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
-using LoKr.Models.Tokenization.Cores;
-using LoKr.Models.Tokenization.PreTokenizers;
+using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tests.Tokenization;
 

@@ -1,6 +1,6 @@
 using System.Text.Json.Nodes;
-using LoKr.Core;
-using LoKr.Core.Modeling;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
 using Xunit;
 

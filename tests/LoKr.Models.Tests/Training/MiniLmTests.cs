@@ -1,7 +1,8 @@
 using System.Text.Json;
-using LoKr.Core.Adapters;
+using LoKr.Core.Data;
+using LoKr.Core.Model;
 using LoKr.Core.Training;
-using LoKr.Core.Training.Data;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

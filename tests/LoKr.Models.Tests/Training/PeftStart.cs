@@ -1,5 +1,5 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -1,4 +1,4 @@
-using LoKr.Core.Adapters;
+using LoKr.Core.Model;
 using LoKr.Testing;
 
 namespace LoKr.PowerShell.Tests.Support;

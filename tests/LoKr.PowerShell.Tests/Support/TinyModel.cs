@@ -2,8 +2,9 @@ using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using LoKr.Core.Formats;
-using LoKr.Models;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -190,6 +190,6 @@ internal sealed partial class OnigurumaTranslator(string pattern, string file)
 
     private void Name(char first, char last) => _named.Add((first, last));
 
-    private Core.LoKrException Unsupported(string what) =>
+    private Core.Errors.LoKrException Unsupported(string what) =>
         TokenizerError.Unsupported(file, $"{what} in the regular expression '{pattern}'");
 }

@@ -1,5 +1,5 @@
 using System.Text.Json;
-using LoKr.Core;
+using LoKr.Core.Errors;
 
 namespace LoKr.Models.Tokenization.Readers;
 
@@ -122,4 +122,24 @@ internal sealed class JsonComponent
     public LoKrException Unsupported(string what) => TokenizerError.Unsupported(File, what);
 
     public LoKrException UnsupportedType() => Unsupported($"the {Place} '{Type}'");
+}
+
+/// <summary>A key of a JSON object and its value.</summary>
+internal readonly record struct JsonEntry(string Name, JsonElement Value);
+
+/// <summary>Reads JSON files whose root is an object.</summary>
+internal static class JsonFile
+{
+    public static JsonComponent Read(string path)
+    {
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(path));
+            return new JsonComponent(path, Path.GetFileName(path), document.RootElement.Clone());
+        }
+        catch (JsonException exception)
+        {
+            throw TokenizerError.Invalid(path, $"it is not JSON ({exception.Message})", exception);
+        }
+    }
 }

@@ -1,5 +1,4 @@
-using LoKr.Models.Tokenization.Cores;
-using LoKr.Models.Tokenization.Normalizers;
+using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tokenization.Readers;
 

@@ -1,6 +1,9 @@
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Adapters;
 using TorchSharp;
 using Xunit;

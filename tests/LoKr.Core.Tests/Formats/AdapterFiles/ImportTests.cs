@@ -1,7 +1,9 @@
 using System.Text.Json;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Adapters;
 using LoKr.Testing;
 using TorchSharp;

@@ -1,6 +1,6 @@
 using System.Text.Json;
-using LoKr.Core.Adapters;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
 using LoKr.Testing;
 using Xunit;
 

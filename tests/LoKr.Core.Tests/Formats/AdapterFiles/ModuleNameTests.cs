@@ -1,7 +1,9 @@
 using System.Text.Json;
 using System.Text.RegularExpressions;
-using LoKr.Core.Formats;
-using LoKr.Core.Formats.AdapterFiles;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Layouts.Names;
+using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

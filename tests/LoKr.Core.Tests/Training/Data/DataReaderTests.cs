@@ -1,5 +1,6 @@
 using System.Text;
-using LoKr.Core.Training.Data;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
 using Xunit;
 
 namespace LoKr.Core.Tests.Training.Data;

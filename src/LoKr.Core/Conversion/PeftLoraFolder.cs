@@ -1,0 +1,69 @@
+using System.Collections.Immutable;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Layouts;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+
+namespace LoKr.Core.Conversion;
+
+/// <summary>Writes a LoRA adapter as PEFT saves one, so that <c>PeftModel.from_pretrained</c>, transformers and diffusers load it.</summary>
+public static class PeftLoraFolder
+{
+    private static readonly Dictionary<string, string> s_metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
+
+    /// <summary>Writes <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>; the folder appears complete or not at all.</summary>
+    /// <param name="folder">Where to write. Other files of a folder that is replaced stay.</param>
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="force">Replace an adapter that is there.</param>
+    /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>, <c>LoKr.FileNotWritable</c>.</exception>
+    public static void Write(string folder, LoraAdapter adapter, bool force = false)
+    {
+        ArgumentNullException.ThrowIfNull(adapter);
+        using StagedDirectory staged = new(folder, force, keepOthers: true);
+        Dictionary<string, torch.Tensor> named = adapter.Tensors.ToDictionary(static pair => PeftAdapterFolder.Prefix + pair.Key, static pair => pair.Value, StringComparer.Ordinal);
+        SafetensorsWriter.Write(Path.Combine(staged.Path, PeftAdapterFolder.WeightsFile), named, s_metadata);
+        AtomicFile.WriteText(Path.Combine(staged.Path, PeftAdapterFolder.ConfigFile), LoraConfigJson.Write(adapter.Config));
+        staged.Commit();
+    }
+}
+
+/// <summary>Writes the <c>adapter_config.json</c> of a LoRA adapter with the keys that every PEFT since 0.14 knows; others take PEFT's defaults.</summary>
+internal static class LoraConfigJson
+{
+    /// <summary>The text that PEFT reads.</summary>
+    public static string Write(LoraConfig config)
+    {
+        // Keys in ordinal order, as PEFT sorts them.
+        JsonMembers pattern = LoKrConfigJson.Map(config.RankPattern, static rank => (long)rank);
+        JsonMembers members = new()
+        {
+            { "alpha_pattern", pattern },
+            { "auto_mapping", LoKrConfigJson.Mapping(config.AutoMapping) },
+            { "base_model_name_or_path", config.BaseModelNameOrPath },
+            { "bias", "none" },
+            { "exclude_modules", LoKrConfigJson.Selector(config.ExcludeModules) },
+            { "fan_in_fan_out", config.FanInFanOut },
+            { "inference_mode", true },
+            { "init_lora_weights", true },
+            { "layers_pattern", Sequence(config.LayersPattern) },
+            { "layers_to_transform", Sequence(config.LayersToTransform) },
+            { "lora_alpha", config.R },
+            { "lora_dropout", 0.0 },
+            { "modules_to_save", Sequence(config.ModulesToSave) },
+            { "peft_type", "LORA" },
+            { "peft_version", LoKrConfigJson.PeftVersion },
+            { "r", config.R },
+            { "rank_pattern", pattern },
+            { "revision", config.Revision },
+            { "target_modules", LoKrConfigJson.Selector(config.TargetModules) },
+            { "task_type", config.TaskType is { } task ? TaskTypeNames.Name(task) : null },
+            { "use_dora", false },
+            { "use_rslora", false },
+        };
+        return PythonJson.Write(members);
+    }
+
+    private static IEnumerable<object?>? Sequence<T>(ImmutableArray<T>? values) => values is { IsDefault: false } some ? some.Cast<object?>() : null;
+}

@@ -1,0 +1,93 @@
+using System.Globalization;
+using CsvHelper;
+using CsvHelper.Configuration;
+using LoKr.Core.Errors;
+
+namespace LoKr.Core.Data;
+
+/// <summary>Rows from CSV with a header, as RFC 4180 says: quoted fields may hold delimiters, doubled quotes and line breaks, kept as they are.</summary>
+internal static class CsvRowReader
+{
+    /// <summary>Reads every record; values are strings.</summary>
+    public static IEnumerable<DataRow> Read(TextReader reader, string name, string delimiter)
+    {
+        string? malformed = null;
+        CsvConfiguration configuration = new(CultureInfo.InvariantCulture)
+        {
+            Delimiter = delimiter,
+            Mode = CsvMode.RFC4180,
+            LineBreakInQuotedFieldIsBadData = false,
+            // A quote inside an unquoted field (a 5" disk) is text; one that does not enclose its whole field is damage.
+            BadDataFound = found => malformed ??= found.Field.StartsWith('"') ? found.Field : null,
+        };
+        using CsvParser parser = new(reader, configuration, leaveOpen: true);
+        string[]? header = null;
+        while (parser.Read())
+        {
+            string[] record = parser.Record!;
+            // RawRow is the last line of the record; line breaks inside fields lead back to its first.
+            string origin = string.Create(CultureInfo.InvariantCulture, $"{name}:{parser.RawRow - record.Sum(CountLineBreaks)}");
+            if (malformed is not null)
+            {
+                throw Invalid(origin, "has a quote that does not enclose its whole field", "Double every quote inside a quoted field and close the field with one.");
+            }
+
+            if (header is null)
+            {
+                header = CheckHeader(record, origin);
+                continue;
+            }
+
+            // A line of nothing but blanks is skipped, as a blank line is.
+            if (record.Length == 1 && string.IsNullOrWhiteSpace(record[0]) && header.Length > 1)
+            {
+                continue;
+            }
+
+            if (record.Length != header.Length)
+            {
+                throw Invalid(origin, $"has {record.Length} fields, the header has {header.Length}", "Put fields that hold the delimiter in quotes.");
+            }
+
+            Dictionary<string, object?> fields = new(header.Length, StringComparer.Ordinal);
+            for (int i = 0; i < header.Length; i++)
+            {
+                fields.Add(header[i], record[i]);
+            }
+
+            yield return new DataRow(fields, origin);
+        }
+    }
+
+    private static string[] CheckHeader(string[] record, string origin)
+    {
+        string[] header = [.. record.Select(column => column.Trim())];
+        HashSet<string> seen = new(StringComparer.Ordinal);
+        foreach (string column in header)
+        {
+            string? problem = column.Length == 0 ? "has a column without a name" : seen.Add(column) ? null : $"has the column '{column}' twice";
+            if (problem is not null)
+            {
+                throw new LoKrException(
+                    ErrorIds.DataHeaderInvalid, LoKrErrorKind.InvalidData, $"The header {origin} {problem}.", "Give every column its own name in the first line.")
+                { Target = origin };
+            }
+        }
+
+        return header;
+    }
+
+    private static int CountLineBreaks(string field)
+    {
+        int count = 0;
+        foreach (ReadOnlySpan<char> _ in field.AsSpan().EnumerateLines())
+        {
+            count++;
+        }
+
+        return Math.Max(count - 1, 0);
+    }
+
+    private static LoKrException Invalid(string origin, string what, string advice) =>
+        new(ErrorIds.DataLineInvalid, LoKrErrorKind.InvalidData, $"{origin} {what}.", advice) { Target = origin };
+}

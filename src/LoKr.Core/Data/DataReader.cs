@@ -1,0 +1,135 @@
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+using LoKr.Core.Errors;
+
+namespace LoKr.Core.Data;
+
+/// <summary>
+/// Reads rows from JSON Lines (<c>.jsonl</c>, <c>.ndjson</c>), a JSON array (<c>.json</c>), CSV (<c>.csv</c>, RFC 4180 with a header)
+/// or tab-separated values (<c>.tsv</c>). Text is UTF-8, with or without a byte order mark; UTF-16 needs its mark.
+/// </summary>
+public static class DataReader
+{
+    /// <summary>Reads a whole file. Blank lines are skipped; every other line has to be a row.</summary>
+    /// <param name="path">The file; its extension says the format.</param>
+    /// <returns>At least one row, in the order of the file.</returns>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataFormatUnknown"/>, <see cref="ErrorIds.DataEmpty"/>,
+    /// <see cref="ErrorIds.DataLineInvalid"/> (naming file and line), <see cref="ErrorIds.DataHeaderInvalid"/> or <see cref="ErrorIds.DataEncodingInvalid"/>.
+    /// </exception>
+    public static IReadOnlyList<DataRow> ReadFile(string path)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        Func<TextReader, string, IEnumerable<DataRow>> read = Path.GetExtension(path).ToLowerInvariant() switch
+        {
+            ".jsonl" or ".ndjson" => JsonRowReader.ReadLines,
+            ".json" => JsonRowReader.ReadArray,
+            ".csv" => (reader, name) => CsvRowReader.Read(reader, name, ","),
+            ".tsv" => (reader, name) => CsvRowReader.Read(reader, name, "\t"),
+            string extension => throw new LoKrException(
+                ErrorIds.DataFormatUnknown,
+                LoKrErrorKind.NotSupported,
+                $"The extension '{extension}' of {path} is not a data format.",
+                "Use .jsonl, .ndjson, .json, .csv or .tsv.") { Target = path },
+        };
+        if (!File.Exists(path))
+        {
+            throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The data file {path} does not exist.", "Check the path.") { Target = path };
+        }
+
+        List<DataRow> rows;
+        try
+        {
+            using StreamReader reader = new(path, new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true));
+            rows = [.. read(reader, Path.GetFileName(path))];
+        }
+        catch (DecoderFallbackException e)
+        {
+            throw new LoKrException(
+                ErrorIds.DataEncodingInvalid, LoKrErrorKind.InvalidData, $"{path} is not UTF-8.", "Save it as UTF-8.", e) { Target = path };
+        }
+
+        return rows.Count > 0
+            ? rows
+            : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"{path} has no rows.", "Give it at least one.") { Target = path };
+    }
+}
+
+/// <summary>One row of data.</summary>
+/// <param name="Fields">Values by name: string, long, double, bool, null, or a <see cref="System.Text.Json.JsonElement"/> for nested JSON.</param>
+/// <param name="Origin">Where it came from, for messages, for example <c>tickets.jsonl:12</c>.</param>
+public sealed record DataRow(IReadOnlyDictionary<string, object?> Fields, string Origin);
+
+/// <summary>Reads the values a task needs from rows, with errors that name the row and its columns.</summary>
+internal static class RowFields
+{
+    /// <summary>Whether a row has the column; its exact name goes before one that differs in case.</summary>
+    public static bool Has(DataRow row, string column) => TryGet(row, column, out _);
+
+    /// <summary>The text of a column.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
+    public static string Text(DataRow row, string column, string expected) =>
+        Require(row, column, expected) is string text ? text : throw Wrong(row, column, "text");
+
+    /// <summary>The value of a column that may be text, a number or a truth value, as text.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
+    public static string Label(DataRow row, string column, string expected) =>
+        Require(row, column, expected) switch
+        {
+            string text when text.Length > 0 => text,
+            bool flag => flag ? "true" : "false",
+            Enum value => value.ToString(),
+            IFormattable number and (sbyte or byte or short or ushort or int or uint or long or ulong or float or double or decimal) =>
+                number.ToString(null, CultureInfo.InvariantCulture),
+            _ => throw Wrong(row, column, "a name or a number"),
+        };
+
+    private static object? Require(DataRow row, string column, string expected)
+    {
+        if (TryGet(row, column, out object? value))
+        {
+            return value;
+        }
+
+        string found = row.Fields.Count == 0 ? "none" : string.Join(", ", row.Fields.Keys);
+        throw new LoKrException(
+            ErrorIds.DataColumnMissing,
+            LoKrErrorKind.InvalidData,
+            $"{row.Origin} has no column '{column}'; its columns are: {found}.",
+            $"Expected are {expected}.") { Target = row.Origin };
+    }
+
+    private static bool TryGet(DataRow row, string column, out object? value)
+    {
+        if (row.Fields.TryGetValue(column, out value))
+        {
+            return true;
+        }
+
+        foreach ((string name, object? candidate) in row.Fields)
+        {
+            if (name.Equals(column, StringComparison.OrdinalIgnoreCase))
+            {
+                value = candidate;
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    private static LoKrException Wrong(DataRow row, string column, string wanted)
+    {
+        _ = TryGet(row, column, out object? value);
+        string found = value switch
+        {
+            null => "null",
+            "" => "empty",
+            JsonElement element => "a JSON " + element.ValueKind.ToString().ToLowerInvariant(),
+            _ => $"a {value.GetType().Name}",
+        };
+        return new LoKrException(
+            ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The {column} of {row.Origin} is {found}.", $"It has to be {wanted}.") { Target = row.Origin };
+    }
+}

@@ -1,0 +1,105 @@
+using System.Text.Json;
+using LoKr.Core.Errors;
+
+namespace LoKr.Core.Data;
+
+/// <summary>Rows from JSON objects, one a line or in one array.</summary>
+internal static class JsonRowReader
+{
+    private static readonly JsonDocumentOptions s_options = new() { AllowDuplicateProperties = false };
+
+    /// <summary>One object a line.</summary>
+    public static IEnumerable<DataRow> ReadLines(TextReader reader, string name)
+    {
+        int number = 0;
+        while (reader.ReadLine() is string line)
+        {
+            number++;
+            if (string.IsNullOrWhiteSpace(line))
+            {
+                continue;
+            }
+
+            string origin = $"{name}:{number}";
+            yield return ParseLine(line, origin);
+        }
+    }
+
+    /// <summary>One array of objects.</summary>
+    public static IEnumerable<DataRow> ReadArray(TextReader reader, string name)
+    {
+        string text = reader.ReadToEnd();
+        if (string.IsNullOrWhiteSpace(text))
+        {
+            yield break;
+        }
+
+        using JsonDocument document = ParseDocument(text, name);
+        if (document.RootElement.ValueKind != JsonValueKind.Array)
+        {
+            throw Invalid(name, $"holds one {Kind(document.RootElement)}, not an array of objects", "For one object a line, name the file .jsonl.");
+        }
+
+        int index = 0;
+        foreach (JsonElement element in document.RootElement.EnumerateArray())
+        {
+            yield return ToRow(element, $"{name}[{index++}]");
+        }
+    }
+
+    private static DataRow ParseLine(string line, string origin)
+    {
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(line, s_options);
+            return ToRow(document.RootElement, origin);
+        }
+        catch (JsonException e)
+        {
+            throw Invalid(origin, $"is not JSON ({e.Message})", "Every line has to be one JSON object.", e);
+        }
+    }
+
+    private static JsonDocument ParseDocument(string text, string name)
+    {
+        try
+        {
+            return JsonDocument.Parse(text, s_options);
+        }
+        catch (JsonException e)
+        {
+            throw Invalid($"{name}:{e.LineNumber + 1}", $"is not JSON ({e.Message})", "A .json file has to be one array of objects; for one object a line, name it .jsonl.", e);
+        }
+    }
+
+    private static DataRow ToRow(JsonElement element, string origin)
+    {
+        if (element.ValueKind != JsonValueKind.Object)
+        {
+            throw Invalid(origin, $"is a JSON {Kind(element)}, not an object", "Every row has to be an object such as {\"text\": \"…\", \"label\": \"…\"}.");
+        }
+
+        Dictionary<string, object?> fields = new(StringComparer.Ordinal);
+        foreach (JsonProperty property in element.EnumerateObject())
+        {
+            fields.Add(property.Name, Value(property.Value));
+        }
+
+        return new DataRow(fields, origin);
+    }
+
+    private static object? Value(JsonElement element) => element.ValueKind switch
+    {
+        JsonValueKind.String => element.GetString(),
+        JsonValueKind.Number => element.TryGetInt64(out long number) ? (object)number : element.GetDouble(),
+        JsonValueKind.True => true,
+        JsonValueKind.False => false,
+        JsonValueKind.Null => null,
+        _ => element.Clone(),
+    };
+
+    private static string Kind(JsonElement element) => element.ValueKind.ToString().ToLowerInvariant();
+
+    private static LoKrException Invalid(string origin, string what, string advice, Exception? inner = null) =>
+        new(ErrorIds.DataLineInvalid, LoKrErrorKind.InvalidData, $"{origin} {what}.", advice, inner) { Target = origin };
+}

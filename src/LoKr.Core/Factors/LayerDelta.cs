@@ -1,0 +1,245 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Factors;
+
+/// <summary>
+/// What one adapter adds to one weight, some rows at a time, so that a weight of any size passes through a buffer. Rows are those of the
+/// weight as it is stored. A merge on disk and one in memory of DoRA both go through here and do the same arithmetic.
+/// </summary>
+internal sealed class LayerDelta : IDisposable
+{
+    /// <summary>Bytes of a weight that are merged at a time.</summary>
+    public const long BlockBytes = 1 << 20;
+
+    // A larger product of a low-rank w2 is not kept whole: its rows are multiplied out where they are needed.
+    private const long LargestProduct = 64 << 20;
+
+    private readonly Dictionary<string, Tensor> _factors = new(StringComparer.Ordinal);
+    private readonly IReadOnlyList<long> _kernel;
+    private readonly bool _isReversed;
+    private readonly double _scaling;
+    private readonly double _strength;
+    private readonly bool _normsOfRows;
+    private readonly Tensor? _magnitude;
+    private Tensor? _columnQuotients;
+
+    /// <summary>Prepares the factors.</summary>
+    /// <param name="factors">Factors of the delta, out×in.</param>
+    /// <param name="config">Configuration of the adapter.</param>
+    /// <param name="scaling">What w1 ⊗ w2 is multiplied with, as trained.</param>
+    /// <param name="strength">Strength of the adapter, 1 as trained.</param>
+    /// <param name="isTransposed">Whether the weight is stored in×out.</param>
+    public LayerDelta(KroneckerFactors factors, LoKrConfig config, double scaling, double strength, bool isTransposed)
+    {
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        _kernel = factors.Kernel;
+        _isReversed = factors.IsReversed;
+        Group = RowBlock.GroupOf(isTransposed, _isReversed, factors.L, factors.K, factors.N);
+        Tensor w1 = factors.W1();
+        _factors.Add(FactorNames.W1, Keep(isTransposed ? w1.t() : w1));
+        if (!isTransposed && factors.Tensors.TryGetValue(FactorNames.W2A, out Tensor? a) && !factors.Tensors.ContainsKey(FactorNames.T2) && factors.K * factors.N * 4 > LargestProduct)
+        {
+            _factors.Add(FactorNames.W2A, Keep(a));
+            _factors.Add(FactorNames.W2B, Keep(factors.Tensors[FactorNames.W2B]));
+        }
+        else
+        {
+            Tensor w2 = factors.W2();
+            _factors.Add(FactorNames.W2, Keep(isTransposed ? w2.t() : w2));
+        }
+
+        if (config.WeightDecompose)
+        {
+            _magnitude = Keep(factors.Tensors[FactorNames.DoraScale].reshape(-1));
+            _normsOfRows = (config.WeightDecomposeAxis == WeightDecomposeAxis.Output) != isTransposed;
+        }
+
+        _scaling = config.WeightDecompose ? scaling : scaling * strength;
+        _strength = strength;
+    }
+
+    /// <summary>Rows that share a row of the outer factor.</summary>
+    public long Group { get; }
+
+    /// <summary>Whether the base weight is needed beside the weight (DoRA).</summary>
+    public bool NeedsBase => _magnitude is not null;
+
+    /// <summary>Whether <see cref="Measure"/> has to see the whole base weight first (DoRA by input column).</summary>
+    public bool NeedsMeasure => _magnitude is not null && !_normsOfRows;
+
+    private ScalarType Type => _factors[FactorNames.W1].dtype;
+
+    /// <summary>Runs of rows that fit a block, whole groups where these fit.</summary>
+    /// <param name="rows">Rows of the weight.</param>
+    /// <param name="group">Rows that share a row of the outer factor.</param>
+    /// <param name="rowBytes">Bytes of a row.</param>
+    public static IEnumerable<(long Start, long Count)> Runs(long rows, long group, long rowBytes)
+    {
+        long most = Math.Max(1, BlockBytes / Math.Max(1, rowBytes));
+        most = most > group ? most - (most % group) : most;
+        for (long start = 0; start < rows; start += most)
+        {
+            yield return (start, Math.Min(most, rows - start));
+        }
+    }
+
+    /// <summary>Takes the norms of the columns of W + Δ, which the merge of any row needs.</summary>
+    /// <param name="baseRows">Gives rows of the base weight by the first one and their number.</param>
+    /// <param name="shape">Shape of the weight as it is stored.</param>
+    public void Measure(Func<long, long, Tensor> baseRows, IReadOnlyList<long> shape)
+    {
+        if (!NeedsMeasure)
+        {
+            return;
+        }
+
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        Tensor squares = zeros_like(_magnitude!);
+        foreach ((long start, long count) in Runs(shape[0], Group, Type.ElementSize() * shape.Skip(1).Product()))
+        {
+            using DisposeScope inner = NewDisposeScope();
+            (Tensor _, Tensor sum) = Sum(baseRows(start, count), start);
+            squares.add_(sum.reshape(sum.shape[0], sum.shape[1], -1).square().sum(new long[] { 0, 2 }));
+        }
+
+        _columnQuotients = Quotients(_magnitude!, squares.sqrt()).DetachFromDisposeScope();
+    }
+
+    /// <summary>Adds the delta into rows of a weight, in place.</summary>
+    /// <param name="rows">The rows, other adapters included; of any floating-point type. A type of lower precision is rounded once.</param>
+    /// <param name="baseRows">The same rows without any adapter; used by DoRA alone.</param>
+    /// <param name="start">Number of the first row.</param>
+    public void MergeInto(Tensor rows, Tensor? baseRows, long start)
+    {
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        if (_magnitude is null)
+        {
+            Add(rows, start);
+            return;
+        }
+
+        (Tensor original, Tensor sum) = Sum(baseRows!, start);
+        long[] ones = [.. _kernel.Select(static _ => 1L)];
+        Tensor quotients = _normsOfRows
+            ? Quotients(_magnitude.narrow(0, start, sum.shape[0]), linalg.vector_norm(sum.reshape(sum.shape[0], -1), 2, [1], false)).reshape([-1, 1, .. ones])
+            : _columnQuotients!.reshape([1, -1, .. ones]);
+        sum.mul_(quotients);
+        rows.copy_(rows.to(Type) + (sum - original));
+    }
+
+    /// <summary>The same on bytes of a file, without torch; null where that is not possible.</summary>
+    /// <param name="type">Type of the weight.</param>
+    public RowKernel? Kernel(SafetensorsDType type)
+    {
+        if (_magnitude is not null || _isReversed || Type != ScalarType.Float32 || !_factors.TryGetValue(FactorNames.W2, out Tensor? w2))
+        {
+            return null;
+        }
+
+        Tensor w1 = _factors[FactorNames.W1];
+        return w1.numel() > int.MaxValue || w2.numel() > int.MaxValue ? null
+            : RowKernel.TryCreate(w1.data<float>().ToArray(), w2.data<float>().ToArray(), w1.shape[1], Group, _scaling, type);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (Tensor factor in _factors.Values)
+        {
+            factor.Dispose();
+        }
+
+        _magnitude?.Dispose();
+        _columnQuotients?.Dispose();
+    }
+
+    private (Tensor Original, Tensor Sum) Sum(Tensor baseRows, long start)
+    {
+        Tensor original = baseRows.to(Type).contiguous();
+        Tensor sum = original.clone();
+        Add(sum, start);
+        return (original, sum);
+    }
+
+    private void Add(Tensor rows, long start)
+    {
+        long done = 0;
+        foreach (RowBlock block in RowBlock.Cut(Group, start, rows.shape[0]))
+        {
+            Part(block).MergeInto(block.Count == rows.shape[0] ? rows : rows.narrow(0, done, block.Count), _scaling);
+            done += block.Count;
+        }
+    }
+
+    /// <summary>A strength s other than 1 turns the quotient q into s·(q − 1) + 1.</summary>
+    private Tensor Quotients(Tensor magnitude, Tensor norms)
+    {
+        double epsilon = Type is ScalarType.Float64 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
+        Tensor quotients = magnitude / (norms + epsilon);
+        return _strength == 1 ? quotients : ((quotients - 1) * _strength) + 1;
+    }
+
+    private KroneckerFactors Part(RowBlock block)
+    {
+        Tensor Outer(Tensor factor) => factor.narrow(0, block.OuterStart, block.OuterCount);
+        Tensor Inner(Tensor factor) => factor.narrow(0, block.InnerStart, block.InnerCount);
+        Dictionary<string, Tensor> parts = new(StringComparer.Ordinal);
+        parts.Add(FactorNames.W1, _isReversed ? Inner(_factors[FactorNames.W1]) : Outer(_factors[FactorNames.W1]));
+        if (_factors.TryGetValue(FactorNames.W2A, out Tensor? a))
+        {
+            parts.Add(FactorNames.W2A, _isReversed ? Outer(a) : Inner(a));
+            parts.Add(FactorNames.W2B, _factors[FactorNames.W2B]);
+        }
+        else
+        {
+            parts.Add(FactorNames.W2, _isReversed ? Outer(_factors[FactorNames.W2]) : Inner(_factors[FactorNames.W2]));
+        }
+
+        return new KroneckerFactors(parts, _kernel, _isReversed);
+    }
+
+    private static Tensor Keep(Tensor tensor) => tensor.detach().contiguous().clone().DetachFromDisposeScope();
+}
+
+/// <summary>Some consecutive rows of w1 ⊗ w2: whole groups of rows that share a row of the outer factor, or a part of one group.</summary>
+/// <param name="OuterStart">First row of the outer factor.</param>
+/// <param name="OuterCount">Rows of the outer factor; 1 where only a part of a group is meant.</param>
+/// <param name="InnerStart">First row of the inner factor.</param>
+/// <param name="InnerCount">Rows of the inner factor.</param>
+internal readonly record struct RowBlock(long OuterStart, long OuterCount, long InnerStart, long InnerCount)
+{
+    /// <summary>Number of rows.</summary>
+    public long Count => OuterCount * InnerCount;
+
+    /// <summary>Rows of a stored weight that share a row of the outer factor.</summary>
+    /// <param name="isTransposed">Whether the weight is stored in×out.</param>
+    /// <param name="isReversed">Whether the delta is w2 ⊗ w1.</param>
+    /// <param name="l">Rows of w1.</param>
+    /// <param name="k">Rows of w2.</param>
+    /// <param name="n">Columns of w2.</param>
+    public static long GroupOf(bool isTransposed, bool isReversed, long l, long k, long n) => isTransposed ? n : isReversed ? l : k;
+
+    /// <summary>Cuts a run of rows where whole groups begin and end: at most three blocks.</summary>
+    /// <param name="inner">Rows of the inner factor, the size of a group.</param>
+    /// <param name="start">First row.</param>
+    /// <param name="count">Number of rows.</param>
+    public static IEnumerable<RowBlock> Cut(long inner, long start, long count)
+    {
+        long end = start + count;
+        while (start < end)
+        {
+            (long group, long first) = Math.DivRem(start, inner);
+            RowBlock block = first == 0 && end - start >= inner
+                ? new RowBlock(group, (end - start) / inner, 0, inner)
+                : new RowBlock(group, 1, first, Math.Min(inner - first, end - start));
+            yield return block;
+            start += block.Count;
+        }
+    }
+}

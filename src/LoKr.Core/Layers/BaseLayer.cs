@@ -1,0 +1,99 @@
+using LoKr.Core.Factors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Layers;
+
+/// <summary>
+/// What the adapter code needs to know of a kind of layer: its sizes, how its output is intercepted and how a
+/// contribution is added. One subclass for each kind of layer that can be adapted.
+/// </summary>
+internal abstract class BaseLayer(string name, nn.Module module)
+{
+    /// <summary>Kinds of layers that can be adapted, for messages.</summary>
+    public const string SupportedTypes = "Linear, Conv1d, Conv2d, Conv3d, Embedding, GPT-2's Conv1D and a MultiheadAttention whose keys and values are as wide as its queries";
+
+    private IDisposable? _hook;
+
+    /// <summary>Full name of the layer.</summary>
+    public string Name { get; } = name;
+
+    /// <summary>The layer itself.</summary>
+    public nn.Module Module { get; } = module;
+
+    /// <summary>Kind of the layer, for people.</summary>
+    public virtual string TypeName => Module.GetType().Name;
+
+    /// <summary>Its weight; looked up each time, because moving a model replaces parameters.</summary>
+    public abstract TorchSharp.Modules.Parameter Weight { get; }
+
+    /// <summary>Output size: rows of the delta weight.</summary>
+    public abstract long OutFeatures { get; }
+
+    /// <summary>Input size, per group for a grouped convolution: columns of the delta weight.</summary>
+    public abstract long InFeatures { get; }
+
+    /// <summary>Kernel size of a convolution; empty otherwise.</summary>
+    public virtual IReadOnlyList<long> Kernel => [];
+
+    /// <summary>Type of the factors: the weight's, but single precision for a weight of lower precision, as PEFT does.</summary>
+    public ScalarType FactorType => Weight.dtype is ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+
+    /// <summary>The layer as one that can be adapted, or null when its kind is not supported.</summary>
+    public static BaseLayer? TryCreate(string name, nn.Module module) => module switch
+    {
+        TorchSharp.Modules.Linear linear when linear.weight.is_floating_point() => new LinearBaseLayer(name, linear),
+        TorchSharp.Modules.Conv1d or TorchSharp.Modules.Conv2d or TorchSharp.Modules.Conv3d => new ConvolutionBaseLayer(name, (TorchSharp.Modules.Convolution)module),
+        TorchSharp.Modules.Embedding embedding when embedding.weight?.is_floating_point() == true => new EmbeddingBaseLayer(name, embedding),
+        Nn.Conv1D transposed => new TransposedLinearBaseLayer(name, transposed),
+        TorchSharp.Modules.MultiheadAttention attention when AttentionParameters.IsFused(attention) => new AttentionInputBaseLayer(name, attention),
+        _ => null,
+    };
+
+    /// <summary>Why a delta of this layer cannot be written as LoRA, or null when it can.</summary>
+    public virtual string? LoraObstacle => null;
+
+    /// <summary>Starts to let a host change the outputs.</summary>
+    public void Attach(ForwardHooks hooks, LayerHost host) => _hook = Hook(hooks, host);
+
+    /// <summary>Stops it.</summary>
+    public void Detach()
+    {
+        _hook?.Dispose();
+        _hook = null;
+    }
+
+    /// <summary>The weight as out×in×kernel, in which the delta weight is meant; shares memory.</summary>
+    public virtual Tensor AsMatrix(Tensor weight) => weight.alias();
+
+    /// <summary>The input in the type in which the factors are applied.</summary>
+    public virtual Tensor CastInput(Tensor x, ScalarType type) => x.dtype == type ? x : x.to(type);
+
+    /// <summary>The type of the adapted output: as in PEFT that of the input.</summary>
+    public virtual ScalarType OutputType(Tensor input, Tensor output) => input.dtype;
+
+    /// <summary>Adds scale·contribution of the factors to an output, both in the type of the factors.</summary>
+    public abstract Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale);
+
+    /// <summary>The contribution by itself.</summary>
+    public abstract Tensor Apply(Tensor x, KroneckerFactors factors, double scale);
+
+    /// <summary>Multiplies the part of an output (without bias) that comes from each row of the weight with its number.</summary>
+    public abstract Tensor ScaleRows(Tensor y, Tensor x, Tensor factors);
+
+    /// <summary>The contribution of (base weight + delta)·diag(<paramref name="columns"/>) beyond the base weight's.</summary>
+    /// <param name="x">Input in the type of the factors.</param>
+    /// <param name="y">Base output without bias.</param>
+    /// <param name="factors">Factors.</param>
+    /// <param name="scale">Scale of the factors.</param>
+    /// <param name="columns">One number for each column of the weight.</param>
+    public abstract Tensor ApplyScaledColumns(Tensor x, Tensor y, KroneckerFactors factors, double scale, Tensor columns);
+
+    /// <summary>A base output without its bias, in a type.</summary>
+    public abstract Tensor WithoutBias(Tensor y, ScalarType type);
+
+    /// <summary>Registers the hook; disposing of the result removes it.</summary>
+    protected virtual IDisposable Hook(ForwardHooks hooks, LayerHost host) => ForwardHooks.OnTensor((nn.Module<Tensor, Tensor>)Module, host.Adapt);
+}

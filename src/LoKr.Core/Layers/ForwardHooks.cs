@@ -1,0 +1,48 @@
+using LoKr.Core.Model;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Layers;
+
+/// <summary>The hooks of one model. Layers that live in one module, as the projections of an attention do, share a hook.</summary>
+internal sealed class ForwardHooks
+{
+    private readonly Dictionary<MultiheadAttention, AttentionHook> _attentions = [];
+
+    /// <summary>Changes the output of a layer from one tensor to one tensor.</summary>
+    /// <param name="module">The layer.</param>
+    /// <param name="adapt">Input and output to another output, or to null for the same.</param>
+    public static IDisposable OnTensor(nn.Module<Tensor, Tensor> module, Func<Tensor, Tensor, Tensor?> adapt)
+    {
+        var hook = module.register_forward_hook((_, input, output) => adapt(input, output)!);
+        return new Registration(hook.remove);
+    }
+
+    /// <summary>Lets a host change what a projection of an attention gives.</summary>
+    /// <param name="module">The attention.</param>
+    /// <param name="isOutput">The projection of its result instead of the fused one of its inputs.</param>
+    /// <param name="host">The host.</param>
+    public IDisposable OnAttention(MultiheadAttention module, bool isOutput, LayerHost host)
+    {
+        if (!_attentions.TryGetValue(module, out AttentionHook? hook))
+        {
+            _attentions.Add(module, hook = new AttentionHook(module));
+        }
+
+        hook.Set(isOutput, host);
+        return new Registration(() =>
+        {
+            hook.Set(isOutput, null);
+            if (hook.IsIdle)
+            {
+                hook.Remove();
+                _attentions.Remove(module);
+            }
+        });
+    }
+
+    private sealed class Registration(Action remove) : IDisposable
+    {
+        public void Dispose() => remove();
+    }
+}

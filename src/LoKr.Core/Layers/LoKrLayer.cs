@@ -1,0 +1,151 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Layers;
+
+/// <summary>One adapter on one base layer: factors, scaling, dropouts. Adds its contribution to the base output without building w1 ⊗ w2.</summary>
+public sealed class LoKrLayer
+{
+    private readonly bool _hasDropout;
+    private long _callCount;
+
+    internal LoKrLayer(BaseLayer baseLayer, LoKrConfig config, int rank, double alpha, FactorShapes? shapes = null)
+    {
+        BaseLayer = baseLayer;
+        Config = config;
+        R = rank;
+        Alpha = alpha;
+        _hasDropout = config.ModuleDropout > 0 || config.RankDropout > 0;
+        Shapes = shapes ?? FactorShapes.Create(baseLayer.OutFeatures, baseLayer.InFeatures, baseLayer.Kernel, rank, config);
+        DefaultScaling = LoKrScaling.Compute(config, rank, alpha, Shapes.BothFull);
+    }
+
+    /// <summary>Full name of the base layer.</summary>
+    public string ModuleName => BaseLayer.Name;
+
+    /// <summary>The factors.</summary>
+    public KroneckerFactors Factors { get; internal set; } = null!;
+
+    /// <summary>Their shapes.</summary>
+    public FactorShapes Shapes { get; }
+
+    /// <summary>Rank from the config or its pattern.</summary>
+    public int R { get; }
+
+    /// <summary>Alpha from the config or its pattern.</summary>
+    public double Alpha { get; }
+
+    /// <summary>What w1 ⊗ w2 is multiplied with: by the scaling convention, times <see cref="Scale"/>.</summary>
+    public double Scaling => DefaultScaling * Scale;
+
+    /// <summary>Strength of the adapter on this layer, 1 as trained (PEFT <c>set_scale</c>).</summary>
+    public double Scale { get; set; } = 1;
+
+    /// <summary>How often the layer has run since it was attached; zero after a training step means that the base layer never fires its hook.</summary>
+    public long CallCount => _callCount;
+
+    internal BaseLayer BaseLayer { get; }
+
+    internal LoKrConfig Config { get; }
+
+    /// <summary>The scaling as trained, without <see cref="Scale"/>.</summary>
+    internal double DefaultScaling { get; }
+
+    /// <summary>
+    /// The dense scaling·(w1 ⊗ w2), in the shape of the base weight and the type of the factors; for inspection. DoRA's magnitudes take no part.
+    /// </summary>
+    public Tensor GetDeltaWeight()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        return BaseLayer.AsMatrix(Factors.ToDense(Config.WeightDecompose ? DefaultScaling : Scaling)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Suffixes and shapes of all tensors of the layer.</summary>
+    internal IEnumerable<(string Suffix, long[] Shape)> Tensors() => LayerTensors.List(Shapes, Config, BaseLayer.OutFeatures, BaseLayer.InFeatures);
+
+    /// <summary>Adds the delta to a weight, in place, without dropout.</summary>
+    /// <param name="weight">The weight as the layer stores it, other adapters included.</param>
+    /// <param name="baseWeight">The base weight without any adapter.</param>
+    internal void MergeInto(Tensor weight, Tensor baseWeight)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        if (Config.WeightDecompose)
+        {
+            WeightDecomposition.MergeInto(this, weight, baseWeight);
+        }
+        else
+        {
+            Factors.MergeInto(BaseLayer.AsMatrix(weight), Scaling);
+        }
+    }
+
+    /// <summary>Adds the contribution to an output; the result is in the wider type of both, and the output itself when there is nothing to add.</summary>
+    /// <param name="y">What to add to.</param>
+    /// <param name="x">Input of the layer.</param>
+    /// <param name="baseOutput">Output of the base layer by itself.</param>
+    internal Tensor AddTo(Tensor y, Tensor x, Tensor baseOutput)
+    {
+        _callCount++;
+        if (_hasDropout && BaseLayer.Module.training)
+        {
+            if (Config.ModuleDropout > 0 && DrawsModuleDropout())
+            {
+                return y;
+            }
+
+            if (Config.RankDropout > 0 && !Config.WeightDecompose)
+            {
+                using DisposeScope scope = NewDisposeScope();
+                Tensor masked = BaseLayer.CastInput(x, Factors.DType);
+                return (y + BaseLayer.ScaleRows(BaseLayer.Apply(masked, Factors, Scaling), masked, RowMask(x.device))).MoveToOuterDisposeScope();
+            }
+        }
+
+        if (Config.WeightDecompose)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            return (y + WeightDecomposition.Contribution(this, BaseLayer.CastInput(x, Factors.DType), baseOutput)).MoveToOuterDisposeScope();
+        }
+
+        return BaseLayer.AddTo(y.dtype == Factors.DType ? y : y.to(Factors.DType), BaseLayer.CastInput(x, Factors.DType), Factors, Scaling);
+    }
+
+    /// <summary>Whether all that the layer adds is x·(w1 ⊗ w2)ᵀ.</summary>
+    internal bool IsPlain => !_hasDropout && !Config.WeightDecompose;
+
+    /// <summary>The contributions of several adapters in one pass, of layers that are <see cref="IsPlain">plain</see>.</summary>
+    internal static Tensor AddAllTo(Tensor y, Tensor x, LoKrLayer[] layers)
+    {
+        KroneckerFactors[] factors = [.. layers.Select(static layer => layer.Factors)];
+        foreach (LoKrLayer layer in layers)
+        {
+            layer._callCount++;
+        }
+
+        ScalarType type = factors[0].DType;
+        return KroneckerFactors.AddAllTo(
+            y.dtype == type ? y : y.to(type), layers[0].BaseLayer.CastInput(x, type), factors, [.. layers.Select(static layer => layer.Scaling)]);
+    }
+
+    private bool DrawsModuleDropout()
+    {
+        using Tensor drawn = rand(1);
+        return drawn.ToDouble() < Config.ModuleDropout;
+    }
+
+    /// <summary>PEFT's rank dropout: despite its name a mask over output features, drawn anew for each call.</summary>
+    private Tensor RowMask(Device device)
+    {
+        Tensor mask = rand(BaseLayer.OutFeatures).gt(Config.RankDropout).to(Factors.DType);
+        if (Config.RankDropoutScale)
+        {
+            // No row left: the mean is zero and so is the whole mask; dividing would make it NaN.
+            double mean = mask.mean().ToDouble();
+            mask = mean > 0 ? mask / mean : mask;
+        }
+
+        return mask.to(device);
+    }
+}

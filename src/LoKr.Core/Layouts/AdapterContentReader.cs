@@ -1,0 +1,161 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layouts.Names;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+
+namespace LoKr.Core.Layouts;
+
+/// <summary>Reads an adapter file into memory, with the names and shapes of the base model where there is one to ask.</summary>
+internal static class AdapterContentReader
+{
+    /// <summary>Reads everything. The tensors belong to the current dispose scope.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">What the caller says where the file is silent.</param>
+    /// <param name="index">Modules of the base model, or null. With it every module of the file has to be among them.</param>
+    /// <exception cref="LoKrException">The file is not valid, or modules are unknown (LoKr.AdapterModulesUnknown).</exception>
+    public static AdapterContent Read(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index)
+    {
+        List<(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale)> modules = AdapterValidator.Read(file, options, out List<LoKrAdapterFinding> findings);
+        bool IsWanted(AdapterFileModule module) => options.Component is not AdapterComponent wanted || Matches(module.Component, wanted);
+        HashSet<string> unwanted = [.. file.Modules.Where(module => !IsWanted(module)).Select(static module => module.Name)];
+        AdapterValidator.ThrowIfInvalid(file, [.. findings.Where(finding => !unwanted.Contains(finding.Target))]);
+        Names names = new(file, index);
+        List<AdapterModule> contents = [.. modules.Where(entry => IsWanted(entry.Module)).Select(entry => Module(file, names, entry.Module, entry.Geometry, entry.Scale))];
+        List<AdapterNorm> norms = [];
+        foreach (AdapterFileModule norm in file.Modules.Where(module => module.IsNorm && IsWanted(module)))
+        {
+            (string name, bool isDotted, _) = names.Of(norm);
+            norms.Add(new(norm.Component, name, isDotted, Tensors(file, norm)));
+        }
+
+        names.ThrowIfUnknown();
+        if (contents.Count == 0 && norms.Count == 0 && file.SavedTensors.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
+                $"'{file.Path}' has no modules{(options.Component is null ? "" : $" of the component {options.Component}")}.",
+                $"It has modules of {string.Join(", ", file.Modules.Select(static module => module.Component).Distinct())}.") { Target = file.Path };
+        }
+
+        return new()
+        {
+            Modules = contents,
+            Norms = norms,
+            Saved = file.SavedTensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal),
+            Configs = file.Configs,
+            Metadata = file.Metadata,
+            FactorHint = AdapterInspector.FactorHint(file),
+            AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),
+        };
+    }
+
+    /// <summary>Whether a component is the wanted one; the two kinds of denoisers count as one.</summary>
+    public static bool Matches(AdapterComponent component, AdapterComponent wanted) => component == wanted
+        || (component is AdapterComponent.Unet or AdapterComponent.Transformer && wanted is AdapterComponent.Unet or AdapterComponent.Transformer);
+
+    private static AdapterModule Module(AdapterFile file, Names names, AdapterFileModule module, FactorGeometry geometry, ModuleScale scale)
+    {
+        (string name, bool isDotted, KnownModule? known) = names.Of(module);
+        IReadOnlyList<long>? weight = known?.WeightShape is IReadOnlyList<long> shape ? Fit(file, module, geometry, shape) : null;
+        bool fromPeft = file.Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory or AdapterLayout.DiffusersModel
+            || (file.Layout == AdapterLayout.Diffusers && file.HasConfig);
+        Conv1dLayout conv1d = (AdapterLayouts.HasAlphaTensors(file.Layout) ? null : file.ConfigOf(module.Component))?.Conv1dLayout ?? (fromPeft ? Conv1dLayout.Peft : Conv1dLayout.Kronecker);
+        return new(module.Component, name, isDotted, geometry, scale, Tensors(file, module))
+        {
+            WeightShape = weight,
+            IsReversed = conv1d == Conv1dLayout.Peft && geometry.InnerRank is null && geometry.Kernel!.Count == 1,
+            DoraAxis = module.Tensors.TryGetValue(FactorNames.DoraScale, out SafetensorsEntry? magnitude) ? FactorGeometry.DoraAxis(magnitude, geometry) : null,
+        };
+    }
+
+    private static Dictionary<string, torch.Tensor> Tensors(AdapterFile file, AdapterFileModule module) =>
+        module.Tensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value.Name), StringComparer.Ordinal);
+
+    /// <summary>The base weight as out×in×kernel, where the factors fit it.</summary>
+    private static IReadOnlyList<long> Fit(AdapterFile file, AdapterFileModule module, FactorGeometry geometry, IReadOnlyList<long> weight)
+    {
+        long columns = geometry.M * geometry.Columns;
+        long kernel = weight.Skip(2).Product();
+        bool Fits(long rows, long inputs) => rows == geometry.Out
+            && (geometry.Kernel is null ? columns == inputs * kernel && geometry.Columns % kernel == 0 : columns == inputs && SameKernel(geometry.Kernel, weight.Skip(2)));
+        return weight.Count >= 2 && Fits(weight[0], weight[1]) ? weight
+
+            // GPT-2's Conv1D and embeddings hold the weight the other way round.
+            : weight.Count == 2 && Fits(weight[1], weight[0]) ? [weight[1], weight[0]]
+            : throw new LoKrException(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
+                $"The factors of '{module}' in '{file.Path}' give [{geometry.Out}, {columns}{(geometry.Kernel is null ? "" : string.Concat(geometry.Kernel.Select(static size => $", {size}")))}], "
+                + $"but the weight of the base model is [{string.Join(", ", weight)}].",
+                "The adapter was made for another model.") { Target = module.Name };
+    }
+
+    // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1.
+    private static bool SameKernel(IReadOnlyList<long> kernel, IEnumerable<long> weight)
+    {
+        long[] base_ = [.. weight];
+        return kernel.SequenceEqual(base_) || (kernel is [_, 1] && base_.Length == 1 && kernel[0] == base_[0]);
+    }
+
+    private sealed class Names(AdapterFile file, ModuleNameIndex? index)
+    {
+        private readonly List<AdapterFileModule> _unknown = [];
+        private readonly Dictionary<string, AdapterFileModule> _seen = new(StringComparer.Ordinal);
+
+        public (string Name, bool IsDotted, KnownModule? Known) Of(AdapterFileModule module)
+        {
+            bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout);
+            if (index is null)
+            {
+                SafetensorsEntry entry = module.Tensors.Values.First();
+                string prefixed = entry.Name[..entry.Name.LastIndexOf('.')];
+                return file.OriginalNames.TryGetValue(prefixed, out string? original) ? (original, true, null) : (module.Name, isDotted, null);
+            }
+
+            if (index.Find(module.Component, module.Name) is not KnownModule known)
+            {
+                _unknown.Add(module);
+                return (module.Name, isDotted, null);
+            }
+
+            if (!_seen.TryAdd(known.Name, module) && _seen[known.Name].Component == module.Component)
+            {
+                throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+                    $"'{module.Name}' and '{_seen[known.Name].Name}' in '{file.Path}' are two names of '{known.Name}'.", "The file mixes names of two programs; keep one of the two modules.") { Target = module.Name };
+            }
+
+            return (known.Name, true, known);
+        }
+
+        public void ThrowIfUnknown()
+        {
+            if (_unknown.Count > 0)
+            {
+                const int Most = 30;
+                AdapterComponent[] components = [.. file.Modules.Select(static module => module.Component).Distinct()];
+                AdapterComponent[] unknown = [.. _unknown.Select(static module => module.Component).Distinct()];
+                string advice = components.Length > 1 && unknown.Length < components.Length
+                    ? $"The file is for several parts of a pipeline; name the one that is wanted: {string.Join(", ", components.Except(unknown))}."
+                    : "The adapter was made for another model.";
+                throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
+                    $"{_unknown.Count} of {file.Modules.Count} modules of '{file.Path}' are not in {index!.Target}: "
+                    + $"{string.Join(", ", _unknown.Take(Most).Select(static module => module.ToString()))}{(_unknown.Count > Most ? " …" : "")}.", advice) { Target = _unknown[0].Name };
+            }
+        }
+    }
+}
+
+/// <summary>What a reader of an adapter file may say where the file says nothing, or says it wrongly.</summary>
+public sealed record AdapterReadOptions
+{
+    /// <summary>The layout, where names mislead; null to go by the names.</summary>
+    public AdapterLayout? Layout { get; init; }
+
+    /// <summary>Alpha of every module, in place of what the file says.</summary>
+    public double? Alpha { get; init; }
+
+    /// <summary>Scaling convention, in place of the one of the file's origin.</summary>
+    public ScalingConvention? Scaling { get; init; }
+
+    /// <summary>Only the modules of this component; null for all of them.</summary>
+    public AdapterComponent? Component { get; init; }
+}

@@ -1,0 +1,129 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using TorchSharp;
+
+namespace LoKr.Core.Layouts;
+
+/// <summary>Writes adapters of models in any layout.</summary>
+public static class AdapterExporter
+{
+    /// <summary>Writes one adapter.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="name">Name of the adapter.</param>
+    /// <param name="destination">Safetensors file to write; a folder for PEFT's and diffusers' layouts.</param>
+    /// <param name="layout">Layout.</param>
+    /// <param name="options">Component, and whether to replace.</param>
+    /// <returns>What a person should know.</returns>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.AdapterNotFound</c>; <c>LoKr.ConversionUnsupported</c> where the layout cannot hold the adapter without changing its meaning;
+    /// <c>LoKr.DestinationExists</c>, <c>LoKr.InvalidArgument</c>, <c>LoKr.FileNotWritable</c>.
+    /// </exception>
+    public static IReadOnlyList<string> Export(LoKrModel model, string name, string destination, AdapterLayout layout, AdapterWriteOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentException.ThrowIfNullOrEmpty(destination);
+        return AdapterWriter.Write(Path.GetFullPath(destination), layout, Content(model, name, AdapterComponent.Model), options ?? new());
+    }
+
+    /// <summary>Writes the adapters of that name on the parts of a pipeline to one file.</summary>
+    /// <param name="models">Models by the name of their folders: unet or transformer, text_encoder, text_encoder_2 and so on. Those without the adapter are left out.</param>
+    /// <param name="name">Name of the adapters.</param>
+    /// <param name="destination">Safetensors file to write.</param>
+    /// <param name="layout">Layout with names for parts of a pipeline: Kohya, Comfy, Diffusers or OneTrainer.</param>
+    /// <param name="options">Whether to replace.</param>
+    /// <returns>What a person should know.</returns>
+    /// <exception cref="LoKrException">As for one model; <c>LoKr.AdapterNotFound</c> where no model has the adapter.</exception>
+    public static IReadOnlyList<string> Export(IReadOnlyDictionary<string, LoKrModel> models, string name, string destination, AdapterLayout layout, AdapterWriteOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(models);
+        ArgumentException.ThrowIfNullOrEmpty(destination);
+        List<AdapterContent> parts = [];
+        foreach ((string folder, LoKrModel model) in models)
+        {
+            if (AdapterImporter.ComponentOf(folder) is AdapterComponent component && model.Adapters.Any(adapter => adapter.Name == name))
+            {
+                parts.Add(Content(model, name, component));
+            }
+        }
+
+        if (parts.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.AdapterNotFound, LoKrErrorKind.NotFound, $"No part of the pipeline has an adapter '{name}'.", "Add one with Add-LoKrAdapter or Import-LoKrAdapter.") { Target = name };
+        }
+
+        AdapterContent content = new()
+        {
+            Modules = [.. parts.SelectMany(static part => part.Modules)],
+            Norms = [.. parts.SelectMany(static part => part.Norms)],
+            Saved = parts.SelectMany(static part => part.Saved).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal),
+            Configs = parts.SelectMany(static part => part.Configs).ToDictionary(static pair => pair.Key, static pair => pair.Value),
+        };
+        return AdapterWriter.Write(Path.GetFullPath(destination), layout, content, options ?? new());
+    }
+
+    private static AdapterContent Content(LoKrModel model, string name, AdapterComponent component)
+    {
+        LoKrAdapter adapter = model.GetAdapter(name);
+        Dictionary<string, torch.Tensor> saved = new(adapter.GetTensors(), StringComparer.Ordinal);
+        List<AdapterModule> modules = [];
+        foreach (LoKrLayer layer in adapter.Layers)
+        {
+            foreach (string suffix in layer.Factors.Tensors.Keys)
+            {
+                saved.Remove(ModuleTree.Join(layer.ModuleName, suffix));
+            }
+
+            modules.Add(Module(layer, component));
+        }
+
+        List<AdapterNorm> norms = [];
+        foreach (LoKrNorm norm in adapter.Norms)
+        {
+            Dictionary<string, torch.Tensor> changes = norm.Tensors.ToDictionary(static entry => entry.Suffix, static entry => entry.Tensor, StringComparer.Ordinal);
+            foreach (string suffix in changes.Keys)
+            {
+                saved.Remove(ModuleTree.Join(norm.ModuleName, suffix));
+            }
+
+            norms.Add(new(component, norm.ModuleName, true, changes));
+        }
+
+        return new()
+        {
+            Modules = modules,
+            Norms = norms,
+            Saved = saved,
+            Configs = new Dictionary<AdapterComponent, LoKrConfig>
+            {
+                [component] = adapter.Config with { BaseModelNameOrPath = adapter.Config.BaseModelNameOrPath ?? model.SourcePath },
+            },
+            FactorHint = adapter.Config.DecomposeFactor,
+            AllNames = [.. ModuleTree.Modules(model.Module).Select(static entry => entry.Name)],
+        };
+    }
+
+    private static AdapterModule Module(LoKrLayer layer, AdapterComponent component)
+    {
+        FactorShapes shapes = layer.Shapes;
+        bool isFlat = shapes.LowRankW2 && !shapes.Tucker;
+        FactorGeometry geometry = new(
+            shapes.L,
+            shapes.M,
+            shapes.K,
+            isFlat ? shapes.Kernel.Aggregate(shapes.N, static (product, size) => product * size) : shapes.N,
+            isFlat ? null : shapes.Kernel,
+            shapes.LowRankW1 ? shapes.OuterRank ?? shapes.Rank : null,
+            shapes.LowRankW2 ? shapes.Rank : null,
+            shapes.Tucker);
+        return new(component, layer.ModuleName, true, geometry, new(layer.R, layer.Alpha, layer.Config.Scaling, layer.DefaultScaling), layer.Factors.Tensors)
+        {
+            WeightShape = [layer.BaseLayer.OutFeatures, layer.BaseLayer.InFeatures, .. layer.BaseLayer.Kernel],
+            IsReversed = shapes.Reversed,
+            DoraAxis = layer.Config.WeightDecompose ? layer.Config.WeightDecomposeAxis : null,
+        };
+    }
+}

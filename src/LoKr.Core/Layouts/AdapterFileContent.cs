@@ -1,0 +1,167 @@
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts.Names;
+using LoKr.Core.Safetensors;
+
+namespace LoKr.Core.Layouts;
+
+/// <summary>Sorts the tensors of a file by module, and finds out its layout.</summary>
+internal sealed class AdapterFileContent
+{
+    private readonly List<LoKrAdapterFinding> _findings = [];
+    private readonly Dictionary<string, string> _saved = new(StringComparer.Ordinal);
+
+    private AdapterFileContent(AdapterLayout layout) => Layout = layout;
+
+    /// <summary>The layout.</summary>
+    public AdapterLayout Layout { get; }
+
+    /// <summary>Modules in the order of the header.</summary>
+    public IReadOnlyList<AdapterFileModule> Modules { get; private set; } = [];
+
+    /// <summary>Names of tensors of modules that are saved whole, and their names in the file.</summary>
+    public IReadOnlyDictionary<string, string> SavedTensors => _saved;
+
+    /// <summary>What is wrong with the names.</summary>
+    public IReadOnlyList<LoKrAdapterFinding> Findings => _findings;
+
+    /// <summary>Reads the names of a file.</summary>
+    public static AdapterFileContent Read(SafetensorsReader reader, AdapterLayout? given, AdapterFileConfigs configs)
+    {
+        List<(AdapterKey Key, SafetensorsEntry Entry)> keys = [.. reader.Entries.Values.Select(static entry => (AdapterKey.Split(entry.Name), entry))];
+        AdapterFileContent content = new(given ?? Noted(keys, configs) ?? Detect(keys, configs));
+        content.Sort(keys, reader);
+        return content;
+    }
+
+    /// <summary>The layout that this library noted in the header, unless another program has renamed the tensors since.</summary>
+    private static AdapterLayout? Noted(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, AdapterFileConfigs configs) => configs.Layout is AdapterLayout layout
+        && keys.TrueForAll(pair => pair.Key.Suffix.Length == 0 || pair.Key.TryStrip(layout, out _)) ? layout : null;
+
+    private static AdapterLayout Detect(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, AdapterFileConfigs configs)
+    {
+        // Only names of adapter tensors speak for a layout; where there are none the others have to.
+        IEnumerable<AdapterKey> speaking = keys.Exists(static pair => pair.Key.Suffix.Length > 0)
+            ? keys.Where(static pair => pair.Key.Suffix.Length > 0).Select(static pair => pair.Key)
+            : keys.Select(static pair => pair.Key);
+        HashSet<AdapterLayout> guesses = [.. speaking.Select(static key => key.Guess())];
+        return guesses.Count == 1 && !guesses.Contains(AdapterLayout.Bare) ? guesses.First()
+            : guesses.SetEquals([AdapterLayout.Kohya, AdapterLayout.OneTrainer]) ? AdapterLayout.OneTrainer
+
+            // A model may have modules of its own that are called like a part of a pipeline.
+            : guesses.IsSubsetOf([AdapterLayout.Bare, AdapterLayout.Diffusers]) ? configs.IsDiffusers ? AdapterLayout.DiffusersModel : AdapterLayout.Bare
+
+            // Mixed: the first decides, and the rest is reported.
+            : guesses.First();
+    }
+
+    private void Sort(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, SafetensorsReader reader)
+    {
+        Dictionary<(AdapterComponent, string), Dictionary<string, SafetensorsEntry>> modules = [];
+        Dictionary<(AdapterComponent, string), string?> adapters = [];
+        foreach ((AdapterKey split, SafetensorsEntry entry) in keys)
+        {
+            if (AdapterSuffixes.Foreign.TryGetValue(split.Suffix, out string? kind))
+            {
+                Problem(ErrorIds.AdapterTypeNotSupported, $"'{entry.Name}' belongs to {kind}, which is not read. Name a file that holds LoKr factors only.", entry.Name);
+                continue;
+            }
+
+            if (!TryStrip(split, out AdapterKey key))
+            {
+                Misnamed(split, entry);
+                continue;
+            }
+
+            if (key.Suffix.Length == 0)
+            {
+                Save(key, entry);
+                continue;
+            }
+
+            (AdapterComponent, string) module = (key.Component, key.Module);
+            if (!modules.TryGetValue(module, out Dictionary<string, SafetensorsEntry>? tensors))
+            {
+                modules.Add(module, tensors = new(StringComparer.Ordinal));
+                adapters.Add(module, key.AdapterName);
+            }
+
+            if (!tensors.TryAdd(key.Suffix, entry))
+            {
+                Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' and '{tensors[key.Suffix].Name}' are the same tensor '{key.Suffix}' of '{key.Module}'. The file holds several adapters or was put together; keep one of the two.", entry.Name);
+            }
+        }
+
+        if (adapters.Values.Distinct(StringComparer.Ordinal).Count() > 1)
+        {
+            Problem(ErrorIds.AdapterLayoutMixed, $"The file holds several adapters: {string.Join(", ", adapters.Values.Distinct(StringComparer.Ordinal))}. Split it into one file each.", reader.FilePath);
+        }
+
+        Modules = [.. Complete(modules, reader)];
+        if (Modules.Count == 0 && _findings.Count == 0 && _saved.Count == 0)
+        {
+            Problem(ErrorIds.AdapterTypeNotSupported, $"'{reader.FilePath}' holds no LoKr factors. Name a file with tensors called lokr_w1, lokr_w2 and so on.", reader.FilePath);
+        }
+    }
+
+    private bool TryStrip(AdapterKey split, out AdapterKey key)
+    {
+        if (Layout is AdapterLayout.Bare or AdapterLayout.DiffusersModel || (Layout == AdapterLayout.Hcp && split.Suffix.Length == 0))
+        {
+            key = split;
+            return split.Guess() is AdapterLayout.Bare or AdapterLayout.Diffusers;
+        }
+
+        // Either form of PEFT's names carries the prefix.
+        return split.TryStrip(Layout, out key) && (Layout is not (AdapterLayout.Peft or AdapterLayout.PeftInMemory) || split.Suffix.Length == 0 || (split.AdapterName is null) == (Layout == AdapterLayout.Peft));
+    }
+
+    private void Misnamed(AdapterKey split, SafetensorsEntry entry)
+    {
+        AdapterLayout other = split.Guess();
+        if (split.Suffix.Length > 0 && other != Layout)
+        {
+            Problem(ErrorIds.AdapterLayoutMixed, $"'{entry.Name}' is named as in the layout {other}, but the file has the layout {Layout}. Split the file by layout, or name the layout if the names mislead.", entry.Name);
+        }
+        else
+        {
+            Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' does not have the form of the layout {Layout}. Get the file again, or ask whoever made it.", entry.Name);
+        }
+    }
+
+    private void Save(AdapterKey key, SafetensorsEntry entry)
+    {
+        if (Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && !key.Module.Contains("lokr_", StringComparison.Ordinal))
+        {
+            if (!_saved.TryAdd(key.Module, entry.Name))
+            {
+                Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' and '{_saved[key.Module]}' are the same tensor '{key.Module}'. Keep one of the two.", entry.Name);
+            }
+
+            return;
+        }
+
+        Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' is no part of a LoKr adapter in the layout {Layout}. Remove it from the file, or get a file without it.", entry.Name);
+    }
+
+    private IEnumerable<AdapterFileModule> Complete(Dictionary<(AdapterComponent Component, string Name), Dictionary<string, SafetensorsEntry>> modules, SafetensorsReader reader)
+    {
+        foreach (((AdapterComponent component, string name), Dictionary<string, SafetensorsEntry> tensors) in modules)
+        {
+            // A parameter of a module that is saved whole may be called alpha.
+            if (Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && tensors.Keys.All(AdapterSuffixes.Companions.Contains))
+            {
+                foreach ((string suffix, SafetensorsEntry entry) in tensors)
+                {
+                    Save(new(component, $"{name}.{suffix}", "", null), entry);
+                }
+
+                continue;
+            }
+
+            double? alpha = tensors.TryGetValue(AdapterSuffixes.Alpha, out SafetensorsEntry? stored) && stored.Shape.All(static size => size == 1) ? reader.ReadNumber(stored.Name) : null;
+            yield return new(component, name, tensors, alpha);
+        }
+    }
+
+    private void Problem(string id, string message, string target) => _findings.Add(new(LoKrFindingSeverity.Error, id, message, target));
+}

@@ -1,0 +1,187 @@
+using System.Globalization;
+using System.Text.Json;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layouts.Names;
+using LoKr.Core.Model;
+using LoKr.Core.Runtime;
+using LoKr.Core.Safetensors;
+
+namespace LoKr.Core.Layouts;
+
+/// <summary>Describes adapter files from their headers.</summary>
+public static class AdapterInspector
+{
+    private static readonly string[] s_baseModelKeys = ["ss_base_model_version", "ss_sd_model_name", "modelspec.architecture"];
+
+    private static readonly string[] s_kinds =
+    [
+        FactorNames.W1, FactorNames.W1A, FactorNames.W1B, FactorNames.W2, FactorNames.W2A, FactorNames.W2B, FactorNames.T2,
+        AdapterSuffixes.Alpha, FactorNames.Scalar, FactorNames.DoraScale, AdapterSuffixes.NormWeight, AdapterSuffixes.NormBias,
+    ];
+
+    /// <summary>Describes a file; no tensor but the alphas is read.</summary>
+    /// <param name="path">A safetensors file, or an adapter folder.</param>
+    /// <param name="layout">The layout, where names mislead.</param>
+    /// <exception cref="LoKrException">The file cannot be read, or is no valid adapter.</exception>
+    public static LoKrAdapterInfo Inspect(string path, AdapterLayout? layout = null)
+    {
+        using AdapterFile file = AdapterFile.Open(path, layout);
+        return Inspect(file);
+    }
+
+    /// <summary>Describes an open file.</summary>
+    /// <exception cref="LoKrException">The file is no valid adapter.</exception>
+    public static LoKrAdapterInfo Inspect(AdapterFile file)
+    {
+        List<(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale)> modules = AdapterValidator.Read(file, new(), out List<LoKrAdapterFinding> findings);
+
+        // That nothing says the scale is no reason not to show the rest.
+        AdapterValidator.ThrowIfInvalid(file, [.. findings.Where(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid))]);
+        IEnumerable<double> alphas = modules.Where(static entry => entry.Scale.Alpha is not null).Select(static entry => entry.Scale.Alpha!.Value);
+        IEnumerable<long> ranks = modules.Where(static entry => entry.Scale.Rank is not null).Select(static entry => entry.Scale.Rank!.Value);
+        IEnumerable<double> scales = modules.Select(static entry => entry.Scale.Factor).Where(double.IsFinite);
+        HashSet<string> suffixes = [.. file.Modules.SelectMany(static module => module.Tensors.Keys)];
+        return new()
+        {
+            Path = file.Path,
+            Name = System.IO.Path.GetFileName(file.Path),
+            Layout = file.Layout,
+            Components = [.. file.Modules.Select(static module => module.Component).Distinct().Order().Select(static component => component.ToString())],
+            ModuleCount = modules.Count,
+            OtherCount = file.Modules.Count - modules.Count + file.SavedTensors.Count,
+            Rank = Common(ranks),
+            Ranks = [.. ranks.Distinct().Order()],
+            Alpha = Common(alphas),
+            Alphas = [.. alphas.Distinct().OrderBy(static alpha => double.IsFinite(alpha) ? alpha : double.PositiveInfinity)],
+            Scale = Common(scales),
+            Scaling = modules.Count > 0 ? modules[0].Scale.Convention : ScalingConvention.Lycoris,
+            Factor = FactorInference.Find(modules.Select(static entry => (entry.Geometry, (long?)null)), FactorHint(file))?.Factor,
+            ParameterCount = file.Modules.SelectMany(static module => module.Tensors).Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)
+                .Concat(file.SavedTensors.Values.Select(name => file.Entries[name]))
+                .Sum(static entry => entry.Shape.Product()),
+            TensorCount = file.Entries.Count,
+            TensorKinds = [.. s_kinds.Where(suffixes.Contains)],
+            DType = string.Join(", ", file.Modules.SelectMany(static module => module.Tensors)
+                .Where(static pair => pair.Key != AdapterSuffixes.Alpha)
+                .GroupBy(static pair => pair.Value.DType).OrderByDescending(static group => group.Count()).Select(static group => TypeName(group.Key))),
+            HasConfig = file.HasConfig,
+            BaseModel = file.Configs.Values.Select(static config => config.BaseModelNameOrPath).FirstOrDefault(static name => name is not null)
+                ?? s_baseModelKeys.Select(key => file.Metadata.GetValueOrDefault(key)).FirstOrDefault(static name => name is not null),
+            Size = new FileInfo(file.WeightsPath).Length,
+            Metadata = file.Metadata,
+        };
+    }
+
+    /// <summary>The factor that a configuration or a trainer's metadata names.</summary>
+    internal static int? FactorHint(AdapterFile file)
+    {
+        if (file.Configs.Count > 0)
+        {
+            return file.Configs.Values.First().DecomposeFactor is int factor and (-1 or > 0) ? factor : null;
+        }
+
+        if (!file.Metadata.TryGetValue("ss_network_args", out string? arguments))
+        {
+            return null;
+        }
+
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(arguments);
+            return document.RootElement.ValueKind == JsonValueKind.Object
+                && document.RootElement.TryGetProperty("factor", out JsonElement value)
+                && int.TryParse(value.ToString(), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int hint)
+                && hint != 0
+                ? Math.Max(hint, -1)
+                : null;
+        }
+        catch (JsonException)
+        {
+            // A note of the trainer for people; the shapes say the same.
+            return null;
+        }
+    }
+
+    private static T? Common<T>(IEnumerable<T> values)
+        where T : struct =>
+        values.GroupBy(static value => value).OrderByDescending(static group => group.Count()).Select(static group => (T?)group.Key).FirstOrDefault();
+
+    private static string TypeName(SafetensorsDType type) => type switch
+    {
+        SafetensorsDType.F8E4M3 => "float8_e4m3",
+        SafetensorsDType.F8E5M2 => "float8_e5m2",
+        _ => TorchNames.Of(SafetensorsDTypes.Natural(type)),
+    };
+}
+
+/// <summary>One adapter file as <c>Get-LoKrAdapter -Path</c> shows it, from its header. Flat and serialisable.</summary>
+public sealed record LoKrAdapterInfo
+{
+    /// <summary>Full path of the file, or of the folder that PEFT wrote.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Last part of the path.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>How the tensors are named.</summary>
+    public required AdapterLayout Layout { get; init; }
+
+    /// <summary>Parts of a pipeline that the file has modules for; <c>Model</c> where it does not say.</summary>
+    public required IReadOnlyList<string> Components { get; init; }
+
+    /// <summary>Number of modules with factors.</summary>
+    public required int ModuleCount { get; init; }
+
+    /// <summary>Number of norms with changes, and of tensors of modules that are saved whole.</summary>
+    public required int OtherCount { get; init; }
+
+    /// <summary>Most common rank; null where every factor is full and no configuration names one.</summary>
+    public long? Rank { get; init; }
+
+    /// <summary>All ranks, rising.</summary>
+    public required IReadOnlyList<long> Ranks { get; init; }
+
+    /// <summary>Most common alpha; null where the file has none.</summary>
+    public double? Alpha { get; init; }
+
+    /// <summary>All alphas, rising; one that is not finite last.</summary>
+    public required IReadOnlyList<double> Alphas { get; init; }
+
+    /// <summary>What most modules' factors are multiplied with; null where nothing says it.</summary>
+    public double? Scale { get; init; }
+
+    /// <summary>Convention by which alpha becomes that number.</summary>
+    public required ScalingConvention Scaling { get; init; }
+
+    /// <summary>Decompose factor that gives every shape; null where none does.</summary>
+    public int? Factor { get; init; }
+
+    /// <summary>Number of trained numbers: factors, magnitudes, norms and whole modules, without the alphas.</summary>
+    public required long ParameterCount { get; init; }
+
+    /// <summary>Number of tensors in the file.</summary>
+    public required int TensorCount { get; init; }
+
+    /// <summary>Kinds of tensors: lokr_w1, lokr_w2_a, alpha and so on.</summary>
+    public required IReadOnlyList<string> TensorKinds { get; init; }
+
+    /// <summary>Element type of the factors, for example float32; several with commas.</summary>
+    public required string DType { get; init; }
+
+    /// <summary>Whether a configuration came with the file.</summary>
+    public required bool HasConfig { get; init; }
+
+    /// <summary>Base model by configuration or metadata, or null.</summary>
+    public string? BaseModel { get; init; }
+
+    /// <summary>Size of the file of weights in bytes.</summary>
+    public required long Size { get; init; }
+
+    /// <summary>Metadata of the header.</summary>
+    public required IReadOnlyDictionary<string, string> Metadata { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => Path;
+}

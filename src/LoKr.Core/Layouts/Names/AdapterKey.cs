@@ -1,0 +1,167 @@
+using System.Collections.Frozen;
+using LoKr.Core.Factors;
+
+namespace LoKr.Core.Layouts.Names;
+
+/// <summary>The parts of the name of one tensor.</summary>
+/// <param name="Component">Part of the pipeline.</param>
+/// <param name="Module">Name of the module without the layout's prefix.</param>
+/// <param name="Suffix">Which of the module's tensors it is; empty for a tensor that is no part of an adapter.</param>
+/// <param name="AdapterName">Name of the adapter, where the layout has one.</param>
+internal readonly record struct AdapterKey(AdapterComponent Component, string Module, string Suffix, string? AdapterName)
+{
+    /// <summary>Splits a name into module, suffix and adapter name; the layout's prefix is still part of the module.</summary>
+    public static AdapterKey Split(string key)
+    {
+        (string module, string suffix, string? adapter) = Parts(key);
+        return new(AdapterComponent.Model, module, suffix, adapter);
+    }
+
+    /// <summary>The layout that a split name speaks for, whatever the others say.</summary>
+    public AdapterLayout Guess()
+    {
+        if (Module.StartsWith(PeftAdapterFolder.Prefix, StringComparison.Ordinal))
+        {
+            return AdapterName is null ? AdapterLayout.Peft : AdapterLayout.PeftInMemory;
+        }
+
+        if (Suffix.Length > 0 && Module.EndsWith(AdapterLayouts.HcpMark, StringComparison.Ordinal))
+        {
+            return AdapterLayout.Hcp;
+        }
+
+        // The order matters: OneTrainer shares some prefixes with kohya.
+        foreach (AdapterLayout layout in (ReadOnlySpan<AdapterLayout>)[AdapterLayout.Kohya, AdapterLayout.OneTrainer, AdapterLayout.Lycoris, AdapterLayout.Comfy])
+        {
+            if (TryStrip(layout, out _))
+            {
+                return layout;
+            }
+        }
+
+        // GPT-2 and its kin have a module of that name; diffusers' transformers have no list called h.
+        return TryStrip(AdapterLayout.Diffusers, out _) && !Module.StartsWith("transformer.h.", StringComparison.Ordinal)
+            ? AdapterLayout.Diffusers
+            : AdapterLayout.Bare;
+    }
+
+    /// <summary>Takes the prefix of a layout off the module of a split name; false where it is not there.</summary>
+    public bool TryStrip(AdapterLayout layout, out AdapterKey stripped)
+    {
+        stripped = this;
+        string module = Module;
+        if (layout == AdapterLayout.Hcp && Suffix.Length > 0)
+        {
+            if (!module.EndsWith(AdapterLayouts.HcpMark, StringComparison.Ordinal))
+            {
+                return false;
+            }
+
+            module = module[..^AdapterLayouts.HcpMark.Length];
+        }
+
+        foreach ((string prefix, AdapterComponent component) in AdapterLayouts.Prefixes(layout))
+        {
+            if (module.Length > prefix.Length && (module.StartsWith(prefix, StringComparison.Ordinal) || HasDottedPrefix(module, prefix)))
+            {
+                stripped = this with { Component = component, Module = module[prefix.Length..] };
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>OneTrainer has used a dot after the prefix too, and dots in the name.</summary>
+    private static bool HasDottedPrefix(string module, string prefix) => prefix.EndsWith('_')
+        && module[prefix.Length - 1] == '.'
+        && module.AsSpan(0, prefix.Length - 1).SequenceEqual(prefix.AsSpan(0, prefix.Length - 1));
+
+    private static (string Module, string Suffix, string? Adapter) Parts(string key)
+    {
+        int dot = key.LastIndexOf('.');
+        if (dot <= 0)
+        {
+            return (key, "", null);
+        }
+
+        string last = key[(dot + 1)..];
+        if (AdapterSuffixes.Known.Contains(last))
+        {
+            return (key[..dot], last, null);
+        }
+
+        // PEFT's in-memory names: the adapter's name comes last, with .weight after a module that is saved whole.
+        int before = key.LastIndexOf('.', dot - 1);
+        string middle = key[(before + 1)..dot];
+        if (before > 0 && AdapterSuffixes.Named.Contains(middle))
+        {
+            return (key[..before], middle, last);
+        }
+
+        const string Saved = ".modules_to_save.";
+        int saved = key.IndexOf(Saved, StringComparison.Ordinal);
+        if (saved > 0)
+        {
+            string rest = key[(saved + Saved.Length)..];
+            int end = rest.IndexOf('.', StringComparison.Ordinal);
+            if (end > 0)
+            {
+                return ($"{key[..saved]}{rest[end..]}", "", rest[..end]);
+            }
+        }
+
+        return (key, "", null);
+    }
+}
+
+/// <summary>Last parts of the names of an adapter's tensors.</summary>
+internal static class AdapterSuffixes
+{
+    public const string Alpha = "alpha";
+    public const string NormWeight = "w_norm";
+    public const string NormBias = "b_norm";
+
+    /// <summary>Factors of a Kronecker product.</summary>
+    public static readonly FrozenSet<string> Factors = FrozenSet.Create(
+        StringComparer.Ordinal,
+        FactorNames.W1, FactorNames.W1A, FactorNames.W1B, FactorNames.W2, FactorNames.W2A, FactorNames.W2B, FactorNames.T2);
+
+    /// <summary>What may stand beside the factors.</summary>
+    public static readonly FrozenSet<string> Companions = FrozenSet.Create(StringComparer.Ordinal, Alpha, FactorNames.DoraScale, FactorNames.Scalar);
+
+    /// <summary>Changes of a norm's weight and bias (LyCORIS <c>train_norm</c>).</summary>
+    public static readonly FrozenSet<string> Norms = FrozenSet.Create(StringComparer.Ordinal, NormWeight, NormBias);
+
+    /// <summary>Tensors of other kinds of adapters, and what they are called.</summary>
+    public static readonly FrozenDictionary<string, string> Foreign = new Dictionary<string, string>
+    {
+        ["lora_A"] = "LoRA",
+        ["lora_B"] = "LoRA",
+        ["lora_up"] = "LoRA",
+        ["lora_down"] = "LoRA",
+        ["lora_mid"] = "LoCon",
+        ["lora_embedding_A"] = "LoRA",
+        ["lora_embedding_B"] = "LoRA",
+        ["hada_w1_a"] = "LoHa",
+        ["hada_w1_b"] = "LoHa",
+        ["hada_w2_a"] = "LoHa",
+        ["hada_w2_b"] = "LoHa",
+        ["hada_t1"] = "LoHa",
+        ["hada_t2"] = "LoHa",
+        ["oft_blocks"] = "OFT",
+        ["oft_R"] = "OFT",
+        ["on_input"] = "IA3",
+        ["diff"] = "a full difference",
+        ["diff_b"] = "a difference of a bias",
+        ["set_weight"] = "a whole weight",
+        ["row_offset"] = "a slice of a fused layer",
+        ["lokr_t1"] = "a LoKr with a core for w1",
+    }.ToFrozenDictionary(StringComparer.Ordinal);
+
+    /// <summary>Every suffix that is understood or named in an error.</summary>
+    public static readonly FrozenSet<string> Known = Factors.Concat(Companions).Concat(Norms).Concat(Foreign.Keys).ToFrozenSet(StringComparer.Ordinal);
+
+    /// <summary>Suffixes that an adapter's name follows in a dump of a model. A module of its own may be called alpha.</summary>
+    public static readonly FrozenSet<string> Named = Known.Where(static suffix => suffix != Alpha).ToFrozenSet(StringComparer.Ordinal);
+}

@@ -1,0 +1,140 @@
+using LoKr.Core.Layers;
+using LoKr.Core.Nn;
+using TorchSharp;
+
+namespace LoKr.Core.Layouts.Names;
+
+/// <summary>
+/// Finds the module that a name in a file means. Underscores cannot be turned back into dots by rule, so the names of all modules are
+/// enumerated in every form a file may have: with dots or underscores, as in the tree or as published, as in diffusers or in the original UNet.
+/// </summary>
+internal sealed class ModuleNameIndex
+{
+    private readonly Dictionary<AdapterComponent, Scope> _scopes = [];
+
+    private ModuleNameIndex(string target) => Target = target;
+
+    /// <summary>What the names are from, for messages.</summary>
+    public string Target { get; }
+
+    /// <summary>The modules of a model. A tree with children called unet, text_encoder and so on is a pipeline.</summary>
+    public static ModuleNameIndex FromModule(torch.nn.Module root, string name)
+    {
+        ModuleNameIndex index = new(name);
+        IReadOnlyList<(string Name, torch.nn.Module Module)> tree = ModuleTree.Modules(root);
+        string[] names = [.. tree.Select(static entry => entry.Name)];
+        KnownModule[] all = [.. tree
+            .Select(static entry => new KnownModule(entry.Name, WeightShape(entry.Name, entry.Module)))
+            .Where(static module => module.WeightShape is not null)];
+        index._scopes[AdapterComponent.Model] = new("", all, names, root as IModuleAliases);
+        foreach ((string prefix, AdapterComponent component) in AdapterLayouts.Prefixes(AdapterLayout.Diffusers))
+        {
+            if (root.named_children().FirstOrDefault(child => child.name == prefix[..^1]).module is torch.nn.Module child)
+            {
+                index._scopes[component] = new(prefix, [.. all.Where(module => module.Name.StartsWith(prefix, StringComparison.Ordinal))], names, child as IModuleAliases);
+            }
+        }
+
+        return index;
+    }
+
+    /// <summary>The modules of a base model by the names of its files.</summary>
+    public static ModuleNameIndex FromFiles(string path, IReadOnlyDictionary<AdapterComponent, IReadOnlyList<KnownModule>> modules)
+    {
+        ModuleNameIndex index = new(path);
+        foreach ((AdapterComponent component, IReadOnlyList<KnownModule> known) in modules)
+        {
+            index._scopes[component] = new("", known, [.. known.SelectMany(static module => Outer(module.Name)).Distinct(StringComparer.Ordinal)], null);
+        }
+
+        return index;
+    }
+
+    /// <summary>The module that a name means; null where there is none, or more than one.</summary>
+    public KnownModule? Find(AdapterComponent component, string name)
+    {
+        AdapterComponent other = component switch
+        {
+            AdapterComponent.Unet => AdapterComponent.Transformer,
+            AdapterComponent.Transformer => AdapterComponent.Unet,
+            _ => component,
+        };
+        if (_scopes.TryGetValue(component, out Scope? scope) || _scopes.TryGetValue(other, out scope))
+        {
+            return scope.Find(name);
+        }
+
+        // A file that does not say may be meant for any part; a model that is no pipeline may be any part.
+        return component == AdapterComponent.Model
+            ? _scopes.Values.Select(candidate => candidate.Find(name)).OfType<KnownModule>().Distinct().ToArray() is [KnownModule only] ? only : null
+            : _scopes.Count == 1 && _scopes.TryGetValue(AdapterComponent.Model, out Scope? whole) ? whole.Find(name) : null;
+    }
+
+    /// <summary>All names of a component, for choosing short endings.</summary>
+    public IReadOnlyCollection<string> Names(AdapterComponent component) =>
+        _scopes.TryGetValue(component, out Scope? scope) || _scopes.TryGetValue(AdapterComponent.Model, out scope) ? scope.Names : [];
+
+    /// <summary>The weight of a layer that can be adapted as out×in×kernel, of any other module as it is; null without one.</summary>
+    private static long[]? WeightShape(string name, torch.nn.Module module) => BaseLayer.TryCreate(name, module) is BaseLayer layer
+        ? [layer.OutFeatures, layer.InFeatures, .. layer.Kernel]
+        : module.named_parameters(recurse: false).FirstOrDefault(static parameter => parameter.name == "weight").parameter?.shape;
+
+    /// <summary>A module and those around it.</summary>
+    private static IEnumerable<string> Outer(string name)
+    {
+        for (int dot = name.IndexOf('.', StringComparison.Ordinal); dot >= 0; dot = name.IndexOf('.', dot + 1))
+        {
+            yield return name[..dot];
+        }
+
+        yield return name;
+    }
+
+    private sealed class Scope
+    {
+        private const string ClipRoot = "text_model.";
+
+        private readonly Dictionary<string, KnownModule?> _byName = new(StringComparer.Ordinal);
+        private readonly Dictionary<string, KnownModule?> _byAlias = new(StringComparer.Ordinal);
+
+        public Scope(string prefix, IReadOnlyList<KnownModule> modules, IReadOnlyList<string> names, IModuleAliases? aliases)
+        {
+            Names = names;
+            LdmUnetNames original = new(modules.Select(module => module.Name[prefix.Length..]));
+            foreach (KnownModule module in modules)
+            {
+                string local = module.Name[prefix.Length..];
+                Add(_byName, local, module);
+                Add(_byAlias, aliases?.Published(local), module);
+                Add(_byAlias, original.Of(local), module);
+
+                // transformers 5 leaves this level out; files before it have it.
+                Add(_byAlias, local.StartsWith(ClipRoot, StringComparison.Ordinal) ? local[ClipRoot.Length..] : ClipRoot + local, module);
+            }
+        }
+
+        /// <summary>Every module, containers too.</summary>
+        public IReadOnlyList<string> Names { get; }
+
+        public KnownModule? Find(string name) => _byName.GetValueOrDefault(name) ?? _byAlias.GetValueOrDefault(name);
+
+        private static void Add(Dictionary<string, KnownModule?> names, string? name, KnownModule module)
+        {
+            if (name is null)
+            {
+                return;
+            }
+
+            foreach (string form in (string[])[name, name.Replace('.', '_')])
+            {
+                // Two modules of one name: neither is found.
+                names[form] = names.TryGetValue(form, out KnownModule? other) && !ReferenceEquals(other, module) ? null : module;
+            }
+        }
+    }
+}
+
+/// <summary>A module of the model that an adapter is for.</summary>
+/// <param name="Name">Full dotted name.</param>
+/// <param name="WeightShape">Shape of its weight, or null where it is not known.</param>
+internal sealed record KnownModule(string Name, IReadOnlyList<long>? WeightShape);

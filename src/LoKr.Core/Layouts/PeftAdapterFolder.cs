@@ -1,0 +1,142 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+
+namespace LoKr.Core.Layouts;
+
+/// <summary>
+/// An adapter as PEFT saves it: <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>, whose names carry the prefix
+/// <c>base_model.model.</c>. Holds the file open until disposed.
+/// </summary>
+public sealed class PeftAdapterFolder : IDisposable
+{
+    /// <summary>Name of the configuration file.</summary>
+    public const string ConfigFile = "adapter_config.json";
+
+    /// <summary>Name of the file of weights.</summary>
+    public const string WeightsFile = "adapter_model.safetensors";
+
+    /// <summary>Prefix of every name in the file.</summary>
+    public const string Prefix = "base_model.model.";
+
+    private static readonly Dictionary<string, string> s_metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
+
+    private PeftAdapterFolder(string path, LoKrConfig config, IReadOnlyList<string> warnings, ITensorSource tensors)
+    {
+        Path = path;
+        Config = config;
+        Warnings = warnings;
+        Tensors = tensors;
+    }
+
+    /// <summary>Full path of the folder.</summary>
+    public string Path { get; }
+
+    /// <summary>The configuration.</summary>
+    public LoKrConfig Config { get; }
+
+    /// <summary>What a person should know about the configuration, such as keys that are not understood.</summary>
+    public IReadOnlyList<string> Warnings { get; }
+
+    /// <summary>The tensors, named without the prefix: <c>MODULE.lokr_w1</c>, <c>classifier.weight</c>.</summary>
+    public ITensorSource Tensors { get; }
+
+    /// <summary>Opens a folder.</summary>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.PathNotFound</c>, <c>LoKr.AdapterFileNotFound</c>, <c>LoKr.PickleRefused</c>, <c>LoKr.AdapterKeyInvalid</c>, and the errors of
+    /// <see cref="LoKrConfigJson.Read"/> and <see cref="SafetensorsReader.Open"/>.
+    /// </exception>
+    public static PeftAdapterFolder Read(string folder)
+    {
+        LoKrConfig config = ReadConfig(folder, out IReadOnlyList<string> warnings);
+        string full = System.IO.Path.GetFullPath(folder);
+        string weights = System.IO.Path.Combine(full, WeightsFile);
+        if (!File.Exists(weights))
+        {
+            PickleGuard.ThrowIfOnlyPickles(full, "adapter_model");
+            throw Missing(weights, "Name a folder that PEFT's save_pretrained or Export-LoKrAdapter wrote.");
+        }
+
+        SafetensorsReader reader = SafetensorsReader.Open(weights);
+        try
+        {
+            return new PeftAdapterFolder(full, config, warnings, new RenamedTensorSource(reader, weights, name => WithoutPrefix(name, weights)));
+        }
+        catch
+        {
+            reader.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Reads the configuration only.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.AdapterFileNotFound</c>, and the errors of <see cref="LoKrConfigJson.Read"/>.</exception>
+    public static LoKrConfig ReadConfig(string folder, out IReadOnlyList<string> warnings)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        string full = System.IO.Path.GetFullPath(folder);
+        if (!Directory.Exists(full))
+        {
+            throw File.Exists(full) ? Missing(System.IO.Path.Combine(full, ConfigFile), "Name the folder of the adapter, not a file in it.") : FileErrors.NotFound(full);
+        }
+
+        string path = System.IO.Path.Combine(full, ConfigFile);
+        if (File.Exists(path))
+        {
+            return LoKrConfigJson.Read(path, out warnings);
+        }
+
+        // PEFT saves adapters that are not called "default" in folders of their own.
+        string[] inside = [.. Directory.EnumerateDirectories(full)
+            .Where(candidate => File.Exists(System.IO.Path.Combine(candidate, ConfigFile)))
+            .Select(candidate => System.IO.Path.GetFileName(candidate))
+            .Order(StringComparer.Ordinal)];
+        throw Missing(path, inside.Length > 0
+            ? $"There are adapters in its folders: {string.Join(", ", inside)}."
+            : "Name a folder that PEFT's save_pretrained or Export-LoKrAdapter wrote.");
+    }
+
+    /// <summary>
+    /// Writes a folder as PEFT does; it appears complete or not at all. Other files of a folder that is replaced stay.
+    /// </summary>
+    /// <param name="folder">Where to write.</param>
+    /// <param name="config">The configuration; PEFT saves with <see cref="LoKrConfig.InferenceMode"/> set.</param>
+    /// <param name="tensors">Tensors by name without the prefix.</param>
+    /// <param name="force">Replace an adapter that is there.</param>
+    /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>, <c>LoKr.FileNotWritable</c>, and the errors of <see cref="SafetensorsWriter.Write"/>.</exception>
+    public static void Write(string folder, LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, bool force = false)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        ArgumentNullException.ThrowIfNull(tensors);
+        using StagedDirectory staged = new(folder, force, keepOthers: true);
+        Dictionary<string, torch.Tensor> named = tensors.ToDictionary(pair => Prefix + pair.Key, pair => pair.Value, StringComparer.Ordinal);
+        SafetensorsWriter.Write(System.IO.Path.Combine(staged.Path, WeightsFile), named, s_metadata);
+        AtomicFile.WriteText(System.IO.Path.Combine(staged.Path, ConfigFile), LoKrConfigJson.Write(config with { InferenceMode = true }));
+        staged.Commit();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => Tensors.Dispose();
+
+    private static string WithoutPrefix(string name, string file) => name.Length > Prefix.Length && name.StartsWith(Prefix, StringComparison.Ordinal)
+        ? name[Prefix.Length..]
+        : throw new LoKrException(
+            ErrorIds.AdapterKeyInvalid,
+            LoKrErrorKind.InvalidData,
+            $"Tensor '{name}' in '{file}' does not start with '{Prefix}', as every tensor that PEFT saves does.",
+            "The file may come from another program than PEFT.")
+        {
+            Target = name,
+        };
+
+    private static LoKrException Missing(string path, string advice) => new(
+        ErrorIds.AdapterFileNotFound,
+        LoKrErrorKind.NotFound,
+        $"There is no '{path}'.",
+        advice)
+    {
+        Target = path,
+    };
+}

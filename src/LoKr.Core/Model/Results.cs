@@ -1,0 +1,149 @@
+namespace LoKr.Core.Model;
+
+/// <summary>What a merge changed. Flat and serialisable.</summary>
+public sealed record LoKrMergeResult
+{
+    /// <summary>Adapters that were merged.</summary>
+    public required IReadOnlyList<string> Adapters { get; init; }
+
+    /// <summary>Number of base weights that changed.</summary>
+    public required int ModuleCount { get; init; }
+
+    /// <summary>Number of modules that were replaced by their trained copy (modules_to_save).</summary>
+    public required int SavedModuleCount { get; init; }
+
+    /// <summary>How long it took.</summary>
+    public required TimeSpan Elapsed { get; init; }
+
+    /// <summary>Folder that was written, or null for a merge in memory.</summary>
+    public string? Destination { get; init; }
+
+    /// <summary>Bytes of the files of weights that were written; 0 for a merge in memory.</summary>
+    public long ByteCount { get; init; }
+
+    /// <summary>Names of these files.</summary>
+    public IReadOnlyList<string> Files { get; init; } = [];
+
+    /// <summary>How many of these files an interrupted run had finished before.</summary>
+    public int ResumedFileCount { get; init; }
+
+    /// <summary>What the merge means for other adapters, for people.</summary>
+    public IReadOnlyList<string> Warnings { get; init; } = [];
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{string.Join(", ", Adapters)} in {ModuleCount} weights{(SavedModuleCount == 0 ? "" : $", {SavedModuleCount} modules replaced")}";
+}
+
+/// <summary>A finished or stopped training run.</summary>
+public sealed record LoKrTrainingResult
+{
+    /// <summary>Name of the adapter that was trained.</summary>
+    public required string AdapterName { get; init; }
+
+    /// <summary>Every step.</summary>
+    public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
+
+    /// <summary>Completed or Canceled.</summary>
+    public required string StopReason { get; init; }
+
+    /// <summary>Evaluation before the first step, if there is evaluation data and it was asked for.</summary>
+    public LoKrEvaluation? Before { get; init; }
+
+    /// <summary>Evaluation after the last step, if there is evaluation data.</summary>
+    public LoKrEvaluation? After { get; init; }
+
+    /// <summary>Seed of the order of the rows: the one that was given, or the one that was drawn.</summary>
+    public long Seed { get; init; }
+
+    /// <summary>Number of trainable parameters.</summary>
+    public required long TrainableParameterCount { get; init; }
+
+    /// <summary>The most memory that the process held during the run, in bytes; the memory of a GPU is not part of it.</summary>
+    public long PeakMemoryBytes { get; init; }
+
+    /// <summary>How long it took.</summary>
+    public required TimeSpan Elapsed { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"{StopReason} after {History.Count} steps of adapter '{AdapterName}'{(After is null ? "" : $": {After}")}";
+}
+
+/// <summary>One optimiser step. Flat and serialisable.</summary>
+public sealed record LoKrTrainingStep
+{
+    /// <summary>Number of the step, from 1.</summary>
+    public required int Step { get; init; }
+
+    /// <summary>Number of steps in all.</summary>
+    public required int TotalSteps { get; init; }
+
+    /// <summary>Epoch as a fraction, for example 1.5.</summary>
+    public required double Epoch { get; init; }
+
+    /// <summary>Mean loss of the step's batches.</summary>
+    public required double Loss { get; init; }
+
+    /// <summary>Learning rate of the step.</summary>
+    public required double LearningRate { get; init; }
+
+    /// <summary>Norm of the gradient before clipping.</summary>
+    public required double GradientNorm { get; init; }
+
+    /// <summary>Tokens (or rows, for tasks without tokens) a second.</summary>
+    public required double TokensPerSecond { get; init; }
+
+    /// <summary>Time since the start of training.</summary>
+    public required TimeSpan Elapsed { get; init; }
+
+    /// <summary>Loss on the evaluation data if this step ended with an evaluation.</summary>
+    public double? EvaluationLoss { get; init; }
+
+    /// <summary>Accuracy on the evaluation data, for classification.</summary>
+    public double? Accuracy { get; init; }
+
+    /// <summary>Perplexity on the evaluation data, for language models.</summary>
+    public double? Perplexity { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"step {Step}: loss {Loss:F4}");
+}
+
+/// <summary>Figures of a model on data (<c>Measure-LoKrModel</c>). Flat and serialisable.</summary>
+public sealed record LoKrEvaluation
+{
+    /// <summary>Rows of data.</summary>
+    public required int RowCount { get; init; }
+
+    /// <summary>Tokens the loss was taken over (rows, for classification).</summary>
+    public required long TokenCount { get; init; }
+
+    /// <summary>Mean loss.</summary>
+    public required double Loss { get; init; }
+
+    /// <summary>Share of right answers, for classification.</summary>
+    public double? Accuracy { get; init; }
+
+    /// <summary>exp(loss), for language models.</summary>
+    public double? Perplexity { get; init; }
+
+    /// <summary>How long it took.</summary>
+    public required TimeSpan Elapsed { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"loss {Loss:F4}") + (Accuracy is double accuracy
+        ? FormattableString.Invariant($", accuracy {accuracy:F4}")
+        : Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}") : "");
+}
+
+/// <summary>What an evaluation reports beside the mean loss.</summary>
+public enum TrainingMetric
+{
+    /// <summary>Only the loss.</summary>
+    None,
+
+    /// <summary>Share of right answers.</summary>
+    Accuracy,
+
+    /// <summary>exp(loss).</summary>
+    Perplexity,
+}

@@ -1,0 +1,98 @@
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Nn;
+
+/// <summary>
+/// What <c>torch.nn.MultiheadAttention</c> was made with and does not tell: number of heads, whether keys get a zero, dropout. Found out by
+/// running it once on inputs that show it, with unit matrices in the place of its weights; the weights themselves are back afterwards, bit
+/// for bit and in their own memory.
+/// </summary>
+internal sealed class AttentionTraits(MultiheadAttention module)
+{
+    private const long DropoutRows = 1024;
+
+    private (long Heads, bool AddsZero)? _structure;
+    private double? _dropout;
+
+    /// <summary>Number of heads, and whether a key and a value of zeros are added to every sequence.</summary>
+    public (long Heads, bool AddsZero) Structure => _structure ??= FindStructure();
+
+    /// <summary>Dropout of the attention weights in training, to 4 decimals (2 in half precision).</summary>
+    public double Dropout => _dropout ??= FindDropout();
+
+    /// <summary>
+    /// A query that meets the second of two keys with its first number only: the head with that number attends to the second key, whose
+    /// value is one, and the other heads to all keys alike. The width of the answer near one is that of a head.
+    /// </summary>
+    private (long, bool) FindStructure() => WithUnitWeights(training: false, parameters =>
+    {
+        Tensor weight = parameters.InputWeight;
+        long embed = weight.shape[1];
+        Tensor query = zeros([1, 1, embed], weight.dtype, weight.device);
+        query[0, 0, 0] = 10 * Math.Sqrt(embed);
+        Tensor keys = zeros([2, 1, embed], weight.dtype, weight.device);
+        keys[1, 0, 0] = 1;
+        Tensor values = zeros_like(keys);
+        values[1] = 1;
+        (Tensor output, Tensor weights) = module.forward(query, keys, values, null, true, null);
+        long width = output.gt(0.75).sum().ToInt64();
+        return (embed / width, weights.shape[2] > (parameters.ExtraKey is null ? 2 : 3));
+    });
+
+    /// <summary>Equal weights and a value of one: what is not dropped shows what it was divided by.</summary>
+    private double FindDropout()
+    {
+        using Tensor state = random.get_rng_state();
+        try
+        {
+            return WithUnitWeights(training: true, parameters =>
+            {
+                Tensor weight = parameters.InputWeight;
+                Tensor rows = zeros([DropoutRows, 1, weight.shape[1]], weight.dtype, weight.device);
+                Tensor one = ones([1, 1, weight.shape[1]], weight.dtype, weight.device);
+                (Tensor output, Tensor weights) = module.forward(rows, zeros_like(one), one, null, true, null);
+                double kept = output.max().ToDouble() * weights.shape[2];
+                int digits = weight.dtype is ScalarType.Float32 or ScalarType.Float64 ? 4 : 2;
+                return kept == 0 ? 1 : Math.Round(1 - (1 / kept), digits);
+            });
+        }
+        finally
+        {
+            random.set_rng_state(state);
+        }
+    }
+
+    private T WithUnitWeights<T>(bool training, Func<AttentionParameters, T> probe)
+    {
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        AttentionParameters parameters = new(module);
+        bool wasTraining = module.training;
+        (Parameter Parameter, Tensor Value)[] kept = [.. parameters.All.Select(static parameter => (parameter, parameter.detach()))];
+        try
+        {
+            module.train(training);
+            long embed = parameters.InputWeight.shape[1];
+            Tensor unit = eye(embed, dtype: parameters.InputWeight.dtype, device: parameters.InputWeight.device);
+            foreach (Parameter parameter in parameters.All)
+            {
+                parameter.set_(zeros_like(parameter.detach()));
+            }
+
+            parameters.InputWeight.set_(cat([unit, unit, unit]));
+            parameters.OutputWeight.set_(unit);
+            return probe(parameters);
+        }
+        finally
+        {
+            foreach ((Parameter parameter, Tensor value) in kept)
+            {
+                parameter.set_(value);
+            }
+
+            module.train(wasTraining);
+        }
+    }
+}

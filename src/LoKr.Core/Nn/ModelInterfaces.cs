@@ -1,0 +1,173 @@
+using System.Text.Json.Nodes;
+using TorchSharp;
+using TorchSharp.Modules;
+
+namespace LoKr.Core.Nn;
+
+/// <summary>What Core needs to know of a model that came from a Hugging Face folder. Implemented by the root <c>nn.Module</c>.</summary>
+public interface IPretrainedModel
+{
+    /// <summary>The <c>model_type</c> of config.json, for example <c>bert</c>.</summary>
+    string ModelType { get; }
+
+    /// <summary>The class name of the architecture, for example <c>BertForSequenceClassification</c>.</summary>
+    string Architecture { get; }
+
+    /// <summary>The config.json that an export writes (labels and architecture up to date).</summary>
+    JsonObject Config { get; }
+
+    /// <summary>Full name of the output embeddings module (<c>lm_head</c>), which all-linear leaves out; null where there is none.</summary>
+    string? OutputEmbeddingsName { get; }
+
+    /// <summary>Names of parameters that share storage with another: duplicate name → the name that is saved.</summary>
+    IReadOnlyDictionary<string, string> TiedParameters { get; }
+}
+
+/// <summary>A model that gives one score per label for a batch of token sequences.</summary>
+public interface ISequenceClassifier : IPretrainedModel
+{
+    /// <summary>Label names in the order of the logits.</summary>
+    IReadOnlyList<string> Labels { get; }
+
+    /// <summary>Longest sequence the position embeddings allow, special tokens included.</summary>
+    int MaxSequenceLength { get; }
+
+    /// <summary>Scores of a batch.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length].</param>
+    /// <returns>Logits [batch, labels].</returns>
+    torch.Tensor Classify(torch.Tensor inputIds, torch.Tensor attentionMask);
+}
+
+/// <summary>A model that predicts the next token.</summary>
+public interface ICausalLanguageModel : IPretrainedModel
+{
+    /// <summary>Longest sequence the model was made for (<c>max_position_embeddings</c>).</summary>
+    int MaxSequenceLength { get; }
+
+    /// <summary>Ids that end a generated text (generation_config.json, else config.json).</summary>
+    IReadOnlyList<int> EosIds { get; }
+
+    /// <summary>Scores of every position of a batch.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length]; null when there is no padding.</param>
+    /// <returns>Logits [batch, length, vocabulary].</returns>
+    torch.Tensor Logits(torch.Tensor inputIds, torch.Tensor? attentionMask = null);
+
+    /// <summary>Hidden states before the output embeddings, so that a loss can score only the positions it needs.</summary>
+    /// <returns>Hidden states [batch, length, hidden].</returns>
+    torch.Tensor HiddenStates(torch.Tensor inputIds, torch.Tensor? attentionMask = null);
+
+    /// <summary>Applies the output embeddings to hidden states [..., hidden].</summary>
+    torch.Tensor Project(torch.Tensor hiddenStates);
+
+    /// <summary>Generates a continuation with a key-value cache.</summary>
+    /// <param name="promptIds">Token ids of the prompt.</param>
+    /// <param name="options">Length, sampling and seed.</param>
+    /// <param name="cancellationToken">Stops between tokens.</param>
+    /// <returns>The new ids, without the prompt and without the id that ended the text.</returns>
+    IReadOnlyList<int> Generate(IReadOnlyList<int> promptIds, GenerationOptions options, CancellationToken cancellationToken = default);
+}
+
+/// <summary>A model that gives one score per label for a batch of images.</summary>
+public interface IImageClassifier : IPretrainedModel
+{
+    /// <summary>Label names in the order of the logits.</summary>
+    IReadOnlyList<string> Labels { get; }
+
+    /// <summary>Colour channels of an image.</summary>
+    int ChannelCount { get; }
+
+    /// <summary>Height of an image in pixels.</summary>
+    int ImageHeight { get; }
+
+    /// <summary>Width of an image in pixels.</summary>
+    int ImageWidth { get; }
+
+    /// <summary>Scores of a batch.</summary>
+    /// <param name="pixelValues">Normalised images, floating point [batch, channels, height, width].</param>
+    /// <returns>Logits [batch, labels].</returns>
+    torch.Tensor Classify(torch.Tensor pixelValues);
+}
+
+/// <summary>A model that turns token sequences into vectors that other models are conditioned on.</summary>
+public interface ITextEncoder : IPretrainedModel
+{
+    /// <summary>Longest sequence the position embeddings allow, special tokens included.</summary>
+    int MaxSequenceLength { get; }
+
+    /// <summary>Encodes a batch.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length]; null lets padding take part, as diffusion pipelines do.</param>
+    /// <param name="withPenultimate">Whether the hidden states before the last layer are kept, which Stable Diffusion XL takes.</param>
+    /// <returns>The vector of every token and one of every text.</returns>
+    TextEncoderOutput Encode(torch.Tensor inputIds, torch.Tensor? attentionMask = null, bool withPenultimate = false);
+}
+
+/// <summary>What a text encoder makes of a batch.</summary>
+/// <param name="LastHiddenState">Hidden states after the last layer and its norm [batch, length, hidden].</param>
+/// <param name="Pooled">One vector a text: that of the token that ends it [batch, hidden], projected where the model has a projection [batch, projection].</param>
+public sealed record TextEncoderOutput(torch.Tensor LastHiddenState, torch.Tensor Pooled)
+{
+    /// <summary>Hidden states before the last layer, without the norm [batch, length, hidden]; null unless asked for.</summary>
+    public torch.Tensor? Penultimate { get; init; }
+}
+
+/// <summary>A module that runs blocks one after the other and can leave out what they keep for the backward pass.</summary>
+public interface ICheckpointedBlocks
+{
+    /// <summary>Where blocks are run while gradient checkpointing is on; null otherwise.</summary>
+    ActivationCheckpoints? Checkpoints { get; set; }
+}
+
+/// <summary>
+/// A model whose modules have two generations of names: those of the module tree, which are transformers 5's, and those that checkpoints,
+/// older adapters and tools were published with. Implemented by the root <c>nn.Module</c> beside <see cref="IPretrainedModel"/>.
+/// </summary>
+public interface IModuleAliases
+{
+    /// <summary>
+    /// The name in the module tree of a module, parameter or adapter tensor with a published name
+    /// (<c>vit.encoder.layer.0.attention.attention.query</c> → <c>vit.layers.0.attention.q_proj</c>).
+    /// </summary>
+    /// <param name="name">Full dotted name; what follows the part that differs is kept.</param>
+    /// <returns>The name in the module tree; the same name where it has no other.</returns>
+    string Canonical(string name);
+
+    /// <summary>The published name of a name in the module tree: the other way round.</summary>
+    /// <param name="name">Full dotted name in the module tree; what follows the part that differs is kept.</param>
+    /// <returns>The published name; the same name where it has no other.</returns>
+    string Published(string name);
+}
+
+/// <summary>
+/// A module outside TorchSharp that holds parameters of its own (an embedding, a norm), so that a loader can put
+/// real parameters in the place of <c>meta</c> ones, or share one between two modules.
+/// </summary>
+public interface IParameterOwner
+{
+    /// <summary>Puts a parameter in the place of the one with that name, disposes the old one unless it is the same, and registers the new one.</summary>
+    void SetParameter(string name, Parameter parameter);
+}
+
+/// <summary>How a text is generated.</summary>
+public sealed record GenerationOptions
+{
+    /// <summary>Most tokens to generate.</summary>
+    public int MaxNewTokens { get; init; } = 64;
+
+    /// <summary>Divides the logits; 0 takes the most likely token (greedy).</summary>
+    public double Temperature { get; init; }
+
+    /// <summary>Samples among the most likely tokens only; 0 for no limit.</summary>
+    public int TopK { get; init; }
+
+    /// <summary>Samples among the most likely tokens whose probabilities reach this sum; 1 for no limit.</summary>
+    public double TopP { get; init; } = 1;
+
+    /// <summary>Seed of the sampling; null takes a fresh one.</summary>
+    public long? Seed { get; init; }
+
+    /// <summary>Also stop at these ids, beside the model's own.</summary>
+    public IReadOnlyList<int> StopIds { get; init; } = [];
+}

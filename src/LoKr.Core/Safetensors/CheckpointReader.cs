@@ -1,0 +1,241 @@
+using System.Text.Json;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using TorchSharp;
+
+namespace LoKr.Core.Safetensors;
+
+/// <summary>
+/// A model's weights in a folder: <c>model.safetensors</c>, or shards listed by <c>model.safetensors.index.json</c>.
+/// Every shard is opened and its header checked at once; tensors are read on demand.
+/// </summary>
+public sealed class CheckpointReader : ITensorSource
+{
+    private readonly IReadOnlyList<SafetensorsReader> _shards;
+    private readonly Dictionary<string, SafetensorsReader> _owners = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, SafetensorsEntry> _entries = new(StringComparer.Ordinal);
+
+    private CheckpointReader(string folder, IReadOnlyList<SafetensorsReader> shards)
+    {
+        Folder = folder;
+        _shards = shards;
+        Entries = _entries.AsReadOnly();
+        Files = [.. shards.Select(shard => shard.FilePath)];
+    }
+
+    /// <summary>The open files, in the order of <see cref="Files"/>.</summary>
+    internal IReadOnlyList<SafetensorsReader> Shards => _shards;
+
+    /// <summary>Full path of the folder.</summary>
+    public string Folder { get; }
+
+    /// <summary>Full paths of the files the weights are in.</summary>
+    public IReadOnlyList<string> Files { get; }
+
+    /// <inheritdoc/>
+    public IReadOnlyDictionary<string, SafetensorsEntry> Entries { get; }
+
+    /// <inheritdoc/>
+    public IReadOnlyDictionary<string, string> Metadata => _shards[0].Metadata;
+
+    /// <summary>Opens a folder.</summary>
+    /// <param name="folder">Folder of the model.</param>
+    /// <param name="baseName">Name of the weights without extension: model, adapter_model, diffusion_pytorch_model.</param>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.PathNotFound</c>, <c>LoKr.CheckpointNotFound</c>, <c>LoKr.PickleRefused</c>, the <c>LoKr.Checkpoint…</c> ids of a bad index,
+    /// and the errors of <see cref="SafetensorsReader.Open"/>.
+    /// </exception>
+    public static CheckpointReader Open(string folder, string baseName = "model")
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        string full = Path.GetFullPath(folder);
+        if (!Directory.Exists(full))
+        {
+            throw FileErrors.NotFound(full);
+        }
+
+        string single = Path.Combine(full, $"{baseName}.safetensors");
+        if (File.Exists(single))
+        {
+            return Build(full, [single], null);
+        }
+
+        string indexPath = Path.Combine(full, $"{baseName}.safetensors.index.json");
+        if (File.Exists(indexPath))
+        {
+            CheckpointIndex index = CheckpointIndex.Read(indexPath);
+            return Build(full, index.Files.Select(file => Path.Combine(full, file)), index);
+        }
+
+        PickleGuard.ThrowIfOnlyPickles(full, baseName, baseName == "model" ? "pytorch_model" : baseName);
+
+        // diffusers saves other types beside the usual one, or instead of it, with the type in the name.
+        string[] variants = [.. Directory.EnumerateFiles(full, $"{baseName}.*.safetensors").Select(file => Path.GetFileName(file)).Order(StringComparer.Ordinal)];
+        throw new LoKrException(
+            ErrorIds.CheckpointNotFound,
+            LoKrErrorKind.NotFound,
+            $"'{full}' holds no weights: neither {baseName}.safetensors nor {baseName}.safetensors.index.json.",
+            variants.Length == 0
+                ? "Name the folder of a Hugging Face model with its safetensors weights."
+                : $"Rename the variant that is to be used to {baseName}.safetensors; there is {string.Join(", ", variants)}.")
+        {
+            Target = full,
+        };
+    }
+
+    /// <inheritdoc/>
+    public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => Owner(name).Read(name, dtype, device);
+
+    /// <inheritdoc/>
+    public void ReadInto(string name, torch.Tensor destination) => Owner(name).ReadInto(name, destination);
+
+    /// <inheritdoc/>
+    public void ReadRange(string name, long start, torch.Tensor destination) => Owner(name).ReadRange(name, start, destination);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (SafetensorsReader shard in _shards)
+        {
+            shard.Dispose();
+        }
+    }
+
+    private static CheckpointReader Build(string folder, IEnumerable<string> files, CheckpointIndex? index)
+    {
+        List<SafetensorsReader> shards = [];
+        try
+        {
+            foreach (string file in files)
+            {
+                shards.Add(File.Exists(file) ? SafetensorsReader.Open(file) : throw ShardMissing(index!.Path, file));
+            }
+
+            CheckpointReader reader = new(folder, shards);
+            reader.Collect();
+            index?.Check(reader._owners);
+            return reader;
+        }
+        catch
+        {
+            shards.ForEach(shard => shard.Dispose());
+            throw;
+        }
+    }
+
+    // Tensors of a shard that the index leaves out are kept: the libraries that wrote such files load them too.
+    private void Collect()
+    {
+        foreach (SafetensorsReader shard in _shards)
+        {
+            foreach ((string name, SafetensorsEntry entry) in shard.Entries)
+            {
+                if (!_owners.TryAdd(name, shard))
+                {
+                    throw new LoKrException(
+                        ErrorIds.CheckpointTensorMisplaced,
+                        LoKrErrorKind.InvalidData,
+                        $"Tensor '{name}' is in two shards: '{_owners[name].FilePath}' and '{shard.FilePath}'.",
+                        "Get the model again.")
+                    {
+                        Target = name,
+                    };
+                }
+
+                _entries.Add(name, entry);
+            }
+        }
+    }
+
+    private SafetensorsReader Owner(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        return _owners.TryGetValue(name, out SafetensorsReader? shard) ? shard : throw TensorErrors.NotFound(name, Folder, _entries.Keys);
+    }
+
+    private static LoKrException ShardMissing(string index, string file) => new(
+        ErrorIds.CheckpointShardMissing,
+        LoKrErrorKind.NotFound,
+        $"'{index}' lists the shard '{Path.GetFileName(file)}', which is not in the folder.",
+        "The download is incomplete; get the missing file.")
+    {
+        Target = file,
+    };
+}
+
+/// <summary>The index of a sharded checkpoint: which tensor is in which file.</summary>
+/// <param name="Path">Full path of the index.</param>
+/// <param name="Map">File name by tensor name.</param>
+internal sealed record CheckpointIndex(string Path, IReadOnlyDictionary<string, string> Map)
+{
+    /// <summary>Names of the shards, sorted.</summary>
+    public IEnumerable<string> Files => Map.Values.Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal);
+
+    /// <summary>Reads an index; file names that leave the folder are refused.</summary>
+    public static CheckpointIndex Read(string path)
+    {
+        Dictionary<string, string> map = new(StringComparer.Ordinal);
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(FileErrors.ReadText(path), new JsonDocumentOptions { MaxDepth = 16 });
+            if (document.RootElement.ValueKind != JsonValueKind.Object
+                || !document.RootElement.TryGetProperty("weight_map", out JsonElement weights)
+                || weights.ValueKind != JsonValueKind.Object)
+            {
+                throw Invalid(path, "it has no object 'weight_map'");
+            }
+
+            foreach (JsonProperty weight in weights.EnumerateObject())
+            {
+                string? file = weight.Value.ValueKind == JsonValueKind.String ? weight.Value.GetString() : null;
+                if (string.IsNullOrEmpty(file) || file is "." or ".." || file.AsSpan().ContainsAny('/', '\\', '\0'))
+                {
+                    throw Invalid(path, $"the file of tensor '{weight.Name}' is not a plain file name");
+                }
+
+                PickleGuard.ThrowIfPickleName(file);
+                if (!map.TryAdd(weight.Name, file))
+                {
+                    throw Invalid(path, $"tensor '{weight.Name}' is listed twice");
+                }
+            }
+        }
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
+        {
+            throw Invalid(path, exception.Message, exception);
+        }
+
+        return map.Count > 0 ? new CheckpointIndex(path, map) : throw Invalid(path, "it lists no tensors");
+    }
+
+    /// <summary>Checks that every tensor is in the file the index says.</summary>
+    public void Check(IReadOnlyDictionary<string, SafetensorsReader> owners)
+    {
+        foreach ((string name, string file) in Map)
+        {
+            if (!owners.TryGetValue(name, out SafetensorsReader? owner))
+            {
+                throw Wrong(ErrorIds.CheckpointTensorMissing, name, $"'{Path}' says that tensor '{name}' is in '{file}', but no shard has it.");
+            }
+
+            string actual = System.IO.Path.GetFileName(owner.FilePath);
+            if (actual != file)
+            {
+                throw Wrong(ErrorIds.CheckpointTensorMisplaced, name, $"'{Path}' says that tensor '{name}' is in '{file}', but it is in '{actual}'.");
+            }
+        }
+    }
+
+    private static LoKrException Wrong(string id, string name, string message) =>
+        new(id, LoKrErrorKind.InvalidData, message, "The index and the shards do not belong together; get the model again.") { Target = name };
+
+    private static LoKrException Invalid(string path, string why, Exception? inner = null) => new(
+        ErrorIds.CheckpointIndexInvalid,
+        LoKrErrorKind.InvalidData,
+        $"'{path}' is not a valid index: {why}.",
+        "Get the file again.",
+        inner)
+    {
+        Target = path,
+    };
+}

@@ -1,0 +1,201 @@
+using System.Security.Cryptography;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Diffusion;
+
+/// <summary>
+/// Latents of pictures on disk, so that the autoencoder runs once for a picture and is not held while training. A file is named after the
+/// picture's content and size and lies in a folder named after the autoencoder's weights: what it was made from cannot change under it.
+/// Mean and variance are kept, not one draw of them.
+/// </summary>
+public sealed class LatentCache
+{
+    /// <summary>Name of the folder beside the pictures.</summary>
+    public const string FolderName = ".lokr-latents";
+
+    private const string MeanName = "mean";
+    private const string LogVarianceName = "logvar";
+
+    private readonly List<LatentRow> _rows = [];
+    private readonly List<string> _warnings = [];
+
+    private LatentCache(string folder) => Folder = folder;
+
+    /// <summary>Folder of the files.</summary>
+    public string Folder { get; }
+
+    /// <summary>The pictures, in the order of the folder.</summary>
+    public IReadOnlyList<LatentRow> Rows => _rows;
+
+    /// <summary>Pictures whose latents were computed; those of the others were there.</summary>
+    public int ComputedCount { get; private set; }
+
+    /// <summary>Pictures that were left out and why, in sentences.</summary>
+    public IReadOnlyList<string> Warnings => _warnings;
+
+    /// <summary>The pictures with the sizes they would have; computes and writes nothing, so that they have no files.</summary>
+    /// <param name="images">The pictures.</param>
+    /// <param name="options">Size and cutting.</param>
+    public static IReadOnlyList<LatentRow> Plan(ImageFolder images, PictureDataOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(images);
+        ArgumentNullException.ThrowIfNull(options);
+        Func<CaptionedImage, (int Width, int Height)> size = SizeOf(options);
+        return [.. images.Images.Select(image => (image, size: size(image)))
+            .Select(item => new LatentRow("", item.image.Caption, item.size.Width, item.size.Height, item.image.Width, item.image.Height))];
+    }
+
+    /// <summary>Computes what is not there yet; the autoencoder is used on the calling thread.</summary>
+    /// <param name="pipeline">The pipeline; its autoencoder is read again when it was released and its weights are not known yet, or a picture is not in the cache.</param>
+    /// <param name="images">The pictures.</param>
+    /// <param name="options">Size, cutting, and where the files go.</param>
+    /// <param name="onImage">Called after every picture.</param>
+    /// <param name="cancellationToken">Looked at before every picture; what is computed stays.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ImageSizeInvalid"/>, <see cref="ErrorIds.ImageNotReadable"/>, <see cref="ErrorIds.DataEmpty"/> or <see cref="ErrorIds.FileNotWritable"/>.</exception>
+    public static LatentCache Prepare(
+        StableDiffusionPipeline pipeline,
+        ImageFolder images,
+        PictureDataOptions options,
+        Action<LatentProgress>? onImage = null,
+        CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(pipeline);
+        ArgumentNullException.ThrowIfNull(images);
+        ArgumentNullException.ThrowIfNull(options);
+        PictureOptions.CheckSize(nameof(options.Resolution), options.Resolution);
+        string folder = Path.Combine(options.CachePath ?? Path.Combine(images.Path, FolderName), pipeline.VaeFingerprint[..16]);
+        CreateFolder(folder);
+        LatentCache cache = new(folder);
+        cache.Fill(pipeline, images, options, onImage, cancellationToken);
+        return cache;
+    }
+
+    /// <summary>Reads the latents of a picture.</summary>
+    internal static LatentDistribution Read(LatentRow row, Device device)
+    {
+        using SafetensorsReader reader = SafetensorsReader.Open(row.File);
+        return new LatentDistribution(reader.Read(MeanName, device: device), reader.Read(LogVarianceName, device: device));
+    }
+
+    private void Fill(
+        StableDiffusionPipeline pipeline, ImageFolder images, PictureDataOptions options, Action<LatentProgress>? onImage, CancellationToken cancellationToken)
+    {
+        Func<CaptionedImage, (int Width, int Height)> size = SizeOf(options);
+        List<string> unreadable = [];
+        int done = 0;
+        foreach (CaptionedImage image in images.Images)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            (int width, int height) = size(image);
+            bool? computed = UnreadablePictures.Try(options.Unreadable, unreadable, image.Path, () => Add(pipeline, image, width, height));
+            ComputedCount += computed == true ? 1 : 0;
+            onImage?.Invoke(new LatentProgress(++done, images.Images.Count, ComputedCount));
+        }
+
+        if (UnreadablePictures.Describe(unreadable) is string warning)
+        {
+            _warnings.Add(warning);
+        }
+
+        if (_rows.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"None of the {images.Images.Count} pictures in '{images.Path}' can be read.",
+                "Correct the files.") { Target = images.Path };
+        }
+    }
+
+    private static Func<CaptionedImage, (int Width, int Height)> SizeOf(PictureDataOptions options)
+    {
+        AspectBuckets? buckets = options.AspectBuckets ? new AspectBuckets(options.Resolution) : null;
+        return image => buckets?.Choose(image.Width, image.Height) ?? (options.Resolution, options.Resolution);
+    }
+
+    /// <summary>Adds a picture; returns whether its latents had to be computed.</summary>
+    private bool Add(StableDiffusionPipeline pipeline, CaptionedImage image, int width, int height)
+    {
+        string file = Path.Combine(Folder, $"{HashOf(image.Path)}-{width}x{height}.safetensors");
+        bool computed = !IsWhole(file);
+        if (computed)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            using IDisposable noGrad = no_grad();
+            Tensor pixels = Resampler.Cover(PictureFile.Read(image.Path), width, height).unsqueeze(0).to(pipeline.Device);
+            LatentDistribution latents = pipeline.Vae.Encode(pixels);
+            SafetensorsWriter.Write(file, new Dictionary<string, Tensor>
+            {
+                [MeanName] = latents.Mean[0].to(ScalarType.Float32).cpu(),
+                [LogVarianceName] = latents.LogVariance[0].to(ScalarType.Float32).cpu(),
+            });
+        }
+
+        _rows.Add(new LatentRow(file, image.Caption, width, height, image.Width, image.Height));
+        return computed;
+    }
+
+    private bool IsWhole(string file)
+    {
+        if (!File.Exists(file))
+        {
+            return false;
+        }
+
+        try
+        {
+            using SafetensorsReader reader = SafetensorsReader.Open(file);
+            return reader.Entries.ContainsKey(MeanName) && reader.Entries.ContainsKey(LogVarianceName);
+        }
+        catch (LoKrException exception)
+        {
+            // Only a copy of what can be computed: it is written again, and said.
+            _warnings.Add($"{exception.Message} The latents were computed again.");
+            return false;
+        }
+    }
+
+    private static string HashOf(string path)
+    {
+        using FileStream stream = FileErrors.OpenRead(path);
+        return Convert.ToHexStringLower(SHA256.HashData(stream))[..32];
+    }
+
+    private static void CreateFolder(string folder)
+    {
+        try
+        {
+            Directory.CreateDirectory(folder);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw new LoKrException(ErrorIds.FileNotWritable, LoKrErrorKind.InputOutput, $"The folder '{folder}' for latents cannot be made: {exception.Message}",
+                "Name another place with -LatentCache.", exception) { Target = folder };
+        }
+    }
+}
+
+/// <summary>How far the computation of latents is.</summary>
+/// <param name="Done">Pictures that are done.</param>
+/// <param name="Count">Pictures in all.</param>
+/// <param name="Computed">Those that were not in the cache.</param>
+public readonly record struct LatentProgress(int Done, int Count, int Computed);
+
+/// <summary>A picture whose latents are on disk.</summary>
+/// <param name="File">Safetensors file with <c>mean</c> and <c>logvar</c>, float32 [channels, height, width], not scaled.</param>
+/// <param name="Caption">What the picture shows.</param>
+/// <param name="Width">Width in pixels after scaling and cutting.</param>
+/// <param name="Height">Height in pixels after scaling and cutting.</param>
+/// <param name="OriginalWidth">Width in pixels before.</param>
+/// <param name="OriginalHeight">Height in pixels before.</param>
+public sealed record LatentRow(string File, string Caption, int Width, int Height, int OriginalWidth, int OriginalHeight)
+{
+    /// <summary>Pixels of the scaled picture that were cut off at the left.</summary>
+    public int CropLeft => (int)Math.Round(((OriginalWidth * Scale) - Width) / 2);
+
+    /// <summary>Pixels of the scaled picture that were cut off at the top.</summary>
+    public int CropTop => (int)Math.Round(((OriginalHeight * Scale) - Height) / 2);
+
+    private double Scale => Math.Max((double)Width / OriginalWidth, (double)Height / OriginalHeight);
+}

@@ -1,0 +1,260 @@
+using System.Runtime.InteropServices;
+using System.Runtime.Loader;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Runtime;
+using SkiaSharp;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Diffusion;
+
+/// <summary>Reads PNG, JPEG and WebP files and writes PNG. Pictures are byte tensors [height, width, 3], red first, in sRGB.</summary>
+public static class PictureFile
+{
+    // 300 megapixels: more than any camera, and about a gigabyte while it is read.
+    private const long LargestPixelCount = 300_000_000;
+
+    /// <summary>Extensions of the files that are pictures, in lower case.</summary>
+    public static IReadOnlyList<string> Extensions { get; } = [".png", ".jpg", ".jpeg", ".webp"];
+
+    /// <summary>Whether a file is a picture by its name.</summary>
+    public static bool HasExtension(string path) => Extensions.Contains(Path.GetExtension(path), StringComparer.OrdinalIgnoreCase);
+
+    /// <summary>Size of a picture as it is seen, that is after its EXIF orientation; reads only the header.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.FileNotReadable"/> or <see cref="ErrorIds.ImageNotReadable"/>.</exception>
+    public static (int Width, int Height) ReadSize(string path) => Open(path, codec =>
+        IsTurned(codec.EncodedOrigin) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
+
+    /// <summary>
+    /// Reads a picture: turned as its EXIF orientation says, converted from its colour profile to sRGB, and where it is transparent laid
+    /// on white.
+    /// </summary>
+    /// <param name="path">The file.</param>
+    /// <returns>Bytes [height, width, 3].</returns>
+    /// <exception cref="LoKrException">As for <see cref="ReadSize"/>; a file that ends early is not readable.</exception>
+    public static Tensor Read(string path) => Open(path, codec =>
+    {
+        SKImageInfo info = new(codec.Info.Width, codec.Info.Height, SKColorType.Rgba8888, SKAlphaType.Unpremul, SKColorSpace.CreateSrgb());
+        byte[] pixels = new byte[info.BytesSize64];
+        SKCodecResult result;
+        unsafe
+        {
+            fixed (byte* first = pixels)
+            {
+                result = codec.GetPixels(info, (nint)first);
+            }
+        }
+
+        if (result != SKCodecResult.Success)
+        {
+            throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it ends early" : $"decoding ended with {result}");
+        }
+
+        LayOnWhite(pixels);
+        using DisposeScope scope = NewDisposeScope();
+        Tensor picture = tensor(pixels, [info.Height, info.Width, 4], ScalarType.Byte).narrow(-1, 0, 3);
+        return Turn(picture, codec.EncodedOrigin).contiguous().MoveToOuterDisposeScope();
+    });
+
+    /// <summary>Writes a PNG; the file is complete or as it was before.</summary>
+    /// <param name="path">The file; its folder has to exist.</param>
+    /// <param name="picture">Bytes [height, width, 3].</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/> or <see cref="ErrorIds.FileNotWritable"/>.</exception>
+    public static void WritePng(string path, Tensor picture)
+    {
+        ArgumentNullException.ThrowIfNull(picture);
+        if (picture.dim() != 3 || picture.shape[2] != 3 || picture.dtype != ScalarType.Byte || picture.numel() == 0)
+        {
+            throw new ArgumentException($"A picture is bytes [height, width, 3], not {picture.dtype} [{string.Join(", ", picture.shape)}].", nameof(picture));
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        Tensor opaque = cat([picture.cpu(), full([picture.shape[0], picture.shape[1], 1], 255, ScalarType.Byte)], -1).contiguous();
+        byte[] bytes = Guard(() =>
+        {
+            SKImageInfo info = new((int)picture.shape[1], (int)picture.shape[0], SKColorType.Rgba8888, SKAlphaType.Opaque, SKColorSpace.CreateSrgb());
+            using SKImage image = SKImage.FromPixelCopy(info, opaque.data<byte>().ToArray());
+            using SKData encoded = image.Encode(SKEncodedImageFormat.Png, 100);
+            return encoded.ToArray();
+        });
+        AtomicFile.Write(path, stream => stream.Write(bytes));
+    }
+
+    private static T Open<T>(string path, Func<SKCodec, T> use)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+
+        // Through .NET's own file access, which says why a file cannot be opened.
+        using FileStream file = FileErrors.OpenRead(path);
+        return Guard(() =>
+        {
+            using SKManagedStream stream = new(file);
+            using SKCodec? codec = SKCodec.Create(stream, out SKCodecResult result);
+            return codec is null
+                ? throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it ends early" : "it is no PNG, JPEG or WebP, or damaged")
+                : (long)codec.Info.Width * codec.Info.Height > LargestPixelCount
+                    ? throw NotReadable(path, $"its {codec.Info.Width}×{codec.Info.Height} pixels are more than {LargestPixelCount:N0}")
+                    : use(codec);
+        });
+    }
+
+    private static T Guard<T>(Func<T> action)
+    {
+        SkiaLibrary.EnsureHooked();
+        try
+        {
+            return action();
+        }
+        catch (Exception exception) when (exception.GetBaseException() is DllNotFoundException or BadImageFormatException)
+        {
+            throw SkiaLibrary.Missing(exception);
+        }
+    }
+
+    private static void LayOnWhite(byte[] pixels)
+    {
+        for (int i = 3; i < pixels.Length; i += 4)
+        {
+            int alpha = pixels[i];
+            if (alpha != 255)
+            {
+                for (int channel = i - 3; channel < i; channel++)
+                {
+                    pixels[channel] = (byte)(((pixels[channel] * alpha) + (255 * (255 - alpha)) + 127) / 255);
+                }
+            }
+        }
+    }
+
+    private static bool IsTurned(SKEncodedOrigin origin) => origin >= SKEncodedOrigin.LeftTop;
+
+    /// <summary>From how a picture is stored [height, width, 3] to how it is seen (EXIF 2.32, tag 274).</summary>
+    private static Tensor Turn(Tensor picture, SKEncodedOrigin origin) => origin switch
+    {
+        SKEncodedOrigin.TopRight => picture.flip(1),
+        SKEncodedOrigin.BottomRight => picture.flip(0, 1),
+        SKEncodedOrigin.BottomLeft => picture.flip(0),
+        SKEncodedOrigin.LeftTop => picture.transpose(0, 1),
+        SKEncodedOrigin.RightTop => picture.transpose(0, 1).flip(1),
+        SKEncodedOrigin.RightBottom => picture.transpose(0, 1).flip(0, 1),
+        SKEncodedOrigin.LeftBottom => picture.transpose(0, 1).flip(0),
+        _ => picture,
+    };
+
+    private static LoKrException NotReadable(string path, string why) => new(
+        ErrorIds.ImageNotReadable, LoKrErrorKind.InvalidData, $"'{path}' cannot be read as a picture: {why}.",
+        "Correct or remove the file; training passes over it where that is asked for (-UnreadableImage Skip).")
+    { Target = path };
+}
+
+/// <summary>
+/// Scales pictures with Lanczos' filter of three lobes, widened when it makes them smaller, so that nothing aliases: the filter of
+/// diffusers' training scripts (Pillow's LANCZOS).
+/// </summary>
+public static class Resampler
+{
+    private const int Lobes = 3;
+
+    /// <summary>Scales so that the picture covers a size, and cuts the middle out.</summary>
+    /// <param name="picture">Bytes [height, width, 3].</param>
+    /// <param name="width">Wanted width in pixels.</param>
+    /// <param name="height">Wanted height in pixels.</param>
+    /// <returns>Single precision [3, height, width] between −1 and 1, as an autoencoder takes it.</returns>
+    public static Tensor Cover(Tensor picture, int width, int height)
+    {
+        ArgumentNullException.ThrowIfNull(picture);
+        ArgumentOutOfRangeException.ThrowIfLessThan(width, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(height, 1);
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        (double rows, double columns) = (picture.shape[0], picture.shape[1]);
+        double scale = Math.Max(width / columns, height / rows);
+        Tensor down = Filter((int)rows, height, scale);
+        Tensor across = Filter((int)columns, width, scale);
+        Tensor values = picture.permute(2, 0, 1).to(ScalarType.Float32);
+        Tensor scaled = down.matmul(values).matmul(across.t());
+        return scaled.round().clamp(0, 255).div_(127.5f).sub_(1).contiguous().MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Weights [size, length] that take the middle of a scaled line of pixels.</summary>
+    private static Tensor Filter(int length, int size, double scale)
+    {
+        double support = Lobes * Math.Max(1, 1 / scale);
+        double margin = ((length * scale) - size) / 2;
+        float[] weights = new float[size * length];
+        for (int i = 0; i < size; i++)
+        {
+            double center = (i + margin + 0.5) / scale;
+            int first = Math.Max((int)Math.Floor(center - support), 0);
+            int last = Math.Min((int)Math.Ceiling(center + support), length - 1);
+            double[] taps = [.. Enumerable.Range(first, last - first + 1).Select(j => Lanczos((j + 0.5 - center) * Lobes / support))];
+            double sum = taps.Sum();
+            for (int j = first; j <= last; j++)
+            {
+                weights[(i * length) + j] = (float)(taps[j - first] / sum);
+            }
+        }
+
+        return tensor(weights, [size, length]);
+    }
+
+    private static double Lanczos(double x) => x == 0 ? 1 : Math.Abs(x) >= Lobes ? 0 : Sinc(x) * Sinc(x / Lobes);
+
+    private static double Sinc(double x) => Math.Sin(Math.PI * x) / (Math.PI * x);
+}
+
+/// <summary>
+/// Finds the native part of SkiaSharp: beside the assembly, as the module ships it, or in the NuGet packages folder, as libtorch in a source
+/// tree. What a program ships in its own way goes first, since the runtime asks here only when it found nothing.
+/// </summary>
+internal static class SkiaLibrary
+{
+    private const string Name = "libSkiaSharp";
+
+    private static readonly Lazy<string?> s_path = new(Find);
+    private static readonly Lazy<bool> s_hooked = new(Hook);
+
+    /// <summary>Makes SkiaSharp's library loadable; loads nothing.</summary>
+    public static void EnsureHooked() => _ = s_hooked.Value;
+
+    /// <summary>The error for a library that was not found or does not load.</summary>
+    public static LoKrException Missing(Exception exception) => new(
+        ErrorIds.ImageLibraryMissing,
+        LoKrErrorKind.Unavailable,
+        $"The native library of SkiaSharp, which reads and writes pictures, does not load: {exception.GetBaseException().Message.Trim()}",
+        "Install the module again; in a source tree, run 'dotnet restore'.",
+        exception);
+
+    private static bool Hook()
+    {
+        AssemblyLoadContext context = AssemblyLoadContext.GetLoadContext(typeof(SKCodec).Assembly) ?? AssemblyLoadContext.Default;
+        context.ResolvingUnmanagedDll += static (assembly, name) =>
+            assembly == typeof(SKCodec).Assembly && name == Name && s_path.Value is string path ? NativeLibrary.Load(path) : 0;
+        return true;
+    }
+
+    private static string? Find()
+    {
+        string rid = NativeNames.RuntimeIdentifier;
+        string file = OperatingSystem.IsWindows() ? $"{Name}.dll" : OperatingSystem.IsMacOS() ? $"{Name}.dylib" : $"{Name}.so";
+        (string package, string folder) = OperatingSystem.IsWindows() ? ("win32", rid) : OperatingSystem.IsMacOS() ? ("macos", "osx") : ("linux.nodependencies", rid);
+        string packages = Path.Combine(RuntimeSearchPaths.FromEnvironment().NuGetPackages, $"skiasharp.nativeassets.{package}");
+        string[] places =
+        [
+            Path.Combine(Path.GetDirectoryName(typeof(SKCodec).Assembly.Location) ?? AppContext.BaseDirectory, "runtimes", folder, "native"),
+            .. Versions(packages).Select(other => Path.Combine(other, "runtimes", folder, "native")),
+        ];
+        return places.Select(place => Path.Combine(place, file)).FirstOrDefault(File.Exists);
+    }
+
+    // The assembly's version leaves out the last number of the package's: 2.88.0 for 2.88.9.
+    private static IEnumerable<string> Versions(string packages)
+    {
+        Version assembly = typeof(SKCodec).Assembly.GetName().Version!;
+        return !Directory.Exists(packages)
+            ? []
+            : Directory.EnumerateDirectories(packages, $"{assembly.Major}.{assembly.Minor}.*").OrderByDescending(folder => folder, StringComparer.Ordinal);
+    }
+}

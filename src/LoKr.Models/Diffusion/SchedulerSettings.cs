@@ -1,0 +1,347 @@
+using LoKr.Models.Families;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Diffusion;
+
+/// <summary>
+/// What a scheduler_config.json says, read for one kind of scheduler as diffusers' <c>from_config</c> reads it: keys that the kind does not
+/// know belong to another one and are passed over, absent keys take the kind's own defaults, and a value that is not built is an error.
+/// PNDM made from the settings of another kind skips Runge-Kutta, as Stable Diffusion's own PNDM does.
+/// </summary>
+public sealed record SchedulerSettings
+{
+    /// <summary>Name of the file.</summary>
+    public const string FileName = "scheduler_config.json";
+
+    /// <summary>Which scheduler the settings are for.</summary>
+    public required SchedulerKind Kind { get; init; }
+
+    /// <summary>Timesteps of training.</summary>
+    public int TrainTimesteps { get; init; } = 1000;
+
+    /// <summary>Variance of the noise added in each timestep of training, β, one a timestep.</summary>
+    public required IReadOnlyList<float> Betas { get; init; }
+
+    /// <summary>What the network predicts.</summary>
+    public PredictionType Prediction { get; init; }
+
+    /// <summary>Which timesteps are visited.</summary>
+    public TimestepSpacing Spacing { get; init; } = TimestepSpacing.Leading;
+
+    /// <summary>Added to every timestep of leading spacing.</summary>
+    public int StepsOffset { get; init; }
+
+    /// <summary>Whether the last step goes to ᾱ = 1 (no noise at all); otherwise to that of timestep 0. DDIM and PNDM.</summary>
+    public bool SetAlphaToOne { get; init; }
+
+    /// <summary>Bound of the predicted sample, or null for none. DDIM and DDPM.</summary>
+    public double? ClipRange { get; init; }
+
+    /// <summary>Whether PNDM starts with multi-step formulas of rising order in place of Runge-Kutta.</summary>
+    public bool SkipRungeKutta { get; init; }
+
+    /// <summary>Whether the noise of a DDPM step has the variance β in place of the posterior's.</summary>
+    public bool LargeVariance { get; init; }
+
+    /// <summary>Whether sigmas of Euler are evenly spaced in their logarithm, in place of being those of the timesteps.</summary>
+    public bool LogLinearSigmas { get; init; }
+
+    /// <summary>Whether Euler ends at the smallest sigma in place of 0.</summary>
+    public bool EndsAtSmallestSigma { get; init; }
+
+    /// <summary>Whether the betas were rescaled so that the last timestep holds no signal.</summary>
+    public bool ZeroTerminalSnr { get; init; }
+
+    /// <summary>The kind that a configuration names as <c>_class_name</c>.</summary>
+    /// <exception cref="Core.Errors.LoKrException"><see cref="Core.Errors.ErrorIds.ModelConfigUnsupported"/> for another class.</exception>
+    public static SchedulerKind KindOf(ModelConfig config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        string name = config.GetString("_class_name");
+        SchedulerKind[] found = [.. Enum.GetValues<SchedulerKind>().Where(kind => ClassOf(kind) == name)];
+        return found.Length == 1
+            ? found[0]
+            : throw config.Unsupported("_class_name", $"is {name}; name one of {string.Join(", ", Enum.GetNames<SchedulerKind>())} in its place (-Scheduler)");
+    }
+
+    /// <summary>Reads a configuration for a kind of scheduler.</summary>
+    /// <param name="config">The scheduler_config.json.</param>
+    /// <param name="kind">The kind; null for the one it names.</param>
+    /// <exception cref="Core.Errors.LoKrException"><see cref="Core.Errors.ErrorIds.ModelConfigUnsupported"/> or <see cref="Core.Errors.ErrorIds.ModelConfigInvalid"/>, naming the key.</exception>
+    public static SchedulerSettings Read(ModelConfig config, SchedulerKind? kind = null)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        SchedulerKind chosen = kind ?? KindOf(config);
+        RefuseUnbuilt(config, chosen);
+        bool zeroTerminal = chosen != SchedulerKind.PNDM && config.GetBool("rescale_betas_zero_snr", false);
+        int timesteps = config.GetSize("num_train_timesteps", 1000);
+        return new SchedulerSettings
+        {
+            Kind = chosen,
+            TrainTimesteps = timesteps,
+            Betas = BetaSchedule.Read(config, timesteps, zeroTerminal),
+            ZeroTerminalSnr = zeroTerminal,
+            Prediction = Choice(config, "prediction_type", PredictionType.Epsilon, ("epsilon", PredictionType.Epsilon), ("v_prediction", PredictionType.Velocity)),
+            Spacing = ReadSpacing(config, chosen),
+            StepsOffset = config.GetInt("steps_offset", 0)!.Value,
+            SetAlphaToOne = config.GetBool("set_alpha_to_one", chosen == SchedulerKind.DDIM),
+            ClipRange = config.GetBool("clip_sample", true) ? config.GetDouble("clip_sample_range", 1) : null,
+            SkipRungeKutta = config.GetBool("skip_prk_steps", config.Has("_class_name") && !IsFor(config, SchedulerKind.PNDM)),
+            LargeVariance = chosen == SchedulerKind.DDPM
+                && Choice(config, "variance_type", false, ("fixed_small", false), ("fixed_small_log", false), ("fixed_large", true)),
+            LogLinearSigmas = chosen == SchedulerKind.Euler && Choice(config, "interpolation_type", false, ("linear", false), ("log_linear", true)),
+            EndsAtSmallestSigma = chosen == SchedulerKind.Euler && Choice(config, "final_sigmas_type", false, ("zero", false), ("sigma_min", true)),
+        };
+    }
+
+    /// <summary>
+    /// The spacing of the file, unless it is only the default of the scheduler that the file is for: then another kind has its own default, as
+    /// it has when diffusers makes it from a scheduler whose spacing nobody chose.
+    /// </summary>
+    private static TimestepSpacing ReadSpacing(ModelConfig config, SchedulerKind kind)
+    {
+        TimestepSpacing spacing = Choice(
+            config,
+            "timestep_spacing",
+            DefaultSpacing(kind),
+            ("linspace", TimestepSpacing.Linspace),
+            ("leading", TimestepSpacing.Leading),
+            ("trailing", TimestepSpacing.Trailing));
+        SchedulerKind? other = Enum.GetValues<SchedulerKind>().Cast<SchedulerKind?>().FirstOrDefault(own => own != kind && IsFor(config, own!.Value));
+        return other is SchedulerKind own && spacing == DefaultSpacing(own) ? DefaultSpacing(kind) : spacing;
+    }
+
+    private static TimestepSpacing DefaultSpacing(SchedulerKind kind) => kind == SchedulerKind.Euler ? TimestepSpacing.Linspace : TimestepSpacing.Leading;
+
+    private static bool IsFor(ModelConfig config, SchedulerKind kind) => config.GetString("_class_name", null) == ClassOf(kind);
+
+    private static string ClassOf(SchedulerKind kind) => kind == SchedulerKind.Euler ? "EulerDiscreteScheduler" : $"{kind}Scheduler";
+
+    private static void RefuseUnbuilt(ModelConfig config, SchedulerKind kind)
+    {
+        string[] flags = kind switch
+        {
+            SchedulerKind.Euler => ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"],
+            SchedulerKind.PNDM => [],
+            _ => ["thresholding"],
+        };
+        if (flags.FirstOrDefault(flag => config.GetBool(flag, false)) is string flag)
+        {
+            throw config.Unsupported(flag, "is true, which is not built");
+        }
+
+        if (kind == SchedulerKind.Euler && config.GetString("timestep_type", "discrete") is not "discrete" and string type)
+        {
+            throw config.Unsupported("timestep_type", $"is '{type}'; only discrete timesteps are built");
+        }
+    }
+
+    private static T Choice<T>(ModelConfig config, string key, T fallback, params ReadOnlySpan<(string Name, T Value)> choices)
+    {
+        if (config.GetString(key, null) is not string given)
+        {
+            return fallback;
+        }
+
+        string known = "";
+        foreach ((string name, T value) in choices)
+        {
+            if (name == given)
+            {
+                return value;
+            }
+
+            known += known.Length == 0 ? name : $", {name}";
+        }
+
+        throw config.Unsupported(key, $"is '{given}'; only {known} are built");
+    }
+}
+
+/// <summary>What the network was trained to predict (<c>prediction_type</c>).</summary>
+public enum PredictionType
+{
+    /// <summary>The noise that was added: <c>epsilon</c>.</summary>
+    Epsilon,
+
+    /// <summary>The velocity √ᾱ·noise − √(1−ᾱ)·sample (Salimans and Ho, arXiv:2202.00512): <c>v_prediction</c>.</summary>
+    Velocity,
+}
+
+/// <summary>Which of the training timesteps are visited (Lin et al., arXiv:2305.08891, table 2).</summary>
+public enum TimestepSpacing
+{
+    /// <summary>Evenly from the first to the last one.</summary>
+    Linspace,
+
+    /// <summary>Multiples of a whole stride, counted from 0.</summary>
+    Leading,
+
+    /// <summary>Multiples of a stride, counted from the end.</summary>
+    Trailing,
+}
+
+/// <summary>The timesteps that a number of steps visits, largest first, rounded as numpy does.</summary>
+internal static class TimestepPlan
+{
+    /// <summary>Unrounded timesteps in the order of sampling.</summary>
+    public static double[] Create(SchedulerSettings settings, int steps)
+    {
+        int train = settings.TrainTimesteps;
+        switch (settings.Spacing)
+        {
+            case TimestepSpacing.Linspace:
+                double gap = steps == 1 ? 0 : (train - 1.0) / (steps - 1);
+                return [.. Enumerable.Range(0, steps).Select(i => i == steps - 1 && steps > 1 ? train - 1.0 : i * gap).Reverse()];
+            case TimestepSpacing.Leading:
+                int stride = train / steps;
+                return [.. Enumerable.Range(0, steps).Select(i => (double)((i * stride) + settings.StepsOffset)).Reverse()];
+            default:
+                double ratio = (double)train / steps;
+                return [.. Enumerable.Range(0, (int)Math.Ceiling(train / ratio)).Select(i => Math.Round(train - (i * ratio)) - 1)];
+        }
+    }
+
+    /// <summary>Timesteps rounded to whole ones, halves to even.</summary>
+    public static int[] Whole(SchedulerSettings settings, int steps) => [.. Create(settings, steps).Select(timestep => (int)Math.Round(timestep))];
+}
+
+/// <summary>The betas of a scheduler configuration, computed in float32 as diffusers computes them, so that every later figure agrees.</summary>
+internal static class BetaSchedule
+{
+    private const double LargestBeta = 0.999;
+
+    /// <summary>One beta a training timestep.</summary>
+    public static float[] Read(ModelConfig config, int timesteps, bool zeroTerminalSnr)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        Tensor betas = Compute(config, timesteps);
+        return (zeroTerminalSnr ? WithoutFinalSignal(betas) : betas).data<float>().ToArray();
+    }
+
+    private static Tensor Compute(ModelConfig config, int timesteps)
+    {
+        double start = config.GetDouble("beta_start", 0.0001);
+        double end = config.GetDouble("beta_end", 0.02);
+        if (config.GetDoubles("trained_betas") is { Count: > 0 } given)
+        {
+            return given.Count == timesteps
+                ? tensor(given.Select(beta => (float)beta).ToArray())
+                : throw config.Invalid("trained_betas", $"has {given.Count} values for {timesteps} timesteps");
+        }
+
+        foreach ((string key, double value) in (ReadOnlySpan<(string, double)>)[("beta_start", start), ("beta_end", end)])
+        {
+            if (value is not (> 0 and < 1))
+            {
+                throw config.Invalid(key, string.Create(System.Globalization.CultureInfo.InvariantCulture, $"is {value}, not between 0 and 1"));
+            }
+        }
+
+        return (config.GetString("beta_schedule", null) ?? "linear") switch
+        {
+            "linear" => linspace(start, end, timesteps, dtype: ScalarType.Float32),
+            "scaled_linear" => linspace(Math.Sqrt(start), Math.Sqrt(end), timesteps, dtype: ScalarType.Float32).square(),
+            "squaredcos_cap_v2" => tensor(Enumerable.Range(0, timesteps)
+                .Select(i => (float)Math.Min(1 - (CosineAlpha((i + 1.0) / timesteps) / CosineAlpha((double)i / timesteps)), LargestBeta))
+                .ToArray()),
+            string other => throw config.Unsupported("beta_schedule", $"is '{other}'; only linear, scaled_linear and squaredcos_cap_v2 are built"),
+        };
+    }
+
+    /// <summary>ᾱ of the cosine schedule (Nichol and Dhariwal, arXiv:2102.09672) at a share of the timesteps.</summary>
+    private static double CosineAlpha(double share)
+    {
+        double cosine = Math.Cos((share + 0.008) / 1.008 * Math.PI / 2);
+        return cosine * cosine;
+    }
+
+    /// <summary>Shifts and scales √ᾱ so that its last value is 0 and its first stays (arXiv:2305.08891, algorithm 1).</summary>
+    private static Tensor WithoutFinalSignal(Tensor betas)
+    {
+        Tensor root = (1 - betas).cumprod(0).sqrt();
+        (Tensor first, Tensor last) = (root[0], root[-1]);
+        Tensor alphas = ((root - last) * (first / (first - last))).square();
+        return 1 - cat([alphas[..1], alphas[1..] / alphas[..^1]]);
+    }
+}
+
+/// <summary>
+/// The forward process: how much of a sample is left, and how much noise is in it, at each timestep of training.
+/// ᾱ is the running product of 1 − β, in float32 as in diffusers.
+/// </summary>
+public sealed class NoiseSchedule
+{
+    // What diffusers' Euler puts in the place of an ᾱ of 0, so that the largest sigma is finite.
+    private const float SmallestAlpha = 1f / (1 << 24);
+
+    private readonly float[] _alphas;
+
+    /// <summary>Computes the schedule of a scheduler's settings.</summary>
+    public NoiseSchedule(SchedulerSettings settings)
+    {
+        ArgumentNullException.ThrowIfNull(settings);
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        _alphas = (1 - tensor(settings.Betas.ToArray())).cumprod(0).data<float>().ToArray();
+        if (settings.Kind == SchedulerKind.Euler && settings.ZeroTerminalSnr)
+        {
+            _alphas[^1] = SmallestAlpha;
+        }
+
+        Prediction = settings.Prediction;
+    }
+
+    /// <summary>Timesteps of training.</summary>
+    public int Timesteps => _alphas.Length;
+
+    /// <summary>What the network predicts, and so what it is trained on.</summary>
+    public PredictionType Prediction { get; }
+
+    /// <summary>ᾱ of a timestep: the share of the sample's variance that is left.</summary>
+    public double Alpha(int timestep) => _alphas[timestep];
+
+    /// <summary>√((1 − ᾱ)/ᾱ): the noise in units of the sample.</summary>
+    public float Sigma(int timestep) => MathF.Sqrt((1 - _alphas[timestep]) / _alphas[timestep]);
+
+    /// <summary>ᾱ/(1 − ᾱ): the ratio of signal to noise.</summary>
+    public double SignalToNoise(int timestep) => Alpha(timestep) / (1 - Alpha(timestep));
+
+    /// <summary>Noisy samples: √ᾱ·sample + √(1−ᾱ)·noise.</summary>
+    /// <param name="samples">Floating point [batch, …].</param>
+    /// <param name="noise">Of the same shape.</param>
+    /// <param name="timesteps">One timestep a sample.</param>
+    public Tensor AddNoise(Tensor samples, Tensor noise, IReadOnlyList<int> timesteps) => Mix(samples, noise, timesteps, velocity: false);
+
+    /// <summary>The velocity √ᾱ·noise − √(1−ᾱ)·sample, for the arguments of <see cref="AddNoise"/>.</summary>
+    public Tensor Velocity(Tensor samples, Tensor noise, IReadOnlyList<int> timesteps) => Mix(samples, noise, timesteps, velocity: true);
+
+    /// <summary>What the network should answer: the noise, or the velocity.</summary>
+    public Tensor Target(Tensor samples, Tensor noise, IReadOnlyList<int> timesteps) =>
+        Prediction == PredictionType.Epsilon ? noise.alias() : Velocity(samples, noise, timesteps);
+
+    /// <summary>
+    /// Weight of a timestep's squared error under min-SNR-γ (Hang et al., arXiv:2303.09556): min(SNR, γ)/SNR for noise,
+    /// min(SNR, γ)/(SNR + 1) for the velocity.
+    /// </summary>
+    public double MinSnrWeight(int timestep, double gamma)
+    {
+        double snr = SignalToNoise(timestep);
+        return Math.Min(snr, gamma) / (Prediction == PredictionType.Epsilon ? snr : snr + 1);
+    }
+
+    private Tensor Mix(Tensor samples, Tensor noise, IReadOnlyList<int> timesteps, bool velocity)
+    {
+        ArgumentNullException.ThrowIfNull(samples);
+        ArgumentNullException.ThrowIfNull(noise);
+        ArgumentNullException.ThrowIfNull(timesteps);
+        using DisposeScope scope = NewDisposeScope();
+        Tensor alphas = tensor(timesteps.Select(timestep => _alphas[timestep]).ToArray());
+        long[] shape = [timesteps.Count, .. Enumerable.Repeat(1L, (int)samples.dim() - 1)];
+        Tensor signal = alphas.sqrt().reshape(shape).to(samples.dtype, samples.device);
+        Tensor rest = (1 - alphas).sqrt().reshape(shape).to(samples.dtype, samples.device);
+        return (velocity ? (signal * noise) - (rest * samples) : (signal * samples) + (rest * noise)).MoveToOuterDisposeScope();
+    }
+}

@@ -1,0 +1,147 @@
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
+using LoKr.Models.Tokenization;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Diffusion;
+
+/// <summary>Reads a Stable Diffusion pipeline from a diffusers folder: <c>model_index.json</c> and a folder for each component.</summary>
+public static class StableDiffusionLoader
+{
+    /// <summary>Whether a folder is a pipeline: it holds <c>model_index.json</c>.</summary>
+    public static bool IsPipeline(string folder) => PipelineIndex.Exists(folder);
+
+    /// <summary>Loads a folder; see <see cref="LoadWithReport"/> for what was skipped.</summary>
+    /// <param name="folder">Folder with model_index.json.</param>
+    /// <param name="options">Type and device; labels, tokenizer and seed play no part.</param>
+    public static StableDiffusionPipeline Load(string folder, ModelLoadOptions? options = null) => LoadWithReport(folder, options).Pipeline;
+
+    /// <summary>Loads a folder. Every component is in evaluation mode and takes no gradients.</summary>
+    /// <param name="folder">Folder with model_index.json.</param>
+    /// <param name="options">Type and device; labels, tokenizer and seed play no part.</param>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.PipelineNotFound"/>, <see cref="ErrorIds.PipelineComponentMissing"/>, <see cref="ErrorIds.PipelineUnsupported"/>,
+    /// <see cref="ErrorIds.PipelineInvalid"/>, and the errors of <see cref="ModelLoader.LoadWithReport"/> and <see cref="TokenizerLoader.Load"/>.
+    /// </exception>
+    public static StableDiffusionLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null)
+    {
+        PipelineIndex index = PipelineIndex.Read(folder);
+        options = (options ?? new ModelLoadOptions()) with { WithTokenizer = false };
+        if (options.Labels is not null)
+        {
+            throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument,
+                $"Labels were given, but a {index.ClassName} does not classify.", "Leave the labels out.") { Target = folder };
+        }
+
+        List<string> warnings = [];
+        if (index.Unused.Count > 0)
+        {
+            warnings.Add($"Not loaded, because nothing here uses them: {string.Join(", ", index.Unused)}. Pictures are not checked by a safety checker.");
+        }
+
+        ModelConfig scheduler = ReadScheduler(index);
+        ITextTokenizer tokenizer = ReadTokenizer(index, "tokenizer");
+        ITextTokenizer? tokenizer2 = index.IsLarge ? ReadTokenizer(index, "tokenizer_2") : null;
+        List<IDisposable> loaded = [];
+        try
+        {
+            LoKrModel textEncoder = ReadModel("text_encoder");
+            LoKrModel? textEncoder2 = index.IsLarge ? ReadModel("text_encoder_2") : null;
+            LoKrModel unet = ReadModel("unet");
+            AutoencoderKL vae = ReadVae(index, options, warnings);
+            loaded.Add(vae);
+            StableDiffusionPipeline pipeline = new(index, textEncoder, textEncoder2, unet, vae, () => ReadVae(index, options, []))
+            {
+                Tokenizer = tokenizer,
+                Tokenizer2 = tokenizer2,
+                SchedulerConfig = scheduler,
+            };
+            CheckFit(pipeline);
+            return new StableDiffusionLoadResult(pipeline, [.. warnings.Distinct(StringComparer.Ordinal)]);
+        }
+        catch
+        {
+            loaded.ForEach(component => component.Dispose());
+            throw;
+        }
+
+        LoKrModel ReadModel(string name)
+        {
+            LoKrModel model = Read(index, name, options, warnings);
+            loaded.Add(model);
+            return model;
+        }
+    }
+
+    private static AutoencoderKL ReadVae(PipelineIndex index, ModelLoadOptions options, List<string> warnings)
+    {
+        // In half precision its sums overflow, and the picture is black.
+        if (options.DType == ScalarType.Float16 && ModelConfig.Load(index.PathOf("vae")).GetBool("force_upcast", true))
+        {
+            options = options with { DType = ScalarType.Float32 };
+        }
+
+        // The model has no adapters and lets go of nothing by itself: the module is all of it.
+        LoKrModel model = Read(index, "vae", options, warnings);
+        return (AutoencoderKL)model.Module;
+    }
+
+    private static LoKrModel Read(PipelineIndex index, string name, ModelLoadOptions options, List<string> warnings)
+    {
+        string path = index.PathOf(name);
+        ModelConfig config = ModelConfig.Load(path);
+        string described = ArchitectureRegistry.Default.Get(config).Name;
+        if (described != index.ClassOf(name))
+        {
+            throw new LoKrException(ErrorIds.PipelineInvalid, LoKrErrorKind.InvalidData,
+                $"'{name}' is a {index.ClassOf(name)} in '{index.Config.Source}', but a {described} in its own configuration.", "Get the pipeline again.") { Target = path };
+        }
+
+        if (config.GetBool("use_attention_mask", false))
+        {
+            throw config.Unsupported("use_attention_mask", "is true; only text encoders that see their padding are built into pipelines");
+        }
+
+        ModelLoadResult result = ModelLoader.LoadWithReport(path, options);
+        warnings.AddRange(result.Warnings);
+        return result.Model;
+    }
+
+    private static ModelConfig ReadScheduler(PipelineIndex index)
+    {
+        string path = Path.Combine(index.PathOf("scheduler"), "scheduler_config.json");
+        return File.Exists(path)
+            ? ModelConfig.Read(path)
+            : throw new LoKrException(ErrorIds.PipelineComponentMissing, LoKrErrorKind.NotFound, $"The pipeline in '{index.Folder}' has no '{path}'.",
+                "The download is incomplete; get the missing file.") { Target = path };
+    }
+
+    private static ITextTokenizer ReadTokenizer(PipelineIndex index, string name) => TokenizerLoader.Load(index.PathOf(name));
+
+    private static void CheckFit(StableDiffusionPipeline pipeline)
+    {
+        int width = Width(pipeline.TextEncoder) + (pipeline.TextEncoder2 is null ? 0 : Width(pipeline.TextEncoder2));
+        UNet2DConditionModel denoiser = pipeline.Denoiser;
+        string? problem =
+            denoiser.ContextWidth != width ? $"the UNet takes text of {denoiser.ContextWidth} features, but the text encoder makes {width}"
+            : denoiser.InChannels != pipeline.Vae.LatentChannels ? $"the UNet takes latents of {denoiser.InChannels} channels, but the autoencoder makes {pipeline.Vae.LatentChannels}"
+            : denoiser.OutChannels != pipeline.Vae.LatentChannels ? $"the UNet predicts {denoiser.OutChannels} channels, but the autoencoder makes {pipeline.Vae.LatentChannels}"
+            : denoiser.TakesAddedConditions == pipeline.TextEncoder2 is null ? "the UNet takes added conditions, or the pipeline has a second text encoder, but not both"
+            : null;
+        if (problem is not null)
+        {
+            throw new LoKrException(ErrorIds.PipelineInvalid, LoKrErrorKind.InvalidData, $"The components of '{pipeline.SourcePath}' do not fit each other: {problem}.",
+                "Are all components of the same pipeline? Pipelines for inpainting and other changes of pictures are not built.") { Target = pipeline.SourcePath };
+        }
+
+        static int Width(LoKrModel encoder) => new ModelConfig(encoder.Pretrained!.Config).GetSize("hidden_size");
+    }
+}
+
+/// <summary>A loaded pipeline and what is worth knowing about how its folder was read.</summary>
+/// <param name="Pipeline">The pipeline; the caller owns it.</param>
+/// <param name="Warnings">What was skipped, left out or is slow, in sentences.</param>
+public sealed record StableDiffusionLoadResult(StableDiffusionPipeline Pipeline, IReadOnlyList<string> Warnings);

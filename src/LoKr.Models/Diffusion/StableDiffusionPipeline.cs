@@ -1,0 +1,246 @@
+using System.Security.Cryptography;
+using System.Text;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Families;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Diffusion;
+
+/// <summary>
+/// The components of Stable Diffusion (Rombach et al., arXiv:2112.10752) and Stable Diffusion XL (Podell et al., arXiv:2307.01952), read by
+/// <see cref="StableDiffusionLoader"/>. Text encoders and UNet take adapters like any model. Owns all of them. Not safe for use from several
+/// threads at once.
+/// </summary>
+public sealed class StableDiffusionPipeline : IDisposable
+{
+    private readonly PipelineIndex _index;
+    private readonly Func<AutoencoderKL> _readVae;
+    private readonly long _vaeParameters;
+    private AutoencoderKL? _vae;
+    private string? _vaeFingerprint;
+    private bool _disposed;
+
+    internal StableDiffusionPipeline(
+        PipelineIndex index, LoKrModel textEncoder, LoKrModel? textEncoder2, LoKrModel unet, AutoencoderKL vae, Func<AutoencoderKL> readVae)
+    {
+        (_index, _readVae, _vae) = (index, readVae, vae);
+        (LatentScale, DownsampleFactor) = (vae.ScalingFactor, vae.DownsampleFactor);
+        (TextEncoder, TextEncoder2, UNet) = (textEncoder, textEncoder2, unet);
+        _vaeParameters = vae.parameters().Sum(parameter => parameter.numel());
+    }
+
+    /// <summary>Class name of the pipeline, for example <c>StableDiffusionPipeline</c>.</summary>
+    public string Name => _index.ClassName;
+
+    /// <summary>Full path of the folder it was read from.</summary>
+    public string SourcePath => _index.Folder;
+
+    /// <summary>model_index.json.</summary>
+    public ModelConfig Index => _index.Config;
+
+    /// <summary>Names of the components in the folder, those that play no part here included.</summary>
+    public IReadOnlyList<string> ComponentNames => _index.Components;
+
+    /// <summary>The text encoder, a <see cref="Families.ClipTextModel"/>.</summary>
+    public LoKrModel TextEncoder { get; }
+
+    /// <summary>The second text encoder of Stable Diffusion XL, a <see cref="Families.ClipTextModelWithProjection"/>; null without one.</summary>
+    public LoKrModel? TextEncoder2 { get; }
+
+    /// <summary>The UNet; <see cref="Denoiser"/> is its module.</summary>
+    public LoKrModel UNet { get; }
+
+    /// <summary>The module of the UNet.</summary>
+    public UNet2DConditionModel Denoiser => (UNet2DConditionModel)UNet.Module;
+
+    /// <summary>The autoencoder between pictures and latents; read again where <see cref="ReleaseVae"/> has let go of it.</summary>
+    public AutoencoderKL Vae
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            return _vae ??= _readVae();
+        }
+    }
+
+    /// <summary>Whether the autoencoder is in memory.</summary>
+    public bool IsVaeLoaded => _vae is not null;
+
+    /// <summary>Hash of the autoencoder's weights, in hexadecimal digits: latents of one cannot be taken for those of another.</summary>
+    public string VaeFingerprint => _vaeFingerprint ??= WeightFingerprint.Compute(Vae);
+
+    /// <summary>What latents of the autoencoder are multiplied by for the UNet.</summary>
+    public double LatentScale { get; }
+
+    /// <summary>Height and width of a picture over those of its latents.</summary>
+    public int DownsampleFactor { get; }
+
+    /// <summary>Tokenizer of the text encoder.</summary>
+    public required ITextTokenizer Tokenizer { get; init; }
+
+    /// <summary>Tokenizer of the second text encoder; null without one.</summary>
+    public ITextTokenizer? Tokenizer2 { get; init; }
+
+    /// <summary>Settings of the scheduler: scheduler/scheduler_config.json, with its class in <c>_class_name</c>.</summary>
+    public required ModelConfig SchedulerConfig { get; init; }
+
+    /// <summary>Device of the UNet.</summary>
+    public Device Device => UNet.Device;
+
+    /// <summary>Element type of the UNet; the autoencoder's may be wider.</summary>
+    public ScalarType DType => UNet.DType;
+
+    /// <summary>The models that take adapters, by the name of their folders: text_encoder, text_encoder_2 where there is one, unet.</summary>
+    public IReadOnlyDictionary<string, LoKrModel> Models => TextEncoder2 is null
+        ? new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["unet"] = UNet }
+        : new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["text_encoder_2"] = TextEncoder2, ["unet"] = UNet };
+
+    /// <summary>Parameters of all components, adapters included.</summary>
+    public long ParameterCount => _vaeParameters + Models.Values.Sum(model => model.CountParameters().Total);
+
+    /// <summary>Parameters that training changes.</summary>
+    public long TrainableParameterCount => Models.Values.Sum(model => model.CountParameters().Trainable);
+
+    /// <summary>Names of the adapters with those of their components: <c>unet/default</c>.</summary>
+    public IReadOnlyList<string> AdapterNames => [.. Models.SelectMany(item => item.Value.Adapters.Select(adapter => $"{item.Key}/{adapter.Name}"))];
+
+    /// <summary>Steps and figures of the last training of its adapters; null before.</summary>
+    public LoKrTrainingResult? LastTraining { get; set; }
+
+    /// <summary>Releases the autoencoder's memory, for training on latents that are computed; the next use reads it again.</summary>
+    public void ReleaseVae()
+    {
+        _vae?.Dispose();
+        _vae = null;
+    }
+
+    /// <summary>Token ids of texts, cut and padded to the longest the text encoder takes.</summary>
+    /// <param name="texts">At least one; an empty text is that of an unconditional picture.</param>
+    /// <returns>Ids on the device of the text encoder; the caller disposes them.</returns>
+    public PromptTokens Tokenize(IReadOnlyList<string> texts)
+    {
+        ArgumentNullException.ThrowIfNull(texts);
+        if (texts.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "There is no text to encode.", "Give at least one; it may be empty.") { Target = texts };
+        }
+
+        return new PromptTokens(
+            Tokenize(Tokenizer, TextEncoder, texts),
+            Tokenizer2 is null ? null : Tokenize(Tokenizer2, TextEncoder2!, texts));
+    }
+
+    /// <summary>Hidden states of texts for the UNet, with gradients for adapters of the text encoders that train.</summary>
+    /// <param name="tokens">Token ids; padding takes part, as diffusers has it.</param>
+    /// <returns>
+    /// The text encoder's last hidden state after its norm; with two text encoders both's hidden states before the last layer, side by side,
+    /// and the pooled vector of the second. The caller disposes them.
+    /// </returns>
+    public TextConditioning EncodeText(PromptTokens tokens)
+    {
+        ArgumentNullException.ThrowIfNull(tokens);
+        using DisposeScope scope = NewDisposeScope();
+        var first = (ITextEncoder)TextEncoder.Module;
+        if (TextEncoder2 is null)
+        {
+            return new TextConditioning(first.Encode(tokens.Ids).LastHiddenState.MoveToOuterDisposeScope(), null);
+        }
+
+        TextEncoderOutput one = first.Encode(tokens.Ids, withPenultimate: true);
+        TextEncoderOutput two = ((ITextEncoder)TextEncoder2.Module).Encode(tokens.Ids2!, withPenultimate: true);
+        return new TextConditioning(cat([one.Penultimate!, two.Penultimate!], -1).MoveToOuterDisposeScope(), two.Pooled.MoveToOuterDisposeScope());
+    }
+
+    /// <summary>Hidden states of texts for the UNet.</summary>
+    /// <param name="texts">At least one; an empty text is that of an unconditional picture.</param>
+    public TextConditioning EncodeText(IReadOnlyList<string> texts)
+    {
+        using PromptTokens tokens = Tokenize(texts);
+        return EncodeText(tokens);
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
+
+    /// <summary>Releases every component.</summary>
+    public void Dispose()
+    {
+        if (!_disposed)
+        {
+            _disposed = true;
+            ReleaseVae();
+            UNet.Dispose();
+            TextEncoder.Dispose();
+            TextEncoder2?.Dispose();
+        }
+    }
+
+    private static Tensor Tokenize(ITextTokenizer tokenizer, LoKrModel encoder, IReadOnlyList<string> texts)
+    {
+        int length = Math.Min(((ITextEncoder)encoder.Module).MaxSequenceLength, tokenizer.MaxLength ?? int.MaxValue);
+
+        // CLIP's tokenizer pads with the end of the text unless its files name another token.
+        int padding = tokenizer.PadId ?? tokenizer.EosId ?? throw new LoKrException(ErrorIds.TokenizerUnsupported, LoKrErrorKind.NotSupported,
+            "The tokenizer names no token for padding and none that ends a text.", "Set pad_token in tokenizer_config.json.");
+        long[] ids = new long[texts.Count * length];
+        Array.Fill(ids, padding);
+        for (int row = 0; row < texts.Count; row++)
+        {
+            IReadOnlyList<int> encoded = tokenizer.Encode(texts[row], maxLength: length);
+            for (int i = 0; i < encoded.Count; i++)
+            {
+                ids[(row * length) + i] = encoded[i];
+            }
+        }
+
+        using Tensor onCpu = tensor(ids, [texts.Count, length], ScalarType.Int64);
+        return onCpu.to(encoder.Device, copy: true);
+    }
+}
+
+/// <summary>Token ids of texts for the text encoders of a pipeline, cut and padded to the length these take.</summary>
+/// <param name="Ids">For the text encoder, int64 [batch, length].</param>
+/// <param name="Ids2">For the second one, int64 [batch, length]; null without one.</param>
+public sealed record PromptTokens(Tensor Ids, Tensor? Ids2) : IDisposable
+{
+    /// <summary>Releases the tensors.</summary>
+    public void Dispose()
+    {
+        Ids.Dispose();
+        Ids2?.Dispose();
+    }
+}
+
+/// <summary>What the text encoders of a pipeline give its UNet.</summary>
+/// <param name="HiddenStates">A vector for each token [batch, length, width]; of both text encoders side by side in Stable Diffusion XL.</param>
+/// <param name="Pooled">A vector for each text [batch, projection] by the second text encoder; null without one.</param>
+public sealed record TextConditioning(Tensor HiddenStates, Tensor? Pooled) : IDisposable
+{
+    /// <summary>Releases the tensors.</summary>
+    public void Dispose()
+    {
+        HiddenStates.Dispose();
+        Pooled?.Dispose();
+    }
+}
+
+/// <summary>Tells weights apart by their content.</summary>
+internal static class WeightFingerprint
+{
+    /// <summary>SHA-256 over the names, types and bytes of all parameters, in hexadecimal digits.</summary>
+    public static string Compute(nn.Module module)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach ((string name, TorchSharp.Modules.Parameter parameter) in module.named_parameters().OrderBy(entry => entry.name, StringComparer.Ordinal))
+        {
+            using DisposeScope scope = NewDisposeScope();
+            hash.AppendData(Encoding.UTF8.GetBytes($"{name} {parameter.dtype} {string.Join(' ', parameter.shape)}\n"));
+            hash.AppendData(parameter.detach().cpu().contiguous().bytes);
+        }
+
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+}

@@ -1,0 +1,322 @@
+using LoKr.Core.Errors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Families;
+
+/// <summary>
+/// Angles per position of every pair of channels, float32 [width/2] on the CPU, and the factor on cosine and sine. Computed with torch's
+/// float32 operations in the order of transformers: a rounding error in a frequency grows with the position.
+/// </summary>
+internal static class RopeFrequencies
+{
+    /// <summary>The frequencies for sequences of a length; only dynamic and longrope depend on it.</summary>
+    /// <param name="settings">The kind and its values.</param>
+    /// <param name="length">Length of the sequence: last position + 1.</param>
+    /// <returns>Frequencies, owned by the caller, and the attention factor.</returns>
+    public static (Tensor Frequencies, double AttentionFactor) Compute(RopeSettings settings, long length)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor frequencies, double factor) = settings.Type switch
+        {
+            "default" => (Plain(settings, settings.Theta), 1),
+            "linear" => (Plain(settings, settings.Theta) / settings.Factor, 1),
+            "dynamic" => (Plain(settings, DynamicTheta(settings, length)), 1),
+            "yarn" => Yarn(settings),
+            "longrope" => LongRope(settings, length),
+            "llama3" => (Llama3(settings), 1),
+            _ => throw new InvalidOperationException($"No frequencies for '{settings.Type}'."),
+        };
+        return (frequencies.MoveToOuterDisposeScope(), factor);
+    }
+
+    // The exponents 0, 2/width, 4/width, …
+    private static Tensor Exponents(RopeSettings settings) => arange(0, settings.Width, 2, ScalarType.Float32) / settings.Width;
+
+    private static Tensor Powers(RopeSettings settings, double theta) => tensor((float)theta).pow(Exponents(settings));
+
+    private static Tensor Plain(RopeSettings settings, double theta) => Powers(settings, theta).reciprocal();
+
+    // NTK-aware scaling: the base grows with the sequence once it is longer than the model's positions.
+    private static double DynamicTheta(RopeSettings settings, long length)
+    {
+        double stretched = (settings.Factor * Math.Max(length, settings.Positions) / settings.Positions) - (settings.Factor - 1);
+        return settings.Theta * Math.Pow(stretched, settings.Width / (settings.Width - 2.0));
+    }
+
+    // Peng et al., arXiv:2309.00071: fast channels keep their frequency, slow ones are interpolated, a ramp lies between.
+    private static (Tensor Frequencies, double AttentionFactor) Yarn(RopeSettings settings)
+    {
+        ModelConfig given = settings.Parameters;
+        double low = Channel(settings, Or("beta_fast", 32));
+        double high = Channel(settings, Or("beta_slow", 1));
+        if (given.GetBool("truncate", true))
+        {
+            (low, high) = (Math.Floor(low), Math.Ceiling(high));
+        }
+
+        (low, high) = (Math.Max(low, 0), Math.Min(high, settings.Width - 1));
+        high += low == high ? 0.001 : 0;
+
+        Tensor powers = Powers(settings, settings.Theta);
+        Tensor kept = 1 - ((arange(settings.Width / 2, ScalarType.Float32) - low) / (high - low)).clamp(0, 1);
+        Tensor interpolated = (powers * settings.Factor).reciprocal();
+        Tensor frequencies = (interpolated * (1 - kept)) + (powers.reciprocal() * kept);
+
+        double scale = Or("mscale", 0);
+        double scaleAll = Or("mscale_all_dim", 0);
+        double factor = given.GetDouble("attention_factor")
+            ?? (scale != 0 && scaleAll != 0 ? Magnitude(settings.Factor, scale) / Magnitude(settings.Factor, scaleAll) : Magnitude(settings.Factor, 1));
+        return (frequencies, factor);
+
+        // As in Python, 0 counts as not given.
+        double Or(string key, double defaultValue) => given.GetDouble(key, defaultValue) is var value && value != 0 ? value : defaultValue;
+    }
+
+    // The channel that turns so often over the trained length.
+    private static double Channel(RopeSettings settings, double rotations) =>
+        settings.Width * Math.Log(settings.OriginalPositions / (rotations * 2 * Math.PI)) / (2 * Math.Log(settings.Theta));
+
+    private static double Magnitude(double factor, double scale) => factor <= 1 ? 1 : (0.1 * scale * Math.Log(factor)) + 1;
+
+    // Ding et al., arXiv:2402.13753: a factor per channel, one list up to the trained length and one beyond.
+    private static (Tensor Frequencies, double AttentionFactor) LongRope(RopeSettings settings, long length)
+    {
+        float[] stretches = Factors(settings, IsLong(settings, length) ? "long_factor" : "short_factor");
+        double factor = settings.Parameters.GetDouble("attention_factor")
+            ?? (settings.Factor <= 1 ? 1 : Math.Sqrt(1 + (Math.Log(settings.Factor) / Math.Log(settings.OriginalPositions))));
+        return ((tensor(stretches) * Powers(settings, settings.Theta)).reciprocal(), factor);
+    }
+
+    /// <summary>Whether a sequence is longer than what longrope was trained with.</summary>
+    public static bool IsLong(RopeSettings settings, long length) => length > settings.OriginalPositions;
+
+    private static float[] Factors(RopeSettings settings, string key)
+    {
+        float[] values = [.. settings.Parameters.GetDoubles(key).Select(value => (float)value)];
+        return values.Length == settings.Width / 2
+            ? values
+            : throw settings.Parameters.Invalid(key, $"has {values.Length} values; {settings.Width / 2} pairs of channels need one each");
+    }
+
+    // Llama 3.1: slow channels are stretched, fast ones are not, those between are blended by their wave length.
+    private static Tensor Llama3(RopeSettings settings)
+    {
+        double lowFactor = settings.Require("low_freq_factor");
+        double highFactor = settings.Require("high_freq_factor");
+        if (highFactor <= lowFactor)
+        {
+            throw settings.Parameters.Invalid("high_freq_factor", $"is not above low_freq_factor");
+        }
+
+        double positions = settings.OriginalPositions;
+        Tensor plain = Plain(settings, settings.Theta);
+        Tensor waves = plain.reciprocal() * (2 * Math.PI);
+        Tensor slow = waves.gt(positions / lowFactor);
+        Tensor stretched = where(slow, plain / settings.Factor, plain);
+        Tensor blend = ((waves.reciprocal() * positions) - lowFactor) / (highFactor - lowFactor);
+        Tensor blended = ((1 - blend) * stretched / settings.Factor) + (blend * stretched);
+        Tensor between = waves.lt(positions / highFactor).logical_not().logical_and(slow.logical_not());
+        return where(between, blended, stretched);
+    }
+}
+
+/// <summary>
+/// What a configuration says about rotary position embeddings (Su et al., arXiv:2104.09864): <c>rope_parameters</c> of transformers 5, or
+/// <c>rope_theta</c> and <c>rope_scaling</c> of older releases.
+/// </summary>
+internal sealed record RopeSettings
+{
+    private static readonly string[] _known = ["default", "linear", "dynamic", "yarn", "longrope", "llama3"];
+
+    /// <summary>Reads and checks a configuration.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="headWidth">Width of an attention head.</param>
+    /// <param name="positions">The model's <c>max_position_embeddings</c>.</param>
+    public RopeSettings(ModelConfig config, int headWidth, int positions)
+    {
+        // transformers 5 lets an old rope_scaling win where both are there.
+        string key = config.Has("rope_scaling") ? "rope_scaling" : "rope_parameters";
+        ModelConfig? given = config.GetObject(key);
+        Parameters = given ?? new ModelConfig([], $"{config.Source}: {key}");
+        Type = Parameters.GetString("rope_type", null) ?? Parameters.GetString("type", null) ?? "default";
+        CheckKind(config, key);
+
+        Positions = positions;
+        Theta = Positive("rope_theta", Parameters.GetDouble("rope_theta") ?? config.GetDouble("rope_theta", 10000));
+        double part = Parameters.GetDouble("partial_rotary_factor") ?? config.GetDouble("partial_rotary_factor", 1);
+        Width = (int)(headWidth * part);
+        if (Width <= 0 || Width > headWidth || Width % 2 != 0)
+        {
+            throw Parameters.Invalid("partial_rotary_factor", $"turns {Width} of {headWidth} channels of a head; it takes an even number");
+        }
+
+        // Where the key stands beside rope_parameters, it is the one that transformers believes.
+        OriginalPositions = config.Has("original_max_position_embeddings")
+            ? config.GetSize("original_max_position_embeddings")
+            : Parameters.GetSize("original_max_position_embeddings", positions);
+        Factor = ReadFactor();
+        if (Type == "dynamic" && Width < 4)
+        {
+            throw Parameters.Invalid("rope_type", $"is dynamic, which needs more than {Width} turned channels");
+        }
+    }
+
+    /// <summary>The kind: default, linear, dynamic, yarn, longrope or llama3.</summary>
+    public string Type { get; }
+
+    /// <summary>Base of the frequencies.</summary>
+    public double Theta { get; }
+
+    /// <summary>How many channels of a head are turned; the others pass as they are.</summary>
+    public int Width { get; }
+
+    /// <summary>How far a scaled kind stretches the trained length.</summary>
+    public double Factor { get; }
+
+    /// <summary>Positions of the model.</summary>
+    public int Positions { get; }
+
+    /// <summary>Positions the model was trained with before it was stretched.</summary>
+    public int OriginalPositions { get; }
+
+    /// <summary>The other values by key, with errors that name them.</summary>
+    public ModelConfig Parameters { get; }
+
+    /// <summary>Longest sequence that the embeddings are made for.</summary>
+    public int LongestSequence => Type switch
+    {
+        // These stretch what max_position_embeddings says; the others are trained at that length.
+        "linear" or "dynamic" => (int)Math.Min(int.MaxValue, Positions * Math.Max(Factor, 1)),
+        "yarn" => (int)Math.Min(int.MaxValue, Math.Max(Positions, OriginalPositions * Factor)),
+        _ => Positions,
+    };
+
+    /// <summary>A number that has to be there and be positive.</summary>
+    public double Require(string key) =>
+        Positive(key, Parameters.GetDouble(key) ?? throw Parameters.Invalid(key, $"is missing, which '{Type}' needs"));
+
+    private void CheckKind(ModelConfig config, string key)
+    {
+        string? perLayer = Parameters.Json.Where(item => item.Value is System.Text.Json.Nodes.JsonObject).Select(item => item.Key).FirstOrDefault();
+        if (perLayer is not null)
+        {
+            throw Unsupported($"has parameters of its own for '{perLayer}' layers");
+        }
+
+        if (!_known.Contains(Type, StringComparer.Ordinal))
+        {
+            throw Unsupported($"names the kind '{Type}'");
+        }
+
+        LoKrException Unsupported(string problem) => new(ErrorIds.RopeUnsupported, LoKrErrorKind.NotSupported,
+            $"'{key}' of '{config.Source}' {problem}, which is not built.", $"Known kinds are {string.Join(", ", _known)}.") { Target = Type };
+    }
+
+    private double ReadFactor() => Type switch
+    {
+        "default" => 1,
+
+        // Phi-like files leave the factor to the two lengths.
+        "longrope" or "yarn" when !Parameters.Has("factor") => (double)Positions / OriginalPositions,
+        _ => Require("factor"),
+    };
+
+    private double Positive(string key, double value) =>
+        value > 0 && double.IsFinite(value) ? value : throw Parameters.Invalid(key, $"is {value.ToString(System.Globalization.CultureInfo.InvariantCulture)}, not positive");
+}
+
+/// <summary>
+/// Cosine and sine tables of rotary position embeddings, computed in float32 and kept for one device, type and kind of length at a time,
+/// no longer than twice the longest sequence seen. Where the turns depend on the length of the sequence (dynamic, longrope), keys that a
+/// cache holds keep the turn they were made with, as in transformers. The model that makes it disposes it.
+/// </summary>
+internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
+{
+    private const long ShortestTable = 256;
+
+    private (DeviceType Device, int Index, ScalarType Type, bool Long) _key;
+    private Tensor? _cosine;
+    private Tensor? _sine;
+
+    /// <summary>The turns of consecutive positions; views of the table, in the caller's dispose scope.</summary>
+    /// <param name="start">First position.</param>
+    /// <param name="length">Number of positions.</param>
+    /// <param name="device">Device of the model.</param>
+    /// <param name="dtype">Type of the model.</param>
+    public RotaryTurn Get(long start, long length, Device device, ScalarType dtype)
+    {
+        long end = start + length;
+        if (settings.Type == "dynamic" && end > settings.Positions)
+        {
+            // Every length has frequencies of its own here: nothing worth keeping.
+            (Tensor cosine, Tensor sine) = Compute(start, end, end, device, dtype);
+            return new RotaryTurn(cosine, sine);
+        }
+
+        bool isLong = settings.Type == "longrope" && RopeFrequencies.IsLong(settings, end);
+        (DeviceType, int, ScalarType, bool) key = (device.type, device.index, dtype, isLong);
+        if (_cosine is null || _key != key || _cosine.shape[0] < end)
+        {
+            Grow(end, isLong, device, dtype);
+            _key = key;
+        }
+
+        return new RotaryTurn(_cosine!.narrow(0, start, length), _sine!.narrow(0, start, length));
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _cosine?.Dispose();
+        _sine?.Dispose();
+        _cosine = _sine = null;
+    }
+
+    private void Grow(long end, bool isLong, Device device, ScalarType dtype)
+    {
+        long rows = Math.Max(ShortestTable, (long)System.Numerics.BitOperations.RoundUpToPowerOf2((ulong)end));
+        rows = Math.Min(rows, Math.Max(end, settings.LongestSequence));
+        (Tensor cosine, Tensor sine) = Compute(0, rows, isLong ? end : 0, device, dtype);
+        Dispose();
+        _cosine = cosine.DetachFromDisposeScope();
+        _sine = sine.DetachFromDisposeScope();
+    }
+
+    /// <summary>Tables [positions, width]: the sine's first half is negated, see <see cref="RotaryTurn.Apply"/>.</summary>
+    private (Tensor Cosine, Tensor Sine) Compute(long start, long end, long sequenceLength, Device device, ScalarType dtype)
+    {
+        // A table made in inference mode could not be used in training later.
+        using IDisposable normal = inference_mode(false);
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor frequencies, double factor) = RopeFrequencies.Compute(settings, sequenceLength);
+        Tensor angles = arange(start, end, ScalarType.Float32, device).unsqueeze(1) * frequencies.to(device).unsqueeze(0);
+        Tensor cosine = angles.cos() * factor;
+        Tensor sine = angles.sin() * factor;
+        return (
+            cat([cosine, cosine], 1).to(dtype).MoveToOuterDisposeScope(),
+            cat([-sine, sine], 1).to(dtype).MoveToOuterDisposeScope());
+    }
+}
+
+/// <summary>The turns of the positions of one forward pass.</summary>
+/// <param name="Cosine">[length, width].</param>
+/// <param name="Sine">[length, width], the first half negated.</param>
+internal readonly record struct RotaryTurn(Tensor Cosine, Tensor Sine)
+{
+    /// <summary>
+    /// Turns channel i with channel i + width/2 of every head: x·cos + (−x₂, x₁)·sin. The signs are in the sine, so that the swapped halves
+    /// are one rotation of the last dimension.
+    /// </summary>
+    /// <param name="x">[batch, length, heads, head width].</param>
+    public Tensor Apply(Tensor x)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        long width = Cosine.shape[1];
+        long all = x.shape[^1];
+        Tensor part = width == all ? x : x.narrow(-1, 0, width);
+        Tensor turned = (part * Cosine.unsqueeze(1)).addcmul_(part.roll(width / 2, -1), Sine.unsqueeze(1), 1);
+        return (width == all ? turned : cat([turned, x.narrow(-1, width, all - width)], -1)).MoveToOuterDisposeScope();
+    }
+}

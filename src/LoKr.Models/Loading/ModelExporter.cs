@@ -1,0 +1,136 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Families;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Loading;
+
+/// <summary>Writes a model as a folder that transformers loads.</summary>
+public static class ModelExporter
+{
+    // Everything beside weights that transformers reads from a folder of the families built here.
+    private static readonly string[] _companionFiles =
+    [
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+        "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json", "preprocessor_config.json",
+    ];
+
+    // config.json is read by people too: no \u0022 for quotes or letters.
+    private static readonly JsonSerializerOptions _json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    /// <summary>
+    /// Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all.
+    /// A module made in a script has no configuration: only its weights are written, under the names of its state.
+    /// </summary>
+    /// <param name="model">The model, merged or without adapters.</param>
+    /// <param name="destination">Folder to write.</param>
+    /// <param name="force">Replace what is there.</param>
+    /// <param name="maxShardBytes">Largest size of one weights file in bytes.</param>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.ExportUnmerged"/>, <see cref="ErrorIds.ExportIntoSource"/>, or an error of <see cref="StagedDirectory"/>.
+    /// </exception>
+    public static void Export(LoKrModel model, string destination, bool force = false, long maxShardBytes = long.MaxValue)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentException.ThrowIfNullOrEmpty(destination);
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
+        CheckMerged(model);
+        destination = Path.GetFullPath(destination);
+        if (model.SourcePath is { } source)
+        {
+            FolderPaths.CheckApart(source, destination);
+        }
+
+        using StagedDirectory staged = new(destination, force);
+        WriteInto(staged.Path, model, maxShardBytes);
+        staged.Commit();
+    }
+
+    /// <summary>Writes a model's files into a folder that exists.</summary>
+    internal static void WriteInto(string folder, LoKrModel model, long maxShardBytes)
+    {
+        string weights = model.Pretrained is null ? "model" : ArchitectureRegistry.Default.Get(new ModelConfig(model.Pretrained.Config)).Layout.WeightsName;
+        CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights);
+        if (model.Pretrained is { } pretrained)
+        {
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(_json) + "\n");
+        }
+
+        foreach (string file in CompanionFiles(model))
+        {
+            CopyInto(folder, file);
+        }
+    }
+
+    /// <summary>Copies a file into a folder: the content only, because the copy of a read-only file would be read-only too.</summary>
+    internal static void CopyInto(string folder, string file)
+    {
+        using FileStream content = File.OpenRead(file);
+        AtomicFile.Write(Path.Combine(folder, Path.GetFileName(file)), content.CopyTo);
+    }
+
+    // Each checkpoint keeps its generation of names: what reads the source reads the export.
+    private static IReadOnlyDictionary<string, Tensor> GetState(LoKrModel model)
+    {
+        IReadOnlyDictionary<string, Tensor> state = model.GetBaseState();
+        return model.Module is IPublishedNames { SavesPublishedNames: true } names
+            ? state.ToDictionary(item => names.Published(item.Key), item => item.Value, StringComparer.Ordinal)
+            : state;
+    }
+
+    private static JsonObject CreateConfig(IPretrainedModel model, ScalarType dtype)
+    {
+        JsonObject config = (JsonObject)model.Config.DeepClone();
+
+        // diffusers takes the type from the weights.
+        if (config.ContainsKey(ModelConfig.ClassNameKey))
+        {
+            return config;
+        }
+
+        // Both names of the element type are read by transformers 5; an older one knows torch_dtype only.
+        string key = config.ContainsKey("torch_dtype") ? "torch_dtype" : "dtype";
+        if (key == "torch_dtype")
+        {
+            config.Remove("dtype");
+        }
+
+        config[key] = dtype switch
+        {
+            ScalarType.Float32 => "float32",
+            ScalarType.Float16 => "float16",
+            ScalarType.BFloat16 => "bfloat16",
+            ScalarType.Float64 => "float64",
+            _ => throw new NotSupportedException($"A model in {dtype} cannot be described in config.json."),
+        };
+        return config;
+    }
+
+    private static IEnumerable<string> CompanionFiles(LoKrModel model)
+    {
+        IEnumerable<string> inFolder = model.SourcePath is { } folder
+            ? _companionFiles.Select(name => Path.Combine(folder, name)).Where(File.Exists)
+            : [];
+        return (model.Tokenizer?.SourceFiles ?? []).Concat(inFolder).DistinctBy(file => Path.GetFileName(file), StringComparer.Ordinal);
+    }
+
+    /// <summary>Refuses a model with adapters that would be lost.</summary>
+    internal static void CheckMerged(LoKrModel model)
+    {
+        string[] unmerged = [.. model.Adapters.Select(adapter => adapter.Name).Except(model.MergedAdapters, StringComparer.Ordinal)];
+        string[] active = [.. model.ActiveAdapters.Except(model.MergedAdapters, StringComparer.Ordinal)];
+        if (active.Length > 0 || (unmerged.Length > 0 && model.MergedAdapters.Count == 0))
+        {
+            throw new LoKrException(ErrorIds.ExportUnmerged, LoKrErrorKind.InvalidOperation,
+                $"The {model.Name} has adapters that are not merged: {string.Join(", ", active.Length > 0 ? active : unmerged)}. A model folder has no place for them.",
+                "Merge them first (Merge-LoKrAdapter), remove them, or export the adapter itself (Export-LoKrAdapter).") { Target = model };
+        }
+    }
+}

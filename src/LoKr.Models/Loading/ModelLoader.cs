@@ -1,0 +1,267 @@
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Runtime;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Families;
+using LoKr.Models.Tokenization;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Loading;
+
+/// <summary>Builds a model from a Hugging Face folder: config.json → module tree on <c>meta</c> → weights read straight into place, frozen.</summary>
+public static class ModelLoader
+{
+    /// <summary>Loads a folder; see <see cref="LoadWithReport"/> for what was skipped or made fresh.</summary>
+    /// <param name="folder">Folder with config.json and safetensors.</param>
+    /// <param name="options">How to read it.</param>
+    public static LoKrModel Load(string folder, ModelLoadOptions? options = null) => LoadWithReport(folder, options).Model;
+
+    /// <summary>Loads a folder and reports what was skipped or made fresh. The model is in evaluation mode and takes no gradients.</summary>
+    /// <param name="folder">Folder with config.json and safetensors.</param>
+    /// <param name="options">How to read it.</param>
+    /// <exception cref="LoKrException">
+    /// The folder, config.json or the weights are missing or damaged, the architecture is unknown, the weights do not fit it,
+    /// or the labels are not those of the checkpoint's head; the id says which.
+    /// </exception>
+    public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null)
+    {
+        options ??= new ModelLoadOptions();
+        ModelConfig config = ModelConfig.Load(folder);
+        ModelArchitecture architecture = Resolve(config, options.Labels);
+        folder = Path.GetFullPath(folder);
+
+        TorchRuntime.EnsureLoaded();
+        using CheckpointReader source = CheckpointReader.Open(folder, architecture.Layout.WeightsName);
+        List<string> warnings = [];
+        ScalarType dtype = ChooseDType(source, config, options, warnings);
+        IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
+            ? null
+            : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(source, architecture, config));
+
+        ITextTokenizer? tokenizer = options.WithTokenizer && architecture.TakesTokens ? LoadTokenizer(folder, config, warnings) : null;
+
+        nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, DType = dtype });
+        try
+        {
+            CheckpointMap map = Fill(module, source, architecture, config, options, dtype);
+            Describe(map, architecture, labels, warnings);
+            Finish(module);
+            return new ModelLoadResult(new LoKrModel(module, folder, tokenizer), map.Fresh, map.Skipped, warnings);
+        }
+        catch
+        {
+            module.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Builds the module tree of a configuration without weights, on <c>meta</c> unless the options say otherwise.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="options">Labels, device and type.</param>
+    /// <returns>The root module, an <see cref="IPretrainedModel"/>, frozen and in evaluation mode; its values are undefined.</returns>
+    public static nn.Module Build(ModelConfig config, ModelBuildOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        ModelArchitecture architecture = Resolve(config, options?.Labels);
+        TorchRuntime.EnsureLoaded();
+        nn.Module module = architecture.Build(config, options ?? new ModelBuildOptions());
+        Finish(module);
+        return module;
+    }
+
+    private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels)
+    {
+        ModelArchitecture architecture = ArchitectureRegistry.Default.Get(config);
+        if (config.Has("quantization_config"))
+        {
+            throw config.Unsupported("quantization_config", "says that the weights are quantised; use the model's float32, float16 or bfloat16 weights");
+        }
+
+        return labels is null || architecture.Layout.LabelWeight is not null
+            ? architecture
+            : throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument,
+                $"Labels were given, but {architecture.Name} does not classify.", "Leave the labels out.") { Target = config.Source };
+    }
+
+    private static CheckpointMap Fill(
+        nn.Module module, CheckpointReader source, ModelArchitecture architecture, ModelConfig config, ModelLoadOptions options, ScalarType dtype)
+    {
+        IReadOnlyDictionary<string, string> tied = ((IPretrainedModel)module).TiedParameters;
+        Dictionary<string, long[]> shapes = ModuleParameters.List(module, tied)
+            .ToDictionary(item => item.Name, item => item.Parameter.shape, StringComparer.Ordinal);
+        CheckpointMap map = CheckpointMap.Create(source, shapes, tied, architecture, config);
+
+        if (module is IPublishedNames named && map.HasPublishedNames is bool published)
+        {
+            named.SavesPublishedNames = published;
+        }
+
+        WeightFiller filler = new(module, options.Device ?? CPU, dtype);
+        filler.Read(source, map.Mapped, shapes);
+
+        foreach ((string duplicate, string saved) in tied)
+        {
+            if (source.Entries.ContainsKey(duplicate))
+            {
+                filler.CheckSame(source, duplicate, saved);
+            }
+        }
+
+        using Generator? generator = options.Seed is { } seed ? new Generator(unchecked((ulong)seed), CPU) : null;
+        foreach (string name in map.Fresh)
+        {
+            filler.Initialize(name, shapes[name], config.GetDouble("initializer_range", 0.02), generator);
+        }
+
+        return map;
+    }
+
+    // Ties come last: until then a duplicate holds a parameter of its own on meta, which takes no memory.
+    private static void Finish(nn.Module module)
+    {
+        ModuleParameters.Tie(module, ((IPretrainedModel)module).TiedParameters);
+        foreach (Parameter parameter in module.parameters())
+        {
+            parameter.requires_grad = false;
+        }
+
+        module.eval();
+    }
+
+    private static ScalarType ChooseDType(CheckpointReader source, ModelConfig config, ModelLoadOptions options, List<string> warnings)
+    {
+        bool onCpu = options.Device is null || options.Device.type == TorchSharp.DeviceType.CPU;
+        if (options.DType is { } wanted)
+        {
+            if (wanted is not (ScalarType.Float32 or ScalarType.BFloat16 or ScalarType.Float16))
+            {
+                throw new LoKrException(ErrorIds.DTypeNotSupported, LoKrErrorKind.InvalidArgument,
+                    $"Models do not run in {wanted}.", "Use float32, bfloat16 or float16.") { Target = wanted };
+            }
+
+            if (onCpu && wanted != ScalarType.Float32)
+            {
+                warnings.Add($"{wanted} on the CPU is many times slower than float32.");
+            }
+
+            return wanted;
+        }
+
+        if (onCpu)
+        {
+            return ScalarType.Float32;
+        }
+
+        ScalarType stored = config.DType ?? source.Entries.Values.Select(entry => entry.DType switch
+        {
+            SafetensorsDType.F16 => ScalarType.Float16,
+            SafetensorsDType.BF16 => ScalarType.BFloat16,
+            _ => ScalarType.Float32,
+        }).FirstOrDefault(ScalarType.Float32);
+        return stored == ScalarType.Float64 ? ScalarType.Float32 : stored;
+    }
+
+    // A folder without a tokenizer is a model for token ids; a damaged or unsupported tokenizer is an error.
+    private static ITextTokenizer? LoadTokenizer(string folder, ModelConfig config, List<string> warnings)
+    {
+        if (TokenizerLoader.Find(folder) is null)
+        {
+            warnings.Add($"'{folder}' has no tokenizer: the model takes token ids, not text.");
+            return null;
+        }
+
+        ITextTokenizer tokenizer = TokenizerLoader.Load(folder);
+        if (config.GetInt("vocab_size", null) is { } size && tokenizer.VocabularySize > size)
+        {
+            warnings.Add($"The tokenizer has {tokenizer.VocabularySize} ids, but the model has embeddings for {size} only: texts with the others will fail.");
+        }
+
+        return tokenizer;
+    }
+
+    private static void Describe(CheckpointMap map, ModelArchitecture architecture, IReadOnlyList<string>? labels, List<string> warnings)
+    {
+        string[] head = [.. map.Fresh.Where(name => architecture.Layout.HeadPrefixes.Any(prefix => name.StartsWith(prefix, StringComparison.Ordinal)))];
+        if (head.Length > 0)
+        {
+            warnings.Add($"The checkpoint has no classification head: {string.Join(", ", head)} were initialised for "
+                + $"{labels!.Count} labels ({string.Join(", ", labels)}). Train them before use.");
+        }
+
+        string[] other = [.. map.Fresh.Except(head, StringComparer.Ordinal)];
+        if (other.Length > 0)
+        {
+            warnings.Add($"The checkpoint lacks {string.Join(", ", other)}: they were initialised. Train them before use.");
+        }
+
+        if (map.Skipped.Count > 0)
+        {
+            warnings.Add($"{architecture.Name} has no place for {map.Skipped.Count} tensors of the checkpoint, which were skipped: {string.Join(", ", map.Skipped)}.");
+        }
+    }
+}
+
+/// <summary>How a model folder is read.</summary>
+public sealed record ModelLoadOptions
+{
+    /// <summary>Labels of the classification head in the order of the logits; null takes those of the checkpoint.</summary>
+    public IReadOnlyList<string>? Labels { get; init; }
+
+    /// <summary>
+    /// Float32, BFloat16 or Float16; null takes the checkpoint's type on a GPU and float32 on the CPU, where half precision is many times slower.
+    /// </summary>
+    public ScalarType? DType { get; init; }
+
+    /// <summary>Device of the model; null for the CPU.</summary>
+    public Device? Device { get; init; }
+
+    /// <summary>Whether the folder's tokenizer is read too.</summary>
+    public bool WithTokenizer { get; init; } = true;
+
+    /// <summary>Seed of weights that the checkpoint lacks (a new head); null draws from torch's global generator.</summary>
+    public long? Seed { get; init; }
+}
+
+/// <summary>A loaded model and what is worth knowing about how its checkpoint was read.</summary>
+/// <param name="Model">The model; the caller owns it.</param>
+/// <param name="FreshParameters">Parameters that the checkpoint lacks and that were initialised.</param>
+/// <param name="SkippedKeys">Keys of the checkpoint that the model has no place for.</param>
+/// <param name="Warnings">The same and more in sentences.</param>
+public sealed record ModelLoadResult(
+    LoKrModel Model,
+    IReadOnlyList<string> FreshParameters,
+    IReadOnlyList<string> SkippedKeys,
+    IReadOnlyList<string> Warnings);
+
+/// <summary>Names of a known architecture, for work on files without a model.</summary>
+public static class ModelNames
+{
+    /// <summary>The names of the architecture that a folder's config.json names.</summary>
+    /// <param name="folder">Folder of a model.</param>
+    /// <returns>Null where the architecture has one generation of names, is not known, or the folder has no config.json.</returns>
+    /// <exception cref="Core.Errors.LoKrException"><c>LoKr.ModelConfigInvalid</c>.</exception>
+    public static IModuleAliases? Find(string folder) => Architecture(folder)?.Layout.Names;
+
+    /// <summary>The class of the architecture with its task head, for example <c>BertForSequenceClassification</c>.</summary>
+    /// <param name="folder">Folder of a model.</param>
+    /// <returns>Null where the architecture has no head of its own, is not known, or the folder has no config.json.</returns>
+    /// <exception cref="Core.Errors.LoKrException"><c>LoKr.ModelConfigInvalid</c>.</exception>
+    public static string? FindHeadClass(string folder) => Architecture(folder) is { Layout.HeadPrefixes.Count: > 0 } architecture ? architecture.Name : null;
+
+    private static ModelArchitecture? Architecture(string folder)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        if (!File.Exists(Path.Combine(folder, ModelConfig.FileName)))
+        {
+            return null;
+        }
+
+        ModelConfig config = ModelConfig.Load(folder);
+        return (config.GetString("model_type", null) ?? config.GetString(ModelConfig.ClassNameKey, null)) is string modelType
+            && ArchitectureRegistry.Default.ModelTypes.Contains(modelType, StringComparer.Ordinal)
+            ? ArchitectureRegistry.Default.Get(config)
+            : null;
+    }
+}

@@ -1,0 +1,102 @@
+using LoKr.Core.Errors;
+using LoKr.Core.Safetensors;
+using LoKr.Models.Families;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Loading;
+
+/// <summary>
+/// Puts real, frozen parameters in the place of those on <c>meta</c>: read from the checkpoint straight into their memory, or initialised.
+/// </summary>
+internal sealed class WeightFiller(nn.Module module, Device device, ScalarType dtype)
+{
+    // Most of the time of a load is spent in mapping fresh memory and copying from the page cache; more threads only wait for each other.
+    private const int MostThreads = 4;
+
+    /// <summary>Reads parameters from the checkpoint, several at a time where they go to memory of the CPU.</summary>
+    /// <param name="source">The checkpoint.</param>
+    /// <param name="mapped">Keys in the checkpoint and the parameters they fill.</param>
+    /// <param name="shapes">Shapes by name of the parameter.</param>
+    public void Read(ITensorSource source, IReadOnlyList<(string Key, string Parameter)> mapped, IReadOnlyDictionary<string, long[]> shapes)
+    {
+        foreach ((string key, _) in mapped)
+        {
+            CheckType(source, key);
+        }
+
+        Tensor[] weights = [.. mapped.Select(item => empty(shapes[item.Parameter], dtype, device))];
+        try
+        {
+            int threads = device.type == TorchSharp.DeviceType.CPU ? Math.Min(MostThreads, Environment.ProcessorCount) : 1;
+            Parallel.ForEach(
+                Enumerable.Range(0, weights.Length).OrderByDescending(i => source.Entries[mapped[i].Key].ByteCount),
+                new ParallelOptions { MaxDegreeOfParallelism = threads },
+                i => source.ReadInto(mapped[i].Key, weights[i]));
+        }
+        catch (AggregateException exception)
+        {
+            Array.ForEach(weights, static weight => weight.Dispose());
+            System.Runtime.ExceptionServices.ExceptionDispatchInfo.Throw(exception.InnerExceptions[0]);
+        }
+
+        for (int i = 0; i < weights.Length; i++)
+        {
+            Set(mapped[i].Parameter, weights[i]);
+        }
+    }
+
+    private static void CheckType(ITensorSource source, string key)
+    {
+        SafetensorsDType stored = source.Entries[key].DType;
+        if (stored is not (SafetensorsDType.F64 or SafetensorsDType.F32 or SafetensorsDType.F16 or SafetensorsDType.BF16
+            or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2))
+        {
+            throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
+                $"'{key}' is stored as {stored}, but a weight is a floating-point number.",
+                "Quantised checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
+        }
+    }
+
+    /// <summary>Refuses a checkpoint that stores a tied parameter twice with different values: one of the two would be lost.</summary>
+    /// <param name="source">The checkpoint.</param>
+    /// <param name="duplicate">Key of the parameter that has no storage of its own.</param>
+    /// <param name="saved">Name of the parameter it is tied to, which has been read.</param>
+    public void CheckSame(ITensorSource source, string duplicate, string saved)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Parameter parameter = module.get_parameter(saved)!;
+        bool same = source.Entries[duplicate].Shape.SequenceEqual(parameter.shape);
+        if (same)
+        {
+            Tensor stored = empty(parameter.shape, dtype, device);
+            source.ReadInto(duplicate, stored);
+            same = stored.eq(parameter).all().item<bool>();
+        }
+
+        if (!same)
+        {
+            throw new LoKrException(ErrorIds.CheckpointKeysMismatch, LoKrErrorKind.InvalidData,
+                $"config.json says that '{duplicate}' and '{saved}' are one weight, but the checkpoint holds two different ones.",
+                "Set tie_word_embeddings to false in config.json to use both.") { Target = duplicate };
+        }
+    }
+
+    /// <summary>Initialises a parameter: normal for matrices, zero for biases, one for the weights of norms.</summary>
+    /// <param name="name">Name of the parameter.</param>
+    /// <param name="shape">Its shape.</param>
+    /// <param name="deviation">Standard deviation of the normal distribution.</param>
+    /// <param name="generator">Source of random numbers on the CPU, so that a seed means the same on every device; null for the global one.</param>
+    public void Initialize(string name, long[] shape, double deviation, Generator? generator)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor values = shape.Length > 1 ? empty(shape, ScalarType.Float32).normal_(0, deviation, generator)
+            : name.EndsWith(".bias", StringComparison.Ordinal) ? zeros(shape, ScalarType.Float32)
+            : ones(shape, ScalarType.Float32);
+        Set(name, values.to(dtype, device).MoveToOuterDisposeScope());
+    }
+
+    private void Set(string name, Tensor weight) =>
+        ModuleParameters.Set(module, name, (Parameter)nn.Parameter(weight, requires_grad: false).DetachFromDisposeScope());
+}

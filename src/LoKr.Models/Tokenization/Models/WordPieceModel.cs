@@ -1,0 +1,106 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Text;
+using Microsoft.ML.Tokenizers;
+
+namespace LoKr.Models.Tokenization.Models;
+
+/// <summary>WordPiece through Microsoft.ML.Tokenizers.</summary>
+internal sealed class WordPieceModel : ITokenModel
+{
+    private readonly Vocabulary _vocabulary;
+    private readonly WordPieceTokenizer _tokenizer;
+    private readonly int _unknownId;
+    private readonly int _longestWord;
+    private readonly PieceCache _cache = new();
+
+    /// <param name="vocabulary">Tokens and ids.</param>
+    /// <param name="unknownToken">The token for words that cannot be built.</param>
+    /// <param name="prefix">What marks a token inside a word, such as <c>##</c>.</param>
+    /// <param name="longestWord">Words of more code points are unknown.</param>
+    /// <param name="file">The file, for errors.</param>
+    public WordPieceModel(Vocabulary vocabulary, string unknownToken, string prefix, int longestWord, string file)
+    {
+        if (!vocabulary.TryGetId(unknownToken, out _unknownId))
+        {
+            throw TokenizerError.Invalid(file, $"its vocabulary lacks the unknown token '{unknownToken}'");
+        }
+
+        if (longestWord is < 1 or > int.MaxValue / 4)
+        {
+            throw TokenizerError.Invalid(file, $"max_input_chars_per_word is {longestWord}");
+        }
+
+        _vocabulary = vocabulary;
+        _longestWord = longestWord;
+        using Stream lines = Lines(vocabulary, file);
+        _tokenizer = WordPieceTokenizer.Create(lines, new WordPieceOptions
+        {
+            UnknownToken = unknownToken,
+            ContinuingSubwordPrefix = prefix,
+
+            // The package counts UTF-16 units, the reference code points: the limit is kept here, so theirs is out of the way.
+            MaxInputCharsPerWord = 2 * longestWord,
+        });
+    }
+
+    /// <inheritdoc/>
+    public int Count => _vocabulary.Count;
+
+    /// <inheritdoc/>
+    public void Encode(string piece, List<int> ids)
+    {
+        if (_cache.TryGet(piece, ids))
+        {
+            return;
+        }
+
+        if (piece.Length > _longestWord && CodePoints(piece) > _longestWord)
+        {
+            ids.Add(_unknownId);
+            return;
+        }
+
+        int from = ids.Count;
+        ids.AddRange(_tokenizer.EncodeToIds(piece, considerPreTokenization: false, considerNormalization: false));
+        _cache.Add(piece, System.Runtime.InteropServices.CollectionsMarshal.AsSpan(ids)[from..]);
+    }
+
+    /// <inheritdoc/>
+    public bool TryGetId(string token, out int id) => _vocabulary.TryGetId(token, out id);
+
+    /// <inheritdoc/>
+    public bool TryGetToken(int id, [NotNullWhen(true)] out string? token) => _vocabulary.TryGetToken(id, out token);
+
+    private static int CodePoints(string text)
+    {
+        int count = 0;
+        foreach (char c in text)
+        {
+            count += char.IsLowSurrogate(c) ? 0 : 1;
+        }
+
+        return count;
+    }
+
+    // The package takes its vocabulary only as lines, the id of a token being the number of its line.
+    private static MemoryStream Lines(Vocabulary vocabulary, string file)
+    {
+        string?[] byId = new string?[vocabulary.Ids.Values.Max() + 1];
+        foreach ((string token, int id) in vocabulary.Ids)
+        {
+            if (token.AsSpan().ContainsAny('\r', '\n'))
+            {
+                throw TokenizerError.Unsupported(file, "a WordPiece token that contains a line break");
+            }
+
+            if (byId[id] is not null)
+            {
+                throw TokenizerError.Invalid(file, $"the tokens '{byId[id]}' and '{token}' have the same id {id}");
+            }
+
+            byId[id] = token;
+        }
+
+        return new MemoryStream(Encoding.UTF8.GetBytes(string.Join('\n', byId)));
+    }
+}

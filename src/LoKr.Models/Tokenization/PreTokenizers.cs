@@ -1,0 +1,249 @@
+using LoKr.Models.Tokenization.Patterns;
+using Microsoft.ML.Tokenizers;
+
+namespace LoKr.Models.Tokenization;
+
+/// <summary>A part of the text on its way to the model.</summary>
+/// <param name="Text">The text of the part.</param>
+/// <param name="AtStart">Whether it begins where the whole input begins.</param>
+internal readonly record struct Piece(string Text, bool AtStart);
+
+/// <summary>
+/// One pre-tokenizer of a tokenizer.json. Microsoft.ML.Tokenizers' PreTokenizer only says where to split;
+/// ByteLevel and Metaspace also change the text, so the chain is over pieces.
+/// </summary>
+internal interface IPieceStep
+{
+    /// <summary>Splits or changes one piece, which is not empty, and adds what results to the list.</summary>
+    void Apply(Piece piece, List<Piece> result);
+}
+
+/// <summary>What becomes of the matches that a text is split at.</summary>
+internal enum SplitBehavior
+{
+    /// <summary>They are dropped.</summary>
+    Removed,
+
+    /// <summary>Each becomes a piece of its own.</summary>
+    Isolated,
+
+    /// <summary>Each ends the piece before it.</summary>
+    MergedWithPrevious,
+
+    /// <summary>Each begins the piece after it.</summary>
+    MergedWithNext,
+
+    /// <summary>Neighbouring matches become one piece.</summary>
+    Contiguous,
+}
+
+/// <summary>Which pieces get the replacement character of Metaspace in front.</summary>
+internal enum PrependScheme
+{
+    /// <summary>None.</summary>
+    Never,
+
+    /// <summary>Only one that begins where the whole input begins.</summary>
+    First,
+
+    /// <summary>Every one that does not begin with it.</summary>
+    Always,
+}
+
+/// <summary>Byte-level pre-tokenizer: optional space in front, optional split by GPT-2's pattern, bytes as characters.</summary>
+internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPieceStep
+{
+    private const string Gpt2Pattern = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+    // Compiled once: every byte-level tokenizer has the same one.
+    private static readonly Lazy<PreTokenizer> s_gpt2 =
+        new(() => new SplitPreTokenizer(new CodePointRegex(Gpt2Pattern, "GPT-2"), SplitBehavior.Isolated, invert: false));
+
+    private readonly PreTokenizer? _split = useRegex ? s_gpt2.Value : null;
+
+    /// <inheritdoc/>
+    public void Apply(Piece piece, List<Piece> result)
+    {
+        string text = addPrefixSpace && !piece.Text.StartsWith(' ') ? " " + piece.Text : piece.Text;
+        if (_split is null)
+        {
+            result.Add(new Piece(ByteAlphabet.Encode(text), piece.AtStart));
+            return;
+        }
+
+        foreach ((int offset, int length) in _split.PreTokenize(text))
+        {
+            result.Add(new Piece(ByteAlphabet.Encode(text.Substring(offset, length)), piece.AtStart && offset == 0));
+        }
+    }
+}
+
+/// <summary>Metaspace: spaces become a visible character, which may be put in front and split at.</summary>
+internal sealed class MetaspaceStep(char replacement, PrependScheme scheme, bool split) : IPieceStep
+{
+    private readonly PreTokenizer? _split = split
+        ? new SplitPreTokenizer(new LiteralPattern(replacement.ToString()), SplitBehavior.MergedWithNext, invert: false)
+        : null;
+
+    /// <inheritdoc/>
+    public void Apply(Piece piece, List<Piece> result)
+    {
+        string text = piece.Text.Replace(' ', replacement);
+        bool prepends = scheme == PrependScheme.Always || (scheme == PrependScheme.First && piece.AtStart);
+        if (prepends && !text.StartsWith(replacement))
+        {
+            text = replacement + text;
+        }
+
+        if (_split is null)
+        {
+            result.Add(new Piece(text, piece.AtStart));
+            return;
+        }
+
+        foreach ((int offset, int length) in _split.PreTokenize(text))
+        {
+            result.Add(new Piece(text.Substring(offset, length), piece.AtStart && offset == 0));
+        }
+    }
+}
+
+/// <summary>
+/// SentencePiece's escaping of spaces. Unlike Metaspace it puts its character also before a text that begins with a space.
+/// </summary>
+internal sealed class SentencePieceStep(char replacement, PrependScheme scheme) : IPieceStep
+{
+    /// <inheritdoc/>
+    public void Apply(Piece piece, List<Piece> result)
+    {
+        string text = piece.Text.Replace(' ', replacement);
+        bool prepends = scheme == PrependScheme.Always || (scheme == PrependScheme.First && piece.AtStart);
+        result.Add(piece with { Text = prepends ? replacement + text : text });
+    }
+}
+
+/// <summary>Applies a pre-tokenizer that only splits.</summary>
+internal sealed class SplitStep(PreTokenizer preTokenizer) : IPieceStep
+{
+    /// <inheritdoc/>
+    public void Apply(Piece piece, List<Piece> result)
+    {
+        foreach ((int offset, int length) in preTokenizer.PreTokenize(piece.Text))
+        {
+            result.Add(length == piece.Text.Length
+                ? piece
+                : new Piece(piece.Text.Substring(offset, length), piece.AtStart && offset == 0));
+        }
+    }
+}
+
+/// <summary>Splits at the matches of a pattern, as Split and its relatives in tokenizer.json do.</summary>
+internal sealed class SplitPreTokenizer(ITextPattern pattern, SplitBehavior behavior, bool invert) : PreTokenizer
+{
+    /// <inheritdoc/>
+    public override IEnumerable<(int Offset, int Length)> PreTokenize(ReadOnlySpan<char> text) => PreTokenize(text.ToString());
+
+    /// <inheritdoc/>
+    public override IEnumerable<(int Offset, int Length)> PreTokenize(string text)
+    {
+        List<Part> parts = Parts(text);
+        return behavior switch
+        {
+            SplitBehavior.Removed => parts.Where(part => !part.IsMatch).Select(Range),
+            SplitBehavior.Isolated => parts.Select(Range),
+            SplitBehavior.Contiguous => Contiguous(parts).Select(Range),
+            SplitBehavior.MergedWithPrevious => MergedWithPrevious(parts).Select(Range),
+            _ => MergedWithNext(parts).Select(Range),
+        };
+    }
+
+    private static (int Offset, int Length) Range(Part part) => (part.Start, part.Stop - part.Start);
+
+    private List<Part> Parts(string text)
+    {
+        List<Part> parts = [];
+        int done = 0;
+        foreach ((int start, int length) in pattern.Find(text))
+        {
+            Add(done, start, invert);
+            Add(start, start + length, !invert);
+            done = start + length;
+        }
+
+        Add(done, text.Length, invert);
+        return parts;
+
+        void Add(int start, int stop, bool isMatch)
+        {
+            if (stop > start)
+            {
+                parts.Add(new Part(start, stop, isMatch));
+            }
+        }
+    }
+
+    private static List<Part> Contiguous(List<Part> parts)
+    {
+        List<Part> merged = [];
+        foreach (Part part in parts)
+        {
+            if (merged.Count > 0 && merged[^1].IsMatch == part.IsMatch)
+            {
+                merged[^1] = merged[^1] with { Stop = part.Stop };
+            }
+            else
+            {
+                merged.Add(part);
+            }
+        }
+
+        return merged;
+    }
+
+    // A match joins what is not a match; of two matches in a row the second stands alone.
+    private static List<Part> MergedWithPrevious(List<Part> parts)
+    {
+        List<Part> merged = [];
+        bool afterMatch = false;
+        foreach (Part part in parts)
+        {
+            if (part.IsMatch && !afterMatch && merged.Count > 0)
+            {
+                merged[^1] = merged[^1] with { Stop = part.Stop };
+            }
+            else
+            {
+                merged.Add(part);
+            }
+
+            afterMatch = part.IsMatch;
+        }
+
+        return merged;
+    }
+
+    private static List<Part> MergedWithNext(List<Part> parts)
+    {
+        List<Part> merged = [];
+        bool beforeMatch = false;
+        for (int i = parts.Count - 1; i >= 0; i--)
+        {
+            Part part = parts[i];
+            if (part.IsMatch && !beforeMatch && merged.Count > 0)
+            {
+                merged[^1] = merged[^1] with { Start = part.Start };
+            }
+            else
+            {
+                merged.Add(part);
+            }
+
+            beforeMatch = part.IsMatch;
+        }
+
+        merged.Reverse();
+        return merged;
+    }
+
+    private readonly record struct Part(int Start, int Stop, bool IsMatch);
+}
