@@ -34,7 +34,7 @@ param(
     # Side in pixels of the square that pictures are cut to.
     [int] $Resolution = 512,
 
-    # Optimiser steps.
+    # Optimizer steps.
     [int] $MaxSteps = 500,
 
     # Pictures in a batch.

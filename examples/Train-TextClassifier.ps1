@@ -3,7 +3,7 @@
 
 <#
 .SYNOPSIS
-    Trains a text classifier from any encoder folder and any file of labelled texts: the head alone, then LoKr on all linear layers.
+    Trains a text classifier from any encoder folder and any file of labeled texts: the head alone, then LoKr on all linear layers.
 
 .DESCRIPTION
     The labels are taken from the training data. Both runs start from the same weights and the same fresh head, so that their

@@ -11,7 +11,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests;
 
-/// <summary>Behaviour of the encoders that holds for any weights.</summary>
+/// <summary>Behavior of the encoders that holds for any weights.</summary>
 public sealed class EncoderClassifierTests
 {
     public static TheoryData<string> Families() => ["bert", "roberta", "distilbert"];

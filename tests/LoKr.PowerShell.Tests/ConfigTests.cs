@@ -45,7 +45,7 @@ public sealed class ConfigTests : ModuleTest
     [InlineData("false", InitWeights.Random)]
     [InlineData("lycoris", InitWeights.Lycoris)]
     [InlineData("Default", InitWeights.Default)]
-    public void Initialisations_are_spelled_as_in_peft_or_here(string value, InitWeights expected) =>
+    public void Initializations_are_spelled_as_in_peft_or_here(string value, InitWeights expected) =>
         Assert.Equal(expected, Host.One<LoKrConfig>($"New-LoKrConfig -InitWeights {value}").InitWeights);
 
     [Theory]

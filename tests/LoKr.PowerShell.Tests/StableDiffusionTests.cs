@@ -75,7 +75,7 @@ public sealed class StableDiffusionTests : ModuleTest
     }
 
     [Fact]
-    public void A_pipeline_survives_serialisation_as_plain_figures()
+    public void A_pipeline_survives_serialization_as_plain_figures()
     {
         ImportPipeline();
         PSObject copy = Assert.Single(Host.Run("[System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($sd))").Output);

@@ -90,7 +90,7 @@ public sealed class ViewTests : ModuleTest
     }
 
     [Fact]
-    public void A_model_survives_serialisation_as_plain_figures()
+    public void A_model_survives_serialization_as_plain_figures()
     {
         ImportAdapted();
         PSObject copy = Assert.Single(Host.Run("[System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($model))").Output);

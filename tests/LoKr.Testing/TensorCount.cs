@@ -6,7 +6,7 @@ namespace LoKr.Testing;
 /// <summary>The number of live tensors of the process, made comparable.</summary>
 public static class TensorCount
 {
-    /// <summary>Live tensors after what other tests dropped has been finalised; without that it may go at any time.</summary>
+    /// <summary>Live tensors after what other tests dropped has been finalized; without that it may go at any time.</summary>
     public static long Settled()
     {
         GC.Collect();
@@ -16,7 +16,7 @@ public static class TensorCount
 
     /// <summary>
     /// Asserts that counts taken once a step do not rise after the first steps. A step that leaves a tensor behind raises every
-    /// later count; the finaliser of a wrapper that something else dropped may lower one.
+    /// later count; the finalizer of a wrapper that something else dropped may lower one.
     /// </summary>
     /// <param name="counts">One count a step.</param>
     /// <param name="warmUp">Steps that may still build what the run keeps.</param>

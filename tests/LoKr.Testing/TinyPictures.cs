@@ -7,9 +7,9 @@ namespace LoKr.Testing;
 /// <summary>Folders of small pictures with captions, drawn in milliseconds.</summary>
 public static class TinyPictures
 {
-    private static readonly (string Name, int[] Colour)[] s_colours = [("red", [220, 40, 40]), ("green", [40, 200, 60]), ("blue", [50, 60, 220]), ("grey", [120, 120, 120])];
+    private static readonly (string Name, int[] Color)[] s_colors = [("red", [220, 40, 40]), ("green", [40, 200, 60]), ("blue", [50, 60, 220]), ("gray", [120, 120, 120])];
 
-    /// <summary>Pictures of a coloured square on a dark ground, each with a <c>.txt</c> beside it.</summary>
+    /// <summary>Pictures of a colored square on a dark ground, each with a <c>.txt</c> beside it.</summary>
     /// <param name="folder">Where to.</param>
     /// <param name="count">How many.</param>
     /// <param name="sizes">Width and height of each in turn; 24 by 16 where none are given.</param>
@@ -20,12 +20,12 @@ public static class TinyPictures
         for (int i = 0; i < count; i++)
         {
             using DisposeScope scope = NewDisposeScope();
-            (string name, int[] colour) = s_colours[i % s_colours.Length];
+            (string name, int[] color) = s_colors[i % s_colors.Length];
             (int width, int height) = sizes.Length == 0 ? (24, 16) : sizes[i % sizes.Length];
             Tensor picture = full([height, width, 3], 20, ScalarType.Byte);
             for (int channel = 0; channel < 3; channel++)
             {
-                picture[(height / 4)..(height * 3 / 4), (width / 4)..(width * 3 / 4), channel] = colour[channel] - i;
+                picture[(height / 4)..(height * 3 / 4), (width / 4)..(width * 3 / 4), channel] = color[channel] - i;
             }
 
             PictureFile.WritePng(Path.Combine(folder, $"{i:D2}-{name}.png"), picture);

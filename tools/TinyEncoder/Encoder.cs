@@ -14,7 +14,7 @@ internal sealed class Encoder : Module
     private readonly EncoderSize _size;
     private readonly Dictionary<string, Module<Tensor, Tensor>> _parts = [];
 
-    /// <summary>Makes an encoder with BERT's initialisation.</summary>
+    /// <summary>Makes an encoder with BERT's initialization.</summary>
     public Encoder(EncoderSize size)
         : base(nameof(Encoder))
     {

@@ -3,7 +3,7 @@ using System.Text.RegularExpressions;
 namespace TinyEncoder;
 
 /// <summary>
-/// A WordPiece vocabulary: pieces are learned by merging the most frequent neighbours (Sennrich et al., arXiv:1508.07909) and
+/// A WordPiece vocabulary: pieces are learned by merging the most frequent neighbors (Sennrich et al., arXiv:1508.07909) and
 /// applied by longest match first (Wu et al., arXiv:1609.08144), as BERT's tokenizer does.
 /// </summary>
 internal sealed partial class WordPieceVocabulary

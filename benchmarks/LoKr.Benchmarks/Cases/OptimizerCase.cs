@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Benchmarks.Cases;
 
-/// <summary>One optimiser step on the factors of a hundred layers, against TorchSharp's AdamW on the same tensors one by one.</summary>
+/// <summary>One optimizer step on the factors of a hundred layers, against TorchSharp's AdamW on the same tensors one by one.</summary>
 internal sealed class OptimizerCase : IBenchmarkCase
 {
     /// <inheritdoc/>

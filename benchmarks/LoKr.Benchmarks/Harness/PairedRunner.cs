@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace LoKr.Benchmarks.Harness;
 
 /// <summary>
-/// Times variants in rounds: each round runs every variant once, in alternating order, and gives ratios of neighbours in time, so that
+/// Times variants in rounds: each round runs every variant once, in alternating order, and gives ratios of neighbors in time, so that
 /// what slows the machine down for a while slows both sides of a ratio.
 /// </summary>
 /// <param name="budget">Time for all rounds together.</param>

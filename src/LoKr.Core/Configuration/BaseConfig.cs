@@ -36,7 +36,7 @@ internal sealed class BaseConfig
     /// <summary>Whether the model predicts tokens, so that it has output embeddings; null where the file does not say.</summary>
     public bool? PredictsTokens => Architectures.Count == 0 ? null : Architectures.Any(static name => s_languageModels.Any(part => name.Contains(part, StringComparison.Ordinal)));
 
-    /// <summary>Whether the weights are quantised.</summary>
+    /// <summary>Whether the weights are quantized.</summary>
     public bool IsQuantised => _json["quantization_config"] is JsonObject;
 
     /// <summary>Reads the file of a folder.</summary>

@@ -42,7 +42,7 @@ public sealed record LoKrConfig
     /// <summary>Modules left alone although targeted (PEFT <c>exclude_modules</c>).</summary>
     public ModuleSelector? ExcludeModules { get; init; }
 
-    /// <summary>Initialisation of fresh factors (PEFT <c>init_weights</c>).</summary>
+    /// <summary>Initialization of fresh factors (PEFT <c>init_weights</c>).</summary>
     public InitWeights InitWeights { get; init; } = InitWeights.Default;
 
     /// <summary>Indices of the layers to adapt; empty or null for all (PEFT <c>layers_to_transform</c>).</summary>
@@ -93,7 +93,7 @@ public sealed record LoKrConfig
     /// <summary>Train one scalar per layer that starts at zero (LyCORIS <c>use_scalar</c>).</summary>
     public bool UseScalar { get; init; }
 
-    /// <summary>Train normalisation layers too (LyCORIS <c>train_norm</c>).</summary>
+    /// <summary>Train normalization layers too (LyCORIS <c>train_norm</c>).</summary>
     public bool TrainNorm { get; init; }
 
     /// <summary>Scaling convention.</summary>
@@ -158,7 +158,7 @@ public enum WeightDecomposeAxis
     Input,
 }
 
-/// <summary>How fresh LoKr factors are initialised (PEFT <c>init_weights</c>).</summary>
+/// <summary>How fresh LoKr factors are initialized (PEFT <c>init_weights</c>).</summary>
 public enum InitWeights
 {
     /// <summary>w1 zero, w2 Kaiming uniform; the delta is zero (PEFT <c>true</c>).</summary>
@@ -180,7 +180,7 @@ public enum TaskType
     /// <summary>Sequence to sequence (<c>SEQ_2_SEQ_LM</c>).</summary>
     Seq2SeqLanguageModeling,
 
-    /// <summary>Causal language modelling (<c>CAUSAL_LM</c>).</summary>
+    /// <summary>Causal language modeling (<c>CAUSAL_LM</c>).</summary>
     CausalLanguageModeling,
 
     /// <summary>Token classification (<c>TOKEN_CLS</c>): the head called classifier or score is trained and saved too.</summary>

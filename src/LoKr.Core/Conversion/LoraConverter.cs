@@ -242,7 +242,7 @@ public sealed record LoraRank
 /// <param name="IsEmbedding">Whether the layer is an embedding, whose LoRA weights PEFT names and lays out in another way.</param>
 public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, double Scaling, bool IsEmbedding = false);
 
-/// <summary>What a conversion to LoRA wrote. Flat and serialisable.</summary>
+/// <summary>What a conversion to LoRA wrote. Flat and serializable.</summary>
 public sealed record LoraConversionResult
 {
     /// <summary>Full path of the folder.</summary>

@@ -52,7 +52,7 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
         return new(l, m, k, n, kernel, rank, lowRankW1, lowRankW2, tucker, reversed);
     }
 
-    /// <summary>Suffixes and shapes of the tensors, in the order in which PEFT creates and initialises them.</summary>
+    /// <summary>Suffixes and shapes of the tensors, in the order in which PEFT creates and initializes them.</summary>
     public IReadOnlyList<(string Suffix, long[] Shape)> Tensors()
     {
         List<(string, long[])> tensors = [];

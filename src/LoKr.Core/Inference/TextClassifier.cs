@@ -84,7 +84,7 @@ public static class TextClassifier
     }
 }
 
-/// <summary>What a classifier says of one text (<c>Invoke-LoKrModel</c>). Flat and serialisable.</summary>
+/// <summary>What a classifier says of one text (<c>Invoke-LoKrModel</c>). Flat and serializable.</summary>
 public sealed record LoKrClassification
 {
     /// <summary>The text.</summary>

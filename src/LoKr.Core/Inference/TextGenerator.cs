@@ -55,7 +55,7 @@ public static class TextGenerator
     }
 }
 
-/// <summary>What a language model makes of one prompt (<c>Invoke-LoKrModel</c>). Flat and serialisable.</summary>
+/// <summary>What a language model makes of one prompt (<c>Invoke-LoKrModel</c>). Flat and serializable.</summary>
 public sealed record LoKrCompletion
 {
     /// <summary>The prompt.</summary>

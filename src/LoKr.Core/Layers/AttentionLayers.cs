@@ -44,7 +44,7 @@ internal sealed class AttentionOutputBaseLayer(string name, MultiheadAttention a
 /// <summary>
 /// Adapts the projections inside <c>torch.nn.MultiheadAttention</c>, where no hook reaches. While an adapter runs, a hook before the module
 /// hands it one position only, which costs next to nothing, and a hook after it puts the result of the whole attention in its place, computed
-/// here with the module's own parameters and the factorised contributions. Nothing of the module is replaced. Other forward hooks on the
+/// here with the module's own parameters and the factorized contributions. Nothing of the module is replaced. Other forward hooks on the
 /// same module that are called after this one see the shortened inputs.
 /// </summary>
 internal sealed class AttentionHook

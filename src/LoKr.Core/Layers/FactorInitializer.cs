@@ -42,7 +42,7 @@ internal sealed class FactorInitializer : IDisposable
 
         if (factors.Tensors.TryGetValue(FactorNames.DoraScale, out Tensor? magnitude) && magnitude.device_type != DeviceType.META)
         {
-            WeightDecomposition.Initialise(magnitude, layer.BaseLayer, layer.Config.WeightDecomposeAxis);
+            WeightDecomposition.Initialize(magnitude, layer.BaseLayer, layer.Config.WeightDecomposeAxis);
         }
 
         foreach (string suffix in order)

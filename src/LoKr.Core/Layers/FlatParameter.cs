@@ -7,7 +7,7 @@ namespace LoKr.Core.Layers;
 
 /// <summary>
 /// One contiguous tensor that holds many parameters as leaf views, and one that holds their gradients,
-/// so that an optimiser step, a norm or a checkpoint is one operation whatever the number of layers.
+/// so that an optimizer step, a norm or a checkpoint is one operation whatever the number of layers.
 /// </summary>
 /// <remarks>Zeroing <see cref="Gradient"/> is all that a training step needs; never set a view's gradient to null.</remarks>
 public sealed class FlatParameter : IDisposable

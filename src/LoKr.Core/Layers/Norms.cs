@@ -55,10 +55,10 @@ public sealed class LoKrNorm
             return y.alias().MoveToOuterDisposeScope();
         }
 
-        // Normalised once: the change of a linear function of the weights is that function of their change.
+        // Normalized once: the change of a linear function of the weights is that function of their change.
         Tensor? mask = training && _config.RankDropout > 0 ? Mask(x.device) : null;
         Tensor Scaled(Tensor change) => mask is null ? Scale == 1 ? change : change * Scale : change * mask * Scale;
-        Tensor change = Target.Normalise(x.to(Weight.dtype), Scaled(Weight), Bias is null ? null : Scaled(Bias));
+        Tensor change = Target.Normalize(x.to(Weight.dtype), Scaled(Weight), Bias is null ? null : Scaled(Bias));
         return (y + change).MoveToOuterDisposeScope();
     }
 
@@ -70,15 +70,15 @@ public sealed class LoKrNorm
     }
 }
 
-/// <summary>A normalisation with weights of its own: layer or group norm.</summary>
+/// <summary>A normalization with weights of its own: layer or group norm.</summary>
 internal sealed class NormBase
 {
-    private readonly Func<Tensor, Tensor, Tensor?, Tensor> _normalise;
+    private readonly Func<Tensor, Tensor, Tensor?, Tensor> _normalize;
     private readonly Func<Parameter> _weight;
     private readonly Func<Parameter?> _bias;
 
-    private NormBase(string name, nn.Module<Tensor, Tensor> module, Func<Parameter> weight, Func<Parameter?> bias, Func<Tensor, Tensor, Tensor?, Tensor> normalise) =>
-        (Name, Module, _weight, _bias, _normalise) = (name, module, weight, bias, normalise);
+    private NormBase(string name, nn.Module<Tensor, Tensor> module, Func<Parameter> weight, Func<Parameter?> bias, Func<Tensor, Tensor, Tensor?, Tensor> normalize) =>
+        (Name, Module, _weight, _bias, _normalize) = (name, module, weight, bias, normalize);
 
     /// <summary>Full name.</summary>
     public string Name { get; }
@@ -103,6 +103,6 @@ internal sealed class NormBase
         _ => null,
     };
 
-    /// <summary>The normalised input times other weights.</summary>
-    public Tensor Normalise(Tensor x, Tensor weight, Tensor? bias) => _normalise(x, weight, bias);
+    /// <summary>The normalized input times other weights.</summary>
+    public Tensor Normalize(Tensor x, Tensor weight, Tensor? bias) => _normalize(x, weight, bias);
 }

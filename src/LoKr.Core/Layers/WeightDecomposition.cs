@@ -17,7 +17,7 @@ internal static class WeightDecomposition
         : [1, inFeatures, .. kernel.Select(static _ => 1L)];
 
     /// <summary>Magnitudes to start with: the norms of the base weight.</summary>
-    public static void Initialise(Tensor magnitude, BaseLayer layer, WeightDecomposeAxis axis)
+    public static void Initialize(Tensor magnitude, BaseLayer layer, WeightDecomposeAxis axis)
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();

@@ -116,7 +116,7 @@ public static class AdapterInspector
     };
 }
 
-/// <summary>One adapter file as <c>Get-LoKrAdapter -Path</c> shows it, from its header. Flat and serialisable.</summary>
+/// <summary>One adapter file as <c>Get-LoKrAdapter -Path</c> shows it, from its header. Flat and serializable.</summary>
 public sealed record LoKrAdapterInfo
 {
     /// <summary>Full path of the file, or of the folder that PEFT wrote.</summary>

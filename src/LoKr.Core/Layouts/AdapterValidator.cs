@@ -171,7 +171,7 @@ public sealed record AdapterCheckOptions
     public string? BasePath { get; init; }
 }
 
-/// <summary>What <c>Test-LoKrAdapter</c> found in one file. Flat and serialisable.</summary>
+/// <summary>What <c>Test-LoKrAdapter</c> found in one file. Flat and serializable.</summary>
 public sealed record LoKrAdapterCheck
 {
     /// <summary>Full path of the file or folder.</summary>
@@ -199,7 +199,7 @@ public sealed record LoKrAdapterCheck
     public override string ToString() => $"{Path}: {(IsValid ? "valid" : $"{ErrorCount} errors")}";
 }
 
-/// <summary>One thing that was found in an adapter file. Flat and serialisable.</summary>
+/// <summary>One thing that was found in an adapter file. Flat and serializable.</summary>
 /// <param name="Severity">How serious it is.</param>
 /// <param name="ErrorId">Stable id from <see cref="ErrorIds"/>.</param>
 /// <param name="Message">What it is, and what to do.</param>

@@ -44,7 +44,7 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
             if (module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value).FirstOrDefault(static entry => entry.DType is not (SafetensorsDType.F16
                 or SafetensorsDType.BF16 or SafetensorsDType.F32 or SafetensorsDType.F64 or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2)) is SafetensorsEntry integers)
             {
-                return Problem(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor", "Quantised adapters are not read.");
+                return Problem(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor", "Quantized adapters are not read.");
             }
 
             if (module.Alpha is null && module.Tensors.TryGetValue(AdapterSuffixes.Alpha, out SafetensorsEntry? unread) && unread.Shape.All(static size => size == 1))

@@ -14,7 +14,7 @@ public sealed partial class LoKrModel
     /// <summary>Adds a fresh adapter; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
     /// <param name="config">Its configuration; a null TargetModules takes the default of the architecture.</param>
     /// <param name="name">Its name.</param>
-    /// <param name="seed">Seed of the initialisation; null draws from torch's global generator.</param>
+    /// <param name="seed">Seed of the initialization; null draws from torch's global generator.</param>
     /// <exception cref="LoKrException">The configuration or the name cannot be used; the model is as before.</exception>
     public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null)
     {

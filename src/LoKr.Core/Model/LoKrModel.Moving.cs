@@ -10,7 +10,7 @@ public sealed partial class LoKrModel
 {
     /// <summary>
     /// Moves the model and its adapters to a device, and converts floating-point weights to a type. Factors stay in single
-    /// precision under a base of lower precision. Buffers of the adapters are new afterwards: an optimiser has to be made anew.
+    /// precision under a base of lower precision. Buffers of the adapters are new afterwards: an optimizer has to be made anew.
     /// </summary>
     /// <param name="device">Device; null leaves it.</param>
     /// <param name="dtype">Floating-point type of the base weights; null leaves it.</param>

@@ -1,6 +1,6 @@
 namespace LoKr.Core.Model;
 
-/// <summary>What a merge changed. Flat and serialisable.</summary>
+/// <summary>What a merge changed. Flat and serializable.</summary>
 public sealed record LoKrMergeResult
 {
     /// <summary>Adapters that were merged.</summary>
@@ -68,7 +68,7 @@ public sealed record LoKrTrainingResult
     public override string ToString() => $"{StopReason} after {History.Count} steps of adapter '{AdapterName}'{(After is null ? "" : $": {After}")}";
 }
 
-/// <summary>One optimiser step. Flat and serialisable.</summary>
+/// <summary>One optimizer step. Flat and serializable.</summary>
 public sealed record LoKrTrainingStep
 {
     /// <summary>Number of the step, from 1.</summary>
@@ -108,7 +108,7 @@ public sealed record LoKrTrainingStep
     public override string ToString() => FormattableString.Invariant($"step {Step}: loss {Loss:F4}");
 }
 
-/// <summary>Figures of a model on data (<c>Measure-LoKrModel</c>). Flat and serialisable.</summary>
+/// <summary>Figures of a model on data (<c>Measure-LoKrModel</c>). Flat and serializable.</summary>
 public sealed record LoKrEvaluation
 {
     /// <summary>Rows of data.</summary>

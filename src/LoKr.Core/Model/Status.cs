@@ -2,7 +2,7 @@ using LoKr.Core.Factors;
 
 namespace LoKr.Core.Model;
 
-/// <summary>One adapter of a model in memory, as <c>Get-LoKrAdapter -Model</c> shows it. Flat and serialisable.</summary>
+/// <summary>One adapter of a model in memory, as <c>Get-LoKrAdapter -Model</c> shows it. Flat and serializable.</summary>
 public sealed record LoKrAdapterStatus
 {
     /// <summary>Name of the adapter.</summary>
@@ -54,7 +54,7 @@ public sealed record LoKrAdapterStatus
     public override string ToString() => Name;
 }
 
-/// <summary>One adapted layer, with what PEFT's <c>get_layer_status</c> gives. Flat and serialisable.</summary>
+/// <summary>One adapted layer, with what PEFT's <c>get_layer_status</c> gives. Flat and serializable.</summary>
 public sealed record LoKrLayerStatus
 {
     /// <summary>Full name of the layer.</summary>
@@ -85,7 +85,7 @@ public sealed record LoKrLayerStatus
     public override string ToString() => Name;
 }
 
-/// <summary>All adapted layers of a model together, with what PEFT's <c>get_model_status</c> gives. Flat and serialisable.</summary>
+/// <summary>All adapted layers of a model together, with what PEFT's <c>get_model_status</c> gives. Flat and serializable.</summary>
 public sealed record LoKrModelStatus
 {
     /// <summary>The one entry of a list on which the layers disagree.</summary>
@@ -167,7 +167,7 @@ public sealed record LoKrModelStatus
     };
 }
 
-/// <summary>One module of a model as <c>Get-LoKrModule</c> shows it. Flat and serialisable.</summary>
+/// <summary>One module of a model as <c>Get-LoKrModule</c> shows it. Flat and serializable.</summary>
 public sealed record LoKrModuleInfo
 {
     /// <summary>Full dotted name.</summary>

@@ -75,7 +75,7 @@ public interface IImageClassifier : IPretrainedModel
     /// <summary>Label names in the order of the logits.</summary>
     IReadOnlyList<string> Labels { get; }
 
-    /// <summary>Colour channels of an image.</summary>
+    /// <summary>Color channels of an image.</summary>
     int ChannelCount { get; }
 
     /// <summary>Height of an image in pixels.</summary>
@@ -85,7 +85,7 @@ public interface IImageClassifier : IPretrainedModel
     int ImageWidth { get; }
 
     /// <summary>Scores of a batch.</summary>
-    /// <param name="pixelValues">Normalised images, floating point [batch, channels, height, width].</param>
+    /// <param name="pixelValues">Normalized images, floating point [batch, channels, height, width].</param>
     /// <returns>Logits [batch, labels].</returns>
     torch.Tensor Classify(torch.Tensor pixelValues);
 }

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Nn;
 
 /// <summary>
-/// Root mean square norm over the last dimension (Zhang &amp; Sennrich, arXiv:1910.07467): normalised in float32, scaled by the weight in
+/// Root mean square norm over the last dimension (Zhang &amp; Sennrich, arXiv:1910.07467): normalized in float32, scaled by the weight in
 /// the type of the input, as transformers does.
 /// </summary>
 internal sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner

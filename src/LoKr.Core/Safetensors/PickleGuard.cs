@@ -2,7 +2,7 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Safetensors;
 
-/// <summary>Recognises pickle files by name or content; loading one can run any code, so they are refused with advice.</summary>
+/// <summary>Recognizes pickle files by name or content; loading one can run any code, so they are refused with advice.</summary>
 internal static class PickleGuard
 {
     private static readonly string[] s_extensions = [".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"];

@@ -104,7 +104,7 @@ internal static class SafetensorsDTypes
 
     /// <summary>
     /// Whether a conversion keeps the meaning of the values: between floating types, or from an integer type to one that holds all its values.
-    /// Integers that become floats are refused: they are quantised weights or ids, which a cast would turn into wrong numbers silently.
+    /// Integers that become floats are refused: they are quantized weights or ids, which a cast would turn into wrong numbers silently.
     /// </summary>
     public static bool CanConvert(torch.ScalarType from, torch.ScalarType to) => from == to || (IsFloat(from), IsFloat(to)) switch
     {

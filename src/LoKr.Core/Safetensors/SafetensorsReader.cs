@@ -187,7 +187,7 @@ public sealed class SafetensorsReader : ITensorSource
                 ErrorIds.TensorDTypeMismatch,
                 LoKrErrorKind.InvalidData,
                 $"Tensor '{entry.Name}' in '{FilePath}' holds {SafetensorsDTypes.Name(entry.DType)}, which cannot stand for {type}.",
-                "Integers in place of floating-point weights mean a quantised file; use the unquantised one.")
+                "Integers in place of floating-point weights mean a quantized file; use the unquantized one.")
             {
                 Target = entry.Name,
             };

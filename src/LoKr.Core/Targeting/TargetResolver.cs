@@ -36,7 +36,7 @@ internal static class TargetResolver
             : BaseLayer.TryCreate(entry.Name, entry.Module) ?? throw TargetErrors.NotSupported(entry.Name, entry.Module))];
         IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(ModuleTree.Modules(root), resolved, layers);
         List<string> warnings = TargetWarnings.Collect(config, resolved, pretrained, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
-        return new(Minimise(config, resolved, layers, modules), layers, saved, warnings) { Norms = norms };
+        return new(Minimize(config, resolved, layers, modules), layers, saved, warnings) { Norms = norms };
     }
 
     /// <summary>Names that a task adds to modules_to_save.</summary>
@@ -138,7 +138,7 @@ internal static class TargetResolver
     /// A long list of full names, as all-linear gives, is written to the configuration as the shortest endings
     /// that mean the same modules, as PEFT does from 20 names on.
     /// </summary>
-    private static LoKrConfig Minimise(LoKrConfig given, LoKrConfig resolved, BaseLayer[] layers, IReadOnlyList<(string Name, nn.Module Module)> modules)
+    private static LoKrConfig Minimize(LoKrConfig given, LoKrConfig resolved, BaseLayer[] layers, IReadOnlyList<(string Name, nn.Module Module)> modules)
     {
         if (resolved.TargetModules?.Names is not { Count: >= 20 } || given.LayersToTransform is { IsDefaultOrEmpty: false })
         {

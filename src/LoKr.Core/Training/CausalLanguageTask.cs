@@ -23,13 +23,13 @@ public sealed class CausalLanguageTask : ITrainingTask
     private readonly int _padId;
 
     /// <summary>
-    /// Tokenises rows on all cores. Sequences that are longer are cut on the right, so that a cut text has no end of text;
+    /// Tokenizes rows on all cores. Sequences that are longer are cut on the right, so that a cut text has no end of text;
     /// rows with no token left that carries loss are left out and named in <see cref="Warnings"/>.
     /// </summary>
     /// <param name="model">A causal language model with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
-    /// <param name="cancellationToken">Stops tokenising.</param>
+    /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
     /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.DataWithoutLoss"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.

@@ -21,11 +21,11 @@ public sealed class TextClassificationTask : ITrainingTask
     private readonly long[] _labels;
     private readonly int _padId;
 
-    /// <summary>Tokenises rows on all cores. Longer texts are cut on the right, special tokens stay.</summary>
+    /// <summary>Tokenizes rows on all cores. Longer texts are cut on the right, special tokens stay.</summary>
     /// <param name="model">A sequence classifier with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c> and <c>label</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
-    /// <param name="cancellationToken">Stops tokenising.</param>
+    /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
     /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.LabelUnknown"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.

@@ -48,7 +48,7 @@ public abstract class TokenBatch : TrainingBatch
     internal long[] AttentionMask { get; }
 }
 
-/// <summary>What the text tasks share: checks, tokenising on all cores, tensors.</summary>
+/// <summary>What the text tasks share: checks, tokenizing on all cores, tensors.</summary>
 internal static class TextEncoding
 {
     /// <summary>The model's tokenizer.</summary>
@@ -125,7 +125,7 @@ internal static class LengthBuckets
             return [.. (order.Bucket ? rows.OrderBy(row => lengths[row]).ToArray() : rows).Chunk(order.BatchSize)];
         }
 
-        // The seed of an epoch is mixed so that neighbouring seeds and epochs do not share orders.
+        // The seed of an epoch is mixed so that neighboring seeds and epochs do not share orders.
         SplitMix64 random = new(unchecked(((ulong)order.Seed * 0x9E3779B97F4A7C15) + ((ulong)order.Epoch * 0xD1B54A32D192ED03)));
         random.Shuffle(rows);
         if (!order.Bucket)

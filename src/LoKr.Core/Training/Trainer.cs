@@ -66,7 +66,7 @@ public static class Trainer
         CancellationToken cancellationToken = default) => Run([model], task, validation, options, onStep, cancellationToken);
 
     /// <summary>
-    /// Trains adapters of several models of one pipeline together, with one optimiser over all of them; models without adapters stay as they
+    /// Trains adapters of several models of one pipeline together, with one optimizer over all of them; models without adapters stay as they
     /// are. The loss gets the first model that is trained, and the result is the <see cref="LoKrModel.LastTraining"/> of each of them.
     /// </summary>
     /// <inheritdoc cref="Run(LoKrModel, ITrainingTask, ITrainingTask, TrainingOptions, Action{LoKrTrainingStep}, CancellationToken)"/>
@@ -104,7 +104,7 @@ public static class Trainer
         return result;
     }
 
-    /// <summary>Optimiser steps in a pass; the last one may have fewer batches.</summary>
+    /// <summary>Optimizer steps in a pass; the last one may have fewer batches.</summary>
     internal static int StepsPerEpoch(ITrainingTask task, TrainingOptions options) =>
         (task.CountBatches(options.BatchSize) + options.GradientAccumulation - 1) / options.GradientAccumulation;
 

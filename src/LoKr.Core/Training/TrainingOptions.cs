@@ -8,7 +8,7 @@ public sealed record TrainingOptions
     /// <summary>Passes over the data.</summary>
     public int Epochs { get; init; } = 3;
 
-    /// <summary>Number of optimiser steps, whatever the epochs; the schedule ends there. Null takes <see cref="Epochs"/>.</summary>
+    /// <summary>Number of optimizer steps, whatever the epochs; the schedule ends there. Null takes <see cref="Epochs"/>.</summary>
     public int? MaxSteps { get; init; }
 
     /// <summary>Rows in a batch.</summary>

@@ -1,6 +1,6 @@
 namespace LoKr.Core.Training;
 
-/// <summary>What a training run would do (<c>Start-LoKrTraining -WhatIf</c>). Flat and serialisable.</summary>
+/// <summary>What a training run would do (<c>Start-LoKrTraining -WhatIf</c>). Flat and serializable.</summary>
 public sealed record TrainingPlan
 {
     /// <summary>Name of the adapter to train.</summary>
@@ -12,10 +12,10 @@ public sealed record TrainingPlan
     /// <summary>Batches in a pass over the data.</summary>
     public required int BatchesPerEpoch { get; init; }
 
-    /// <summary>Optimiser steps in a pass over the data.</summary>
+    /// <summary>Optimizer steps in a pass over the data.</summary>
     public required int StepsPerEpoch { get; init; }
 
-    /// <summary>Optimiser steps in all.</summary>
+    /// <summary>Optimizer steps in all.</summary>
     public required int TotalSteps { get; init; }
 
     /// <summary>Steps in which the learning rate rises.</summary>
@@ -24,7 +24,7 @@ public sealed record TrainingPlan
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 
-    /// <summary>Bytes of trainable values, their gradients and the state of the optimiser.</summary>
+    /// <summary>Bytes of trainable values, their gradients and the state of the optimizer.</summary>
     public required long OptimizerBytes { get; init; }
 
     /// <summary>Bytes of all parameters of the model, adapters included.</summary>
@@ -42,7 +42,7 @@ public sealed record TrainingPlan
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(
         System.Globalization.CultureInfo.InvariantCulture,
-        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up) on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimiser beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.");
+        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up) on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.");
 
     private static string Megabytes(long bytes) =>
         string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{bytes / 1048576.0:N1} MiB");

@@ -69,11 +69,11 @@ public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Cor
 /// <summary>Picks the task that fits a model.</summary>
 public static class TrainingTaskFactory
 {
-    /// <summary>Classification for a sequence classifier, next-token prediction for a language model; tokenises the rows.</summary>
+    /// <summary>Classification for a sequence classifier, next-token prediction for a language model; tokenizes the rows.</summary>
     /// <param name="model">The model.</param>
     /// <param name="rows">Its data: see <see cref="TextClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
-    /// <param name="cancellationToken">Stops tokenising.</param>
+    /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or what the task finds wrong with the rows.</exception>
     public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default)
     {

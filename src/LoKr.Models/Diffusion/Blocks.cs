@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Diffusion;
 
-/// <summary>Two normalised convolutions with the time between them, added to the input.</summary>
+/// <summary>Two normalized convolutions with the time between them, added to the input.</summary>
 internal sealed class ResnetBlock2D : nn.Module<Tensor, Tensor?, Tensor>
 {
     [ComponentName(Name = "norm1")]
@@ -95,7 +95,7 @@ internal sealed record ResnetSettings
     /// <summary>What the sum of both branches is divided by.</summary>
     public double Scale { get; init; } = 1;
 
-    /// <summary>Whether the time scales and shifts the normalised features; otherwise it is added to them.</summary>
+    /// <summary>Whether the time scales and shifts the normalized features; otherwise it is added to them.</summary>
     public bool TimeScaleShift { get; init; }
 
     public required Device Device { get; init; }

@@ -17,7 +17,7 @@ public static class DiffusionTrainer
     }
 
     /// <summary>
-    /// Trains every model of the pipeline whose active adapter takes gradients, together and with one optimiser. The autoencoder is released
+    /// Trains every model of the pipeline whose active adapter takes gradients, together and with one optimizer. The autoencoder is released
     /// first; pictures that are made on the way read it again and let go of it. The result is the pipeline's <see cref="StableDiffusionPipeline.LastTraining"/>.
     /// </summary>
     /// <param name="pipeline">The pipeline.</param>

@@ -28,7 +28,7 @@ public static class PictureFile
         IsTurned(codec.EncodedOrigin) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
 
     /// <summary>
-    /// Reads a picture: turned as its EXIF orientation says, converted from its colour profile to sRGB, and where it is transparent laid
+    /// Reads a picture: turned as its EXIF orientation says, converted from its color profile to sRGB, and where it is transparent laid
     /// on white.
     /// </summary>
     /// <param name="path">The file.</param>

@@ -164,7 +164,7 @@ public sealed record GeneratedPicture(Tensor Pixels, long Seed, string Scheduler
     public void Dispose() => Pixels.Dispose();
 }
 
-/// <summary>A picture that was made and written (<c>Invoke-LoKrModel</c>). Flat and serialisable; with these values it is made again.</summary>
+/// <summary>A picture that was made and written (<c>Invoke-LoKrModel</c>). Flat and serializable; with these values it is made again.</summary>
 public sealed record LoKrPicture
 {
     /// <summary>Full path of the PNG.</summary>

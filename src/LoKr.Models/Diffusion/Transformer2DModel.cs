@@ -62,7 +62,7 @@ internal sealed class Transformer2DModel : nn.Module<Tensor, Tensor, Tensor>
     private static Tensor Map(Tensor rows, long[] shape) => rows.transpose(1, 2).reshape(shape);
 }
 
-/// <summary>Attention among the pixels, attention to the text and a feed-forward block, each on the normalised input and added to it.</summary>
+/// <summary>Attention among the pixels, attention to the text and a feed-forward block, each on the normalized input and added to it.</summary>
 internal sealed class BasicTransformerBlock : nn.Module<Tensor, Tensor, Tensor>
 {
     private const double Epsilon = 1e-5;

@@ -170,7 +170,7 @@ internal sealed record UNetSettings
 
     public bool UpcastsAttention { get; }
 
-    /// <summary>Whether the time scales and shifts the normalised features; otherwise it is added to them.</summary>
+    /// <summary>Whether the time scales and shifts the normalized features; otherwise it is added to them.</summary>
     public bool TimeScaleShift { get; }
 
     public int InKernel { get; }

@@ -73,7 +73,7 @@ internal sealed record BertSettings
     public ScalarType DType { get; }
 }
 
-/// <summary>Word, token type and position embeddings, summed and normalised. Every token has type 0: one text, no pair.</summary>
+/// <summary>Word, token type and position embeddings, summed and normalized. Every token has type 0: one text, no pair.</summary>
 internal sealed class BertEmbeddings : nn.Module<Tensor, Tensor>
 {
     [ComponentName(Name = "word_embeddings")]
@@ -160,7 +160,7 @@ internal sealed class BertSelfAttention : nn.Module<Tensor, Tensor?, Tensor>
     }
 }
 
-/// <summary>Self-attention with its output projection, residual and normalisation.</summary>
+/// <summary>Self-attention with its output projection, residual and normalization.</summary>
 internal sealed class BertAttention : nn.Module<Tensor, Tensor?, Tensor>
 {
     [ComponentName(Name = "self")]
@@ -209,7 +209,7 @@ internal sealed class BertIntermediate : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Projection back to the hidden size, residual and normalisation: the end of the attention and of the feed-forward block.</summary>
+/// <summary>Projection back to the hidden size, residual and normalization: the end of the attention and of the feed-forward block.</summary>
 internal sealed class BertOutput : nn.Module<Tensor, Tensor, Tensor>
 {
     [ComponentName(Name = "dense")]

@@ -159,7 +159,7 @@ internal sealed class ClipTextMlp : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Attention and feed-forward block, each on the normalised input and added to it.</summary>
+/// <summary>Attention and feed-forward block, each on the normalized input and added to it.</summary>
 internal sealed class ClipTextLayer : nn.Module<Tensor, Tensor?, Tensor>
 {
     [ComponentName(Name = "self_attn")]

@@ -60,7 +60,7 @@ internal sealed record DistilBertSettings
     public ScalarType DType { get; }
 }
 
-/// <summary>Word and position embeddings, summed and normalised.</summary>
+/// <summary>Word and position embeddings, summed and normalized.</summary>
 internal sealed class DistilBertEmbeddings : nn.Module<Tensor, Tensor>
 {
     [ComponentName(Name = "word_embeddings")]

@@ -165,7 +165,7 @@ internal sealed class Gpt2Mlp : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Attention and feed-forward block, each on the normalised input and added to it.</summary>
+/// <summary>Attention and feed-forward block, each on the normalized input and added to it.</summary>
 internal sealed class Gpt2Block : nn.Module<Tensor, Tensor?, KeyValueCache?, Tensor>
 {
     [ComponentName(Name = "ln_1")]

@@ -82,7 +82,7 @@ internal sealed record LlamaFamily
     /// <summary>Whether the feed-forward layers have biases.</summary>
     public Func<ModelConfig, bool> MlpBias { get; init; } = _ => false;
 
-    /// <summary>Whether queries and keys are normalised per head.</summary>
+    /// <summary>Whether queries and keys are normalized per head.</summary>
     public bool HasHeadNorms { get; init; }
 
     /// <summary>Attention window of each of so many layers; null for all positions.</summary>
@@ -299,7 +299,7 @@ internal sealed class LlamaMlp : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Attention and feed-forward layers, each on the normalised input and added to it.</summary>
+/// <summary>Attention and feed-forward layers, each on the normalized input and added to it.</summary>
 internal sealed class LlamaDecoderLayer : nn.Module<Tensor, DecoderPass, Tensor>
 {
     [ComponentName(Name = "self_attn")]

@@ -246,7 +246,7 @@ internal sealed class VitMlp : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Attention and feed-forward block, each on the normalised input and added to it.</summary>
+/// <summary>Attention and feed-forward block, each on the normalized input and added to it.</summary>
 internal sealed class VitLayer : nn.Module<Tensor, Tensor>
 {
     [ComponentName(Name = "attention")]
@@ -397,7 +397,7 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IImag
             HeadPrefixes = ["classifier."],
             LabelWeight = "classifier.weight",
 
-            // Parts of the bare encoder and of masked image modelling that a classifier does not have.
+            // Parts of the bare encoder and of masked image modeling that a classifier does not have.
             SkippedPrefixes = ["vit.pooler.", "pooler.", "vit.embeddings.mask_token", "decoder."],
             Names = _names,
         })
@@ -432,7 +432,7 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IImag
         {
             throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument,
                 $"{ClassName}: the images are {pixelValues.dtype} [{string.Join(", ", pixelValues.shape)}], not floating point [batch, {ChannelCount}, {ImageHeight}, {ImageWidth}].",
-                "Resize and normalise the images as the model's preprocessor_config.json says; position embeddings are not interpolated to other sizes.");
+                "Resize and normalize the images as the model's preprocessor_config.json says; position embeddings are not interpolated to other sizes.");
         }
     }
 }

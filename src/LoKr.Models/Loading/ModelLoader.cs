@@ -76,7 +76,7 @@ public static class ModelLoader
         ModelArchitecture architecture = ArchitectureRegistry.Default.Get(config);
         if (config.Has("quantization_config"))
         {
-            throw config.Unsupported("quantization_config", "says that the weights are quantised; use the model's float32, float16 or bfloat16 weights");
+            throw config.Unsupported("quantization_config", "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights");
         }
 
         return labels is null || architecture.Layout.LabelWeight is not null
@@ -186,14 +186,14 @@ public static class ModelLoader
         string[] head = [.. map.Fresh.Where(name => architecture.Layout.HeadPrefixes.Any(prefix => name.StartsWith(prefix, StringComparison.Ordinal)))];
         if (head.Length > 0)
         {
-            warnings.Add($"The checkpoint has no classification head: {string.Join(", ", head)} were initialised for "
+            warnings.Add($"The checkpoint has no classification head: {string.Join(", ", head)} were initialized for "
                 + $"{labels!.Count} labels ({string.Join(", ", labels)}). Train them before use.");
         }
 
         string[] other = [.. map.Fresh.Except(head, StringComparer.Ordinal)];
         if (other.Length > 0)
         {
-            warnings.Add($"The checkpoint lacks {string.Join(", ", other)}: they were initialised. Train them before use.");
+            warnings.Add($"The checkpoint lacks {string.Join(", ", other)}: they were initialized. Train them before use.");
         }
 
         if (map.Skipped.Count > 0)
@@ -226,7 +226,7 @@ public sealed record ModelLoadOptions
 
 /// <summary>A loaded model and what is worth knowing about how its checkpoint was read.</summary>
 /// <param name="Model">The model; the caller owns it.</param>
-/// <param name="FreshParameters">Parameters that the checkpoint lacks and that were initialised.</param>
+/// <param name="FreshParameters">Parameters that the checkpoint lacks and that were initialized.</param>
 /// <param name="SkippedKeys">Keys of the checkpoint that the model has no place for.</param>
 /// <param name="Warnings">The same and more in sentences.</param>
 public sealed record ModelLoadResult(

@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Loading;
 
 /// <summary>
-/// Puts real, frozen parameters in the place of those on <c>meta</c>: read from the checkpoint straight into their memory, or initialised.
+/// Puts real, frozen parameters in the place of those on <c>meta</c>: read from the checkpoint straight into their memory, or initialized.
 /// </summary>
 internal sealed class WeightFiller(nn.Module module, Device device, ScalarType dtype)
 {
@@ -55,7 +55,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         {
             throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
                 $"'{key}' is stored as {stored}, but a weight is a floating-point number.",
-                "Quantised checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
+                "Quantized checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
         }
     }
 
@@ -83,7 +83,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         }
     }
 
-    /// <summary>Initialises a parameter: normal for matrices, zero for biases, one for the weights of norms.</summary>
+    /// <summary>Initializes a parameter: normal for matrices, zero for biases, one for the weights of norms.</summary>
     /// <param name="name">Name of the parameter.</param>
     /// <param name="shape">Its shape.</param>
     /// <param name="deviation">Standard deviation of the normal distribution.</param>

@@ -10,7 +10,7 @@ namespace LoKr.Models.Tokenization;
 
 /// <summary>A token that is found in the text before the model of the tokenizer sees it.</summary>
 /// <param name="Content">The text of the token.</param>
-/// <param name="SingleWord">Matches only where no word character is its neighbour.</param>
+/// <param name="SingleWord">Matches only where no word character is its neighbor.</param>
 /// <param name="LeftStrip">Takes the white space on its left with it.</param>
 /// <param name="RightStrip">Takes the white space on its right with it.</param>
 /// <param name="Normalized">Is looked for, normalized, in the normalized text instead of in the text as given.</param>

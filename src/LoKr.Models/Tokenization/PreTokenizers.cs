@@ -33,7 +33,7 @@ internal enum SplitBehavior
     /// <summary>Each begins the piece after it.</summary>
     MergedWithNext,
 
-    /// <summary>Neighbouring matches become one piece.</summary>
+    /// <summary>Neighboring matches become one piece.</summary>
     Contiguous,
 }
 

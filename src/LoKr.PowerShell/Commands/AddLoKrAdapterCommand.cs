@@ -29,7 +29,7 @@ public sealed class AddLoKrAdapterCommand : LoKrCommand
     [ValidateNotNull]
     public string Name { get; set; } = "default";
 
-    /// <summary>Seed of the initialisation.</summary>
+    /// <summary>Seed of the initialization.</summary>
     [Parameter]
     public long? Seed { get; set; }
 

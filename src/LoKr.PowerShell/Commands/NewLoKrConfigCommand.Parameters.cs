@@ -46,7 +46,7 @@ public sealed partial class NewLoKrConfigCommand
     [ValidateNotNullOrEmpty]
     public string[]? ModulesToSave { get; set; }
 
-    /// <summary>Initialisation of fresh factors: Default (PEFT's true: the delta starts at zero through w1), Random (PEFT's false), Lycoris (the delta starts at zero through w2). $true and $false are accepted.</summary>
+    /// <summary>Initialization of fresh factors: Default (PEFT's true: the delta starts at zero through w1), Random (PEFT's false), Lycoris (the delta starts at zero through w2). $true and $false are accepted.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [InitWeightsTransformation]
     public InitWeights InitWeights { get; set; } = InitWeights.Default;

@@ -56,7 +56,7 @@ public sealed partial class StartLoKrTrainingCommand
     [Parameter]
     public int Epochs { get; set; } = s_defaults.Epochs;
 
-    /// <summary>Number of optimiser steps whatever the epochs; the schedule ends there.</summary>
+    /// <summary>Number of optimizer steps whatever the epochs; the schedule ends there.</summary>
     [Parameter]
     public int? MaxSteps { get; set; }
 

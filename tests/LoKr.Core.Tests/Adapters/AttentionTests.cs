@@ -37,7 +37,7 @@ public sealed class AttentionTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void Factorised_equals_dense(int embed, int heads, bool bias, bool extraKey, bool zeroKey, int inputs)
+    public void Factorized_equals_dense(int embed, int heads, bool bias, bool extraKey, bool zeroKey, int inputs)
     {
         using DisposeScope scope = NewDisposeScope();
         foreach (LoKrConfig config in new[]

@@ -10,7 +10,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Adapters;
 
-/// <summary>Factorised convolutions against the dense form in double precision: outputs, gradients, merged weights.</summary>
+/// <summary>Factorized convolutions against the dense form in double precision: outputs, gradients, merged weights.</summary>
 public sealed class ConvolutionTests
 {
     private const double Exact = 1e-10;
@@ -24,7 +24,7 @@ public sealed class ConvolutionTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void Factorised_equals_dense(string name)
+    public void Factorized_equals_dense(string name)
     {
         using DisposeScope scope = NewDisposeScope();
         foreach (LoKrConfig options in Options())

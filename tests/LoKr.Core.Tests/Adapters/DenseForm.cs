@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Adapters;
 
-/// <summary>The dense form of PEFT and LyCORIS, written out a second time: what the factorised code is compared with.</summary>
+/// <summary>The dense form of PEFT and LyCORIS, written out a second time: what the factorized code is compared with.</summary>
 internal static class DenseForm
 {
     /// <summary>scale·kron(w1, w2) in the shape of a weight, by the programs' own recipe.</summary>

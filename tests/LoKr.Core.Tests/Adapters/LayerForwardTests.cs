@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Adapters;
 
-/// <summary>Dropouts and initialisation of one adapted layer.</summary>
+/// <summary>Dropouts and initialization of one adapted layer.</summary>
 public sealed class LayerForwardTests
 {
     private static readonly LoKrConfig Config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q"]), InitWeights = InitWeights.Random };

@@ -38,7 +38,7 @@ public sealed class OtherLayerTests
 
     [Theory]
     [MemberData(nameof(Cases))]
-    public void Factorised_equals_dense(string kind, int rank, bool both, bool scalar, WeightDecomposeAxis? axis)
+    public void Factorized_equals_dense(string kind, int rank, bool both, bool scalar, WeightDecomposeAxis? axis)
     {
         using DisposeScope scope = NewDisposeScope();
         random.manual_seed(5);

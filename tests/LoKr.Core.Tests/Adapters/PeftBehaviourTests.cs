@@ -10,7 +10,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Tests.Adapters;
 
 /// <summary>How PEFT's own tests expect an adapter to behave, on each of their configurations.</summary>
-public sealed class PeftBehaviourTests
+public sealed class PeftBehaviorTests
 {
     public static TheoryData<string, string, string> Configurations => ParameterCountsTests.Configurations;
 

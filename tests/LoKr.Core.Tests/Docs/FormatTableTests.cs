@@ -13,7 +13,7 @@ namespace LoKr.Core.Tests.Docs;
 public sealed partial class FormatTableTests
 {
     [Fact]
-    public void Every_layout_has_a_row_with_a_name_that_is_recognised()
+    public void Every_layout_has_a_row_with_a_name_that_is_recognized()
     {
         Match[] rows = [.. RowPattern().Matches(Page()).Cast<Match>()];
         Assert.Equal(Enum.GetNames<AdapterLayout>(), rows.Select(static row => row.Groups["layout"].Value));

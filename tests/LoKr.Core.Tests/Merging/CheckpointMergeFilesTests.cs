@@ -264,8 +264,8 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new CheckpointMergeAdapter(adapter, double.NaN)] }));
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(_folder["nowhere"], adapter));
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(from, _folder["nowhere"]));
-        string quantised = MergeFiles.Base(_folder["quantised"], new Dictionary<string, Tensor> { ["m.proj.weight"] = zeros([40, 24], ScalarType.Int8) });
-        ErrorAssert.Throws(ErrorIds.TensorDTypeMismatch, () => Run(quantised, adapter), "m.proj.weight", "I8");
+        string quantized = MergeFiles.Base(_folder["quantized"], new Dictionary<string, Tensor> { ["m.proj.weight"] = zeros([40, 24], ScalarType.Int8) });
+        ErrorAssert.Throws(ErrorIds.TensorDTypeMismatch, () => Run(quantized, adapter), "m.proj.weight", "I8");
         File.WriteAllText(Path.Combine(from, "config.json"), "[1");
         ErrorAssert.Throws(ErrorIds.ModelConfigInvalid, () => Run(from, adapter), "config.json");
         File.Delete(Path.Combine(from, "config.json"));
@@ -327,7 +327,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
 
     private void AssertNothingWritten() => Assert.False(Directory.Exists(_folder["out"]));
 
-    // Cancelled from within, when enough pieces are on their way; what is finished by then stays.
+    // Canceled from within, when enough pieces are on their way; what is finished by then stays.
     private static void Interrupt(CheckpointMergeOptions options, int after)
     {
         using CancellationTokenSource cancel = new();

@@ -35,11 +35,11 @@ public sealed class PictureFileTests : IDisposable
         Tensor picture = PictureFile.Read(path);
         Assert.Equal([8L, 16, 3], picture.shape);
         Assert.True(PictureFile.HasExtension(path));
-        foreach ((int x, int[] colour) in (ReadOnlySpan<(int, int[])>)[(1, [200, 30, 40]), (14, [20, 180, 60])])
+        foreach ((int x, int[] color) in (ReadOnlySpan<(int, int[])>)[(1, [200, 30, 40]), (14, [20, 180, 60])])
         {
             for (int channel = 0; channel < 3; channel++)
             {
-                Assert.InRange(picture[4, x, channel].item<byte>(), colour[channel] - 8, colour[channel] + 8);
+                Assert.InRange(picture[4, x, channel].item<byte>(), color[channel] - 8, color[channel] + 8);
             }
         }
     }
@@ -66,7 +66,7 @@ public sealed class PictureFileTests : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
 
-        // White at the top left of what is stored, grey along the top: both corners tell a turn from a mirror.
+        // White at the top left of what is stored, gray along the top: both corners tell a turn from a mirror.
         string path = Encode("a.jpg", SKEncodedImageFormat.Jpeg, 32, 16, (x, y) => (x < 16, y < 8) switch
         {
             (true, true) => SKColors.White,
@@ -125,7 +125,7 @@ public sealed class PictureFileTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    private string Encode(string name, SKEncodedImageFormat format, int width, int height, Func<int, int, SKColor> colour)
+    private string Encode(string name, SKEncodedImageFormat format, int width, int height, Func<int, int, SKColor> color)
     {
         SkiaLibrary.EnsureHooked();
         using SKBitmap bitmap = new(new SKImageInfo(width, height, SKColorType.Rgba8888, SKAlphaType.Unpremul));
@@ -133,7 +133,7 @@ public sealed class PictureFileTests : IDisposable
         {
             for (int x = 0; x < width; x++)
             {
-                bitmap.SetPixel(x, y, colour(x, y));
+                bitmap.SetPixel(x, y, color(x, y));
             }
         }
 

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests.Imaging;
 
-/// <summary>Scaling keeps flat colours, cuts the middle, and does not alias.</summary>
+/// <summary>Scaling keeps flat colors, cuts the middle, and does not alias.</summary>
 public sealed class ResamplerTests
 {
     [Theory]
@@ -58,7 +58,7 @@ public sealed class ResamplerTests
         Tensor line = (arange(0, 32, ScalarType.Float32) * 8).to(ScalarType.Byte);
         Tensor picture = line.reshape(1, 32, 1).expand(32, 32, 3).contiguous();
 
-        // Halving takes the mean of two neighbours, up to the rounding to whole bytes.
+        // Halving takes the mean of two neighbors, up to the rounding to whole bytes.
         Tensor scaled = (Resampler.Cover(picture, 16, 16)[0, 8, 4..12] + 1) * 127.5;
         Tensor expected = (arange(4, 12, ScalarType.Float32) * 16) + 4;
         Assert.InRange((scaled - expected).abs().max().item<float>(), 0, 1);

@@ -107,7 +107,7 @@ public sealed class SentencePieceTokenizerTests
         Assert.Equal("a\uFFFD\uFFFDb", other.Decode([pieces.Count - 2, 3 + 0xE4, 3 + 0xBD, pieces.Count - 1]));
     }
 
-    // SentencePiece's BPE word for word: of all neighbours whose join is a piece, join the best one, and again.
+    // SentencePiece's BPE word for word: of all neighbors whose join is a piece, join the best one, and again.
     private static IEnumerable<int> ByDefinition(string text, List<SentencePiece> pieces)
     {
         List<string> symbols = [.. text.Select(c => c.ToString())];

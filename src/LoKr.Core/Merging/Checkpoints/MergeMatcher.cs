@@ -294,7 +294,7 @@ internal sealed class MergeMatcher
 
     private LoKrException NotMergeable(SafetensorsEntry weight) => new(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
         $"'{weight.Name}' in '{_source.Folder}' is {SafetensorsDTypes.Name(weight.DType)} [{string.Join(", ", weight.Shape)}], to which no delta can be added.",
-        "Quantised checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
+        "Quantized checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
 
     private static LoKrException Conflict(string key, string first, string second) => new(
         ErrorIds.SavedModuleConflict, LoKrErrorKind.InvalidArgument,

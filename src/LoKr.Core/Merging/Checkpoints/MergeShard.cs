@@ -41,7 +41,7 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
         return [.. groups.Select((targets, index) => Create(CheckpointWriter.FileName(baseName, index, groups.Count), targets, source.Metadata))];
     }
 
-    /// <summary>The file in pieces, in their order: the header, then tensors in blocks. Neighbours in the base that stay neighbours are copied as one run.</summary>
+    /// <summary>The file in pieces, in their order: the header, then tensors in blocks. Neighbors in the base that stay neighbors are copied as one run.</summary>
     public IEnumerable<MergePiece> Pieces()
     {
         yield return new MergePiece(0, Header.Length, null, 0, null);

@@ -288,7 +288,7 @@ internal sealed record BpeSettings
     /// <summary>Put after the last character of a word.</summary>
     public string EndOfWordSuffix { get; init; } = "";
 
-    /// <summary>Whether neighbouring unknown characters become one unknown token.</summary>
+    /// <summary>Whether neighboring unknown characters become one unknown token.</summary>
     public bool FuseUnknown { get; init; }
 
     /// <summary>Whether an unknown character becomes the tokens of its UTF-8 bytes, such as <c>&lt;0xE4&gt;</c>.</summary>

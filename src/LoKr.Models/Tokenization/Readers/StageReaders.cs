@@ -191,7 +191,7 @@ internal static class PreTokenizerReader
     }
 }
 
-/// <summary>Reads patterns and split behaviours, which several components share.</summary>
+/// <summary>Reads patterns and split behaviors, which several components share.</summary>
 internal static class PatternReader
 {
     public static ITextPattern Read(JsonComponent owner)

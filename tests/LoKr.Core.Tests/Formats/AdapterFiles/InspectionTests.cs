@@ -61,7 +61,7 @@ public sealed class InspectionTests
     [InlineData("lycoris-conv-flat", AdapterLayout.Lycoris)]
     [InlineData("lycoris-conv-tucker", AdapterLayout.Lycoris)]
     [InlineData("lycoris-dora", AdapterLayout.Lycoris)]
-    public void Network_files_are_recognised(string name, AdapterLayout layout)
+    public void Network_files_are_recognized(string name, AdapterLayout layout)
     {
         LoKrAdapterInfo info = AdapterInspector.Inspect(Fixtures.Require("formats", name));
         Assert.Equal(layout, info.Layout);
