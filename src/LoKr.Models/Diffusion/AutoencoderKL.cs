@@ -2,7 +2,6 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using LoKr.Models.Families;
-using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;

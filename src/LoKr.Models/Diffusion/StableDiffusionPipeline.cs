@@ -10,8 +10,8 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// The components of Stable Diffusion (Rombach et al., arXiv:2112.10752) and Stable Diffusion XL (Podell et al., arXiv:2307.01952), read by
-/// <see cref="StableDiffusionLoader"/>. Text encoders and UNet take adapters like any model. Owns all of them. Not safe for use from several
+/// The components of Stable Diffusion (Rombach et al., arXiv:2112.10752) and Stable Diffusion XL (Podell et al., arXiv:2307.01952), read from
+/// a diffusers folder. Text encoders and UNet take adapters like any model. Owns all of them. Not safe for use from several
 /// threads at once.
 /// </summary>
 public sealed class StableDiffusionPipeline : IDisposable

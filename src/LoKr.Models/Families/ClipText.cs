@@ -1,6 +1,5 @@
 using System.Text.Json.Nodes;
 using LoKr.Core.Nn;
-using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;

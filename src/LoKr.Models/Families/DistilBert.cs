@@ -1,5 +1,4 @@
 using LoKr.Core.Nn;
-using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;

@@ -1,7 +1,6 @@
 using System.Text.Json.Nodes;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
-using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using TorchSharp.Utils;

@@ -130,7 +130,7 @@ public static class ModelExporter
         {
             throw new LoKrException(ErrorIds.ExportUnmerged, LoKrErrorKind.InvalidOperation,
                 $"The {model.Name} has adapters that are not merged: {string.Join(", ", active.Length > 0 ? active : unmerged)}. A model folder has no place for them.",
-                "Merge them first (Merge-LoKrAdapter), remove them, or export the adapter itself (Export-LoKrAdapter).") { Target = model };
+                "Merge or remove them first, or export the adapter itself.") { Target = model };
         }
     }
 }

@@ -3,6 +3,7 @@ using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -1,5 +1,6 @@
 using LoKr.Core.Errors;
 using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;

@@ -5,6 +5,7 @@ using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;

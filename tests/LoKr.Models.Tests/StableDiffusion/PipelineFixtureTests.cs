@@ -3,6 +3,7 @@ using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
 using LoKr.Models.Diffusion;
+using LoKr.Models.Loading;
 using LoKr.Models.Tests.Training;
 using LoKr.Testing;
 using TorchSharp;

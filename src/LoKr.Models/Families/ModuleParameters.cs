@@ -1,37 +1,9 @@
 using LoKr.Core.Nn;
-using LoKr.Models.Loading;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
-
-/// <summary>One model family: how to build its module tree and how to read its checkpoints.</summary>
-/// <param name="ModelType">The <c>model_type</c> of config.json.</param>
-/// <param name="Name">Class name as transformers has it, for example <c>BertForSequenceClassification</c>.</param>
-/// <param name="Build">
-/// Builds the root module, which implements <see cref="Core.Nn.IPretrainedModel"/>. It only makes modules with the device and type
-/// of the options; weights, ties, freezing and evaluation mode are the loader's.
-/// </param>
-/// <param name="Layout">How the keys of a checkpoint become parameter names.</param>
-public sealed record ModelArchitecture(string ModelType, string Name, Func<ModelConfig, ModelBuildOptions, nn.Module> Build, CheckpointLayout Layout)
-{
-    /// <summary>Whether the model takes token ids, so that its folder is expected to hold a tokenizer.</summary>
-    public bool TakesTokens { get; init; } = true;
-}
-
-/// <summary>What a builder needs beside the configuration.</summary>
-public sealed record ModelBuildOptions
-{
-    /// <summary>Labels of a classification head in the order of the logits; null takes those of the configuration.</summary>
-    public IReadOnlyList<string>? Labels { get; init; }
-
-    /// <summary>Device of the parameters; the loader builds on <c>meta</c>, where they take no memory.</summary>
-    public Device Device { get; init; } = META;
-
-    /// <summary>Type of the parameters.</summary>
-    public ScalarType DType { get; init; } = ScalarType.Float32;
-}
 
 /// <summary>Reads and replaces parameters of a module tree by their full names.</summary>
 internal static class ModuleParameters

@@ -2,10 +2,10 @@ using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Families;
-using LoKr.Models.Loading;
 
-namespace LoKr.Models.Diffusion;
+namespace LoKr.Models.Loading;
 
 /// <summary>Writes a pipeline as a folder that diffusers loads.</summary>
 public static class StableDiffusionExporter

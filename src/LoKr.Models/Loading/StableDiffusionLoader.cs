@@ -1,12 +1,12 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Families;
-using LoKr.Models.Loading;
 using LoKr.Models.Tokenization;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Diffusion;
+namespace LoKr.Models.Loading;
 
 /// <summary>Reads a Stable Diffusion pipeline from a diffusers folder: <c>model_index.json</c> and a folder for each component.</summary>
 public static class StableDiffusionLoader

@@ -1,0 +1,122 @@
+using System.Text.RegularExpressions;
+using LoKr.Core.Nn;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Families;
+
+/// <summary>One model family: how to build its module tree and how to read its checkpoints.</summary>
+/// <param name="ModelType">The <c>model_type</c> of config.json.</param>
+/// <param name="Name">Class name as transformers has it, for example <c>BertForSequenceClassification</c>.</param>
+/// <param name="Build">
+/// Builds the root module, which implements <see cref="Core.Nn.IPretrainedModel"/>. It only makes modules with the device and type
+/// of the options; weights, ties, freezing and evaluation mode are the loader's.
+/// </param>
+/// <param name="Layout">How the keys of a checkpoint become parameter names.</param>
+public sealed record ModelArchitecture(string ModelType, string Name, Func<ModelConfig, ModelBuildOptions, nn.Module> Build, CheckpointLayout Layout)
+{
+    /// <summary>Whether the model takes token ids, so that its folder is expected to hold a tokenizer.</summary>
+    public bool TakesTokens { get; init; } = true;
+}
+
+/// <summary>What a builder needs beside the configuration.</summary>
+public sealed record ModelBuildOptions
+{
+    /// <summary>Labels of a classification head in the order of the logits; null takes those of the configuration.</summary>
+    public IReadOnlyList<string>? Labels { get; init; }
+
+    /// <summary>Device of the parameters; the loader builds on <c>meta</c>, where they take no memory.</summary>
+    public Device Device { get; init; } = META;
+
+    /// <summary>Type of the parameters.</summary>
+    public ScalarType DType { get; init; } = ScalarType.Float32;
+}
+
+/// <summary>How the keys of a published checkpoint become the parameter names of the model, and which differences are harmless.</summary>
+public sealed record CheckpointLayout
+{
+    /// <summary>Name of the weights file without extension: <c>model</c>, or <c>diffusion_pytorch_model</c> of diffusers.</summary>
+    public string WeightsName { get; init; } = "model";
+
+    /// <summary>
+    /// Prefix of the bare model inside the model with a head, for example <c>bert.</c>. A checkpoint in which no key has it is a bare model:
+    /// every key that is not a head's gets the prefix.
+    /// </summary>
+    public string BasePrefix { get; init; } = "";
+
+    /// <summary>Prefixes of the task head's parameters (<c>classifier.</c>): made fresh where a checkpoint has none of them, read where it has.</summary>
+    public IReadOnlyList<string> HeadPrefixes { get; init; } = [];
+
+    /// <summary>The head's weight with one row per label (<c>classifier.weight</c>); null for a model without labels.</summary>
+    public string? LabelWeight { get; init; }
+
+    /// <summary>Prefixes of other parameters that a checkpoint may leave out as a whole (<c>bert.pooler.</c>): made fresh, with a warning.</summary>
+    public IReadOnlyList<string> OptionalPrefixes { get; init; } = [];
+
+    /// <summary>Prefixes of weights that the model has no place for (<c>cls.</c>, <c>lm_head.</c>): skipped and reported.</summary>
+    public IReadOnlyList<string> SkippedPrefixes { get; init; } = [];
+
+    /// <summary>Ends of keys that hold no weights (<c>.position_ids</c>): skipped without a word.</summary>
+    public IReadOnlyList<string> SkippedSuffixes { get; init; } = [];
+
+    /// <summary>Ends of keys with another name today (<c>LayerNorm.gamma</c> → <c>LayerNorm.weight</c>).</summary>
+    public IReadOnlyDictionary<string, string> RenamedSuffixes { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Published names beside those of the module tree; a checkpoint may have either. Null where they are the same.</summary>
+    internal PublishedNames? Names { get; init; }
+}
+
+/// <summary>
+/// Published names of a family beside those of its module tree: pairs of beginnings of dotted names, the first that fits wins.
+/// <c>*</c> stands for one part, the number of a layer.
+/// </summary>
+internal sealed class PublishedNames : IModuleAliases
+{
+    private readonly (Regex Pattern, string Replacement)[] _toCanonical;
+    private readonly (Regex Pattern, string Replacement)[] _toPublished;
+
+    /// <summary>Makes a table.</summary>
+    /// <param name="pairs">Published and canonical beginnings with the same stars.</param>
+    public PublishedNames(params (string Published, string Canonical)[] pairs)
+    {
+        _toCanonical = [.. pairs.Select(pair => (Pattern(pair.Published), Replacement(pair.Canonical)))];
+        _toPublished = [.. pairs.Select(pair => (Pattern(pair.Canonical), Replacement(pair.Published)))];
+    }
+
+    /// <summary>The name in the module tree; the same where the table has none.</summary>
+    public string Canonical(string name) => Replace(_toCanonical, name);
+
+    /// <summary>The published name; the same where the table has none.</summary>
+    public string Published(string name) => Replace(_toPublished, name);
+
+    private static string Replace((Regex Pattern, string Replacement)[] rules, string name)
+    {
+        foreach ((Regex pattern, string replacement) in rules)
+        {
+            if (pattern.IsMatch(name))
+            {
+                return pattern.Replace(name, replacement);
+            }
+        }
+
+        return name;
+    }
+
+    // A beginning ends where a part of the name does.
+    private static Regex Pattern(string beginning) => new(
+        "^" + Regex.Escape(beginning).Replace(@"\*", @"(\d+)", StringComparison.Ordinal) + @"(?=\.|$)",
+        RegexOptions.CultureInvariant);
+
+    private static string Replacement(string beginning)
+    {
+        int star = 0;
+        return string.Concat(beginning.Select(letter => letter == '*' ? $"${{{++star}}}" : letter.ToString()));
+    }
+}
+
+/// <summary>A model with published names, which remembers the names of the checkpoint it was read from, so that an export keeps them.</summary>
+internal interface IPublishedNames : IModuleAliases
+{
+    /// <summary>Whether a checkpoint of this model gets the published names; what transformers writes until the loader knows better.</summary>
+    bool SavesPublishedNames { get; set; }
+}
