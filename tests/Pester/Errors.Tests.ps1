@@ -73,6 +73,6 @@ Describe 'An error at the prompt' {
     It 'is the host''s own where -Confirm cannot ask' {
         $text = pwsh -NoProfile -NonInteractive -Command "Import-Module '$manifest'; New-LoKrConfig | Add-LoKrAdapter ([TorchSharp.torch+nn]::Linear(4, 4)) -Confirm" 2>&1 | Out-String
         $text | Should -Match 'NonInteractive'
-        $text | Should -Not -Match 'fault of the module'
+        $text | Should -Not -Match 'bug in the module'
     }
 }

@@ -69,7 +69,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
         catch (Exception exception) when (!ErrorFactory.IsEngine(exception) && exception is not OperationCanceledException)
         {
-            WriteError(ErrorFactory.Create(exception, target));
+            WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, target));
         }
     }
 
@@ -103,7 +103,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
         catch (Exception exception) when (!ErrorFactory.IsEngine(exception))
         {
-            ThrowTerminatingError(ErrorFactory.Create(exception));
+            ThrowTerminatingError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name));
         }
     }
 }

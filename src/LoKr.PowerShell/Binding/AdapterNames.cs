@@ -41,8 +41,7 @@ internal static class AdapterNames
             : throw new LoKrException(
                 ErrorIds.AdapterNotFound,
                 LoKrErrorKind.NotFound,
-                $"No adapter of {model.Name} matches {string.Join(", ", patterns)}.",
-                model.Adapters.Count == 0 ? "Add one with Add-LoKrAdapter or Import-LoKrAdapter." : $"It has {string.Join(", ", model.Adapters)}.")
+                $"No adapter of {model.Name} matches {string.Join(", ", patterns)}; it has {(model.Adapters.Count == 0 ? "none" : string.Join(", ", model.Adapters))}.")
             {
                 Target = patterns,
             };

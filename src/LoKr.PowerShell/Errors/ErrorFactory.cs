@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using LoKr.Core.Errors;
 
@@ -7,12 +8,13 @@ namespace LoKr.PowerShell.Errors;
 /// <summary>Turns every exception into an error record with a stable id, a category, a target and advice. The only place that does.</summary>
 internal static class ErrorFactory
 {
-    /// <summary>Makes the record.</summary>
-    /// <param name="exception">What went wrong.</param>
-    /// <param name="target">The object being worked on; the exception's own target goes before it.</param>
-    public static ErrorRecord Create(Exception exception, object? target = null)
+    /// <summary>Creates the record.</summary>
+    /// <param name="exception">The exception.</param>
+    /// <param name="command">Name of the cmdlet that failed; it decides which of its parameters the advice names.</param>
+    /// <param name="target">The object being worked on; the exception's own target overrides it.</param>
+    public static ErrorRecord Create(Exception exception, string command, object? target = null)
     {
-        LoKrException known = exception as LoKrException ?? Translate(exception);
+        LoKrException known = Advise(exception as LoKrException ?? Translate(exception), command);
         ErrorRecord record = new(known, known.ErrorId, Category(known), known.Target ?? target)
         {
             // PowerShell shows the recommendation below the message, so the message must not hold it as well.
@@ -21,10 +23,23 @@ internal static class ErrorFactory
         return record;
     }
 
-    /// <summary>Whether an exception is PowerShell's own way of stopping or reporting and must pass untouched.</summary>
+    /// <summary>Whether an exception is PowerShell's own way of stopping or reporting, which passes unchanged.</summary>
     public static bool IsEngine(Exception exception) =>
-        // The last is what -Confirm meets in a host that cannot ask.
+        // The last one comes from -Confirm in a host that cannot ask.
         exception is RuntimeException or FlowControlException or PSInvalidOperationException;
+
+    private static LoKrException Advise(LoKrException exception, string command)
+    {
+        if (Advice.For(exception, command) is not string advice || advice == exception.Advice)
+        {
+            return exception;
+        }
+
+        LoKrException advised = new(exception.ErrorId, exception.Kind, exception.Summary, advice, exception.InnerException) { Target = exception.Target };
+
+        // The record shows where the library failed, not this line.
+        return exception.StackTrace is string trace ? (LoKrException)ExceptionDispatchInfo.SetRemoteStackTrace(advised, trace) : advised;
+    }
 
     private static ErrorCategory Category(LoKrException exception) => exception.ErrorId switch
     {
@@ -51,7 +66,7 @@ internal static class ErrorFactory
         TypeInitializationException { InnerException: { } inner } => inner as LoKrException ?? Translate(inner),
         System.Reflection.TargetInvocationException { InnerException: { } inner } => inner as LoKrException ?? Translate(inner),
         OutOfMemoryException => OutOfMemory(exception),
-        // libtorch reports its own shortage as a plain torch error; the text is all it gives.
+        // libtorch reports its own shortage as a plain torch error; the text is all there is.
         ExternalException when exception.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase)
             || exception.Message.Contains("not enough memory", StringComparison.OrdinalIgnoreCase) => OutOfMemory(exception),
         ExternalException => new LoKrException(ModuleErrorIds.TorchError, LoKrErrorKind.InvalidOperation,
@@ -64,41 +79,12 @@ internal static class ErrorFactory
             exception.Message, "Check that the disk has room and that no other program holds the file.", exception),
         ArgumentException => new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, exception.Message, null, exception),
         _ => new LoKrException(ModuleErrorIds.Unexpected, LoKrErrorKind.InvalidOperation,
-            $"{exception.GetType().Name}: {exception.Message}", "This is a fault of the module: please report it with $Error[0].Exception.InnerException.", exception),
+            $"{exception.GetType().Name}: {exception.Message}", "This is a bug in the module: please report it with $Error[0].Exception.InnerException.", exception),
     };
 
     private static LoKrException OutOfMemory(Exception exception) => new(ModuleErrorIds.OutOfMemory, LoKrErrorKind.LimitExceeded,
-        $"Memory ran out: {FirstLine(exception.Message)}",
-        "Use a smaller -BatchSize or -MaxLength (with -GradientAccumulation the result is the same), a smaller -R, or -DType bfloat16 on a GPU.", exception);
+        $"Memory ran out: {FirstLine(exception.Message)}", null, exception);
 
-    // What follows the first line of a torch error is a C++ stack trace.
+    // The lines after the first of a torch error are a C++ stack trace.
     private static string FirstLine(string text) => text.AsSpan().Trim().ToString().Split('\n', 2)[0].TrimEnd();
-}
-
-/// <summary>Error ids that arise in the cmdlets themselves; those of the library are in <see cref="LoKr.Core.Errors.ErrorIds"/>. They never change.</summary>
-public static class ModuleErrorIds
-{
-    /// <summary>A path names something other than a file or folder, for example a registry key.</summary>
-    public const string PathNotFileSystem = "LoKr.PathNotFileSystem";
-
-    /// <summary>Memory of the host or the device ran out.</summary>
-    public const string OutOfMemory = "LoKr.OutOfMemory";
-
-    /// <summary>libtorch refused an operation.</summary>
-    public const string TorchError = "LoKr.TorchError";
-
-    /// <summary>Reading or writing a file failed.</summary>
-    public const string InputOutput = "LoKr.InputOutput";
-
-    /// <summary>The operating system does not allow the access.</summary>
-    public const string AccessDenied = "LoKr.AccessDenied";
-
-    /// <summary>Training was ended by a signal of the operating system.</summary>
-    public const string TrainingInterrupted = "LoKr.TrainingInterrupted";
-
-    /// <summary>The loss script block did not return one tensor.</summary>
-    public const string LossNotATensor = "LoKr.LossNotATensor";
-
-    /// <summary>A bug: please report it.</summary>
-    public const string Unexpected = "LoKr.Unexpected";
 }

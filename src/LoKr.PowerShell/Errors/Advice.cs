@@ -1,0 +1,88 @@
+using System.Collections.Frozen;
+using LoKr.Core.Errors;
+
+namespace LoKr.PowerShell.Errors;
+
+/// <summary>
+/// Advice in PowerShell's terms, chosen by error id. The library advises C# programmers and names no cmdlet; where a cmdlet or a
+/// parameter is the answer, the text here replaces the library's. An id without an entry keeps it.
+/// </summary>
+internal static class Advice
+{
+    private const string AddAdapter = "Add one with Add-LoKrAdapter or Import-LoKrAdapter";
+    private const string ListModules = "Get-LoKrModule lists the modules of the model.";
+    private const string CompareTargets = "Compare -TargetModules with -ExcludeModules, -ModulesToSave and -LayersToTransform. " + ListModules;
+
+    private static readonly FrozenDictionary<string, string> s_texts = new Dictionary<string, string>
+    {
+        // A configuration and its targets.
+        [ErrorIds.LayersPatternInvalid] = "Give -LayersPattern and -LayersToTransform together, or neither.",
+        [ErrorIds.TargetModulesRequired] = "Name the modules with -TargetModules, or use all-linear. " + ListModules,
+        [ErrorIds.AllModulesExcluded] = CompareTargets,
+        [ErrorIds.NoModuleTargeted] = CompareTargets,
+        [ErrorIds.ModuleTypeNotSupported] = "Target the layers inside it, or leave it out with -ExcludeModules. " + ListModules,
+        [ErrorIds.SavedModuleInvalid] = "Name modules with a forward pass in -ModulesToSave, such as those inside a list of modules. " + ListModules,
+
+        // Adapters on a model.
+        [ErrorIds.AdapterExists] = "Choose another -Name, or remove the adapter with Remove-LoKrAdapter first.",
+        [ErrorIds.AdapterNotFound] = "Get-LoKrAdapter -Model lists the adapters of a model. " + AddAdapter + ".",
+        [ErrorIds.AdapterMerged] = "Take the merge back with Undo-LoKrMerge first.",
+        [ErrorIds.AdaptersDisabled] = "Switch the adapters on with Enable-LoKrAdapter first.",
+
+        // Files of adapters and models.
+        [ErrorIds.DestinationExists] = "Choose another destination, or add -Force to replace it; a folder never replaces a file.",
+        [ErrorIds.AdapterScaleUnknown] = "Give -Alpha, or the convention with -Scaling.",
+        [ErrorIds.ExportUnmerged] = "Merge them with Merge-LoKrAdapter, remove them with Remove-LoKrAdapter, or write the adapter alone with Export-LoKrAdapter.",
+        [ErrorIds.LoraConversionNotSupported] = "Write the adapter as LoKr, or merge it with Merge-LoKrAdapter and write the model with Export-LoKrModel.",
+        [ErrorIds.LabelsMismatch] = "Leave -Label out to use the checkpoint's head, or start from an encoder without a head to train a new one.",
+
+        // Training and running.
+        [ErrorIds.NoAdapter] = AddAdapter + ", or name the one to train with -AdapterName.",
+        [ErrorIds.AdapterNotTrainable] =
+            "Undo-LoKrMerge takes merged adapters out, Enable-LoKrAdapter switches them on, and Set-LoKrAdapter -Trainable lets one be trained.",
+        [ErrorIds.AdapterNotCalled] =
+            "In a model of your own call modules with call(), not forward(), so that the adapter's hook runs; leave out layers that the loss does not use with -ExcludeModules.",
+        [ErrorIds.TaskUnknown] = "Import the model with -Label to classify texts, or train with a loss of your own: -Loss, and -Batch for the data.",
+        [ErrorIds.LabelUnknown] = "Correct the row, or import the model with -Label and every label of the data.",
+        [ErrorIds.DataWithoutLoss] = "Allow longer sequences with -MaxLength, or shorten the prompts.",
+        [ErrorIds.LogitsNotFinite] =
+            "Check the weights and the adapters; in float16 a value may have overflowed: import the model with -DType float32 or bfloat16.",
+        [ErrorIds.ImageNotReadable] = "Correct or remove the file, or leave such files out of training with -UnreadableImage Skip.",
+        [ErrorIds.PictureNotFinite] =
+            "An adapter has diverged, or the element type is too narrow: import the pipeline with -DType float32 or bfloat16.",
+        [ModuleErrorIds.OutOfMemory] =
+            "Use a smaller -BatchSize or -MaxLength (with -GradientAccumulation the result is the same), -GradientCheckpointing, a smaller -R, or -DType bfloat16 on a GPU.",
+
+        // Runtime and devices.
+        [ErrorIds.DeviceNotFound] =
+            "Get-LoKrRuntime lists the devices, and -Device auto uses what there is. A GPU needs a driver (nvidia-smi) and a CUDA build of libtorch: name its folder, or the lib folder of a PyTorch with CUDA, with -RuntimePath or LOKR_RUNTIME.",
+    }.ToFrozenDictionary(StringComparer.Ordinal);
+
+    /// <summary>All texts that do not depend on the error, by error id.</summary>
+    public static IReadOnlyDictionary<string, string> Texts => s_texts;
+
+    /// <summary>The advice for an error; null where the library's own stays.</summary>
+    /// <param name="exception">The error.</param>
+    /// <param name="command">Name of the cmdlet that failed.</param>
+    public static string? For(LoKrException exception, string command) => exception switch
+    {
+        // One id, several situations: kind, target and cmdlet tell them apart.
+        { ErrorId: ErrorIds.TargetModuleNotFound, Target: "TrainNorm" } => "Leave -TrainNorm out, or check -ExcludeModules, -ModulesToSave and -LayersToTransform.",
+        { ErrorId: ErrorIds.TargetModuleNotFound } => ListModules,
+        { ErrorId: ErrorIds.NothingToMerge, Kind: LoKrErrorKind.InvalidOperation } =>
+            "Get-LoKrAdapter -Model shows which adapters are active and which are merged; name those to merge with -Name. " + AddAdapter + ".",
+        { ErrorId: ErrorIds.AdapterAmbiguous } when command == "Start-LoKrTraining" => "Name the adapter to train with -AdapterName, or make one active with Set-LoKrAdapter -Active.",
+        { ErrorId: ErrorIds.AdapterAmbiguous } => "Name the adapter with -Name, or make one active with Set-LoKrAdapter -Active; Add-LoKrAdapter adds one.",
+        { ErrorId: ErrorIds.AdapterModulesUnknown, Kind: LoKrErrorKind.InvalidArgument } => "Name the folder of the base model with -BasePath, or give a model with -Model.",
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => "Choose another -Format, or one part of a pipeline with -Component.",
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => "Choose another -Format, or export one model of the pipeline.",
+        { ErrorId: ErrorIds.FileNotWritable } when command == "Start-LoKrTraining" =>
+            "Check the permissions and the free space, or choose another folder: -LatentCache for latents, -SampleDestination for sample images. Nothing that was there before has changed.",
+        { ErrorId: ErrorIds.CaptionMissing, Target: string file } =>
+            $"Put it into '{Path.ChangeExtension(Path.GetFileName(file), ".txt")}' beside the image or into metadata.jsonl, or train without one with -MissingCaption Allow.",
+        { ErrorId: ErrorIds.RuntimeVersionMismatch, Target: not null } => "Use the version that TorchSharp was built for, or add -AllowVersionMismatch at the risk of wrong results or a crash.",
+        { ErrorId: ErrorIds.ImageSizeInvalid, Target: string parameter } => $"Give a size with -{parameter}.",
+        { ErrorId: ErrorIds.ModelConfigUnsupported } when command == "Invoke-LoKrModel" => "Choose another scheduler with -Scheduler.",
+        { ErrorId: string id } => s_texts.GetValueOrDefault(id),
+    };
+}

@@ -1,0 +1,31 @@
+using LoKr.Core.Errors;
+
+namespace LoKr.PowerShell.Errors;
+
+/// <summary>Error ids that arise in the cmdlets themselves; those of the library are in <see cref="ErrorIds"/>. They never change.</summary>
+public static class ModuleErrorIds
+{
+    /// <summary>A path names something other than a file or folder, for example a registry key.</summary>
+    public const string PathNotFileSystem = "LoKr.PathNotFileSystem";
+
+    /// <summary>Memory of the host or the device ran out.</summary>
+    public const string OutOfMemory = "LoKr.OutOfMemory";
+
+    /// <summary>libtorch refused an operation.</summary>
+    public const string TorchError = "LoKr.TorchError";
+
+    /// <summary>Reading or writing a file failed.</summary>
+    public const string InputOutput = "LoKr.InputOutput";
+
+    /// <summary>The operating system does not allow the access.</summary>
+    public const string AccessDenied = "LoKr.AccessDenied";
+
+    /// <summary>Training was ended by a signal of the operating system.</summary>
+    public const string TrainingInterrupted = "LoKr.TrainingInterrupted";
+
+    /// <summary>The loss script block did not return one tensor.</summary>
+    public const string LossNotATensor = "LoKr.LossNotATensor";
+
+    /// <summary>A bug: please report it.</summary>
+    public const string Unexpected = "LoKr.Unexpected";
+}

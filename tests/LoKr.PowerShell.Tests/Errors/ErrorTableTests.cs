@@ -1,0 +1,48 @@
+using System.Reflection;
+using System.Text.RegularExpressions;
+using LoKr.Core.Errors;
+using LoKr.PowerShell.Errors;
+using LoKr.Testing;
+using Xunit;
+
+namespace LoKr.PowerShell.Tests.Errors;
+
+/// <summary>docs/errors.md is the page where users look up an error id.</summary>
+public sealed partial class ErrorTableTests
+{
+    [Fact]
+    public void Every_error_id_has_one_row_in_the_table_and_every_row_an_id()
+    {
+        string[] ids = [.. Ids(typeof(ErrorIds)).Concat(Ids(typeof(ModuleErrorIds))).Order(StringComparer.Ordinal)];
+        string[] rows = [.. RowPattern().Matches(File.ReadAllText(Table())).Select(match => match.Groups["id"].Value).Order(StringComparer.Ordinal)];
+
+        Assert.NotEmpty(ids);
+        Assert.Equal(ids.Distinct(), ids);
+        Assert.Equal([], ids.Except(rows));
+        Assert.Equal([], rows.Except(ids));
+        Assert.Equal(rows.Distinct(), rows);
+    }
+
+    [Fact]
+    public void Every_row_says_what_it_means_and_what_to_do()
+    {
+        foreach (string line in File.ReadLines(Table()).Where(line => RowPattern().IsMatch(line)))
+        {
+            string[] cells = [.. line.Trim('|').Split(" | ", StringSplitOptions.TrimEntries)];
+            Assert.True(cells.Length == 3 && cells.All(cell => cell.Length > 10), $"Not three filled cells: {line}");
+        }
+    }
+
+    private static IEnumerable<string> Ids(Type type) => type.GetFields(BindingFlags.Public | BindingFlags.Static)
+        .Where(field => field.IsLiteral)
+        .Select(field => (string)field.GetRawConstantValue()!);
+
+    private static string Table()
+    {
+        Assert.SkipWhen(Fixtures.Repository is null, "The tests run outside the repository.");
+        return Path.Combine(Fixtures.Repository!, "docs", "errors.md");
+    }
+
+    [GeneratedRegex("^\\| `(?<id>LoKr\\.\\w+)` \\|", RegexOptions.Multiline)]
+    private static partial Regex RowPattern();
+}
