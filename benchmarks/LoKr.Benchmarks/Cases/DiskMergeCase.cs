@@ -3,6 +3,7 @@ using System.Globalization;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
 using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using static TorchSharp.torch;
 
@@ -73,7 +74,7 @@ internal sealed class DiskMergeCase : IBenchmarkCase
 
     private static void Merge(string from, string adapter, string to)
     {
-        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { BasePath = from, Destination = to, Adapters = [new CheckpointMergeAdapter(adapter)] });
+        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { BasePath = from, Destination = to, Adapters = [new PeftMergeSource(adapter)] });
         merge.Run();
     }
 

@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 
@@ -139,4 +140,25 @@ public sealed class PeftAdapterFolder : IDisposable
     {
         Target = path,
     };
+}
+
+/// <summary>An adapter folder of PEFT that is merged into a checkpoint.</summary>
+/// <param name="Path">The folder.</param>
+/// <param name="Weight">Strength, 1 as trained; modules that were trained whole are not scaled.</param>
+public sealed record PeftMergeSource(string Path, double Weight = 1) : CheckpointMergeSource(Path, Weight)
+{
+    /// <inheritdoc/>
+    public override CheckpointMergeAdapter Open()
+    {
+        PeftAdapterFolder folder = PeftAdapterFolder.Read(Path);
+        return new()
+        {
+            Name = Name,
+            Weight = Weight,
+            Config = folder.Config,
+            Tensors = folder.Tensors,
+            Files = [System.IO.Path.Combine(folder.Path, PeftAdapterFolder.ConfigFile), System.IO.Path.Combine(folder.Path, PeftAdapterFolder.WeightsFile)],
+            Warnings = folder.Warnings,
+        };
+    }
 }

@@ -11,6 +11,12 @@ namespace LoKr.Core.Safetensors;
 /// </summary>
 public sealed class CheckpointReader : ITensorSource
 {
+    /// <summary>Name of the weights that transformers writes, without extension.</summary>
+    internal const string DefaultBaseName = "model";
+
+    // Those of transformers and of diffusers.
+    private static readonly string[] s_baseNames = [DefaultBaseName, "diffusion_pytorch_model"];
+
     private readonly IReadOnlyList<SafetensorsReader> _shards;
     private readonly Dictionary<string, SafetensorsReader> _owners = new(StringComparer.Ordinal);
     private readonly Dictionary<string, SafetensorsEntry> _entries = new(StringComparer.Ordinal);
@@ -45,7 +51,7 @@ public sealed class CheckpointReader : ITensorSource
     /// <c>LoKr.PathNotFound</c>, <c>LoKr.CheckpointNotFound</c>, <c>LoKr.PickleRefused</c>, the <c>LoKr.Checkpoint…</c> ids of a bad index,
     /// and the errors of <see cref="SafetensorsReader.Open"/>.
     /// </exception>
-    public static CheckpointReader Open(string folder, string baseName = "model")
+    public static CheckpointReader Open(string folder, string baseName = DefaultBaseName)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         string full = Path.GetFullPath(folder);
@@ -82,6 +88,12 @@ public sealed class CheckpointReader : ITensorSource
             Target = full,
         };
     }
+
+    /// <summary>Finds out how the weights in a folder are called.</summary>
+    /// <param name="folder">Folder of a model of transformers, or of a component of diffusers.</param>
+    /// <returns>The name without extension, or null where there are no weights.</returns>
+    internal static string? FindBaseName(string folder) => Array.Find(
+        s_baseNames, name => File.Exists(Path.Combine(folder, $"{name}.safetensors")) || File.Exists(Path.Combine(folder, $"{name}.safetensors.index.json")));
 
     /// <inheritdoc/>
     public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => Owner(name).Read(name, dtype, device);

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Models.Loading;
@@ -118,7 +119,7 @@ public sealed class MergeLoKrAdapterCommand : PathCommand
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
         {
             BasePath = from,
-            Adapters = [.. adapters.Select((path, index) => new CheckpointMergeAdapter(path, Weight[Weight.Length == 1 ? 0 : index]))],
+            Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]))],
             Destination = ResolveNew(Destination),
             MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
             Force = Force,

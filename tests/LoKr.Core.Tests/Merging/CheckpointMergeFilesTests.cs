@@ -119,7 +119,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string from = Base(weights);
         Tensor head = randn(40, 24);
         string adapter = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, Config with { ModulesToSave = ["score"] });
-        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new CheckpointMergeAdapter(adapter, 0.5)] });
+        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(adapter, 0.5)] });
         Assert.Equal((1, 1), (result.ModuleCount, result.SavedModuleCount));
         Assert.Contains(result.Warnings, static warning => warning.Contains("scales the deltas only", StringComparison.Ordinal));
         Assert.True(TensorAssert.Same(head.to(bfloat16), MergeFiles.Read(_folder["out"])["score.weight"]));
@@ -213,7 +213,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string from = Base(Weights([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
         string adapter = Adapter([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]);
         CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], adapter);
-        CheckpointMergeOptions half = options with { Adapters = [new CheckpointMergeAdapter(adapter, 0.5)] };
+        CheckpointMergeOptions half = options with { Adapters = [new PeftMergeSource(adapter, 0.5)] };
         MergeFiles.Run(half with { Destination = _folder["reference"] });
         Interrupt(options, after: 6);
         Assert.Equal(0, MergeFiles.Run(half).ResumedFileCount);
@@ -261,7 +261,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string adapter = Adapter(["m.proj"]);
         ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"])));
         ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { MaxShardBytes = 0 }));
-        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new CheckpointMergeAdapter(adapter, double.NaN)] }));
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(adapter, double.NaN)] }));
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(_folder["nowhere"], adapter));
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(from, _folder["nowhere"]));
         string quantized = MergeFiles.Base(_folder["quantized"], new Dictionary<string, Tensor> { ["m.proj.weight"] = zeros([40, 24], ScalarType.Int8) });

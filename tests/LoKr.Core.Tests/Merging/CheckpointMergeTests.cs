@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -84,7 +85,7 @@ public sealed class CheckpointMergeTests
         string from = MergeFiles.Base(folder["base"], before, config: layer.StartsWith("gpt2", StringComparison.Ordinal) ? """{"model_type": "gpt2"}""" : null);
         string saved = MergeFiles.Adapter(folder["adapter"], model);
         MergeFiles.Run(MergeFiles.Options(from, folder["one"], saved));
-        MergeFiles.Run(MergeFiles.Options(from, folder["half"]) with { Adapters = [new CheckpointMergeAdapter(saved, 0.5)] });
+        MergeFiles.Run(MergeFiles.Options(from, folder["half"]) with { Adapters = [new PeftMergeSource(saved, 0.5)] });
 
         model.Merge();
         Assert.NotEmpty(MergeFiles.Differences(before, model.GetBaseState()));

@@ -36,7 +36,7 @@ internal static class MergeFiles
     {
         BasePath = from,
         Destination = to,
-        Adapters = [.. adapters.Select(static path => new CheckpointMergeAdapter(path))],
+        Adapters = [.. adapters.Select(static path => new PeftMergeSource(path))],
     };
 
     public static LoKrMergeResult Run(CheckpointMergeOptions options, Action<CheckpointMergeProgress>? progress = null)

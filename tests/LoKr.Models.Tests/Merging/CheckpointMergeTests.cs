@@ -159,7 +159,7 @@ public sealed class CheckpointMergeTests
         {
             BasePath = source,
             Destination = destination,
-            Adapters = [new CheckpointMergeAdapter(adapter)],
+            Adapters = [new PeftMergeSource(adapter)],
             Names = ModelNames.Find(source),
         });
         return merge.Run(cancel: TestContext.Current.CancellationToken);

@@ -8,8 +8,6 @@ internal static class BaseModelNames
 {
     private const string LdmUnet = "model.diffusion_model.";
 
-    private static readonly string[] s_baseNames = ["model", "diffusion_pytorch_model"];
-
     private static readonly (string Folder, AdapterComponent Component)[] s_components =
         [.. AdapterLayouts.Prefixes(AdapterLayout.Diffusers).Select(static entry => (entry.Prefix[..^1], entry.Component))];
 
@@ -45,8 +43,7 @@ internal static class BaseModelNames
 
     private static KnownModule[] Folder(string path)
     {
-        string baseName = s_baseNames.FirstOrDefault(name => File.Exists(Path.Combine(path, $"{name}.safetensors")) || File.Exists(Path.Combine(path, $"{name}.safetensors.index.json"))) ?? s_baseNames[0];
-        using CheckpointReader reader = CheckpointReader.Open(path, baseName);
+        using CheckpointReader reader = CheckpointReader.Open(path, CheckpointReader.FindBaseName(path) ?? CheckpointReader.DefaultBaseName);
         return Modules(reader.Entries.Values, "");
     }
 

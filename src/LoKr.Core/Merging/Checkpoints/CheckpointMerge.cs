@@ -1,15 +1,11 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
-using LoKr.Core.Layouts;
 using LoKr.Core.Model;
-using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
 
@@ -22,16 +18,15 @@ namespace LoKr.Core.Merging.Checkpoints;
 public sealed class CheckpointMerge : IDisposable
 {
     private const string ResumeName = "lokr-merge";
-    private static readonly string[] s_baseNames = ["model", "diffusion_pytorch_model"];
     private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
 
     private readonly CheckpointMergeOptions _options;
     private readonly string _baseName;
     private readonly BaseConfig _config;
     private readonly CheckpointReader _source;
-    private readonly List<PeftAdapterFolder> _adapters = [];
+    private readonly List<CheckpointMergeAdapter> _adapters = [];
     private readonly List<string> _warnings = [];
-    private readonly MergeMatcher _matcher;
+    private readonly MergePlan _plan;
     private readonly IReadOnlyList<MergeShard> _shards;
 
     private CheckpointMerge(CheckpointMergeOptions options)
@@ -44,13 +39,14 @@ public sealed class CheckpointMerge : IDisposable
         _source = CheckpointReader.Open(BasePath, _baseName);
         try
         {
-            _matcher = new MergeMatcher(_source, _config, options.Names);
-            foreach (CheckpointMergeAdapter adapter in options.Adapters)
+            _plan = new MergePlan(_source);
+            CheckpointTraits traits = new(_source, _config, options.Names);
+            foreach (CheckpointMergeSource source in options.Adapters)
             {
-                Add(adapter);
+                Add(source, traits);
             }
 
-            _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _matcher, _baseName, most) : MergeShard.Keep(_source, _matcher);
+            _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _plan, _baseName, most) : MergeShard.Keep(_source, _plan);
         }
         catch
         {
@@ -72,10 +68,10 @@ public sealed class CheckpointMerge : IDisposable
     public long ByteCount => _shards.Sum(static shard => shard.ByteCount);
 
     /// <summary>Number of weights that change.</summary>
-    public int ModuleCount => _matcher.ChangedCount;
+    public int ModuleCount => _plan.ChangedCount;
 
     /// <summary>Number of modules that adapters replace or add whole.</summary>
-    public int SavedModuleCount => _matcher.SavedModuleCount;
+    public int SavedModuleCount => _plan.SavedModuleCount;
 
     /// <summary>What a person should know before the merge.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
@@ -107,7 +103,7 @@ public sealed class CheckpointMerge : IDisposable
             throw Invalid($"A largest file size of {options.MaxShardBytes} bytes is not possible.", "Name a positive number of bytes.");
         }
 
-        foreach (string source in options.Adapters.Select(static adapter => adapter.Path).Prepend(options.BasePath))
+        foreach (string source in options.Adapters.Select(static source => source.Path).Prepend(options.BasePath))
         {
             FolderPaths.CheckApart(source, options.Destination);
         }
@@ -131,7 +127,7 @@ public sealed class CheckpointMerge : IDisposable
         int resumed;
         try
         {
-            MergeJournal journal = MergeJournal.Open(staged.Path, Fingerprint());
+            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source.Files, _adapters, _shards));
             resumed = WriteShards(staged.Path, journal, progress, started, cancel);
             WriteIndex(staged.Path);
             WriteCompanions(staged.Path);
@@ -176,35 +172,34 @@ public sealed class CheckpointMerge : IDisposable
             throw FileErrors.NotFound(folder);
         }
 
-        string? found = Array.Find(s_baseNames, name => File.Exists(Path.Combine(folder, name + ".safetensors")) || File.Exists(Path.Combine(folder, name + ".safetensors.index.json")));
+        string? found = CheckpointReader.FindBaseName(folder);
         if (found is null && File.Exists(Path.Combine(folder, "model_index.json")))
         {
             string[] parts = [.. Directory.EnumerateDirectories(folder)
-                .Where(static part => s_baseNames.Any(name => File.Exists(Path.Combine(part, name + ".safetensors")) || File.Exists(Path.Combine(part, name + ".safetensors.index.json"))))
+                .Where(static part => CheckpointReader.FindBaseName(part) is not null)
                 .Select(static part => Path.GetFileName(part)).Order(StringComparer.Ordinal)];
             throw new LoKrException(ErrorIds.CheckpointNotFound, LoKrErrorKind.NotFound, $"'{folder}' is a whole pipeline.",
                 $"Name the folder of the component that the adapter was made for: {string.Join(", ", parts)}.") { Target = folder };
         }
 
-        return found ?? s_baseNames[0];
+        return found ?? CheckpointReader.DefaultBaseName;
     }
 
-    private void Add(CheckpointMergeAdapter adapter)
+    private void Add(CheckpointMergeSource source, CheckpointTraits traits)
     {
-        PeftAdapterFolder folder = PeftAdapterFolder.Read(adapter.Path);
-        _adapters.Add(folder);
-        _warnings.AddRange(folder.Warnings.Select(warning => $"{adapter.Name}: {warning}"));
-        int saved = _matcher.SavedModuleCount;
-        int changed = _matcher.ContributionCount;
-        _matcher.Add(adapter.Name, folder.Config, folder.Tensors, adapter.Weight);
-        if (_matcher.SavedModuleCount == saved && _matcher.ContributionCount == changed)
+        CheckpointMergeAdapter adapter = source.Open();
+        _adapters.Add(adapter);
+        _warnings.AddRange(adapter.Warnings.Select(warning => $"{adapter.Name}: {warning}"));
+        (int deltas, int saved) = (_plan.DeltaCount, _plan.SavedModuleCount);
+        AdapterMatcher.Match(traits, adapter, _plan);
+        if ((_plan.DeltaCount, _plan.SavedModuleCount) == (deltas, saved))
         {
-            throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = adapter.Path };
+            throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = source.Path };
         }
 
-        if (adapter.Weight != 1 && _matcher.SavedModuleCount > saved)
+        if (adapter.Weight != 1 && _plan.SavedModuleCount > saved)
         {
-            _warnings.Add($"The modules that '{adapter.Name}' trained whole are put in place as they are; its weight scales the deltas only.");
+            _warnings.Add($"The modules that '{adapter.Name}' trained whole are used as they are; its weight scales the deltas only.");
         }
     }
 
@@ -225,7 +220,7 @@ public sealed class CheckpointMerge : IDisposable
 
     private int WriteShards(string folder, MergeJournal journal, Action<CheckpointMergeProgress>? progress, long started, CancellationToken cancel)
     {
-        HashSet<string> done = Verify(folder, journal, cancel);
+        IReadOnlySet<string> done = journal.KeepFinished(_shards, cancel);
         RequireSpace(folder, _shards.Where(shard => !done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount));
         long bytes = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         int tensors = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.Targets.Count);
@@ -240,38 +235,6 @@ public sealed class CheckpointMerge : IDisposable
         new ShardWriter(folder, _options.Safe, OnWritten, (shard, sum) => journal.Add(shard.FileName, sum), cancel)
             .Write(_shards.Where(shard => !done.Contains(shard.FileName)));
         return done.Count;
-    }
-
-    /// <summary>Keeps the files of a former run that are what they should be and removes everything else.</summary>
-    private HashSet<string> Verify(string folder, MergeJournal journal, CancellationToken cancel)
-    {
-        HashSet<string> done = new(StringComparer.Ordinal);
-        foreach (MergeShard shard in _shards)
-        {
-            string path = Path.Combine(folder, shard.FileName);
-            if (journal.Files.TryGetValue(shard.FileName, out string? sum) && File.Exists(path) && OpenShard.Check(shard, path, cancel) == sum)
-            {
-                done.Add(shard.FileName);
-            }
-        }
-
-        foreach (string file in journal.Files.Keys.Where(file => !done.Contains(file)).ToArray())
-        {
-            journal.Forget(file);
-        }
-
-        foreach (string path in Directory.EnumerateFiles(folder).Where(path => !done.Contains(Path.GetFileName(path))).ToArray())
-        {
-            File.Delete(path);
-        }
-
-        foreach (string path in Directory.EnumerateDirectories(folder).ToArray())
-        {
-            Directory.Delete(path, recursive: true);
-        }
-
-        journal.Save();
-        return done;
     }
 
     private void RequireSpace(string folder, long bytes)
@@ -313,7 +276,7 @@ public sealed class CheckpointMerge : IDisposable
             CompanionFiles.Copy(Path.Combine(BasePath, file), Path.Combine(folder, file));
         }
 
-        if (_matcher.Added.Count > 0 && File.Exists(Path.Combine(BasePath, BaseConfig.FileName)))
+        if (_plan.Added.Count > 0 && File.Exists(Path.Combine(BasePath, BaseConfig.FileName)))
         {
             AtomicFile.WriteText(Path.Combine(folder, BaseConfig.FileName), HeadConfig().ToJsonString(s_json) + "\n");
         }
@@ -321,7 +284,7 @@ public sealed class CheckpointMerge : IDisposable
 
     private System.Text.Json.Nodes.JsonObject HeadConfig()
     {
-        LoKrConfig owner = _adapters.First(adapter => _matcher.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
+        LoKrConfig owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
         string? suffix = owner.TaskType switch
         {
             TaskType.SequenceClassification => "ForSequenceClassification",
@@ -332,89 +295,10 @@ public sealed class CheckpointMerge : IDisposable
         string? className = owner.AutoMapping?.BaseModelClass ?? (suffix is null ? _options.HeadClass : null);
         bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
         long? rows = classifies
-            ? _matcher.Added.Where(static pair => pair.Key.EndsWith(".weight", StringComparison.Ordinal) && pair.Value.Count == 2).OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => (long?)pair.Value[0]).LastOrDefault()
+            ? _plan.Added.Values.Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2).Select(static tensor => (long?)tensor.Entry.Shape[0]).LastOrDefault()
             : null;
         return _config.WithHead(className, suffix, rows, _warnings);
     }
 
-    /// <summary>Everything that decides the bytes of the result: a run that finds another one's work starts anew.</summary>
-    private string Fingerprint()
-    {
-        StringBuilder text = new();
-        text.AppendLine(typeof(CheckpointMerge).Assembly.ManifestModule.ModuleVersionId.ToString());
-        foreach (string file in _source.Files)
-        {
-            FileInfo info = new(file);
-            FileInfo target = info.ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? info;
-            text.AppendLine(CultureInfo.InvariantCulture, $"{file}|{target.Length}|{target.LastWriteTimeUtc.Ticks}");
-        }
-
-        foreach ((CheckpointMergeAdapter adapter, PeftAdapterFolder folder) in _options.Adapters.Zip(_adapters))
-        {
-            text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}");
-            foreach (string file in (string[])[PeftAdapterFolder.ConfigFile, PeftAdapterFolder.WeightsFile])
-            {
-                using FileStream stream = File.OpenRead(Path.Combine(folder.Path, file));
-                text.AppendLine(Convert.ToHexString(SHA256.HashData(stream)));
-            }
-        }
-
-        foreach (MergeShard shard in _shards)
-        {
-            text.AppendLine(shard.FileName).AppendLine(Convert.ToHexString(SHA256.HashData(shard.Header)));
-        }
-
-        return Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
-    }
-
     private static LoKrException Invalid(string message, string advice) => new(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, message, advice);
 }
-
-/// <summary>An adapter to merge into a checkpoint.</summary>
-/// <param name="Path">Folder with <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>.</param>
-/// <param name="Weight">Strength, 1 as trained; saved modules are not scaled.</param>
-public sealed record CheckpointMergeAdapter(string Path, double Weight = 1)
-{
-    /// <summary>Name of the folder.</summary>
-    public string Name => System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(Path)));
-}
-
-/// <summary>What to merge into which checkpoint, and where to write the result.</summary>
-public sealed record CheckpointMergeOptions
-{
-    /// <summary>Folder of the base model: <c>model.safetensors</c> or its shards, or a component of diffusers (<c>diffusion_pytorch_model.safetensors</c>).</summary>
-    public required string BasePath { get; init; }
-
-    /// <summary>Adapters in the order in which they are added.</summary>
-    public required IReadOnlyList<CheckpointMergeAdapter> Adapters { get; init; }
-
-    /// <summary>Folder to write; it appears complete or not at all.</summary>
-    public required string Destination { get; init; }
-
-    /// <summary>Largest file in bytes, tensors alone; null keeps the files of the base.</summary>
-    public long? MaxShardBytes { get; init; }
-
-    /// <summary>Replace a folder that is there.</summary>
-    public bool Force { get; init; }
-
-    /// <summary>Refuse a result that is not finite.</summary>
-    public bool Safe { get; init; }
-
-    /// <summary>Published names of the architecture's modules, where it has two generations of them.</summary>
-    public IModuleAliases? Names { get; init; }
-
-    /// <summary>
-    /// Class of the architecture with its head, which config.json gets when an adapter brings a head to a bare model and does not say by itself
-    /// what it was trained for.
-    /// </summary>
-    public string? HeadClass { get; init; }
-}
-
-/// <summary>How far a merge on disk is.</summary>
-/// <param name="File">File that is being written.</param>
-/// <param name="Tensors">Tensors that were started.</param>
-/// <param name="TotalTensors">Tensors in all.</param>
-/// <param name="Bytes">Bytes that were written.</param>
-/// <param name="TotalBytes">Bytes to write in all.</param>
-/// <param name="Elapsed">Time since the start.</param>
-public sealed record CheckpointMergeProgress(string File, int Tensors, int TotalTensors, long Bytes, long TotalBytes, TimeSpan Elapsed);

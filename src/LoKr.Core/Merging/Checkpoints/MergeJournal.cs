@@ -1,3 +1,6 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.IO;
@@ -5,7 +8,7 @@ using LoKr.Core.IO;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>
-/// What an unfinished merge has finished: files with their checksums, and a fingerprint of everything that decides their content. A file
+/// The finished files of an interrupted merge with their checksums, and a fingerprint of everything that decides their content. A file
 /// counts only if it is listed, and it is listed after it was flushed and renamed.
 /// </summary>
 internal sealed class MergeJournal
@@ -20,12 +23,9 @@ internal sealed class MergeJournal
 
     private MergeJournal(string path, string fingerprint, Dictionary<string, string> files) => (_path, _fingerprint, _files) = (path, fingerprint, files);
 
-    /// <summary>Checksums of the finished files.</summary>
-    public IReadOnlyDictionary<string, string> Files => _files;
-
-    /// <summary>Reads the journal of a folder; one that is damaged or of another merge counts as none.</summary>
+    /// <summary>Reads the journal of a folder; a damaged one, or one of another merge, counts as empty.</summary>
     /// <param name="folder">Folder of the unfinished merge.</param>
-    /// <param name="fingerprint">What decides the content.</param>
+    /// <param name="fingerprint"><see cref="Fingerprint"/> of the merge.</param>
     public static MergeJournal Open(string folder, string fingerprint)
     {
         string path = Path.Combine(folder, FileName);
@@ -45,8 +45,75 @@ internal sealed class MergeJournal
         return new MergeJournal(path, fingerprint, files);
     }
 
-    /// <summary>Takes a file out that is not what it should be.</summary>
-    public void Forget(string file) => _files.Remove(file);
+    /// <summary>A hash of everything that decides the bytes of the result; a merge resumes the work of an earlier one only if it is the same.</summary>
+    /// <param name="baseFiles">Files of the base model.</param>
+    /// <param name="adapters">The adapters.</param>
+    /// <param name="shards">Files of the result.</param>
+    public static string Fingerprint(IEnumerable<string> baseFiles, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeShard> shards)
+    {
+        StringBuilder text = new();
+        text.AppendLine(typeof(MergeJournal).Assembly.ManifestModule.ModuleVersionId.ToString());
+        foreach (string file in baseFiles)
+        {
+            // Hashing these would take as long as the merge.
+            FileInfo info = new(file);
+            FileInfo target = info.ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? info;
+            text.AppendLine(CultureInfo.InvariantCulture, $"{file}|{target.Length}|{target.LastWriteTimeUtc.Ticks}");
+        }
+
+        foreach (CheckpointMergeAdapter adapter in adapters)
+        {
+            text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}");
+            foreach (string file in adapter.Files)
+            {
+                using FileStream stream = FileErrors.OpenRead(file);
+                text.AppendLine(Convert.ToHexString(SHA256.HashData(stream)));
+            }
+        }
+
+        foreach (MergeShard shard in shards)
+        {
+            text.AppendLine(shard.FileName).AppendLine(Convert.ToHexString(SHA256.HashData(shard.Header)));
+        }
+
+        return Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
+    }
+
+    /// <summary>Verifies the listed files, and removes everything else from the folder.</summary>
+    /// <param name="shards">Files of the result.</param>
+    /// <param name="cancel">Interrupts the verification.</param>
+    /// <returns>Names of the files that are finished.</returns>
+    public IReadOnlySet<string> KeepFinished(IEnumerable<MergeShard> shards, CancellationToken cancel)
+    {
+        string folder = Path.GetDirectoryName(_path)!;
+        HashSet<string> finished = new(StringComparer.Ordinal);
+        foreach (MergeShard shard in shards)
+        {
+            string path = Path.Combine(folder, shard.FileName);
+            if (_files.TryGetValue(shard.FileName, out string? sum) && File.Exists(path) && OpenShard.Check(shard, path, cancel) == sum)
+            {
+                finished.Add(shard.FileName);
+            }
+        }
+
+        foreach (string file in _files.Keys.Where(file => !finished.Contains(file)).ToArray())
+        {
+            _files.Remove(file);
+        }
+
+        foreach (string path in Directory.EnumerateFiles(folder).Where(path => !finished.Contains(Path.GetFileName(path))).ToArray())
+        {
+            File.Delete(path);
+        }
+
+        foreach (string path in Directory.EnumerateDirectories(folder).ToArray())
+        {
+            Directory.Delete(path, recursive: true);
+        }
+
+        Save();
+        return finished;
+    }
 
     /// <summary>Lists a file that is complete on the disk; from any thread.</summary>
     public void Add(string file, string checksum)
@@ -58,8 +125,7 @@ internal sealed class MergeJournal
         }
     }
 
-    /// <summary>Writes the journal.</summary>
-    public void Save()
+    private void Save()
     {
         JsonObject files = [];
         foreach ((string name, string checksum) in _files.OrderBy(static pair => pair.Key, StringComparer.Ordinal))
@@ -78,7 +144,7 @@ internal sealed class MergeJournal
         }
         catch (JsonException)
         {
-            // Half a journal is no journal: the merge starts anew.
+            // Half a journal counts as none: the merge starts from the beginning.
             return null;
         }
     }

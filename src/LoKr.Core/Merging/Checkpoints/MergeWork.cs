@@ -10,6 +10,10 @@ internal sealed class MergeWork : IDisposable
 {
     private readonly MergeTarget _target;
     private readonly long[] _rowShape;
+    private readonly long _rowBytes;
+    private readonly ScalarType _type;
+    private readonly ScalarType _wide;
+    private readonly (long Start, long Count)[] _runs;
     private readonly List<LayerDelta> _deltas = [];
     private readonly List<Tensor> _changes = [];
     private readonly Lock _gate = new();
@@ -17,54 +21,42 @@ internal sealed class MergeWork : IDisposable
     private bool _isReady;
     private int _pending;
 
-    /// <summary>Describes the work; nothing is read yet.</summary>
+    /// <summary>Cuts the weight into runs of rows; nothing is read yet.</summary>
+    /// <param name="target">The weight; with deltas.</param>
     public MergeWork(MergeTarget target)
     {
         _target = target;
         _rowShape = [.. target.Shape.Skip(1)];
-        Type = SafetensorsDTypes.Natural(target.DType);
-        Wide = Type == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
-        RowBytes = target.Header.ByteCount / target.Shape[0];
+        _rowBytes = target.Header.ByteCount / target.Shape[0];
+        _type = SafetensorsDTypes.Natural(target.DType);
+        _wide = _type == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+        long wideRow = _rowBytes / SafetensorsDTypes.Size(target.DType) * _wide.ElementSize();
+        long group = target.Layers.Count > 0 ? target.Layers[0].Group : 1;
+        _runs = [.. LayerDelta.Runs(target.Shape[0], group, target.Layers.Any(static layer => layer.Decomposes) ? wideRow : _rowBytes)];
+        _pending = _runs.Length;
     }
 
-    /// <summary>Type of the weight.</summary>
-    public ScalarType Type { get; }
-
-    /// <summary>Type in which deltas are added.</summary>
-    public ScalarType Wide { get; }
-
-    private long RowBytes { get; }
-
-    /// <summary>Bytes of the weight in runs of rows.</summary>
-    public IEnumerable<(long Start, int Count)> Runs()
-    {
-        long group = _target.Contributions.Count > 0 ? _target.Contributions[0].Group : 1;
-        bool decomposes = _target.Contributions.Any(static contribution => contribution.Config.WeightDecompose);
-        long wideRow = RowBytes / SafetensorsDTypes.Size(_target.DType) * Wide.ElementSize();
-        foreach ((long start, long count) in LayerDelta.Runs(_target.Shape[0], group, decomposes ? wideRow : RowBytes))
-        {
-            _pending++;
-            yield return (start * RowBytes, checked((int)(count * RowBytes)));
-        }
-    }
+    /// <summary>The weight in pieces of whole rows.</summary>
+    /// <param name="offset">Position of the weight in the file.</param>
+    public IEnumerable<MergePiece> Pieces(long offset) =>
+        _runs.Select(run => new MergePiece(offset + (run.Start * _rowBytes), checked((int)(run.Count * _rowBytes)), _target, run.Start * _rowBytes, this));
 
     /// <summary>Reads the factors, and for DoRA by column the weight once.</summary>
     public void Prepare()
     {
         lock (_gate)
         {
-            for (int i = _deltas.Count; i < _target.Contributions.Count && !_isReady; i++)
+            for (int i = _deltas.Count; i < _target.Layers.Count && !_isReady; i++)
             {
-                LayerDelta delta = _target.Contributions[i].Read(Wide);
+                LayerDelta delta = _target.Layers[i].Read(_wide);
                 _deltas.Add(delta);
                 delta.Measure(ReadRows, _target.Shape);
             }
 
-            for (int i = _changes.Count; i < _target.Changes.Count && !_isReady; i++)
+            for (int i = _changes.Count; i < _target.Norms.Count && !_isReady; i++)
             {
-                (ITensorSource source, string key, double strength) = _target.Changes[i];
-                using Tensor change = source.Read(key, Wide);
-                _changes.Add((change * strength).DetachFromDisposeScope());
+                using Tensor change = _target.Norms[i].Read(_wide);
+                _changes.Add((change * _target.Norms[i].Adapter.Weight).DetachFromDisposeScope());
             }
 
             _kernel ??= _deltas.Count == 1 && _changes.Count == 0 ? _deltas[0].Kernel(_target.DType) : null;
@@ -77,7 +69,7 @@ internal sealed class MergeWork : IDisposable
     /// <param name="start">First byte counted from the beginning of the weight.</param>
     public void Merge(Tensor rows, long start)
     {
-        long first = start / RowBytes;
+        long first = start / _rowBytes;
         if (_kernel is { } kernel)
         {
             kernel.MergeInto(rows.bytes, first);
@@ -87,10 +79,10 @@ internal sealed class MergeWork : IDisposable
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         Tensor shaped = rows.view([-1, .. _rowShape]);
-        Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(Wide, copy: true) : null;
+        Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(_wide, copy: true) : null;
 
         // Several deltas add up in the wide type, so that the sum is rounded once.
-        Tensor sum = _deltas.Count + _changes.Count > 1 && Type != Wide ? shaped.to(Wide) : shaped;
+        Tensor sum = _deltas.Count + _changes.Count > 1 && _type != _wide ? shaped.to(_wide) : shaped;
         foreach (LayerDelta delta in _deltas)
         {
             delta.MergeInto(sum, original, first);
@@ -107,7 +99,7 @@ internal sealed class MergeWork : IDisposable
         }
     }
 
-    /// <summary>Counts a piece as done; the last one releases the factors.</summary>
+    /// <summary>Counts a piece as written; the last one releases the factors.</summary>
     public void Done()
     {
         if (Interlocked.Decrement(ref _pending) == 0)
@@ -135,46 +127,8 @@ internal sealed class MergeWork : IDisposable
 
     private Tensor ReadRows(long start, long count)
     {
-        Tensor rows = empty([count, .. _rowShape], Wide);
-        _target.Shard!.ReadRange(_target.Entry!.Name, start * (RowBytes / SafetensorsDTypes.Size(_target.DType)), rows);
+        Tensor rows = empty([count, .. _rowShape], _wide);
+        _target.Shard!.ReadRange(_target.Entry!.Name, start * (_rowBytes / SafetensorsDTypes.Size(_target.DType)), rows);
         return rows;
-    }
-}
-
-/// <summary>A run of bytes of a file of the result.</summary>
-/// <param name="Offset">Where it begins in the file.</param>
-/// <param name="Count">Number of bytes.</param>
-/// <param name="Target">Tensor it belongs to, the first one of a run that is copied; null for the header.</param>
-/// <param name="Start">Its first byte counted from the beginning of the tensor.</param>
-/// <param name="Work">What all pieces of a weight that is merged share; null otherwise.</param>
-internal sealed record MergePiece(long Offset, int Count, MergeTarget? Target, long Start, MergeWork? Work);
-
-/// <summary>Memory of one thread that the pieces of a file pass through: one buffer for each element type it meets.</summary>
-internal sealed class PieceBuffer : IDisposable
-{
-    private readonly Dictionary<ScalarType, Tensor> _buffers = [];
-
-    /// <summary>A flat tensor of a number of bytes; its content is undefined, its memory that of the buffer.</summary>
-    public Tensor Take(int byteCount, SafetensorsDType type)
-    {
-        ScalarType scalar = SafetensorsDTypes.Natural(type);
-        long count = byteCount / SafetensorsDTypes.Size(type);
-        if (!_buffers.TryGetValue(scalar, out Tensor? buffer) || buffer.numel() < count)
-        {
-            buffer?.Dispose();
-            buffer = empty(Math.Max(count, LayerDelta.BlockBytes / SafetensorsDTypes.Size(type)), scalar).DetachFromDisposeScope();
-            _buffers[scalar] = buffer;
-        }
-
-        return buffer.narrow(0, 0, count);
-    }
-
-    /// <inheritdoc/>
-    public void Dispose()
-    {
-        foreach (Tensor buffer in _buffers.Values)
-        {
-            buffer.Dispose();
-        }
     }
 }

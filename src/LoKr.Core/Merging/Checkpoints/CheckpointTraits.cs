@@ -1,15 +1,51 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
-/// <summary>Whether the input and output embeddings of a checkpoint are one weight, so that a change of one would change the other.</summary>
+/// <summary>The checkpoint that adapters are merged into, and the properties of its weights that only hints in the files tell.</summary>
+/// <param name="source">The checkpoint.</param>
+/// <param name="config">Its configuration.</param>
+/// <param name="aliases">Published names of the architecture, or null.</param>
+internal sealed class CheckpointTraits(CheckpointReader source, BaseConfig config, IModuleAliases? aliases)
+{
+    private readonly TiedEmbeddings _tied = new(source, config);
+
+    /// <summary>Full path of the folder.</summary>
+    public string Folder => source.Folder;
+
+    /// <summary>The tensors.</summary>
+    public IReadOnlyDictionary<string, SafetensorsEntry> Entries => source.Entries;
+
+    /// <summary>Published names, or null.</summary>
+    public IModuleAliases? Aliases => aliases;
+
+    /// <summary>The weights that are stored in×out.</summary>
+    public TransposedWeights Transposed { get; } = new(source.Entries, config.ModelType);
+
+    /// <summary>Refuses to change a weight that another module shares.</summary>
+    /// <param name="module">Full name of the module in the adapter.</param>
+    /// <exception cref="LoKrException"><c>LoKr.TiedWeight</c>.</exception>
+    public void CheckNotTied(string module)
+    {
+        if (_tied.Partner(module) is string partner)
+        {
+            throw new LoKrException(ErrorIds.TiedWeight, LoKrErrorKind.NotSupported,
+                $"'{module}' shares its weight with '{partner}': merging the adapter would change both.",
+                "Leave the adapter unmerged, or train it without this module.") { Target = module };
+        }
+    }
+}
+
+/// <summary>Detects input and output embeddings that are one weight, so that a change of one would change the other.</summary>
 internal sealed class TiedEmbeddings(CheckpointReader source, BaseConfig config)
 {
     private static readonly string[] s_inputs = ["embed_tokens", "wte", "word_embeddings", "shared", "embed_in", "tok_embeddings", "tokens_embed"];
     private static readonly string[] s_outputs = ["lm_head", "embed_out", "lm_head.decoder", "cls.predictions.decoder"];
 
-    private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => IsOneOf(Module(key), s_outputs) && key.EndsWith(".weight", StringComparison.Ordinal));
+    private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => IsOneOf(AdapterKeys.Module(key), s_outputs) && key.EndsWith(".weight", StringComparison.Ordinal));
 
     /// <summary>The module that shares its weight with another, or null.</summary>
     /// <param name="module">Full name of a module.</param>
@@ -21,32 +57,32 @@ internal sealed class TiedEmbeddings(CheckpointReader source, BaseConfig config)
             return null;
         }
 
-        string? input = source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && IsOneOf(Module(key), s_inputs));
+        string? input = source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && IsOneOf(AdapterKeys.Module(key), s_inputs));
         if (input is null || (config.TiesEmbeddings is null && _stored is not null && !IsSame(input, _stored)))
         {
             return null;
         }
 
-        return output ? Module(input) : _stored is null ? "the output embeddings" : Module(_stored);
+        return output ? AdapterKeys.Module(input) : _stored is null ? "the output embeddings" : AdapterKeys.Module(_stored);
     }
 
     // Where config.json does not say, the weights do: a checkpoint may hold a tied weight twice.
     private bool IsSame(string first, string second)
     {
-        (SafetensorsReader Shard, SafetensorsEntry Entry) a = Find(first);
-        (SafetensorsReader Shard, SafetensorsEntry Entry) b = Find(second);
-        if (a.Entry.DType != b.Entry.DType || !a.Entry.Shape.SequenceEqual(b.Entry.Shape))
+        (SafetensorsEntry a, SafetensorsEntry b) = (source.Entries[first], source.Entries[second]);
+        if (a.DType != b.DType || !a.Shape.SequenceEqual(b.Shape))
         {
             return false;
         }
 
+        (SafetensorsReader inA, SafetensorsReader inB) = (Shard(first), Shard(second));
         byte[] left = new byte[1 << 20];
         byte[] right = new byte[1 << 20];
-        for (long start = 0; start < a.Entry.ByteCount; start += left.Length)
+        for (long start = 0; start < a.ByteCount; start += left.Length)
         {
-            int count = (int)Math.Min(left.Length, a.Entry.ByteCount - start);
-            a.Shard.ReadBytes(a.Entry, start, left.AsSpan(0, count));
-            b.Shard.ReadBytes(b.Entry, start, right.AsSpan(0, count));
+            int count = (int)Math.Min(left.Length, a.ByteCount - start);
+            inA.ReadBytes(a, start, left.AsSpan(0, count));
+            inB.ReadBytes(b, start, right.AsSpan(0, count));
             if (!left.AsSpan(0, count).SequenceEqual(right.AsSpan(0, count)))
             {
                 return false;
@@ -56,20 +92,14 @@ internal sealed class TiedEmbeddings(CheckpointReader source, BaseConfig config)
         return true;
     }
 
-    private (SafetensorsReader Shard, SafetensorsEntry Entry) Find(string key)
-    {
-        SafetensorsReader shard = source.Shards.First(candidate => candidate.Entries.ContainsKey(key));
-        return (shard, shard.Entries[key]);
-    }
-
-    private static string Module(string key) => key[..Math.Max(key.LastIndexOf('.'), 0)];
+    private SafetensorsReader Shard(string key) => source.Shards.First(candidate => candidate.Entries.ContainsKey(key));
 
     private static bool IsOneOf(string module, string[] names) => names.Any(name => module == name || module.EndsWith("." + name, StringComparison.Ordinal));
 }
 
 /// <summary>
-/// Which weights of a checkpoint are stored in×out, as GPT-2's <c>Conv1D</c> stores them. The file says so only indirectly: by the length of
-/// the bias, or by another layer of that name.
+/// The weights of a checkpoint that are stored in×out, as GPT-2's <c>Conv1D</c> stores them. The file says so only indirectly: by the length of
+/// the bias, or by another layer of the same name.
 /// </summary>
 internal sealed class TransposedWeights
 {
@@ -79,7 +109,7 @@ internal sealed class TransposedWeights
     private readonly HashSet<string> _transposedNames;
     private readonly bool _isKnownFamily;
 
-    /// <summary>Looks at every weight that has a bias.</summary>
+    /// <summary>Examines every weight that has a bias.</summary>
     /// <param name="entries">Tensors of the checkpoint.</param>
     /// <param name="modelType"><c>model_type</c> of config.json, or null.</param>
     public TransposedWeights(IReadOnlyDictionary<string, SafetensorsEntry> entries, string? modelType)

@@ -1,0 +1,261 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
+
+namespace LoKr.Core.Merging.Checkpoints;
+
+/// <summary>Finds the tensors of a checkpoint that one adapter changes, from the files alone, and reports every tensor that does not fit.</summary>
+internal sealed class AdapterMatcher
+{
+    private readonly CheckpointTraits _checkpoint;
+    private readonly CheckpointMergeAdapter _adapter;
+    private readonly MergePlan _plan;
+    private readonly AdapterKeys _keys;
+    private readonly CheckpointNames _names;
+    private readonly Dictionary<string, long[]> _expected = new(StringComparer.Ordinal);
+    private readonly List<string> _unmatched = [];
+
+    private AdapterMatcher(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
+    {
+        (_checkpoint, _adapter, _plan) = (checkpoint, adapter, plan);
+        _keys = new AdapterKeys(adapter.Tensors.Entries.Keys);
+        _names = CheckpointNames.Match([.. checkpoint.Entries.Keys], _keys.AdaptedModules, checkpoint.Aliases);
+    }
+
+    /// <summary>Puts the changes of an adapter into a plan.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="plan">The plan.</param>
+    /// <exception cref="LoKrException">Tensors do not fit; all of those are named.</exception>
+    public static void Match(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
+    {
+        LoKrConfigValidator.Validate(adapter.Config);
+        new AdapterMatcher(checkpoint, adapter, plan).Match();
+    }
+
+    private void Match()
+    {
+        foreach (string module in _keys.Layers)
+        {
+            AddLayer(module);
+        }
+
+        foreach (string key in _keys.Norms)
+        {
+            AddNorm(key);
+        }
+
+        foreach (string key in _keys.Saved)
+        {
+            AddSaved(key);
+        }
+
+        CheckUnmatched();
+        AdapterLoader.Check(_adapter.Name, _expected, _adapter.Tensors.Entries.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shape, StringComparer.Ordinal));
+        if (_names.Prepended.Length > 0)
+        {
+            _plan.HeadPrefix = _names.Prepended;
+        }
+    }
+
+    private void AddLayer(string module)
+    {
+        _checkpoint.CheckNotTied(module);
+        if (_names.Find(module + ".weight") is not string key)
+        {
+            _unmatched.AddRange(_keys.OfLayer(module));
+            return;
+        }
+
+        SafetensorsEntry weight = _checkpoint.Entries[key];
+        if (weight.Shape.Count < 2)
+        {
+            throw NotMergeable(weight);
+        }
+
+        CheckMergeable(weight);
+        LoKrConfig config = _adapter.Config;
+        (long rows, long columns) = DeltaSize(module, weight);
+        bool isTransposed = _checkpoint.Transposed.Contains(weight, rows, columns);
+        (long outFeatures, long inFeatures) = isTransposed ? (weight.Shape[1], weight.Shape[0]) : (weight.Shape[0], weight.Shape[1]);
+        int rank = ModulePatterns.Find(config.RankPattern, module, config.R);
+        LoKrConfigValidator.CheckRank(rank, $"the rank of '{module}'");
+        double alpha = ModulePatterns.Find(config.AlphaPattern, module, config.Alpha);
+        FactorShapes shapes = FactorShapes.Create(outFeatures, inFeatures, [.. weight.Shape.Skip(2)], rank, config);
+        (string Suffix, long[] Shape)[] tensors = [.. LayerTensors.List(shapes, config, outFeatures, inFeatures)];
+        foreach ((string suffix, long[] shape) in tensors)
+        {
+            _expected.Add($"{module}.{suffix}", shape);
+        }
+
+        _plan.Add(weight, new MergeContribution(_adapter, module, shapes, tensors, LoKrScaling.Compute(config, rank, alpha, shapes.BothFull), isTransposed));
+    }
+
+    private void AddNorm(string key)
+    {
+        if (_names.Find($"{AdapterKeys.Module(key)}.{AdapterKeys.NormParameter(key)}") is not string name)
+        {
+            _unmatched.Add(key);
+            return;
+        }
+
+        SafetensorsEntry parameter = _checkpoint.Entries[name];
+        CheckMergeable(parameter);
+        _expected.Add(key, [.. parameter.Shape]);
+        _plan.Add(parameter, new AdapterTensor(_adapter, key));
+    }
+
+    private void AddSaved(string key)
+    {
+        _checkpoint.CheckNotTied(AdapterKeys.Module(key));
+        AdapterTensor given = new(_adapter, key);
+        string[] saved = [.. (_adapter.Config.ModulesToSave ?? []).Concat(TargetResolver.TaskHead(_adapter.Config.TaskType))];
+        if (_names.Find(key) is string name)
+        {
+            SafetensorsEntry stored = _checkpoint.Entries[name];
+            CheckReplaceable(given, stored);
+            _expected.Add(key, [.. stored.Shape]);
+            _plan.Replace(stored, given, AdapterKeys.SavedModule(saved, key));
+        }
+        else if (IsNewHead(saved, key))
+        {
+            _expected.Add(key, [.. given.Entry.Shape]);
+            _plan.AddNew(given, AdapterKeys.SavedModule(saved, key));
+        }
+        else
+        {
+            _unmatched.Add(key);
+        }
+    }
+
+    // A head that the checkpoint of a bare model does not have: a module at the root that the configuration trains whole.
+    private bool IsNewHead(string[] saved, string key)
+    {
+        string root = key.Split('.')[0];
+        return saved.Contains(root, StringComparer.Ordinal) && root + "." != _names.Prepended;
+    }
+
+    /// <summary>Rows and columns of the delta, from the factors; those of the weight where factors are missing.</summary>
+    private (long Rows, long Columns) DeltaSize(string module, SafetensorsEntry weight)
+    {
+        IReadOnlyList<long>? Shape(string suffix) => _adapter.Tensors.Entries.GetValueOrDefault($"{module}.{suffix}")?.Shape is { Count: >= 2 } shape ? shape : null;
+        IReadOnlyList<long>? w1a = Shape(FactorNames.W1) ?? Shape(FactorNames.W1A);
+        IReadOnlyList<long>? w1b = Shape(FactorNames.W1) ?? Shape(FactorNames.W1B);
+        IReadOnlyList<long>? w2a = Shape(FactorNames.W2) ?? Shape(FactorNames.W2A);
+        IReadOnlyList<long>? w2b = Shape(FactorNames.W2) ?? Shape(FactorNames.W2B);
+        return w1a is null || w1b is null || w2a is null || w2b is null
+            ? (weight.Shape[0], weight.Shape[1])
+            : (w1a[0] * w2a[0], w1b[1] * w2b[1]);
+    }
+
+    private void CheckUnmatched()
+    {
+        if (_unmatched.Count > 0)
+        {
+            string example = _checkpoint.Entries.Keys.FirstOrDefault(key => _keys.Layers.Any(module => key.EndsWith(module[(module.LastIndexOf('.') + 1)..] + ".weight", StringComparison.Ordinal)))
+                ?? _checkpoint.Entries.Keys.First();
+            throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+                $"{_unmatched.Count} tensors of adapter '{_adapter.Name}' match no tensor of the checkpoint '{_checkpoint.Folder}': {string.Join("; ", _unmatched.Order(StringComparer.Ordinal))}.",
+                $"The adapter was made for another model; tensors of this one have names like '{example}'.") { Target = _unmatched[0] };
+        }
+    }
+
+    private void CheckMergeable(SafetensorsEntry weight)
+    {
+        if (!MergePlan.IsWeightType(weight.DType) || weight.ByteCount == 0)
+        {
+            throw NotMergeable(weight);
+        }
+    }
+
+    private LoKrException NotMergeable(SafetensorsEntry weight) => new(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
+        $"'{weight.Name}' in '{_checkpoint.Folder}' is {SafetensorsDTypes.Name(weight.DType)} [{string.Join(", ", weight.Shape)}], to which no delta can be added.",
+        "Quantized checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
+
+    private void CheckReplaceable(AdapterTensor given, SafetensorsEntry stored)
+    {
+        if (!SafetensorsDTypes.IsSameLayout(stored.DType) || !SafetensorsDTypes.CanConvert(SafetensorsDTypes.Natural(given.Entry.DType), SafetensorsDTypes.Natural(stored.DType)))
+        {
+            throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
+                $"'{given.Key}' of adapter '{_adapter.Name}' is {SafetensorsDTypes.Name(given.Entry.DType)}, which cannot replace {SafetensorsDTypes.Name(stored.DType)} in the checkpoint.",
+                "Use the model's float32, float16 or bfloat16 weights.") { Target = given.Key };
+        }
+    }
+}
+
+/// <summary>The tensors of an adapter by their purpose: factors of layers, changes of norms, and modules that are saved whole.</summary>
+internal sealed class AdapterKeys
+{
+    private static readonly string[] s_suffixes =
+    [
+        FactorNames.W1, FactorNames.W1A, FactorNames.W1B, FactorNames.W2, FactorNames.W2A, FactorNames.W2B, FactorNames.T2,
+        FactorNames.Scalar, FactorNames.DoraScale,
+    ];
+
+    private readonly List<string> _factors = [];
+
+    /// <summary>Sorts the names.</summary>
+    /// <param name="keys">Names of the tensors, without a prefix.</param>
+    public AdapterKeys(IEnumerable<string> keys)
+    {
+        string[] all = [.. keys];
+        Layers = [.. all.Where(static key => Suffix(key)?.StartsWith("lokr_", StringComparison.Ordinal) == true).Select(Module).Distinct(StringComparer.Ordinal)];
+        HashSet<string> layers = [.. Layers];
+        List<string> norms = [];
+        List<string> saved = [];
+        foreach (string key in all)
+        {
+            // A scalar or a scale without factors is a parameter of a module that is saved whole.
+            List<string> kind = NormParameter(key) is not null ? norms : Suffix(key) is not null && layers.Contains(Module(key)) ? _factors : saved;
+            kind.Add(key);
+        }
+
+        (Norms, Saved) = (norms, saved);
+        AdaptedModules = [.. Layers.Union(norms.Select(Module), StringComparer.Ordinal)];
+    }
+
+    /// <summary>Modules with factors.</summary>
+    public IReadOnlyList<string> Layers { get; }
+
+    /// <summary>Names of the changes of norms.</summary>
+    public IReadOnlyList<string> Norms { get; }
+
+    /// <summary>Names of the tensors of modules that are saved whole.</summary>
+    public IReadOnlyList<string> Saved { get; }
+
+    /// <summary>Modules with factors and norms with changes.</summary>
+    public IReadOnlyList<string> AdaptedModules { get; }
+
+    /// <summary>Names of the factors of a layer.</summary>
+    public IEnumerable<string> OfLayer(string module) => _factors.Where(key => Module(key) == module);
+
+    /// <summary>The module that a tensor belongs to.</summary>
+    public static string Module(string key) => key[..Math.Max(key.LastIndexOf('.'), 0)];
+
+    /// <summary>The parameter of a norm that a tensor changes, or null.</summary>
+    public static string? NormParameter(string key) => key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) ? "weight"
+        : key.EndsWith("." + LoKrNorm.BiasSuffix, StringComparison.Ordinal) ? "bias"
+        : null;
+
+    /// <summary>The module that is saved whole and that a tensor belongs to: the outermost one that the configuration names.</summary>
+    /// <param name="saved">Modules that the configuration saves whole.</param>
+    /// <param name="key">Name of a tensor.</param>
+    public static string SavedModule(string[] saved, string key)
+    {
+        for (int dot = key.IndexOf('.', StringComparison.Ordinal); dot >= 0; dot = key.IndexOf('.', dot + 1))
+        {
+            if (saved.Any(entry => key.AsSpan(0, dot).EndsWith(entry, StringComparison.Ordinal)))
+            {
+                return key[..dot];
+            }
+        }
+
+        return Module(key);
+    }
+
+    private static string? Suffix(string key) => s_suffixes.FirstOrDefault(suffix => key.EndsWith("." + suffix, StringComparison.Ordinal));
+}

@@ -1,0 +1,199 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Merging.Checkpoints;
+
+/// <summary>The changes that adapters make to the tensors of a checkpoint. Adapters that exclude each other are refused.</summary>
+internal sealed class MergePlan(CheckpointReader source)
+{
+    private readonly Dictionary<string, TensorChanges> _changes = new(StringComparer.Ordinal);
+    private readonly SortedDictionary<string, AdapterTensor> _added = new(StringComparer.Ordinal);
+    private readonly HashSet<string> _savedModules = new(StringComparer.Ordinal);
+
+    /// <summary>Number of tensors with deltas.</summary>
+    public int ChangedCount => _changes.Values.Count(static changes => changes.DeltaCount > 0);
+
+    /// <summary>Number of deltas in all; a tensor may get several.</summary>
+    public int DeltaCount => _changes.Values.Sum(static changes => changes.DeltaCount);
+
+    /// <summary>Number of modules that adapters replace or add whole.</summary>
+    public int SavedModuleCount => _savedModules.Count;
+
+    /// <summary>Tensors that the checkpoint lacks and an adapter adds, by name.</summary>
+    public IReadOnlyDictionary<string, AdapterTensor> Added => _added;
+
+    /// <summary>Prefix that the names of the checkpoint get when an adapter adds a head to a bare model; empty for none.</summary>
+    public string HeadPrefix { get; set; } = "";
+
+    /// <summary>Whether deltas can be added to tensors of a type.</summary>
+    public static bool IsWeightType(SafetensorsDType type) => type is SafetensorsDType.F16 or SafetensorsDType.BF16 or SafetensorsDType.F32 or SafetensorsDType.F64;
+
+    /// <summary>Adds the delta of a layer to a weight.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
+    public void Add(SafetensorsEntry weight, MergeContribution contribution) => Open(weight.Name, contribution.Adapter).Layers.Add(contribution);
+
+    /// <summary>Adds the change of a norm to its weight or bias.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
+    public void Add(SafetensorsEntry parameter, AdapterTensor change) => Open(parameter.Name, change.Adapter).Norms.Add(change);
+
+    /// <summary>Replaces a tensor of the checkpoint.</summary>
+    /// <param name="stored">The tensor of the checkpoint.</param>
+    /// <param name="replacement">The adapter's tensor.</param>
+    /// <param name="module">Module that is saved whole.</param>
+    /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
+    public void Replace(SafetensorsEntry stored, AdapterTensor replacement, string module)
+    {
+        if (_changes.TryGetValue(stored.Name, out TensorChanges? changes))
+        {
+            throw Conflict(stored.Name, changes.Adapter, replacement.Adapter);
+        }
+
+        _changes.Add(stored.Name, new TensorChanges { Replacement = replacement });
+        _savedModules.Add(module);
+    }
+
+    /// <summary>Adds a tensor that the checkpoint lacks.</summary>
+    /// <param name="tensor">The adapter's tensor.</param>
+    /// <param name="module">Module that is saved whole.</param>
+    /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
+    public void AddNew(AdapterTensor tensor, string module)
+    {
+        if (!_added.TryAdd(tensor.Key, tensor))
+        {
+            throw Conflict(tensor.Key, _added[tensor.Key].Adapter, tensor.Adapter);
+        }
+
+        _savedModules.Add(module);
+    }
+
+    /// <summary>The tensors of a file of the checkpoint with their changes, in the order of their bytes.</summary>
+    public IEnumerable<MergeTarget> Targets(SafetensorsReader shard) => shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.ByteCount)
+        .Select(entry => new MergeTarget(_added.Count > 0 ? HeadPrefix + entry.Name : entry.Name, entry.DType, entry.Shape)
+        {
+            Shard = shard,
+            Entry = entry,
+            Layers = _changes.TryGetValue(entry.Name, out TensorChanges? changes) ? changes.Layers : [],
+            Norms = changes?.Norms ?? [],
+            Replacement = changes?.Replacement,
+        });
+
+    /// <summary>The tensors that adapters add, in the element type of the checkpoint.</summary>
+    public IEnumerable<MergeTarget> AddedTargets()
+    {
+        SafetensorsDType usual = source.Entries.Values.Where(static entry => IsWeightType(entry.DType)).GroupBy(static entry => entry.DType)
+            .OrderByDescending(static group => group.Sum(entry => entry.ByteCount)).FirstOrDefault()?.Key ?? SafetensorsDType.F32;
+        return _added.Values.Select(tensor => new MergeTarget(tensor.Key, IsWeightType(tensor.Entry.DType) ? usual : tensor.Entry.DType, tensor.Entry.Shape) { Replacement = tensor });
+    }
+
+    private TensorChanges Open(string key, CheckpointMergeAdapter adapter)
+    {
+        if (!_changes.TryGetValue(key, out TensorChanges? changes))
+        {
+            _changes.Add(key, changes = new());
+        }
+
+        return changes.Replacement is null ? changes : throw Conflict(key, changes.Adapter, adapter);
+    }
+
+    private static LoKrException Conflict(string key, CheckpointMergeAdapter first, CheckpointMergeAdapter second) => new(
+        ErrorIds.SavedModuleConflict, LoKrErrorKind.InvalidArgument,
+        $"The adapters '{first.Name}' and '{second.Name}' both change '{key}', and one of them replaces the whole tensor.", "Merge one of them.") { Target = key };
+
+    private sealed class TensorChanges
+    {
+        public List<MergeContribution> Layers { get; } = [];
+
+        public List<AdapterTensor> Norms { get; } = [];
+
+        public AdapterTensor? Replacement { get; init; }
+
+        public int DeltaCount => Layers.Count + Norms.Count;
+
+        /// <summary>The adapter that came first.</summary>
+        public CheckpointMergeAdapter Adapter => Replacement?.Adapter ?? (Layers.Count > 0 ? Layers[0].Adapter : Norms[0].Adapter);
+    }
+}
+
+/// <summary>One tensor of the result and its changes.</summary>
+/// <param name="Name">Its name in the result.</param>
+/// <param name="DType">Its element type.</param>
+/// <param name="Shape">Its shape.</param>
+internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnlyList<long> Shape)
+{
+    /// <summary>The file of the base model, or null for a tensor that an adapter adds.</summary>
+    public SafetensorsReader? Shard { get; init; }
+
+    /// <summary>The tensor of the base model, or null for one that an adapter adds.</summary>
+    public SafetensorsEntry? Entry { get; init; }
+
+    /// <summary>Deltas of layers to add, in order.</summary>
+    public IReadOnlyList<MergeContribution> Layers { get; init; } = [];
+
+    /// <summary>Changes of a norm's weight or bias to add, in order.</summary>
+    public IReadOnlyList<AdapterTensor> Norms { get; init; } = [];
+
+    /// <summary>The adapter's tensor that replaces it, or null.</summary>
+    public AdapterTensor? Replacement { get; init; }
+
+    /// <summary>Whether its bytes are those of the base model.</summary>
+    public bool IsCopy => Layers.Count == 0 && Norms.Count == 0 && Replacement is null;
+
+    /// <summary>Name, type and shape for a header.</summary>
+    public SafetensorsHeaderItem Header => new(Name, DType, Shape);
+}
+
+/// <summary>A tensor of an adapter.</summary>
+/// <param name="Adapter">The adapter.</param>
+/// <param name="Key">Name of the tensor in the adapter.</param>
+internal sealed record AdapterTensor(CheckpointMergeAdapter Adapter, string Key)
+{
+    /// <summary>Type and shape.</summary>
+    public SafetensorsEntry Entry => Adapter.Tensors.Entries[Key];
+
+    /// <summary>Reads the tensor.</summary>
+    public Tensor Read(ScalarType type) => Adapter.Tensors.Read(Key, type);
+}
+
+/// <summary>The delta that one adapter adds to one weight of a checkpoint; its factors are read when the weight is merged.</summary>
+/// <param name="Adapter">The adapter.</param>
+/// <param name="Module">Name of the module in the adapter.</param>
+/// <param name="Shapes">Shapes of the factors.</param>
+/// <param name="Tensors">Suffixes and shapes of the layer's tensors.</param>
+/// <param name="Scaling">Factor of w1 ⊗ w2, as trained.</param>
+/// <param name="IsTransposed">Whether the weight is stored in×out.</param>
+internal sealed record MergeContribution(
+    CheckpointMergeAdapter Adapter,
+    string Module,
+    FactorShapes Shapes,
+    IReadOnlyList<(string Suffix, long[] Shape)> Tensors,
+    double Scaling,
+    bool IsTransposed)
+{
+    /// <summary>Rows of the stored weight that share a row of the outer factor.</summary>
+    public long Group => RowBlock.GroupOf(IsTransposed, Shapes.Reversed, Shapes.L, Shapes.K, Shapes.N);
+
+    /// <summary>Whether the weight is decomposed into magnitude and direction (DoRA).</summary>
+    public bool Decomposes => Adapter.Config.WeightDecompose;
+
+    /// <summary>Reads the factors.</summary>
+    /// <param name="type">Type in which they are applied.</param>
+    public LayerDelta Read(ScalarType type)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
+        foreach ((string suffix, long[] shape) in Tensors)
+        {
+            string key = $"{Module}.{suffix}";
+            if (Adapter.Tensors.Entries.ContainsKey(key))
+            {
+                tensors.Add(suffix, Adapter.Tensors.Read(key, type).reshape(shape));
+            }
+        }
+
+        return new LayerDelta(new KroneckerFactors(tensors, Shapes.Kernel, Shapes.Reversed), Adapter.Config, Scaling, Adapter.Weight, IsTransposed);
+    }
+}
