@@ -78,7 +78,7 @@ public sealed class HelpTests : ModuleTest
         TinyModel.WriteBert(Folder["minilm"]);
         TinyModel.WriteLlama(Folder["llama"]);
         TinyPipeline.Write(Folder["stable-diffusion"]);
-        TinyPictures.Write(Folder["photos"], 4);
+        TinyImages.Write(Folder["photos"], 4);
         TinyModel.WriteTickets(Folder["tickets.train.jsonl"], 30);
         TinyModel.WriteTickets(Folder["tickets.eval.jsonl"], 12, seed: 2);
         TinyModel.WriteCompletions(Folder["pairs.jsonl"], 8);

@@ -42,8 +42,8 @@ public sealed class IsolationTests
     {
         ProcessResult result = ShellProcess.Run("-Command", """
             $path = [System.IO.Path]::GetTempFileName() + '.png'
-            [LoKr.Models.Diffusion.PictureFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
-            "$([LoKr.Models.Diffusion.PictureFile]::ReadSize($path))"
+            [LoKr.Models.Diffusion.ImageFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
+            "$([LoKr.Models.Diffusion.ImageFile]::ReadSize($path))"
             [System.IO.File]::Delete($path)
             [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) -contains 'SkiaSharp' } | ForEach-Object Name
             """);

@@ -46,7 +46,7 @@ public sealed class PictureTests : ModuleTest
         Assert.Equal(Folder["rack.png"], picture.Path);
         Assert.Equal(("a red rack", "dark", 7, 3, 5, "Euler", 24, 8), (picture.Prompt, picture.NegativePrompt, picture.Seed, picture.Steps, picture.Guidance, picture.Scheduler, picture.Width, picture.Height));
         Assert.True(picture.Elapsed > TimeSpan.Zero);
-        Assert.Equal((24, 8), PictureFile.ReadSize(picture.Path));
+        Assert.Equal((24, 8), ImageFile.ReadSize(picture.Path));
     }
 
     [Fact]
@@ -69,7 +69,7 @@ public sealed class PictureTests : ModuleTest
         Host.Output("Invoke-LoKrModel $sd x -Steps 1 -Destination $root/rack.png -WhatIf -Force");
         Assert.Equal("old", File.ReadAllText(Folder["rack.png"]));
         Host.Output("Invoke-LoKrModel $sd x -Steps 1 -Destination $root/rack.png -Force");
-        Assert.Equal((16, 16), PictureFile.ReadSize(Folder["rack.png"]));
+        Assert.Equal((16, 16), ImageFile.ReadSize(Folder["rack.png"]));
     }
 
     [Theory]
@@ -166,8 +166,8 @@ public sealed class PictureTests : ModuleTest
     public void Bad_training_data_has_an_error_id(string arguments, string id)
     {
         ImportAdaptedPipeline();
-        File.Delete(Path.Combine(TinyPictures.Write(Folder["bare"], 2), "01-green.txt"));
-        File.WriteAllText(Path.Combine(TinyPictures.Write(Folder["damaged"], 2), "01-green.png"), "no picture");
+        File.Delete(Path.Combine(TinyImages.Write(Folder["bare"], 2), "01-green.txt"));
+        File.WriteAllText(Path.Combine(TinyImages.Write(Folder["damaged"], 2), "01-green.png"), "no picture");
         Assert.StartsWith($"{id},", Error($"$sd | Start-LoKrTraining {arguments}"), StringComparison.Ordinal);
     }
 
@@ -175,7 +175,7 @@ public sealed class PictureTests : ModuleTest
     public void Damaged_pictures_and_missing_captions_pass_where_that_is_asked_for()
     {
         StableDiffusionPipeline pipeline = ImportAdaptedPipeline();
-        string damaged = TinyPictures.Write(Folder["damaged"], 3);
+        string damaged = TinyImages.Write(Folder["damaged"], 3);
         File.WriteAllText(Path.Combine(damaged, "01-green.png"), "no picture");
         File.Delete(Path.Combine(damaged, "02-blue.txt"));
         ScriptResult result = Host.Run("$null = $sd | Start-LoKrTraining $root/damaged -Resolution 16 -MaxSteps 1 -UnreadableImage Skip -MissingCaption Allow");
@@ -192,7 +192,7 @@ public sealed class PictureTests : ModuleTest
 
     private static byte[] Bytes(string path)
     {
-        using TorchSharp.torch.Tensor picture = PictureFile.Read(path);
+        using TorchSharp.torch.Tensor picture = ImageFile.Read(path);
         return picture.data<byte>().ToArray();
     }
 
@@ -212,7 +212,7 @@ public sealed class PictureTests : ModuleTest
     private StableDiffusionPipeline ImportAdaptedPipeline()
     {
         StableDiffusionPipeline pipeline = ImportPipeline();
-        Host.Set("photos", TinyPictures.Write(Folder["photos"], 4));
+        Host.Set("photos", TinyImages.Write(Folder["photos"], 4));
         Host.Output(Adapters);
         return pipeline;
     }

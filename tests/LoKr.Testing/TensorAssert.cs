@@ -9,7 +9,7 @@ public static class TensorAssert
     /// <summary>Tolerance for single layers, relative to the largest absolute value of the reference.</summary>
     public const double Layer = 1e-5;
 
-    /// <summary>Tolerance for whole models, losses and pictures.</summary>
+    /// <summary>Tolerance for whole models, losses and images.</summary>
     public const double Model = 1e-4;
 
     /// <summary>Asserts equal shapes and a largest difference within a tolerance relative to the reference's largest absolute value.</summary>

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Testing;
 
-/// <summary>Random Stable Diffusion pipelines of a few hundred kilobytes, made from configurations: pictures of 16 by 16 pixels, latents of 8 by 8.</summary>
+/// <summary>Random Stable Diffusion pipelines of a few hundred kilobytes, made from configurations: images of 16 by 16 pixels, latents of 8 by 8.</summary>
 public static class TinyPipeline
 {
     /// <summary>Writes a diffusers folder.</summary>

@@ -10,7 +10,7 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// The autoencoder between pictures and latents (Kingma &amp; Welling, arXiv:1312.6114) as diffusers' <c>AutoencoderKL</c>. Modules and
+/// The autoencoder between images and latents (Kingma &amp; Welling, arXiv:1312.6114) as diffusers' <c>AutoencoderKL</c>. Modules and
 /// parameters have diffusers' names; checkpoints with the names of its attention before version 0.18 load too. <c>call(images)</c> encodes
 /// to the mean and decodes.
 /// </summary>
@@ -65,7 +65,7 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     /// <summary>What latents are multiplied by for the UNet, and divided by before they are decoded.</summary>
     public double ScalingFactor => _settings.ScalingFactor;
 
-    /// <summary>Height and width of a picture over those of its latents.</summary>
+    /// <summary>Height and width of an image over those of its latents.</summary>
     public int DownsampleFactor => 1 << (_settings.Channels.Count - 1);
 
     /// <summary>Channels of the latents.</summary>
@@ -97,13 +97,13 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
         TakesTokens = false,
     };
 
-    /// <summary>Encodes pictures.</summary>
-    /// <param name="images">Pictures [batch, 3, height, width] between −1 and 1; height and width are multiples of <see cref="DownsampleFactor"/>.</param>
+    /// <summary>Encodes images.</summary>
+    /// <param name="images">Images [batch, 3, height, width] between −1 and 1; height and width are multiples of <see cref="DownsampleFactor"/>.</param>
     /// <returns>Mean and variance of the latents [batch, latent channels, height/factor, width/factor], not scaled.</returns>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ModelInputInvalid"/>.</exception>
     public LatentDistribution Encode(Tensor images)
     {
-        Check(images, _settings.InChannels, DownsampleFactor, "pictures");
+        Check(images, _settings.InChannels, DownsampleFactor, "images");
         using DisposeScope scope = NewDisposeScope();
         Tensor moments = _encoder.call(images.to(_encoder.parameters().First().dtype));
         moments = _quant is null ? moments : _quant.call(moments);
@@ -115,7 +115,7 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
 
     /// <summary>Decodes latents.</summary>
     /// <param name="latents">Latents [batch, latent channels, height, width], not scaled.</param>
-    /// <returns>Pictures [batch, 3, factor·height, factor·width], about between −1 and 1.</returns>
+    /// <returns>Images [batch, 3, factor·height, factor·width], about between −1 and 1.</returns>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ModelInputInvalid"/>.</exception>
     public Tensor Decode(Tensor latents)
     {
@@ -125,7 +125,7 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
         return _decoder.call(_postQuant is null ? x : _postQuant.call(x)).MoveToOuterDisposeScope();
     }
 
-    /// <summary>Pictures to the mean of their latents and back.</summary>
+    /// <summary>Images to the mean of their latents and back.</summary>
     public override Tensor forward(Tensor input)
     {
         using DisposeScope scope = NewDisposeScope();
@@ -140,12 +140,12 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
             throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument,
                 $"{ClassName}: the {what} are [{string.Join(", ", input.shape)}], not [batch, {channels}, height, width]"
                 + (factor == 1 ? "." : $" with height and width that are multiples of {factor}."),
-                "Crop or scale pictures to such a size first.");
+                "Crop or scale images to such a size first.");
         }
     }
 }
 
-/// <summary>What an autoencoder makes of pictures: a normal distribution for each value of the latents, not scaled for the UNet yet.</summary>
+/// <summary>What an autoencoder makes of images: a normal distribution for each value of the latents, not scaled for the UNet yet.</summary>
 /// <param name="Mean">Means [batch, latent channels, height, width].</param>
 /// <param name="LogVariance">Logarithms of the variances, of the same shape.</param>
 public sealed record LatentDistribution(Tensor Mean, Tensor LogVariance) : IDisposable
@@ -342,7 +342,7 @@ internal sealed class VaeMidBlock : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Pictures to the moments of their latents.</summary>
+/// <summary>Images to the moments of their latents.</summary>
 internal sealed class VaeEncoder : nn.Module<Tensor, Tensor>
 {
     [ComponentName(Name = "conv_in")]
@@ -388,7 +388,7 @@ internal sealed class VaeEncoder : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Latents to pictures.</summary>
+/// <summary>Latents to images.</summary>
 internal sealed class VaeDecoder : nn.Module<Tensor, Tensor>
 {
     [ComponentName(Name = "conv_in")]

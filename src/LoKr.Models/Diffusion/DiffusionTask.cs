@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Prediction of the noise in the latents of pictures with captions, for UNet and text encoders together or alone: whichever have adapters
+/// Prediction of the noise in the latents of images with captions, for UNet and text encoders together or alone: whichever have adapters
 /// that train. Timesteps, noise and dropped captions are drawn from the seed of the run, the epoch and the batch.
 /// </summary>
 public sealed class DiffusionTask : ITrainingTask
@@ -19,9 +19,9 @@ public sealed class DiffusionTask : ITrainingTask
     private readonly double _latentScale;
     private readonly int[][] _groups;
 
-    /// <summary>Takes pictures whose latents are computed.</summary>
+    /// <summary>Takes images whose latents are computed.</summary>
     /// <param name="pipeline">The pipeline; its autoencoder is not used any more.</param>
-    /// <param name="rows">The pictures.</param>
+    /// <param name="rows">The images.</param>
     /// <param name="options">The loss; null for its defaults.</param>
     /// <param name="warnings">What the user should know of the data, in sentences.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.TrainingOptionInvalid"/> or what the scheduler's configuration asks for is not built.</exception>
@@ -33,7 +33,7 @@ public sealed class DiffusionTask : ITrainingTask
         _options.Validate();
         if (rows.Count == 0)
         {
-            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no pictures.", "Give at least one.");
+            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no images.", "Give at least one.");
         }
 
         // The forward process of training is the same whatever scheduler the pipeline samples with.
@@ -44,7 +44,7 @@ public sealed class DiffusionTask : ITrainingTask
     }
 
     /// <inheritdoc/>
-    public string Unit => "pictures";
+    public string Unit => "images";
 
     /// <inheritdoc/>
     public int RowCount => _rows.Count;
@@ -68,7 +68,7 @@ public sealed class DiffusionTask : ITrainingTask
         List<LatentRow[]> batches = [];
         foreach (int[] group in _groups)
         {
-            // Pictures of one size are of one length to the buckets, which leaves shuffling and cutting.
+            // Images of one size are of one length to the buckets, which leaves shuffling and cutting.
             batches.AddRange(LengthBuckets.Create(new int[group.Length], order).Select(rows => rows.Select(row => _rows[group[row]]).ToArray()));
         }
 
@@ -89,16 +89,16 @@ public sealed class DiffusionTask : ITrainingTask
 
     private Tensor Errors(TrainingBatch batch)
     {
-        var pictures = (DiffusionBatch)batch;
+        var images = (DiffusionBatch)batch;
         using DisposeScope scope = NewDisposeScope();
-        using Generator generator = new(pictures.Seed, CPU);
+        using Generator generator = new(images.Seed, CPU);
         Device device = _pipeline.Device;
-        Tensor latents = cat([.. pictures.Rows.Select(row => Draw(row, generator, device))], 0) * _latentScale;
+        Tensor latents = cat([.. images.Rows.Select(row => Draw(row, generator, device))], 0) * _latentScale;
         Tensor noise = randn(latents.shape, ScalarType.Float32, CPU, generator: generator).to(device);
-        int[] timesteps = [.. randint(0, _schedule.Timesteps, [pictures.RowCount], ScalarType.Int64, CPU, generator: generator).data<long>().Select(value => (int)value)];
-        float[] chances = rand([pictures.RowCount], ScalarType.Float32, CPU, generator: generator).data<float>().ToArray();
-        PromptTokens tokens = _pipeline.Tokenize([.. pictures.Rows.Select((row, i) => chances[i] < _options.CaptionDropout ? "" : row.Caption)]);
-        return DenoisingLoss.Compute(_pipeline, _schedule, latents, noise, timesteps, tokens, TimeIds(pictures.Rows, device), _options.MinSnrGamma)
+        int[] timesteps = [.. randint(0, _schedule.Timesteps, [images.RowCount], ScalarType.Int64, CPU, generator: generator).data<long>().Select(value => (int)value)];
+        float[] chances = rand([images.RowCount], ScalarType.Float32, CPU, generator: generator).data<float>().ToArray();
+        PromptTokens tokens = _pipeline.Tokenize([.. images.Rows.Select((row, i) => chances[i] < _options.CaptionDropout ? "" : row.Caption)]);
+        return DenoisingLoss.Compute(_pipeline, _schedule, latents, noise, timesteps, tokens, TimeIds(images.Rows, device), _options.MinSnrGamma)
             .MoveToOuterDisposeScope();
     }
 
@@ -115,7 +115,7 @@ public sealed class DiffusionTask : ITrainingTask
         ((ulong)order.Seed * 0x9E3779B97F4A7C15) ^ ((ulong)(order.Epoch + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(index + 1) * 0x94D049BB133111EB));
 }
 
-/// <summary>Pictures of one size, and the seed of everything that is drawn for them.</summary>
+/// <summary>Images of one size, and the seed of everything that is drawn for them.</summary>
 public sealed class DiffusionBatch : TrainingBatch
 {
     internal DiffusionBatch(IReadOnlyList<LatentRow> rows, ulong seed) => (Rows, Seed) = (rows, seed);
@@ -140,7 +140,7 @@ public sealed record DiffusionLossOptions
     /// <summary>γ of min-SNR weighting (Hang et al., arXiv:2303.09556), 5 in the paper; null weighs every timestep alike.</summary>
     public double? MinSnrGamma { get; init; }
 
-    /// <summary>Share of pictures that are trained without their caption, so that guidance keeps what it goes against (arXiv:2207.12598).</summary>
+    /// <summary>Share of images that are trained without their caption, so that guidance keeps what it goes against (arXiv:2207.12598).</summary>
     public double CaptionDropout { get; init; }
 
     /// <summary>Throws for values that are out of range.</summary>
@@ -164,12 +164,12 @@ public sealed record DiffusionLossOptions
 /// <summary>How well the UNet tells the noise, or the velocity, of noisy latents: the mean squared error of diffusers' training scripts.</summary>
 public static class DenoisingLoss
 {
-    /// <summary>The error of each picture, with its graph.</summary>
+    /// <summary>The error of each image, with its graph.</summary>
     /// <param name="pipeline">The pipeline.</param>
     /// <param name="schedule">The forward process.</param>
     /// <param name="latents">Scaled latents [batch, channels, height, width].</param>
     /// <param name="noise">Noise of that shape.</param>
-    /// <param name="timesteps">One timestep a picture.</param>
+    /// <param name="timesteps">One timestep an image.</param>
     /// <param name="tokens">Token ids of the captions.</param>
     /// <param name="timeIds">Sizes that Stable Diffusion XL takes [batch, 6]; null for others.</param>
     /// <param name="minSnrGamma">γ of min-SNR weighting, or null.</param>

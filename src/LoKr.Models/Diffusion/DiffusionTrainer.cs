@@ -1,5 +1,6 @@
 using System.Globalization;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 
@@ -18,26 +19,31 @@ public static class DiffusionTrainer
 
     /// <summary>
     /// Trains every model of the pipeline whose active adapter takes gradients, together and with one optimizer. The autoencoder is released
-    /// first; pictures that are made on the way read it again and let go of it. The result is the pipeline's <see cref="StableDiffusionPipeline.LastTraining"/>.
+    /// first; images that are made on the way read it again and let go of it. The result is the pipeline's <see cref="StableDiffusionPipeline.LastTraining"/>.
     /// </summary>
     /// <param name="pipeline">The pipeline.</param>
     /// <param name="task">Data and loss, a <see cref="DiffusionTask"/>.</param>
     /// <param name="validation">Data to evaluate on, or null.</param>
     /// <param name="options">Steps, learning rate and so on.</param>
-    /// <param name="samples">Pictures to make on the way, or null.</param>
+    /// <param name="samples">Images to make on the way, or null.</param>
     /// <param name="onStep">Called after every step, on this thread.</param>
-    /// <param name="cancellationToken">Looked at before every batch and every step of a picture.</param>
-    /// <exception cref="Core.Errors.LoKrException">As for <see cref="Trainer"/>, and for pictures as for <see cref="PictureGenerator"/>.</exception>
+    /// <param name="cancellationToken">Looked at before every batch and every step of an image.</param>
+    /// <exception cref="Core.Errors.LoKrException">As for <see cref="Trainer"/>, and for images as for <see cref="ImageGenerator"/>.</exception>
     public static LoKrTrainingResult Run(
         StableDiffusionPipeline pipeline,
         ITrainingTask task,
         ITrainingTask? validation,
         TrainingOptions options,
-        SamplePictures? samples = null,
+        SampleImages? samples = null,
         Action<LoKrTrainingStep>? onStep = null,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
+        if (samples is not null)
+        {
+            FileErrors.CreateFolder(samples.Folder);
+        }
+
         pipeline.ReleaseVae();
         pipeline.LastTraining = Trainer.Run(
             [.. pipeline.Models.Values],
@@ -54,15 +60,15 @@ public static class DiffusionTrainer
     }
 }
 
-/// <summary>Pictures that are made every so many steps of a training run, so that one sees what it learns.</summary>
+/// <summary>Images that are made every so many steps of a training run, so that one sees what it learns.</summary>
 /// <param name="Prompts">What they show.</param>
 /// <param name="Every">Steps between them; the last step has them too.</param>
 /// <param name="Folder">Folder that exists; files are named after step and prompt, <c>step-000100-1.png</c>.</param>
 /// <param name="Options">How they are made; with a seed they differ by the training alone.</param>
-public sealed record SamplePictures(IReadOnlyList<string> Prompts, int Every, string Folder, PictureOptions Options)
+public sealed record SampleImages(IReadOnlyList<string> Prompts, int Every, string Folder, ImageGenerationOptions Options)
 {
     /// <summary>Throws for values that are out of range.</summary>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, or what is wrong with the options of the pictures.</exception>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, or what is wrong with the options of the images.</exception>
     public void Validate()
     {
         if (Every < 1)
@@ -86,14 +92,14 @@ public sealed record SamplePictures(IReadOnlyList<string> Prompts, int Every, st
         {
             for (int i = 0; i < Prompts.Count; i++)
             {
-                foreach (GeneratedPicture picture in PictureGenerator.Generate(pipeline, Prompts[i], Options, null, cancellationToken))
+                foreach (GeneratedImage image in ImageGenerator.Generate(pipeline, Prompts[i], Options, null, cancellationToken))
                 {
-                    using (picture)
+                    using (image)
                     {
                         string number = Options.Count == 1
                             ? string.Create(CultureInfo.InvariantCulture, $"{i + 1}")
-                            : string.Create(CultureInfo.InvariantCulture, $"{i + 1}-{picture.Seed}");
-                        PictureFile.WritePng(Path.Combine(Folder, string.Create(CultureInfo.InvariantCulture, $"step-{step.Step:D6}-{number}.png")), picture.Pixels);
+                            : string.Create(CultureInfo.InvariantCulture, $"{i + 1}-{image.Seed}");
+                        ImageFile.WritePng(Path.Combine(Folder, string.Create(CultureInfo.InvariantCulture, $"step-{step.Step:D6}-{number}.png")), image.Pixels);
                     }
                 }
             }

@@ -6,7 +6,7 @@ using LoKr.Core.Safetensors;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Pictures with captions: the files that <c>metadata.jsonl</c> lists with <c>file_name</c> and <c>text</c>, or without it every PNG, JPEG and
+/// Images with captions: the files that <c>metadata.jsonl</c> lists with <c>file_name</c> and <c>text</c>, or without it every PNG, JPEG and
 /// WebP of the folder, each with a <c>.txt</c> of its name beside it.
 /// </summary>
 public sealed class ImageFolder
@@ -24,21 +24,21 @@ public sealed class ImageFolder
     /// <summary>Full path of the folder.</summary>
     public string Path { get; }
 
-    /// <summary>The pictures, in the order of their names or of the metadata.</summary>
+    /// <summary>The images, in the order of their names or of the metadata.</summary>
     public IReadOnlyList<CaptionedImage> Images => _images;
 
-    /// <summary>Pictures that were left out and why, in sentences.</summary>
+    /// <summary>Images that were left out and why, in sentences.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
 
-    /// <summary>Lists a folder: reads captions, and of pictures the header.</summary>
+    /// <summary>Lists a folder: reads captions, and of images the header.</summary>
     /// <param name="path">The folder.</param>
-    /// <param name="options">What to do about pictures that cannot be read or have no caption.</param>
-    /// <param name="cancellationToken">Stops between pictures.</param>
+    /// <param name="options">What to do about images that cannot be read or have no caption.</param>
+    /// <param name="cancellationToken">Stops between images.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.CaptionMissing"/>, <see cref="ErrorIds.ImageNotReadable"/>,
     /// or what is wrong with the metadata.
     /// </exception>
-    public static ImageFolder Read(string path, PictureDataOptions options, CancellationToken cancellationToken = default)
+    public static ImageFolder Read(string path, ImageDataOptions options, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(options);
@@ -46,7 +46,7 @@ public sealed class ImageFolder
         if (!Directory.Exists(full))
         {
             throw File.Exists(full)
-                ? new LoKrException(ErrorIds.DataFormatUnknown, LoKrErrorKind.InvalidArgument, $"'{full}' is a file, not a folder of pictures.", "Name the folder that holds them.") { Target = full }
+                ? new LoKrException(ErrorIds.DataFormatUnknown, LoKrErrorKind.InvalidArgument, $"'{full}' is a file, not a folder of images.", "Name the folder that holds them.") { Target = full }
                 : FileErrors.NotFound(full);
         }
 
@@ -57,14 +57,14 @@ public sealed class ImageFolder
         return folder._images.Count > 0
             ? folder
             : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData,
-                listed.Count == 0 ? $"'{full}' holds no pictures." : $"None of the {listed.Count} pictures in '{full}' can be read.",
-                $"Put {string.Join(", ", PictureFile.Extensions)} files there, each with its caption in a .txt of the same name or in {MetadataName}.") { Target = full };
+                listed.Count == 0 ? $"'{full}' holds no images." : $"None of the {listed.Count} images in '{full}' can be read.",
+                $"Put {string.Join(", ", ImageFile.Extensions)} files there, each with its caption in a .txt of the same name or in {MetadataName}.") { Target = full };
     }
 
     private static List<(string File, string? Caption)> FromNames(string folder)
     {
         List<(string, string?)> listed = [];
-        foreach (string file in Directory.EnumerateFiles(folder).Where(PictureFile.HasExtension).Order(StringComparer.Ordinal))
+        foreach (string file in Directory.EnumerateFiles(folder).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
         {
             string text = System.IO.Path.ChangeExtension(file, ".txt");
             listed.Add((file, File.Exists(text) ? FileErrors.ReadText(text).Trim() : null));
@@ -84,16 +84,16 @@ public sealed class ImageFolder
         }
 
         HashSet<string> named = [.. listed.Select(entry => entry.Item1)];
-        int others = Directory.EnumerateFiles(Path).Count(file => PictureFile.HasExtension(file) && !named.Contains(file));
+        int others = Directory.EnumerateFiles(Path).Count(file => ImageFile.HasExtension(file) && !named.Contains(file));
         if (others > 0)
         {
-            _warnings.Add($"{others} pictures of '{Path}' are not in {MetadataName} and are left out.");
+            _warnings.Add($"{others} images of '{Path}' are not in {MetadataName} and are left out.");
         }
 
         return listed;
     }
 
-    private void Add(List<(string File, string? Caption)> listed, PictureDataOptions options, CancellationToken cancellationToken)
+    private void Add(List<(string File, string? Caption)> listed, ImageDataOptions options, CancellationToken cancellationToken)
     {
         List<string> unreadable = [];
         foreach ((string file, string? caption) in listed)
@@ -102,31 +102,31 @@ public sealed class ImageFolder
             if (caption is null && options.MissingCaption == MissingCaption.Stop)
             {
                 throw new LoKrException(ErrorIds.CaptionMissing, LoKrErrorKind.InvalidData, $"'{file}' has no caption.",
-                    $"Put it into '{System.IO.Path.ChangeExtension(System.IO.Path.GetFileName(file), ".txt")}' beside the picture or into {MetadataName}, or train without one (-MissingCaption Allow).")
+                    $"Put it into '{System.IO.Path.ChangeExtension(System.IO.Path.GetFileName(file), ".txt")}' beside the image or into {MetadataName}, or train without one (-MissingCaption Allow).")
                 { Target = file };
             }
 
-            if (UnreadablePictures.Try(options.Unreadable, unreadable, file, () => PictureFile.ReadSize(file)) is (int width, int height))
+            if (UnreadableImages.Try(options.Unreadable, unreadable, file, () => ImageFile.ReadSize(file)) is (int width, int height))
             {
                 _images.Add(new CaptionedImage(file, caption ?? "", width, height));
             }
         }
 
-        if (UnreadablePictures.Describe(unreadable) is string warning)
+        if (UnreadableImages.Describe(unreadable) is string warning)
         {
             _warnings.Add(warning);
         }
     }
 }
 
-/// <summary>A picture to train on.</summary>
+/// <summary>An image to train on.</summary>
 /// <param name="Path">Full path of the file.</param>
 /// <param name="Caption">What it shows; may be empty.</param>
 /// <param name="Width">Width in pixels, as it is seen.</param>
 /// <param name="Height">Height in pixels, as it is seen.</param>
 public sealed record CaptionedImage(string Path, string Caption, int Width, int Height);
 
-/// <summary>What happens to a picture without a caption.</summary>
+/// <summary>What happens to an image without a caption.</summary>
 public enum MissingCaption
 {
     /// <summary>It is an error that names the file.</summary>
@@ -136,7 +136,7 @@ public enum MissingCaption
     Allow,
 }
 
-/// <summary>What happens to a picture that cannot be read.</summary>
+/// <summary>What happens to an image that cannot be read.</summary>
 public enum UnreadableImage
 {
     /// <summary>It is an error that names the file.</summary>
@@ -146,10 +146,10 @@ public enum UnreadableImage
     Skip,
 }
 
-/// <summary>Reads pictures and, where that is asked for, passes over those that cannot be read.</summary>
-internal static class UnreadablePictures
+/// <summary>Reads images and, where that is asked for, passes over those that cannot be read.</summary>
+internal static class UnreadableImages
 {
-    /// <summary>The result of an action on a picture, or null where it cannot be read and is passed over.</summary>
+    /// <summary>The result of an action on an image, or null where it cannot be read and is passed over.</summary>
     public static T? Try<T>(UnreadableImage choice, List<string> passedOver, string file, Func<T> action)
         where T : struct
     {
@@ -165,39 +165,39 @@ internal static class UnreadablePictures
         }
     }
 
-    /// <summary>The pictures that were passed over in a sentence, or null for none.</summary>
+    /// <summary>The images that were passed over in a sentence, or null for none.</summary>
     public static string? Describe(IReadOnlyList<string> files) => files.Count == 0
         ? null
-        : $"{files.Count} pictures cannot be read and are left out: {string.Join(", ", files.Take(10))}{(files.Count > 10 ? ", …" : "")}.";
+        : $"{files.Count} images cannot be read and are left out: {string.Join(", ", files.Take(10))}{(files.Count > 10 ? ", …" : "")}.";
 }
 
-/// <summary>How pictures become data to train on.</summary>
-public sealed record PictureDataOptions
+/// <summary>How images become data to train on.</summary>
+public sealed record ImageDataOptions
 {
-    /// <summary>Side of the square that pictures are cut to, in pixels; with buckets, of the square whose area they have at most.</summary>
+    /// <summary>Side of the square that images are cut to, in pixels; with buckets, of the square whose area they have at most.</summary>
     public int Resolution { get; init; } = 512;
 
-    /// <summary>Whether pictures keep their shape as well as they can, in one of several sizes; otherwise the middle is cut out as a square.</summary>
+    /// <summary>Whether images keep their shape as well as they can, in one of several sizes; otherwise the middle is cut out as a square.</summary>
     public bool AspectBuckets { get; init; }
 
-    /// <summary>What happens to pictures that cannot be read.</summary>
+    /// <summary>What happens to images that cannot be read.</summary>
     public UnreadableImage Unreadable { get; init; }
 
-    /// <summary>What happens to pictures without a caption.</summary>
+    /// <summary>What happens to images without a caption.</summary>
     public MissingCaption MissingCaption { get; init; }
 
-    /// <summary>Folder of the latents that were computed; null for <c>.lokr-latents</c> in the folder of the pictures.</summary>
+    /// <summary>Folder of the latents that were computed; null for <c>.lokr-latents</c> in the folder of the images.</summary>
     public string? CachePath { get; init; }
 }
 
 /// <summary>
-/// Sizes for pictures of many shapes: multiples of 64 pixels (of 8 below a resolution of 256) with at most the area of the resolution's square,
-/// the shorter side at least half of it. Every picture takes the size whose shape is nearest.
+/// Sizes for images of many shapes: multiples of 64 pixels (of 8 below a resolution of 256) with at most the area of the resolution's square,
+/// the shorter side at least half of it. Every image takes the size whose shape is nearest.
 /// </summary>
 internal sealed class AspectBuckets
 {
     private const int Step = 64;
-    private const int SmallStep = PictureOptions.SizeStep;
+    private const int SmallStep = ImageGenerationOptions.SizeStep;
     private const int SmallestWithStep = 4 * Step;
 
     private readonly List<(int Width, int Height)> _sizes = [];
@@ -219,7 +219,7 @@ internal sealed class AspectBuckets
     /// <summary>All sizes.</summary>
     public IReadOnlyList<(int Width, int Height)> Sizes => _sizes;
 
-    /// <summary>The size for a picture.</summary>
+    /// <summary>The size for an image.</summary>
     public (int Width, int Height) Choose(int width, int height)
     {
         double shape = Math.Log((double)width / height);

@@ -8,13 +8,13 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Latents of pictures on disk, so that the autoencoder runs once for a picture and is not held while training. A file is named after the
-/// picture's content and size and lies in a folder named after the autoencoder's weights: what it was made from cannot change under it.
+/// Latents of images on disk, so that the autoencoder runs once for an image and is not held while training. A file is named after the
+/// image's content and size and lies in a folder named after the autoencoder's weights: what it was made from cannot change under it.
 /// Mean and variance are kept, not one draw of them.
 /// </summary>
 public sealed class LatentCache
 {
-    /// <summary>Name of the folder beside the pictures.</summary>
+    /// <summary>Name of the folder beside the images.</summary>
     public const string FolderName = ".lokr-latents";
 
     private const string MeanName = "mean";
@@ -28,19 +28,19 @@ public sealed class LatentCache
     /// <summary>Folder of the files.</summary>
     public string Folder { get; }
 
-    /// <summary>The pictures, in the order of the folder.</summary>
+    /// <summary>The images, in the order of the folder.</summary>
     public IReadOnlyList<LatentRow> Rows => _rows;
 
-    /// <summary>Pictures whose latents were computed; those of the others were there.</summary>
+    /// <summary>Images whose latents were computed; those of the others were there.</summary>
     public int ComputedCount { get; private set; }
 
-    /// <summary>Pictures that were left out and why, in sentences.</summary>
+    /// <summary>Images that were left out and why, in sentences.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
 
-    /// <summary>The pictures with the sizes they would have; computes and writes nothing, so that they have no files.</summary>
-    /// <param name="images">The pictures.</param>
+    /// <summary>The images with the sizes they would have; computes and writes nothing, so that they have no files.</summary>
+    /// <param name="images">The images.</param>
     /// <param name="options">Size and cutting.</param>
-    public static IReadOnlyList<LatentRow> Plan(ImageFolder images, PictureDataOptions options)
+    public static IReadOnlyList<LatentRow> Plan(ImageFolder images, ImageDataOptions options)
     {
         ArgumentNullException.ThrowIfNull(images);
         ArgumentNullException.ThrowIfNull(options);
@@ -50,23 +50,23 @@ public sealed class LatentCache
     }
 
     /// <summary>Computes what is not there yet; the autoencoder is used on the calling thread.</summary>
-    /// <param name="pipeline">The pipeline; its autoencoder is read again when it was released and its weights are not known yet, or a picture is not in the cache.</param>
-    /// <param name="images">The pictures.</param>
+    /// <param name="pipeline">The pipeline; its autoencoder is read again when it was released and its weights are not known yet, or an image is not in the cache.</param>
+    /// <param name="images">The images.</param>
     /// <param name="options">Size, cutting, and where the files go.</param>
-    /// <param name="onImage">Called after every picture.</param>
-    /// <param name="cancellationToken">Looked at before every picture; what is computed stays.</param>
+    /// <param name="onImage">Called after every image.</param>
+    /// <param name="cancellationToken">Looked at before every image; what is computed stays.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ImageSizeInvalid"/>, <see cref="ErrorIds.ImageNotReadable"/>, <see cref="ErrorIds.DataEmpty"/> or <see cref="ErrorIds.FileNotWritable"/>.</exception>
     public static LatentCache Prepare(
         StableDiffusionPipeline pipeline,
         ImageFolder images,
-        PictureDataOptions options,
+        ImageDataOptions options,
         Action<LatentProgress>? onImage = null,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
         ArgumentNullException.ThrowIfNull(images);
         ArgumentNullException.ThrowIfNull(options);
-        PictureOptions.CheckSize(nameof(options.Resolution), options.Resolution);
+        ImageGenerationOptions.CheckSize(nameof(options.Resolution), options.Resolution);
         string folder = Path.Combine(options.CachePath ?? Path.Combine(images.Path, FolderName), pipeline.VaeFingerprint[..16]);
         CreateFolder(folder);
         LatentCache cache = new(folder);
@@ -74,7 +74,7 @@ public sealed class LatentCache
         return cache;
     }
 
-    /// <summary>Reads the latents of a picture.</summary>
+    /// <summary>Reads the latents of an image.</summary>
     internal static LatentDistribution Read(LatentRow row, Device device)
     {
         using SafetensorsReader reader = SafetensorsReader.Open(row.File);
@@ -82,7 +82,7 @@ public sealed class LatentCache
     }
 
     private void Fill(
-        StableDiffusionPipeline pipeline, ImageFolder images, PictureDataOptions options, Action<LatentProgress>? onImage, CancellationToken cancellationToken)
+        StableDiffusionPipeline pipeline, ImageFolder images, ImageDataOptions options, Action<LatentProgress>? onImage, CancellationToken cancellationToken)
     {
         Func<CaptionedImage, (int Width, int Height)> size = SizeOf(options);
         List<string> unreadable = [];
@@ -91,30 +91,30 @@ public sealed class LatentCache
         {
             cancellationToken.ThrowIfCancellationRequested();
             (int width, int height) = size(image);
-            bool? computed = UnreadablePictures.Try(options.Unreadable, unreadable, image.Path, () => Add(pipeline, image, width, height));
+            bool? computed = UnreadableImages.Try(options.Unreadable, unreadable, image.Path, () => Add(pipeline, image, width, height));
             ComputedCount += computed == true ? 1 : 0;
-            onImage?.Invoke(new LatentProgress(++done, images.Images.Count, ComputedCount));
+            onImage?.Invoke(new LatentProgress(images.Path, ++done, images.Images.Count, ComputedCount));
         }
 
-        if (UnreadablePictures.Describe(unreadable) is string warning)
+        if (UnreadableImages.Describe(unreadable) is string warning)
         {
             _warnings.Add(warning);
         }
 
         if (_rows.Count == 0)
         {
-            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"None of the {images.Images.Count} pictures in '{images.Path}' can be read.",
+            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"None of the {images.Images.Count} images in '{images.Path}' can be read.",
                 "Correct the files.") { Target = images.Path };
         }
     }
 
-    private static Func<CaptionedImage, (int Width, int Height)> SizeOf(PictureDataOptions options)
+    private static Func<CaptionedImage, (int Width, int Height)> SizeOf(ImageDataOptions options)
     {
         AspectBuckets? buckets = options.AspectBuckets ? new AspectBuckets(options.Resolution) : null;
         return image => buckets?.Choose(image.Width, image.Height) ?? (options.Resolution, options.Resolution);
     }
 
-    /// <summary>Adds a picture; returns whether its latents had to be computed.</summary>
+    /// <summary>Adds an image; returns whether its latents had to be computed.</summary>
     private bool Add(StableDiffusionPipeline pipeline, CaptionedImage image, int width, int height)
     {
         string file = Path.Combine(Folder, $"{HashOf(image.Path)}-{width}x{height}.safetensors");
@@ -123,7 +123,7 @@ public sealed class LatentCache
         {
             using DisposeScope scope = NewDisposeScope();
             using IDisposable noGrad = no_grad();
-            Tensor pixels = Resampler.Cover(PictureFile.Read(image.Path), width, height).unsqueeze(0).to(pipeline.Device);
+            Tensor pixels = Resampler.Cover(ImageFile.Read(image.Path), width, height).unsqueeze(0).to(pipeline.Device);
             LatentDistribution latents = pipeline.Vae.Encode(pixels);
             SafetensorsWriter.Write(file, new Dictionary<string, Tensor>
             {
@@ -177,24 +177,25 @@ public sealed class LatentCache
 }
 
 /// <summary>How far the computation of latents is.</summary>
-/// <param name="Done">Pictures that are done.</param>
-/// <param name="Count">Pictures in all.</param>
+/// <param name="Folder">Folder of the images.</param>
+/// <param name="Done">Images that are done.</param>
+/// <param name="Count">Images in all.</param>
 /// <param name="Computed">Those that were not in the cache.</param>
-public readonly record struct LatentProgress(int Done, int Count, int Computed);
+public readonly record struct LatentProgress(string Folder, int Done, int Count, int Computed);
 
-/// <summary>A picture whose latents are on disk.</summary>
+/// <summary>An image whose latents are on disk.</summary>
 /// <param name="File">Safetensors file with <c>mean</c> and <c>logvar</c>, float32 [channels, height, width], not scaled.</param>
-/// <param name="Caption">What the picture shows.</param>
+/// <param name="Caption">What the image shows.</param>
 /// <param name="Width">Width in pixels after scaling and cutting.</param>
 /// <param name="Height">Height in pixels after scaling and cutting.</param>
 /// <param name="OriginalWidth">Width in pixels before.</param>
 /// <param name="OriginalHeight">Height in pixels before.</param>
 public sealed record LatentRow(string File, string Caption, int Width, int Height, int OriginalWidth, int OriginalHeight)
 {
-    /// <summary>Pixels of the scaled picture that were cut off at the left.</summary>
+    /// <summary>Pixels of the scaled image that were cut off at the left.</summary>
     public int CropLeft => (int)Math.Round(((OriginalWidth * Scale) - Width) / 2);
 
-    /// <summary>Pixels of the scaled picture that were cut off at the top.</summary>
+    /// <summary>Pixels of the scaled image that were cut off at the top.</summary>
     public int CropTop => (int)Math.Round(((OriginalHeight * Scale) - Height) / 2);
 
     private double Scale => Math.Max((double)Width / OriginalWidth, (double)Height / OriginalHeight);

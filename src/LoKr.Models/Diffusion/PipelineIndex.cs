@@ -30,7 +30,7 @@ internal sealed class PipelineIndex
         ["tokenizer_2"] = ["CLIPTokenizer", "CLIPTokenizerFast"],
     };
 
-    // What looks at pictures, before or after: nothing that adapters or training need.
+    // What looks at images, before or after: nothing that adapters or training need.
     private static readonly string[] s_unused = ["safety_checker", "feature_extractor", "image_encoder"];
 
     private readonly Dictionary<string, string?> _classes = new(StringComparer.Ordinal);

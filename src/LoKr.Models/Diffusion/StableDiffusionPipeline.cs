@@ -56,7 +56,7 @@ public sealed class StableDiffusionPipeline : IDisposable
     /// <summary>The module of the UNet.</summary>
     public UNet2DConditionModel Denoiser => (UNet2DConditionModel)UNet.Module;
 
-    /// <summary>The autoencoder between pictures and latents; read again where <see cref="ReleaseVae"/> has let go of it.</summary>
+    /// <summary>The autoencoder between images and latents; read again where <see cref="ReleaseVae"/> has let go of it.</summary>
     public AutoencoderKL Vae
     {
         get
@@ -75,7 +75,7 @@ public sealed class StableDiffusionPipeline : IDisposable
     /// <summary>What latents of the autoencoder are multiplied by for the UNet.</summary>
     public double LatentScale { get; }
 
-    /// <summary>Height and width of a picture over those of its latents.</summary>
+    /// <summary>Height and width of an image over those of its latents.</summary>
     public int DownsampleFactor { get; }
 
     /// <summary>Tokenizer of the text encoder.</summary>
@@ -118,7 +118,7 @@ public sealed class StableDiffusionPipeline : IDisposable
     }
 
     /// <summary>Token ids of texts, cut and padded to the longest the text encoder takes.</summary>
-    /// <param name="texts">At least one; an empty text is that of an unconditional picture.</param>
+    /// <param name="texts">At least one; an empty text is that of an unconditional image.</param>
     /// <returns>Ids on the device of the text encoder; the caller disposes them.</returns>
     public PromptTokens Tokenize(IReadOnlyList<string> texts)
     {
@@ -155,7 +155,7 @@ public sealed class StableDiffusionPipeline : IDisposable
     }
 
     /// <summary>Hidden states of texts for the UNet.</summary>
-    /// <param name="texts">At least one; an empty text is that of an unconditional picture.</param>
+    /// <param name="texts">At least one; an empty text is that of an unconditional image.</param>
     public TextConditioning EncodeText(IReadOnlyList<string> texts)
     {
         using PromptTokens tokens = Tokenize(texts);

@@ -184,7 +184,7 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
 
 /// <summary>What the UNet of Stable Diffusion XL takes beside the text (Podell et al., arXiv:2307.01952).</summary>
 /// <param name="TextEmbeds">Pooled vector of each text by the second text encoder [batch, projection].</param>
-/// <param name="TimeIds">Original height and width, crop from the top and the left, target height and width of each picture, in pixels [batch, 6].</param>
+/// <param name="TimeIds">Original height and width, crop from the top and the left, target height and width of each image, in pixels [batch, 6].</param>
 public sealed record AddedConditions(Tensor TextEmbeds, Tensor TimeIds);
 
 /// <summary>Two layers on the features of a time, or of other numbers.</summary>
@@ -238,7 +238,7 @@ internal sealed record TimestepProjection(int Width, bool CosinesFirst, double F
     }
 }
 
-/// <summary>One resolution on the way down: residual blocks, each with a transformer or none, and a convolution that halves the picture.</summary>
+/// <summary>One resolution on the way down: residual blocks, each with a transformer or none, and a convolution that halves the image.</summary>
 internal sealed class UNetDownBlock2D : nn.Module<Tensor, Tensor, Tensor, List<Tensor>, Tensor>
 {
     [ComponentName(Name = "attentions")]

@@ -39,7 +39,7 @@ public static class StableDiffusionLoader
         List<string> warnings = [];
         if (index.Unused.Count > 0)
         {
-            warnings.Add($"Not loaded, because nothing here uses them: {string.Join(", ", index.Unused)}. Pictures are not checked by a safety checker.");
+            warnings.Add($"Not loaded, because nothing here uses them: {string.Join(", ", index.Unused)}. Images are not checked by a safety checker.");
         }
 
         ModelConfig scheduler = ReadScheduler(index);
@@ -78,7 +78,7 @@ public static class StableDiffusionLoader
 
     private static AutoencoderKL ReadVae(PipelineIndex index, ModelLoadOptions options, List<string> warnings)
     {
-        // In half precision its sums overflow, and the picture is black.
+        // In half precision its sums overflow, and the image is black.
         if (options.DType == ScalarType.Float16 && ModelConfig.Load(index.PathOf("vae")).GetBool("force_upcast", true))
         {
             options = options with { DType = ScalarType.Float32 };
@@ -134,7 +134,7 @@ public static class StableDiffusionLoader
         if (problem is not null)
         {
             throw new LoKrException(ErrorIds.PipelineInvalid, LoKrErrorKind.InvalidData, $"The components of '{pipeline.SourcePath}' do not fit each other: {problem}.",
-                "Are all components of the same pipeline? Pipelines for inpainting and other changes of pictures are not built.") { Target = pipeline.SourcePath };
+                "Are all components of the same pipeline? Pipelines for inpainting and other changes of images are not built.") { Target = pipeline.SourcePath };
         }
 
         static int Width(LoKrModel encoder) => new ModelConfig(encoder.Pretrained!.Config).GetSize("hidden_size");

@@ -1,6 +1,4 @@
-using System.Globalization;
 using System.Management.Automation;
-using LoKr.Core.Errors;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Hosting;
 
@@ -8,30 +6,30 @@ namespace LoKr.PowerShell.Commands;
 
 public sealed partial class InvokeLoKrModelCommand
 {
-    private static readonly PictureOptions s_pictures = new();
+    private static readonly ImageGenerationOptions s_images = new();
 
-    // Pictures of this call, over all prompts: each file after the first has its number in its name.
-    private int _pictureCount;
+    // Over all prompts of this call: each file after the first has its number in its name.
+    private ImageSeries? _series;
 
     /// <summary>The Stable Diffusion pipeline.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PictureSet)]
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>PNG file to write; the second picture is written to NAME-2.png, and so on.</summary>
+    /// <summary>PNG file to write; the second image is written to NAME-2.png, and so on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = PictureSet)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
     /// <summary>Denoising steps.</summary>
     [Parameter(ParameterSetName = PictureSet)]
-    public int Steps { get; set; } = s_pictures.Steps;
+    public int Steps { get; set; } = s_images.Steps;
 
     /// <summary>Weight of the prompt against the negative one (classifier-free guidance); 1 and less for none.</summary>
     [Parameter(ParameterSetName = PictureSet)]
-    public double Guidance { get; set; } = s_pictures.Guidance;
+    public double Guidance { get; set; } = s_images.Guidance;
 
-    /// <summary>What the pictures should not show.</summary>
+    /// <summary>What the images should not show.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public string? NegativePrompt { get; set; }
 
@@ -43,7 +41,7 @@ public sealed partial class InvokeLoKrModelCommand
     [Parameter(ParameterSetName = PictureSet)]
     public int? Height { get; set; }
 
-    /// <summary>Pictures of each prompt.</summary>
+    /// <summary>Images of each prompt.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     [ValidateRange(1, int.MaxValue)]
     public int Count { get; set; } = 1;
@@ -52,7 +50,7 @@ public sealed partial class InvokeLoKrModelCommand
     [Parameter(ParameterSetName = PictureSet)]
     public SchedulerKind? Scheduler { get; set; }
 
-    /// <summary>What the contributions of active adapters are multiplied with, for these pictures only.</summary>
+    /// <summary>What the contributions of active adapters are multiplied with, for these images only.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public double AdapterScale { get; set; } = 1;
 
@@ -62,28 +60,20 @@ public sealed partial class InvokeLoKrModelCommand
 
     private void MakePictures(string prompt)
     {
-        PictureOptions options = PictureOptions();
-        string[] files = [.. Enumerable.Range(_pictureCount + 1, Count).Select(FileName)];
-        _pictureCount += Count;
-        if (!ShouldProcess(string.Join(", ", files), $"Make {(Count == 1 ? "a picture" : $"{Count} pictures")} of '{prompt}'"))
+        _series ??= new ImageSeries(ResolveNew(Destination), Force);
+        IReadOnlyList<string> files = _series.Reserve(Count);
+        if (!ShouldProcess(string.Join(", ", files), $"Make {(Count == 1 ? "an image" : $"{Count} images")} of '{prompt}'"))
         {
             return;
         }
 
-        CheckFiles(files);
         EnsureRuntime();
         PictureProgress progress = new(this, prompt);
-        int index = 0;
         try
         {
-            foreach (GeneratedPicture picture in PictureGenerator.Generate(Pipeline, prompt, options, progress.Show, StopToken))
+            foreach (LoKrPicture picture in _series.Generate(Pipeline, prompt, files, ImageOptions(), progress.Show, StopToken))
             {
-                using (picture)
-                {
-                    PictureFile.WritePng(files[index], picture.Pixels);
-                    WriteObject(Describe(files[index], prompt, options, picture));
-                    index++;
-                }
+                WriteObject(picture);
             }
         }
         finally
@@ -92,7 +82,7 @@ public sealed partial class InvokeLoKrModelCommand
         }
     }
 
-    private PictureOptions PictureOptions() => new()
+    private ImageGenerationOptions ImageOptions() => new()
     {
         Steps = Steps,
         Guidance = Guidance,
@@ -100,50 +90,8 @@ public sealed partial class InvokeLoKrModelCommand
         Width = Width,
         Height = Height,
         Seed = Seed,
-        Count = Count,
         BatchSize = MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1,
         Scheduler = Scheduler,
         AdapterScale = AdapterScale,
-    };
-
-    private string FileName(int number)
-    {
-        string full = ResolveNew(Destination);
-        if (!string.Equals(Path.GetExtension(full), ".png", StringComparison.OrdinalIgnoreCase))
-        {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"'{Destination}' is no name of a PNG file.", "End it with .png.") { Target = Destination };
-        }
-
-        return number == 1
-            ? full
-            : Path.Combine(Path.GetDirectoryName(full)!, string.Create(CultureInfo.InvariantCulture, $"{Path.GetFileNameWithoutExtension(full)}-{number}{Path.GetExtension(full)}"));
-    }
-
-    private void CheckFiles(string[] files)
-    {
-        if (Path.GetDirectoryName(files[0]) is string folder && !Directory.Exists(folder))
-        {
-            throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"There is no folder '{folder}'.", "Make it first.") { Target = folder };
-        }
-
-        if (!Force && files.FirstOrDefault(Path.Exists) is string taken)
-        {
-            throw new LoKrException(ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, $"'{taken}' exists.", "Choose another name, or add -Force to replace it.") { Target = taken };
-        }
-    }
-
-    private static LoKrPicture Describe(string file, string prompt, PictureOptions options, GeneratedPicture picture) => new()
-    {
-        Path = file,
-        Prompt = prompt,
-        NegativePrompt = options.NegativePrompt,
-        Seed = picture.Seed,
-        Steps = options.Steps,
-        Guidance = options.Guidance,
-        Scheduler = picture.Scheduler,
-        AdapterScale = options.AdapterScale,
-        Width = picture.Width,
-        Height = picture.Height,
-        Elapsed = picture.Elapsed,
     };
 }

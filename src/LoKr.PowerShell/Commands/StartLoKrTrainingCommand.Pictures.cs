@@ -9,23 +9,23 @@ namespace LoKr.PowerShell.Commands;
 
 public sealed partial class StartLoKrTrainingCommand
 {
-    /// <summary>Side in pixels of the square that pictures are scaled and cut to, a multiple of 8; with -AspectBucket of the square whose area they have.</summary>
+    /// <summary>Side in pixels of the square that images are scaled and cut to, a multiple of 8; with -AspectBucket of the square whose area they have.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public int Resolution { get; set; } = 512;
 
-    /// <summary>Keep the shape of pictures as well as several sizes allow, in place of cutting out a square.</summary>
+    /// <summary>Keep the shape of images as well as several sizes allow, in place of cutting out a square.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public SwitchParameter AspectBucket { get; set; }
 
-    /// <summary>What happens to pictures that cannot be read: Stop is an error that names the first, Skip leaves them out and warns.</summary>
+    /// <summary>What happens to images that cannot be read: Stop is an error that names the first, Skip leaves them out and warns.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public UnreadableImage UnreadableImage { get; set; }
 
-    /// <summary>What happens to pictures without a caption: Stop is an error that names the first, Allow trains them with an empty one.</summary>
+    /// <summary>What happens to images without a caption: Stop is an error that names the first, Allow trains them with an empty one.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public MissingCaption MissingCaption { get; set; }
 
-    /// <summary>Folder for the latents of the pictures, which are computed once; without it .lokr-latents in the folder of the pictures.</summary>
+    /// <summary>Folder for the latents of the images, which are computed once; without it .lokr-latents in the folder of the images.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     [ValidateNotNullOrEmpty]
     public string? LatentCache { get; set; }
@@ -34,24 +34,24 @@ public sealed partial class StartLoKrTrainingCommand
     [Parameter(ParameterSetName = PictureSet)]
     public double? MinSnrGamma { get; set; }
 
-    /// <summary>Share of the pictures that are trained without their caption, for example 0.1.</summary>
+    /// <summary>Share of the images that are trained without their caption, for example 0.1.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public double CaptionDropout { get; set; }
 
-    /// <summary>What pictures that are made on the way show.</summary>
+    /// <summary>Prompts of images that are generated during training.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     [ValidateNotNullOrEmpty]
     public string[]? SamplePrompt { get; set; }
 
-    /// <summary>Steps between pictures that are made on the way; the last step makes them too.</summary>
+    /// <summary>Steps between images that are generated during training; the last step generates them too.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public int SampleEvery { get; set; } = 100;
 
-    /// <summary>Denoising steps of pictures that are made on the way.</summary>
+    /// <summary>Denoising steps of images that are generated during training.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     public int SampleSteps { get; set; } = 25;
 
-    /// <summary>Folder for pictures that are made on the way; it is made if it is not there.</summary>
+    /// <summary>Folder for images that are generated during training; it is created if it does not exist.</summary>
     [Parameter(ParameterSetName = PictureSet)]
     [ValidateNotNullOrEmpty]
     public string? SampleDestination { get; set; }
@@ -67,34 +67,13 @@ public sealed partial class StartLoKrTrainingCommand
 
         EnsureRuntime();
         TrainingOptions options = Options();
-        PictureDataOptions pictures = new()
-        {
-            Resolution = Resolution,
-            AspectBuckets = AspectBucket,
-            Unreadable = UnreadableImage,
-            MissingCaption = MissingCaption,
-            CachePath = LatentCache is null ? null : ResolveNew(LatentCache),
-        };
-        DiffusionLossOptions loss = new() { MinSnrGamma = MinSnrGamma, CaptionDropout = CaptionDropout };
-        SamplePictures? samples = Samples();
-        ImageFolder[] folders = ReadFolders(Data, pictures);
-        ImageFolder[] validation = ValidationData is null ? [] : ReadFolders(ValidationData, pictures);
-
-        // Planned by the sizes alone: latents are computed, and their files written, only when the run is wanted.
-        using DiffusionTask planned = new(
-            Pipeline, [.. folders.SelectMany(folder => Models.Diffusion.LatentCache.Plan(folder, pictures))], loss, [.. folders.Concat(validation).SelectMany(folder => folder.Warnings)]);
-        TrainingPlan plan = DiffusionTrainer.Plan(Pipeline, planned, options);
+        ImageTraining training = ImageTraining.Read(Pipeline, Folders(Data), Folders(ValidationData ?? []), ImageOptions(), StopToken);
+        TrainingPlan plan = training.Plan(options);
         Warn(plan.Warnings);
         if (Confirms(plan))
         {
-            using DiffusionTask task = new(Pipeline, ComputeLatents(folders, pictures), loss);
-            using DiffusionTask? evaluation = validation.Length == 0 ? null : new(Pipeline, ComputeLatents(validation, pictures), loss);
-            if (samples is not null)
-            {
-                Directory.CreateDirectory(samples.Folder);
-            }
-
-            Run(Pipeline.Name, (report, token) => DiffusionTrainer.Run(Pipeline, task, evaluation, options, samples, report, token), result => Pipeline.LastTraining = result, onThisThread: false);
+            ComputeLatents(training);
+            Run(Pipeline.Name, (report, token) => training.Run(options, report, token), result => Pipeline.LastTraining = result, onThisThread: false);
         }
 
         if (!ReportStep)
@@ -103,72 +82,56 @@ public sealed partial class StartLoKrTrainingCommand
         }
     }
 
-    private SamplePictures? Samples()
+    private ImageTrainingOptions ImageOptions() => new()
+    {
+        Images = new ImageDataOptions
+        {
+            Resolution = Resolution,
+            AspectBuckets = AspectBucket,
+            Unreadable = UnreadableImage,
+            MissingCaption = MissingCaption,
+            CachePath = LatentCache is null ? null : ResolveNew(LatentCache),
+        },
+        Loss = new DiffusionLossOptions { MinSnrGamma = MinSnrGamma, CaptionDropout = CaptionDropout },
+        Samples = Samples(),
+    };
+
+    private SampleImages? Samples()
     {
         if (SamplePrompt is null != SampleDestination is null)
         {
             throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"Only -{(SamplePrompt is null ? nameof(SampleDestination) : nameof(SamplePrompt))} was given.", "Pictures on the way need -SamplePrompt and -SampleDestination.");
+                $"Only -{(SamplePrompt is null ? nameof(SampleDestination) : nameof(SamplePrompt))} was given.", "Images during training need -SamplePrompt and -SampleDestination.");
         }
 
-        if (SamplePrompt is null)
-        {
-            return null;
-        }
-
-        bool square = !AspectBucket;
-        SamplePictures samples = new(SamplePrompt, SampleEvery, ResolveNew(SampleDestination!), new PictureOptions
-        {
-            Steps = SampleSteps,
-            Seed = Seed ?? 0,
-            Width = square ? Resolution : null,
-            Height = square ? Resolution : null,
-        });
-        samples.Validate();
-        return samples;
+        return SamplePrompt is null
+            ? null
+            : new SampleImages(SamplePrompt, SampleEvery, ResolveNew(SampleDestination!), new ImageGenerationOptions { Steps = SampleSteps, Seed = Seed ?? 0 });
     }
 
-    private ImageFolder[] ReadFolders(object[] data, PictureDataOptions options)
+    private string[] Folders(object[] data) => [.. data.SelectMany(item => (item is PSObject wrapped ? wrapped.BaseObject : item) switch
     {
-        PictureOptions.CheckSize(nameof(Resolution), Resolution);
-        List<ImageFolder> folders = [];
-        foreach (object item in data)
-        {
-            string path = (item is PSObject wrapped ? wrapped.BaseObject : item) switch
-            {
-                string text => text,
-                FileSystemInfo info => info.FullName,
-                object other => throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument,
-                    $"A {other.GetType().Name} is no folder of pictures.", "Give the path of a folder to train a Stable Diffusion pipeline.") { Target = other },
-            };
-            folders.AddRange(ResolveOne(path, literal: item is not string).Select(folder => ImageFolder.Read(folder, options, StopToken)));
-        }
+        string text => ResolveOne(text, literal: false),
+        FileSystemInfo info => ResolveOne(info.FullName, literal: true),
+        object other => throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument,
+            $"A {other.GetType().Name} is not a folder of images.", "Give the path of a folder to train a Stable Diffusion pipeline.") { Target = other },
+    })];
 
-        return [.. folders];
-    }
-
-    private List<LatentRow> ComputeLatents(ImageFolder[] folders, PictureDataOptions options)
+    private void ComputeLatents(ImageTraining training)
     {
-        List<LatentRow> rows = [];
-        foreach (ImageFolder folder in folders)
+        LatentsProgress progress = new(this);
+        try
         {
-            LatentsProgress progress = new(this, folder.Path);
-            Models.Diffusion.LatentCache cache;
-            try
+            foreach (Models.Diffusion.LatentCache cache in training.ComputeLatents(progress.Show, StopToken))
             {
-                cache = Models.Diffusion.LatentCache.Prepare(Pipeline, folder, options, progress.Show, StopToken);
+                Warn(cache.Warnings);
+                WriteVerbose(string.Create(CultureInfo.InvariantCulture,
+                    $"Latents of {cache.Rows.Count} images in {cache.Folder}: {cache.ComputedCount} computed, {cache.Rows.Count - cache.ComputedCount} read."));
             }
-            finally
-            {
-                progress.Complete();
-            }
-
-            Warn(cache.Warnings);
-            WriteVerbose(string.Create(CultureInfo.InvariantCulture,
-                $"Latents of {cache.Rows.Count} pictures in {cache.Folder}: {cache.ComputedCount} computed, {cache.Rows.Count - cache.ComputedCount} read."));
-            rows.AddRange(cache.Rows);
         }
-
-        return rows;
+        finally
+        {
+            progress.Complete();
+        }
     }
 }

@@ -8,15 +8,14 @@ using LoKr.Models.Diffusion;
 namespace LoKr.PowerShell.Hosting;
 
 /// <summary>Progress of the computation of latents; only for the pipeline thread.</summary>
-internal sealed class LatentsProgress(Cmdlet cmdlet, string folder)
+internal sealed class LatentsProgress(Cmdlet cmdlet)
 {
-    private readonly string _activity = $"Latents of {folder}";
-    private bool _shown;
+    private string? _activity;
 
-    /// <summary>Shows a picture that is done.</summary>
+    /// <summary>Shows an image that is done.</summary>
     public void Show(LatentProgress progress)
     {
-        _shown = true;
+        _activity = $"Latents of {progress.Folder}";
         cmdlet.WriteProgress(new ProgressRecord(0, _activity, string.Create(CultureInfo.InvariantCulture, $"{progress.Done}/{progress.Count}, {progress.Computed} computed"))
         {
             PercentComplete = (int)(100.0 * progress.Done / progress.Count),
@@ -26,7 +25,7 @@ internal sealed class LatentsProgress(Cmdlet cmdlet, string folder)
     /// <summary>Takes the bar away.</summary>
     public void Complete()
     {
-        if (_shown)
+        if (_activity is not null)
         {
             cmdlet.WriteProgress(new ProgressRecord(0, _activity, "done") { RecordType = ProgressRecordType.Completed });
         }
@@ -85,8 +84,8 @@ internal sealed class PictureProgress(Cmdlet cmdlet, string prompt)
     public void Show(DenoisingStep step)
     {
         _shown = true;
-        double share = (step.Picture - 1 + ((double)step.Step / step.StepCount)) / step.PictureCount;
-        string which = step.PictureCount == 1 ? "" : string.Create(CultureInfo.InvariantCulture, $"picture {step.Picture}/{step.PictureCount}, ");
+        double share = (step.Image - 1 + ((double)step.Step / step.StepCount)) / step.ImageCount;
+        string which = step.ImageCount == 1 ? "" : string.Create(CultureInfo.InvariantCulture, $"picture {step.Image}/{step.ImageCount}, ");
         cmdlet.WriteProgress(new ProgressRecord(0, _activity, string.Create(CultureInfo.InvariantCulture, $"{which}step {step.Step}/{step.StepCount}"))
         {
             PercentComplete = (int)(100 * share),

@@ -49,7 +49,7 @@ public sealed partial class ExampleScriptTests : IDisposable
     public void Stable_diffusion_learns_pictures_and_writes_two_and_its_adapter()
     {
         string model = TinyPipeline.Write(Path.Combine(_folder, "model"));
-        TinyPictures.Write(Path.Combine(_folder, "photos"), 4);
+        TinyImages.Write(Path.Combine(_folder, "photos"), 4);
 
         ProcessResult result = ShellProcess.RunIn(
             _folder, RepositoryFile.Find("examples/StableDiffusion.ps1"),

@@ -9,26 +9,26 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Diffusion;
 
-/// <summary>Reads PNG, JPEG and WebP files and writes PNG. Pictures are byte tensors [height, width, 3], red first, in sRGB.</summary>
-public static class PictureFile
+/// <summary>Reads PNG, JPEG and WebP files and writes PNG. Images are byte tensors [height, width, 3], red first, in sRGB.</summary>
+public static class ImageFile
 {
     // 300 megapixels: more than any camera, and about a gigabyte while it is read.
     private const long LargestPixelCount = 300_000_000;
 
-    /// <summary>Extensions of the files that are pictures, in lower case.</summary>
+    /// <summary>Extensions of the files that are images, in lower case.</summary>
     public static IReadOnlyList<string> Extensions { get; } = [".png", ".jpg", ".jpeg", ".webp"];
 
-    /// <summary>Whether a file is a picture by its name.</summary>
+    /// <summary>Whether a file is an image by its name.</summary>
     public static bool HasExtension(string path) => Extensions.Contains(Path.GetExtension(path), StringComparer.OrdinalIgnoreCase);
 
-    /// <summary>Size of a picture as it is seen, that is after its EXIF orientation; reads only the header.</summary>
+    /// <summary>Size of an image as it is seen, that is after its EXIF orientation; reads only the header.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.FileNotReadable"/> or <see cref="ErrorIds.ImageNotReadable"/>.</exception>
     public static (int Width, int Height) ReadSize(string path) => Open(path, codec =>
         IsTurned(codec.EncodedOrigin) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
 
     /// <summary>
-    /// Reads a picture: turned as its EXIF orientation says, converted from its color profile to sRGB, and where it is transparent laid
+    /// Reads an image: turned as its EXIF orientation says, converted from its color profile to sRGB, and where it is transparent laid
     /// on white.
     /// </summary>
     /// <param name="path">The file.</param>
@@ -54,29 +54,29 @@ public static class PictureFile
 
         LayOnWhite(pixels);
         using DisposeScope scope = NewDisposeScope();
-        Tensor picture = tensor(pixels, [info.Height, info.Width, 4], ScalarType.Byte).narrow(-1, 0, 3);
-        return Turn(picture, codec.EncodedOrigin).contiguous().MoveToOuterDisposeScope();
+        Tensor image = tensor(pixels, [info.Height, info.Width, 4], ScalarType.Byte).narrow(-1, 0, 3);
+        return Turn(image, codec.EncodedOrigin).contiguous().MoveToOuterDisposeScope();
     });
 
     /// <summary>Writes a PNG; the file is complete or as it was before.</summary>
     /// <param name="path">The file; its folder has to exist.</param>
-    /// <param name="picture">Bytes [height, width, 3].</param>
+    /// <param name="image">Bytes [height, width, 3].</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/> or <see cref="ErrorIds.FileNotWritable"/>.</exception>
-    public static void WritePng(string path, Tensor picture)
+    public static void WritePng(string path, Tensor image)
     {
-        ArgumentNullException.ThrowIfNull(picture);
-        if (picture.dim() != 3 || picture.shape[2] != 3 || picture.dtype != ScalarType.Byte || picture.numel() == 0)
+        ArgumentNullException.ThrowIfNull(image);
+        if (image.dim() != 3 || image.shape[2] != 3 || image.dtype != ScalarType.Byte || image.numel() == 0)
         {
-            throw new ArgumentException($"A picture is bytes [height, width, 3], not {picture.dtype} [{string.Join(", ", picture.shape)}].", nameof(picture));
+            throw new ArgumentException($"An image is bytes [height, width, 3], not {image.dtype} [{string.Join(", ", image.shape)}].", nameof(image));
         }
 
         using DisposeScope scope = NewDisposeScope();
-        Tensor opaque = cat([picture.cpu(), full([picture.shape[0], picture.shape[1], 1], 255, ScalarType.Byte)], -1).contiguous();
+        Tensor opaque = cat([image.cpu(), full([image.shape[0], image.shape[1], 1], 255, ScalarType.Byte)], -1).contiguous();
         byte[] bytes = Guard(() =>
         {
-            SKImageInfo info = new((int)picture.shape[1], (int)picture.shape[0], SKColorType.Rgba8888, SKAlphaType.Opaque, SKColorSpace.CreateSrgb());
-            using SKImage image = SKImage.FromPixelCopy(info, opaque.data<byte>().ToArray());
-            using SKData encoded = image.Encode(SKEncodedImageFormat.Png, 100);
+            SKImageInfo info = new((int)image.shape[1], (int)image.shape[0], SKColorType.Rgba8888, SKAlphaType.Opaque, SKColorSpace.CreateSrgb());
+            using SKImage encodable = SKImage.FromPixelCopy(info, opaque.data<byte>().ToArray());
+            using SKData encoded = encodable.Encode(SKEncodedImageFormat.Png, 100);
             return encoded.ToArray();
         });
         AtomicFile.Write(path, stream => stream.Write(bytes));
@@ -130,50 +130,50 @@ public static class PictureFile
 
     private static bool IsTurned(SKEncodedOrigin origin) => origin >= SKEncodedOrigin.LeftTop;
 
-    /// <summary>From how a picture is stored [height, width, 3] to how it is seen (EXIF 2.32, tag 274).</summary>
-    private static Tensor Turn(Tensor picture, SKEncodedOrigin origin) => origin switch
+    /// <summary>From how an image is stored [height, width, 3] to how it is seen (EXIF 2.32, tag 274).</summary>
+    private static Tensor Turn(Tensor image, SKEncodedOrigin origin) => origin switch
     {
-        SKEncodedOrigin.TopRight => picture.flip(1),
-        SKEncodedOrigin.BottomRight => picture.flip(0, 1),
-        SKEncodedOrigin.BottomLeft => picture.flip(0),
-        SKEncodedOrigin.LeftTop => picture.transpose(0, 1),
-        SKEncodedOrigin.RightTop => picture.transpose(0, 1).flip(1),
-        SKEncodedOrigin.RightBottom => picture.transpose(0, 1).flip(0, 1),
-        SKEncodedOrigin.LeftBottom => picture.transpose(0, 1).flip(0),
-        _ => picture,
+        SKEncodedOrigin.TopRight => image.flip(1),
+        SKEncodedOrigin.BottomRight => image.flip(0, 1),
+        SKEncodedOrigin.BottomLeft => image.flip(0),
+        SKEncodedOrigin.LeftTop => image.transpose(0, 1),
+        SKEncodedOrigin.RightTop => image.transpose(0, 1).flip(1),
+        SKEncodedOrigin.RightBottom => image.transpose(0, 1).flip(0, 1),
+        SKEncodedOrigin.LeftBottom => image.transpose(0, 1).flip(0),
+        _ => image,
     };
 
     private static LoKrException NotReadable(string path, string why) => new(
-        ErrorIds.ImageNotReadable, LoKrErrorKind.InvalidData, $"'{path}' cannot be read as a picture: {why}.",
+        ErrorIds.ImageNotReadable, LoKrErrorKind.InvalidData, $"'{path}' cannot be read as an image: {why}.",
         "Correct or remove the file; training passes over it where that is asked for (-UnreadableImage Skip).")
     { Target = path };
 }
 
 /// <summary>
-/// Scales pictures with Lanczos' filter of three lobes, widened when it makes them smaller, so that nothing aliases: the filter of
+/// Scales images with Lanczos' filter of three lobes, widened when it makes them smaller, so that nothing aliases: the filter of
 /// diffusers' training scripts (Pillow's LANCZOS).
 /// </summary>
 public static class Resampler
 {
     private const int Lobes = 3;
 
-    /// <summary>Scales so that the picture covers a size, and cuts the middle out.</summary>
-    /// <param name="picture">Bytes [height, width, 3].</param>
+    /// <summary>Scales so that the image covers a size, and cuts the middle out.</summary>
+    /// <param name="image">Bytes [height, width, 3].</param>
     /// <param name="width">Wanted width in pixels.</param>
     /// <param name="height">Wanted height in pixels.</param>
     /// <returns>Single precision [3, height, width] between −1 and 1, as an autoencoder takes it.</returns>
-    public static Tensor Cover(Tensor picture, int width, int height)
+    public static Tensor Cover(Tensor image, int width, int height)
     {
-        ArgumentNullException.ThrowIfNull(picture);
+        ArgumentNullException.ThrowIfNull(image);
         ArgumentOutOfRangeException.ThrowIfLessThan(width, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(height, 1);
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
-        (double rows, double columns) = (picture.shape[0], picture.shape[1]);
+        (double rows, double columns) = (image.shape[0], image.shape[1]);
         double scale = Math.Max(width / columns, height / rows);
         Tensor down = Filter((int)rows, height, scale);
         Tensor across = Filter((int)columns, width, scale);
-        Tensor values = picture.permute(2, 0, 1).to(ScalarType.Float32);
+        Tensor values = image.permute(2, 0, 1).to(ScalarType.Float32);
         Tensor scaled = down.matmul(values).matmul(across.t());
         return scaled.round().clamp(0, 255).div_(127.5f).sub_(1).contiguous().MoveToOuterDisposeScope();
     }
@@ -223,7 +223,7 @@ internal static class SkiaLibrary
     public static LoKrException Missing(Exception exception) => new(
         ErrorIds.ImageLibraryMissing,
         LoKrErrorKind.Unavailable,
-        $"The native library of SkiaSharp, which reads and writes pictures, does not load: {exception.GetBaseException().Message.Trim()}",
+        $"The native library of SkiaSharp, which reads and writes images, does not load: {exception.GetBaseException().Message.Trim()}",
         "Install the module again; in a source tree, run 'dotnet restore'.",
         exception);
 

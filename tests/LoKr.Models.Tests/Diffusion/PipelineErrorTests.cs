@@ -8,7 +8,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
 /// <summary>Folders and configurations that cannot be used say what is wrong.</summary>
 public sealed class PipelineErrorTests : IDisposable

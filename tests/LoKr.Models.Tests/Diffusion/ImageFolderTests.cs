@@ -6,22 +6,22 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
-/// <summary>Folders of pictures: captions, bad files, sizes, and latents that are computed once.</summary>
+/// <summary>Folders of images: captions, bad files, sizes, and latents that are computed once.</summary>
 public sealed class ImageFolderTests : IDisposable
 {
-    private static readonly PictureDataOptions s_options = new() { Resolution = 16 };
+    private static readonly ImageDataOptions s_options = new() { Resolution = 16 };
 
     private readonly TempFolder _folder = new();
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
     [Fact]
-    public void Captions_lie_beside_the_pictures()
+    public void Captions_lie_beside_the_images()
     {
-        string photos = TinyPictures.Write(_folder["photos"], 3, (24, 16), (16, 40));
-        File.WriteAllText(Path.Combine(photos, "notes.md"), "not a picture");
+        string photos = TinyImages.Write(_folder["photos"], 3, (24, 16), (16, 40));
+        File.WriteAllText(Path.Combine(photos, "notes.md"), "not an image");
         ImageFolder folder = Read(photos);
         Assert.Equal(["a red rack", "a green rack", "a blue rack"], folder.Images.Select(image => image.Caption));
         Assert.Equal([(24, 16), (16, 40), (24, 16)], folder.Images.Select(image => (image.Width, image.Height)));
@@ -29,10 +29,10 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
-    public void Metadata_goes_before_text_files_and_names_the_pictures()
+    public void Metadata_overrides_text_files_and_names_the_images()
     {
-        string photos = TinyPictures.Write(_folder["photos"], 3);
-        TinyPictures.Write(Path.Combine(photos, "more"), 1);
+        string photos = TinyImages.Write(_folder["photos"], 3);
+        TinyImages.Write(Path.Combine(photos, "more"), 1);
         File.WriteAllLines(Path.Combine(photos, ImageFolder.MetadataName),
         [
             """{"file_name": "01-green.png", "text": " a rack at night "}""",
@@ -40,13 +40,13 @@ public sealed class ImageFolderTests : IDisposable
         ]);
         ImageFolder folder = Read(photos);
         Assert.Equal(["a rack at night", "another"], folder.Images.Select(image => image.Caption));
-        Assert.Contains("2 pictures", Assert.Single(folder.Warnings), StringComparison.Ordinal);
+        Assert.Contains("2 images", Assert.Single(folder.Warnings), StringComparison.Ordinal);
     }
 
     [Fact]
     public void A_missing_caption_stops_unless_it_is_allowed()
     {
-        string photos = TinyPictures.Write(_folder["photos"], 2);
+        string photos = TinyImages.Write(_folder["photos"], 2);
         File.Delete(Path.Combine(photos, "01-green.txt"));
         ErrorAssert.Throws(ErrorIds.CaptionMissing, () => Read(photos), "01-green.png", "01-green.txt");
         ImageFolder folder = Read(photos, s_options with { MissingCaption = MissingCaption.Allow });
@@ -54,15 +54,15 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
-    public void A_picture_that_cannot_be_read_stops_or_is_passed_over_by_name()
+    public void An_image_that_cannot_be_read_stops_or_is_passed_over_by_name()
     {
-        string photos = TinyPictures.Write(_folder["photos"], 3);
-        File.WriteAllText(Path.Combine(photos, "01-green.png"), "no picture");
+        string photos = TinyImages.Write(_folder["photos"], 3);
+        File.WriteAllText(Path.Combine(photos, "01-green.png"), "no image");
         string cut = Path.Combine(photos, "02-blue.png");
         File.WriteAllBytes(cut, File.ReadAllBytes(cut)[..^30]);
         ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => Read(photos), "01-green.png");
 
-        PictureDataOptions skip = s_options with { Unreadable = UnreadableImage.Skip };
+        ImageDataOptions skip = s_options with { Unreadable = UnreadableImage.Skip };
         ImageFolder folder = Read(photos, skip);
         Assert.Contains("01-green.png", Assert.Single(folder.Warnings), StringComparison.Ordinal);
         Assert.Equal(2, folder.Images.Count);
@@ -76,15 +76,15 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
-    public void Folders_without_pictures_and_wrong_paths_are_errors()
+    public void Folders_without_images_and_wrong_paths_are_errors()
     {
         Directory.CreateDirectory(_folder["empty"]);
         ErrorAssert.Throws(ErrorIds.DataEmpty, () => Read(_folder["empty"]), ".png");
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Read(_folder["none"]), "none");
         File.WriteAllText(_folder["a.jsonl"], "{}");
-        ErrorAssert.Throws(ErrorIds.DataFormatUnknown, () => Read(_folder["a.jsonl"]), "folder of pictures");
-        string photos = TinyPictures.Write(_folder["photos"], 1);
-        File.WriteAllText(Path.Combine(photos, "00-red.png"), "no picture");
+        ErrorAssert.Throws(ErrorIds.DataFormatUnknown, () => Read(_folder["a.jsonl"]), "folder of images");
+        string photos = TinyImages.Write(_folder["photos"], 1);
+        File.WriteAllText(Path.Combine(photos, "00-red.png"), "no image");
         ErrorAssert.Throws(ErrorIds.DataEmpty, () => Read(photos, s_options with { Unreadable = UnreadableImage.Skip }), "None of the 1");
         File.WriteAllText(Path.Combine(photos, ImageFolder.MetadataName), """{"text": "no name"}""");
         ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => Read(photos), "file_name");
@@ -94,16 +94,16 @@ public sealed class ImageFolderTests : IDisposable
     public void Latents_are_computed_once_for_a_content_size_and_autoencoder()
     {
         using DisposeScope scope = NewDisposeScope();
-        string photos = TinyPictures.Write(_folder["photos"], 3);
+        string photos = TinyImages.Write(_folder["photos"], 3);
         using StableDiffusionPipeline pipeline = Pipeline();
         List<LatentProgress> progress = [];
         LatentCache first = LatentCache.Prepare(pipeline, Read(photos), s_options, progress.Add, Token);
         Assert.Equal(3, first.ComputedCount);
-        Assert.Equal([new(1, 3, 1), new(2, 3, 2), new(3, 3, 3)], progress);
+        Assert.Equal([new(photos, 1, 3, 1), new(photos, 2, 3, 2), new(photos, 3, 3, 3)], progress);
         using (LatentDistribution latents = LatentCache.Read(first.Rows[0], CPU))
-        using (Tensor picture = Resampler.Cover(PictureFile.Read(Path.Combine(photos, "00-red.png")), 16, 16).unsqueeze(0))
+        using (Tensor image = Resampler.Cover(ImageFile.Read(Path.Combine(photos, "00-red.png")), 16, 16).unsqueeze(0))
         using (no_grad())
-        using (LatentDistribution expected = pipeline.Vae.Encode(picture))
+        using (LatentDistribution expected = pipeline.Vae.Encode(image))
         {
             TensorAssert.Close(expected.Mean[0], latents.Mean, 1e-6, "mean");
             TensorAssert.Close(expected.LogVariance[0], latents.LogVariance, 1e-6, "logvar");
@@ -138,7 +138,7 @@ public sealed class ImageFolderTests : IDisposable
     [Fact]
     public void The_cache_may_lie_elsewhere_and_the_resolution_has_to_be_a_multiple_of_eight()
     {
-        string photos = TinyPictures.Write(_folder["photos"], 1);
+        string photos = TinyImages.Write(_folder["photos"], 1);
         using StableDiffusionPipeline pipeline = Pipeline();
         LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["cache"] }, null, Token);
         Assert.False(Directory.Exists(Path.Combine(photos, LatentCache.FolderName)));
@@ -171,9 +171,9 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
-    public void Buckets_keep_the_shape_of_pictures_and_remember_what_was_cut()
+    public void Buckets_keep_the_shape_of_images_and_remember_what_was_cut()
     {
-        string photos = TinyPictures.Write(_folder["photos"], 2, (64, 32), (20, 60));
+        string photos = TinyImages.Write(_folder["photos"], 2, (64, 32), (20, 60));
         using StableDiffusionPipeline pipeline = Pipeline();
         LatentCache cache = LatentCache.Prepare(pipeline, Read(photos), s_options with { Resolution = 32, AspectBuckets = true }, null, Token);
         Assert.True(cache.Rows[0].Width > cache.Rows[0].Height);
@@ -185,7 +185,7 @@ public sealed class ImageFolderTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    private static ImageFolder Read(string path, PictureDataOptions? options = null) => ImageFolder.Read(path, options ?? s_options, Token);
+    private static ImageFolder Read(string path, ImageDataOptions? options = null) => ImageFolder.Read(path, options ?? s_options, Token);
 
     private StableDiffusionPipeline Pipeline(string? component = null, Action<System.Text.Json.Nodes.JsonObject>? edit = null) => StableDiffusionLoader.Load(
         TinyPipeline.Write(_folder["sd", Guid.NewGuid().ToString("N")], edit: (name, config) =>

@@ -13,7 +13,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
 /// <summary>Pipelines made from configurations: both kinds, odd sizes, memory, export.</summary>
 public sealed class PipelineTests : IDisposable

@@ -9,7 +9,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
 /// <summary>Adapters of the small pipeline as LyCORIS, kohya's names and diffusers have them, against those programs' outputs.</summary>
 public sealed class AdapterFileTests

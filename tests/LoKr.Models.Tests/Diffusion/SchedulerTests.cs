@@ -7,7 +7,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
 /// <summary>Schedulers against the forward process they undo: a network that knows the noise leads along its exact path.</summary>
 public sealed class SchedulerTests

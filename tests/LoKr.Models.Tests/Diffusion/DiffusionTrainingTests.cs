@@ -13,12 +13,12 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
 /// <summary>Training of UNet and text encoder: PEFT's losses, a run on real files, and what a run leaves behind.</summary>
 public sealed class DiffusionTrainingTests : IDisposable
 {
-    private static readonly PictureDataOptions s_data = new() { Resolution = 16 };
+    private static readonly ImageDataOptions s_data = new() { Resolution = 16 };
     private static readonly TrainingOptions s_options = new() { MaxSteps = 40, BatchSize = 4, LearningRate = 1e-2, Schedule = LearningRateSchedule.Constant, Seed = 1 };
 
     private readonly TempFolder _folder = new();
@@ -58,11 +58,11 @@ public sealed class DiffusionTrainingTests : IDisposable
     }
 
     [Fact]
-    public void A_run_on_pictures_lowers_the_loss_changes_the_output_and_holds_no_autoencoder()
+    public void A_run_on_images_lowers_the_loss_changes_the_output_and_holds_no_autoencoder()
     {
         using DisposeScope scope = NewDisposeScope();
         using StableDiffusionPipeline pipeline = Adapted();
-        using Tensor before = Picture(pipeline);
+        using Tensor before = Image(pipeline);
         using DiffusionTask task = Task(pipeline);
         List<(int Step, bool Vae)> seen = [];
         LoKrTrainingResult result = DiffusionTrainer.Run(pipeline, task, task, s_options with { EvaluateBefore = true, EvaluateEvery = 40 },
@@ -76,24 +76,24 @@ public sealed class DiffusionTrainingTests : IDisposable
         Assert.All(pipeline.Models.Values, model => Assert.Same(result, model.LastTraining));
         Assert.All(pipeline.Models.Values, model => Assert.False(model.Module.training));
 
-        using Tensor adapted = Picture(pipeline);
+        using Tensor adapted = Image(pipeline);
         Assert.True((adapted - before).abs().max().item<float>() > 1e-3);
         foreach (LoKrModel model in pipeline.Models.Values)
         {
             model.Merge(safe: true);
         }
 
-        using Tensor merged = Picture(pipeline);
+        using Tensor merged = Image(pipeline);
         TensorAssert.Close(adapted, merged, TensorAssert.Model, "merged");
     }
 
     [Fact]
-    public void The_same_seed_gives_the_same_run_with_and_without_pictures_on_the_way()
+    public void The_same_seed_gives_the_same_run_with_and_without_images_generated_during_training()
     {
         double[] plain = Losses(s_options with { MaxSteps = 5 });
         Directory.CreateDirectory(_folder["samples"]);
         double[] sampled = Losses(s_options with { MaxSteps = 5 },
-            new SamplePictures(["a red rack", "a blue rack"], 2, _folder["samples"], new PictureOptions { Steps = 2, Seed = 5 }));
+            new SampleImages(["a red rack", "a blue rack"], 2, _folder["samples"], new ImageGenerationOptions { Steps = 2, Seed = 5 }));
         Assert.Equal(plain, sampled);
         Assert.NotEqual(plain, Losses(s_options with { MaxSteps = 5, Seed = 2 }));
 
@@ -101,7 +101,7 @@ public sealed class DiffusionTrainingTests : IDisposable
         Assert.Equal(
             ["step-000002-1.png", "step-000002-2.png", "step-000004-1.png", "step-000004-2.png", "step-000005-1.png", "step-000005-2.png"],
             Directory.EnumerateFiles(_folder["samples"]).Select(file => Path.GetFileName(file)).Order(StringComparer.Ordinal));
-        Assert.Equal((16, 16), PictureFile.ReadSize(_folder["samples", "step-000002-1.png"]));
+        Assert.Equal((16, 16), ImageFile.ReadSize(_folder["samples", "step-000002-1.png"]));
     }
 
     [Theory]
@@ -147,23 +147,23 @@ public sealed class DiffusionTrainingTests : IDisposable
         ErrorAssert.Throws(ErrorIds.NoAdapter, () => DiffusionTrainer.Plan(named, task, s_options with { AdapterName = "other" }), "other");
         ErrorAssert.Throws(ErrorIds.TrainingOptionInvalid, () => Task(named, new DiffusionLossOptions { CaptionDropout = 1.5 }), "CaptionDropout");
         ErrorAssert.Throws(ErrorIds.TrainingOptionInvalid, () => Task(named, new DiffusionLossOptions { MinSnrGamma = 0 }), "MinSnrGamma");
-        ErrorAssert.Throws(ErrorIds.DataEmpty, () => new DiffusionTask(named, []).Dispose(), "no pictures");
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => new DiffusionTask(named, []).Dispose(), "no images");
     }
 
     [Fact]
-    public void The_plan_counts_pictures_and_all_adapters()
+    public void The_plan_counts_images_and_all_adapters()
     {
         using StableDiffusionPipeline pipeline = Adapted();
         using DiffusionTask task = Task(pipeline, count: 6, sizes: [(32, 32), (48, 16)], buckets: true);
         TrainingPlan plan = DiffusionTrainer.Plan(pipeline, task, s_options with { MaxSteps = null, Epochs = 2, BatchSize = 2 });
         Assert.Equal((6, 4, 8), (plan.RowCount, plan.BatchesPerEpoch, plan.TotalSteps));
         Assert.Equal(pipeline.TrainableParameterCount, plan.TrainableParameterCount);
-        Assert.Equal("pictures", plan.Unit);
+        Assert.Equal("images", plan.Unit);
         Assert.Equal("default", plan.AdapterName);
     }
 
     [Fact]
-    public void Batches_hold_pictures_of_one_size_and_every_picture_once()
+    public void Batches_hold_images_of_one_size_and_every_image_once()
     {
         using StableDiffusionPipeline pipeline = Adapted();
         using DiffusionTask task = Task(pipeline, count: 7, sizes: [(32, 32), (48, 16), (32, 32)], buckets: true);
@@ -212,9 +212,9 @@ public sealed class DiffusionTrainingTests : IDisposable
         using DiffusionTask task = Task(pipeline);
         LoKrTrainingResult result = DiffusionTrainer.Run(pipeline, task, null, s_options with { MaxSteps = 2 }, cancellationToken: Token);
         Assert.All(result.History, step => Assert.True(double.IsFinite(step.Loss)));
-        GeneratedPicture picture = Assert.Single(PictureGenerator.Generate(pipeline, "a rack", new PictureOptions { Steps = 2, Seed = 1 }, null, Token));
-        Assert.Equal((16, 16), (picture.Width, picture.Height));
-        picture.Dispose();
+        GeneratedImage image = Assert.Single(ImageGenerator.Generate(pipeline, "a rack", new ImageGenerationOptions { Steps = 2, Seed = 1 }, null, Token));
+        Assert.Equal((16, 16), (image.Width, image.Height));
+        image.Dispose();
     }
 
     [Fact]
@@ -239,17 +239,59 @@ public sealed class DiffusionTrainingTests : IDisposable
         Assert.All(pipeline.Models.Values, model => Assert.False(model.Module.training));
     }
 
+    [Fact]
+    public void A_training_on_folders_is_planned_without_latents_and_runs_as_the_trainer_does()
+    {
+        double[] expected = Losses(s_options with { MaxSteps = 3 });
+        using StableDiffusionPipeline pipeline = Adapted();
+        string photos = TinyImages.Write(_folder["photos"], 4);
+        SampleImages samples = new(["a red rack"], 3, _folder["new", "samples"], new ImageGenerationOptions { Steps = 1, Seed = 5 });
+        ImageTraining training = ImageTraining.Read(
+            pipeline, [photos], [photos], new ImageTrainingOptions { Images = s_data with { CachePath = _folder["cache"] }, Samples = samples }, Token);
+        Assert.Equal((4, 3), (training.Plan(s_options with { MaxSteps = 3 }).RowCount, training.Plan(s_options with { MaxSteps = 3 }).TotalSteps));
+        Assert.False(Directory.Exists(_folder["cache"]));
+
+        List<LatentProgress> progress = [];
+        IReadOnlyList<LatentCache> caches = training.ComputeLatents(progress.Add, Token);
+        Assert.Equal([4, 0], caches.Select(cache => cache.ComputedCount));
+        Assert.Equal(8, progress.Count);
+        LoKrTrainingResult result = training.Run(s_options with { MaxSteps = 3 }, cancellationToken: Token);
+        Assert.Equal(expected, result.History.Select(step => step.Loss));
+        Assert.NotNull(result.After);
+        Assert.Equal((16, 16), ImageFile.ReadSize(_folder["new", "samples", "step-000003-1.png"]));
+        ErrorAssert.Throws(ErrorIds.TrainingOptionInvalid, () => ImageTraining.Read(pipeline, [photos], options: new ImageTrainingOptions { Samples = samples with { Every = 0 } }));
+        ErrorAssert.Throws(ErrorIds.ImageSizeInvalid, () => ImageTraining.Read(pipeline, [photos], options: new ImageTrainingOptions { Images = new ImageDataOptions { Resolution = 20 } }));
+    }
+
+    [Fact]
+    public void A_series_of_images_numbers_its_files_and_replaces_none_unasked()
+    {
+        using StableDiffusionPipeline pipeline = Adapted();
+        ImageGenerationOptions options = new() { Steps = 1, Seed = 3 };
+        ImageSeries series = new(_folder["rack.png"]);
+        IReadOnlyList<string> first = series.Reserve(1);
+        IReadOnlyList<string> next = series.Reserve(2);
+        Assert.Equal([_folder["rack.png"], _folder["rack-2.png"], _folder["rack-3.png"]], [.. first, .. next]);
+        LoKrPicture[] images = [.. series.Generate(pipeline, "a rack", next, options, cancellationToken: Token)];
+        Assert.Equal(next, images.Select(image => image.Path));
+        Assert.Equal([3L, 4], images.Select(image => image.Seed));
+        ErrorAssert.Throws(ErrorIds.DestinationExists, () => series.Generate(pipeline, "a rack", next, options, cancellationToken: Token), "rack-2.png");
+        Assert.Single(new ImageSeries(_folder["rack-2.png"], overwrite: true).Generate(pipeline, "a rack", [next[0]], options, cancellationToken: Token));
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => new ImageSeries(_folder["rack.jpg"]).Reserve(1), "PNG");
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => new ImageSeries(_folder["none", "rack.png"]).Generate(pipeline, "x", [_folder["none", "rack.png"]], options, cancellationToken: Token));
+    }
+
     public void Dispose()
     {
         _folder.Dispose();
         _thread.Dispose();
     }
 
-    private static Tensor Picture(StableDiffusionPipeline pipeline)
+    private static Tensor Image(StableDiffusionPipeline pipeline)
     {
         using Generator generator = new(9, CPU);
         using Tensor noise = randn([1, 4, 8, 8], generator: generator);
-        return PictureGenerator.Sample(pipeline, "a red rack", new PictureOptions { Steps = 3 }, noise, () => throw new InvalidOperationException(), null, Token);
+        return ImageGenerator.Sample(pipeline, "a red rack", new ImageGenerationOptions { Steps = 3 }, noise, () => throw new InvalidOperationException(), null, Token);
     }
 
     private static float[] Values(LoKrModel model)
@@ -258,7 +300,7 @@ public sealed class DiffusionTrainingTests : IDisposable
         return [.. model.Adapters.SelectMany(adapter => adapter.GetTensors().OrderBy(entry => entry.Key, StringComparer.Ordinal)).SelectMany(entry => entry.Value.detach().data<float>().ToArray())];
     }
 
-    private double[] Losses(TrainingOptions options, SamplePictures? samples = null)
+    private double[] Losses(TrainingOptions options, SampleImages? samples = null)
     {
         using StableDiffusionPipeline pipeline = Adapted();
         using DiffusionTask task = Task(pipeline);
@@ -288,8 +330,8 @@ public sealed class DiffusionTrainingTests : IDisposable
 
     private IReadOnlyList<LatentRow> Rows(StableDiffusionPipeline pipeline, int count, (int Width, int Height)[]? sizes = null, bool buckets = false)
     {
-        string photos = TinyPictures.Write(_folder[$"photos-{count}-{sizes?.Length}"], count, sizes ?? []);
-        PictureDataOptions data = s_data with { AspectBuckets = buckets, Resolution = buckets ? 32 : 16 };
+        string photos = TinyImages.Write(_folder[$"photos-{count}-{sizes?.Length}"], count, sizes ?? []);
+        ImageDataOptions data = s_data with { AspectBuckets = buckets, Resolution = buckets ? 32 : 16 };
         return LatentCache.Prepare(pipeline, ImageFolder.Read(photos, data, Token), data, null, Token).Rows;
     }
 }

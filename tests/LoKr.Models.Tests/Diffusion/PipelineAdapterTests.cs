@@ -12,7 +12,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
 /// <summary>Adapters of a whole pipeline: kohya's files against LyCORIS, PEFT folders, and round trips.</summary>
 public sealed class PipelineAdapterTests : IDisposable

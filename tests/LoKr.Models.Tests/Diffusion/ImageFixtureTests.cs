@@ -10,17 +10,17 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.StableDiffusion;
+namespace LoKr.Models.Tests.Diffusion;
 
-/// <summary>Pictures of the small pipeline against those that diffusers made, with and without PEFT's adapters.</summary>
-public sealed class PictureFixtureTests
+/// <summary>Images of the small pipeline against those that diffusers made, with and without PEFT's adapters.</summary>
+public sealed class ImageFixtureTests
 {
     [Theory]
     [InlineData(SchedulerKind.DDIM, false, "pipeline_ddim")]
     [InlineData(SchedulerKind.PNDM, false, "pipeline_pndm")]
     [InlineData(SchedulerKind.Euler, false, "pipeline_euler")]
     [InlineData(SchedulerKind.DDIM, true, "pipeline_ddim_adapter")]
-    public void Schedulers_make_the_pictures_of_diffusers(SchedulerKind kind, bool adapted, string expected)
+    public void Schedulers_make_the_images_of_diffusers(SchedulerKind kind, bool adapted, string expected)
     {
         using SingleThread thread = new();
         string folder = Fixtures.Require("diffusers", "tiny-sd");
@@ -28,7 +28,7 @@ public sealed class PictureFixtureTests
         using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(folder);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         JsonNode settings = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "case.json")))!;
-        PictureOptions options = new()
+        ImageGenerationOptions options = new()
         {
             Steps = (int)settings["steps"]!,
             Guidance = (double)settings["guidance"]!,
@@ -59,7 +59,7 @@ public sealed class PictureFixtureTests
                 model.UndoMerge();
             }
 
-            // Scaled to nothing, the adapters leave the pipeline's own picture; afterwards they are as strong as before.
+            // Scaled to nothing, the adapters leave the pipeline's own image; afterwards they are as strong as before.
             options = options with { AdapterScale = 0 };
             expected = expected.Replace("_adapter", "", StringComparison.Ordinal);
             Check("scaled to nothing");
@@ -69,9 +69,9 @@ public sealed class PictureFixtureTests
         void Check(string what)
         {
             steps.Clear();
-            Tensor picture = PictureGenerator.Sample(
+            Tensor image = ImageGenerator.Sample(
                 pipeline, (string)settings["prompt"]!, options, io.Read("start_latents"), () => throw new InvalidOperationException(), (step, all) => steps.Add((step, all)), TestContext.Current.CancellationToken);
-            TensorAssert.Close(io.Read(expected), picture, TensorAssert.Model, $"{expected} {what}");
+            TensorAssert.Close(io.Read(expected), image, TensorAssert.Model, $"{expected} {what}");
         }
     }
 }

@@ -6,10 +6,10 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Imaging;
+namespace LoKr.Models.Tests.Diffusion;
 
-/// <summary>Pictures come back from files as they were written, the right way up, and a bad file is an error that names it.</summary>
-public sealed class PictureFileTests : IDisposable
+/// <summary>Images come back from files as they were written, the right way up, and a bad file is an error that names it.</summary>
+public sealed class ImageFileTests : IDisposable
 {
     private readonly TempFolder _folder = new();
 
@@ -17,11 +17,11 @@ public sealed class PictureFileTests : IDisposable
     public void A_png_comes_back_byte_for_byte()
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor picture = randint(0, 256, [5, 7, 3], ScalarType.Byte);
+        Tensor image = randint(0, 256, [5, 7, 3], ScalarType.Byte);
         string path = _folder["a.png"];
-        PictureFile.WritePng(path, picture);
-        Assert.True(TensorAssert.Same(picture, PictureFile.Read(path)));
-        Assert.Equal((7, 5), PictureFile.ReadSize(path));
+        ImageFile.WritePng(path, image);
+        Assert.True(TensorAssert.Same(image, ImageFile.Read(path)));
+        Assert.Equal((7, 5), ImageFile.ReadSize(path));
         Assert.Equal([path], Directory.EnumerateFiles(_folder.Path));
     }
 
@@ -32,14 +32,14 @@ public sealed class PictureFileTests : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
         string path = Encode(name, format, 16, 8, (x, _) => x < 8 ? new SKColor(200, 30, 40) : new SKColor(20, 180, 60));
-        Tensor picture = PictureFile.Read(path);
-        Assert.Equal([8L, 16, 3], picture.shape);
-        Assert.True(PictureFile.HasExtension(path));
+        Tensor image = ImageFile.Read(path);
+        Assert.Equal([8L, 16, 3], image.shape);
+        Assert.True(ImageFile.HasExtension(path));
         foreach ((int x, int[] color) in (ReadOnlySpan<(int, int[])>)[(1, [200, 30, 40]), (14, [20, 180, 60])])
         {
             for (int channel = 0; channel < 3; channel++)
             {
-                Assert.InRange(picture[4, x, channel].item<byte>(), color[channel] - 8, color[channel] + 8);
+                Assert.InRange(image[4, x, channel].item<byte>(), color[channel] - 8, color[channel] + 8);
             }
         }
     }
@@ -49,7 +49,7 @@ public sealed class PictureFileTests : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
         string path = Encode("a.png", SKEncodedImageFormat.Png, 2, 1, (x, _) => new SKColor(255, 0, 0, x == 0 ? (byte)0 : (byte)128));
-        Assert.Equal([255, 255, 255, 255, 127, 127], PictureFile.Read(path).data<byte>().ToArray());
+        Assert.Equal([255, 255, 255, 255, 127, 127], ImageFile.Read(path).data<byte>().ToArray());
     }
 
     /// <summary>The orientations 1 to 8 of EXIF, and the corner where the first stored pixel is seen.</summary>
@@ -62,7 +62,7 @@ public sealed class PictureFileTests : IDisposable
     [InlineData(6, 0, 1)]
     [InlineData(7, 1, 1)]
     [InlineData(8, 1, 0)]
-    public void The_exif_orientation_turns_the_picture(int orientation, int bottom, int right)
+    public void The_exif_orientation_turns_the_image(int orientation, int bottom, int right)
     {
         using DisposeScope scope = NewDisposeScope();
 
@@ -82,14 +82,14 @@ public sealed class PictureFileTests : IDisposable
         File.WriteAllBytes(path, [.. plain[..2], .. exif, .. plain[2..]]);
 
         bool turned = orientation >= 5;
-        Assert.Equal(turned ? (16, 32) : (32, 16), PictureFile.ReadSize(path));
-        Tensor picture = PictureFile.Read(path);
-        (long height, long width) = (picture.shape[0], picture.shape[1]);
+        Assert.Equal(turned ? (16, 32) : (32, 16), ImageFile.ReadSize(path));
+        Tensor image = ImageFile.Read(path);
+        (long height, long width) = (image.shape[0], image.shape[1]);
         Assert.Equal(turned ? (32, 16) : (16, 32), (height, width));
-        Assert.True(picture[bottom == 0 ? 2 : height - 3, right == 0 ? 2 : width - 3, 0].item<byte>() > 240);
+        Assert.True(image[bottom == 0 ? 2 : height - 3, right == 0 ? 2 : width - 3, 0].item<byte>() > 240);
         byte beside = turned
-            ? picture[bottom == 0 ? height - 3 : 2, right == 0 ? 2 : width - 3, 0].item<byte>()
-            : picture[bottom == 0 ? 2 : height - 3, right == 0 ? width - 3 : 2, 0].item<byte>();
+            ? image[bottom == 0 ? height - 3 : 2, right == 0 ? 2 : width - 3, 0].item<byte>()
+            : image[bottom == 0 ? 2 : height - 3, right == 0 ? width - 3 : 2, 0].item<byte>();
         Assert.InRange(beside, 100, 156);
     }
 
@@ -97,29 +97,29 @@ public sealed class PictureFileTests : IDisposable
     public void Bad_files_are_errors_that_name_them()
     {
         string text = _folder["text.png"];
-        File.WriteAllText(text, "no picture");
-        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.Read(text), text);
-        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.ReadSize(text), text);
+        File.WriteAllText(text, "no image");
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.Read(text), text);
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.ReadSize(text), text);
 
         string cut = Encode("cut.jpg", SKEncodedImageFormat.Jpeg, 64, 64, (x, y) => new SKColor((byte)(x * 4), (byte)(y * 4), 7));
         byte[] bytes = File.ReadAllBytes(cut);
         File.WriteAllBytes(cut, bytes[..(bytes.Length / 2)]);
-        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.Read(cut).Dispose(), cut, "ends early");
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.Read(cut).Dispose(), cut, "ends early");
 
         string empty = _folder["empty.webp"];
         File.WriteAllBytes(empty, []);
-        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => PictureFile.ReadSize(empty), empty);
-        ErrorAssert.Throws(ErrorIds.PathNotFound, () => PictureFile.Read(_folder["none.png"]), "none.png");
-        Assert.False(PictureFile.HasExtension("a.gif"));
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.ReadSize(empty), empty);
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => ImageFile.Read(_folder["none.png"]), "none.png");
+        Assert.False(ImageFile.HasExtension("a.gif"));
     }
 
     [Fact]
     public void Writing_needs_bytes_of_three_channels_and_a_folder()
     {
         using DisposeScope scope = NewDisposeScope();
-        Assert.Throws<ArgumentException>(() => PictureFile.WritePng(_folder["a.png"], zeros(2, 2, 4, dtype: ScalarType.Byte)));
-        Assert.Throws<ArgumentException>(() => PictureFile.WritePng(_folder["a.png"], zeros(2, 2, 3)));
-        ErrorAssert.Throws(ErrorIds.PathNotFound, () => PictureFile.WritePng(_folder["none", "a.png"], zeros(2, 2, 3, dtype: ScalarType.Byte)));
+        Assert.Throws<ArgumentException>(() => ImageFile.WritePng(_folder["a.png"], zeros(2, 2, 4, dtype: ScalarType.Byte)));
+        Assert.Throws<ArgumentException>(() => ImageFile.WritePng(_folder["a.png"], zeros(2, 2, 3)));
+        ErrorAssert.Throws(ErrorIds.PathNotFound, () => ImageFile.WritePng(_folder["none", "a.png"], zeros(2, 2, 3, dtype: ScalarType.Byte)));
         Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path));
     }
 

@@ -8,26 +8,26 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Makes pictures of texts, as diffusers' Stable Diffusion pipelines do. The noise is drawn on the CPU with a generator for each picture, so
+/// Makes images of texts, as diffusers' Stable Diffusion pipelines do. The noise is drawn on the CPU with a generator for each image, so
 /// that a seed gives the noise that <c>torch.Generator("cpu").manual_seed(seed)</c> gives diffusers, on every device and in every batch.
 /// </summary>
-public static class PictureGenerator
+public static class ImageGenerator
 {
-    /// <summary>Makes pictures. Runs on the calling thread; the components are in evaluation mode meanwhile, and as before afterwards.</summary>
+    /// <summary>Makes images. Runs on the calling thread; the components are in evaluation mode meanwhile, and as before afterwards.</summary>
     /// <param name="pipeline">The pipeline.</param>
-    /// <param name="prompt">What the pictures show.</param>
+    /// <param name="prompt">What the images show.</param>
     /// <param name="options">Steps, size, seed and so on.</param>
     /// <param name="onStep">Called after every call of the UNet, on this thread.</param>
     /// <param name="cancellationToken">Looked at before every call of the UNet.</param>
-    /// <returns>The pictures as they are made; the caller disposes them.</returns>
+    /// <returns>The images as they are made; the caller disposes them.</returns>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.ImageSizeInvalid"/>, <see cref="ErrorIds.GenerationOptionInvalid"/>, <see cref="ErrorIds.PictureNotFinite"/>, or what the scheduler's
     /// configuration asks for is not built (<see cref="ErrorIds.ModelConfigUnsupported"/>).
     /// </exception>
-    public static IEnumerable<GeneratedPicture> Generate(
+    public static IEnumerable<GeneratedImage> Generate(
         StableDiffusionPipeline pipeline,
         string prompt,
-        PictureOptions options,
+        ImageGenerationOptions options,
         Action<DenoisingStep>? onStep = null,
         CancellationToken cancellationToken = default)
     {
@@ -45,17 +45,17 @@ public static class PictureGenerator
 
     /// <summary>Denoises latents and decodes them.</summary>
     /// <param name="pipeline">The pipeline.</param>
-    /// <param name="prompt">What the pictures show.</param>
+    /// <param name="prompt">What the images show.</param>
     /// <param name="options">Steps, guidance, negative prompt, scheduler and adapter scale.</param>
     /// <param name="noise">Standard normal noise [batch, channels, height, width] of the latents to start from.</param>
     /// <param name="drawNoise">Draws noise of that shape for schedulers that add some in every step.</param>
     /// <param name="onStep">Called with the number of calls of the UNet that are done and of all.</param>
     /// <param name="cancellationToken">Looked at before every call of the UNet.</param>
-    /// <returns>Pictures [batch, 3, height, width] between 0 and 1, single precision, on the device of the autoencoder.</returns>
+    /// <returns>Images [batch, 3, height, width] between 0 and 1, single precision, on the device of the autoencoder.</returns>
     public static Tensor Sample(
         StableDiffusionPipeline pipeline,
         string prompt,
-        PictureOptions options,
+        ImageGenerationOptions options,
         Tensor noise,
         Func<Tensor> drawNoise,
         Action<int, int>? onStep = null,
@@ -85,8 +85,8 @@ public static class PictureGenerator
         return Decode(pipeline, latents, cancellationToken).MoveToOuterDisposeScope();
     }
 
-    private static IEnumerable<GeneratedPicture> GenerateAll(
-        StableDiffusionPipeline pipeline, string prompt, PictureOptions options, Action<DenoisingStep>? onStep, CancellationToken cancellationToken)
+    private static IEnumerable<GeneratedImage> GenerateAll(
+        StableDiffusionPipeline pipeline, string prompt, ImageGenerationOptions options, Action<DenoisingStep>? onStep, CancellationToken cancellationToken)
     {
         (int width, int height) = SizeOf(pipeline, options);
         int factor = pipeline.DownsampleFactor;
@@ -98,48 +98,48 @@ public static class PictureGenerator
         {
             long started = Stopwatch.GetTimestamp();
             int number = done + 1;
-            Tensor[] pictures;
+            Tensor[] images;
             using (SeededNoise noise = new(seeds, shape))
             using (NewDisposeScope())
             {
                 Tensor sampled = Sample(pipeline, prompt, options, noise.Draw(), noise.Draw,
                     (step, steps) => onStep?.Invoke(new DenoisingStep(number, options.Count, step, steps)), cancellationToken);
                 Tensor bytes = (sampled * 255).round().to(ScalarType.Byte).permute(0, 2, 3, 1).cpu();
-                pictures = [.. Enumerable.Range(0, seeds.Length).Select(i => bytes[i].contiguous().DetachFromDisposeScope())];
+                images = [.. Enumerable.Range(0, seeds.Length).Select(i => bytes[i].contiguous().DetachFromDisposeScope())];
             }
 
             TimeSpan each = Stopwatch.GetElapsedTime(started) / seeds.Length;
             for (int i = 0; i < seeds.Length; i++)
             {
                 done++;
-                yield return new GeneratedPicture(pictures[i], seeds[i], scheduler, each);
+                yield return new GeneratedImage(images[i], seeds[i], scheduler, each);
             }
         }
     }
 
-    private static (int Width, int Height) SizeOf(StableDiffusionPipeline pipeline, PictureOptions options)
+    private static (int Width, int Height) SizeOf(StableDiffusionPipeline pipeline, ImageGenerationOptions options)
     {
         int? trained = pipeline.Denoiser.SampleSize * pipeline.DownsampleFactor;
         return (options.Width ?? trained ?? throw NoSize("Width"), options.Height ?? trained ?? throw NoSize("Height"));
     }
 
-    // One at a time: the autoencoder needs more memory for a picture than the UNet.
+    // One at a time: the autoencoder needs more memory for an image than the UNet.
     private static Tensor Decode(StableDiffusionPipeline pipeline, Tensor latents, CancellationToken cancellationToken)
     {
         AutoencoderKL vae = pipeline.Vae;
-        List<Tensor> pictures = [];
+        List<Tensor> images = [];
         for (long i = 0; i < latents.shape[0]; i++)
         {
             cancellationToken.ThrowIfCancellationRequested();
             using DisposeScope scope = NewDisposeScope();
             Tensor decoded = vae.Decode(latents.narrow(0, i, 1) / vae.ScalingFactor).to(ScalarType.Float32);
-            pictures.Add((decoded / 2).add_(0.5).clamp_(0, 1).MoveToOuterDisposeScope());
+            images.Add((decoded / 2).add_(0.5).clamp_(0, 1).MoveToOuterDisposeScope());
         }
 
-        Tensor all = cat(pictures, 0);
+        Tensor all = cat(images, 0);
         return all.isfinite().all().item<bool>()
             ? all
-            : throw new LoKrException(ErrorIds.PictureNotFinite, LoKrErrorKind.InvalidData, "The picture holds NaN or infinite values.",
+            : throw new LoKrException(ErrorIds.PictureNotFinite, LoKrErrorKind.InvalidData, "The image holds NaN or infinite values.",
                 "An adapter has diverged, or the type is too narrow: try -DType float32 or bfloat16 when importing the pipeline.") { Target = pipeline.SourcePath };
     }
 
@@ -147,12 +147,12 @@ public static class PictureGenerator
         "The UNet's configuration names no sample size.", $"Give a size with -{name}.") { Target = name };
 }
 
-/// <summary>A picture and how it came about.</summary>
+/// <summary>An image and how it came about.</summary>
 /// <param name="Pixels">Bytes [height, width, 3] on the CPU, red first.</param>
-/// <param name="Seed">Its own seed: with it and the same options the picture is made again by itself.</param>
+/// <param name="Seed">Its own seed: with it and the same options the image is made again by itself.</param>
 /// <param name="Scheduler">Name of the scheduler.</param>
 /// <param name="Elapsed">Time it took; with several at once, its share.</param>
-public sealed record GeneratedPicture(Tensor Pixels, long Seed, string Scheduler, TimeSpan Elapsed) : IDisposable
+public sealed record GeneratedImage(Tensor Pixels, long Seed, string Scheduler, TimeSpan Elapsed) : IDisposable
 {
     /// <summary>Width in pixels.</summary>
     public int Width => (int)Pixels.shape[1];
@@ -164,7 +164,7 @@ public sealed record GeneratedPicture(Tensor Pixels, long Seed, string Scheduler
     public void Dispose() => Pixels.Dispose();
 }
 
-/// <summary>A picture that was made and written (<c>Invoke-LoKrModel</c>). Flat and serializable; with these values it is made again.</summary>
+/// <summary>An image that was made and written (<c>Invoke-LoKrModel</c>). Flat and serializable; with these values it is made again.</summary>
 public sealed record LoKrPicture
 {
     /// <summary>Full path of the PNG.</summary>
@@ -201,8 +201,8 @@ public sealed record LoKrPicture
     public required TimeSpan Elapsed { get; init; }
 }
 
-/// <summary>How pictures are made. Defaults are those of diffusers' pipeline.</summary>
-public sealed record PictureOptions
+/// <summary>How images are made. Defaults are those of diffusers' pipeline.</summary>
+public sealed record ImageGenerationOptions
 {
     /// <summary>What width and height have to be multiples of.</summary>
     public const int SizeStep = 8;
@@ -213,7 +213,7 @@ public sealed record PictureOptions
     /// <summary>Weight of the prompt against the negative one (classifier-free guidance, Ho and Salimans, arXiv:2207.12598); 1 and less for none.</summary>
     public double Guidance { get; init; } = 7.5;
 
-    /// <summary>What the picture should not show; null for nothing.</summary>
+    /// <summary>What the image should not show; null for nothing.</summary>
     public string? NegativePrompt { get; init; }
 
     /// <summary>Width in pixels; null for the size that the pipeline was trained on.</summary>
@@ -222,19 +222,19 @@ public sealed record PictureOptions
     /// <summary>Height in pixels; null for the size that the pipeline was trained on.</summary>
     public int? Height { get; init; }
 
-    /// <summary>Seed of the first picture; the next ones have the numbers that follow. Null draws one.</summary>
+    /// <summary>Seed of the first image; the next ones have the numbers that follow. Null draws one.</summary>
     public long? Seed { get; init; }
 
-    /// <summary>Pictures to make.</summary>
+    /// <summary>Images to make.</summary>
     public int Count { get; init; } = 1;
 
-    /// <summary>Pictures that are made at once; it changes nothing but speed and memory.</summary>
+    /// <summary>Images that are made at once; it changes nothing but speed and memory.</summary>
     public int BatchSize { get; init; } = 1;
 
     /// <summary>Another scheduler than the pipeline's own.</summary>
     public SchedulerKind? Scheduler { get; init; }
 
-    /// <summary>What the contributions of all active adapters are multiplied with while the pictures are made.</summary>
+    /// <summary>What the contributions of all active adapters are multiplied with while the images are made.</summary>
     public double AdapterScale { get; init; } = 1;
 
     /// <summary>Throws for values that are out of range.</summary>
@@ -316,12 +316,12 @@ internal sealed class AdapterScaling : IDisposable
     }
 }
 
-/// <summary>How far a picture is.</summary>
-/// <param name="Picture">Number of the picture, from 1; with several at once, of the first of them.</param>
-/// <param name="PictureCount">Pictures in all.</param>
+/// <summary>How far an image is.</summary>
+/// <param name="Image">Number of the image, from 1; with several at once, of the first of them.</param>
+/// <param name="ImageCount">Images in all.</param>
 /// <param name="Step">Calls of the UNet that are done.</param>
-/// <param name="StepCount">Calls of the UNet for the picture; more than the steps for PNDM.</param>
-public readonly record struct DenoisingStep(int Picture, int PictureCount, int Step, int StepCount);
+/// <param name="StepCount">Calls of the UNet for the image; more than the steps for PNDM.</param>
+public readonly record struct DenoisingStep(int Image, int ImageCount, int Step, int StepCount);
 
 /// <summary>The UNet with a prompt and, where guidance is on, a negative one beside it in the same batch. Its tensors belong to the scope it was made in.</summary>
 internal sealed class GuidedDenoiser
@@ -331,7 +331,7 @@ internal sealed class GuidedDenoiser
     private readonly AddedConditions? _added;
     private readonly double? _guidance;
 
-    public GuidedDenoiser(StableDiffusionPipeline pipeline, string prompt, PictureOptions options, long[] latents)
+    public GuidedDenoiser(StableDiffusionPipeline pipeline, string prompt, ImageGenerationOptions options, long[] latents)
     {
         _pipeline = pipeline;
         _guidance = options.Guidance > 1 ? options.Guidance : null;
@@ -381,7 +381,7 @@ internal sealed class GuidedDenoiser
     }
 }
 
-/// <summary>Noise for a batch in which every picture has a generator of its own, on the CPU.</summary>
+/// <summary>Noise for a batch in which every image has a generator of its own, on the CPU.</summary>
 internal sealed class SeededNoise(IEnumerable<long> seeds, long[] shape) : IDisposable
 {
     private readonly Generator[] _generators = [.. seeds.Select(seed => new Generator(unchecked((ulong)seed), CPU))];
