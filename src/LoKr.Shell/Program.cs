@@ -1,27 +1,20 @@
-using LoKr.Shell;
+using System.Management.Automation.Runspaces;
+using Microsoft.PowerShell;
 
-CommandLine commandLine;
-try
-{
-    commandLine = CommandLine.Parse(args);
-}
-catch (FormatException exception)
-{
-    Console.Error.WriteLine(exception.Message);
-    Console.Error.WriteLine(CommandLine.Usage);
-    return 64;
-}
+// The module is imported at the start, not on first use of a cmdlet, so that scripts can name its types in their first line.
+InitialSessionState state = InitialSessionState.CreateDefault2();
+state.ThrowOnRunspaceOpenError = true;
+state.ImportPSModule([Path.Combine(AppContext.BaseDirectory, "Modules", "LoKr", "LoKr.psd1")]);
+return ConsoleShell.Start(
+    state,
+    "PowerShell with the module LoKr",
+    """
+    LoKr.Shell is PowerShell with the module LoKr imported. It takes the arguments of pwsh:
 
-if (commandLine.Mode == ShellMode.Help)
-{
-    Console.WriteLine(CommandLine.Usage);
-    return 0;
-}
+      LoKr.Shell [-File] script.ps1 [-Name value] [-Switch] [value] ...
+      LoKr.Shell -Command 'text'
+      LoKr.Shell [-NoLogo] [-NoProfile] [-NoExit] [-NonInteractive] [-WorkingDirectory folder]
 
-using Engine engine = new();
-return commandLine.Mode switch
-{
-    ShellMode.Script => engine.RunScript(commandLine.Text, commandLine.Arguments),
-    ShellMode.Command => engine.RunCommand(commandLine.Text),
-    _ => new InteractivePrompt(engine).Run(),
-};
+    All of them: https://learn.microsoft.com/powershell/module/microsoft.powershell.core/about/about_pwsh
+    """,
+    args);

@@ -13,7 +13,7 @@ internal static partial class ShellProcess
     private static string Assembly { get; } = Path.Combine(
         Fixtures.Repository!, "artifacts", "bin", "LoKr.Shell", Path.GetFileName(Path.TrimEndingDirectorySeparator(AppContext.BaseDirectory)), "LoKr.Shell.dll");
 
-    public static string ModuleFolder => Path.Combine(Path.GetDirectoryName(Assembly)!, "modules", "LoKr");
+    public static string ModuleFolder => Path.Combine(Path.GetDirectoryName(Assembly)!, "Modules", "LoKr");
 
     public static ProcessResult Run(params string[] arguments) => Wait(Start(arguments), null);
 
@@ -51,7 +51,8 @@ internal static partial class ShellProcess
             RedirectStandardError = true,
             WorkingDirectory = directory ?? Path.GetTempPath(),
         };
-        foreach (string argument in arguments.Prepend(Assembly))
+        start.Environment["NO_COLOR"] = "1";
+        foreach (string argument in (string[])[Assembly, "-NoProfile", .. arguments])
         {
             start.ArgumentList.Add(argument);
         }
