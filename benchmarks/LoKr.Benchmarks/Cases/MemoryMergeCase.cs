@@ -39,7 +39,7 @@ internal sealed class MemoryMergeCase : IBenchmarkCase
         double scale = 1e-3;
         context.Compare(
             $"{Out}x{In} {type}, factor {factor}, r 16",
-            [new("merge", () => factors.MergeInto(weight, scale = -scale)), new("memory copy", () => copy.copy_(weight))],
+            [new("merge", () => FactorMerge.AddTo(weight, factors, scale = -scale)), new("memory copy", () => copy.copy_(weight))],
             [new("merge", "memory copy", limit)]);
     }
 }

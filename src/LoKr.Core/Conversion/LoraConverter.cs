@@ -133,7 +133,7 @@ public static class LoraConverter
         using DisposeScope scope = NewDisposeScope();
         KroneckerFactors factors = layer.Factors;
         double energy = 0;
-        (Tensor left, Tensor values, Tensor right) = factors.SingularTriplets(layer.Scaling, all =>
+        (Tensor left, Tensor values, Tensor right) = SingularValues.Leading(factors, layer.Scaling, all =>
         {
             energy = all.square().sum().ToDouble();
             return rank.Fixed is int size ? Math.Min(size, all.numel()) : Cutoff(all, rank.Energy!.Value);

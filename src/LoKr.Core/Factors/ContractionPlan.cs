@@ -1,3 +1,5 @@
+using LoKr.Core.Safetensors;
+
 namespace LoKr.Core.Factors;
 
 /// <summary>
@@ -117,17 +119,16 @@ internal sealed record ContractionPlan(bool BuildW1, bool BuildW2, IReadOnlyList
 internal static class ConvolutionPlan
 {
     /// <summary>Chooses the order by counting multiply-adds and passes over memory, as <see cref="ContractionPlan.Cost"/> does.</summary>
+    /// <param name="factors">The factors.</param>
     /// <param name="batch">Images times groups.</param>
     /// <param name="inputSize">Positions of the input.</param>
     /// <param name="outputSize">Positions of the output.</param>
-    /// <param name="kernelSize">Numbers in a kernel.</param>
-    /// <param name="factors">The factors.</param>
-    /// <param name="rank1">Inner size of a low-rank w1; null when it is full.</param>
-    /// <param name="rank2">Inner size of a low-rank w2; null when it is full.</param>
-    /// <param name="tucker">Whether the low-rank w2 has a core.</param>
-    public static ContractionPlan Choose(long batch, long inputSize, long outputSize, long kernelSize, KroneckerFactors factors, long? rank1, long? rank2, bool tucker)
+    public static ContractionPlan Choose(KroneckerFactors factors, long batch, long inputSize, long outputSize)
     {
         (double l, double m, double k, double n) = (factors.L, factors.M, factors.K, factors.N);
+        (long? rank1, long? rank2) = (factors.W1A?.shape[1], factors.W2B?.shape[0]);
+        bool tucker = factors.Core is not null;
+        long kernelSize = factors.Kernel.Product();
         ContractionPlan? best = null;
         foreach (bool build1 in rank1 is null ? [false] : (bool[])[false, true])
         {

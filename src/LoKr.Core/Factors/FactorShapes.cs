@@ -1,6 +1,4 @@
 using LoKr.Core.Configuration;
-using LoKr.Core.Layers;
-using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Factors;
@@ -81,7 +79,7 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
         else
         {
             tensors.Add((FactorNames.W2A, [K, Rank]));
-            tensors.Add((FactorNames.W2B, [Rank, Kernel.Aggregate(N, static (product, size) => product * size)]));
+            tensors.Add((FactorNames.W2B, [Rank, N * Kernel.Product()]));
         }
 
         return tensors;
@@ -153,7 +151,7 @@ internal static class LayerTensors
 
         if (config.WeightDecompose)
         {
-            yield return (FactorNames.DoraScale, WeightDecomposition.Shape(outFeatures, inFeatures, shapes.Kernel, config.WeightDecomposeAxis));
+            yield return (FactorNames.DoraScale, Dora.MagnitudeShape(outFeatures, inFeatures, shapes.Kernel, config.WeightDecomposeAxis));
         }
     }
 }

@@ -6,15 +6,15 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Factors;
 
 /// <summary>
-/// What one adapter adds to one weight, some rows at a time, so that a weight of any size passes through a buffer. Rows are those of the
-/// weight as it is stored. A merge on disk and one in memory of DoRA both go through here and do the same arithmetic.
+/// The change that one adapter makes to one weight, some rows at a time, so that a weight of any size passes through a buffer. Rows are those
+/// of the weight as it is stored. Merges on disk and in-memory merges of DoRA use the same code and so the same arithmetic.
 /// </summary>
 internal sealed class LayerDelta : IDisposable
 {
     /// <summary>Bytes of a weight that are merged at a time.</summary>
     public const long BlockBytes = 1 << 20;
 
-    // A larger product of a low-rank w2 is not kept whole: its rows are multiplied out where they are needed.
+    // In bytes. The rows of a larger low-rank w2 are multiplied out where they are needed.
     private const long LargestProduct = 64 << 20;
 
     private readonly Dictionary<string, Tensor> _factors = new(StringComparer.Ordinal);
@@ -29,7 +29,7 @@ internal sealed class LayerDelta : IDisposable
     /// <summary>Prepares the factors.</summary>
     /// <param name="factors">Factors of the delta, out×in.</param>
     /// <param name="config">Configuration of the adapter.</param>
-    /// <param name="scaling">What w1 ⊗ w2 is multiplied with, as trained.</param>
+    /// <param name="scaling">Scale of w1 ⊗ w2 as trained.</param>
     /// <param name="strength">Strength of the adapter, 1 as trained.</param>
     /// <param name="isTransposed">Whether the weight is stored in×out.</param>
     public LayerDelta(KroneckerFactors factors, LoKrConfig config, double scaling, double strength, bool isTransposed)
@@ -40,21 +40,21 @@ internal sealed class LayerDelta : IDisposable
         _isReversed = factors.IsReversed;
         Group = RowBlock.GroupOf(isTransposed, _isReversed, factors.L, factors.K, factors.N);
         Tensor w1 = factors.W1();
-        _factors.Add(FactorNames.W1, Keep(isTransposed ? w1.t() : w1));
-        if (!isTransposed && factors.Tensors.TryGetValue(FactorNames.W2A, out Tensor? a) && !factors.Tensors.ContainsKey(FactorNames.T2) && factors.K * factors.N * 4 > LargestProduct)
+        _factors.Add(FactorNames.W1, Copy(isTransposed ? w1.t() : w1));
+        if (!isTransposed && factors is { W2A: Tensor a, W2B: Tensor b, Core: null } && factors.K * factors.N * 4 > LargestProduct)
         {
-            _factors.Add(FactorNames.W2A, Keep(a));
-            _factors.Add(FactorNames.W2B, Keep(factors.Tensors[FactorNames.W2B]));
+            _factors.Add(FactorNames.W2A, Copy(a));
+            _factors.Add(FactorNames.W2B, Copy(b));
         }
         else
         {
             Tensor w2 = factors.W2();
-            _factors.Add(FactorNames.W2, Keep(isTransposed ? w2.t() : w2));
+            _factors.Add(FactorNames.W2, Copy(isTransposed ? w2.t() : w2));
         }
 
         if (config.WeightDecompose)
         {
-            _magnitude = Keep(factors.Tensors[FactorNames.DoraScale].reshape(-1));
+            _magnitude = Copy(factors.Tensors[FactorNames.DoraScale].reshape(-1));
             _normsOfRows = (config.WeightDecomposeAxis == WeightDecomposeAxis.Output) != isTransposed;
         }
 
@@ -87,8 +87,8 @@ internal sealed class LayerDelta : IDisposable
         }
     }
 
-    /// <summary>Takes the norms of the columns of W + Δ, which the merge of any row needs.</summary>
-    /// <param name="baseRows">Gives rows of the base weight by the first one and their number.</param>
+    /// <summary>Computes the norms of the columns of W + Δ, which the merge of any row needs.</summary>
+    /// <param name="baseRows">Returns rows of the base weight, given the first one and their number.</param>
     /// <param name="shape">Shape of the weight as it is stored.</param>
     public void Measure(Func<long, long, Tensor> baseRows, IReadOnlyList<long> shape)
     {
@@ -107,7 +107,7 @@ internal sealed class LayerDelta : IDisposable
             squares.add_(sum.reshape(sum.shape[0], sum.shape[1], -1).square().sum(new long[] { 0, 2 }));
         }
 
-        _columnQuotients = Quotients(_magnitude!, squares.sqrt()).DetachFromDisposeScope();
+        _columnQuotients = Dora.Quotients(_magnitude!, squares.sqrt(), _strength).DetachFromDisposeScope();
     }
 
     /// <summary>Adds the delta into rows of a weight, in place.</summary>
@@ -127,25 +127,22 @@ internal sealed class LayerDelta : IDisposable
         (Tensor original, Tensor sum) = Sum(baseRows!, start);
         long[] ones = [.. _kernel.Select(static _ => 1L)];
         Tensor quotients = _normsOfRows
-            ? Quotients(_magnitude.narrow(0, start, sum.shape[0]), linalg.vector_norm(sum.reshape(sum.shape[0], -1), 2, [1], false)).reshape([-1, 1, .. ones])
+            ? Dora.Quotients(_magnitude.narrow(0, start, sum.shape[0]), linalg.vector_norm(sum.reshape(sum.shape[0], -1), 2, [1], false), _strength).reshape([-1, 1, .. ones])
             : _columnQuotients!.reshape([1, -1, .. ones]);
         sum.mul_(quotients);
         rows.copy_(rows.to(Type) + (sum - original));
     }
 
-    /// <summary>The same on bytes of a file, without torch; null where that is not possible.</summary>
+    /// <summary>
+    /// A kernel that adds the delta into bytes of a file without tensors; null where the type of the weight, DoRA, a reversed product or a w2
+    /// that is not multiplied out rules it out. The caller disposes it before this object.
+    /// </summary>
     /// <param name="type">Type of the weight.</param>
-    public RowKernel? Kernel(SafetensorsDType type)
-    {
-        if (_magnitude is not null || _isReversed || Type != ScalarType.Float32 || !_factors.TryGetValue(FactorNames.W2, out Tensor? w2))
-        {
-            return null;
-        }
-
-        Tensor w1 = _factors[FactorNames.W1];
-        return w1.numel() > int.MaxValue || w2.numel() > int.MaxValue ? null
-            : RowKernel.TryCreate(w1.data<float>().ToArray(), w2.data<float>().ToArray(), w1.shape[1], Group, _scaling, type);
-    }
+    public MergeKernel? Kernel(SafetensorsDType type) =>
+        _magnitude is null && !_isReversed && _factors.TryGetValue(FactorNames.W2, out Tensor? w2)
+        && type is SafetensorsDType.F32 or SafetensorsDType.BF16 && MergeKernel.Supports(Type, SafetensorsDTypes.Natural(type))
+            ? new MergeKernel(_factors[FactorNames.W1], w2, _scaling)
+            : null;
 
     /// <inheritdoc/>
     public void Dispose()
@@ -172,17 +169,9 @@ internal sealed class LayerDelta : IDisposable
         long done = 0;
         foreach (RowBlock block in RowBlock.Cut(Group, start, rows.shape[0]))
         {
-            Part(block).MergeInto(block.Count == rows.shape[0] ? rows : rows.narrow(0, done, block.Count), _scaling);
+            FactorMerge.AddTo(block.Count == rows.shape[0] ? rows : rows.narrow(0, done, block.Count), Part(block), _scaling);
             done += block.Count;
         }
-    }
-
-    /// <summary>A strength s other than 1 turns the quotient q into s·(q − 1) + 1.</summary>
-    private Tensor Quotients(Tensor magnitude, Tensor norms)
-    {
-        double epsilon = Type is ScalarType.Float64 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
-        Tensor quotients = magnitude / (norms + epsilon);
-        return _strength == 1 ? quotients : ((quotients - 1) * _strength) + 1;
     }
 
     private KroneckerFactors Part(RowBlock block)
@@ -204,12 +193,12 @@ internal sealed class LayerDelta : IDisposable
         return new KroneckerFactors(parts, _kernel, _isReversed);
     }
 
-    private static Tensor Keep(Tensor tensor) => tensor.detach().contiguous().clone().DetachFromDisposeScope();
+    private static Tensor Copy(Tensor tensor) => tensor.detach().contiguous().clone().DetachFromDisposeScope();
 }
 
 /// <summary>Some consecutive rows of w1 ⊗ w2: whole groups of rows that share a row of the outer factor, or a part of one group.</summary>
 /// <param name="OuterStart">First row of the outer factor.</param>
-/// <param name="OuterCount">Rows of the outer factor; 1 where only a part of a group is meant.</param>
+/// <param name="OuterCount">Rows of the outer factor; 1 for a part of a group.</param>
 /// <param name="InnerStart">First row of the inner factor.</param>
 /// <param name="InnerCount">Rows of the inner factor.</param>
 internal readonly record struct RowBlock(long OuterStart, long OuterCount, long InnerStart, long InnerCount)

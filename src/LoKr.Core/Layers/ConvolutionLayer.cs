@@ -65,8 +65,8 @@ internal sealed class ConvolutionBaseLayer(string name, Convolution convolution)
         // One image without a batch dimension is a batch of one.
         bool single = x.dim() == Geometry.Kernel.Count + 1;
         Tensor result = single
-            ? factors.Convolve(x.unsqueeze(0), Geometry, scale, y?.unsqueeze(0)).squeeze(0)
-            : factors.Convolve(x, Geometry, scale, y);
+            ? factors.Convolution.Apply(x.unsqueeze(0), Geometry, scale, y?.unsqueeze(0)).squeeze(0)
+            : factors.Convolution.Apply(x, Geometry, scale, y);
         return result.MoveToOuterDisposeScope();
     }
 

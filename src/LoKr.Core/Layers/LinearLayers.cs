@@ -18,10 +18,10 @@ internal abstract class LinearKindBaseLayer(string name, nn.Module module) : Bas
     protected abstract Tensor? Bias { get; }
 
     /// <inheritdoc/>
-    public override Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale) => factors.AddTo(y, x, scale);
+    public override Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale) => factors.Linear.AddTo(y, x, scale);
 
     /// <inheritdoc/>
-    public override Tensor Apply(Tensor x, KroneckerFactors factors, double scale) => factors.Apply(x, scale);
+    public override Tensor Apply(Tensor x, KroneckerFactors factors, double scale) => factors.Linear.Apply(x, scale);
 
     /// <inheritdoc/>
     public override Tensor ScaleRows(Tensor y, Tensor x, Tensor factors) => y * factors;
@@ -32,7 +32,7 @@ internal abstract class LinearKindBaseLayer(string name, nn.Module module) : Bas
         using DisposeScope scope = NewDisposeScope();
         Tensor scaled = x * columns;
         Tensor weight = AsMatrix(Weight).to(x.dtype);
-        return factors.AddTo(scaled.matmul(weight.t()) - y, scaled, scale).MoveToOuterDisposeScope();
+        return factors.Linear.AddTo(scaled.matmul(weight.t()) - y, scaled, scale).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>

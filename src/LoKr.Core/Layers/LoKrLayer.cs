@@ -77,7 +77,7 @@ public sealed class LoKrLayer
         }
         else
         {
-            Factors.MergeInto(BaseLayer.AsMatrix(weight), Scaling);
+            FactorMerge.AddTo(BaseLayer.AsMatrix(weight), Factors, Scaling);
         }
     }
 
@@ -125,7 +125,7 @@ public sealed class LoKrLayer
         }
 
         ScalarType type = factors[0].DType;
-        return KroneckerFactors.AddAllTo(
+        return StackedContraction.AddTo(
             y.dtype == type ? y : y.to(type), layers[0].BaseLayer.CastInput(x, type), factors, [.. layers.Select(static layer => layer.Scaling)]);
     }
 

@@ -5,41 +5,20 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Layers;
 
-/// <summary>
-/// DoRA on w1 ⊗ w2 as LyCORIS has it (<c>weight_decompose</c>): W' = (W + Δ)·magnitude/(‖W + Δ‖ + ε), norms by output row or by input
-/// column and part of the gradient. A strength s other than 1 turns the quotient q into s·(q − 1) + 1. W + Δ is never built.
-/// </summary>
+/// <summary><see cref="Dora">DoRA</see> on one adapted layer: its contribution to the output, and its merge. W + Δ is never formed whole.</summary>
 internal static class WeightDecomposition
 {
-    /// <summary>Shape of the magnitudes, that of LyCORIS's files.</summary>
-    public static long[] Shape(long outFeatures, long inFeatures, IReadOnlyList<long> kernel, WeightDecomposeAxis axis) => axis == WeightDecomposeAxis.Output
-        ? [outFeatures, 1, .. kernel.Select(static _ => 1L)]
-        : [1, inFeatures, .. kernel.Select(static _ => 1L)];
-
-    /// <summary>Magnitudes to start with: the norms of the base weight.</summary>
+    /// <summary>Sets the initial magnitudes to the norms of the base weight.</summary>
     public static void Initialize(Tensor magnitude, BaseLayer layer, WeightDecomposeAxis axis)
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         Tensor weight = layer.AsMatrix(layer.Weight).to(magnitude.dtype);
-        magnitude.copy_(linalg.vector_norm(weight.reshape(weight.shape[0], weight.shape[1], -1), 2, axis == WeightDecomposeAxis.Output ? [1, 2] : [0, 2], false).reshape(magnitude.shape));
+        Tensor flat = weight.reshape(weight.shape[0], weight.shape[1], -1);
+        magnitude.copy_(linalg.vector_norm(flat, 2, axis == WeightDecomposeAxis.Output ? [1, 2] : [0, 2], false).reshape(magnitude.shape));
     }
 
-    /// <summary>What the rows, or columns, of W + Δ are multiplied with.</summary>
-    /// <param name="layer">The adapted layer.</param>
-    /// <param name="baseWeight">The base weight without any adapter, as the layer stores it.</param>
-    public static Tensor Quotients(LoKrLayer layer, Tensor baseWeight)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Tensor magnitude = layer.Factors.Tensors[FactorNames.DoraScale];
-        Tensor weight = layer.BaseLayer.AsMatrix(baseWeight.detach()).to(magnitude.dtype).contiguous();
-        Tensor norms = layer.Factors.SquaredNorms(weight, layer.DefaultScaling, layer.Config.WeightDecomposeAxis == WeightDecomposeAxis.Input).sqrt();
-        double epsilon = magnitude.dtype is ScalarType.Float64 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
-        Tensor quotients = magnitude.reshape(-1) / (norms + epsilon);
-        return (layer.Scale == 1 ? quotients : ((quotients - 1) * layer.Scale) + 1).MoveToOuterDisposeScope();
-    }
-
-    /// <summary>What the adapter adds to the base output.</summary>
+    /// <summary>Computes the contribution of the adapter to the base output; the norms are part of the gradient.</summary>
     /// <param name="layer">The adapted layer.</param>
     /// <param name="x">Input in the type of the factors.</param>
     /// <param name="y">Base output with bias.</param>
@@ -47,7 +26,7 @@ internal static class WeightDecomposition
     {
         using DisposeScope scope = NewDisposeScope();
         BaseLayer target = layer.BaseLayer;
-        Tensor quotients = Quotients(layer, target.Weight);
+        Tensor quotients = Quotients(layer);
         Tensor plain = target.WithoutBias(y, layer.Factors.DType);
         Tensor result = layer.Config.WeightDecomposeAxis == WeightDecomposeAxis.Input
             ? target.ApplyScaledColumns(x, plain, layer.Factors, layer.DefaultScaling, quotients)
@@ -71,5 +50,15 @@ internal static class WeightDecomposition
         {
             delta.MergeInto(weight.narrow(0, start, count), original.narrow(0, start, count), start);
         }
+    }
+
+    /// <summary>The factors by which the rows, or columns, of W + Δ are multiplied.</summary>
+    private static Tensor Quotients(LoKrLayer layer)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor magnitude = layer.Factors.Tensors[FactorNames.DoraScale];
+        Tensor weight = layer.BaseLayer.AsMatrix(layer.BaseLayer.Weight.detach()).to(magnitude.dtype).contiguous();
+        Tensor norms = Dora.SquaredNorms(layer.Factors, weight, layer.DefaultScaling, layer.Config.WeightDecomposeAxis).sqrt();
+        return Dora.Quotients(magnitude.reshape(-1), norms, layer.Scale).MoveToOuterDisposeScope();
     }
 }

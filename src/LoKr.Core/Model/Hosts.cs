@@ -40,7 +40,7 @@ internal sealed class LayerHost
     {
         _running = [.. adapters.SelectMany(adapter => _layers.Where(entry => ReferenceEquals(entry.Adapter, adapter)))];
         _onePass = _running.Length > 1 && BaseLayer is LinearKindBaseLayer && _running.All(static entry => entry.Layer.IsPlain)
-            && KroneckerFactors.AreAlike([.. _running.Select(static entry => entry.Layer.Factors)]);
+            && StackedContraction.Fits([.. _running.Select(static entry => entry.Layer.Factors)]);
     }
 
     public void Detach() => BaseLayer.Detach();

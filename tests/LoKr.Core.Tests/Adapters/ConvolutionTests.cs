@@ -113,8 +113,8 @@ public sealed class ConvolutionTests
                     foreach (bool[] steps in ContractionPlan.Interleavings(build1 ? 1 : 2, build2 ? 1 : tucker ? 3 : 2))
                     {
                         ContractionPlan plan = new(build1, build2, steps, false, 0);
-                        TensorAssert.Close(expected, factors.Chain(x, geometry, 0.5, plan), Exact, string.Join(' ', steps));
-                        TensorAssert.Close(sum + expected, factors.Chain(x, geometry, 0.5, plan, sum), Exact, "into a sum, " + string.Join(' ', steps));
+                        TensorAssert.Close(expected, factors.Convolution.Contract(x, geometry, 0.5, plan), Exact, string.Join(' ', steps));
+                        TensorAssert.Close(sum + expected, factors.Convolution.Contract(x, geometry, 0.5, plan, sum), Exact, "into a sum, " + string.Join(' ', steps));
                         count++;
                     }
                 }

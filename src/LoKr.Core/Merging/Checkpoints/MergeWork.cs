@@ -17,7 +17,7 @@ internal sealed class MergeWork : IDisposable
     private readonly List<LayerDelta> _deltas = [];
     private readonly List<Tensor> _changes = [];
     private readonly Lock _gate = new();
-    private RowKernel? _kernel;
+    private MergeKernel? _kernel;
     private bool _isReady;
     private int _pending;
 
@@ -72,7 +72,7 @@ internal sealed class MergeWork : IDisposable
         long first = start / _rowBytes;
         if (_kernel is { } kernel)
         {
-            kernel.MergeInto(rows.bytes, first);
+            kernel.AddTo(rows.bytes, _target.DType, first);
             return;
         }
 
@@ -111,6 +111,7 @@ internal sealed class MergeWork : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        _kernel?.Dispose();
         foreach (LayerDelta delta in _deltas)
         {
             delta.Dispose();

@@ -3,62 +3,78 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Factors;
 
-public sealed partial class KroneckerFactors
+/// <summary>
+/// The linear map x ↦ scale·x·(w1 ⊗ w2)ᵀ without the product w1 ⊗ w2. Each number of tokens has its cheapest order of contractions, which
+/// is worked out once.
+/// </summary>
+public sealed class LinearContraction
 {
+    // Batches of every length would otherwise fill the memory with plans.
+    private const int MostPlans = 256;
+
+    private readonly KroneckerFactors _factors;
     private readonly Dictionary<long, ContractionPlan> _plans = [];
 
-    /// <summary>scale·x·(w1 ⊗ w2)ᵀ without building the product.</summary>
-    /// <param name="x">Input [..., in] in the type of the factors.</param>
-    /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
-    /// <returns>[..., out].</returns>
-    public Tensor Apply(Tensor x, double scale) => Contract(x, null, scale, Plan(x.numel() / InFeatures));
-
-    /// <summary>y + scale·x·(w1 ⊗ w2)ᵀ; the last contraction accumulates into the sum.</summary>
-    /// <param name="y">What to add to [..., out], in the type of the factors; left as it is.</param>
-    /// <param name="x">Input [..., in] in the type of the factors.</param>
-    /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
-    /// <returns>A new tensor [..., out].</returns>
-    public Tensor AddTo(Tensor y, Tensor x, double scale) => Contract(x, y, scale, Plan(x.numel() / InFeatures));
-
-    /// <summary>The same by a given order, so that tests reach every one of them.</summary>
-    internal Tensor Contract(Tensor x, Tensor? y, double scale, ContractionPlan plan)
+    internal LinearContraction(KroneckerFactors factors)
     {
-        if (Kernel.Count > 0)
+        if (factors.Kernel.Count > 0)
         {
             throw new InvalidOperationException("Factors of a convolution were applied as those of a linear layer.");
         }
 
+        _factors = factors;
+    }
+
+    /// <summary>Computes scale·x·(w1 ⊗ w2)ᵀ.</summary>
+    /// <param name="x">Input [..., in] in the type of the factors.</param>
+    /// <param name="scale">Scale of w1 ⊗ w2.</param>
+    /// <returns>[..., out].</returns>
+    public Tensor Apply(Tensor x, double scale) => Contract(x, null, scale, Plan(x.numel() / _factors.InFeatures));
+
+    /// <summary>Computes y + scale·x·(w1 ⊗ w2)ᵀ; the last contraction accumulates into the sum.</summary>
+    /// <param name="y">Summand [..., out] in the type of the factors; not modified.</param>
+    /// <param name="x">Input [..., in] in the type of the factors.</param>
+    /// <param name="scale">Scale of w1 ⊗ w2.</param>
+    /// <returns>A new tensor [..., out].</returns>
+    public Tensor AddTo(Tensor y, Tensor x, double scale) => Contract(x, y, scale, Plan(x.numel() / _factors.InFeatures));
+
+    /// <summary>Contracts in a given order.</summary>
+    internal Tensor Contract(Tensor x, Tensor? y, double scale, ContractionPlan plan)
+    {
         using DisposeScope scope = NewDisposeScope();
-        long tokens = x.numel() / InFeatures;
-        Tensor[] outer = plan.BuildW1 ? [W1()] : OuterParts();
-        Tensor[] inner = _w2 is not null ? [_w2] : plan.BuildW2 ? [W2()] : [Get(FactorNames.W2B), Get(FactorNames.W2A)];
+        long tokens = x.numel() / _factors.InFeatures;
+        Tensor[] outer = plan.BuildW1 ? [_factors.W1()] : _factors.OuterSteps();
+        Tensor[] inner = _factors.FullW2 is not null ? [_factors.FullW2]
+            : plan.BuildW2 ? [_factors.W2()]
+            : [_factors.W2B!, _factors.W2A!];
         FoldScale(outer, inner, scale);
-        Tensor? sum = y?.reshape(tokens * L, K);
+        Tensor? sum = y?.reshape(tokens * _factors.L, _factors.K);
         Tensor result = plan.RankMajor
             ? RankMajor(x, sum, outer, inner, tokens)
             : TokenMajor(x, sum, outer, inner, plan.Steps, tokens);
-        return WithLastDimension(result, x, OutFeatures).MoveToOuterDisposeScope();
+        return WithLastDimension(result, x, _factors.OutFeatures).MoveToOuterDisposeScope();
     }
 
-    /// <summary>The order for a number of tokens.</summary>
+    /// <summary>The cheapest order for a number of tokens.</summary>
     internal ContractionPlan Plan(long tokens)
     {
         if (!_plans.TryGetValue(tokens, out ContractionPlan? plan))
         {
-            if (_plans.Count >= 256)
+            if (_plans.Count >= MostPlans)
             {
                 _plans.Clear();
             }
 
-            plan = ContractionPlan.Choose(tokens, L, M, K, N, Find(FactorNames.W1A)?.shape[1], Find(FactorNames.W2A)?.shape[1]);
+            plan = ContractionPlan.Choose(
+                tokens, _factors.L, _factors.M, _factors.K, _factors.N, _factors.W1A?.shape[1], _factors.W2A?.shape[1]);
             _plans.Add(tokens, plan);
         }
 
         return plan;
     }
 
-    /// <summary>The rows of a product in the leading dimensions of an input.</summary>
-    private static Tensor WithLastDimension(Tensor rows, Tensor x, long size)
+    /// <summary>Gives the rows of a product the leading dimensions of an input.</summary>
+    internal static Tensor WithLastDimension(Tensor rows, Tensor x, long size)
     {
         if (x.dim() == 2)
         {
@@ -70,19 +86,7 @@ public sealed partial class KroneckerFactors
         return rows.view(shape);
     }
 
-    /// <summary>w1, or w1_b and w1_a in the order in which they are applied; a trained scalar is multiplied in.</summary>
-    private Tensor[] OuterParts()
-    {
-        Tensor[] parts = _w1 is not null ? [_w1] : [Get(FactorNames.W1B), Get(FactorNames.W1A)];
-        if (Find(FactorNames.Scalar) is Tensor scalar)
-        {
-            parts[0] = parts[0] * scalar;
-        }
-
-        return parts;
-    }
-
-    /// <summary>The scale goes into the smallest matrix: fewer multiplications, and one pass less over the output.</summary>
+    /// <summary>Multiplies the smallest matrix with the scale: fewer multiplications, and one pass less over the output.</summary>
     private static void FoldScale(Tensor[] outer, Tensor[] inner, double scale)
     {
         if (scale == 1)
@@ -111,22 +115,22 @@ public sealed partial class KroneckerFactors
     private Tensor RankMajor(Tensor x, Tensor? sum, Tensor[] outer, Tensor[] inner, long tokens)
     {
         long rank = inner[0].shape[0];
-        Tensor h = inner[0].mm(x.reshape(tokens * M, N).t());
-        long rows = M;
+        Tensor h = inner[0].mm(x.reshape(tokens * _factors.M, _factors.N).t());
+        long rows = _factors.M;
         foreach (Tensor factor in outer)
         {
             h = h.view(rank * tokens, rows).mm(factor.t());
             rows = factor.shape[0];
         }
 
-        return Multiply(h.view(rank, tokens * L).t(), inner[1], sum);
+        return Multiply(h.view(rank, tokens * _factors.L).t(), inner[1], sum);
     }
 
     private Tensor TokenMajor(Tensor x, Tensor? sum, Tensor[] outer, Tensor[] inner, IReadOnlyList<bool> steps, long tokens)
     {
         Tensor h = x;
-        long rows = M;
-        long columns = N;
+        long rows = _factors.M;
+        long columns = _factors.N;
         int o = 0;
         int i = 0;
         for (int step = 0; step < steps.Count; step++)
@@ -140,7 +144,7 @@ public sealed partial class KroneckerFactors
                 // A stride of zero costs no memory, and the batched product takes it as it is.
                 Tensor batch = factor.expand(tokens, height, rows);
                 h = h.reshape(tokens, rows, columns);
-                h = target is null ? batch.bmm(h) : batch.baddbmm(h, target.view(tokens, L, K), 1f, 1f);
+                h = target is null ? batch.bmm(h) : batch.baddbmm(h, target.view(tokens, _factors.L, _factors.K), 1f, 1f);
                 rows = height;
             }
             else

@@ -4,43 +4,48 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Factors;
 
-public sealed partial class KroneckerFactors
+/// <summary>Adds scale·(w1 ⊗ w2) into a weight, in place and in one pass, without a temporary of the size of the weight.</summary>
+public static class FactorMerge
 {
     /// <summary>Numbers of a weight of lower precision that are widened at a time; one block stays in the cache of a core.</summary>
-    private const long MergeBlock = 1L << 18;
+    private const long BlockSize = 1L << 18;
 
     /// <summary>
-    /// Adds scale·(w1 ⊗ w2) into a weight of any floating-point type and any strides, in place, in one pass and without a temporary of its
-    /// size. A weight of lower precision than the factors is rounded once, after the sum.
+    /// Merges into a weight of any floating-point type and any strides. A weight of lower precision than the factors is rounded once, after
+    /// the sum.
     /// </summary>
     /// <param name="weight">Base weight, out×in×kernel.</param>
-    /// <param name="scale">What w1 ⊗ w2 is multiplied with.</param>
-    public void MergeInto(Tensor weight, double scale)
+    /// <param name="factors">The factors.</param>
+    /// <param name="scale">Scale of w1 ⊗ w2.</param>
+    public static void AddTo(Tensor weight, KroneckerFactors factors, double scale)
     {
+        ArgumentNullException.ThrowIfNull(weight);
+        ArgumentNullException.ThrowIfNull(factors);
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
 
         // Each dimension is only split, which is a view whatever the strides.
-        Tensor target = weight.view(IsReversed ? [K, L, N, M, .. Kernel] : [L, K, M, N, .. Kernel]);
-        Tensor w1 = Outer(W1().to(weight.device));
-        Tensor w2 = Inner(W2().to(weight.device));
-        if (weight.dtype == DType)
-        {
-            target.addcmul_(w1, w2, scale);
-            return;
-        }
+        (long l, long m, long k, long n) = (factors.L, factors.M, factors.K, factors.N);
+        Tensor target = weight.view(factors.IsReversed ? [k, l, n, m, .. factors.Kernel] : [l, k, m, n, .. factors.Kernel]);
+        Tensor w1 = factors.BroadcastOuter(factors.W1().to(weight.device));
+        Tensor w2 = factors.BroadcastInner(factors.W2().to(weight.device));
 
         // In the order of memory: a weight that is stored transposed is taken by its columns.
         if (weight.stride(0) < weight.stride(1))
         {
-            long[] order = [2, 3, 0, 1, .. Kernel.Select(static (_, i) => 4L + i)];
+            long[] order = [2, 3, 0, 1, .. factors.Kernel.Select(static (_, i) => 4L + i)];
             (target, w1, w2) = (target.permute(order), w1.permute(order), w2.permute(order));
         }
 
-        bool inOnePass = weight.device_type == DeviceType.CPU && weight.dtype == ScalarType.BFloat16 && DType == ScalarType.Float32 && !IsReversed;
-        if (inOnePass && target.is_contiguous())
+        bool isPlain = weight.device_type == DeviceType.CPU && !factors.IsReversed && target.is_contiguous();
+        if (isPlain && MergeKernel.Supports(factors.DType, weight.dtype))
         {
-            BFloat16Merge.Add(target, w1.reshape(w1.shape[0], w1.shape[2]) * scale, w2.reshape(w2.shape[1], -1), get_num_threads());
+            using MergeKernel kernel = new(w1.reshape(w1.shape[0], w1.shape[2]), w2.reshape(w2.shape[1], -1), scale);
+            kernel.AddTo(target);
+        }
+        else if (weight.dtype == factors.DType)
+        {
+            target.addcmul_(w1, w2, scale);
         }
         else
         {
@@ -49,12 +54,12 @@ public sealed partial class KroneckerFactors
     }
 
     /// <summary>Widens, adds and rounds a block at a time. One of the factors has one row in each of the first two dimensions.</summary>
-    private void MergeByBlocks(Tensor target, Tensor w1, Tensor w2, double scale)
+    private static void MergeByBlocks(Tensor target, Tensor w1, Tensor w2, double scale)
     {
         long[] shape = target.shape;
-        long rows = Math.Max(1, MergeBlock / shape[2..].Product());
+        long rows = Math.Max(1, BlockSize / shape[2..].Product());
         (long step0, long step1) = rows >= shape[1] ? (Math.Min(rows / shape[1], shape[0]), shape[1]) : (1, rows);
-        using Tensor buffer = empty([step0, step1, .. shape[2..]], dtype: DType, device: target.device);
+        using Tensor buffer = empty([step0, step1, .. shape[2..]], dtype: w1.dtype, device: target.device);
         for (long i = 0; i < shape[0]; i += step0)
         {
             for (long j = 0; j < shape[1]; j += step1)

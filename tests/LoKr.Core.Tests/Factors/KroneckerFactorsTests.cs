@@ -5,7 +5,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Adapters;
+namespace LoKr.Core.Tests.Factors;
 
 /// <summary>The algebra of the factors against the dense matrix, in double precision.</summary>
 public sealed class KroneckerFactorsTests
@@ -41,16 +41,16 @@ public sealed class KroneckerFactorsTests
         Tensor x = randn([3, 5, inFeatures], dtype: float64);
         Tensor y = randn([3, 5, outFeatures], dtype: float64);
         Tensor expected = x.matmul(dense.t());
-        TensorAssert.Close(expected, factors.Apply(x, 0.3), Exact, "Apply");
-        TensorAssert.Close(y + expected, factors.AddTo(y, x, 0.3), Exact, "AddTo");
+        TensorAssert.Close(expected, factors.Linear.Apply(x, 0.3), Exact, "Apply");
+        TensorAssert.Close(y + expected, factors.Linear.AddTo(y, x, 0.3), Exact, "AddTo");
 
         long? rank1 = factors.Tensors.TryGetValue(FactorNames.W1A, out Tensor? a1) ? a1.shape[1] : null;
         long? rank2 = factors.Tensors.TryGetValue(FactorNames.W2A, out Tensor? a2) ? a2.shape[1] : null;
         int orders = 0;
         foreach (ContractionPlan plan in EveryPlan(rank1 is not null, rank2 is not null))
         {
-            TensorAssert.Close(y + expected, factors.Contract(x, y, 0.3, plan), Exact, plan.ToString());
-            TensorAssert.Close(expected, factors.Contract(x, null, 0.3, plan), Exact, plan.ToString());
+            TensorAssert.Close(y + expected, factors.Linear.Contract(x, y, 0.3, plan), Exact, plan.ToString());
+            TensorAssert.Close(expected, factors.Linear.Contract(x, null, 0.3, plan), Exact, plan.ToString());
             orders++;
         }
 
@@ -69,9 +69,9 @@ public sealed class KroneckerFactorsTests
         IList<Tensor> expected = autograd.grad([(x.matmul(factors.ToDense(0.3).t()) * cotangent).sum()], leaves);
         bool low1 = factors.Tensors.ContainsKey(FactorNames.W1A);
         bool low2 = factors.Tensors.ContainsKey(FactorNames.W2A);
-        foreach (ContractionPlan plan in EveryPlan(low1, low2).Prepend(factors.Plan(9)))
+        foreach (ContractionPlan plan in EveryPlan(low1, low2).Prepend(factors.Linear.Plan(9)))
         {
-            IList<Tensor> actual = autograd.grad([(factors.Contract(x, cotangent, 0.3, plan) * cotangent).sum()], leaves);
+            IList<Tensor> actual = autograd.grad([(factors.Linear.Contract(x, cotangent, 0.3, plan) * cotangent).sum()], leaves);
             for (int i = 0; i < leaves.Length; i++)
             {
                 TensorAssert.Close(expected[i], actual[i], Exact, $"gradient {i}, {plan}");
@@ -95,9 +95,9 @@ public sealed class KroneckerFactorsTests
             }
         }
 
-        Assert.True(KroneckerFactors.AreAlike(all));
-        Assert.False(KroneckerFactors.AreAlike([all[0], Random(outFeatures, inFeatures, factor, 1, false)]));
-        Assert.False(KroneckerFactors.AreAlike([all[0], Random(outFeatures, inFeatures, factor, 100, false)]));
+        Assert.True(StackedContraction.Fits(all));
+        Assert.False(StackedContraction.Fits([all[0], Random(outFeatures, inFeatures, factor, 1, false)]));
+        Assert.False(StackedContraction.Fits([all[0], Random(outFeatures, inFeatures, factor, 100, false)]));
         double[] scales = [.. all.Select(static (_, i) => 0.3 + i)];
         Tensor x = randn([3, 5, inFeatures], dtype: float64).requires_grad_(true);
         Tensor y = randn([3, 5, outFeatures], dtype: float64).requires_grad_(true);
@@ -107,7 +107,7 @@ public sealed class KroneckerFactorsTests
             expected = expected + x.matmul(factors.ToDense(scales[i]).t());
         }
 
-        Tensor actual = KroneckerFactors.AddAllTo(y, x, all, scales);
+        Tensor actual = StackedContraction.AddTo(y, x, all, scales);
         TensorAssert.Close(expected, actual, Exact, "sum");
         Tensor cotangent = randn_like(expected);
         Tensor[] leaves = [x, y, .. all.SelectMany(static factors => factors.Tensors.Values)];
@@ -130,15 +130,15 @@ public sealed class KroneckerFactorsTests
         TensorAssert.Close(kron(factors.W1().contiguous(), factors.W2().contiguous()), dense, Exact, "dense");
         TensorAssert.Close(dense.norm().ToDouble(), factors.FrobeniusNorm(), Exact, "Frobenius norm");
         Tensor values = linalg.svdvals(dense);
-        TensorAssert.Close(values[0].ToDouble(), factors.SpectralNorm(), Exact, "spectral norm");
+        TensorAssert.Close(values[0].ToDouble(), SingularValues.Largest(factors), Exact, "spectral norm");
 
         // The products hold every singular value that is not zero for reasons of shape.
-        Tensor products = factors.SingularValues();
+        Tensor products = SingularValues.Of(factors);
         long count = Math.Min(products.numel(), values.numel());
         TensorAssert.Close(values.narrow(0, 0, count), products.narrow(0, 0, count), Exact, "singular values");
         Tensor weight = randn([outFeatures, inFeatures], dtype: float64);
         Tensor merged = weight.clone();
-        factors.MergeInto(merged, 0.7);
+        FactorMerge.AddTo(merged, factors, 0.7);
         TensorAssert.Close(weight + (dense * 0.7), merged, Exact, "merged");
         Assert.Equal(factors.Tensors.Values.Sum(static tensor => tensor.numel()), factors.ParameterCount);
     }
@@ -151,9 +151,9 @@ public sealed class KroneckerFactorsTests
         Tensor dense = factors.ToDense(2);
         Tensor x = randn([36, 4, 5], dtype: float64);
         Tensor transposed = x.permute(2, 1, 0);
-        TensorAssert.Close(transposed.matmul(dense.t()), factors.Apply(transposed, 2), Exact, "permuted");
-        TensorAssert.Close(x[TensorIndex.Colon, 0, 0].matmul(dense.t()), factors.Apply(x[TensorIndex.Colon, 0, 0], 2), Exact, "vector");
-        Assert.Equal([0L, 24L], factors.Apply(zeros([0, 36], dtype: float64), 2).shape);
+        TensorAssert.Close(transposed.matmul(dense.t()), factors.Linear.Apply(transposed, 2), Exact, "permuted");
+        TensorAssert.Close(x[TensorIndex.Colon, 0, 0].matmul(dense.t()), factors.Linear.Apply(x[TensorIndex.Colon, 0, 0], 2), Exact, "vector");
+        Assert.Equal([0L, 24L], factors.Linear.Apply(zeros([0, 36], dtype: float64), 2).shape);
     }
 
     [Fact]

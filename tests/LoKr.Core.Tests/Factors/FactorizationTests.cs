@@ -4,7 +4,7 @@ using LoKr.Core.Factors;
 using LoKr.Testing;
 using Xunit;
 
-namespace LoKr.Core.Tests.Adapters;
+namespace LoKr.Core.Tests.Factors;
 
 public sealed class FactorizationTests
 {

@@ -4,10 +4,10 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Merging;
+namespace LoKr.Core.Tests.Factors;
 
 /// <summary>w1 ⊗ w2 added into weights of every type and layout, against the sum in double precision.</summary>
-public sealed class MergeIntoTests
+public sealed class FactorMergeTests
 {
     /// <summary>Largest relative error of a number rounded once.</summary>
     private static double HalfUlp(ScalarType type) => type switch
@@ -56,7 +56,7 @@ public sealed class MergeIntoTests
         KroneckerFactors exact = new(factors.Tensors.ToDictionary(static entry => entry.Key, static entry => entry.Value.to(ScalarType.Float64)), kernel, shapes.Reversed);
         Tensor product = exact.ToDense(0.3);
         Tensor expected = before + product;
-        factors.MergeInto(weight, 0.3);
+        FactorMerge.AddTo(weight, factors, 0.3);
 
         // A sum near zero keeps the error of its terms, of which those of w2 may cancel too.
         Tensor allowed = (expected.abs() * HalfUlp(type) * 1.01) + ((before.abs() + product.abs() + 1) * (factorType == ScalarType.Float32 ? 1e-6 : 1e-14));
@@ -75,7 +75,7 @@ public sealed class MergeIntoTests
         weight[1, 5] = tensor(float.PositiveInfinity);
         weight[2, 39] = tensor(float.NegativeInfinity);
         weight[3, 18] = tensor(3.3895314e38f);
-        factors.MergeInto(weight, 1e36);
+        FactorMerge.AddTo(weight, factors, 1e36);
         Tensor result = weight.to(ScalarType.Float32);
         Assert.True(float.IsNaN(result[0, 0].ToSingle()));
         Assert.Equal(float.PositiveInfinity, result[1, 5].ToSingle());

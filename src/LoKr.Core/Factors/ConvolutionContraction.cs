@@ -1,0 +1,131 @@
+using LoKr.Core.Safetensors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Factors;
+
+/// <summary>
+/// The convolution of an input with scale·(w1 ⊗ w2) without the product w1 ⊗ w2. The order of contractions is worked out once for each
+/// size of the input.
+/// </summary>
+internal sealed class ConvolutionContraction(KroneckerFactors factors)
+{
+    private ContractionPlan? _plan;
+    private long _planBatch;
+    private long[] _planInput = [];
+    private long[] _planOutput = [];
+
+    /// <summary>Convolves an input, and adds the result to a sum if there is one.</summary>
+    /// <param name="x">Input [batch, channels, positions…] in the type of the factors.</param>
+    /// <param name="geometry">Geometry of the base layer, its groups included.</param>
+    /// <param name="scale">Scale of w1 ⊗ w2.</param>
+    /// <param name="sum">Summand of the shape and type of the result, not modified; null for none.</param>
+    /// <returns>A new tensor [batch, out, positions…].</returns>
+    public Tensor Apply(Tensor x, ConvolutionGeometry geometry, double scale, Tensor? sum = null)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor input, ConvolutionGeometry rest) = geometry.Pad(x);
+        if (!factors.IsReversed && factors.L % geometry.Groups == 0)
+        {
+            return Contract(input, rest, scale, null, sum).MoveToOuterDisposeScope();
+        }
+
+        Tensor result = GroupedConvolution.Apply(factors, input, rest, scale)
+            .reshape([x.shape[0], factors.OutFeatures, .. geometry.OutputSize(x.shape.AsSpan(2))]);
+        return (sum is null ? result : sum + result).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>
+    /// Contracts in the cheapest order. The last step accumulates into the sum, unless it is the one that moves over the input. With groups,
+    /// the rows of a group are whole rows of w1 (the groups divide l): every group has its own rows of w1 and all groups share w2.
+    /// </summary>
+    /// <param name="x">Padded input.</param>
+    /// <param name="geometry">Geometry without the padding that is done.</param>
+    /// <param name="scale">Scale of w1 ⊗ w2.</param>
+    /// <param name="given">An order; null for the cheapest.</param>
+    /// <param name="sum">Summand, or null.</param>
+    internal Tensor Contract(Tensor x, ConvolutionGeometry geometry, double scale, ContractionPlan? given, Tensor? sum = null)
+    {
+        long batch = x.shape[0] * geometry.Groups;
+        long[] positions = x.shape[2..];
+        long[] target = geometry.OutputSize(positions);
+        ContractionPlan plan = given ?? Plan(batch, positions, target);
+        Tensor[] outer = plan.BuildW1 ? [factors.W1()] : factors.OuterSteps();
+        if (scale != 1)
+        {
+            outer[0] = outer[0] * scale;
+        }
+
+        // The last outer factor holds the output rows, which differ by group: one copy for each image and group.
+        if (geometry.Groups > 1)
+        {
+            Tensor last = outer[^1];
+            outer[^1] = last.view(1, geometry.Groups, last.shape[0] / geometry.Groups, last.shape[1])
+                .expand(x.shape[0], geometry.Groups, last.shape[0] / geometry.Groups, last.shape[1])
+                .reshape(batch, last.shape[0] / geometry.Groups, last.shape[1]);
+        }
+
+        List<(Tensor Factor, bool Moves)> inner = InnerSteps(plan.BuildW2);
+        Tensor h = x;
+        long rows = factors.M;
+        long channels = factors.N;
+        int o = 0;
+        int i = 0;
+        for (int step = 0; step < plan.Steps.Count; step++)
+        {
+            Tensor? into = step == plan.Steps.Count - 1 ? sum : null;
+            if (plan.Steps[step])
+            {
+                Tensor factor = outer[o++];
+                Tensor batched = factor.dim() == 3 ? factor : factor.expand(batch, factor.shape[0], factor.shape[1]);
+                h = Multiply(batched, h.reshape(batch, rows, -1), into);
+                rows = batched.shape[1];
+            }
+            else if (inner[i].Moves)
+            {
+                Tensor factor = inner[i++].Factor;
+                h = geometry.Convolve(h.reshape([batch * rows, channels, .. positions]), factor, 1);
+                (channels, positions) = (factor.shape[0], target);
+                h = into is null ? h : into + h.reshape(into.shape);
+            }
+            else
+            {
+                Tensor factor = inner[i++].Factor;
+                h = Multiply(factor.expand(batch * rows, factor.shape[0], factor.shape[1]), h.reshape(batch * rows, channels, -1), into);
+                channels = factor.shape[0];
+            }
+        }
+
+        return h.reshape([x.shape[0], factors.OutFeatures, .. target]);
+    }
+
+    /// <summary>A batched product, added to a sum whose numbers are in the same order.</summary>
+    private static Tensor Multiply(Tensor factor, Tensor x, Tensor? sum) => sum is null
+        ? factor.bmm(x)
+        : factor.baddbmm(x, sum.reshape(x.shape[0], factor.shape[1], x.shape[2]), 1f, 1f);
+
+    private ContractionPlan Plan(long batch, long[] input, long[] output)
+    {
+        if (_plan is null || _planBatch != batch || !_planInput.AsSpan().SequenceEqual(input) || !_planOutput.AsSpan().SequenceEqual(output))
+        {
+            _plan = ConvolutionPlan.Choose(factors, batch, input.Product(), output.Product());
+            (_planBatch, _planInput, _planOutput) = (batch, input, output);
+        }
+
+        return _plan;
+    }
+
+    /// <summary>The steps of w2 in the order in which they are applied, and which of them moves over the input.</summary>
+    private List<(Tensor Factor, bool Moves)> InnerSteps(bool build)
+    {
+        if (build || factors.FullW2 is not null)
+        {
+            return [(factors.W2(), true)];
+        }
+
+        (Tensor a, Tensor b) = (factors.W2A!, factors.W2B!);
+        return factors.Core is Tensor core
+            ? [(b, false), (core.reshape([core.shape[0], core.shape[1], .. factors.Kernel]), true), (a.t(), false)]
+            : [(b.reshape([b.shape[0], factors.N, .. factors.Kernel]), true), (a, false)];
+    }
+}

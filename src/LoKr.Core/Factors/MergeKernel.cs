@@ -1,0 +1,193 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.Arm;
+using System.Runtime.Intrinsics.X86;
+using LoKr.Core.Safetensors;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Factors;
+
+/// <summary>
+/// Adds scale·(outer ⊗ inner) into float32 or bfloat16 rows in memory of the CPU, in place and in one pass: fma(scale·outer, inner, w) in
+/// float32; bfloat16 is widened, and rounded once, to nearest with ties to even. Merges in memory and on disk run the same code, so that
+/// both give the same bits. torch has no operation that adds float32 products into bfloat16 without a second copy of the weight.
+/// </summary>
+internal sealed unsafe class MergeKernel : IDisposable
+{
+    /// <summary>Numbers that a thread takes at a time.</summary>
+    private const long Chunk = 1L << 18;
+
+    // The kernel reads the memory of these tensors; it must not outlive them.
+    private readonly Tensor _outerTensor;
+    private readonly Tensor _innerTensor;
+    private readonly float* _outer;
+    private readonly float* _inner;
+    private readonly long _group;
+    private readonly long _columns;
+    private readonly long _width;
+
+    /// <summary>Prepares the factors. Row i of the product is outer[i / group] ⊗ inner[i mod group].</summary>
+    /// <param name="outer">float32, rows×columns, on the CPU.</param>
+    /// <param name="inner">float32, group×width, on the CPU; further dimensions belong to the width.</param>
+    /// <param name="scale">Scale of the product.</param>
+    public MergeKernel(Tensor outer, Tensor inner, double scale)
+    {
+        using IDisposable noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        _outerTensor = (outer * scale).contiguous().DetachFromDisposeScope();
+        _innerTensor = inner.reshape(inner.shape[0], -1).contiguous().alias().DetachFromDisposeScope();
+        (_group, _columns, _width) = (_innerTensor.shape[0], _outerTensor.shape[1], _innerTensor.shape[1]);
+        _outer = (float*)Address(_outerTensor);
+        _inner = (float*)Address(_innerTensor);
+    }
+
+    private long RowLength => _columns * _width;
+
+    /// <summary>Whether the kernel merges factors of a type into a weight of a type. It needs a processor that fuses multiplication and addition.</summary>
+    public static bool Supports(ScalarType factors, ScalarType weight) =>
+        factors == ScalarType.Float32 && weight is ScalarType.Float32 or ScalarType.BFloat16 && (Fma.IsSupported || AdvSimd.Arm64.IsSupported);
+
+    /// <summary>Adds the product to a whole weight, on as many threads as torch uses.</summary>
+    /// <param name="weight">float32 or bfloat16, contiguous, on the CPU.</param>
+    public void AddTo(Tensor weight)
+    {
+        byte* numbers = (byte*)Address(weight);
+        bool isNarrow = weight.dtype == ScalarType.BFloat16;
+        long rowBytes = RowLength * weight.element_size();
+        long rows = weight.numel() / RowLength;
+        long step = Math.Max(1, Chunk / RowLength);
+        ParallelOptions options = new() { MaxDegreeOfParallelism = get_num_threads() };
+        Parallel.For(0, (rows + step - 1) / step, options, part =>
+        {
+            long first = part * step;
+            Add(numbers + (first * rowBytes), isNarrow, first, Math.Min(step, rows - first));
+        });
+    }
+
+    /// <summary>Adds the product to some rows, on the calling thread.</summary>
+    /// <param name="rows">Bytes of whole rows.</param>
+    /// <param name="type">Their type, float32 or bfloat16.</param>
+    /// <param name="first">Number of the first row in the product.</param>
+    public void AddTo(Span<byte> rows, SafetensorsDType type, long first)
+    {
+        fixed (byte* numbers = rows)
+        {
+            Add(numbers, type == SafetensorsDType.BF16, first, rows.Length / (RowLength * SafetensorsDTypes.Size(type)));
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _outerTensor.Dispose();
+        _innerTensor.Dispose();
+    }
+
+    /// <summary>The address of the first number of a tensor on the CPU.</summary>
+    private static void* Address(Tensor tensor)
+    {
+        // A span counts with 32 bits; one element is enough for the address.
+        using Tensor element = tensor.reshape(-1).narrow(0, 0, 1);
+        return Unsafe.AsPointer(ref MemoryMarshal.GetReference(element.bytes));
+    }
+
+    private void Add(byte* target, bool isNarrow, long first, long count)
+    {
+        for (long row = first; row < first + count; row++)
+        {
+            (long group, long inner) = Math.DivRem(row, _group);
+            float* factors = _outer + (group * _columns);
+            float* values = _inner + (inner * _width);
+            if (isNarrow)
+            {
+                AddRow((ushort*)target, factors, _columns, values, _width);
+                target += RowLength * sizeof(ushort);
+            }
+            else
+            {
+                AddRow((float*)target, factors, _columns, values, _width);
+                target += RowLength * sizeof(float);
+            }
+        }
+    }
+
+    private static void AddRow(float* target, float* factors, long columns, float* values, long width)
+    {
+        for (long column = 0; column < columns; column++, target += width)
+        {
+            float factor = factors[column];
+            Vector256<float> broadcast = Vector256.Create(factor);
+            long i = 0;
+            for (; i <= width - Vector256<float>.Count; i += Vector256<float>.Count)
+            {
+                Vector256.FusedMultiplyAdd(broadcast, Vector256.Load(values + i), Vector256.Load(target + i)).Store(target + i);
+            }
+
+            for (; i < width; i++)
+            {
+                target[i] = MathF.FusedMultiplyAdd(factor, values[i], target[i]);
+            }
+        }
+    }
+
+    private static void AddRow(ushort* target, float* factors, long columns, float* values, long width)
+    {
+        for (long column = 0; column < columns; column++, target += width)
+        {
+            float factor = factors[column];
+            long i = 0;
+            if (Vector512.IsHardwareAccelerated)
+            {
+                Vector512<float> wide = Vector512.Create(factor);
+                for (; i <= width - Vector512<ushort>.Count; i += Vector512<ushort>.Count)
+                {
+                    (Vector512<uint> low, Vector512<uint> high) = Vector512.Widen(Vector512.Load(target + i));
+                    low = Round(Vector512.FusedMultiplyAdd(wide, Vector512.Load(values + i), (low << 16).AsSingle()));
+                    high = Round(Vector512.FusedMultiplyAdd(wide, Vector512.Load(values + i + Vector512<float>.Count), (high << 16).AsSingle()));
+                    Vector512.Narrow(low, high).Store(target + i);
+                }
+            }
+
+            Vector256<float> broadcast = Vector256.Create(factor);
+            for (; i <= width - Vector256<ushort>.Count; i += Vector256<ushort>.Count)
+            {
+                (Vector256<uint> low, Vector256<uint> high) = Vector256.Widen(Vector256.Load(target + i));
+                low = Round(Vector256.FusedMultiplyAdd(broadcast, Vector256.Load(values + i), (low << 16).AsSingle()));
+                high = Round(Vector256.FusedMultiplyAdd(broadcast, Vector256.Load(values + i + Vector256<float>.Count), (high << 16).AsSingle()));
+                Vector256.Narrow(low, high).Store(target + i);
+            }
+
+            for (; i < width; i++)
+            {
+                target[i] = Round(MathF.FusedMultiplyAdd(factor, values[i], BitConverter.UInt32BitsToSingle((uint)target[i] << 16)));
+            }
+        }
+    }
+
+    // Rounding adds half a unit of the last bit that stays, less one for an even number; NaN stays NaN.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<uint> Round(Vector512<float> value)
+    {
+        Vector512<uint> bits = value.AsUInt32();
+        Vector512<uint> odd = (bits >>> 16) & Vector512<uint>.One;
+        Vector512<uint> rounded = (bits + odd + Vector512.Create(0x7fffu)) >>> 16;
+        return Vector512.ConditionalSelect(Vector512.Equals(value, value).AsUInt32(), rounded, Vector512.Create(0x7fc0u));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<uint> Round(Vector256<float> value)
+    {
+        Vector256<uint> bits = value.AsUInt32();
+        Vector256<uint> odd = (bits >>> 16) & Vector256<uint>.One;
+        Vector256<uint> rounded = (bits + odd + Vector256.Create(0x7fffu)) >>> 16;
+        return Vector256.ConditionalSelect(Vector256.Equals(value, value).AsUInt32(), rounded, Vector256.Create(0x7fc0u));
+    }
+
+    private static ushort Round(float value)
+    {
+        uint bits = BitConverter.SingleToUInt32Bits(value);
+        return float.IsNaN(value) ? (ushort)0x7fc0 : (ushort)((bits + ((bits >> 16) & 1) + 0x7fff) >> 16);
+    }
+}
