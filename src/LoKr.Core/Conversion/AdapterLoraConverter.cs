@@ -32,7 +32,7 @@ public static class AdapterLoraConverter
         string full = Path.GetFullPath(destination);
         using DisposeScope scope = NewDisposeScope();
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
-        AdapterContent content = AdapterContentReader.Read(file, options.Read, AdapterConverter.Names(options));
+        AdapterContent content = AdapterContentReader.Read(file, options.Read, BaseModelNames.Find(options.Model, options.BasePath));
         Check(file, content);
         warnings = [.. file.Findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning).Select(static finding => finding.Message)];
         Dictionary<string, nn.Module> modules = options.Model is null
@@ -91,7 +91,7 @@ public static class AdapterLoraConverter
             throw NotSupported(module.Name, obstacle);
         }
 
-        Dictionary<string, Tensor> factors = module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).ToDictionary(StringComparer.Ordinal);
+        Dictionary<string, Tensor> factors = module.Factors.ToDictionary(StringComparer.Ordinal);
         return new(module.Name, new KroneckerFactors(factors, module.Kernel, module.IsReversed), module.Scale.Factor, target is TorchSharp.Modules.Embedding);
     }
 

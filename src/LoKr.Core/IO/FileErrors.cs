@@ -56,6 +56,30 @@ internal static class FileErrors
         Target = path,
     };
 
+    /// <summary>The error for a destination that exists.</summary>
+    /// <param name="path">The destination.</param>
+    /// <param name="message">The message; null for one that names the destination.</param>
+    /// <param name="advice">The advice; null for the usual one.</param>
+    public static LoKrException Exists(string path, string? message = null, string? advice = null) => new(
+        ErrorIds.DestinationExists,
+        LoKrErrorKind.AlreadyExists,
+        message ?? $"'{path}' exists.",
+        advice ?? "Allow overwriting, or choose another destination.")
+    {
+        Target = path,
+    };
+
+    /// <summary>Refuses a destination that exists, unless it may be replaced.</summary>
+    /// <param name="path">The destination.</param>
+    /// <param name="force">Whether it may be replaced.</param>
+    public static void CheckReplaceable(string path, bool force)
+    {
+        if (!force && Path.Exists(path))
+        {
+            throw Exists(path);
+        }
+    }
+
     /// <summary>Makes a folder, and those above it, where it is not there.</summary>
     public static void CreateFolder(string folder)
     {

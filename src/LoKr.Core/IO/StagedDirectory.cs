@@ -110,7 +110,7 @@ public sealed class StagedDirectory : IDisposable
     {
         if (File.Exists(_destination))
         {
-            throw Exists($"'{_destination}' is a file.", "Name a folder.");
+            throw FileErrors.Exists(_destination, $"'{_destination}' is a file.", "Name a folder.");
         }
 
         if (!Directory.Exists(_destination))
@@ -120,7 +120,7 @@ public sealed class StagedDirectory : IDisposable
 
         if (Directory.EnumerateFileSystemEntries(_destination).Any() && !_force)
         {
-            throw Exists($"'{_destination}' exists and is not empty.", "Use -Force to replace it, or another destination.");
+            throw FileErrors.Exists(_destination, $"'{_destination}' exists and is not empty.");
         }
 
         StringComparison comparison = OperatingSystem.IsLinux() ? StringComparison.Ordinal : StringComparison.OrdinalIgnoreCase;
@@ -184,7 +184,4 @@ public sealed class StagedDirectory : IDisposable
         FileSystemInfo? target = Directory.Exists(full) ? Directory.ResolveLinkTarget(full, returnFinalTarget: true) : null;
         return target is null ? full : System.IO.Path.TrimEndingDirectorySeparator(target.FullName);
     }
-
-    private LoKrException Exists(string message, string advice) =>
-        new(ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, message, advice) { Target = _destination };
 }

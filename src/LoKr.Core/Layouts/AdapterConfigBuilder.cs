@@ -4,21 +4,21 @@ using LoKr.Core.Targeting;
 
 namespace LoKr.Core.Layouts;
 
-/// <summary>Finds the configuration that the shapes and scales of modules ask for.</summary>
+/// <summary>Infers a configuration from the shapes and scales of modules.</summary>
 internal static class AdapterConfigBuilder
 {
-    /// <summary>Builds a configuration.</summary>
+    /// <summary>Infers the configuration.</summary>
     /// <param name="modules">Modules of one component, with dotted names.</param>
-    /// <param name="content">What they are part of.</param>
+    /// <param name="content">The adapter that they are part of.</param>
     /// <param name="convention">Scaling convention of the result. With <see cref="ScalingConvention.Peft"/> alpha is chosen so that alpha / r is the scale.</param>
     public static LoKrConfig Build(IReadOnlyList<AdapterModule> modules, AdapterContent content, ScalingConvention convention)
     {
-        FactorInference? factor = FactorInference.Find(modules.Select(static module => (module.Geometry, (long?)module.WeightShape?[1])), content.FactorHint);
+        FactorInference? factor = FactorInference.Find(modules.Select(Known), content.FactorHint);
         long[] lowRanks = [.. modules.Where(static module => module.Geometry.Rank is not null).Select(static module => module.Geometry.Rank!.Value)];
         long r = lowRanks.Length > 0 ? Common(lowRanks) : FullRank(modules);
         Dictionary<AdapterModule, (long Rank, double Alpha)> numbers = modules.ToDictionary(static module => module, module =>
         {
-            long rank = module.Geometry.Rank ?? Math.Max(r, Required(module));
+            long rank = module.Geometry.Rank ?? Math.Max(r, module.Geometry.FullRank);
             double alpha = convention == ScalingConvention.Peft ? module.Scale.Factor * rank
                 : module.Scale.Alpha is double stored && double.IsFinite(stored) && stored < int.MaxValue ? stored : rank;
             return (rank, alpha);
@@ -44,11 +44,11 @@ internal static class AdapterConfigBuilder
             Conv1dLayout = modules.Any(static module => module.Kernel?.Count == 1) && !modules.Any(static module => module.IsReversed) ? Conv1dLayout.Kronecker : Conv1dLayout.Peft,
             BaseModelNameOrPath = content.Configs.Values.FirstOrDefault()?.BaseModelNameOrPath,
         };
-        return config with { ShapesFromFile = factor is null || axes.Length > 1 || modules.Any(static module => module.Tensors.ContainsKey(FactorNames.Scalar)) != config.UseScalar || !modules.All(module => Gives(config, module)) };
+        return config with { ShapesFromFile = factor is null || axes.Length > 1 || modules.Any(static module => module.Tensors.ContainsKey(FactorNames.Scalar)) != config.UseScalar || !modules.All(module => Reproduces(config, module)) };
     }
 
-    /// <summary>Whether a configuration makes factors of exactly these shapes, as far as the base layer is known.</summary>
-    public static bool Gives(LoKrConfig config, AdapterModule module)
+    /// <summary>Whether a configuration results in factors of exactly these shapes, as far as the base layer is known.</summary>
+    public static bool Reproduces(LoKrConfig config, AdapterModule module)
     {
         FactorGeometry geometry = module.Geometry;
         long rank = ModulePatterns.Find(config.RankPattern, module.Name, config.R);
@@ -60,11 +60,11 @@ internal static class AdapterConfigBuilder
         IReadOnlyList<long>? kernel = module.Kernel;
         if (kernel is null)
         {
-            // Only the base layer tells n: what does not need it is compared.
+            // Only the base layer determines n: the sizes that do not depend on it are compared.
             bool lowRankW1 = !config.FullMatrix && config.DecomposeBoth && rank < Math.Max(geometry.L, geometry.M) / 2.0;
             return (geometry.OuterRank is not null) == lowRankW1 && (geometry.OuterRank ?? rank) == rank
                 && !config.FullMatrix
-                && FactorInference.Fits(geometry, module.WeightShape?[1], config.DecomposeFactor, config.Factorization, config.UnbalancedFactorization);
+                && new FactorInference(config.DecomposeFactor, config.Factorization, config.UnbalancedFactorization).Fits(Known(module));
         }
 
         long inputs = module.WeightShape?[1] ?? geometry.M * geometry.Columns;
@@ -74,7 +74,7 @@ internal static class AdapterConfigBuilder
             && shapes.LowRankW2 == (geometry.InnerRank is not null) && shapes.Tucker == geometry.Tucker;
     }
 
-    /// <summary>A pattern that means one module only.</summary>
+    /// <summary>A pattern that matches exactly one module.</summary>
     private static string Exactly(string name) => "^" + name.Replace(".", "\\.", StringComparison.Ordinal);
 
     private static IEnumerable<string> Targets(IReadOnlyList<AdapterModule> modules, AdapterContent content)
@@ -83,15 +83,114 @@ internal static class AdapterConfigBuilder
         return content.AllNames.Count > 0 && names.IsSubsetOf(content.AllNames) ? ModuleEndings.Shortest(names, content.AllNames) ?? names.AsEnumerable() : names;
     }
 
-    /// <summary>A rank that gives full factors: the alpha that LyCORIS wrote in its place, or the smallest that does.</summary>
+    /// <summary>A rank that results in full factors: the one that LyCORIS stored as alpha, or the smallest possible.</summary>
     private static long FullRank(IReadOnlyList<AdapterModule> modules)
     {
-        long required = modules.Count == 0 ? new LoKrConfig().R : modules.Max(Required);
-        double[] noted = [.. modules.Select(static module => module.Scale.Rank is long rank ? rank : module.Scale.Alpha ?? 0).Distinct()];
-        return noted is [double one] && one == Math.Floor(one) && one >= required && one <= int.MaxValue ? (long)one : required;
+        long required = modules.Count == 0 ? new LoKrConfig().R : modules.Max(static module => module.Geometry.FullRank);
+        double[] stored = [.. modules.Select(static module => module.Scale.Rank is long rank ? rank : module.Scale.Alpha ?? 0).Distinct()];
+        return stored is [double one] && one == Math.Floor(one) && one >= required && one <= int.MaxValue ? (long)one : required;
     }
 
-    private static long Required(AdapterModule module) => (Math.Max(module.Geometry.K, module.Geometry.Columns) + 1) / 2;
+    private static KnownGeometry Known(AdapterModule module) => new(module.Geometry, module.WeightShape?[1]);
 
     private static T Common<T>(IEnumerable<T> values) => values.GroupBy(static value => value).OrderByDescending(static group => group.Count()).First().Key;
+}
+
+/// <summary>The configuration under which PEFT computes the shapes and scales of modules: the adapter's own where possible, or an inferred one.</summary>
+/// <param name="Config">The configuration.</param>
+/// <param name="Modules">The modules; scales that the configuration cannot express are multiplied into w1.</param>
+/// <param name="IsPeft">Whether PEFT itself can load the result.</param>
+internal sealed record PeftConfigChoice(LoKrConfig Config, IReadOnlyList<AdapterModule> Modules, bool IsPeft)
+{
+    /// <summary>Chooses the configuration.</summary>
+    /// <param name="modules">Modules of one component with dotted names, without alpha.</param>
+    /// <param name="content">The adapter that they are part of.</param>
+    /// <param name="own">The adapter's own configuration, or null.</param>
+    public static PeftConfigChoice Of(IReadOnlyList<AdapterModule> modules, AdapterContent content, LoKrConfig? own)
+    {
+        LoKrConfig? plain = own is null ? null : Plain(own, modules);
+        if (plain is not null && Fit(plain, modules) is AdapterModule[] fitted)
+        {
+            return new(plain, fitted, true);
+        }
+
+        LoKrConfig built = AdapterConfigBuilder.Build(modules, content, ScalingConvention.Peft);
+        if (own is not null)
+        {
+            built = built with
+            {
+                RankDropout = own.RankDropout,
+                RankDropoutScale = own.RankDropoutScale,
+                ModuleDropout = own.ModuleDropout,
+                ModulesToSave = own.ModulesToSave,
+                TaskType = own.TaskType,
+                AutoMapping = own.AutoMapping,
+                BaseModelNameOrPath = own.BaseModelNameOrPath,
+                Revision = own.Revision,
+                InitWeights = own.InitWeights,
+            };
+        }
+
+        if (!built.ShapesFromFile && Plain(built, modules) is LoKrConfig plainBuilt)
+        {
+            return new(plainBuilt, modules, true);
+        }
+
+        // Options that PEFT does not know are stored for readers that do. The adapter's own configuration is better than an inferred one.
+        LoKrConfig? extended = own is null ? null : own with { Scaling = ScalingConvention.Peft, RsLora = false };
+        return extended is not null && modules.All(module => AdapterConfigBuilder.Reproduces(extended, module)) && Fit(extended, modules) is AdapterModule[] kept
+            ? new(extended, kept, false)
+            : new(built, modules, false);
+    }
+
+    /// <summary>The configuration without options that PEFT does not know; null where it would mean something else.</summary>
+    private static LoKrConfig? Plain(LoKrConfig config, IReadOnlyList<AdapterModule> modules)
+    {
+        LoKrConfig plain = config with
+        {
+            Scaling = ScalingConvention.Peft,
+            RsLora = false,
+            FullMatrix = false,
+            UnbalancedFactorization = false,
+            Factorization = FactorizationConvention.Peft,
+            ShapesFromFile = false,
+            Conv1dLayout = Conv1dLayout.Peft,
+            TrainNorm = false,
+        };
+        return !plain.WeightDecompose && !plain.UseScalar && modules.All(module =>
+            AdapterConfigBuilder.Reproduces(plain, module) && (module.IsReversed || module.Geometry.InnerRank is not null || module.Geometry.Kernel!.Count != 1))
+            ? plain
+            : null;
+    }
+
+    /// <summary>The modules with scales of alpha / r; null where that would round a factor.</summary>
+    private static AdapterModule[]? Fit(LoKrConfig config, IReadOnlyList<AdapterModule> modules)
+    {
+        AdapterModule[] fitted = new AdapterModule[modules.Count];
+        for (int i = 0; i < fitted.Length; i++)
+        {
+            AdapterModule module = modules[i];
+            int rank = ModulePatterns.Find(config.RankPattern, module.Name, config.R);
+            double given = ModulePatterns.Find(config.AlphaPattern, module.Name, config.Alpha) / rank;
+            double ratio = module.Scale.Factor / given;
+
+            // The ratio is not exactly 1 where alpha was stored in single precision.
+            if (Math.Abs(ratio - 1) < 1e-6)
+            {
+                fitted[i] = module;
+            }
+            else if (module.Geometry.Rank is null && IsPowerOfTwo(ratio))
+            {
+                fitted[i] = AdapterTensors.Scaled(module, ratio) with { Scale = module.Scale with { Factor = given } };
+            }
+            else
+            {
+                return null;
+            }
+        }
+
+        return fitted;
+    }
+
+    private static bool IsPowerOfTwo(double value) => double.IsNormal(value) && (BitConverter.DoubleToInt64Bits(value) & 0x000F_FFFF_FFFF_FFFF) == 0;
 }

@@ -7,22 +7,22 @@ using TorchSharp;
 
 namespace LoKr.Core.Layouts;
 
-/// <summary>Reads an adapter file into memory, with the names and shapes of the base model where there is one to ask.</summary>
+/// <summary>Reads an adapter file into memory, with the names and shapes of the base model where it is given.</summary>
 internal static class AdapterContentReader
 {
     /// <summary>Reads everything. The tensors belong to the current dispose scope.</summary>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent.</param>
-    /// <param name="index">Modules of the base model, or null. With it every module of the file has to be among them.</param>
+    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="index">Modules of the base model, or null. If given, every module of the file must be among them.</param>
     /// <exception cref="LoKrException">The file is not valid, or modules are unknown (LoKr.AdapterModulesUnknown).</exception>
     public static AdapterContent Read(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index)
     {
-        List<(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale)> modules = AdapterValidator.Read(file, options, out List<LoKrAdapterFinding> findings);
-        bool IsWanted(AdapterFileModule module) => options.Component is not AdapterComponent wanted || Matches(module.Component, wanted);
+        AdapterReading reading = AdapterReading.Of(file, options);
+        bool IsWanted(AdapterFileModule module) => options.Component is not AdapterComponent wanted || AdapterComponents.Matches(module.Component, wanted);
         HashSet<string> unwanted = [.. file.Modules.Where(module => !IsWanted(module)).Select(static module => module.Name)];
-        AdapterValidator.ThrowIfInvalid(file, [.. findings.Where(finding => !unwanted.Contains(finding.Target))]);
+        reading.ThrowIfInvalid(finding => !unwanted.Contains(finding.Target));
         Names names = new(file, index);
-        List<AdapterModule> contents = [.. modules.Where(entry => IsWanted(entry.Module)).Select(entry => Module(file, names, entry.Module, entry.Geometry, entry.Scale))];
+        List<AdapterModule> contents = [.. reading.Modules.Where(entry => IsWanted(entry.Module)).Select(entry => Module(file, names, entry))];
         List<AdapterNorm> norms = [];
         foreach (AdapterFileModule norm in file.Modules.Where(module => module.IsNorm && IsWanted(module)))
         {
@@ -45,20 +45,17 @@ internal static class AdapterContentReader
             Saved = file.SavedTensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal),
             Configs = file.Configs,
             Metadata = file.Metadata,
-            FactorHint = AdapterInspector.FactorHint(file),
+            FactorHint = file.FactorHint,
             AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),
         };
     }
 
-    /// <summary>Whether a component is the wanted one; the two kinds of denoisers count as one.</summary>
-    public static bool Matches(AdapterComponent component, AdapterComponent wanted) => component == wanted
-        || (component is AdapterComponent.Unet or AdapterComponent.Transformer && wanted is AdapterComponent.Unet or AdapterComponent.Transformer);
-
-    private static AdapterModule Module(AdapterFile file, Names names, AdapterFileModule module, FactorGeometry geometry, ModuleScale scale)
+    private static AdapterModule Module(AdapterFile file, Names names, ModuleReading reading)
     {
+        (AdapterFileModule module, FactorGeometry geometry, ModuleScale scale) = reading;
         (string name, bool isDotted, KnownModule? known) = names.Of(module);
         IReadOnlyList<long>? weight = known?.WeightShape is IReadOnlyList<long> shape ? Fit(file, module, geometry, shape) : null;
-        bool fromPeft = file.Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory or AdapterLayout.DiffusersModel
+        bool fromPeft = AdapterLayouts.IsPeft(file.Layout) || file.Layout == AdapterLayout.DiffusersModel
             || (file.Layout == AdapterLayout.Diffusers && file.HasConfig);
         Conv1dLayout conv1d = (AdapterLayouts.HasAlphaTensors(file.Layout) ? null : file.ConfigOf(module.Component))?.Conv1dLayout ?? (fromPeft ? Conv1dLayout.Peft : Conv1dLayout.Kronecker);
         return new(module.Component, name, isDotted, geometry, scale, Tensors(file, module))
@@ -72,7 +69,7 @@ internal static class AdapterContentReader
     private static Dictionary<string, torch.Tensor> Tensors(AdapterFile file, AdapterFileModule module) =>
         module.Tensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value.Name), StringComparer.Ordinal);
 
-    /// <summary>The base weight as out×in×kernel, where the factors fit it.</summary>
+    /// <summary>The shape of the base weight as out×in×kernel, which the factors must fit.</summary>
     private static IReadOnlyList<long> Fit(AdapterFile file, AdapterFileModule module, FactorGeometry geometry, IReadOnlyList<long> weight)
     {
         long columns = geometry.M * geometry.Columns;
@@ -81,7 +78,7 @@ internal static class AdapterContentReader
             && (geometry.Kernel is null ? columns == inputs * kernel && geometry.Columns % kernel == 0 : columns == inputs && SameKernel(geometry.Kernel, weight.Skip(2)));
         return weight.Count >= 2 && Fits(weight[0], weight[1]) ? weight
 
-            // GPT-2's Conv1D and embeddings hold the weight the other way round.
+            // GPT-2's Conv1D stores the weight as in×out.
             : weight.Count == 2 && Fits(weight[1], weight[0]) ? [weight[1], weight[0]]
             : throw new LoKrException(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
                 $"The factors of '{module}' in '{file.Path}' give [{geometry.Out}, {columns}{(geometry.Kernel is null ? "" : string.Concat(geometry.Kernel.Select(static size => $", {size}")))}], "
@@ -92,8 +89,8 @@ internal static class AdapterContentReader
     // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1.
     private static bool SameKernel(IReadOnlyList<long> kernel, IEnumerable<long> weight)
     {
-        long[] base_ = [.. weight];
-        return kernel.SequenceEqual(base_) || (kernel is [_, 1] && base_.Length == 1 && kernel[0] == base_[0]);
+        long[] expected = [.. weight];
+        return kernel.SequenceEqual(expected) || (kernel is [_, 1] && expected.Length == 1 && kernel[0] == expected[0]);
     }
 
     private sealed class Names(AdapterFile file, ModuleNameIndex? index)
@@ -120,7 +117,7 @@ internal static class AdapterContentReader
             if (!_seen.TryAdd(known.Name, module) && _seen[known.Name].Component == module.Component)
             {
                 throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
-                    $"'{module.Name}' and '{_seen[known.Name].Name}' in '{file.Path}' are two names of '{known.Name}'.", "The file mixes names of two programs; keep one of the two modules.") { Target = module.Name };
+                    $"'{module.Name}' and '{_seen[known.Name].Name}' in '{file.Path}' are two names of '{known.Name}'.", "The file mixes the names of two programs; keep one of the two modules.") { Target = module.Name };
             }
 
             return (known.Name, true, known);
@@ -134,7 +131,7 @@ internal static class AdapterContentReader
                 AdapterComponent[] components = [.. file.Modules.Select(static module => module.Component).Distinct()];
                 AdapterComponent[] unknown = [.. _unknown.Select(static module => module.Component).Distinct()];
                 string advice = components.Length > 1 && unknown.Length < components.Length
-                    ? $"The file is for several parts of a pipeline; name the one that is wanted: {string.Join(", ", components.Except(unknown))}."
+                    ? $"The file is for several parts of a pipeline; choose one: {string.Join(", ", components.Except(unknown))}."
                     : "The adapter was made for another model.";
                 throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
                     $"{_unknown.Count} of {file.Modules.Count} modules of '{file.Path}' are not in {index!.Target}: "
@@ -142,20 +139,4 @@ internal static class AdapterContentReader
             }
         }
     }
-}
-
-/// <summary>What a reader of an adapter file may say where the file says nothing, or says it wrongly.</summary>
-public sealed record AdapterReadOptions
-{
-    /// <summary>The layout, where names mislead; null to go by the names.</summary>
-    public AdapterLayout? Layout { get; init; }
-
-    /// <summary>Alpha of every module, in place of what the file says.</summary>
-    public double? Alpha { get; init; }
-
-    /// <summary>Scaling convention, in place of the one of the file's origin.</summary>
-    public ScalingConvention? Scaling { get; init; }
-
-    /// <summary>Only the modules of this component; null for all of them.</summary>
-    public AdapterComponent? Component { get; init; }
 }

@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layers;
+using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -17,9 +18,9 @@ public static class AdapterExporter
     /// <param name="destination">Safetensors file to write; a folder for PEFT's and diffusers' layouts.</param>
     /// <param name="layout">Layout.</param>
     /// <param name="options">Component, and whether to replace.</param>
-    /// <returns>What a person should know.</returns>
+    /// <returns>Warnings.</returns>
     /// <exception cref="LoKrException">
-    /// <c>LoKr.AdapterNotFound</c>; <c>LoKr.ConversionUnsupported</c> where the layout cannot hold the adapter without changing its meaning;
+    /// <c>LoKr.AdapterNotFound</c>; <c>LoKr.ConversionUnsupported</c> where the layout cannot express the adapter;
     /// <c>LoKr.DestinationExists</c>, <c>LoKr.InvalidArgument</c>, <c>LoKr.FileNotWritable</c>.
     /// </exception>
     public static IReadOnlyList<string> Export(LoKrModel model, string name, string destination, AdapterLayout layout, AdapterWriteOptions? options = null)
@@ -30,13 +31,13 @@ public static class AdapterExporter
     }
 
     /// <summary>Writes the adapters of that name on the parts of a pipeline to one file.</summary>
-    /// <param name="models">Models by the name of their folders: unet or transformer, text_encoder, text_encoder_2 and so on. Those without the adapter are left out.</param>
+    /// <param name="models">Models by the names of their folders: unet or transformer, text_encoder, text_encoder_2 and so on. Those without the adapter are skipped.</param>
     /// <param name="name">Name of the adapters.</param>
     /// <param name="destination">Safetensors file to write.</param>
-    /// <param name="layout">Layout with names for parts of a pipeline: Kohya, Comfy, Diffusers or OneTrainer.</param>
+    /// <param name="layout">Layout whose names tell the parts of a pipeline apart: Kohya, Comfy, Diffusers or OneTrainer.</param>
     /// <param name="options">Whether to replace.</param>
-    /// <returns>What a person should know.</returns>
-    /// <exception cref="LoKrException">As for one model; <c>LoKr.AdapterNotFound</c> where no model has the adapter.</exception>
+    /// <returns>Warnings.</returns>
+    /// <exception cref="LoKrException">As for one model; <c>LoKr.AdapterNotFound</c> if no model has the adapter.</exception>
     public static IReadOnlyList<string> Export(IReadOnlyDictionary<string, LoKrModel> models, string name, string destination, AdapterLayout layout, AdapterWriteOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(models);
@@ -44,7 +45,7 @@ public static class AdapterExporter
         List<AdapterContent> parts = [];
         foreach ((string folder, LoKrModel model) in models)
         {
-            if (AdapterImporter.ComponentOf(folder) is AdapterComponent component && model.Adapters.Any(adapter => adapter.Name == name))
+            if (AdapterComponents.ByFolder.TryGetValue(folder, out AdapterComponent component) && model.Adapters.Any(adapter => adapter.Name == name))
             {
                 parts.Add(Content(model, name, component));
             }
@@ -52,7 +53,7 @@ public static class AdapterExporter
 
         if (parts.Count == 0)
         {
-            throw new LoKrException(ErrorIds.AdapterNotFound, LoKrErrorKind.NotFound, $"No part of the pipeline has an adapter '{name}'.", "Add one with Add-LoKrAdapter or Import-LoKrAdapter.") { Target = name };
+            throw new LoKrException(ErrorIds.AdapterNotFound, LoKrErrorKind.NotFound, $"No part of the pipeline has an adapter '{name}'.", "Add or load the adapter first, or use the name of another one.") { Target = name };
         }
 
         AdapterContent content = new()

@@ -6,7 +6,7 @@ using LoKr.Core.Safetensors;
 namespace LoKr.Core.Layouts;
 
 /// <summary>
-/// An adapter file of any layout, by its header: modules and their tensors, configuration, and what is wrong with it. Only alpha
+/// The header of an adapter file of any layout: modules and their tensors, configuration, and problems with the names. Only alpha
 /// tensors are read, one number each. Holds the file open until disposed; torch is not needed before tensors are read.
 /// </summary>
 public sealed class AdapterFile : IDisposable
@@ -16,17 +16,17 @@ public sealed class AdapterFile : IDisposable
 
     private readonly SafetensorsReader _reader;
 
-    private AdapterFile(string path, SafetensorsReader reader, AdapterFileContent content, AdapterFileConfigs configs)
+    private AdapterFile(string path, SafetensorsReader reader, AdapterFileParser parser, AdapterFileConfigs configs)
     {
         Path = path;
         _reader = reader;
-        Layout = content.Layout;
-        Modules = content.Modules;
-        SavedTensors = content.SavedTensors;
-        Findings = [.. configs.Findings, .. content.Findings];
+        Layout = parser.Layout;
+        Modules = parser.Modules;
+        SavedTensors = parser.SavedTensors;
+        Findings = [.. configs.Findings, .. parser.Findings];
         Configs = configs.ByComponent;
         OriginalNames = configs.OriginalNames;
-        HasConfig = configs.ByComponent.Count > 0;
+        FactorHint = configs.FactorHint;
     }
 
     /// <summary>Full path of the file, or of the folder with the file and its adapter_config.json.</summary>
@@ -41,11 +41,11 @@ public sealed class AdapterFile : IDisposable
     /// <summary>Modules in the order of the header.</summary>
     public IReadOnlyList<AdapterFileModule> Modules { get; }
 
-    /// <summary>Tensors of modules that are saved whole (PEFT <c>modules_to_save</c>): the name without the layout's prefix, and the name in the file.</summary>
+    /// <summary>Tensors of modules that are saved whole (PEFT <c>modules_to_save</c>): the name without the layout's prefix → the name in the file.</summary>
     public IReadOnlyDictionary<string, string> SavedTensors { get; }
 
     /// <summary>Whether a configuration came with the file, in adapter_config.json or in the header.</summary>
-    public bool HasConfig { get; }
+    public bool HasConfig => Configs.Count > 0;
 
     /// <summary>Metadata of the header.</summary>
     public IReadOnlyDictionary<string, string> Metadata => _reader.Metadata;
@@ -53,24 +53,27 @@ public sealed class AdapterFile : IDisposable
     /// <summary>Every tensor by its name in the file.</summary>
     public IReadOnlyDictionary<string, SafetensorsEntry> Entries => _reader.Entries;
 
-    /// <summary>What was found while the names were read. <see cref="AdapterValidator"/> adds what the shapes say.</summary>
+    /// <summary>Problems with names and configurations. <see cref="AdapterValidator"/> adds those of shapes and scales.</summary>
     public IReadOnlyList<LoKrAdapterFinding> Findings { get; }
 
     /// <summary>Configurations by component.</summary>
     internal IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; }
 
-    /// <summary>Dotted names of modules that this library noted in the header of a file with underscores: prefix and underscored name to dotted name.</summary>
+    /// <summary>Dotted names of modules that this library stored in the header of a file with underscores: prefix and underscored name → dotted name.</summary>
     internal IReadOnlyDictionary<string, string> OriginalNames { get; }
+
+    /// <summary>The decompose factor that a configuration or a trainer's metadata names, or null.</summary>
+    internal int? FactorHint { get; }
 
     /// <summary>The tensors, by their names in the file.</summary>
     internal ITensorSource Tensors => _reader;
 
     /// <summary>Opens a safetensors file, or a folder with one.</summary>
     /// <param name="path">A file; a folder that PEFT wrote; a folder with one safetensors file.</param>
-    /// <param name="layout">The layout, where names alone would mislead; null to go by the names.</param>
+    /// <param name="layout">The layout, where names are misleading; null to detect it.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.PathNotFound</c>, <c>LoKr.AdapterFileNotFound</c>, <c>LoKr.PickleRefused</c>, and the errors of
-    /// <see cref="SafetensorsReader.Open"/> and <see cref="LoKrConfigJson.Read"/>. What is wrong with names and shapes is in <see cref="Findings"/> instead.
+    /// <see cref="SafetensorsReader.Open"/> and <see cref="LoKrConfigJson.Read"/>. Problems with names are <see cref="Findings"/> instead.
     /// </exception>
     public static AdapterFile Open(string path, AdapterLayout? layout = null)
     {
@@ -80,8 +83,8 @@ public sealed class AdapterFile : IDisposable
         try
         {
             AdapterFileConfigs configs = AdapterFileConfigs.Read(config, reader);
-            AdapterFileContent content = AdapterFileContent.Read(reader, layout, configs);
-            return new(config is null ? weights : System.IO.Path.GetDirectoryName(weights)!, reader, content, configs);
+            AdapterFileParser parser = AdapterFileParser.Parse(reader, layout, configs);
+            return new(config is null ? weights : System.IO.Path.GetDirectoryName(weights)!, reader, parser, configs);
         }
         catch
         {
@@ -112,7 +115,7 @@ public sealed record AdapterFileModule(AdapterComponent Component, string Name, 
     public override string ToString() => Component == AdapterComponent.Model ? Name : $"{Component} {Name}";
 }
 
-/// <summary>Finds the file of weights, and the configuration beside it, that a path stands for.</summary>
+/// <summary>Finds the file of weights that a path stands for, and the configuration beside it.</summary>
 internal static class AdapterFileLocator
 {
     /// <summary>The file of weights, and adapter_config.json where it belongs to it.</summary>
@@ -124,17 +127,10 @@ internal static class AdapterFileLocator
             return (path, Path.GetFileName(path) == PeftAdapterFolder.WeightsFile && File.Exists(config) ? config : null);
         }
 
-        string weights = Path.Combine(path, PeftAdapterFolder.WeightsFile);
         string peft = Path.Combine(path, PeftAdapterFolder.ConfigFile);
         if (File.Exists(peft))
         {
-            if (!File.Exists(weights))
-            {
-                PickleGuard.ThrowIfOnlyPickles(path, "adapter_model");
-                throw Missing(weights, "Name a folder that PEFT's save_pretrained or Export-LoKrAdapter wrote.");
-            }
-
-            return (weights, peft);
+            return (PeftAdapterFolder.RequireWeights(path), peft);
         }
 
         string diffusers = Path.Combine(path, AdapterFile.DiffusersFile);
@@ -154,15 +150,8 @@ internal static class AdapterFileLocator
             PickleGuard.ThrowIfOnlyPickles(path, "adapter_model", "pytorch_lora_weights");
         }
 
-        string[] inside = [.. Directory.EnumerateDirectories(path)
-            .Where(static folder => File.Exists(Path.Combine(folder, PeftAdapterFolder.ConfigFile)))
-            .Select(static folder => Path.GetFileName(folder))
-            .Order(StringComparer.Ordinal)];
-        throw Missing(peft, files.Length > 1 ? $"The folder has {files.Length} safetensors files; name one of them."
-            : inside.Length > 0 ? $"There are adapters in its folders: {string.Join(", ", inside)}."
-            : "Name an adapter folder or a safetensors file.");
+        throw files.Length > 1
+            ? PeftAdapterFolder.Missing(peft, $"The folder has {files.Length} safetensors files; name one of them.")
+            : PeftAdapterFolder.NoAdapter(path, "Name an adapter folder or a safetensors file.");
     }
-
-    private static LoKrException Missing(string path, string advice) =>
-        new(ErrorIds.AdapterFileNotFound, LoKrErrorKind.NotFound, $"There is no '{path}'.", advice) { Target = path };
 }

@@ -11,15 +11,15 @@ namespace LoKr.Core.Layouts;
 /// <summary>Loads adapter files of any layout onto models.</summary>
 public static class AdapterImporter
 {
-    /// <summary>Loads a file onto a model. Every module of the file has to be one of the model's.</summary>
+    /// <summary>Loads a file onto a model. Every module of the file must be one of the model's.</summary>
     /// <param name="model">The model: any module tree, with the names of diffusers or transformers where the file has those.</param>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent or misleads.</param>
-    /// <param name="name">Name that the adapter gets.</param>
+    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="name">Name of the adapter on the model.</param>
     /// <param name="trainable">Whether it takes gradients while it is active.</param>
     /// <exception cref="LoKrException">
     /// The file is not valid; modules are not the model's (<c>LoKr.AdapterModulesUnknown</c>); shapes do not fit (<c>LoKr.AdapterShapeMismatch</c>,
-    /// <c>LoKr.AdapterKeysMismatch</c>); the file has what models do not take (<c>LoKr.OptionNotSupported</c>). The model is as before.
+    /// <c>LoKr.AdapterKeysMismatch</c>); the file has options that models do not support (<c>LoKr.OptionNotSupported</c>). The model is unchanged.
     /// </exception>
     public static LoKrAdapter Import(LoKrModel model, AdapterFile file, AdapterReadOptions? options = null, string name = "default", bool trainable = false)
     {
@@ -27,7 +27,7 @@ public static class AdapterImporter
         ArgumentNullException.ThrowIfNull(file);
         options ??= new();
         using DisposeScope scope = torch.NewDisposeScope();
-        if (file.Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
+        if (AdapterLayouts.IsPeft(file.Layout) && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
         {
             return ImportPeft(model, file, name, trainable);
         }
@@ -38,14 +38,14 @@ public static class AdapterImporter
         return model.LoadAdapter(config, Tensors(content), name, trainable);
     }
 
-    /// <summary>Loads a file onto the parts of a pipeline, each of which gets an adapter of that name; every module has to find its place.</summary>
+    /// <summary>Loads a file onto the parts of a pipeline, as an adapter of the same name on each. Every module of the file must be one of a part's.</summary>
     /// <param name="models">Models by the name of their folders: unet or transformer, text_encoder, text_encoder_2 and so on.</param>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent or misleads.</param>
-    /// <param name="name">Name that the adapters get.</param>
+    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="name">Name of the adapters on the models.</param>
     /// <param name="trainable">Whether they take gradients while they are active.</param>
     /// <returns>The adapters by the names of the models.</returns>
-    /// <exception cref="LoKrException">As for one model; all models are as before.</exception>
+    /// <exception cref="LoKrException">As for one model; all models are unchanged.</exception>
     public static IReadOnlyDictionary<string, LoKrAdapter> Import(
         IReadOnlyDictionary<string, LoKrModel> models, AdapterFile file, AdapterReadOptions? options = null, string name = "default", bool trainable = false)
     {
@@ -57,9 +57,9 @@ public static class AdapterImporter
         {
             foreach (AdapterComponent component in options.Component is AdapterComponent wanted ? [wanted] : file.Modules.Select(static module => module.Component).Distinct().ToArray())
             {
-                string folder = models.Keys.FirstOrDefault(key => ComponentOf(key) is AdapterComponent known && AdapterContentReader.Matches(component, known))
+                string folder = models.Keys.FirstOrDefault(key => AdapterComponents.ByFolder.TryGetValue(key, out AdapterComponent known) && AdapterComponents.Matches(component, known))
                     ?? throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-                        $"'{file.Path}' has modules of {component}, and the pipeline has {string.Join(", ", models.Keys)}.", "Name the component that is wanted.") { Target = file.Path };
+                        $"'{file.Path}' has modules of {component}, and the pipeline has {string.Join(", ", models.Keys)}.", "Choose one component.") { Target = file.Path };
                 adapters.Add(folder, Import(models[folder], file, options with { Component = component }, name, trainable));
             }
 
@@ -76,15 +76,10 @@ public static class AdapterImporter
         }
     }
 
-    /// <summary>The component that the folder of a pipeline's part stands for; null for parts without adapters.</summary>
-    internal static AdapterComponent? ComponentOf(string folder) => AdapterLayouts.Prefixes(AdapterLayout.Diffusers)
-        .Where(entry => entry.Prefix[..^1] == folder).Select(static entry => (AdapterComponent?)entry.Component).FirstOrDefault();
-
-    /// <summary>PEFT's own names and configuration: what they mean on a model is PEFT's rule, and anything else an error.</summary>
+    /// <summary>Loads a file with PEFT's names and configuration by PEFT's rules; any difference is an error.</summary>
     private static LoKrAdapter ImportPeft(LoKrModel model, AdapterFile file, string name, bool trainable)
     {
-        _ = AdapterValidator.Read(file, new(), out List<LoKrAdapterFinding> findings);
-        AdapterValidator.ThrowIfInvalid(file, findings);
+        AdapterReading.Of(file, new()).ThrowIfInvalid();
         Dictionary<string, torch.Tensor> tensors = file.SavedTensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal);
         foreach (AdapterFileModule module in file.Modules)
         {
@@ -97,7 +92,7 @@ public static class AdapterImporter
         return model.LoadAdapter(file.ConfigOf(AdapterComponent.Model)! with { InferenceMode = !trainable }, tensors, name, trainable);
     }
 
-    /// <summary>The file's own configuration where it gives these shapes and scales, or one that is inferred.</summary>
+    /// <summary>The file's own configuration where it results in these shapes, or an inferred one.</summary>
     private static LoKrConfig Config(AdapterFile file, AdapterReadOptions options, AdapterContent content)
     {
         AdapterComponent component = content.Modules.Count > 0 ? content.Modules[0].Component : AdapterComponent.Model;
@@ -106,11 +101,11 @@ public static class AdapterImporter
         LoKrConfig inferred = AdapterConfigBuilder.Build(content.Modules, content, convention);
         if (isOverridden || AdapterLayouts.HasAlphaTensors(file.Layout) || file.ConfigOf(component) is not LoKrConfig own)
         {
-            return file.ConfigOf(component) is LoKrConfig noted ? inferred with { ModulesToSave = noted.ModulesToSave, TaskType = noted.TaskType } : inferred;
+            return file.ConfigOf(component) is LoKrConfig stored ? inferred with { ModulesToSave = stored.ModulesToSave, TaskType = stored.TaskType } : inferred;
         }
 
-        // Its targets may be names of another tree; the modules of the file are known.
-        return content.Modules.All(module => AdapterConfigBuilder.Gives(own, module)) ? own with { TargetModules = inferred.TargetModules, ExcludeModules = null, LayersToTransform = null, LayersPattern = null } : inferred;
+        // The targets of the configuration may be names of another tree, so those of the file's modules replace them.
+        return content.Modules.All(module => AdapterConfigBuilder.Reproduces(own, module)) ? own with { TargetModules = inferred.TargetModules, ExcludeModules = null, LayersToTransform = null, LayersPattern = null } : inferred;
     }
 
     private static Dictionary<string, torch.Tensor> Tensors(AdapterContent content)
@@ -118,7 +113,7 @@ public static class AdapterImporter
         Dictionary<string, torch.Tensor> tensors = new(content.Saved, StringComparer.Ordinal);
         foreach (AdapterModule module in content.Modules)
         {
-            foreach ((string suffix, torch.Tensor tensor) in module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha))
+            foreach ((string suffix, torch.Tensor tensor) in module.Factors)
             {
                 tensors.Add(ModuleTree.Join(module.Name, suffix), tensor);
             }
@@ -126,7 +121,7 @@ public static class AdapterImporter
 
         foreach (AdapterNorm norm in content.Norms)
         {
-            foreach ((string suffix, torch.Tensor tensor) in norm.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha))
+            foreach ((string suffix, torch.Tensor tensor) in norm.Changes)
             {
                 tensors.Add(ModuleTree.Join(norm.Name, suffix), tensor);
             }

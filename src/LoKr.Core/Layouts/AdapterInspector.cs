@@ -1,5 +1,3 @@
-using System.Globalization;
-using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -21,24 +19,23 @@ public static class AdapterInspector
         AdapterSuffixes.Alpha, FactorNames.Scalar, FactorNames.DoraScale, AdapterSuffixes.NormWeight, AdapterSuffixes.NormBias,
     ];
 
-    /// <summary>Describes a file; no tensor but the alphas is read.</summary>
+    /// <summary>Describes a file; of its tensors only alphas are read.</summary>
     /// <param name="path">A safetensors file, or an adapter folder.</param>
-    /// <param name="layout">The layout, where names mislead.</param>
-    /// <exception cref="LoKrException">The file cannot be read, or is no valid adapter.</exception>
+    /// <param name="layout">The layout, where names are misleading; null to detect it.</param>
+    /// <exception cref="LoKrException">The file cannot be read, or is not a valid adapter.</exception>
     public static LoKrAdapterInfo Inspect(string path, AdapterLayout? layout = null)
     {
         using AdapterFile file = AdapterFile.Open(path, layout);
         return Inspect(file);
     }
 
-    /// <summary>Describes an open file.</summary>
-    /// <exception cref="LoKrException">The file is no valid adapter.</exception>
-    public static LoKrAdapterInfo Inspect(AdapterFile file)
+    private static LoKrAdapterInfo Inspect(AdapterFile file)
     {
-        List<(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale)> modules = AdapterValidator.Read(file, new(), out List<LoKrAdapterFinding> findings);
+        AdapterReading reading = AdapterReading.Of(file, new());
 
-        // That nothing says the scale is no reason not to show the rest.
-        AdapterValidator.ThrowIfInvalid(file, [.. findings.Where(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid))]);
+        // A file whose scale is not known can be described all the same.
+        reading.ThrowIfInvalid(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid));
+        IReadOnlyList<ModuleReading> modules = reading.Modules;
         IEnumerable<double> alphas = modules.Where(static entry => entry.Scale.Alpha is not null).Select(static entry => entry.Scale.Alpha!.Value);
         IEnumerable<long> ranks = modules.Where(static entry => entry.Scale.Rank is not null).Select(static entry => entry.Scale.Rank!.Value);
         IEnumerable<double> scales = modules.Select(static entry => entry.Scale.Factor).Where(double.IsFinite);
@@ -57,7 +54,7 @@ public static class AdapterInspector
             Alphas = [.. alphas.Distinct().OrderBy(static alpha => double.IsFinite(alpha) ? alpha : double.PositiveInfinity)],
             Scale = Common(scales),
             Scaling = modules.Count > 0 ? modules[0].Scale.Convention : ScalingConvention.Lycoris,
-            Factor = FactorInference.Find(modules.Select(static entry => (entry.Geometry, (long?)null)), FactorHint(file))?.Factor,
+            Factor = FactorInference.Find(modules.Select(static entry => new KnownGeometry(entry.Geometry)), file.FactorHint)?.Factor,
             ParameterCount = file.Modules.SelectMany(static module => module.Tensors).Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)
                 .Concat(file.SavedTensors.Values.Select(name => file.Entries[name]))
                 .Sum(static entry => entry.Shape.Product()),
@@ -74,36 +71,6 @@ public static class AdapterInspector
         };
     }
 
-    /// <summary>The factor that a configuration or a trainer's metadata names.</summary>
-    internal static int? FactorHint(AdapterFile file)
-    {
-        if (file.Configs.Count > 0)
-        {
-            return file.Configs.Values.First().DecomposeFactor is int factor and (-1 or > 0) ? factor : null;
-        }
-
-        if (!file.Metadata.TryGetValue("ss_network_args", out string? arguments))
-        {
-            return null;
-        }
-
-        try
-        {
-            using JsonDocument document = JsonDocument.Parse(arguments);
-            return document.RootElement.ValueKind == JsonValueKind.Object
-                && document.RootElement.TryGetProperty("factor", out JsonElement value)
-                && int.TryParse(value.ToString(), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int hint)
-                && hint != 0
-                ? Math.Max(hint, -1)
-                : null;
-        }
-        catch (JsonException)
-        {
-            // A note of the trainer for people; the shapes say the same.
-            return null;
-        }
-    }
-
     private static T? Common<T>(IEnumerable<T> values)
         where T : struct =>
         values.GroupBy(static value => value).OrderByDescending(static group => group.Count()).Select(static group => (T?)group.Key).FirstOrDefault();
@@ -116,7 +83,7 @@ public static class AdapterInspector
     };
 }
 
-/// <summary>One adapter file as <c>Get-LoKrAdapter -Path</c> shows it, from its header. Flat and serializable.</summary>
+/// <summary>A description of one adapter file, from its header. Flat and serializable.</summary>
 public sealed record LoKrAdapterInfo
 {
     /// <summary>Full path of the file, or of the folder that PEFT wrote.</summary>
@@ -128,7 +95,7 @@ public sealed record LoKrAdapterInfo
     /// <summary>How the tensors are named.</summary>
     public required AdapterLayout Layout { get; init; }
 
-    /// <summary>Parts of a pipeline that the file has modules for; <c>Model</c> where it does not say.</summary>
+    /// <summary>Parts of a pipeline that the file has modules of; <c>Model</c> where it does not say.</summary>
     public required IReadOnlyList<string> Components { get; init; }
 
     /// <summary>Number of modules with factors.</summary>
@@ -140,25 +107,25 @@ public sealed record LoKrAdapterInfo
     /// <summary>Most common rank; null where every factor is full and no configuration names one.</summary>
     public long? Rank { get; init; }
 
-    /// <summary>All ranks, rising.</summary>
+    /// <summary>All ranks, ascending.</summary>
     public required IReadOnlyList<long> Ranks { get; init; }
 
     /// <summary>Most common alpha; null where the file has none.</summary>
     public double? Alpha { get; init; }
 
-    /// <summary>All alphas, rising; one that is not finite last.</summary>
+    /// <summary>All alphas, ascending; one that is not finite is last.</summary>
     public required IReadOnlyList<double> Alphas { get; init; }
 
-    /// <summary>What most modules' factors are multiplied with; null where nothing says it.</summary>
+    /// <summary>Most common scale of w1 ⊗ w2; null where it is not known.</summary>
     public double? Scale { get; init; }
 
-    /// <summary>Convention by which alpha becomes that number.</summary>
+    /// <summary>Convention that turns alpha into the scale.</summary>
     public required ScalingConvention Scaling { get; init; }
 
-    /// <summary>Decompose factor that gives every shape; null where none does.</summary>
+    /// <summary>Decompose factor that results in these shapes; null where none does.</summary>
     public int? Factor { get; init; }
 
-    /// <summary>Number of trained numbers: factors, magnitudes, norms and whole modules, without the alphas.</summary>
+    /// <summary>Number of trained parameters: factors, magnitudes, norms and whole modules, without the alphas.</summary>
     public required long ParameterCount { get; init; }
 
     /// <summary>Number of tensors in the file.</summary>
@@ -167,7 +134,7 @@ public sealed record LoKrAdapterInfo
     /// <summary>Kinds of tensors: lokr_w1, lokr_w2_a, alpha and so on.</summary>
     public required IReadOnlyList<string> TensorKinds { get; init; }
 
-    /// <summary>Element type of the factors, for example float32; several with commas.</summary>
+    /// <summary>Element type of the factors, for example float32; several are separated by commas.</summary>
     public required string DType { get; init; }
 
     /// <summary>Whether a configuration came with the file.</summary>

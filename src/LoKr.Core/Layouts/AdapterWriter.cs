@@ -25,14 +25,14 @@ internal sealed class AdapterWriter
         _names = new(layout, content, component);
     }
 
-    private bool IsPeft => _layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory;
+    private bool IsPeft => AdapterLayouts.IsPeft(_layout);
 
-    /// <summary>Writes a file, or for PEFT and diffusers a folder where the destination has no extension. It appears complete or not at all.</summary>
+    /// <summary>Writes a file, or for PEFT and diffusers a folder where the destination does not end with .safetensors. It appears complete or not at all.</summary>
     /// <param name="destination">Full path.</param>
     /// <param name="layout">Layout to write.</param>
     /// <param name="content">The adapter.</param>
     /// <param name="options">Component and whether to replace.</param>
-    /// <returns>What a person should know.</returns>
+    /// <returns>Warnings.</returns>
     /// <exception cref="LoKrException">
     /// <c>LoKr.ConversionUnsupported</c>, <c>LoKr.AdapterModulesUnknown</c>, <c>LoKr.DestinationExists</c>, <c>LoKr.InvalidArgument</c>, <c>LoKr.FileNotWritable</c>.
     /// </exception>
@@ -42,12 +42,12 @@ internal sealed class AdapterWriter
         if (!isFile && layout is not (AdapterLayout.Peft or AdapterLayout.Diffusers or AdapterLayout.DiffusersModel))
         {
             throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"'{destination}' is not the name of a safetensors file.", $"An adapter in the layout {layout} is one file; let its name end with .safetensors.") { Target = destination };
+                $"'{destination}' is not the name of a safetensors file.", $"An adapter in the layout {layout} is a single file; end its name with .safetensors.") { Target = destination };
         }
 
-        if (isFile && !options.Force && Path.Exists(destination))
+        if (isFile)
         {
-            throw new LoKrException(ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, $"'{destination}' exists.", "Use -Force to replace it, or another destination.") { Target = destination };
+            FileErrors.CheckReplaceable(destination, options.Force);
         }
 
         using DisposeScope scope = torch.NewDisposeScope();
@@ -76,7 +76,7 @@ internal sealed class AdapterWriter
     {
         if (!IsPeft && _content.Saved.Count > 0)
         {
-            throw Unsupported($"modules that are saved whole are kept by PEFT's layout only: {string.Join(", ", _content.Saved.Keys.Order(StringComparer.Ordinal))}", _content.Saved.Keys.First());
+            throw Unsupported($"only PEFT's layout has modules that are saved whole: {string.Join(", ", _content.Saved.Keys.Order(StringComparer.Ordinal))}", _content.Saved.Keys.First());
         }
 
         if (AdapterLayouts.HasAlphaTensors(_layout))
@@ -103,7 +103,7 @@ internal sealed class AdapterWriter
     {
         if (_content.Norms.Count > 0 && !IsPeft)
         {
-            throw Unsupported($"diffusers has no changes of norms: {string.Join(", ", _content.Norms.Select(static norm => norm.Name))}", _content.Norms[0].Name);
+            throw Unsupported($"diffusers does not support changes of norms: {string.Join(", ", _content.Norms.Select(static norm => norm.Name))}", _content.Norms[0].Name);
         }
 
         foreach (IGrouping<AdapterComponent, AdapterModule> part in _content.Modules.GroupBy(static module => module.Component))
@@ -114,7 +114,7 @@ internal sealed class AdapterWriter
             PeftConfigChoice choice = PeftConfigChoice.Of(modules, _content, own);
             if (!choice.IsPeft)
             {
-                Explain(choice);
+                ExplainOptions(choice);
             }
 
             _configs[_names.ComponentOf(part.Key)] = choice.Config;
@@ -142,8 +142,7 @@ internal sealed class AdapterWriter
     {
         foreach (AdapterNorm norm in _content.Norms)
         {
-            Dictionary<string, torch.Tensor> changes = norm.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal);
-            Add(_names.Of(norm.Component, norm.Name, norm.IsDotted), changes);
+            Add(_names.Of(norm.Component, norm.Name, norm.IsDotted), norm.Changes);
         }
 
         if (_content.Norms.Count > 0)
@@ -151,41 +150,43 @@ internal sealed class AdapterWriter
             LoKrConfig config = _configs.Values.FirstOrDefault() ?? new LoKrConfig { TargetModules = ModuleSelector.FromNames([]) };
             _configs.Clear();
             _configs[AdapterComponent.Model] = config with { TrainNorm = true };
-            _warnings.Add("PEFT cannot apply this adapter: it has no changes of norms. Programs that read the key lokr_ps of adapter_config.json can.");
+            Warn("it does not support changes of norms");
         }
     }
 
-    /// <summary>PEFT folders keep what PEFT does not know, for readers that do; diffusers would stop at it.</summary>
-    private void Explain(PeftConfigChoice choice)
+    /// <summary>Warns that PEFT does not know all options; its folders store them for readers that do. diffusers would refuse them.</summary>
+    private void ExplainOptions(PeftConfigChoice choice)
     {
         LoKrConfig config = choice.Config;
-        string why = config.WeightDecompose ? "it has no DoRA for LoKr"
-            : config.UseScalar ? "it has no trained scalar"
-            : choice.Modules.Any(static module => module.Kernel?.Count == 1 && !module.IsReversed && module.Geometry.InnerRank is null) ? "it reads a full w2 of a one-dimensional convolution as another product"
-            : "no decompose factor of its own gives the shapes of the factors";
+        string why = config.WeightDecompose ? "it does not support DoRA for LoKr"
+            : config.UseScalar ? "it does not support a trained scalar"
+            : choice.Modules.Any(static module => module.Kernel?.Count == 1 && !module.IsReversed && module.Geometry.InnerRank is null) ? "it computes another product from a full w2 of a one-dimensional convolution"
+            : "none of its decompose factors results in these shapes";
         if (!IsPeft)
         {
             throw Unsupported($"diffusers applies adapters through PEFT, and {why}", choice.Modules[0].Name);
         }
 
-        _warnings.Add($"PEFT cannot apply this adapter: {why}. Programs that read the key lokr_ps of adapter_config.json can.");
+        Warn(why);
     }
+
+    private void Warn(string why) => _warnings.Add($"PEFT cannot apply this adapter: {why}. Programs that read the key {AdapterFileConfigs.OwnKey} of adapter_config.json can.");
 
     /// <summary>The module with factors that mean w1 ⊗ w2.</summary>
     private AdapterModule Kronecker(AdapterModule module) => !module.IsReversed ? module : AdapterTensors.Swap(module) ?? throw Unsupported(
-        $"PEFT means w2 ⊗ w1 by the factors of '{module.Name}', a one-dimensional convolution, and other programs w1 ⊗ w2; with a kernel of {module.Geometry.Kernel![0]} one cannot be written as the other", module.Name);
+        $"PEFT computes w2 ⊗ w1 from the factors of '{module.Name}', a one-dimensional convolution, and other programs w1 ⊗ w2; with a kernel of {module.Geometry.Kernel![0]} no factors mean the same to both", module.Name);
 
-    /// <summary>The module with factors that PEFT takes for the same delta, where there are some.</summary>
+    /// <summary>The module with factors from which PEFT computes the same delta, where there are any.</summary>
     private AdapterModule Reversed(AdapterModule module)
     {
         bool differs = !module.IsReversed && module.Geometry.InnerRank is null && module.Geometry.Kernel!.Count == 1;
         return !differs ? module : AdapterTensors.Swap(module) ?? (IsPeft ? module : throw Unsupported(
-            $"diffusers means w2 ⊗ w1 by the factors of '{module.Name}', a one-dimensional convolution, and the adapter w1 ⊗ w2; with a kernel of {module.Geometry.Kernel![0]} one cannot be written as the other", module.Name));
+            $"diffusers computes w2 ⊗ w1 from the factors of '{module.Name}', a one-dimensional convolution, and the adapter w1 ⊗ w2; with a kernel of {module.Geometry.Kernel![0]} no factors mean the same to both", module.Name));
     }
 
     private void Add(AdapterModule module) => Add(_names.Of(module.Component, module.Name, module.IsDotted), module.Tensors);
 
-    private void Add(string module, IReadOnlyDictionary<string, torch.Tensor> tensors)
+    private void Add(string module, IEnumerable<KeyValuePair<string, torch.Tensor>> tensors)
     {
         foreach ((string suffix, torch.Tensor tensor) in tensors)
         {
@@ -196,11 +197,10 @@ internal sealed class AdapterWriter
     private void WriteFile(string path)
     {
         FileErrors.CreateFolder(Path.GetDirectoryName(path)!);
-
         SafetensorsWriter.Write(path, _tensors, Metadata());
         if (_layout == AdapterLayout.Peft)
         {
-            _warnings.Add($"PEFT looks for {PeftAdapterFolder.ConfigFile} beside the file; name a folder to have it written.");
+            _warnings.Add($"PEFT needs {PeftAdapterFolder.ConfigFile} beside the file; it is written only for a folder.");
         }
     }
 
@@ -216,25 +216,25 @@ internal sealed class AdapterWriter
         new(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported, $"The adapter cannot be written in the layout {_layout}: {why}.", "Choose another layout.") { Target = target };
 }
 
-/// <summary>How an adapter is written.</summary>
+/// <summary>Options of writing an adapter.</summary>
 public sealed record AdapterWriteOptions
 {
-    /// <summary>Part of the pipeline that the adapter is for, where neither its file nor the names of its modules say it.</summary>
+    /// <summary>Part of the pipeline that the adapter is for, where neither its file nor the names of its modules tell.</summary>
     public AdapterComponent? Component { get; init; }
 
-    /// <summary>Replace what is at the destination.</summary>
+    /// <summary>Replace an existing destination.</summary>
     public bool Force { get; init; }
 }
 
-/// <summary>Metadata of the header of an adapter file.</summary>
+/// <summary>Builds the metadata of the header of an adapter file.</summary>
 internal static class AdapterHeader
 {
     private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true };
 
-    // What described the former file, or is written anew.
+    // Entries that describe the source file, or are written again.
     private static readonly string[] s_replaced = ["format", AdapterLayouts.DiffusersMetadata, AdapterFileConfigs.OwnKey, "sshs_model_hash", "sshs_legacy_hash"];
 
-    /// <summary>Metadata of a trainer is kept; configurations and dotted names are added where the layout has no other place for them.</summary>
+    /// <summary>Copies the metadata of a trainer, and adds configurations and dotted names where the layout has no other place for them.</summary>
     /// <param name="layout">Layout of the file.</param>
     /// <param name="content">The adapter.</param>
     /// <param name="configs">Configurations under which PEFT reads the file, by component.</param>
@@ -266,7 +266,7 @@ internal static class AdapterHeader
         JsonObject root = [];
         foreach ((AdapterComponent component, LoKrConfig config) in configs)
         {
-            string prefix = AdapterLayouts.Prefixes(AdapterLayout.Diffusers).First(entry => entry.Component == component).Prefix;
+            string prefix = AdapterLayouts.Prefixes(AdapterLayout.Diffusers).First(entry => entry.Component == component).Text;
             foreach ((string key, JsonNode? value) in JsonNode.Parse(LoKrConfigJson.Write(config))!.AsObject())
             {
                 root[prefix + key] = value?.DeepClone();

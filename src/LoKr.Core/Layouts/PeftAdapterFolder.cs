@@ -22,6 +22,8 @@ public sealed class PeftAdapterFolder : IDisposable
     /// <summary>Prefix of every name in the file.</summary>
     public const string Prefix = "base_model.model.";
 
+    private const string NameFolder = "Name a folder that PEFT or this library saved an adapter in.";
+
     private static readonly Dictionary<string, string> s_metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
 
     private PeftAdapterFolder(string path, LoKrConfig config, IReadOnlyList<string> warnings, ITensorSource tensors)
@@ -38,7 +40,7 @@ public sealed class PeftAdapterFolder : IDisposable
     /// <summary>The configuration.</summary>
     public LoKrConfig Config { get; }
 
-    /// <summary>What a person should know about the configuration, such as keys that are not understood.</summary>
+    /// <summary>Notes about the configuration, such as keys that are not understood.</summary>
     public IReadOnlyList<string> Warnings { get; }
 
     /// <summary>The tensors, named without the prefix: <c>MODULE.lokr_w1</c>, <c>classifier.weight</c>.</summary>
@@ -53,13 +55,7 @@ public sealed class PeftAdapterFolder : IDisposable
     {
         LoKrConfig config = ReadConfig(folder, out IReadOnlyList<string> warnings);
         string full = System.IO.Path.GetFullPath(folder);
-        string weights = System.IO.Path.Combine(full, WeightsFile);
-        if (!File.Exists(weights))
-        {
-            PickleGuard.ThrowIfOnlyPickles(full, "adapter_model");
-            throw Missing(weights, "Name a folder that PEFT's save_pretrained or Export-LoKrAdapter wrote.");
-        }
-
+        string weights = RequireWeights(full);
         SafetensorsReader reader = SafetensorsReader.Open(weights);
         try
         {
@@ -80,32 +76,20 @@ public sealed class PeftAdapterFolder : IDisposable
         string full = System.IO.Path.GetFullPath(folder);
         if (!Directory.Exists(full))
         {
-            throw File.Exists(full) ? Missing(System.IO.Path.Combine(full, ConfigFile), "Name the folder of the adapter, not a file in it.") : FileErrors.NotFound(full);
+            throw File.Exists(full) ? Missing(System.IO.Path.Combine(full, ConfigFile), "Name the folder of the adapter instead of a file in it.") : FileErrors.NotFound(full);
         }
 
         string path = System.IO.Path.Combine(full, ConfigFile);
-        if (File.Exists(path))
-        {
-            return LoKrConfigJson.Read(path, out warnings);
-        }
-
-        // PEFT saves adapters that are not called "default" in folders of their own.
-        string[] inside = [.. Directory.EnumerateDirectories(full)
-            .Where(candidate => File.Exists(System.IO.Path.Combine(candidate, ConfigFile)))
-            .Select(candidate => System.IO.Path.GetFileName(candidate))
-            .Order(StringComparer.Ordinal)];
-        throw Missing(path, inside.Length > 0
-            ? $"There are adapters in its folders: {string.Join(", ", inside)}."
-            : "Name a folder that PEFT's save_pretrained or Export-LoKrAdapter wrote.");
+        return File.Exists(path) ? LoKrConfigJson.Read(path, out warnings) : throw NoAdapter(full, NameFolder);
     }
 
     /// <summary>
-    /// Writes a folder as PEFT does; it appears complete or not at all. Other files of a folder that is replaced stay.
+    /// Writes a folder as PEFT does; it appears complete or not at all. Other files of an existing folder stay.
     /// </summary>
     /// <param name="folder">Where to write.</param>
     /// <param name="config">The configuration; PEFT saves with <see cref="LoKrConfig.InferenceMode"/> set.</param>
     /// <param name="tensors">Tensors by name without the prefix.</param>
-    /// <param name="force">Replace an adapter that is there.</param>
+    /// <param name="force">Replace an existing adapter.</param>
     /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>, <c>LoKr.FileNotWritable</c>, and the errors of <see cref="SafetensorsWriter.Write"/>.</exception>
     public static void Write(string folder, LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, bool force = false)
     {
@@ -121,25 +105,47 @@ public sealed class PeftAdapterFolder : IDisposable
     /// <inheritdoc/>
     public void Dispose() => Tensors.Dispose();
 
+    /// <summary>The file of weights of a folder with a configuration.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.AdapterFileNotFound</c>; <c>LoKr.PickleRefused</c> where the weights are a pickle file.</exception>
+    internal static string RequireWeights(string folder)
+    {
+        string weights = System.IO.Path.Combine(folder, WeightsFile);
+        if (!File.Exists(weights))
+        {
+            PickleGuard.ThrowIfOnlyPickles(folder, "adapter_model");
+            throw Missing(weights, NameFolder);
+        }
+
+        return weights;
+    }
+
+    /// <summary>The error for a folder without a configuration.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="advice">Advice where the folders in it hold no adapters either.</param>
+    internal static LoKrException NoAdapter(string folder, string advice)
+    {
+        // PEFT saves adapters that are not called "default" in folders of their own.
+        string[] inside = [.. Directory.EnumerateDirectories(folder)
+            .Where(static candidate => File.Exists(System.IO.Path.Combine(candidate, ConfigFile)))
+            .Select(static candidate => System.IO.Path.GetFileName(candidate))
+            .Order(StringComparer.Ordinal)];
+        return Missing(System.IO.Path.Combine(folder, ConfigFile), inside.Length > 0 ? $"There are adapters in its folders: {string.Join(", ", inside)}." : advice);
+    }
+
+    /// <summary>The error for a file of an adapter that does not exist.</summary>
+    internal static LoKrException Missing(string path, string advice) =>
+        new(ErrorIds.AdapterFileNotFound, LoKrErrorKind.NotFound, $"There is no '{path}'.", advice) { Target = path };
+
     private static string WithoutPrefix(string name, string file) => name.Length > Prefix.Length && name.StartsWith(Prefix, StringComparison.Ordinal)
         ? name[Prefix.Length..]
         : throw new LoKrException(
             ErrorIds.AdapterKeyInvalid,
             LoKrErrorKind.InvalidData,
             $"Tensor '{name}' in '{file}' does not start with '{Prefix}', as every tensor that PEFT saves does.",
-            "The file may come from another program than PEFT.")
+            "The file may be from another program than PEFT.")
         {
             Target = name,
         };
-
-    private static LoKrException Missing(string path, string advice) => new(
-        ErrorIds.AdapterFileNotFound,
-        LoKrErrorKind.NotFound,
-        $"There is no '{path}'.",
-        advice)
-    {
-        Target = path,
-    };
 }
 
 /// <summary>An adapter folder of PEFT that is merged into a checkpoint.</summary>

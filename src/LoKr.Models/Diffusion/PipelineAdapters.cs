@@ -92,9 +92,9 @@ public static class PipelineAdapters
             return AdapterExporter.Export(pipeline.Models, name, destination, layout, options);
         }
 
-        if (!force && adapted.Select(part => Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile)).FirstOrDefault(File.Exists) is string taken)
+        foreach (KeyValuePair<string, LoKrModel> part in adapted)
         {
-            throw new LoKrException(ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, $"'{taken}' exists.", "Choose another destination, or add -Force to replace it.") { Target = taken };
+            FileErrors.CheckReplaceable(Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile), force);
         }
 
         FileErrors.CreateFolder(destination);

@@ -1,6 +1,7 @@
 using System.Text.RegularExpressions;
 using LoKr.Core.Configuration;
 using LoKr.Core.Layouts;
+using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
@@ -37,7 +38,7 @@ public sealed partial class FormatTableTests
 
     [Fact]
     public void Every_prefix_is_named() => Assert.All(
-        Enum.GetValues<AdapterLayout>().SelectMany(AdapterLayouts.Prefixes).Select(static entry => entry.Prefix).Where(static prefix => !prefix.StartsWith("text_encoders.", StringComparison.Ordinal)),
+        Enum.GetValues<AdapterLayout>().SelectMany(AdapterLayouts.Prefixes).Select(static entry => entry.Text).Where(static prefix => !prefix.StartsWith("text_encoders.", StringComparison.Ordinal)),
         prefix => Assert.Contains(prefix, Page(), StringComparison.Ordinal));
 
     private static string Page()

@@ -6,7 +6,7 @@ namespace LoKr.Core.Layouts.Names;
 /// <summary>The parts of the name of one tensor.</summary>
 /// <param name="Component">Part of the pipeline.</param>
 /// <param name="Module">Name of the module without the layout's prefix.</param>
-/// <param name="Suffix">Which of the module's tensors it is; empty for a tensor that is no part of an adapter.</param>
+/// <param name="Suffix">Last part, which tells the module's tensors apart; empty for a tensor that is not part of an adapter.</param>
 /// <param name="AdapterName">Name of the adapter, where the layout has one.</param>
 internal readonly record struct AdapterKey(AdapterComponent Component, string Module, string Suffix, string? AdapterName)
 {
@@ -17,7 +17,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         return new(AdapterComponent.Model, module, suffix, adapter);
     }
 
-    /// <summary>The layout that a split name speaks for, whatever the others say.</summary>
+    /// <summary>The layout that this name indicates by itself.</summary>
     public AdapterLayout Guess()
     {
         if (Module.StartsWith(PeftAdapterFolder.Prefix, StringComparison.Ordinal))
@@ -39,7 +39,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
             }
         }
 
-        // GPT-2 and its kin have a module of that name; diffusers' transformers have no list called h.
+        // GPT-2 and models like it have a module of that name; diffusers' transformers have no list called h.
         return TryStrip(AdapterLayout.Diffusers, out _) && !Module.StartsWith("transformer.h.", StringComparison.Ordinal)
             ? AdapterLayout.Diffusers
             : AdapterLayout.Bare;
@@ -60,11 +60,11 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
             module = module[..^AdapterLayouts.HcpMark.Length];
         }
 
-        foreach ((string prefix, AdapterComponent component) in AdapterLayouts.Prefixes(layout))
+        foreach (LayoutPrefix prefix in AdapterLayouts.Prefixes(layout))
         {
-            if (module.Length > prefix.Length && (module.StartsWith(prefix, StringComparison.Ordinal) || HasDottedPrefix(module, prefix)))
+            if (module.Length > prefix.Text.Length && (module.StartsWith(prefix.Text, StringComparison.Ordinal) || HasDottedPrefix(module, prefix.Text)))
             {
-                stripped = this with { Component = component, Module = module[prefix.Length..] };
+                stripped = this with { Component = prefix.Component, Module = module[prefix.Text.Length..] };
                 return true;
             }
         }
@@ -72,7 +72,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         return false;
     }
 
-    /// <summary>OneTrainer has used a dot after the prefix too, and dots in the name.</summary>
+    // OneTrainer has also used a dot after the prefix, and dots in the name.
     private static bool HasDottedPrefix(string module, string prefix) => prefix.EndsWith('_')
         && module[prefix.Length - 1] == '.'
         && module.AsSpan(0, prefix.Length - 1).SequenceEqual(prefix.AsSpan(0, prefix.Length - 1));
@@ -127,13 +127,13 @@ internal static class AdapterSuffixes
         StringComparer.Ordinal,
         FactorNames.W1, FactorNames.W1A, FactorNames.W1B, FactorNames.W2, FactorNames.W2A, FactorNames.W2B, FactorNames.T2);
 
-    /// <summary>What may stand beside the factors.</summary>
+    /// <summary>Tensors that factors may be accompanied by.</summary>
     public static readonly FrozenSet<string> Companions = FrozenSet.Create(StringComparer.Ordinal, Alpha, FactorNames.DoraScale, FactorNames.Scalar);
 
     /// <summary>Changes of a norm's weight and bias (LyCORIS <c>train_norm</c>).</summary>
     public static readonly FrozenSet<string> Norms = FrozenSet.Create(StringComparer.Ordinal, NormWeight, NormBias);
 
-    /// <summary>Tensors of other kinds of adapters, and what they are called.</summary>
+    /// <summary>Tensors of other kinds of adapters, and the names of these kinds.</summary>
     public static readonly FrozenDictionary<string, string> Foreign = new Dictionary<string, string>
     {
         ["lora_A"] = "LoRA",
@@ -159,9 +159,9 @@ internal static class AdapterSuffixes
         ["lokr_t1"] = "a LoKr with a core for w1",
     }.ToFrozenDictionary(StringComparer.Ordinal);
 
-    /// <summary>Every suffix that is understood or named in an error.</summary>
+    /// <summary>Every suffix that is read, or named in an error.</summary>
     public static readonly FrozenSet<string> Known = Factors.Concat(Companions).Concat(Norms).Concat(Foreign.Keys).ToFrozenSet(StringComparer.Ordinal);
 
-    /// <summary>Suffixes that an adapter's name follows in a dump of a model. A module of its own may be called alpha.</summary>
+    /// <summary>Suffixes that the adapter's name follows in a dump of a model. Alpha is not one: a module may be called alpha.</summary>
     public static readonly FrozenSet<string> Named = Known.Where(static suffix => suffix != Alpha).ToFrozenSet(StringComparer.Ordinal);
 }

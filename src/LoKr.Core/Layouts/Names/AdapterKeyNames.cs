@@ -2,7 +2,7 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Layouts.Names;
 
-/// <summary>Names of tensors in a layout.</summary>
+/// <summary>Forms the names of tensors in a layout.</summary>
 internal sealed class AdapterKeyNames
 {
     private readonly AdapterLayout _layout;
@@ -19,35 +19,34 @@ internal sealed class AdapterKeyNames
         _layout = layout;
         IReadOnlyList<AdapterComponent> components = content.Components;
         _given = components.Count == 1 ? component : null;
-        _guess = AdapterComponentGuess.Of(content.Modules.Select(static module => module.Name).Concat(content.Norms.Select(static norm => norm.Name)));
+        _guess = AdapterComponents.Guess(content.Modules.Select(static module => module.Name).Concat(content.Norms.Select(static norm => norm.Name)));
         _numbersTextEncoders = components.Any(part => part is AdapterComponent.TextEncoder2 or AdapterComponent.TextEncoder3)
             || (layout == AdapterLayout.OneTrainer && components.Any(part => part is AdapterComponent.Transformer));
-        if (components.Count > 1 && AdapterLayouts.Prefixes(layout).Count == 1)
+        if (components.Count > 1 && !AdapterLayouts.NamesComponents(layout))
         {
             throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
                 $"The layout {layout} cannot hold several parts of a pipeline in one file, and the adapter has {string.Join(", ", components)}.",
-                "Choose one of them with -Component, or another layout.");
+                "Choose one of these components, or another layout.");
         }
     }
 
     /// <summary>Dotted names behind those with underscores, by the name in the file without a suffix.</summary>
     public Dictionary<string, string> Originals { get; } = new(StringComparer.Ordinal);
 
-    /// <summary>The component that a module is written as; in a layout without components that of the module.</summary>
+    /// <summary>The component under which a module is written; in a layout without components that of the module.</summary>
     public AdapterComponent ComponentOf(AdapterComponent component)
     {
-        if (AdapterLayouts.Prefixes(_layout).Count == 1)
+        if (!AdapterLayouts.NamesComponents(_layout))
         {
             return component;
         }
 
-        AdapterComponent known = _given
+        return _given
             ?? (component == AdapterComponent.Model ? _guess ?? (_layout == AdapterLayout.OneTrainer ? AdapterComponent.Transformer : AdapterComponent.Unet)
 
             // kohya and ComfyUI call every denoiser a UNet.
             : component == AdapterComponent.Unet && _guess == AdapterComponent.Transformer ? AdapterComponent.Transformer
             : component);
-        return known;
     }
 
     /// <summary>The name of a module's tensors without the suffix.</summary>
@@ -74,7 +73,7 @@ internal sealed class AdapterKeyNames
         return written;
     }
 
-    /// <summary>Throws if a name has to have dots and nothing tells where.</summary>
+    /// <summary>Throws if names need dots whose places are not known.</summary>
     /// <exception cref="LoKrException"><c>LoKr.AdapterModulesUnknown</c>, with the names.</exception>
     public void ThrowIfUndotted()
     {
@@ -82,25 +81,25 @@ internal sealed class AdapterKeyNames
         {
             const int Most = 30;
             throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidArgument,
-                $"The layout {_layout} needs dotted names, and where the dots of {_undotted.Count} modules belong only the base model tells: "
+                $"The layout {_layout} needs dotted names, and only the base model tells where the dots of {_undotted.Count} modules belong: "
                 + $"{string.Join(", ", _undotted.Take(Most))}{(_undotted.Count > Most ? " …" : "")}.",
-                "Name the folder of the base model with -BasePath, or give a model with -Model.") { Target = _undotted[0] };
+                "Give the base model, by its files or in memory.") { Target = _undotted[0] };
         }
     }
 
     private string Prefix(AdapterComponent component)
     {
-        AdapterComponent known = ComponentOf(component);
-        IReadOnlyList<(string Prefix, AdapterComponent Component)> prefixes = AdapterLayouts.Prefixes(_layout);
-        if (prefixes.Count == 1)
+        IReadOnlyList<LayoutPrefix> prefixes = AdapterLayouts.Prefixes(_layout);
+        if (prefixes is [LayoutPrefix only])
         {
-            return prefixes[0].Prefix;
+            return only.Text;
         }
 
-        string[] fitting = [.. prefixes.Where(entry => entry.Component == known).Select(static entry => entry.Prefix)];
+        AdapterComponent known = ComponentOf(component);
+        string[] fitting = [.. prefixes.Where(prefix => prefix.Component == known).Select(static prefix => prefix.Text)];
         if (fitting.Length == 0)
         {
-            fitting = [.. prefixes.Where(entry => AdapterContentReader.Matches(entry.Component, known)).Select(static entry => entry.Prefix)];
+            fitting = [.. prefixes.Where(prefix => AdapterComponents.Matches(prefix.Component, known)).Select(static prefix => prefix.Text)];
         }
 
         return fitting.Length == 0

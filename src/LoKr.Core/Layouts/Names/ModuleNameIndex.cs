@@ -5,8 +5,8 @@ using TorchSharp;
 namespace LoKr.Core.Layouts.Names;
 
 /// <summary>
-/// Finds the module that a name in a file means. Underscores cannot be turned back into dots by rule, so the names of all modules are
-/// enumerated in every form a file may have: with dots or underscores, as in the tree or as published, as in diffusers or in the original UNet.
+/// Finds the module that a name in a file refers to. No rule turns underscores back into dots, so the names of all modules are
+/// enumerated in every form that files use: with dots or underscores, as in the tree or as published, as in diffusers or in the original UNet.
 /// </summary>
 internal sealed class ModuleNameIndex
 {
@@ -14,7 +14,7 @@ internal sealed class ModuleNameIndex
 
     private ModuleNameIndex(string target) => Target = target;
 
-    /// <summary>What the names are from, for messages.</summary>
+    /// <summary>The model or path that has these modules, for messages.</summary>
     public string Target { get; }
 
     /// <summary>The modules of a model. A tree with children called unet, text_encoder and so on is a pipeline.</summary>
@@ -27,10 +27,11 @@ internal sealed class ModuleNameIndex
             .Select(static entry => new KnownModule(entry.Name, WeightShape(entry.Name, entry.Module)))
             .Where(static module => module.WeightShape is not null)];
         index._scopes[AdapterComponent.Model] = new("", all, names, root as IModuleAliases);
-        foreach ((string prefix, AdapterComponent component) in AdapterLayouts.Prefixes(AdapterLayout.Diffusers))
+        foreach ((string folder, AdapterComponent component) in AdapterComponents.ByFolder)
         {
-            if (root.named_children().FirstOrDefault(child => child.name == prefix[..^1]).module is torch.nn.Module child)
+            if (root.named_children().FirstOrDefault(child => child.name == folder).module is torch.nn.Module child)
             {
+                string prefix = folder + ".";
                 index._scopes[component] = new(prefix, [.. all.Where(module => module.Name.StartsWith(prefix, StringComparison.Ordinal))], names, child as IModuleAliases);
             }
         }
@@ -38,7 +39,7 @@ internal sealed class ModuleNameIndex
         return index;
     }
 
-    /// <summary>The modules of a base model by the names of its files.</summary>
+    /// <summary>The modules of a base model whose files were read.</summary>
     public static ModuleNameIndex FromFiles(string path, IReadOnlyDictionary<AdapterComponent, IReadOnlyList<KnownModule>> modules)
     {
         ModuleNameIndex index = new(path);
@@ -50,21 +51,15 @@ internal sealed class ModuleNameIndex
         return index;
     }
 
-    /// <summary>The module that a name means; null where there is none, or more than one.</summary>
+    /// <summary>The module that a name refers to; null where there is none, or more than one.</summary>
     public KnownModule? Find(AdapterComponent component, string name)
     {
-        AdapterComponent other = component switch
-        {
-            AdapterComponent.Unet => AdapterComponent.Transformer,
-            AdapterComponent.Transformer => AdapterComponent.Unet,
-            _ => component,
-        };
-        if (_scopes.TryGetValue(component, out Scope? scope) || _scopes.TryGetValue(other, out scope))
+        if ((_scopes.GetValueOrDefault(component) ?? _scopes.FirstOrDefault(entry => AdapterComponents.Matches(entry.Key, component)).Value) is Scope scope)
         {
             return scope.Find(name);
         }
 
-        // A file that does not say may be meant for any part; a model that is no pipeline may be any part.
+        // A file that names no component may be for any of them; a model that is not a pipeline may be any of them.
         return component == AdapterComponent.Model
             ? _scopes.Values.Select(candidate => candidate.Find(name)).OfType<KnownModule>().Distinct().ToArray() is [KnownModule only] ? only : null
             : _scopes.Count == 1 && _scopes.TryGetValue(AdapterComponent.Model, out Scope? whole) ? whole.Find(name) : null;

@@ -4,7 +4,7 @@ using LoKr.Core.Layouts;
 using LoKr.Testing;
 using Xunit;
 
-namespace LoKr.Core.Tests.Formats.AdapterFiles;
+namespace LoKr.Core.Tests.Layouts;
 
 /// <summary>What headers say about the files that PEFT, LyCORIS and diffusers wrote.</summary>
 public sealed class InspectionTests

@@ -7,7 +7,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.Layouts;
 
 public sealed class PeftAdapterFolderTests : IDisposable
 {

@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
+using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Adapters;
@@ -9,7 +10,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats.AdapterFiles;
+namespace LoKr.Core.Tests.Layouts;
 
 /// <summary>Conversions between layouts keep every bit, and what an adapter does to a model.</summary>
 public sealed class ConversionTests : IDisposable

@@ -9,7 +9,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats.AdapterFiles;
+namespace LoKr.Core.Tests.Layouts;
 
 /// <summary>Names of other programs for the modules of published models.</summary>
 public sealed class ModuleNameTests

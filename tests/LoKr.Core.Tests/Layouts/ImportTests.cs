@@ -10,7 +10,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats.AdapterFiles;
+namespace LoKr.Core.Tests.Layouts;
 
 /// <summary>Files of other programs on models: names found, configuration inferred, numbers as those programs have them.</summary>
 public sealed class ImportTests

@@ -5,11 +5,12 @@ using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Adapters;
+using LoKr.Core.Tests.Formats;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats.AdapterFiles;
+namespace LoKr.Core.Tests.Layouts;
 
 /// <summary>Files that are damaged, put together or meant badly: always an error with an id, on every way in, and nothing changes.</summary>
 public sealed class HostileFileTests : IDisposable

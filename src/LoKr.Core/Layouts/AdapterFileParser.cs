@@ -4,13 +4,13 @@ using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
 
-/// <summary>Sorts the tensors of a file by module, and finds out its layout.</summary>
-internal sealed class AdapterFileContent
+/// <summary>Detects the layout of a file and sorts its tensors by module.</summary>
+internal sealed class AdapterFileParser
 {
     private readonly List<LoKrAdapterFinding> _findings = [];
     private readonly Dictionary<string, string> _saved = new(StringComparer.Ordinal);
 
-    private AdapterFileContent(AdapterLayout layout) => Layout = layout;
+    private AdapterFileParser(AdapterLayout layout) => Layout = layout;
 
     /// <summary>The layout.</summary>
     public AdapterLayout Layout { get; }
@@ -18,43 +18,44 @@ internal sealed class AdapterFileContent
     /// <summary>Modules in the order of the header.</summary>
     public IReadOnlyList<AdapterFileModule> Modules { get; private set; } = [];
 
-    /// <summary>Names of tensors of modules that are saved whole, and their names in the file.</summary>
+    /// <summary>Tensors of modules that are saved whole: name → name in the file.</summary>
     public IReadOnlyDictionary<string, string> SavedTensors => _saved;
 
-    /// <summary>What is wrong with the names.</summary>
+    /// <summary>Problems with the names.</summary>
     public IReadOnlyList<LoKrAdapterFinding> Findings => _findings;
 
     /// <summary>Reads the names of a file.</summary>
-    public static AdapterFileContent Read(SafetensorsReader reader, AdapterLayout? given, AdapterFileConfigs configs)
+    /// <param name="reader">The file.</param>
+    /// <param name="given">The layout, or null to detect it.</param>
+    /// <param name="configs">Configurations of the file.</param>
+    public static AdapterFileParser Parse(SafetensorsReader reader, AdapterLayout? given, AdapterFileConfigs configs)
     {
-        List<(AdapterKey Key, SafetensorsEntry Entry)> keys = [.. reader.Entries.Values.Select(static entry => (AdapterKey.Split(entry.Name), entry))];
-        AdapterFileContent content = new(given ?? Noted(keys, configs) ?? Detect(keys, configs));
-        content.Sort(keys, reader);
-        return content;
+        NamedEntry[] keys = [.. reader.Entries.Values.Select(static entry => new NamedEntry(AdapterKey.Split(entry.Name), entry))];
+        AdapterFileParser parser = new(given ?? Stored(keys, configs) ?? Detect(keys, configs));
+        parser.Sort(keys, reader);
+        return parser;
     }
 
-    /// <summary>The layout that this library noted in the header, unless another program has renamed the tensors since.</summary>
-    private static AdapterLayout? Noted(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, AdapterFileConfigs configs) => configs.Layout is AdapterLayout layout
-        && keys.TrueForAll(pair => pair.Key.Suffix.Length == 0 || pair.Key.TryStrip(layout, out _)) ? layout : null;
+    /// <summary>The layout that this library stored in the header, unless another program has renamed the tensors since.</summary>
+    private static AdapterLayout? Stored(NamedEntry[] keys, AdapterFileConfigs configs) => configs.Layout is AdapterLayout layout
+        && Array.TrueForAll(keys, pair => pair.Key.Suffix.Length == 0 || pair.Key.TryStrip(layout, out _)) ? layout : null;
 
-    private static AdapterLayout Detect(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, AdapterFileConfigs configs)
+    private static AdapterLayout Detect(NamedEntry[] keys, AdapterFileConfigs configs)
     {
-        // Only names of adapter tensors speak for a layout; where there are none the others have to.
-        IEnumerable<AdapterKey> speaking = keys.Exists(static pair => pair.Key.Suffix.Length > 0)
-            ? keys.Where(static pair => pair.Key.Suffix.Length > 0).Select(static pair => pair.Key)
-            : keys.Select(static pair => pair.Key);
-        HashSet<AdapterLayout> guesses = [.. speaking.Select(static key => key.Guess())];
+        // Names of adapter tensors indicate the layout; the others count only where there are none of these.
+        bool hasFactors = Array.Exists(keys, static pair => pair.Key.Suffix.Length > 0);
+        HashSet<AdapterLayout> guesses = [.. keys.Where(pair => !hasFactors || pair.Key.Suffix.Length > 0).Select(static pair => pair.Key.Guess())];
         return guesses.Count == 1 && !guesses.Contains(AdapterLayout.Bare) ? guesses.First()
             : guesses.SetEquals([AdapterLayout.Kohya, AdapterLayout.OneTrainer]) ? AdapterLayout.OneTrainer
 
-            // A model may have modules of its own that are called like a part of a pipeline.
+            // A model may have modules with the names of parts of a pipeline.
             : guesses.IsSubsetOf([AdapterLayout.Bare, AdapterLayout.Diffusers]) ? configs.IsDiffusers ? AdapterLayout.DiffusersModel : AdapterLayout.Bare
 
             // Mixed: the first decides, and the rest is reported.
             : guesses.First();
     }
 
-    private void Sort(List<(AdapterKey Key, SafetensorsEntry Entry)> keys, SafetensorsReader reader)
+    private void Sort(NamedEntry[] keys, SafetensorsReader reader)
     {
         Dictionary<(AdapterComponent, string), Dictionary<string, SafetensorsEntry>> modules = [];
         Dictionary<(AdapterComponent, string), string?> adapters = [];
@@ -62,7 +63,7 @@ internal sealed class AdapterFileContent
         {
             if (AdapterSuffixes.Foreign.TryGetValue(split.Suffix, out string? kind))
             {
-                Problem(ErrorIds.AdapterTypeNotSupported, $"'{entry.Name}' belongs to {kind}, which is not read. Name a file that holds LoKr factors only.", entry.Name);
+                Problem(ErrorIds.AdapterTypeNotSupported, $"'{entry.Name}' belongs to {kind}, which is not supported. Name a file that holds only LoKr factors.", entry.Name);
                 continue;
             }
 
@@ -87,13 +88,13 @@ internal sealed class AdapterFileContent
 
             if (!tensors.TryAdd(key.Suffix, entry))
             {
-                Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' and '{tensors[key.Suffix].Name}' are the same tensor '{key.Suffix}' of '{key.Module}'. The file holds several adapters or was put together; keep one of the two.", entry.Name);
+                Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' and '{tensors[key.Suffix].Name}' are the same tensor '{key.Suffix}' of '{key.Module}'. The file holds several adapters or was assembled by hand; keep one of the two.", entry.Name);
             }
         }
 
         if (adapters.Values.Distinct(StringComparer.Ordinal).Count() > 1)
         {
-            Problem(ErrorIds.AdapterLayoutMixed, $"The file holds several adapters: {string.Join(", ", adapters.Values.Distinct(StringComparer.Ordinal))}. Split it into one file each.", reader.FilePath);
+            Problem(ErrorIds.AdapterLayoutMixed, $"The file holds several adapters: {string.Join(", ", adapters.Values.Distinct(StringComparer.Ordinal))}. Split it into one file for each.", reader.FilePath);
         }
 
         Modules = [.. Complete(modules, reader)];
@@ -111,8 +112,8 @@ internal sealed class AdapterFileContent
             return split.Guess() is AdapterLayout.Bare or AdapterLayout.Diffusers;
         }
 
-        // Either form of PEFT's names carries the prefix.
-        return split.TryStrip(Layout, out key) && (Layout is not (AdapterLayout.Peft or AdapterLayout.PeftInMemory) || split.Suffix.Length == 0 || (split.AdapterName is null) == (Layout == AdapterLayout.Peft));
+        // Both forms of PEFT's names have the prefix.
+        return split.TryStrip(Layout, out key) && (!AdapterLayouts.IsPeft(Layout) || split.Suffix.Length == 0 || (split.AdapterName is null) == (Layout == AdapterLayout.Peft));
     }
 
     private void Misnamed(AdapterKey split, SafetensorsEntry entry)
@@ -120,17 +121,17 @@ internal sealed class AdapterFileContent
         AdapterLayout other = split.Guess();
         if (split.Suffix.Length > 0 && other != Layout)
         {
-            Problem(ErrorIds.AdapterLayoutMixed, $"'{entry.Name}' is named as in the layout {other}, but the file has the layout {Layout}. Split the file by layout, or name the layout if the names mislead.", entry.Name);
+            Problem(ErrorIds.AdapterLayoutMixed, $"'{entry.Name}' is named as in the layout {other}, but the file has the layout {Layout}. Split the file by layout, or give the layout if the names are misleading.", entry.Name);
         }
         else
         {
-            Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' does not have the form of the layout {Layout}. Get the file again, or ask whoever made it.", entry.Name);
+            Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' does not have the form of the layout {Layout}. Get the file again, or ask its author.", entry.Name);
         }
     }
 
     private void Save(AdapterKey key, SafetensorsEntry entry)
     {
-        if (Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && !key.Module.Contains("lokr_", StringComparison.Ordinal))
+        if (AdapterLayouts.IsPeft(Layout) && !key.Module.Contains("lokr_", StringComparison.Ordinal))
         {
             if (!_saved.TryAdd(key.Module, entry.Name))
             {
@@ -140,7 +141,7 @@ internal sealed class AdapterFileContent
             return;
         }
 
-        Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' is no part of a LoKr adapter in the layout {Layout}. Remove it from the file, or get a file without it.", entry.Name);
+        Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' is not part of a LoKr adapter in the layout {Layout}. Remove it from the file, or get a file without it.", entry.Name);
     }
 
     private IEnumerable<AdapterFileModule> Complete(Dictionary<(AdapterComponent Component, string Name), Dictionary<string, SafetensorsEntry>> modules, SafetensorsReader reader)
@@ -148,7 +149,7 @@ internal sealed class AdapterFileContent
         foreach (((AdapterComponent component, string name), Dictionary<string, SafetensorsEntry> tensors) in modules)
         {
             // A parameter of a module that is saved whole may be called alpha.
-            if (Layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory && tensors.Keys.All(AdapterSuffixes.Companions.Contains))
+            if (AdapterLayouts.IsPeft(Layout) && tensors.Keys.All(AdapterSuffixes.Companions.Contains))
             {
                 foreach ((string suffix, SafetensorsEntry entry) in tensors)
                 {
@@ -164,4 +165,6 @@ internal sealed class AdapterFileContent
     }
 
     private void Problem(string id, string message, string target) => _findings.Add(new(LoKrFindingSeverity.Error, id, message, target));
+
+    private sealed record NamedEntry(AdapterKey Key, SafetensorsEntry Entry);
 }

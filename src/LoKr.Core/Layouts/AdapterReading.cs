@@ -1,0 +1,97 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts.Names;
+using LoKr.Core.Safetensors;
+
+namespace LoKr.Core.Layouts;
+
+/// <summary>The modules of a file with the meaning of their shapes and alphas, and every problem that was found on the way.</summary>
+/// <param name="File">The file.</param>
+/// <param name="Modules">Modules with factors; norms and modules with errors are left out.</param>
+/// <param name="Findings">Errors, warnings and notes.</param>
+internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleReading> Modules, IReadOnlyList<LoKrAdapterFinding> Findings)
+{
+    /// <summary>Interprets the header of a file.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    public static AdapterReading Of(AdapterFile file, AdapterReadOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        List<LoKrAdapterFinding> findings = [.. file.Findings];
+        List<ModuleReading> modules = [];
+        int ignored = 0;
+        foreach (AdapterFileModule module in file.Modules)
+        {
+            if (module.IsNorm)
+            {
+                CheckNorm(module, findings);
+            }
+            else if (FactorGeometry.Read(module, findings) is FactorGeometry geometry)
+            {
+                modules.Add(new(module, geometry, ModuleScale.Of(file, module, geometry, options, findings)));
+                ignored += module.Alpha is double alpha && !double.IsFinite(alpha) && geometry.Rank is null ? 1 : 0;
+            }
+        }
+
+        if (ignored > 0)
+        {
+            findings.Add(new(LoKrFindingSeverity.Information, ErrorIds.AlphaInvalid, $"The alpha of {ignored} modules is not finite; it has no meaning, because both their factors are full.", file.WeightsPath));
+        }
+
+        return new(file, modules, findings);
+    }
+
+    /// <summary>Throws an error with the id of the first error found and the messages of all.</summary>
+    /// <param name="counts">Whether a finding counts; null for all of them.</param>
+    public void ThrowIfInvalid(Func<LoKrAdapterFinding, bool>? counts = null)
+    {
+        LoKrAdapterFinding[] errors = [.. Findings.Where(finding => finding.Severity == LoKrFindingSeverity.Error && counts?.Invoke(finding) != false)];
+        if (errors.Length > 0)
+        {
+            const int Most = 20;
+            string more = errors.Length > Most ? $"{Environment.NewLine}… and {errors.Length - Most} more." : "";
+            throw new LoKrException(
+                errors[0].ErrorId,
+                LoKrErrorKind.InvalidData,
+                errors.Length == 1 ? $"'{File.Path}': {errors[0].Message}"
+                    : $"'{File.Path}' has {errors.Length} errors:{string.Concat(errors.Take(Most).Select(static error => Environment.NewLine + "- " + error.Message))}{more}")
+            { Target = errors[0].Target };
+        }
+    }
+
+    private static void CheckNorm(AdapterFileModule module, List<LoKrAdapterFinding> findings)
+    {
+        if (module.Tensors.Keys.FirstOrDefault(static suffix => !AdapterSuffixes.Norms.Contains(suffix) && suffix != AdapterSuffixes.Alpha) is string other)
+        {
+            findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterKeysMismatch, $"'{module}' has both changes of a norm and {other}. Get the file again, or ask its author.", module.Name));
+        }
+
+        SafetensorsEntry[] norms = [.. module.Tensors.Where(static pair => AdapterSuffixes.Norms.Contains(pair.Key)).Select(static pair => pair.Value)];
+        if (norms.FirstOrDefault(entry => entry.Shape.Count != 1 || entry.Shape[0] != norms[0].Shape[0]) is SafetensorsEntry wrong)
+        {
+            findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterShapeMismatch, $"'{wrong.Name}' is [{string.Join(", ", wrong.Shape)}]; the changes of a norm are vectors of one length.", module.Name));
+        }
+    }
+}
+
+/// <summary>One module of a file with factors.</summary>
+/// <param name="Module">Its tensors in the file.</param>
+/// <param name="Geometry">The shapes of its factors.</param>
+/// <param name="Scale">The scale of w1 ⊗ w2.</param>
+internal sealed record ModuleReading(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale);
+
+/// <summary>What the caller says about an adapter file where the file is silent or misleading.</summary>
+public sealed record AdapterReadOptions
+{
+    /// <summary>The layout; null to detect it.</summary>
+    public AdapterLayout? Layout { get; init; }
+
+    /// <summary>Alpha of every module; overrides the file.</summary>
+    public double? Alpha { get; init; }
+
+    /// <summary>Scaling convention; overrides that of the file's origin.</summary>
+    public ScalingConvention? Scaling { get; init; }
+
+    /// <summary>Only the modules of this component; null for all of them.</summary>
+    public AdapterComponent? Component { get; init; }
+}

@@ -1,0 +1,124 @@
+using System.Collections.Frozen;
+
+namespace LoKr.Core.Layouts.Names;
+
+/// <summary>A prefix that a layout puts before the names of a component's modules.</summary>
+/// <param name="Text">The prefix.</param>
+/// <param name="Component">The component.</param>
+internal sealed record LayoutPrefix(string Text, AdapterComponent Component);
+
+/// <summary>The differences between layouts as data: prefixes, dots or underscores, the place of alpha.</summary>
+internal static class AdapterLayouts
+{
+    /// <summary>Header entry of diffusers with the configuration as JSON.</summary>
+    public const string DiffusersMetadata = "lora_adapter_metadata";
+
+    /// <summary>Mark that HCP-Diffusion puts between the name of a module and those of its tensors.</summary>
+    public const string HcpMark = ".___";
+
+    private static readonly LayoutPrefix[] s_kohya =
+    [
+        new("lora_unet_", AdapterComponent.Unet),
+        new("lora_te_", AdapterComponent.TextEncoder),
+        new("lora_te1_", AdapterComponent.TextEncoder),
+        new("lora_te2_", AdapterComponent.TextEncoder2),
+        new("lora_te3_", AdapterComponent.TextEncoder3),
+    ];
+
+    private static readonly LayoutPrefix[] s_oneTrainer =
+    [
+        new("lora_transformer_", AdapterComponent.Transformer),
+        new("lora_prior_unet_", AdapterComponent.PriorUnet),
+        new("lora_prior_te_", AdapterComponent.PriorTextEncoder),
+        .. s_kohya,
+    ];
+
+    private static readonly LayoutPrefix[] s_comfy =
+    [
+        new("diffusion_model.", AdapterComponent.Unet),
+        new("text_encoders.clip_l.transformer.", AdapterComponent.TextEncoder),
+        new("text_encoders.clip_g.transformer.", AdapterComponent.TextEncoder2),
+        new("text_encoders.t5xxl.transformer.", AdapterComponent.TextEncoder3),
+    ];
+
+    private static readonly LayoutPrefix[] s_diffusers =
+    [
+        new("unet.", AdapterComponent.Unet),
+        new("transformer.", AdapterComponent.Transformer),
+        new("text_encoder.", AdapterComponent.TextEncoder),
+        new("text_encoder_2.", AdapterComponent.TextEncoder2),
+        new("text_encoder_3.", AdapterComponent.TextEncoder3),
+    ];
+
+    private static readonly LayoutPrefix[] s_none = [new("", AdapterComponent.Model)];
+
+    private static readonly FrozenDictionary<AdapterLayout, LayoutPrefix[]> s_prefixes = new Dictionary<AdapterLayout, LayoutPrefix[]>
+    {
+        [AdapterLayout.Peft] = [new(PeftAdapterFolder.Prefix, AdapterComponent.Model)],
+        [AdapterLayout.PeftInMemory] = [new(PeftAdapterFolder.Prefix, AdapterComponent.Model)],
+        [AdapterLayout.Kohya] = s_kohya,
+        [AdapterLayout.Lycoris] = [new("lycoris_", AdapterComponent.Model)],
+        [AdapterLayout.Comfy] = s_comfy,
+        [AdapterLayout.Diffusers] = s_diffusers,
+        [AdapterLayout.DiffusersModel] = s_none,
+        [AdapterLayout.OneTrainer] = s_oneTrainer,
+        [AdapterLayout.Hcp] = s_none,
+        [AdapterLayout.Bare] = s_none,
+    }.ToFrozenDictionary();
+
+    /// <summary>Whether module names have underscores in place of their dots.</summary>
+    public static bool IsUnderscored(AdapterLayout layout) => layout is AdapterLayout.Kohya or AdapterLayout.Lycoris or AdapterLayout.OneTrainer;
+
+    /// <summary>Whether every name has PEFT's prefix.</summary>
+    public static bool IsPeft(AdapterLayout layout) => layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory;
+
+    /// <summary>Whether alpha is a tensor beside the factors; otherwise it is in a configuration.</summary>
+    public static bool HasAlphaTensors(AdapterLayout layout) => !IsPeft(layout) && layout is not (AdapterLayout.Diffusers or AdapterLayout.DiffusersModel);
+
+    /// <summary>Whether names say which part of a pipeline a module belongs to.</summary>
+    public static bool NamesComponents(AdapterLayout layout) => s_prefixes[layout].Length > 1;
+
+    /// <summary>Prefixes of a layout, in the order in which they are tried.</summary>
+    public static IReadOnlyList<LayoutPrefix> Prefixes(AdapterLayout layout) => s_prefixes[layout];
+}
+
+/// <summary>The parts of a pipeline as they are named by folders and by modules.</summary>
+internal static class AdapterComponents
+{
+    private static readonly string[] s_unet = ["down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block", "time_embed", "time_embedding", "conv_in", "conv_out", "add_embedding", "label_emb"];
+    private static readonly string[] s_transformer =
+        ["transformer_blocks", "single_transformer_blocks", "double_blocks", "single_blocks", "joint_blocks", "joint_transformer_blocks", "blocks", "noise_refiner", "context_refiner", "context_embedder", "x_embedder", "proj_in", "img_in", "txt_in"];
+
+    private static readonly string[] s_textEncoder = ["text_model", "encoder", "text_projection", "shared"];
+
+    /// <summary>Components by the names of their folders in a pipeline of diffusers, denoisers first.</summary>
+    public static IReadOnlyDictionary<string, AdapterComponent> ByFolder { get; } =
+        AdapterLayouts.Prefixes(AdapterLayout.Diffusers).ToDictionary(static prefix => prefix.Text[..^1], static prefix => prefix.Component, StringComparer.Ordinal);
+
+    /// <summary>Whether a component is the wanted one; the two kinds of denoisers count as one.</summary>
+    public static bool Matches(AdapterComponent component, AdapterComponent wanted) => component == wanted || (IsDenoiser(component) && IsDenoiser(wanted));
+
+    /// <summary>Guesses the component from the names of modules: the first name that indicates one decides.</summary>
+    /// <returns>The component, or null where no name indicates one.</returns>
+    public static AdapterComponent? Guess(IEnumerable<string> names)
+    {
+        foreach (string name in names)
+        {
+            AdapterComponent? found = StartsWith(s_unet, name) ? AdapterComponent.Unet
+                : StartsWith(s_transformer, name) ? AdapterComponent.Transformer
+                : StartsWith(s_textEncoder, name) ? AdapterComponent.TextEncoder
+                : null;
+            if (found is not null)
+            {
+                return found;
+            }
+        }
+
+        return null;
+    }
+
+    private static bool IsDenoiser(AdapterComponent component) => component is AdapterComponent.Unet or AdapterComponent.Transformer;
+
+    private static bool StartsWith(string[] roots, string name) => Array.Exists(roots, root =>
+        name.StartsWith(root, StringComparison.Ordinal) && (name.Length == root.Length || name[root.Length] is '.' or '_'));
+}
