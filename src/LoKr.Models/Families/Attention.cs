@@ -1,11 +1,10 @@
-using LoKr.Core.Errors;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
 
-/// <summary>What every attention layer does, around torch's scaled dot-product attention.</summary>
+/// <summary>Operations around torch's scaled dot-product attention.</summary>
 internal static class Attention
 {
     /// <summary>[batch, length, heads·width] → [batch, heads, length, width], a view.</summary>
@@ -38,57 +37,6 @@ internal static class Attention
     /// <param name="dropout">Probability of dropping an attention weight; zero outside training.</param>
     public static Tensor ScaledDotProduct(Tensor query, Tensor key, Tensor value, Tensor? mask = null, bool causal = false, double dropout = 0) =>
         nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout, causal);
-
-    /// <summary>
-    /// The boolean mask [batch, 1, 1, length] of a padding mask [batch, length] with 1 for tokens and 0 for padding;
-    /// null when nothing is padded, so that attention runs without a mask.
-    /// </summary>
-    public static Tensor? PaddingMask(Tensor? attentionMask)
-    {
-        if (attentionMask is null)
-        {
-            return null;
-        }
-
-        using DisposeScope scope = NewDisposeScope();
-        Tensor keep = attentionMask.ne(0);
-        return keep.all().item<bool>() ? null : keep.unsqueeze(1).unsqueeze(1).MoveToOuterDisposeScope();
-    }
-}
-
-/// <summary>Masks of layers that only look back, made only where torch's causal attention cannot do without.</summary>
-internal static class CausalMask
-{
-    /// <summary>Whether every position sees itself and all before it, so that no mask is needed.</summary>
-    /// <param name="padding">Boolean [batch, 1, 1, length], or null.</param>
-    /// <param name="length">Length of the sequences.</param>
-    /// <param name="window">Most positions that one sees, itself included; null for all.</param>
-    public static bool IsPlain(Tensor? padding, long length, int? window) => padding is null && (window is null || length <= window);
-
-    /// <summary>
-    /// The boolean mask (true takes part), [1 or batch, 1, length, length], or null where <see cref="IsPlain"/> says that none is needed.
-    /// </summary>
-    /// <param name="padding">Boolean [batch, 1, 1, length], or null.</param>
-    /// <param name="length">Length of the sequences.</param>
-    /// <param name="window">Most positions that one sees, itself included; null for all.</param>
-    /// <param name="device">Device of the mask.</param>
-    public static Tensor? Create(Tensor? padding, long length, int? window, Device device)
-    {
-        if (IsPlain(padding, length, window))
-        {
-            return null;
-        }
-
-        using DisposeScope scope = NewDisposeScope();
-        Tensor mask = ones(length, length, dtype: ScalarType.Bool, device: device).tril_();
-        if (window is int width && width < length)
-        {
-            mask = mask.triu_(1 - width);
-        }
-
-        mask = mask.unsqueeze(0).unsqueeze(0);
-        return (padding is null ? mask : mask.logical_and(padding)).MoveToOuterDisposeScope();
-    }
 }
 
 /// <summary>Activation functions by the names that configurations use.</summary>
@@ -119,35 +67,10 @@ internal static class Activation
     }
 }
 
-/// <summary>Checks of a batch of token ids before it reaches the model.</summary>
-internal static class TokenInput
+/// <summary>Dropout where there is any.</summary>
+internal static class Regularization
 {
-    /// <summary>Refuses a batch that does not fit with <see cref="ErrorIds.ModelInputInvalid"/>.</summary>
-    /// <param name="architecture">Name of the model for the message.</param>
-    /// <param name="inputIds">Token ids, to be int64 [batch, length].</param>
-    /// <param name="attentionMask">Mask of the same shape, or null.</param>
-    /// <param name="vocabularySize">Number of embeddings.</param>
-    /// <param name="positions">Longest sequence that has positions; null where they are not a table.</param>
-    public static void Check(string architecture, Tensor inputIds, Tensor? attentionMask, int vocabularySize, int? positions = null)
-    {
-        ArgumentNullException.ThrowIfNull(inputIds);
-        string? problem =
-            inputIds.dim() != 2 || inputIds.dtype != ScalarType.Int64 ? $"token ids are {inputIds.dtype} [{string.Join(", ", inputIds.shape)}], not int64 [batch, length]"
-            : inputIds.numel() == 0 ? $"token ids are empty: [{string.Join(", ", inputIds.shape)}]"
-            : inputIds.shape[1] > positions ? $"sequences have {inputIds.shape[1]} tokens, more than the {positions} the model has positions for"
-            : attentionMask is not null && !attentionMask.shape.SequenceEqual(inputIds.shape) ? $"the attention mask is [{string.Join(", ", attentionMask.shape)}], the token ids [{string.Join(", ", inputIds.shape)}]"
-            : HasUnknownIds(inputIds, vocabularySize) ? $"a token id is not between 0 and {vocabularySize - 1}"
-            : null;
-        if (problem is not null)
-        {
-            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{architecture}: {problem}.", "Encode texts with the tokenizer of the model, cut to its longest sequence.");
-        }
-    }
-
-    // Worth a look at the values: on a GPU an id outside the table would end the process's use of the device.
-    private static bool HasUnknownIds(Tensor inputIds, int vocabularySize)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        return inputIds.lt(0).logical_or(inputIds.ge(vocabularySize)).any().item<bool>();
-    }
+    /// <summary>The tensor with elements dropped; the tensor itself outside training or with a probability of zero.</summary>
+    public static Tensor WithDropout(this Tensor x, double probability, bool training) =>
+        training && probability > 0 ? nn.functional.dropout(x, probability) : x;
 }

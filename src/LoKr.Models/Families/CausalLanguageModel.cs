@@ -1,57 +1,96 @@
 using System.Text.Json.Nodes;
 using LoKr.Core.Nn;
 using TorchSharp;
+using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
 
-/// <summary>
-/// A decoder that predicts the next token: <c>call(inputIds, attentionMask)</c> gives the logits [batch, length, vocabulary]. Positions count
-/// from the left, so padding goes to the right.
-/// </summary>
-public abstract class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel
+/// <summary>A family of decoders as data.</summary>
+internal sealed record DecoderSettings
 {
-    private readonly int? _positionCount;
+    /// <summary>Class name in transformers.</summary>
+    public required string ClassName { get; init; }
 
-    /// <summary>Takes what all decoders share.</summary>
-    /// <param name="architecture">Class name as transformers has it.</param>
+    /// <summary>Embeddings of tokens and, without rotary positions, of positions.</summary>
+    public required EmbeddingSettings Embeddings { get; init; }
+
+    /// <summary>The layers.</summary>
+    public required StackSettings Stack { get; init; }
+
+    /// <summary>Full name of the norm after the last layer.</summary>
+    public required string NormName { get; init; }
+
+    /// <summary>Full name of the output embeddings.</summary>
+    public string HeadName { get; init; } = "lm_head";
+
+    /// <summary>Whether the output embeddings are the token embeddings.</summary>
+    public required bool IsTied { get; init; }
+
+    /// <summary>Rotary positions; null where positions are a table, so that a longer sequence cannot be computed at all.</summary>
+    public RopeSettings? Rope { get; init; }
+
+    /// <summary>Longest sequence the model is made for.</summary>
+    public int MaxSequenceLength => Rope?.LongestSequence ?? Embeddings.PositionCount;
+
+    /// <summary>Id of the end of text where neither configuration names it.</summary>
+    public int? DefaultEosId { get; init; }
+}
+
+/// <summary>
+/// A decoder that predicts the next token: <c>call(inputIds, attentionMask)</c> returns the logits [batch, length, vocabulary]. Positions
+/// count from the left, so padding goes to the right. Modules and parameters are named as in transformers.
+/// </summary>
+public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel
+{
+    private readonly DecoderSettings _settings;
+    private readonly TokenEmbeddings _embeddings;
+    private readonly TransformerStack _stack;
+    private readonly nn.Module<Tensor, Tensor> _norm;
+    private readonly Linear _head;
+    private readonly RotaryEmbedding? _rotary;
+
+    /// <summary>Creates the modules.</summary>
     /// <param name="config">Configuration of the model.</param>
-    /// <param name="maxSequenceLength">Longest sequence the model was made for.</param>
-    /// <param name="hasPositionTable">Whether positions are a table, so that a longer sequence cannot be computed at all.</param>
-    /// <param name="defaultEosId">End of text where neither configuration names it.</param>
-    private protected CausalLanguageModel(string architecture, ModelConfig config, int maxSequenceLength, bool hasPositionTable, int? defaultEosId)
-        : base(architecture)
+    /// <param name="settings">The family, with the sizes of the configuration.</param>
+    internal CausalLanguageModel(ModelConfig config, DecoderSettings settings)
+        : base(settings.ClassName)
     {
-        Architecture = architecture;
+        _settings = settings;
         ModelType = config.ModelType;
-        VocabularySize = config.GetSize("vocab_size");
-        MaxSequenceLength = maxSequenceLength;
-        EosIds = ReadEosIds(config, defaultEosId);
-        Config = (JsonObject)config.Json.DeepClone();
-        Config["architectures"] = new JsonArray(architecture);
-        _positionCount = hasPositionTable ? maxSequenceLength : null;
+        EosIds = ReadEosIds(config, settings.DefaultEosId);
+        Config = ModelArchitecture.Describe(config, settings.ClassName);
+        TiedParameters = settings.IsTied
+            ? new Dictionary<string, string> { [$"{settings.HeadName}.weight"] = $"{settings.Embeddings.NameOf(EmbeddingPart.Tokens)}.weight" }
+            : [];
+        ModelBuildOptions options = settings.Stack.Options;
+        _embeddings = new TokenEmbeddings(this, settings.Embeddings);
+        _stack = this.Place(settings.Stack.Name, new TransformerStack(settings.Stack));
+        _norm = this.Place(settings.NormName, settings.Stack.CreateNorm(settings.Stack.HiddenSize));
+        _head = this.Place(settings.HeadName, nn.Linear(settings.Stack.HiddenSize, VocabularySize, false, options.Device, options.DType));
+        _rotary = settings.Rope is null ? null : new RotaryEmbedding(settings.Rope);
     }
 
     /// <inheritdoc/>
     public string ModelType { get; }
 
     /// <inheritdoc/>
-    public string Architecture { get; }
+    public string Architecture => _settings.ClassName;
 
     /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
-    public abstract string? OutputEmbeddingsName { get; }
+    public string? OutputEmbeddingsName => _settings.HeadName;
 
     /// <inheritdoc/>
-    public abstract IReadOnlyDictionary<string, string> TiedParameters { get; }
+    public IReadOnlyDictionary<string, string> TiedParameters { get; }
 
     /// <inheritdoc/>
-    public int MaxSequenceLength { get; }
+    public int MaxSequenceLength => _settings.MaxSequenceLength;
 
     /// <summary>Number of token ids.</summary>
-    public int VocabularySize { get; }
+    public int VocabularySize => _settings.Embeddings.VocabularySize;
 
     /// <inheritdoc/>
     public IReadOnlyList<int> EosIds { get; }
@@ -62,12 +101,12 @@ public abstract class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, 
     /// <inheritdoc/>
     public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null)
     {
-        TokenInput.Check(Architecture, inputIds, attentionMask, VocabularySize, _positionCount);
+        TokenInput.Check(Architecture, inputIds, attentionMask, VocabularySize, _rotary is null ? MaxSequenceLength : null);
         return Run(inputIds, attentionMask, null);
     }
 
     /// <inheritdoc/>
-    public abstract Tensor Project(Tensor hiddenStates);
+    public Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
 
     /// <inheritdoc/>
     public IReadOnlyList<int> Generate(IReadOnlyList<int> promptIds, GenerationOptions options, CancellationToken cancellationToken = default) =>
@@ -80,6 +119,17 @@ public abstract class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, 
         return Project(HiddenStates(inputIds, attentionMask)).MoveToOuterDisposeScope();
     }
 
+    /// <inheritdoc/>
+    KeyValueCache ICachedLanguageModel.CreateCache() => new(_settings.Stack.Windows);
+
+    /// <inheritdoc/>
+    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache) => Run(inputIds, null, cache);
+
+    /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
+    protected override void RegisterComponents()
+    {
+    }
+
     /// <summary>Moves the parameters; a tied weight stays one.</summary>
     protected override void _toEpilog(ScalarType? dtype, Device? device, bool non_blocking)
     {
@@ -89,20 +139,30 @@ public abstract class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, 
     }
 
     /// <inheritdoc/>
-    KeyValueCache ICachedLanguageModel.CreateCache() => CreateCache();
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _rotary?.Dispose();
+        }
 
-    /// <inheritdoc/>
-    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache) => Run(inputIds, null, cache);
+        base.Dispose(disposing);
+    }
 
-    /// <summary>An empty cache for one sequence.</summary>
-    private protected abstract KeyValueCache CreateCache();
-
-    /// <summary>Runs everything but the output embeddings.</summary>
-    /// <param name="inputIds">Token ids [batch, length]; with a cache, those that follow what it holds.</param>
+    /// <summary>Everything but the output embeddings: token ids [batch, length] → hidden states [batch, length, hidden].</summary>
+    /// <param name="inputIds">Token ids; with a cache, those that follow what it holds.</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
     /// <param name="cache">Keys and values of earlier positions, to which those of the input are added; or null.</param>
-    /// <returns>Hidden states [batch, length, hidden].</returns>
-    private protected abstract Tensor Run(Tensor inputIds, Tensor? attentionMask, KeyValueCache? cache);
+    private Tensor Run(Tensor inputIds, Tensor? attentionMask, KeyValueCache? cache)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (long start, long length) = (cache?.Length ?? 0, inputIds.shape[1]);
+        Tensor x = _embeddings.Run(inputIds, start, training);
+        RotaryTurn? turn = _rotary?.Get(start, length, x.device, x.dtype);
+        x = _stack.call(x, AttentionPass.Causal(attentionMask, length, x.device, _settings.Stack.Windows, turn, cache));
+        cache?.Advance(length);
+        return _norm.call(x).MoveToOuterDisposeScope();
+    }
 
     private static IReadOnlyList<int> ReadEosIds(ModelConfig config, int? defaultId)
     {

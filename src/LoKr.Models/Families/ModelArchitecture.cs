@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -17,6 +18,14 @@ public sealed record ModelArchitecture(string ModelType, string Name, Func<Model
 {
     /// <summary>Whether the model takes token ids, so that its folder is expected to hold a tokenizer.</summary>
     public bool TakesTokens { get; init; } = true;
+
+    /// <summary>A copy of a model's configuration that names the class in <c>architectures</c>.</summary>
+    internal static JsonObject Describe(ModelConfig config, string className)
+    {
+        JsonObject copy = (JsonObject)config.Json.DeepClone();
+        copy["architectures"] = new JsonArray(className);
+        return copy;
+    }
 }
 
 /// <summary>What a builder needs beside the configuration.</summary>

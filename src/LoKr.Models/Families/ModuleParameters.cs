@@ -97,3 +97,39 @@ internal static class ModuleParameters
         return module;
     }
 }
+
+/// <summary>
+/// Places modules in a tree by dotted names, so that a model can compute with few classes and still have the checkpoint's names: what lies
+/// between the root and the module is a <see cref="ModuleGroup"/>.
+/// </summary>
+internal static class ModulePlacement
+{
+    /// <summary>Registers a module below another.</summary>
+    /// <param name="root">Where the name starts.</param>
+    /// <param name="name">Dotted name, for example <c>attention.self.query</c>; groups that do not exist yet are created.</param>
+    /// <param name="module">The module.</param>
+    /// <returns>The module.</returns>
+    public static T Place<T>(this nn.Module root, string name, T module)
+        where T : nn.Module
+    {
+        string[] parts = name.Split('.');
+        nn.Module owner = root;
+        foreach (string part in parts.AsSpan(0, parts.Length - 1))
+        {
+            nn.Module? child = owner.named_children().FirstOrDefault(child => child.name == part).module;
+            if (child is null)
+            {
+                child = new ModuleGroup();
+                owner.register_module(part, child);
+            }
+
+            owner = child;
+        }
+
+        owner.register_module(parts[^1], module);
+        return module;
+    }
+}
+
+/// <summary>A name in the module tree with modules below it and no computation of its own.</summary>
+internal sealed class ModuleGroup() : nn.Module(nameof(ModuleGroup));

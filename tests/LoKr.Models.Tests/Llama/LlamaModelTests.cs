@@ -283,7 +283,7 @@ public sealed class LlamaModelTests
     {
         ModelConfig? given = generation is null ? null : new ModelConfig(JsonNode.Parse(generation)!.AsObject());
         using nn.Module module = ModelLoader.Build(new ModelConfig(TinyDecoder.Config("llama", overlay), "config.json", given));
-        Assert.Equal(expected, ((LlamaForCausalLM)module).EosIds);
+        Assert.Equal(expected, ((ICausalLanguageModel)module).EosIds);
     }
 
     private static Dictionary<string, Tensor> Weights(LoKrModel model) =>

@@ -3,6 +3,7 @@ using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
+using LoKr.Models.Families;
 using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
@@ -79,7 +80,7 @@ public sealed class AdapterTrainingTests
     {
         Batch batch = (Batch)item;
         model.Module.eval();
-        if (model.Pretrained is ISequenceClassifier or IImageClassifier)
+        if (model.Pretrained is ISequenceClassifier or VitForImageClassification)
         {
             return nn.functional.cross_entropy(Logits(model, batch), batch.Labels);
         }
@@ -101,7 +102,7 @@ public sealed class AdapterTrainingTests
 
     private static Tensor Logits(LoKrModel model, Batch batch) => model.Pretrained switch
     {
-        IImageClassifier images => images.Classify(batch.Input),
+        VitForImageClassification images => images.call(batch.Input),
         ISequenceClassifier texts => texts.Classify(batch.Input, batch.Mask!),
         _ => ((ICausalLanguageModel)model.Module).Logits(batch.Input, batch.Mask),
     };

@@ -4,6 +4,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Training;
+using LoKr.Models.Families;
 using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
@@ -97,7 +98,7 @@ public sealed class GradientCheckpointingTests
             ISequenceClassifier classifier => classifier.Classify(ids, mask),
             ICausalLanguageModel language => language.Logits(ids, mask),
             ITextEncoder encoder when encoder.Encode(ids, mask, withPenultimate: true) is var both => both.Penultimate! + both.LastHiddenState,
-            IImageClassifier classifier => classifier.Classify(linspace(0, 1, 2 * 3 * 8 * 12).view(2, 3, 8, 12)),
+            VitForImageClassification classifier => classifier.call(linspace(0, 1, 2 * 3 * 8 * 12).view(2, 3, 8, 12)),
             _ => throw new InvalidOperationException(model.Name),
         };
         return output.square().mean();

@@ -26,7 +26,7 @@ public sealed class VitTests
         using IDisposable noGrad = no_grad();
         TensorAssert.Close(io.Read("base_output"), ReferenceInput.Run(model, io), TensorAssert.Model, "vit");
         Assert.Empty(result.Warnings);
-        var images = (IImageClassifier)model.Module;
+        var images = (VitForImageClassification)model.Module;
         Assert.Equal(io.Entries["in.pixel_values"].Shape.Skip(1), [images.ChannelCount, images.ImageHeight, images.ImageWidth]);
         Assert.Equal(io.Entries["base_output"].Shape[1], images.Labels.Count);
 
@@ -43,12 +43,12 @@ public sealed class VitTests
     {
         using DisposeScope scope = NewDisposeScope();
         using nn.Module module = ModelLoader.Build(new ModelConfig(TinyModel.VitConfig()), new ModelBuildOptions { Device = CPU });
-        var model = (IImageClassifier)module;
-        Assert.Equal([2, 2], model.Classify(zeros(2, 3, 8, 12)).shape);
-        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(zeros(1, 3, 16, 12)), "[1, 3, 16, 12]", "[batch, 3, 8, 12]");
-        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(zeros(1, 1, 8, 12)));
-        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(zeros(3, 8, 12)));
-        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(zeros(1, 3, 8, 12, ScalarType.Byte)), "Byte");
+        var model = (VitForImageClassification)module;
+        Assert.Equal([2, 2], model.call(zeros(2, 3, 8, 12)).shape);
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.call(zeros(1, 3, 16, 12)), "[1, 3, 16, 12]", "[batch, 3, 8, 12]");
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.call(zeros(1, 1, 8, 12)));
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.call(zeros(3, 8, 12)));
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.call(zeros(1, 3, 8, 12, ScalarType.Byte)), "Byte");
     }
 
     [Fact]
@@ -76,7 +76,7 @@ public sealed class VitTests
         using LoKrModel model = result.Model;
         Assert.Equal(["classifier.weight", "classifier.bias"], result.FreshParameters);
         Assert.Equal(["embeddings.mask_token", "pooler.dense.weight"], result.SkippedKeys.Order(StringComparer.Ordinal));
-        Assert.Equal([1, 3], ((IImageClassifier)model.Module).Classify(zeros(1, 3, 8, 12)).shape);
+        Assert.Equal([1, 3], ((VitForImageClassification)model.Module).call(zeros(1, 3, 8, 12)).shape);
     }
 
     [Fact]
@@ -107,6 +107,6 @@ public sealed class VitTests
         using DisposeScope scope = NewDisposeScope();
         using nn.Module module = ModelLoader.Build(new ModelConfig(TinyModel.VitConfig()), new ModelBuildOptions { Device = CPU });
         Tensor images = rand(2, 3, 8, 12);
-        LiveTensors.AssertFlat(() => ((IImageClassifier)module).Classify(images).Dispose());
+        LiveTensors.AssertFlat(() => ((VitForImageClassification)module).call(images).Dispose());
     }
 }

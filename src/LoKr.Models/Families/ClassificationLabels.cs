@@ -1,0 +1,109 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+using LoKr.Core.Errors;
+
+namespace LoKr.Models.Families;
+
+/// <summary>Label names of a classification head: what config.json says, what the user gave, and whether the two agree.</summary>
+internal static class ClassificationLabels
+{
+    /// <summary>Labels in the order of the logits.</summary>
+    /// <param name="config">The configuration; its <c>id2label</c>, <c>label2id</c> or <c>num_labels</c>.</param>
+    /// <param name="given">Labels the user gave, or null.</param>
+    /// <param name="headRows">Rows of the checkpoint's head, or null where it has none and a fresh one will be made.</param>
+    public static IReadOnlyList<string> Resolve(ModelConfig config, IReadOnlyList<string>? given, long? headRows)
+    {
+        if (given is not null)
+        {
+            CheckGiven(given);
+        }
+
+        if (headRows is null)
+        {
+            // Two labels are what transformers makes of a configuration that names none.
+            return given ?? Read(config) ?? Generic(2);
+        }
+
+        string[] known = Read(config) ?? Generic((int)headRows.Value);
+        if (known.Length != headRows)
+        {
+            throw config.Invalid("id2label", $"names {known.Length} labels ({Join(known)}), but the classification head of the checkpoint has {headRows} rows");
+        }
+
+        if (given is null || given.SequenceEqual(known, StringComparer.Ordinal))
+        {
+            return known;
+        }
+
+        // LABEL_0, LABEL_1, … are what transformers writes for want of names: naming them is not a change of labels.
+        return given.Count == known.Length && IsGeneric(known)
+            ? given
+            : throw new LoKrException(ErrorIds.LabelsMismatch, LoKrErrorKind.InvalidArgument,
+                $"The checkpoint classifies into {known.Length} labels ({Join(known)}), but {given.Count} were given ({Join(given)}).",
+                "Leave the labels out to keep the checkpoint's head, or start from an encoder without a head to train a new one.") { Target = config.Source };
+    }
+
+    /// <summary>Writes <c>id2label</c> and <c>label2id</c>.</summary>
+    public static void Write(JsonObject config, IReadOnlyList<string> labels)
+    {
+        JsonObject names = [];
+        JsonObject ids = [];
+        for (int i = 0; i < labels.Count; i++)
+        {
+            names[i.ToString(CultureInfo.InvariantCulture)] = labels[i];
+            ids[labels[i]] = i;
+        }
+
+        config["id2label"] = names;
+        config["label2id"] = ids;
+        config.Remove("num_labels");
+    }
+
+    /// <summary>The labels of a configuration, or null where it names none.</summary>
+    private static string[]? Read(ModelConfig config)
+    {
+        ModelConfig? names = config.GetObject("id2label");
+        if (names is { Json.Count: > 0 })
+        {
+            return Order("id2label", names.Json.Select(pair => (Id: ParseId(config, pair.Key), Name: names.GetString(pair.Key))));
+        }
+
+        ModelConfig? ids = config.GetObject("label2id");
+        if (ids is { Json.Count: > 0 })
+        {
+            return Order("label2id", ids.Json.Select(pair => (Id: ids.GetInt(pair.Key, null) ?? -1, Name: pair.Key)));
+        }
+
+        return config.Has("num_labels") ? Generic(config.GetSize("num_labels")) : null;
+
+        string[] Order(string key, IEnumerable<(int Id, string Name)> labels)
+        {
+            (int Id, string Name)[] sorted = [.. labels.OrderBy(label => label.Id)];
+            return sorted.Select((label, index) => label.Id == index).All(ok => ok)
+                ? [.. sorted.Select(label => label.Name)]
+                : throw config.Invalid(key, "does not number its labels 0, 1, 2, … without gaps");
+        }
+    }
+
+    private static int ParseId(ModelConfig config, string text) =>
+        int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int id) ? id : throw config.Invalid("id2label", $"has the id '{text}', not a number");
+
+    private static void CheckGiven(IReadOnlyList<string> labels)
+    {
+        string? problem = labels.Count == 0 ? "No labels were given."
+            : labels.Any(string.IsNullOrWhiteSpace) ? "A label is empty."
+            : labels.GroupBy(label => label, StringComparer.Ordinal).FirstOrDefault(group => group.Count() > 1) is { } twice ? $"The label '{twice.Key}' was given twice."
+            : null;
+        if (problem is not null)
+        {
+            throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument, problem, "Give each label once, in the order of the logits.");
+        }
+    }
+
+    private static string[] Generic(int count) => [.. Enumerable.Range(0, count).Select(i => string.Create(CultureInfo.InvariantCulture, $"LABEL_{i}"))];
+
+    private static bool IsGeneric(string[] labels) => labels.SequenceEqual(Generic(labels.Length), StringComparer.Ordinal);
+
+    private static string Join(IReadOnlyList<string> labels) =>
+        labels.Count <= 12 ? string.Join(", ", labels) : string.Join(", ", labels.Take(12)) + ", …";
+}

@@ -1,0 +1,166 @@
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Families;
+
+/// <summary>Checks of a batch of token ids before it reaches the model.</summary>
+internal static class TokenInput
+{
+    /// <summary>Refuses a batch that does not fit the model with <see cref="ErrorIds.ModelInputInvalid"/>.</summary>
+    /// <param name="architecture">Name of the model for the message.</param>
+    /// <param name="inputIds">Token ids; int64 [batch, length] is required.</param>
+    /// <param name="attentionMask">Mask of the same shape, or null.</param>
+    /// <param name="vocabularySize">Number of embeddings.</param>
+    /// <param name="positions">Longest sequence that has positions; null where they are not a table.</param>
+    public static void Check(string architecture, Tensor inputIds, Tensor? attentionMask, int vocabularySize, int? positions = null)
+    {
+        ArgumentNullException.ThrowIfNull(inputIds);
+        string? problem =
+            inputIds.dim() != 2 || inputIds.dtype != ScalarType.Int64 ? $"token ids are {inputIds.dtype} [{string.Join(", ", inputIds.shape)}], not int64 [batch, length]"
+            : inputIds.numel() == 0 ? $"token ids are empty: [{string.Join(", ", inputIds.shape)}]"
+            : inputIds.shape[1] > positions ? $"sequences have {inputIds.shape[1]} tokens, more than the {positions} the model has positions for"
+            : attentionMask is not null && !attentionMask.shape.SequenceEqual(inputIds.shape) ? $"the attention mask is [{string.Join(", ", attentionMask.shape)}], the token ids [{string.Join(", ", inputIds.shape)}]"
+            : HasUnknownIds(inputIds, vocabularySize) ? $"a token id is not between 0 and {vocabularySize - 1}"
+            : null;
+        if (problem is not null)
+        {
+            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{architecture}: {problem}.", "Encode texts with the tokenizer of the model, cut to its longest sequence.");
+        }
+    }
+
+    // Reading the values costs a synchronization, but on a GPU an id outside the table would end the process's use of the device.
+    private static bool HasUnknownIds(Tensor inputIds, int vocabularySize)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        return inputIds.lt(0).logical_or(inputIds.ge(vocabularySize)).any().item<bool>();
+    }
+}
+
+/// <summary>Boolean masks (true takes part), made only where attention cannot do without: torch's fast kernels take none.</summary>
+internal static class AttentionMask
+{
+    /// <summary>The mask of padding.</summary>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
+    /// <returns>[batch, 1, 1, length]; null when nothing is padded.</returns>
+    public static Tensor? Padding(Tensor? attentionMask)
+    {
+        if (attentionMask is null)
+        {
+            return null;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        Tensor tokens = attentionMask.ne(0);
+        return tokens.all().item<bool>() ? null : tokens.unsqueeze(1).unsqueeze(1).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The mask of layers that only look back.</summary>
+    /// <param name="padding">Boolean [batch, 1, 1, length], or null.</param>
+    /// <param name="length">Length of the sequences.</param>
+    /// <param name="window">Most positions that one sees, itself included; null for all.</param>
+    /// <param name="device">Device of the mask.</param>
+    /// <returns>[1 or batch, 1, length, length]; null where every position sees itself and all before it.</returns>
+    public static Tensor? Causal(Tensor? padding, long length, int? window, Device device)
+    {
+        if (padding is null && (window is null || length <= window))
+        {
+            return null;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        Tensor mask = ones(length, length, dtype: ScalarType.Bool, device: device).tril_();
+        if (window is int width && width < length)
+        {
+            mask = mask.triu_(1 - width);
+        }
+
+        mask = mask.unsqueeze(0).unsqueeze(0);
+        return (padding is null ? mask : mask.logical_and(padding)).MoveToOuterDisposeScope();
+    }
+}
+
+/// <summary>What the layers of a stack share in one forward pass: which positions see which, and where they are.</summary>
+internal sealed class AttentionPass
+{
+    private readonly Dictionary<int, Tensor?> _masks;
+
+    private AttentionPass(bool isCausal, Dictionary<int, Tensor?> masks) => (IsCausal, _masks) = (isCausal, masks);
+
+    /// <summary>Whether a position sees only itself and those before it.</summary>
+    public bool IsCausal { get; }
+
+    /// <summary>Rotations of the positions; null where positions are embedded.</summary>
+    public RotaryTurn? Turn { get; private init; }
+
+    /// <summary>Keys and values of earlier positions, to which each layer adds its own; or null.</summary>
+    public KeyValueCache? Cache { get; private init; }
+
+    /// <summary>Every position sees every other. The mask is in the caller's dispose scope.</summary>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
+    public static AttentionPass Bidirectional(Tensor? attentionMask) => new(false, new() { [0] = AttentionMask.Padding(attentionMask) });
+
+    /// <summary>Every position sees itself and those before it, as far as the layer's window goes. The masks are in the caller's dispose scope.</summary>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
+    /// <param name="length">Length of the sequences.</param>
+    /// <param name="device">Device of the model.</param>
+    /// <param name="windows">Attention windows of the layers; null for all positions.</param>
+    /// <param name="turn">Rotations of the positions, or null.</param>
+    /// <param name="cache">Keys and values of earlier positions, or null.</param>
+    public static AttentionPass Causal(
+        Tensor? attentionMask, long length, Device device, IEnumerable<int?> windows, RotaryTurn? turn = null, KeyValueCache? cache = null)
+    {
+        Tensor? padding = AttentionMask.Padding(attentionMask);
+        Dictionary<int, Tensor?> masks = windows.Distinct().ToDictionary(static window => window ?? 0, window => AttentionMask.Causal(padding, length, window, device));
+        return new(true, masks) { Turn = turn, Cache = cache };
+    }
+
+    /// <summary>Boolean mask of the layers with that window; null where they need none.</summary>
+    public Tensor? Mask(int? window) => _masks[window ?? 0];
+
+    /// <summary>The same without a cache, with tensors that stay until the backward pass is over.</summary>
+    public AttentionPass Keep(ActivationCheckpoints checkpoints) =>
+        new(IsCausal, _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Keep(entry.Value)))
+        {
+            Turn = Turn is { } turn ? new RotaryTurn(checkpoints.Keep(turn.Cosine)!, checkpoints.Keep(turn.Sine)!) : null,
+        };
+}
+
+/// <summary>Which layers see only the last positions, by the rules of each family's configuration class.</summary>
+internal static class SlidingWindow
+{
+    private const int Default = 4096;
+
+    /// <summary>Mistral: all layers or none; a null switches the window off, a missing key does not.</summary>
+    public static int?[] OfMistral(ModelConfig config, int layers) => [.. Enumerable.Repeat(Read(config), layers)];
+
+    /// <summary>
+    /// Qwen: no layer unless <c>use_sliding_window</c>; then those that <c>layer_types</c> names, or those from <c>max_window_layers</c> on.
+    /// </summary>
+    public static int?[] OfQwen(ModelConfig config, int layers)
+    {
+        int? window = config.GetBool("use_sliding_window", false) ? Read(config) : null;
+        IReadOnlyList<string> types = config.GetStrings("layer_types");
+        if (types.Count == 0)
+        {
+            int first = config.GetInt("max_window_layers", 28)!.Value;
+            return [.. Enumerable.Range(0, layers).Select(layer => layer >= first ? window : null)];
+        }
+
+        if (types.Count != layers)
+        {
+            throw config.Invalid("layer_types", $"names {types.Count} layers, but num_hidden_layers is {layers}");
+        }
+
+        return [.. types.Select(type => type switch
+        {
+            "full_attention" => (int?)null,
+            "sliding_attention" => window ?? throw config.Invalid("layer_types", "names sliding_attention, but the sliding window is switched off"),
+            _ => throw config.Unsupported("layer_types", $"names '{type}'; full_attention and sliding_attention are supported"),
+        })];
+    }
+
+    private static int? Read(ModelConfig config) =>
+        config.Json.ContainsKey("sliding_window") && !config.Has("sliding_window") ? null : config.GetSize("sliding_window", Default);
+}

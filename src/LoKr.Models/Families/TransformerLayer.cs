@@ -1,0 +1,339 @@
+using LoKr.Core.Nn;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Families;
+
+/// <summary>Roles of the modules in a transformer layer. The parts that a family lists decide how its layers compute.</summary>
+internal enum LayerPart
+{
+    /// <summary>Norm of the attention's input (pre-norm).</summary>
+    AttentionInputNorm,
+
+    /// <summary>Projection to queries.</summary>
+    Query,
+
+    /// <summary>Projection to keys.</summary>
+    Key,
+
+    /// <summary>Projection to values.</summary>
+    Value,
+
+    /// <summary>One projection to queries, keys and values, side by side, in the place of the three.</summary>
+    QueryKeyValue,
+
+    /// <summary>Norm of each head's queries.</summary>
+    QueryNorm,
+
+    /// <summary>Norm of each head's keys.</summary>
+    KeyNorm,
+
+    /// <summary>Output projection of the attention.</summary>
+    AttentionOutput,
+
+    /// <summary>Norm of the sum of the attention and its input (post-norm).</summary>
+    AttentionSumNorm,
+
+    /// <summary>Norm of the feed-forward block's input (pre-norm).</summary>
+    MlpInputNorm,
+
+    /// <summary>Projection whose activation scales the inner one: a gated block.</summary>
+    Gate,
+
+    /// <summary>Projection to the inner size.</summary>
+    Up,
+
+    /// <summary>Projection back to the hidden size.</summary>
+    Down,
+
+    /// <summary>Norm of the sum of the feed-forward block and its input (post-norm).</summary>
+    MlpSumNorm,
+}
+
+/// <summary>Kinds of norm in a stack.</summary>
+internal enum NormKind
+{
+    /// <summary>Layer norm with weight and bias.</summary>
+    Layer,
+
+    /// <summary>Root mean square norm with a weight.</summary>
+    RootMeanSquare,
+}
+
+/// <summary>The layers of a model as data: sizes, switches and the names of the modules.</summary>
+internal sealed record StackSettings
+{
+    /// <summary>Full name of the list of layers, for example <c>bert.encoder.layer</c>.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>The modules of a layer in the checkpoint's order, each with its name below the layer, which may have several parts.</summary>
+    public required IReadOnlyList<(LayerPart Part, string Name)> Layer { get; init; }
+
+    /// <summary>Number of layers.</summary>
+    public required int LayerCount { get; init; }
+
+    /// <summary>Width of the hidden states.</summary>
+    public required int HiddenSize { get; init; }
+
+    /// <summary>Inner width of the feed-forward block.</summary>
+    public required int IntermediateSize { get; init; }
+
+    /// <summary>Number of query heads.</summary>
+    public required int HeadCount { get; init; }
+
+    /// <summary>Number of key and value heads; fewer than query heads in grouped-query attention (Ainslie et al., arXiv:2305.13245).</summary>
+    public int KeyHeadCount { get => field == 0 ? HeadCount : field; init; }
+
+    /// <summary>Width of a head.</summary>
+    public int HeadWidth { get => field == 0 ? HiddenSize / HeadCount : field; init; }
+
+    /// <summary>For each layer the most positions that one position sees, itself included; null for all.</summary>
+    public IReadOnlyList<int?> Windows { get => field ??= new int?[LayerCount]; init; }
+
+    /// <summary>Activation of the feed-forward block.</summary>
+    public required Func<Tensor, Tensor> Activation { get; init; }
+
+    /// <summary>Kind of the norms.</summary>
+    public NormKind Norm { get; init; }
+
+    /// <summary>Epsilon of the norms.</summary>
+    public required double NormEpsilon { get; init; }
+
+    /// <summary>Whether the projections are <see cref="Conv1D"/>, with transposed weights and always a bias.</summary>
+    public bool HasTransposedWeights { get; init; }
+
+    /// <summary>Whether the projections to queries, keys and values have a bias.</summary>
+    public bool HasInputBias { get; init; } = true;
+
+    /// <summary>Whether the output projection of the attention has a bias.</summary>
+    public bool HasOutputBias { get; init; } = true;
+
+    /// <summary>Whether the projections of the feed-forward block have a bias.</summary>
+    public bool HasMlpBias { get; init; } = true;
+
+    /// <summary>Factor on the queries of a layer, beside the division by the root of a head's width.</summary>
+    public Func<int, double> QueryScale { get; init; } = static _ => 1;
+
+    /// <summary>Dropout of the attention weights.</summary>
+    public double AttentionDropout { get; init; }
+
+    /// <summary>Dropout of the attention's output before it is added to the input.</summary>
+    public double AttentionOutputDropout { get; init; }
+
+    /// <summary>Dropout of the feed-forward block's output before it is added to the input.</summary>
+    public double MlpDropout { get; init; }
+
+    /// <summary>Device and type of the parameters.</summary>
+    public required ModelBuildOptions Options { get; init; }
+
+    /// <summary>Reads the number of heads, which must divide the hidden size.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="heads">Key of the number of heads.</param>
+    /// <param name="hidden">Key of the hidden size.</param>
+    public static int ReadHeads(ModelConfig config, string heads, string hidden)
+    {
+        (int count, int size) = (config.GetSize(heads), config.GetSize(hidden));
+        return size % count == 0 ? count : throw config.Invalid(heads, $"is {count}, which does not divide the {hidden} {size}");
+    }
+
+    /// <summary>A norm over the last dimension.</summary>
+    /// <param name="width">Size of that dimension.</param>
+    public nn.Module<Tensor, Tensor> CreateNorm(long width) => Norm switch
+    {
+        NormKind.Layer => nn.LayerNorm([width], NormEpsilon, device: Options.Device, dtype: Options.DType),
+        NormKind.RootMeanSquare => new RmsNorm(width, NormEpsilon, Options.Device, Options.DType),
+        _ => throw new InvalidOperationException($"There is no norm of kind {Norm}."),
+    };
+
+    /// <summary>The module of a layer with a role.</summary>
+    public nn.Module<Tensor, Tensor> Create(LayerPart part) => part switch
+    {
+        LayerPart.Query => Project(HiddenSize, HeadCount * HeadWidth, HasInputBias),
+        LayerPart.Key or LayerPart.Value => Project(HiddenSize, KeyHeadCount * HeadWidth, HasInputBias),
+        LayerPart.QueryKeyValue => Project(HiddenSize, (HeadCount + (2 * KeyHeadCount)) * HeadWidth, HasInputBias),
+        LayerPart.QueryNorm or LayerPart.KeyNorm => CreateNorm(HeadWidth),
+        LayerPart.AttentionOutput => Project(HeadCount * HeadWidth, HiddenSize, HasOutputBias),
+        LayerPart.Gate or LayerPart.Up => Project(HiddenSize, IntermediateSize, HasMlpBias),
+        LayerPart.Down => Project(IntermediateSize, HiddenSize, HasMlpBias),
+        _ => CreateNorm(HiddenSize),
+    };
+
+    private nn.Module<Tensor, Tensor> Project(long inputs, long outputs, bool hasBias) => HasTransposedWeights
+        ? new Conv1D(inputs, outputs, Options.Device, Options.DType)
+        : nn.Linear(inputs, outputs, hasBias, Options.Device, Options.DType);
+}
+
+/// <summary>
+/// A transformer layer (Vaswani et al., arXiv:1706.03762): attention and feed-forward block, each added to its input, with norms before or after.
+/// </summary>
+internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor>
+{
+    private readonly SelfAttention _attention;
+    private readonly FeedForward _mlp;
+    private readonly nn.Module<Tensor, Tensor>? _attentionInputNorm;
+    private readonly nn.Module<Tensor, Tensor>? _attentionSumNorm;
+    private readonly nn.Module<Tensor, Tensor>? _mlpInputNorm;
+    private readonly nn.Module<Tensor, Tensor>? _mlpSumNorm;
+
+    /// <summary>Creates the modules of a layer.</summary>
+    /// <param name="settings">Sizes, switches and names.</param>
+    /// <param name="index">Index of the layer.</param>
+    public TransformerLayer(StackSettings settings, int index)
+        : base(nameof(TransformerLayer))
+    {
+        Dictionary<LayerPart, nn.Module<Tensor, Tensor>> parts = settings.Layer.ToDictionary(item => item.Part, item => this.Place(item.Name, settings.Create(item.Part)));
+        _attention = new SelfAttention(settings, index, parts);
+        _mlp = new FeedForward(settings, parts);
+        _attentionInputNorm = parts.GetValueOrDefault(LayerPart.AttentionInputNorm);
+        _attentionSumNorm = parts.GetValueOrDefault(LayerPart.AttentionSumNorm);
+        _mlpInputNorm = parts.GetValueOrDefault(LayerPart.MlpInputNorm);
+        _mlpSumNorm = parts.GetValueOrDefault(LayerPart.MlpSumNorm);
+    }
+
+    /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden].</summary>
+    public override Tensor forward(Tensor input, AttentionPass pass)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor x = Normalize(_attentionSumNorm, input + _attention.Run(Normalize(_attentionInputNorm, input), pass, training));
+        return Normalize(_mlpSumNorm, x + _mlp.Run(Normalize(_mlpInputNorm, x), training)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
+    protected override void RegisterComponents()
+    {
+    }
+
+    private static Tensor Normalize(nn.Module<Tensor, Tensor>? norm, Tensor x) => norm is null ? x : norm.call(x);
+}
+
+/// <summary>
+/// Multi-head self-attention. Several query heads may share a key and value head, positions may be rotations of queries and keys, and keys
+/// and values of earlier positions may come from a cache.
+/// </summary>
+internal sealed class SelfAttention
+{
+    private readonly nn.Module<Tensor, Tensor>? _query;
+    private readonly nn.Module<Tensor, Tensor>? _key;
+    private readonly nn.Module<Tensor, Tensor>? _value;
+    private readonly nn.Module<Tensor, Tensor>? _queryKeyValue;
+    private readonly nn.Module<Tensor, Tensor>? _queryNorm;
+    private readonly nn.Module<Tensor, Tensor>? _keyNorm;
+    private readonly nn.Module<Tensor, Tensor> _output;
+    private readonly int _layer;
+    private readonly int _heads;
+    private readonly int _keyHeads;
+    private readonly int _width;
+    private readonly int? _window;
+    private readonly double _queryScale;
+    private readonly double _dropout;
+    private readonly double _outputDropout;
+
+    /// <summary>Takes its modules from the parts of a layer.</summary>
+    public SelfAttention(StackSettings settings, int layer, IReadOnlyDictionary<LayerPart, nn.Module<Tensor, Tensor>> parts)
+    {
+        (_layer, _heads, _keyHeads, _width) = (layer, settings.HeadCount, settings.KeyHeadCount, settings.HeadWidth);
+        (_window, _queryScale) = (settings.Windows[layer], settings.QueryScale(layer));
+        (_dropout, _outputDropout) = (settings.AttentionDropout, settings.AttentionOutputDropout);
+        if (!parts.TryGetValue(LayerPart.QueryKeyValue, out _queryKeyValue))
+        {
+            (_query, _key, _value) = (parts[LayerPart.Query], parts[LayerPart.Key], parts[LayerPart.Value]);
+        }
+
+        _queryNorm = parts.GetValueOrDefault(LayerPart.QueryNorm);
+        _keyNorm = parts.GetValueOrDefault(LayerPart.KeyNorm);
+        _output = parts[LayerPart.AttentionOutput];
+    }
+
+    /// <summary>[batch, length, hidden] → [batch, length, hidden].</summary>
+    public Tensor Run(Tensor input, AttentionPass pass, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor query, Tensor key, Tensor value) = Project(input);
+        query = Position(query, _queryNorm, pass.Turn);
+        key = Position(key, _keyNorm, pass.Turn);
+        value = Split(value).transpose(1, 2);
+        if (_queryScale != 1)
+        {
+            query = query * _queryScale;
+        }
+
+        if (pass.Cache is { } cache)
+        {
+            (key, value) = cache.Append(_layer, key, value);
+        }
+
+        double dropout = training ? _dropout : 0;
+        Tensor? mask = pass.Mask(_window);
+        Tensor context = input.shape[1] == 1
+            ? AttendOne(query, key, value, mask, dropout)
+            : AttendAll(query, key, value, mask, pass.IsCausal && mask is null, dropout);
+        return _output.call(context).WithDropout(_outputDropout, training).MoveToOuterDisposeScope();
+    }
+
+    private (Tensor Query, Tensor Key, Tensor Value) Project(Tensor input)
+    {
+        if (_queryKeyValue is null)
+        {
+            return (_query!.call(input), _key!.call(input), _value!.call(input));
+        }
+
+        Tensor[] parts = _queryKeyValue.call(input).split([_heads * _width, _keyHeads * _width, _keyHeads * _width], dim: -1);
+        return (parts[0], parts[1], parts[2]);
+    }
+
+    // [batch, length, heads·width] → [batch, heads, length, width].
+    private Tensor Position(Tensor x, nn.Module<Tensor, Tensor>? norm, RotaryTurn? turn)
+    {
+        Tensor heads = Split(x);
+        heads = norm is null ? heads : norm.call(heads);
+        return (turn is { } positions ? positions.Apply(heads) : heads).transpose(1, 2);
+    }
+
+    // [batch, length, heads·width] → [batch, length, heads, width].
+    private Tensor Split(Tensor x)
+    {
+        long[] shape = x.shape;
+        return x.view(shape[0], shape[1], -1, _width);
+    }
+
+    private Tensor AttendAll(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, double dropout)
+    {
+        int groups = _heads / _keyHeads;
+        return Attention.MergeHeads(Attention.ScaledDotProduct(
+            query, Attention.RepeatHeads(key, groups), Attention.RepeatHeads(value, groups), mask, causal, dropout));
+    }
+
+    // A single position sees all keys, so the query heads that share a key head can stand in for positions: no key is copied.
+    private Tensor AttendOne(Tensor query, Tensor key, Tensor value, Tensor? mask, double dropout)
+    {
+        long batch = query.shape[0];
+        Tensor grouped = query.reshape(batch, _keyHeads, _heads / _keyHeads, _width);
+        return Attention.ScaledDotProduct(grouped, key, value, mask, dropout: dropout).reshape(batch, 1, _heads * _width);
+    }
+}
+
+/// <summary>The feed-forward block of a layer: down(activation(up(x))), or down(activation(gate(x)) · up(x)) (Shazeer, arXiv:2002.05202).</summary>
+internal sealed class FeedForward
+{
+    private readonly nn.Module<Tensor, Tensor>? _gate;
+    private readonly nn.Module<Tensor, Tensor> _up;
+    private readonly nn.Module<Tensor, Tensor> _down;
+    private readonly Func<Tensor, Tensor> _activation;
+    private readonly double _dropout;
+
+    /// <summary>Takes its modules from the parts of a layer.</summary>
+    public FeedForward(StackSettings settings, IReadOnlyDictionary<LayerPart, nn.Module<Tensor, Tensor>> parts)
+    {
+        _gate = parts.GetValueOrDefault(LayerPart.Gate);
+        (_up, _down) = (parts[LayerPart.Up], parts[LayerPart.Down]);
+        (_activation, _dropout) = (settings.Activation, settings.MlpDropout);
+    }
+
+    /// <summary>[batch, length, hidden] → [batch, length, hidden].</summary>
+    public Tensor Run(Tensor input, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor inner = _gate is null ? _activation(_up.call(input)) : _activation(_gate.call(input)) * _up.call(input);
+        return _down.call(inner).WithDropout(_dropout, training).MoveToOuterDisposeScope();
+    }
+}

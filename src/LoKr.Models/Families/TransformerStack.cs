@@ -1,0 +1,149 @@
+using LoKr.Core.Nn;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Families;
+
+/// <summary>Roles of the modules that turn token ids into hidden states.</summary>
+internal enum EmbeddingPart
+{
+    /// <summary>One vector for each token id.</summary>
+    Tokens,
+
+    /// <summary>One vector for each segment of a pair of texts. There is one text here, so every token has type 0.</summary>
+    Types,
+
+    /// <summary>One vector for each position.</summary>
+    Positions,
+
+    /// <summary>Norm of the sum.</summary>
+    Norm,
+}
+
+/// <summary>The embeddings of a model as data: sizes and the names of the modules.</summary>
+internal sealed record EmbeddingSettings
+{
+    /// <summary>The modules in the checkpoint's order, each with its full name.</summary>
+    public required IReadOnlyList<(EmbeddingPart Part, string Name)> Parts { get; init; }
+
+    /// <summary>Number of token ids.</summary>
+    public required int VocabularySize { get; init; }
+
+    /// <summary>Width of the hidden states.</summary>
+    public required int HiddenSize { get; init; }
+
+    /// <summary>Rows of the table of positions.</summary>
+    public int PositionCount { get; init; }
+
+    /// <summary>Rows of the table of token types.</summary>
+    public int TypeCount { get; init; }
+
+    /// <summary>Epsilon of the norm.</summary>
+    public double NormEpsilon { get; init; }
+
+    /// <summary>Dropout of the result.</summary>
+    public double Dropout { get; init; }
+
+    /// <summary>
+    /// Position ids, int64 [batch, length] or [1, length] where they are the same for every row, from token ids [batch, length] and the
+    /// number of positions before them.
+    /// </summary>
+    public Func<Tensor, long, Tensor> PositionIds { get; init; } = static (ids, start) =>
+        arange(start, start + ids.shape[1], ScalarType.Int64, ids.device).unsqueeze(0);
+
+    /// <summary>Device and type of the parameters.</summary>
+    public required ModelBuildOptions Options { get; init; }
+
+    /// <summary>Full name of a part.</summary>
+    public string NameOf(EmbeddingPart part) => Parts.First(item => item.Part == part).Name;
+
+    /// <summary>The module with a role.</summary>
+    public nn.Module<Tensor, Tensor> Create(EmbeddingPart part) => part switch
+    {
+        EmbeddingPart.Tokens => new Embedding(VocabularySize, HiddenSize, Options.Device, Options.DType),
+        EmbeddingPart.Types => new Embedding(TypeCount, HiddenSize, Options.Device, Options.DType),
+        EmbeddingPart.Positions => new Embedding(PositionCount, HiddenSize, Options.Device, Options.DType),
+        _ => nn.LayerNorm([HiddenSize], NormEpsilon, device: Options.Device, dtype: Options.DType),
+    };
+}
+
+/// <summary>Embeddings of tokens, their types and their positions, summed and normalized: whichever of these a family has.</summary>
+internal sealed class TokenEmbeddings
+{
+    private readonly EmbeddingSettings _settings;
+    private readonly nn.Module<Tensor, Tensor> _tokens;
+    private readonly nn.Module<Tensor, Tensor>? _types;
+    private readonly nn.Module<Tensor, Tensor>? _positions;
+    private readonly nn.Module<Tensor, Tensor>? _norm;
+
+    /// <summary>Creates the modules in the tree of a model.</summary>
+    public TokenEmbeddings(nn.Module root, EmbeddingSettings settings)
+    {
+        _settings = settings;
+        Dictionary<EmbeddingPart, nn.Module<Tensor, Tensor>> parts = settings.Parts.ToDictionary(item => item.Part, item => root.Place(item.Name, settings.Create(item.Part)));
+        _tokens = parts[EmbeddingPart.Tokens];
+        _types = parts.GetValueOrDefault(EmbeddingPart.Types);
+        _positions = parts.GetValueOrDefault(EmbeddingPart.Positions);
+        _norm = parts.GetValueOrDefault(EmbeddingPart.Norm);
+    }
+
+    /// <summary>Token ids, int64 [batch, length] → hidden states [batch, length, hidden].</summary>
+    /// <param name="ids">The ids.</param>
+    /// <param name="start">Number of positions before them.</param>
+    /// <param name="training">Whether dropout applies.</param>
+    public Tensor Run(Tensor ids, long start, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor x = _tokens.call(ids);
+        x = _types is null ? x : x + _types.call(zeros(1, 1, ScalarType.Int64, ids.device));
+        x = _positions is null ? x : x + _positions.call(_settings.PositionIds(ids, start));
+        x = _norm is null ? x : _norm.call(x);
+        return x.WithDropout(_settings.Dropout, training).MoveToOuterDisposeScope();
+    }
+}
+
+/// <summary>
+/// The layers of a model, one after the other. Bidirectional encoders and causal decoders are the same stack: the <see cref="AttentionPass"/>
+/// says which positions see which.
+/// </summary>
+internal sealed class TransformerStack : nn.Module<Tensor, AttentionPass, Tensor>, ICheckpointedBlocks
+{
+    private readonly TransformerLayer[] _layers;
+
+    /// <summary>Creates the layers, named by their indexes.</summary>
+    public TransformerStack(StackSettings settings)
+        : base(nameof(TransformerStack))
+    {
+        _layers = [.. Enumerable.Range(0, settings.LayerCount).Select(index => this.Place($"{index}", new TransformerLayer(settings, index)))];
+    }
+
+    /// <inheritdoc/>
+    public ActivationCheckpoints? Checkpoints { get; set; }
+
+    /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden].</summary>
+    public override Tensor forward(Tensor input, AttentionPass pass) => Run(input, pass, _layers);
+
+    /// <summary>Hidden states [batch, length, hidden] after the last layer, and those before it.</summary>
+    public (Tensor Last, Tensor Penultimate) RunWithPenultimate(Tensor input, AttentionPass pass)
+    {
+        Tensor penultimate = Run(input, pass, _layers.AsSpan(0, _layers.Length - 1));
+        return (Run(penultimate, pass, _layers.AsSpan(_layers.Length - 1)), penultimate);
+    }
+
+    private Tensor Run(Tensor input, AttentionPass pass, ReadOnlySpan<TransformerLayer> layers)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        AttentionPass? kept = Checkpoints is null || pass.Cache is not null ? null : pass.Keep(Checkpoints);
+
+        // The input is the caller's; each later one is released as soon as the next is there.
+        Tensor x = input.alias();
+        foreach (TransformerLayer layer in layers)
+        {
+            Tensor next = kept is null ? layer.call(x, pass) : Checkpoints!.Run(layer, x, given => layer.call(given, kept));
+            x.Dispose();
+            x = next;
+        }
+
+        return x.MoveToOuterDisposeScope();
+    }
+}
