@@ -19,8 +19,10 @@ Describe 'Examples' {
         "$TestDrive/classifier/model.safetensors" | Should -Exist
     }
 
-    It '<Name> says what it needs where the module is missing' -ForEach (Get-ChildItem -Path "$PSScriptRoot/../../examples/*.ps1") {
-        $text = pwsh -NoProfile -NonInteractive -File $_.FullName 2>&1 | Out-String
+    It '<Name> says what it needs where the module is missing' -ForEach @(
+        Get-ChildItem -Path "$PSScriptRoot/../../examples/*.ps1" | ForEach-Object { @{ Name = $_.Name; File = $_.FullName } }
+    ) {
+        $text = pwsh -NoProfile -NonInteractive -File $File 2>&1 | Out-String
         $LASTEXITCODE | Should -Not -Be 0
         $text | Should -Match 'LoKr'
     }
