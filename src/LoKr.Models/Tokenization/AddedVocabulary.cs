@@ -31,7 +31,7 @@ internal sealed record AddedToken(
 /// </summary>
 internal sealed class AddedTokenTable
 {
-    private readonly ITokenModel _model;
+    private readonly Vocabulary _vocabulary;
     private readonly string _file;
     private readonly Dictionary<string, (AddedToken Token, int Id)> _byContent = new(StringComparer.Ordinal);
     private readonly Dictionary<int, string> _byId = [];
@@ -40,7 +40,7 @@ internal sealed class AddedTokenTable
 
     public AddedTokenTable(TokenizerParts parts, TokenizerConfig config)
     {
-        _model = parts.Model;
+        _vocabulary = parts.Model.Vocabulary;
         _file = parts.File;
         foreach (AddedToken token in config.LegacyAddedTokens.Concat(parts.AddedTokens).Concat(config.AddedTokens))
         {
@@ -71,7 +71,7 @@ internal sealed class AddedTokenTable
             AddNamed(null, token);
         }
 
-        VocabularySize = _model.Count + _byContent.Keys.Count(content => !_model.TryGetId(content, out _));
+        VocabularySize = _vocabulary.Count + _byContent.Keys.Count(content => !_vocabulary.TryGetId(content, out _));
     }
 
     /// <summary>Number of tokens, added ones included.</summary>
@@ -89,7 +89,7 @@ internal sealed class AddedTokenTable
     public bool IsSpecial(string token) => _byContent.TryGetValue(token, out (AddedToken Token, int Id) entry) && entry.Token.Special;
 
     public bool TryGetToken(int id, [NotNullWhen(true)] out string? token) =>
-        _byId.TryGetValue(id, out token) || _model.TryGetToken(id, out token);
+        _byId.TryGetValue(id, out token) || _vocabulary.TryGetToken(id, out token);
 
     private void AddNamed(string? name, AddedToken token)
     {
@@ -112,7 +112,7 @@ internal sealed class AddedTokenTable
 
         bool known = _byContent.TryGetValue(token.Content, out (AddedToken Token, int Id) entry);
         int id = known ? entry.Id
-            : _model.TryGetId(token.Content, out int own) ? own
+            : _vocabulary.TryGetId(token.Content, out int own) ? own
             : token.StatedId ?? NextId();
         if (token.StatedId is int stated && stated != id)
         {
@@ -135,7 +135,7 @@ internal sealed class AddedTokenTable
         _byId[id] = token.Content;
     }
 
-    private int NextId() => Math.Max(_model.Count, _byId.Count == 0 ? 0 : _byId.Keys.Max() + 1);
+    private int NextId() => Math.Max(_vocabulary.Count, _byId.Count == 0 ? 0 : _byId.Keys.Max() + 1);
 }
 
 /// <summary>

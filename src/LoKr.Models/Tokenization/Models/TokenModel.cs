@@ -1,21 +1,18 @@
+using System.Collections.Concurrent;
 using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
+using System.Text;
 
 namespace LoKr.Models.Tokenization.Models;
 
-/// <summary>The vocabulary of a tokenizer and how a piece of text is cut into its tokens. Safe to use from several threads.</summary>
+/// <summary>The model stage: the vocabulary, and how a piece of text is cut into its tokens. Safe to use from several threads.</summary>
 internal interface ITokenModel
 {
-    /// <summary>Number of tokens, added tokens not included.</summary>
-    int Count { get; }
+    /// <summary>The tokens, without added ones.</summary>
+    Vocabulary Vocabulary { get; }
 
     /// <summary>Adds the ids of one piece that is not empty.</summary>
     void Encode(string piece, List<int> ids);
-
-    /// <summary>Id of a token, if the vocabulary has it.</summary>
-    bool TryGetId(string token, out int id);
-
-    /// <summary>Token of an id, if the vocabulary has it.</summary>
-    bool TryGetToken(int id, [NotNullWhen(true)] out string? token);
 }
 
 /// <summary>Tokens and their ids in both directions.</summary>
@@ -38,9 +35,6 @@ internal sealed class Vocabulary
 
     public int Count => _ids.Count;
 
-    /// <summary>Whether no two tokens have the same id.</summary>
-    public bool IsOneToOne => _tokens.Count == _ids.Count;
-
     public IReadOnlyDictionary<string, int> Ids => _ids;
 
     public bool TryGetId(string token, out int id) => _ids.TryGetValue(token, out id);
@@ -48,4 +42,65 @@ internal sealed class Vocabulary
     public bool TryGetId(ReadOnlySpan<char> token, out int id) => _bySpan.TryGetValue(token, out id);
 
     public bool TryGetToken(int id, [NotNullWhen(true)] out string? token) => _tokens.TryGetValue(id, out token);
+}
+
+/// <summary>The tokens of single bytes, such as <c>&lt;0xE4&gt;</c>, that a character without a token of its own falls back to.</summary>
+internal sealed class ByteTokens
+{
+    private readonly int[] _ids = new int[256];
+
+    /// <param name="idOf">The id of a byte's token; negative for none.</param>
+    public ByteTokens(Func<string, int> idOf)
+    {
+        for (int value = 0; value < _ids.Length; value++)
+        {
+            _ids[value] = idOf(string.Create(CultureInfo.InvariantCulture, $"<0x{value:X2}>"));
+        }
+    }
+
+    /// <summary>The ids of the UTF-8 bytes of a text, or null where one has no token.</summary>
+    public int[]? Encode(ReadOnlySpan<char> text)
+    {
+        byte[] utf8 = new byte[Encoding.UTF8.GetByteCount(text)];
+        Encoding.UTF8.GetBytes(text, utf8);
+        int[] ids = Array.ConvertAll(utf8, value => _ids[value]);
+        return Array.Exists(ids, id => id < 0) ? null : ids;
+    }
+}
+
+/// <summary>Remembers the ids of short pieces, because words repeat. Bounded: a full cache is cleared.</summary>
+internal sealed class PieceCache
+{
+    private const int Capacity = 32768;
+    private const int LongestPiece = 64;
+
+    private readonly ConcurrentDictionary<string, int[]> _ids = new(StringComparer.Ordinal);
+    private int _count;
+
+    public bool TryGet(string piece, List<int> ids)
+    {
+        if (piece.Length > LongestPiece || !_ids.TryGetValue(piece, out int[]? known))
+        {
+            return false;
+        }
+
+        ids.AddRange(known);
+        return true;
+    }
+
+    public void Add(string piece, ReadOnlySpan<int> ids)
+    {
+        if (piece.Length > LongestPiece)
+        {
+            return;
+        }
+
+        if (Interlocked.Increment(ref _count) > Capacity)
+        {
+            _ids.Clear();
+            Interlocked.Exchange(ref _count, 0);
+        }
+
+        _ids.TryAdd(piece, ids.ToArray());
+    }
 }

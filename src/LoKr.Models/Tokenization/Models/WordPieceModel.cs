@@ -1,4 +1,4 @@
-using System.Diagnostics.CodeAnalysis;
+using System.Runtime.InteropServices;
 using System.Text;
 using Microsoft.ML.Tokenizers;
 
@@ -7,7 +7,6 @@ namespace LoKr.Models.Tokenization.Models;
 /// <summary>WordPiece through Microsoft.ML.Tokenizers.</summary>
 internal sealed class WordPieceModel : ITokenModel
 {
-    private readonly Vocabulary _vocabulary;
     private readonly WordPieceTokenizer _tokenizer;
     private readonly int _unknownId;
     private readonly int _longestWord;
@@ -30,7 +29,7 @@ internal sealed class WordPieceModel : ITokenModel
             throw TokenizerError.Invalid(file, $"max_input_chars_per_word is {longestWord}");
         }
 
-        _vocabulary = vocabulary;
+        Vocabulary = vocabulary;
         _longestWord = longestWord;
         using Stream lines = Lines(vocabulary, file);
         _tokenizer = WordPieceTokenizer.Create(lines, new WordPieceOptions
@@ -44,7 +43,7 @@ internal sealed class WordPieceModel : ITokenModel
     }
 
     /// <inheritdoc/>
-    public int Count => _vocabulary.Count;
+    public Vocabulary Vocabulary { get; }
 
     /// <inheritdoc/>
     public void Encode(string piece, List<int> ids)
@@ -62,14 +61,8 @@ internal sealed class WordPieceModel : ITokenModel
 
         int from = ids.Count;
         ids.AddRange(_tokenizer.EncodeToIds(piece, considerPreTokenization: false, considerNormalization: false));
-        _cache.Add(piece, System.Runtime.InteropServices.CollectionsMarshal.AsSpan(ids)[from..]);
+        _cache.Add(piece, CollectionsMarshal.AsSpan(ids)[from..]);
     }
-
-    /// <inheritdoc/>
-    public bool TryGetId(string token, out int id) => _vocabulary.TryGetId(token, out id);
-
-    /// <inheritdoc/>
-    public bool TryGetToken(int id, [NotNullWhen(true)] out string? token) => _vocabulary.TryGetToken(id, out token);
 
     private static int CodePoints(string text)
     {
