@@ -5,47 +5,55 @@ namespace LoKr.Models.Tokenization.Patterns;
 
 /// <summary>
 /// Translates the part of Oniguruma's syntax that tokenizers use to .NET's. Only constructs whose meaning is known to be the
-/// same are let through; everything else is an error, because a pattern that is nearly right gives wrong tokens silently.
+/// same are translated; everything else is an error, because a pattern that is nearly right gives wrong tokens silently.
 /// </summary>
-internal sealed partial class OnigurumaTranslator(string pattern, string file)
+internal sealed class OnigurumaTranslator
 {
-    private readonly StringBuilder _output = new();
-    private readonly List<(char First, char Last)> _named = [];
-    private int _at;
+    private static readonly (string Opening, bool IgnoreCase)[] s_groups =
+        [("(?:", false), ("(?i:", true), ("(?=", false), ("(?!", false), ("(?<=", false), ("(?<!", false), ("(?>", false)];
 
-    /// <summary>The expression in .NET's syntax.</summary>
-    public string Translate()
+    private readonly PatternCursor _cursor;
+    private readonly CharacterSetTranslator _sets;
+    private readonly CaseFoldingTranslator _folding;
+
+    private OnigurumaTranslator(PatternCursor cursor)
     {
-        Alternatives(ignoreCase: false);
-        if (_at < pattern.Length)
-        {
-            throw Unsupported($"'{pattern[_at]}' without its opening bracket");
-        }
-
-        return _output.ToString();
+        _cursor = cursor;
+        _sets = new CharacterSetTranslator(cursor);
+        _folding = new CaseFoldingTranslator(cursor);
     }
 
-    /// <summary>Whether the expression names this character literally or in a range.</summary>
-    public bool Names(char character) => _named.Exists(range => range.First <= character && character <= range.Last);
+    /// <summary>Translates a pattern.</summary>
+    /// <param name="pattern">The expression in Oniguruma's syntax.</param>
+    /// <param name="file">The file, for errors.</param>
+    /// <exception cref="Core.Errors.LoKrException"><see cref="Core.Errors.ErrorIds.TokenizerUnsupported"/> for a construct that is not translated.</exception>
+    public static TranslatedPattern Translate(string pattern, string file)
+    {
+        PatternCursor cursor = new(pattern, file);
+        new OnigurumaTranslator(cursor).Alternatives(ignoreCase: false);
+        return cursor.IsAtEnd
+            ? new TranslatedPattern(cursor.Output.ToString(), cursor.Named)
+            : throw cursor.Unsupported($"'{cursor.Current}' without its opening bracket");
+    }
 
     private void Alternatives(bool ignoreCase)
     {
         StringBuilder literal = new();
-        while (_at < pattern.Length && pattern[_at] != ')')
+        while (!_cursor.IsAtEnd && _cursor.Current != ')')
         {
-            int start = _output.Length;
-            char c = pattern[_at];
+            int start = _cursor.Output.Length;
+            char c = _cursor.Current;
             if (c == '|')
             {
-                _at++;
-                _output.Append('|');
+                _cursor.At++;
+                _cursor.Output.Append('|');
                 literal.Clear();
                 continue;
             }
 
             if (ignoreCase)
             {
-                FoldedLiteral(literal);
+                _folding.Translate(literal);
                 continue;
             }
 
@@ -55,20 +63,20 @@ internal sealed partial class OnigurumaTranslator(string pattern, string file)
                     Group();
                     break;
                 case '[':
-                    Set();
+                    _sets.Set();
                     break;
                 case '.':
-                    _at++;
-                    _output.Append('.');
+                    _cursor.At++;
+                    _cursor.Output.Append('.');
                     break;
                 case '\\':
-                    Escape(inSet: false);
+                    _sets.Escape(inSet: false);
                     break;
                 case '^' or '$' or '*' or '+' or '?' or '{' or '}' or ']':
-                    throw Unsupported($"'{c}' at position {_at}");
+                    throw _cursor.Unsupported($"'{c}' at position {_cursor.At}");
                 default:
-                    _at++;
-                    Literal(c);
+                    _cursor.At++;
+                    _cursor.Literal(c);
                     break;
             }
 
@@ -78,93 +86,125 @@ internal sealed partial class OnigurumaTranslator(string pattern, string file)
 
     private void Group()
     {
-        foreach ((string opening, bool ignoreCase) in new[]
+        foreach ((string opening, bool ignoreCase) in s_groups)
         {
-            ("(?:", false), ("(?i:", true), ("(?=", false), ("(?!", false), ("(?<=", false), ("(?<!", false), ("(?>", false),
-        })
-        {
-            if (pattern.AsSpan(_at).StartsWith(opening, StringComparison.Ordinal))
+            if (_cursor.StartsWith(opening))
             {
-                _at += opening.Length;
-                _output.Append(ignoreCase ? "(?:" : opening);
+                _cursor.At += opening.Length;
+                _cursor.Output.Append(ignoreCase ? "(?:" : opening);
                 Alternatives(ignoreCase);
                 Close();
                 return;
             }
         }
 
-        _at++;
-        if (_at < pattern.Length && pattern[_at] == '?')
+        _cursor.At++;
+        if (!_cursor.IsAtEnd && _cursor.Current == '?')
         {
-            throw Unsupported($"'(?' at position {_at - 1}");
+            throw _cursor.Unsupported($"'(?' at position {_cursor.At - 1}");
         }
 
-        _output.Append("(?:");
+        _cursor.Output.Append("(?:");
         Alternatives(ignoreCase: false);
         Close();
     }
 
     private void Close()
     {
-        if (_at >= pattern.Length)
+        if (_cursor.IsAtEnd)
         {
-            throw Unsupported("an unclosed bracket");
+            throw _cursor.Unsupported("an unclosed bracket");
         }
 
-        _at++;
-        _output.Append(')');
+        _cursor.At++;
+        _cursor.Output.Append(')');
     }
 
     private void Quantifier(int start)
     {
-        if (_at >= pattern.Length || pattern[_at] is not ('*' or '+' or '?' or '{'))
+        if (_cursor.IsAtEnd || _cursor.Current is not ('*' or '+' or '?' or '{'))
         {
             return;
         }
 
-        bool counted = pattern[_at] == '{';
+        bool counted = _cursor.Current == '{';
         if (counted)
         {
-            int end = pattern.IndexOf('}', _at);
-            string[] bounds = end < 0 ? [] : pattern[(_at + 1)..end].Split(',');
+            int end = _cursor.Pattern.IndexOf('}', _cursor.At);
+            string[] bounds = end < 0 ? [] : _cursor.Pattern[(_cursor.At + 1)..end].Split(',');
             if (bounds.Length is not (1 or 2) || !bounds.All(bound => bound.All(char.IsAsciiDigit)) || bounds[0].Length == 0)
             {
-                throw Unsupported($"'{{' at position {_at}");
+                throw _cursor.Unsupported($"'{{' at position {_cursor.At}");
             }
 
-            _output.Append(pattern, _at, end + 1 - _at);
-            _at = end + 1;
+            _cursor.Output.Append(_cursor.Pattern, _cursor.At, end + 1 - _cursor.At);
+            _cursor.At = end + 1;
         }
         else
         {
-            _output.Append(pattern[_at++]);
+            _cursor.Output.Append(_cursor.Take());
         }
 
-        if (_at < pattern.Length && pattern[_at] is '*' or '+' or '?' or '{')
+        if (!_cursor.IsAtEnd && _cursor.Current is '*' or '+' or '?' or '{')
         {
-            if (counted || pattern[_at] is '*' or '{')
+            if (counted || _cursor.Current is '*' or '{')
             {
-                throw Unsupported($"the quantifier at position {_at}");
+                throw _cursor.Unsupported($"the quantifier at position {_cursor.At}");
             }
 
-            if (pattern[_at++] == '?')
+            if (_cursor.Take() == '?')
             {
-                _output.Append('?');
+                _cursor.Output.Append('?');
             }
             else
             {
                 // Possessive: .NET has no such quantifier, an atomic group means the same.
-                _output.Insert(start, "(?>").Append(')');
+                _cursor.Output.Insert(start, "(?>").Append(')');
             }
 
-            if (_at < pattern.Length && pattern[_at] is '*' or '+' or '?' or '{')
+            if (!_cursor.IsAtEnd && _cursor.Current is '*' or '+' or '?' or '{')
             {
-                throw Unsupported($"the quantifier at position {_at}");
+                throw _cursor.Unsupported($"the quantifier at position {_cursor.At}");
             }
         }
     }
+}
 
-    private char Literal(char c)
+/// <summary>A pattern in .NET's syntax.</summary>
+/// <param name="Expression">The expression.</param>
+/// <param name="Named">Characters that the expression names literally or in a range.</param>
+internal sealed record TranslatedPattern(string Expression, IReadOnlyList<(char First, char Last)> Named)
+{
+    /// <summary>Whether the expression names this character literally or in a range.</summary>
+    public bool Names(char character) => Named.Any(range => range.First <= character && character <= range.Last);
+}
+
+/// <summary>The place in a pattern up to which it is translated, and the translation so far.</summary>
+internal sealed class PatternCursor(string pattern, string file)
+{
+    private readonly List<(char First, char Last)> _named = [];
+
+    public string Pattern => pattern;
+
+    /// <summary>Index of the next character.</summary>
+    public int At { get; set; }
+
+    public bool IsAtEnd => At >= pattern.Length;
+
+    public char Current => pattern[At];
+
+    public StringBuilder Output { get; } = new();
+
+    /// <summary>Characters named literally or in a range.</summary>
+    public IReadOnlyList<(char First, char Last)> Named => _named;
+
+    /// <summary>Reads the next character.</summary>
+    public char Take() => pattern[At++];
+
+    public bool StartsWith(string text) => pattern.AsSpan(At).StartsWith(text, StringComparison.Ordinal);
+
+    /// <summary>Writes a character that stands for itself.</summary>
+    public char Literal(char c)
     {
         if (char.IsSurrogate(c))
         {
@@ -176,20 +216,22 @@ internal sealed partial class OnigurumaTranslator(string pattern, string file)
         return c;
     }
 
-    private void Append(char c)
+    /// <summary>Writes a character, escaped where it could mean something.</summary>
+    public void Append(char c)
     {
         if (char.IsAsciiLetterOrDigit(c))
         {
-            _output.Append(c);
+            Output.Append(c);
         }
         else
         {
-            _output.Append(CultureInfo.InvariantCulture, $"\\u{(int)c:X4}");
+            Output.Append(CultureInfo.InvariantCulture, $"\\u{(int)c:X4}");
         }
     }
 
-    private void Name(char first, char last) => _named.Add((first, last));
+    /// <summary>Records that the pattern names a range of characters.</summary>
+    public void Name(char first, char last) => _named.Add((first, last));
 
-    private Core.Errors.LoKrException Unsupported(string what) =>
-        TokenizerError.Unsupported(file, $"{what} in the regular expression '{pattern}'");
+    public Core.Errors.LoKrException Unsupported(string construct) =>
+        TokenizerError.Unsupported(file, $"{construct} in the regular expression '{pattern}'");
 }
