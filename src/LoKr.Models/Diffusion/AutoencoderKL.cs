@@ -21,10 +21,10 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     private const double LargestLogVariance = 20;
 
     [ComponentName(Name = "encoder")]
-    private readonly VaeEncoder _encoder;
+    private readonly VaeCoder _encoder;
 
     [ComponentName(Name = "decoder")]
-    private readonly VaeDecoder _decoder;
+    private readonly VaeCoder _decoder;
 
     [ComponentName(Name = "quant_conv")]
     private readonly Conv2d? _quant;
@@ -40,8 +40,8 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
         Config = (JsonObject)config.Json.DeepClone();
         Config["_class_name"] = ClassName;
         _settings = settings;
-        _encoder = new VaeEncoder(settings);
-        _decoder = new VaeDecoder(settings);
+        _encoder = VaeCoder.Encoder(settings);
+        _decoder = VaeCoder.Decoder(settings);
         _quant = settings.HasQuantConvolution ? settings.Convolution(settings.LatentChannels * 2, settings.LatentChannels * 2, 1) : null;
         _postQuant = settings.HasPostQuantConvolution ? settings.Convolution(settings.LatentChannels, settings.LatentChannels, 1) : null;
         RegisterComponents();
@@ -167,150 +167,130 @@ public sealed record LatentDistribution(Tensor Mean, Tensor LogVariance) : IDisp
     }
 }
 
-/// <summary>The configuration of an autoencoder, checked.</summary>
-internal sealed record VaeSettings
+/// <summary>The encoder, from images to the moments of their latents, or the decoder back: blocks, with the lowest resolution after or before them.</summary>
+internal sealed class VaeCoder : nn.Module<Tensor, Tensor>
 {
-    private const double Epsilon = 1e-6;
+    [ComponentName(Name = "conv_in")]
+    private readonly Conv2d _in;
 
-    private static readonly HashSet<string> s_known = new(StringComparer.Ordinal)
-    {
-        "in_channels", "out_channels", "down_block_types", "up_block_types", "block_out_channels", "layers_per_block", "act_fn", "latent_channels",
-        "norm_num_groups", "sample_size", "scaling_factor", "force_upcast", "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention",
-    };
+    [ComponentName(Name = "down_blocks")]
+    private readonly ModuleList<VaeBlock>? _down;
 
-    private static readonly Dictionary<string, string> s_only = new(StringComparer.Ordinal)
-    {
-        ["shift_factor"] = "null",
-        ["latents_mean"] = "null",
-        ["latents_std"] = "null",
-    };
+    [ComponentName(Name = "up_blocks")]
+    private readonly ModuleList<VaeBlock>? _up;
 
-    /// <summary>Reads and checks a configuration.</summary>
-    public VaeSettings(ModelConfig config, ModelBuildOptions options)
-    {
-        DiffusersOptions.Check(config, s_known, s_only);
-        Device = options.Device;
-        DType = options.DType;
-        int blocks = DiffusersOptions.BlockTypes(config, "down_block_types", ["DownEncoderBlock2D"], "DownEncoderBlock2D").Count;
-        int upBlocks = DiffusersOptions.BlockTypes(config, "up_block_types", ["UpDecoderBlock2D"], "UpDecoderBlock2D").Count;
-        if (upBlocks != blocks)
-        {
-            throw config.Invalid("up_block_types", $"has {upBlocks} blocks, but down_block_types has {blocks}");
-        }
+    [ComponentName(Name = "mid_block")]
+    private readonly VaeMidBlock _mid;
 
-        IReadOnlyList<int> channels = config.Has("block_out_channels") ? config.GetInts("block_out_channels") : [64];
-        Channels = channels.Count == blocks && channels.All(count => count > 0)
-            ? channels
-            : throw config.Invalid("block_out_channels", $"is [{string.Join(", ", channels)}], not a positive number for each of {blocks} blocks");
-        InChannels = config.GetSize("in_channels", 3);
-        OutChannels = config.GetSize("out_channels", 3);
-        LatentChannels = config.GetSize("latent_channels", 4);
-        LayerCount = config.GetSize("layers_per_block", 1);
-        GroupCount = config.GetSize("norm_num_groups", 32);
-        Activate = Activation.Get(config, "act_fn", "silu");
-        ScalingFactor = config.GetDouble("scaling_factor", 0.18215);
-        NeedsSinglePrecision = config.GetBool("force_upcast", true);
-        HasQuantConvolution = config.GetBool("use_quant_conv", true);
-        HasPostQuantConvolution = config.GetBool("use_post_quant_conv", true);
-        HasMidAttention = config.GetBool("mid_block_add_attention", true);
-        foreach (int count in Channels)
-        {
-            DiffusersOptions.CheckDivides(config, "norm_num_groups", GroupCount, count);
-        }
-    }
-
-    public int InChannels { get; }
-
-    public int OutChannels { get; }
-
-    public int LatentChannels { get; }
-
-    /// <summary>By block of the encoder; the decoder takes them from the end.</summary>
-    public IReadOnlyList<int> Channels { get; }
-
-    /// <summary>Residual blocks of each block of the encoder; the decoder has one more.</summary>
-    public int LayerCount { get; }
-
-    public int GroupCount { get; }
-
-    public Func<Tensor, Tensor> Activate { get; }
-
-    public double ScalingFactor { get; }
-
-    /// <summary>Whether half precision overflows.</summary>
-    public bool NeedsSinglePrecision { get; }
-
-    public bool HasQuantConvolution { get; }
-
-    public bool HasPostQuantConvolution { get; }
-
-    public bool HasMidAttention { get; }
-
-    public Device Device { get; }
-
-    public ScalarType DType { get; }
-
-    /// <summary>A residual block.</summary>
-    public ResnetBlock2D Resnet(int inChannels, int outChannels) => new(new ResnetSettings
-    {
-        InChannels = inChannels,
-        OutChannels = outChannels,
-        GroupCount = GroupCount,
-        NormEpsilon = Epsilon,
-        Activate = Activate,
-        Device = Device,
-        DType = DType,
-    });
-
-    /// <summary>A group norm.</summary>
-    public TorchSharp.Modules.GroupNorm Norm(int channels) => nn.GroupNorm(GroupCount, channels, Epsilon, device: Device, dtype: DType);
-
-    /// <summary>A convolution that keeps height and width.</summary>
-    public TorchSharp.Modules.Conv2d Convolution(int inChannels, int outChannels, int kernel) =>
-        nn.Conv2d(inChannels, outChannels, kernel, padding: kernel / 2, device: Device, dtype: DType);
-}
-
-/// <summary>Attention of all pixels over all, with one head, added to the input.</summary>
-internal sealed class VaeAttention : nn.Module<Tensor, Tensor>
-{
-    [ComponentName(Name = "group_norm")]
+    [ComponentName(Name = "conv_norm_out")]
     private readonly GroupNorm _norm;
 
-    [ComponentName(Name = "to_q")]
-    private readonly Linear _query;
+    [ComponentName(Name = "conv_out")]
+    private readonly Conv2d _out;
 
-    [ComponentName(Name = "to_k")]
-    private readonly Linear _key;
+    private readonly Func<Tensor, Tensor> _activate;
 
-    [ComponentName(Name = "to_v")]
-    private readonly Linear _value;
-
-    [ComponentName(Name = "to_out")]
-    private readonly ModuleList<Linear> _output;
-
-    public VaeAttention(VaeSettings settings)
-        : base("Attention")
+    private VaeCoder(VaeSettings settings, bool encodes)
+        : base(encodes ? "Encoder" : "Decoder")
     {
-        int channels = settings.Channels[^1];
-        _norm = settings.Norm(channels);
-        _query = Project();
-        _key = Project();
-        _value = Project();
-        _output = new ModuleList<Linear>(Project());
+        int last = settings.Channels.Count - 1;
+        int wide = settings.Channels[last];
+        int narrow = settings.Channels[0];
+        IEnumerable<int> levels = Enumerable.Range(0, settings.Channels.Count);
+        _activate = settings.Activate;
+        _in = encodes ? settings.Convolution(settings.InChannels, narrow, 3) : settings.Convolution(settings.LatentChannels, wide, 3);
+        _down = encodes ? new ModuleList<VaeBlock>([.. levels.Select(level => VaeBlock.Down(settings, level))]) : null;
+        _up = encodes ? null : new ModuleList<VaeBlock>([.. levels.Select(level => VaeBlock.Up(settings, last - level))]);
+        _mid = new VaeMidBlock(settings);
+        _norm = settings.Norm(encodes ? wide : narrow);
+        _out = encodes ? settings.Convolution(wide, settings.LatentChannels * 2, 3) : settings.Convolution(narrow, settings.OutChannels, 3);
         RegisterComponents();
-
-        Linear Project() => nn.Linear(channels, channels, device: settings.Device, dtype: settings.DType);
     }
 
-    /// <summary>[batch, channels, height, width] → the same shape.</summary>
+    /// <summary>[batch, channels, height, width] → [batch, 2·latent channels, height/factor, width/factor].</summary>
+    public static VaeCoder Encoder(VaeSettings settings) => new(settings, encodes: true);
+
+    /// <summary>[batch, latent channels, height, width] → [batch, channels, factor·height, factor·width].</summary>
+    public static VaeCoder Decoder(VaeSettings settings) => new(settings, encodes: false);
+
+    /// <inheritdoc/>
     public override Tensor forward(Tensor input)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor rows = _norm.call(input).flatten(2).transpose(1, 2);
-        Tensor mixed = Attention.ScaledDotProduct(
-            Attention.SplitHeads(_query.call(rows), 1), Attention.SplitHeads(_key.call(rows), 1), Attention.SplitHeads(_value.call(rows), 1));
-        Tensor map = _output[0].call(Attention.MergeHeads(mixed)).transpose(1, 2).reshape(input.shape);
-        return (map + input).MoveToOuterDisposeScope();
+        Tensor x = _in.call(input);
+        if (_up is not null)
+        {
+            x = x.Then(_mid.call);
+        }
+
+        foreach (VaeBlock block in _down ?? _up!)
+        {
+            x = x.Then(block.call);
+        }
+
+        if (_down is not null)
+        {
+            x = x.Then(_mid.call);
+        }
+
+        return x.Then(_norm.call).Then(_activate).Then(_out.call).MoveToOuterDisposeScope();
+    }
+}
+
+/// <summary>One resolution of the encoder or decoder: residual blocks, then half or twice the height and width unless it is the last.</summary>
+internal sealed class VaeBlock : nn.Module<Tensor, Tensor>
+{
+    [ComponentName(Name = "resnets")]
+    private readonly ModuleList<ResnetBlock2D> _resnets;
+
+    [ComponentName(Name = "downsamplers")]
+    private readonly ModuleList<Downsample2D>? _downsamplers;
+
+    [ComponentName(Name = "upsamplers")]
+    private readonly ModuleList<Upsample2D>? _upsamplers;
+
+    private VaeBlock(string name, VaeSettings settings, int layers, int before, int channels, Downsample2D? downsampler, Upsample2D? upsampler)
+        : base(name)
+    {
+        _resnets = new ModuleList<ResnetBlock2D>([.. Enumerable.Range(0, layers).Select(layer => settings.Resnet(layer == 0 ? before : channels, channels))]);
+        _downsamplers = downsampler is null ? null : new ModuleList<Downsample2D>(downsampler);
+        _upsamplers = upsampler is null ? null : new ModuleList<Upsample2D>(upsampler);
+        RegisterComponents();
+    }
+
+    /// <summary>[batch, channels before, height, width] → [batch, channels, height/2, width/2].</summary>
+    /// <param name="settings">Of the autoencoder.</param>
+    /// <param name="level">Index among the resolutions, the highest first.</param>
+    public static VaeBlock Down(VaeSettings settings, int level)
+    {
+        int channels = settings.Channels[level];
+        return new VaeBlock("DownEncoderBlock2D", settings, settings.LayerCount, settings.Channels[Math.Max(level - 1, 0)], channels,
+            level < settings.Channels.Count - 1 ? new Downsample2D(channels, padding: 0, settings.Device, settings.DType) : null, null);
+    }
+
+    /// <summary>[batch, channels before, height, width] → [batch, channels, 2·height, 2·width].</summary>
+    /// <param name="settings">Of the autoencoder.</param>
+    /// <param name="level">Index among the resolutions, the highest first.</param>
+    public static VaeBlock Up(VaeSettings settings, int level)
+    {
+        int channels = settings.Channels[level];
+        return new VaeBlock("UpDecoderBlock2D", settings, settings.LayerCount + 1, settings.Channels[Math.Min(level + 1, settings.Channels.Count - 1)], channels,
+            null, level > 0 ? new Upsample2D(channels, settings.Device, settings.DType) : null);
+    }
+
+    /// <inheritdoc/>
+    public override Tensor forward(Tensor input)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor x = input.alias();
+        foreach (ResnetBlock2D block in _resnets)
+        {
+            x = x.Then(y => block.call(y, null));
+        }
+
+        x = _downsamplers is null ? x : x.Then(_downsamplers[0].call);
+        x = _upsamplers is null ? x : x.Then(y => _upsamplers[0].call(y, (y.shape[2] * 2, y.shape[3] * 2)));
+        return x.MoveToOuterDisposeScope();
     }
 }
 
@@ -318,7 +298,7 @@ internal sealed class VaeAttention : nn.Module<Tensor, Tensor>
 internal sealed class VaeMidBlock : nn.Module<Tensor, Tensor>
 {
     [ComponentName(Name = "attentions")]
-    private readonly ModuleList<VaeAttention>? _attentions;
+    private readonly ModuleList<AttentionLayer>? _attentions;
 
     [ComponentName(Name = "resnets")]
     private readonly ModuleList<ResnetBlock2D> _resnets;
@@ -327,7 +307,7 @@ internal sealed class VaeMidBlock : nn.Module<Tensor, Tensor>
         : base("UNetMidBlock2D")
     {
         int channels = settings.Channels[^1];
-        _attentions = settings.HasMidAttention ? new ModuleList<VaeAttention>(new VaeAttention(settings)) : null;
+        _attentions = settings.HasMidAttention ? new ModuleList<AttentionLayer>(settings.MidAttention()) : null;
         _resnets = new ModuleList<ResnetBlock2D>(settings.Resnet(channels, channels), settings.Resnet(channels, channels));
         RegisterComponents();
     }
@@ -337,171 +317,7 @@ internal sealed class VaeMidBlock : nn.Module<Tensor, Tensor>
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor x = _resnets[0].call(input, null);
-        x = _attentions is null ? x : x.Then(_attentions[0].call);
+        x = _attentions is null ? x : x.Then(y => _attentions[0].call(y, null));
         return x.Then(y => _resnets[1].call(y, null)).MoveToOuterDisposeScope();
-    }
-}
-
-/// <summary>Images to the moments of their latents.</summary>
-internal sealed class VaeEncoder : nn.Module<Tensor, Tensor>
-{
-    [ComponentName(Name = "conv_in")]
-    private readonly Conv2d _in;
-
-    [ComponentName(Name = "down_blocks")]
-    private readonly ModuleList<DownEncoderBlock2D> _blocks;
-
-    [ComponentName(Name = "mid_block")]
-    private readonly VaeMidBlock _mid;
-
-    [ComponentName(Name = "conv_norm_out")]
-    private readonly GroupNorm _norm;
-
-    [ComponentName(Name = "conv_out")]
-    private readonly Conv2d _out;
-
-    private readonly Func<Tensor, Tensor> _activate;
-
-    public VaeEncoder(VaeSettings settings)
-        : base("Encoder")
-    {
-        _activate = settings.Activate;
-        _in = settings.Convolution(settings.InChannels, settings.Channels[0], 3);
-        _blocks = new ModuleList<DownEncoderBlock2D>([.. Enumerable.Range(0, settings.Channels.Count).Select(index => new DownEncoderBlock2D(settings, index))]);
-        _mid = new VaeMidBlock(settings);
-        _norm = settings.Norm(settings.Channels[^1]);
-        _out = settings.Convolution(settings.Channels[^1], settings.LatentChannels * 2, 3);
-        RegisterComponents();
-    }
-
-    /// <summary>[batch, channels, height, width] → [batch, 2·latent channels, height/factor, width/factor].</summary>
-    public override Tensor forward(Tensor input)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Tensor x = _in.call(input);
-        foreach (DownEncoderBlock2D block in _blocks)
-        {
-            x = x.Then(block.call);
-        }
-
-        return x.Then(_mid.call).Then(_norm.call).Then(_activate).Then(_out.call).MoveToOuterDisposeScope();
-    }
-}
-
-/// <summary>Latents to images.</summary>
-internal sealed class VaeDecoder : nn.Module<Tensor, Tensor>
-{
-    [ComponentName(Name = "conv_in")]
-    private readonly Conv2d _in;
-
-    [ComponentName(Name = "up_blocks")]
-    private readonly ModuleList<UpDecoderBlock2D> _blocks;
-
-    [ComponentName(Name = "mid_block")]
-    private readonly VaeMidBlock _mid;
-
-    [ComponentName(Name = "conv_norm_out")]
-    private readonly GroupNorm _norm;
-
-    [ComponentName(Name = "conv_out")]
-    private readonly Conv2d _out;
-
-    private readonly Func<Tensor, Tensor> _activate;
-
-    public VaeDecoder(VaeSettings settings)
-        : base("Decoder")
-    {
-        _activate = settings.Activate;
-        _in = settings.Convolution(settings.LatentChannels, settings.Channels[^1], 3);
-        _blocks = new ModuleList<UpDecoderBlock2D>([.. Enumerable.Range(0, settings.Channels.Count).Select(index => new UpDecoderBlock2D(settings, index))]);
-        _mid = new VaeMidBlock(settings);
-        _norm = settings.Norm(settings.Channels[0]);
-        _out = settings.Convolution(settings.Channels[0], settings.OutChannels, 3);
-        RegisterComponents();
-    }
-
-    /// <summary>[batch, latent channels, height, width] → [batch, channels, factor·height, factor·width].</summary>
-    public override Tensor forward(Tensor input)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Tensor x = _in.call(input).Then(_mid.call);
-        foreach (UpDecoderBlock2D block in _blocks)
-        {
-            x = x.Then(block.call);
-        }
-
-        return x.Then(_norm.call).Then(_activate).Then(_out.call).MoveToOuterDisposeScope();
-    }
-}
-
-/// <summary>One resolution of the encoder.</summary>
-internal sealed class DownEncoderBlock2D : nn.Module<Tensor, Tensor>
-{
-    [ComponentName(Name = "resnets")]
-    private readonly ModuleList<ResnetBlock2D> _resnets;
-
-    [ComponentName(Name = "downsamplers")]
-    private readonly ModuleList<Downsample2D>? _downsamplers;
-
-    public DownEncoderBlock2D(VaeSettings settings, int index)
-        : base(nameof(DownEncoderBlock2D))
-    {
-        int channels = settings.Channels[index];
-        int before = settings.Channels[Math.Max(index - 1, 0)];
-        _resnets = new ModuleList<ResnetBlock2D>([.. Enumerable.Range(0, settings.LayerCount).Select(layer => settings.Resnet(layer == 0 ? before : channels, channels))]);
-        _downsamplers = index < settings.Channels.Count - 1
-            ? new ModuleList<Downsample2D>(new Downsample2D(channels, padding: 0, settings.Device, settings.DType))
-            : null;
-        RegisterComponents();
-    }
-
-    /// <summary>[batch, channels before, height, width] → [batch, channels, height/2, width/2], the same size in the last block.</summary>
-    public override Tensor forward(Tensor input)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Tensor x = input.alias();
-        foreach (ResnetBlock2D block in _resnets)
-        {
-            x = x.Then(y => block.call(y, null));
-        }
-
-        return (_downsamplers is null ? x : x.Then(_downsamplers[0].call)).MoveToOuterDisposeScope();
-    }
-}
-
-/// <summary>One resolution of the decoder.</summary>
-internal sealed class UpDecoderBlock2D : nn.Module<Tensor, Tensor>
-{
-    [ComponentName(Name = "resnets")]
-    private readonly ModuleList<ResnetBlock2D> _resnets;
-
-    [ComponentName(Name = "upsamplers")]
-    private readonly ModuleList<Upsample2D>? _upsamplers;
-
-    /// <summary>Makes the block.</summary>
-    /// <param name="settings">Of the autoencoder.</param>
-    /// <param name="index">Index among the decoder's blocks.</param>
-    public UpDecoderBlock2D(VaeSettings settings, int index)
-        : base(nameof(UpDecoderBlock2D))
-    {
-        int last = settings.Channels.Count - 1;
-        int channels = settings.Channels[last - index];
-        int before = settings.Channels[Math.Min(last - index + 1, last)];
-        _resnets = new ModuleList<ResnetBlock2D>([.. Enumerable.Range(0, settings.LayerCount + 1).Select(layer => settings.Resnet(layer == 0 ? before : channels, channels))]);
-        _upsamplers = index < last ? new ModuleList<Upsample2D>(new Upsample2D(channels, settings.Device, settings.DType)) : null;
-        RegisterComponents();
-    }
-
-    /// <summary>[batch, channels before, height, width] → [batch, channels, 2·height, 2·width], the same size in the last block.</summary>
-    public override Tensor forward(Tensor input)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Tensor x = input.alias();
-        foreach (ResnetBlock2D block in _resnets)
-        {
-            x = x.Then(y => block.call(y, null));
-        }
-
-        return (_upsamplers is null ? x : x.Then(y => _upsamplers[0].call(y, (y.shape[2] * 2, y.shape[3] * 2)))).MoveToOuterDisposeScope();
     }
 }

@@ -71,13 +71,13 @@ internal sealed class BasicTransformerBlock : nn.Module<Tensor, Tensor, Tensor>
     private readonly LayerNorm _selfNorm;
 
     [ComponentName(Name = "attn1")]
-    private readonly UNetAttention _self;
+    private readonly AttentionLayer _self;
 
     [ComponentName(Name = "norm2")]
     private readonly LayerNorm _crossNorm;
 
     [ComponentName(Name = "attn2")]
-    private readonly UNetAttention _cross;
+    private readonly AttentionLayer _cross;
 
     [ComponentName(Name = "norm3")]
     private readonly LayerNorm _feedNorm;
@@ -92,9 +92,9 @@ internal sealed class BasicTransformerBlock : nn.Module<Tensor, Tensor, Tensor>
     {
         _onlyCrossAttention = settings.OnlyCrossAttention;
         _selfNorm = Norm();
-        _self = new UNetAttention(settings, _onlyCrossAttention ? settings.ContextWidth : settings.Channels);
+        _self = new AttentionLayer(settings.Attention(_onlyCrossAttention ? settings.ContextWidth : settings.Channels));
         _crossNorm = Norm();
-        _cross = new UNetAttention(settings, settings.ContextWidth);
+        _cross = new AttentionLayer(settings.Attention(settings.ContextWidth));
         _feedNorm = Norm();
         _feed = new FeedForward(settings);
         RegisterComponents();
@@ -107,7 +107,7 @@ internal sealed class BasicTransformerBlock : nn.Module<Tensor, Tensor, Tensor>
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor normed = _selfNorm.call(input);
-        Tensor x = _self.call(normed, _onlyCrossAttention ? context : normed) + input;
+        Tensor x = _self.call(normed, _onlyCrossAttention ? context : null) + input;
         x = _cross.call(_crossNorm.call(x), context) + x;
         return (_feed.call(_feedNorm.call(x)) + x).MoveToOuterDisposeScope();
     }
@@ -159,9 +159,17 @@ internal sealed class GeGlu : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Multi-head attention of pixels over pixels, or over the text.</summary>
-internal sealed class UNetAttention : nn.Module<Tensor, Tensor, Tensor>
+/// <summary>
+/// Multi-head attention, diffusers' <c>Attention</c>: of rows over themselves or a context, or, where it has a group norm, of the pixels of a
+/// feature map over each other, added to the map.
+/// </summary>
+internal sealed class AttentionLayer : nn.Module<Tensor, Tensor?, Tensor>
 {
+    private const double Epsilon = 1e-6;
+
+    [ComponentName(Name = "group_norm")]
+    private readonly GroupNorm? _norm;
+
     [ComponentName(Name = "to_q")]
     private readonly Linear _query;
 
@@ -177,28 +185,32 @@ internal sealed class UNetAttention : nn.Module<Tensor, Tensor, Tensor>
     private readonly int _heads;
     private readonly bool _upcasts;
 
-    /// <summary>Makes the layer.</summary>
-    /// <param name="settings">Of the transformer.</param>
-    /// <param name="contextWidth">Width of what is looked at.</param>
-    public UNetAttention(TransformerSettings settings, int contextWidth)
+    public AttentionLayer(AttentionSettings settings)
         : base("Attention")
     {
         (_heads, _upcasts) = (settings.HeadCount, settings.Upcasts);
-        _query = Project(settings.Channels, bias: false);
-        _key = Project(contextWidth, bias: false);
-        _value = Project(contextWidth, bias: false);
+        _norm = settings.GroupCount is int groups ? nn.GroupNorm(groups, settings.Channels, Epsilon, device: settings.Device, dtype: settings.DType) : null;
+        _query = Project(settings.Channels, settings.HasBias);
+        _key = Project(settings.ContextWidth, settings.HasBias);
+        _value = Project(settings.ContextWidth, settings.HasBias);
         _output = new ModuleList<Linear>(Project(settings.Channels, bias: true));
         RegisterComponents();
 
         Linear Project(int width, bool bias) => nn.Linear(width, settings.Channels, bias, settings.Device, settings.DType);
     }
 
-    /// <summary>Pixels [batch, pixels, channels] and what they look at [batch, length, width] → [batch, pixels, channels].</summary>
-    public override Tensor forward(Tensor input, Tensor context)
+    /// <summary>Attends.</summary>
+    /// <param name="input">Rows [batch, length, channels]; with a group norm a map [batch, channels, height, width].</param>
+    /// <param name="context">Rows to attend to [batch, context length, context width]; null for the input itself.</param>
+    /// <returns>Of the shape of the input.</returns>
+    public override Tensor forward(Tensor input, Tensor? context)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor mixed = Attention.ScaledDotProduct(Heads(_query.call(input)), Heads(_key.call(context)), Heads(_value.call(context)));
-        return _output[0].call(Attention.MergeHeads(mixed).to(input.dtype)).MoveToOuterDisposeScope();
+        Tensor rows = _norm is null ? input : _norm.call(input).flatten(2).transpose(1, 2);
+        context ??= rows;
+        Tensor mixed = Attention.ScaledDotProduct(Heads(_query.call(rows)), Heads(_key.call(context)), Heads(_value.call(context)));
+        Tensor output = _output[0].call(Attention.MergeHeads(mixed).to(input.dtype));
+        return (_norm is null ? output : output.transpose(1, 2).reshape(input.shape) + input).MoveToOuterDisposeScope();
     }
 
     private Tensor Heads(Tensor x)
@@ -206,4 +218,28 @@ internal sealed class UNetAttention : nn.Module<Tensor, Tensor, Tensor>
         Tensor heads = Attention.SplitHeads(x, _heads);
         return _upcasts ? heads.to(ScalarType.Float32) : heads;
     }
+}
+
+/// <summary>The parts of an attention layer.</summary>
+internal sealed record AttentionSettings
+{
+    public required int Channels { get; init; }
+
+    /// <summary>Width of the rows that are attended to.</summary>
+    public required int ContextWidth { get; init; }
+
+    public required int HeadCount { get; init; }
+
+    /// <summary>Whether query, key and value have a bias; the output always has one.</summary>
+    public bool HasBias { get; init; }
+
+    /// <summary>Groups of the norm before attention over a map; null for attention over rows.</summary>
+    public int? GroupCount { get; init; }
+
+    /// <summary>Whether attention runs in single precision under a model of half precision.</summary>
+    public bool Upcasts { get; init; }
+
+    public required Device Device { get; init; }
+
+    public required ScalarType DType { get; init; }
 }

@@ -279,4 +279,16 @@ internal sealed record TransformerSettings
     public required Device Device { get; init; }
 
     public required ScalarType DType { get; init; }
+
+    /// <summary>One of its attention layers.</summary>
+    /// <param name="contextWidth">Width of the rows that it attends to.</param>
+    public AttentionSettings Attention(int contextWidth) => new()
+    {
+        Channels = Channels,
+        ContextWidth = contextWidth,
+        HeadCount = HeadCount,
+        Upcasts = Upcasts,
+        Device = Device,
+        DType = DType,
+    };
 }

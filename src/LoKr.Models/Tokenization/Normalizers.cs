@@ -1,15 +1,23 @@
 using System.Text;
 using LoKr.Core.Errors;
 using LoKr.Models.Tokenization.Patterns;
-using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization;
+
+/// <summary>
+/// The normalizer stage: changes the text before it is split. The normalizers of Microsoft.ML.Tokenizers lower-case by culture, work on UTF-16
+/// units or trim, so they do not do what a tokenizer.json asks for.
+/// </summary>
+internal abstract class Normalizer
+{
+    public abstract string Normalize(string text);
+}
 
 /// <summary>
 /// BERT's normalization: clean-up, spaces around Chinese characters, accents off, lower case; in that order, each optional.
 /// Microsoft.ML.Tokenizers' own one lower-cases first and keeps control characters, so its ids differ.
 /// </summary>
-internal sealed class BertTextNormalizer : TextNormalizer
+internal sealed class BertTextNormalizer : Normalizer
 {
     private readonly bool _cleanText;
     private readonly bool _handleChinese;
@@ -29,9 +37,9 @@ internal sealed class BertTextNormalizer : TextNormalizer
     }
 
     /// <inheritdoc/>
-    public override string Normalize(string original)
+    public override string Normalize(string text)
     {
-        string text = _cleanText || _handleChinese ? CleanAndSpace(original) : original;
+        text = _cleanText || _handleChinese ? CleanAndSpace(text) : text;
         if (_stripAccents && !Ascii.IsValid(text))
         {
             text = FilterNormalizer.Remove(text.Normalize(NormalizationForm.FormD), CharacterClass.IsNonspacingMark);
@@ -72,10 +80,10 @@ internal sealed class BertTextNormalizer : TextNormalizer
 }
 
 /// <summary>Removes code points.</summary>
-internal sealed class FilterNormalizer(Func<Rune, bool> isRemoved) : TextNormalizer
+internal sealed class FilterNormalizer(Func<Rune, bool> isRemoved) : Normalizer
 {
     /// <inheritdoc/>
-    public override string Normalize(string original) => Remove(original, isRemoved);
+    public override string Normalize(string text) => Remove(text, isRemoved);
 
     public static string Remove(string text, Func<Rune, bool> isRemoved)
     {
@@ -93,7 +101,7 @@ internal sealed class FilterNormalizer(Func<Rune, bool> isRemoved) : TextNormali
 }
 
 /// <summary>NFC, NFD, NFKC or NFKD.</summary>
-internal sealed class FormNormalizer : TextNormalizer
+internal sealed class FormNormalizer : Normalizer
 {
     private readonly NormalizationForm _form;
 
@@ -105,7 +113,7 @@ internal sealed class FormNormalizer : TextNormalizer
     }
 
     /// <inheritdoc/>
-    public override string Normalize(string original) => Ascii.IsValid(original) ? original : original.Normalize(_form);
+    public override string Normalize(string text) => Ascii.IsValid(text) ? text : text.Normalize(_form);
 
     /// <summary>In invariant globalization mode .NET returns every text unchanged, which would give wrong tokens silently.</summary>
     public static void EnsureAvailable()
@@ -125,10 +133,10 @@ internal sealed class FormNormalizer : TextNormalizer
 /// Lower-cases every code point by itself with Unicode's full mapping: no culture, no final sigma.
 /// The only lower-case mapping to more than one code point is that of U+0130.
 /// </summary>
-internal sealed class LowercaseNormalizer : TextNormalizer
+internal sealed class LowercaseNormalizer : Normalizer
 {
     /// <inheritdoc/>
-    public override string Normalize(string original) => Lower(original);
+    public override string Normalize(string text) => Lower(text);
 
     public static string Lower(string text)
     {
@@ -155,17 +163,17 @@ internal sealed class LowercaseNormalizer : TextNormalizer
 }
 
 /// <summary>Puts a text before every text that is not empty.</summary>
-internal sealed class PrependNormalizer(string prefix) : TextNormalizer
+internal sealed class PrependNormalizer(string prefix) : Normalizer
 {
     /// <inheritdoc/>
-    public override string Normalize(string original) => original.Length == 0 ? original : prefix + original;
+    public override string Normalize(string text) => text.Length == 0 ? text : prefix + text;
 }
 
 /// <summary>Replaces every match of a pattern by a fixed text.</summary>
-internal sealed class ReplaceNormalizer(ITextPattern pattern, string content) : TextNormalizer
+internal sealed class ReplaceNormalizer(ITextPattern pattern, string content) : Normalizer
 {
     /// <inheritdoc/>
-    public override string Normalize(string original) => Replace(original, pattern, content);
+    public override string Normalize(string text) => Replace(text, pattern, content);
 
     public static string Replace(string text, ITextPattern pattern, string content)
     {
@@ -188,12 +196,11 @@ internal sealed class ReplaceNormalizer(ITextPattern pattern, string content) : 
 }
 
 /// <summary>Applies normalizers one after another.</summary>
-internal sealed class SequenceNormalizer(IReadOnlyList<Normalizer> normalizers) : TextNormalizer
+internal sealed class SequenceNormalizer(IReadOnlyList<Normalizer> normalizers) : Normalizer
 {
     /// <inheritdoc/>
-    public override string Normalize(string original)
+    public override string Normalize(string text)
     {
-        string text = original;
         foreach (Normalizer normalizer in normalizers)
         {
             text = normalizer.Normalize(text);
@@ -203,25 +210,15 @@ internal sealed class SequenceNormalizer(IReadOnlyList<Normalizer> normalizers) 
     }
 }
 
-/// <summary>
-/// Base of our normalizers. The ones of Microsoft.ML.Tokenizers lower-case by culture, work on UTF-16 units or trim, so they do
-/// not give what a tokenizer.json asks for.
-/// </summary>
-internal abstract class TextNormalizer : Normalizer
-{
-    /// <inheritdoc/>
-    public override string Normalize(ReadOnlySpan<char> original) => Normalize(original.ToString());
-}
-
 /// <summary>Removes white space at the ends (Strip of tokenizer.json).</summary>
-internal sealed class TrimNormalizer(bool left, bool right) : TextNormalizer
+internal sealed class TrimNormalizer(bool left, bool right) : Normalizer
 {
     /// <inheritdoc/>
-    public override string Normalize(string original)
+    public override string Normalize(string text)
     {
-        ReadOnlySpan<char> text = original;
-        text = left ? text.TrimStart() : text;
-        text = right ? text.TrimEnd() : text;
-        return text.Length == original.Length ? original : text.ToString();
+        ReadOnlySpan<char> trimmed = text;
+        trimmed = left ? trimmed.TrimStart() : trimmed;
+        trimmed = right ? trimmed.TrimEnd() : trimmed;
+        return trimmed.Length == text.Length ? text : trimmed.ToString();
     }
 }

@@ -1,5 +1,4 @@
 using LoKr.Models.Tokenization.Patterns;
-using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization;
 
@@ -9,8 +8,8 @@ namespace LoKr.Models.Tokenization;
 internal readonly record struct Piece(string Text, bool AtStart);
 
 /// <summary>
-/// One pre-tokenizer of a tokenizer.json. Microsoft.ML.Tokenizers' PreTokenizer only says where to split;
-/// ByteLevel and Metaspace also change the text, so the chain is over pieces.
+/// The pre-tokenizer stage: splits or changes pieces of the normalized text. Microsoft.ML.Tokenizers' pre-tokenizers only split; ByteLevel and
+/// Metaspace also change the text.
 /// </summary>
 internal interface IPieceStep
 {
@@ -56,10 +55,10 @@ internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPiece
     private const string Gpt2Pattern = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
     // Compiled once: every byte-level tokenizer has the same one.
-    private static readonly Lazy<PreTokenizer> s_gpt2 =
-        new(() => new SplitPreTokenizer(new CodePointRegex(Gpt2Pattern, "GPT-2"), SplitBehavior.Isolated, invert: false));
+    private static readonly Lazy<PatternSplitter> s_gpt2 =
+        new(() => new PatternSplitter(new CodePointRegex(Gpt2Pattern, "GPT-2"), SplitBehavior.Isolated, invert: false));
 
-    private readonly PreTokenizer? _split = useRegex ? s_gpt2.Value : null;
+    private readonly PatternSplitter? _split = useRegex ? s_gpt2.Value : null;
 
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
@@ -71,7 +70,7 @@ internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPiece
             return;
         }
 
-        foreach ((int offset, int length) in _split.PreTokenize(text))
+        foreach ((int offset, int length) in _split.Split(text))
         {
             result.Add(new Piece(ByteAlphabet.Encode(text.Substring(offset, length)), piece.AtStart && offset == 0));
         }
@@ -81,8 +80,8 @@ internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPiece
 /// <summary>Metaspace: spaces become a visible character, which may be put in front and split at.</summary>
 internal sealed class MetaspaceStep(char replacement, PrependScheme scheme, bool split) : IPieceStep
 {
-    private readonly PreTokenizer? _split = split
-        ? new SplitPreTokenizer(new LiteralPattern(replacement.ToString()), SplitBehavior.MergedWithNext, invert: false)
+    private readonly PatternSplitter? _split = split
+        ? new PatternSplitter(new LiteralPattern(replacement.ToString()), SplitBehavior.MergedWithNext, invert: false)
         : null;
 
     /// <inheritdoc/>
@@ -101,7 +100,7 @@ internal sealed class MetaspaceStep(char replacement, PrependScheme scheme, bool
             return;
         }
 
-        foreach ((int offset, int length) in _split.PreTokenize(text))
+        foreach ((int offset, int length) in _split.Split(text))
         {
             result.Add(new Piece(text.Substring(offset, length), piece.AtStart && offset == 0));
         }
@@ -122,13 +121,13 @@ internal sealed class SentencePieceStep(char replacement, PrependScheme scheme) 
     }
 }
 
-/// <summary>Applies a pre-tokenizer that only splits.</summary>
-internal sealed class SplitStep(PreTokenizer preTokenizer) : IPieceStep
+/// <summary>Splits at the matches of a pattern, as Split and its relatives in tokenizer.json do.</summary>
+internal sealed class SplitStep(PatternSplitter splitter) : IPieceStep
 {
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
     {
-        foreach ((int offset, int length) in preTokenizer.PreTokenize(piece.Text))
+        foreach ((int offset, int length) in splitter.Split(piece.Text))
         {
             result.Add(length == piece.Text.Length
                 ? piece
@@ -137,14 +136,13 @@ internal sealed class SplitStep(PreTokenizer preTokenizer) : IPieceStep
     }
 }
 
-/// <summary>Splits at the matches of a pattern, as Split and its relatives in tokenizer.json do.</summary>
-internal sealed class SplitPreTokenizer(ITextPattern pattern, SplitBehavior behavior, bool invert) : PreTokenizer
+/// <summary>Finds the pieces of a text between or at the matches of a pattern.</summary>
+/// <param name="pattern">The pattern.</param>
+/// <param name="behavior">What becomes of matches.</param>
+/// <param name="invert">Whether what lies between matches counts as the matches.</param>
+internal sealed class PatternSplitter(ITextPattern pattern, SplitBehavior behavior, bool invert)
 {
-    /// <inheritdoc/>
-    public override IEnumerable<(int Offset, int Length)> PreTokenize(ReadOnlySpan<char> text) => PreTokenize(text.ToString());
-
-    /// <inheritdoc/>
-    public override IEnumerable<(int Offset, int Length)> PreTokenize(string text)
+    public IEnumerable<(int Offset, int Length)> Split(string text)
     {
         List<Part> parts = Parts(text);
         return behavior switch

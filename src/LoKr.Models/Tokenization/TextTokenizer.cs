@@ -2,7 +2,6 @@ using System.Globalization;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization.Models;
-using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization;
 

@@ -83,10 +83,10 @@ public sealed class PatternTests
     [InlineData("\U0001F130\U0001F680 _9", "\U0001F130|\U0001F680|_9")]
     public void Words_are_those_of_unicode(string text, string pieces) => Assert.Equal(
         pieces.Split('|'),
-        new SplitPreTokenizer(new WordPattern(), SplitBehavior.Removed, invert: true).PreTokenize(text).Select(part => text.Substring(part.Offset, part.Length)));
+        new PatternSplitter(new WordPattern(), SplitBehavior.Removed, invert: true).Split(text).Select(part => text.Substring(part.Offset, part.Length)));
 
     private static IEnumerable<string> Split(string pattern, SplitBehavior behavior, string text, bool invert = false) =>
-        new SplitPreTokenizer(new CodePointRegex(pattern, "test"), behavior, invert)
-            .PreTokenize(text)
+        new PatternSplitter(new CodePointRegex(pattern, "test"), behavior, invert)
+            .Split(text)
             .Select(part => text.Substring(part.Offset, part.Length));
 }

@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text;
 using LoKr.Models.Tokenization.Models;
 using LoKr.Models.Tokenization.Patterns;
-using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization.Readers;
 

@@ -1,6 +1,5 @@
 using System.Text;
 using LoKr.Models.Tokenization.Patterns;
-using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization.Readers;
 
@@ -178,7 +177,7 @@ internal static class PreTokenizerReader
     ];
 
     public static SplitStep Split(ITextPattern pattern, SplitBehavior behavior, bool invert = false) =>
-        new(new SplitPreTokenizer(pattern, behavior, invert));
+        new(new PatternSplitter(pattern, behavior, invert));
 
     private static ByteLevelStep ByteLevel(JsonComponent json, TokenizerConfig config)
     {

@@ -1,6 +1,5 @@
 using System.Text.Json;
 using LoKr.Models.Tokenization.Models;
-using Microsoft.ML.Tokenizers;
 
 namespace LoKr.Models.Tokenization.Readers;
 
