@@ -55,7 +55,7 @@ public sealed class CheckpointMerge : IDisposable
         }
     }
 
-    /// <summary>Full path of the base.</summary>
+    /// <summary>Full path of the base model.</summary>
     public string BasePath { get; }
 
     /// <summary>Full path of the folder to write.</summary>
@@ -73,11 +73,11 @@ public sealed class CheckpointMerge : IDisposable
     /// <summary>Number of modules that adapters replace or add whole.</summary>
     public int SavedModuleCount => _plan.SavedModuleCount;
 
-    /// <summary>What a person should know before the merge.</summary>
+    /// <summary>Warnings about the adapters and the result.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
 
-    /// <summary>Opens base and adapters and checks that they fit, without writing anything.</summary>
-    /// <param name="options">What to merge.</param>
+    /// <summary>Opens the base model and the adapters and checks that they fit, without writing anything.</summary>
+    /// <param name="options">Base model, adapters and destination.</param>
     /// <exception cref="LoKrException">
     /// Files are missing or damaged, tensors of an adapter do not fit (<c>LoKr.AdapterKeysMismatch</c>, <c>LoKr.AdapterShapeMismatch</c>), a weight
     /// is tied (<c>LoKr.TiedWeight</c>), two adapters replace one module (<c>LoKr.SavedModuleConflict</c>), or the destination is the source
@@ -90,17 +90,17 @@ public sealed class CheckpointMerge : IDisposable
         ArgumentException.ThrowIfNullOrWhiteSpace(options.Destination);
         if (options.Adapters is not { Count: > 0 })
         {
-            throw Invalid("No adapter was named.", "Name at least one.");
+            throw Invalid("There is no adapter to merge.", "Name at least one.");
         }
 
         if (options.Adapters.FirstOrDefault(static adapter => !double.IsFinite(adapter.Weight)) is { } odd)
         {
-            throw Invalid($"The weight of adapter '{odd.Name}' is {odd.Weight.ToString(CultureInfo.InvariantCulture)}.", "Give a finite number, 1 for as trained.");
+            throw Invalid($"The weight of adapter '{odd.Name}' is {odd.Weight.ToString(CultureInfo.InvariantCulture)}.", "Use a finite number; 1 is the strength as trained.");
         }
 
         if (options.MaxShardBytes is <= 0)
         {
-            throw Invalid($"A largest file size of {options.MaxShardBytes} bytes is not possible.", "Name a positive number of bytes.");
+            throw Invalid($"A largest file size of {options.MaxShardBytes} bytes is not possible.", "Use a positive number of bytes.");
         }
 
         foreach (string source in options.Adapters.Select(static source => source.Path).Prepend(options.BasePath))
@@ -111,12 +111,12 @@ public sealed class CheckpointMerge : IDisposable
         return new CheckpointMerge(options);
     }
 
-    /// <summary>Writes the merged checkpoint, or goes on where an interrupted run with the same files and options stopped.</summary>
+    /// <summary>Writes the merged checkpoint, or resumes an interrupted run with the same files and options.</summary>
     /// <param name="progress">Called as bytes are written, from several threads; null for none.</param>
-    /// <param name="cancel">Interrupts the merge; what is finished stays beside the destination for the next run.</param>
+    /// <param name="cancel">Interrupts the merge; finished files stay beside the destination for the next run.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.DestinationExists</c>, <c>LoKr.DestinationBusy</c>, <c>LoKr.DiskFull</c>, <c>LoKr.FileNotWritable</c>, <c>LoKr.MergeNotFinite</c>;
-    /// the destination is as before.
+    /// the destination is unchanged.
     /// </exception>
     public LoKrMergeResult Run(Action<CheckpointMergeProgress>? progress = null, CancellationToken cancel = default)
     {
@@ -203,7 +203,7 @@ public sealed class CheckpointMerge : IDisposable
         }
     }
 
-    // The lock of the operating system: a process that dies gives it back.
+    // A lock of the operating system, which releases it when the process dies.
     private FileStream Hold(StagedDirectory staged)
     {
         try
@@ -214,7 +214,7 @@ public sealed class CheckpointMerge : IDisposable
         {
             staged.Keep();
             throw new LoKrException(ErrorIds.DestinationBusy, LoKrErrorKind.InvalidOperation,
-                $"Another merge is writing '{Destination}'.", "Wait until it is done, or choose another destination.", exception) { Target = Destination };
+                $"Another merge is writing '{Destination}'.", "Wait until it has finished, or choose another destination.", exception) { Target = Destination };
         }
     }
 
@@ -244,7 +244,7 @@ public sealed class CheckpointMerge : IDisposable
         {
             throw new LoKrException(ErrorIds.DiskFull, LoKrErrorKind.InputOutput,
                 string.Create(CultureInfo.InvariantCulture, $"'{Destination}' needs {bytes:N0} bytes, but its disk has {free:N0} free."),
-                "Free some space, or write to another disk. Nothing that was there before has changed.") { Target = Destination };
+                "Free some space, or write to another disk. Existing files are unchanged.") { Target = Destination };
         }
     }
 

@@ -4,9 +4,9 @@ using LoKr.Core.Nn;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>
-/// Finds the tensors of a checkpoint that an adapter's modules mean. Both may name the same module differently: the checkpoint of a bare
-/// model lacks the prefix of the model with a head (<c>bert.</c>), that of a whole lacks nothing but has one more (<c>text_model.</c>), and
-/// either may use the published names of the family.
+/// Finds the tensors of a checkpoint that the modules of an adapter refer to. The two may differ in names: the checkpoint of a bare model
+/// lacks the prefix of the model with a head (<c>bert.</c>), a component of a larger model has one more (<c>text_model.</c>), and either may
+/// use the published names of the family.
 /// </summary>
 internal sealed class CheckpointNames
 {
@@ -20,14 +20,14 @@ internal sealed class CheckpointNames
         Prepended = rule.Prepend;
     }
 
-    /// <summary>What the adapter's names have in front of the checkpoint's; empty where they agree.</summary>
+    /// <summary>Prefix that the adapter's names have and the checkpoint's do not; empty for none.</summary>
     public string Prepended { get; }
 
-    /// <summary>Finds out how the names of a checkpoint become those of an adapter.</summary>
+    /// <summary>Finds the rule that turns the names of a checkpoint into those of an adapter.</summary>
     /// <param name="keys">Tensors of the checkpoint.</param>
-    /// <param name="modules">Modules that the adapter stands on.</param>
+    /// <param name="modules">Modules that the adapter changes.</param>
     /// <param name="aliases">Published names, or null.</param>
-    /// <returns>The names under the first rule that covers every module; else under the one that covers most.</returns>
+    /// <returns>The names under the first rule that covers every module, or under the one that covers most.</returns>
     public static CheckpointNames Match(IReadOnlyCollection<string> keys, IReadOnlyCollection<string> modules, IModuleAliases? aliases)
     {
         Dictionary<string, List<string>> plain = Build(keys, aliases, new Rule("", ""));
@@ -78,8 +78,8 @@ internal sealed class CheckpointNames
         return keys.Count == 1
             ? keys[0]
             : throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
-                $"'{name}' of the adapter may mean {string.Join(" or ", keys.Select(static key => $"'{key}'"))} of the checkpoint.",
-                "The checkpoint holds two generations of names; use one that holds each weight once.") { Target = name };
+                $"'{name}' of the adapter matches {string.Join(" and ", keys.Select(static key => $"'{key}'"))} of the checkpoint.",
+                "The checkpoint has two generations of names; use one that has each weight once.") { Target = name };
     }
 
     private static void CheckOne(List<CheckpointNames> complete, string weight)
@@ -93,7 +93,7 @@ internal sealed class CheckpointNames
         }
     }
 
-    // From the least change to the greatest.
+    // From the smallest change to the largest.
     private static IEnumerable<IEnumerable<Rule>> Rules(IReadOnlyCollection<string> keys, IEnumerable<string> modules)
     {
         string[] prepend = [.. Beginnings(modules, 2)];
@@ -103,7 +103,7 @@ internal sealed class CheckpointNames
         yield return remove.SelectMany(removed => prepend.Where(start => start != removed).Select(start => new Rule(removed, start)));
     }
 
-    // Beginnings of dotted names up to the number of a layer.
+    // The first parts of dotted names, up to the number of a layer.
     private static IEnumerable<string> Beginnings(IEnumerable<string> names, int most) => names.SelectMany(name =>
         {
             List<string> found = [];

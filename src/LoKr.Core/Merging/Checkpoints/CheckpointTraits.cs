@@ -43,7 +43,7 @@ internal sealed class CheckpointTraits(CheckpointReader source, BaseConfig confi
 internal sealed class TiedEmbeddings(CheckpointReader source, BaseConfig config)
 {
     private static readonly string[] s_inputs = ["embed_tokens", "wte", "word_embeddings", "shared", "embed_in", "tok_embeddings", "tokens_embed"];
-    private static readonly string[] s_outputs = ["lm_head", "embed_out", "lm_head.decoder", "cls.predictions.decoder"];
+    private static readonly string[] s_outputs = ["lm_head", "embed_out", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector"];
 
     private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => IsOneOf(AdapterKeys.Module(key), s_outputs) && key.EndsWith(".weight", StringComparison.Ordinal));
 

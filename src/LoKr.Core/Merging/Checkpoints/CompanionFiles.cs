@@ -3,8 +3,8 @@ using LoKr.Core.IO;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>
-/// What lies beside the weights of a model and comes along: configuration, tokenizer, code. Other forms of the weights stay behind, because
-/// the merge does not change them, and so does the model card, which describes the base.
+/// The files beside the weights that are copied: configuration, tokenizer, code. Other forms of the weights are left out, because the merge
+/// does not change them, and so is the model card, which describes the base model.
 /// </summary>
 internal static class CompanionFiles
 {
@@ -27,7 +27,7 @@ internal static class CompanionFiles
         AtomicFile.Write(destination, content.CopyTo);
     }
 
-    // A folder beside the weights belongs to them (1_Pooling) unless it holds weights of its own.
+    // A folder beside the weights belongs to them (1_Pooling) unless it has weights of its own.
     private static string[] Inside(string folder)
     {
         EnumerationOptions options = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint };

@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
-/// <summary>The deltas of one weight: read when the first of its pieces is handed out, released after the last was merged.</summary>
+/// <summary>The deltas of one weight: read before its first piece is merged, released after its last piece is written.</summary>
 internal sealed class MergeWork : IDisposable
 {
     private readonly MergeTarget _target;
@@ -46,27 +46,32 @@ internal sealed class MergeWork : IDisposable
     {
         lock (_gate)
         {
-            for (int i = _deltas.Count; i < _target.Layers.Count && !_isReady; i++)
+            if (_isReady)
             {
-                LayerDelta delta = _target.Layers[i].Read(_wide);
+                return;
+            }
+
+            foreach (MergeContribution layer in _target.Layers.Skip(_deltas.Count))
+            {
+                LayerDelta delta = layer.Read(_wide);
                 _deltas.Add(delta);
                 delta.Measure(ReadRows, _target.Shape);
             }
 
-            for (int i = _changes.Count; i < _target.Norms.Count && !_isReady; i++)
+            foreach (AdapterTensor norm in _target.Norms.Skip(_changes.Count))
             {
-                using Tensor change = _target.Norms[i].Read(_wide);
-                _changes.Add((change * _target.Norms[i].Adapter.Weight).DetachFromDisposeScope());
+                using Tensor change = norm.Read(_wide);
+                _changes.Add((change * norm.Adapter.Weight).DetachFromDisposeScope());
             }
 
-            _kernel ??= _deltas.Count == 1 && _changes.Count == 0 ? _deltas[0].Kernel(_target.DType) : null;
+            _kernel = _deltas.Count == 1 && _changes.Count == 0 ? _deltas[0].Kernel(_target.DType) : null;
             _isReady = true;
         }
     }
 
     /// <summary>Adds the deltas to a run of rows.</summary>
-    /// <param name="rows">Flat memory with the bytes of the base, in the type of the weight.</param>
-    /// <param name="start">First byte counted from the beginning of the weight.</param>
+    /// <param name="rows">The rows of the base weight, flat and in its type.</param>
+    /// <param name="start">Position of the first byte in the weight.</param>
     public void Merge(Tensor rows, long start)
     {
         long first = start / _rowBytes;
@@ -81,7 +86,7 @@ internal sealed class MergeWork : IDisposable
         Tensor shaped = rows.view([-1, .. _rowShape]);
         Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(_wide, copy: true) : null;
 
-        // Several deltas add up in the wide type, so that the sum is rounded once.
+        // Several deltas are added in the wide type, so that the sum is rounded once.
         Tensor sum = _deltas.Count + _changes.Count > 1 && _type != _wide ? shaped.to(_wide) : shaped;
         foreach (LayerDelta delta in _deltas)
         {

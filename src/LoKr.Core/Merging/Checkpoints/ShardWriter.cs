@@ -12,13 +12,13 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>
-/// Writes the files of the result: several threads each take the next piece, read it, add the deltas and write it, so that reading, arithmetic
-/// and writing overlap and a piece stays in the processor's cache. Each thread has a file of its own while there are enough, because the
-/// system lets one thread write to a file at a time. Holds one buffer for each thread.
+/// Writes the files of the result. Several threads each take the next piece, read it, add the deltas and write it, so that reading, arithmetic
+/// and writing overlap and a piece stays in the processor's cache. Each thread has its own file while there are enough, because the
+/// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread.
 /// </summary>
 internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeShard> onWritten, Action<MergeShard, string> onComplete, CancellationToken cancel)
 {
-    // More threads than this only wait for the disk.
+    // More threads would only wait for the disk.
     private static readonly int s_threads = Math.Clamp(Environment.ProcessorCount, 1, 4);
 
     private readonly Lock _gate = new();
@@ -37,7 +37,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
 
         try
         {
-            // Threads of their own: torch's scopes belong to a thread, and the pool's may be anyone's.
+            // Not from the pool: torch's dispose scopes belong to a thread.
             Thread[] threads = [.. Enumerable.Range(0, s_threads).Select(_ => new Thread(Work) { IsBackground = true, Name = "LoKr merge" })];
             Array.ForEach(threads, static thread => thread.Start());
             Array.ForEach(threads, static thread => thread.Join());
@@ -73,12 +73,12 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         }
         catch (Exception exception)
         {
-            // Not swallowed: the first one is thrown on the caller's thread.
+            // Rethrown on the caller's thread.
             Interlocked.CompareExchange(ref _failure, ExceptionDispatchInfo.Capture(exception), null);
         }
     }
 
-    /// <summary>The file to work on next: a new one while fewer are open than threads work, then the one with the fewest threads.</summary>
+    /// <summary>The file to work on next: a new one while there are more threads than open files, then the one with the fewest threads.</summary>
     private OpenShard? Choose(OpenShard? former)
     {
         lock (_gate)
@@ -104,7 +104,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         }
     }
 
-    // The last bytes go to the disk while the next file is being written.
+    // Flushes the last bytes while the next file is being written.
     private void Complete(OpenShard open)
     {
         lock (_gate)
@@ -120,7 +120,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
             return shard.Header;
         }
 
-        // The bytes stay valid: they are the buffer's.
+        // The bytes stay valid: they belong to the buffer.
         using Tensor values = buffer.Take(piece.Count, target.IsCopy ? SafetensorsDType.U8 : target.DType);
         Span<byte> bytes = values.bytes;
         if (target.Replacement is { } replacement)
@@ -146,7 +146,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         if (safe && !rows.isfinite().all().ToBoolean())
         {
             throw new LoKrException(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
-                $"Merging would put NaN or infinity into '{target.Entry!.Name}'; nothing was written.", "An adapter seems to be broken; train it again with a lower learning rate.")
+                $"The merge would result in NaN or infinity in '{target.Entry!.Name}'; nothing was written.", "An adapter seems to have diverged; train it again with a lower learning rate.")
             { Target = target.Entry.Name };
         }
     }
@@ -155,7 +155,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
 /// <summary>A file of the result while it is written: under a temporary name, flushed as it grows, renamed when it is complete.</summary>
 internal sealed class OpenShard : IDisposable
 {
-    // What is written goes to the disk while the rest is computed, so that little is left to wait for at the end.
+    // Flushing while the rest is computed leaves little to wait for at the end.
     private const long FlushBytes = 128L << 20;
 
     private readonly string _path;
@@ -170,8 +170,8 @@ internal sealed class OpenShard : IDisposable
     private bool _isComplete;
 
     /// <summary>Creates the file.</summary>
-    /// <param name="shard">What it will hold.</param>
-    /// <param name="folder">Where it will be.</param>
+    /// <param name="shard">Its tensors and header.</param>
+    /// <param name="folder">Folder to create it in.</param>
     public OpenShard(MergeShard shard, string folder)
     {
         Shard = shard;
@@ -189,10 +189,10 @@ internal sealed class OpenShard : IDisposable
         }
     }
 
-    /// <summary>What it will hold.</summary>
+    /// <summary>The tensors and header of the file.</summary>
     public MergeShard Shard { get; }
 
-    /// <summary>Threads that work on it; under the pool's lock.</summary>
+    /// <summary>Number of threads that work on it; guarded by the writer's lock.</summary>
     public int Workers { get; set; }
 
     /// <summary>Whether every piece was handed out.</summary>
@@ -231,7 +231,7 @@ internal sealed class OpenShard : IDisposable
         return Interlocked.Decrement(ref _pending) == 0;
     }
 
-    /// <summary>Brings the file to the disk and gives it its name.</summary>
+    /// <summary>Flushes the file to the disk and renames it.</summary>
     /// <returns>Its checksum.</returns>
     public string Complete()
     {
@@ -253,10 +253,10 @@ internal sealed class OpenShard : IDisposable
         }
     }
 
-    /// <summary>Checksum of a file that a former run wrote, or null where it is not as long as it has to be.</summary>
-    /// <param name="shard">What it has to hold.</param>
+    /// <summary>Checksum of a file that an earlier run wrote, or null if its length is wrong.</summary>
+    /// <param name="shard">Its tensors and header.</param>
     /// <param name="path">Its path.</param>
-    /// <param name="cancel">Ends the reading.</param>
+    /// <param name="cancel">Interrupts the reading.</param>
     public static string? Check(MergeShard shard, string path, CancellationToken cancel)
     {
         using SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
@@ -286,7 +286,7 @@ internal sealed class OpenShard : IDisposable
     /// <summary>Closes the file and removes it unless it is complete.</summary>
     public void Dispose()
     {
-        // A flush that failed has failed the merge already, or will be repeated by nobody: the file goes.
+        // A failed flush has either failed the merge already or concerns a file that is removed.
         ((IAsyncResult)_flush).AsyncWaitHandle.WaitOne();
         _handle.Dispose();
         foreach (MergePiece piece in _pieces)
@@ -303,12 +303,14 @@ internal sealed class OpenShard : IDisposable
     private static string Sum(ulong[] sums) => Convert.ToHexStringLower(XxHash3.Hash(MemoryMarshal.AsBytes<ulong>(sums)));
 }
 
-/// <summary>Memory of one thread that the pieces of a file pass through: one buffer for each element type it meets.</summary>
+/// <summary>Memory of one thread for the pieces that it merges: one buffer for each element type.</summary>
 internal sealed class PieceBuffer : IDisposable
 {
     private readonly Dictionary<ScalarType, Tensor> _buffers = [];
 
-    /// <summary>A flat tensor of a number of bytes; its content is undefined, its memory that of the buffer.</summary>
+    /// <summary>A flat tensor in the buffer, with undefined content.</summary>
+    /// <param name="byteCount">Its number of bytes.</param>
+    /// <param name="type">Its element type.</param>
     public Tensor Take(int byteCount, SafetensorsDType type)
     {
         ScalarType scalar = SafetensorsDTypes.Natural(type);
