@@ -1,6 +1,6 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
-using LoKr.Models.Families;
 using LoKr.Models.Loading;
 using LoKr.Testing;
 using Xunit;
@@ -65,11 +65,11 @@ public sealed class ModelConfigTests
         Assert.Equal([1, 2], config.GetInts("e"));
         Assert.Equal([3], config.GetInts("f"));
         Assert.Equal(["x"], config.GetStrings("g"));
-        Assert.Equal(4, config.GetObject("h")!.GetSize("i"));
+        Assert.Equal(4, config.FindObject("h")!.GetSize("i"));
         Assert.Equal(2048, config.GetSize("k"));
         Assert.Equal(5, config.GetSize("j", 5));
         Assert.False(config.Has("j"));
-        Assert.Null(config.GetObject("missing"));
+        Assert.Null(config.FindObject("missing"));
         Assert.Empty(config.GetInts("missing"));
     }
 
@@ -88,8 +88,8 @@ public sealed class ModelConfigTests
         {
             "GetString" => config.GetString("x"),
             "GetBool" => config.GetBool("x", false),
-            "GetDouble" => config.GetDouble("x"),
-            "GetObject" => config.GetObject("x"),
+            "GetDouble" => config.FindDouble("x"),
+            "GetObject" => config.FindObject("x"),
             "GetInts" => config.GetInts("x"),
             "GetStrings" => config.GetStrings("x"),
             _ => (object)config.GetProbability("x", 0),

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Families;
 using LoKr.Models.Loading;

@@ -26,7 +26,7 @@ public static class LoKrConfigJson
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         string full = Path.GetFullPath(path);
-        return Parse(FileErrors.ReadText(full), full, out warnings);
+        return LoKrConfigParser.Read(full, out warnings);
     }
 
     /// <summary>Reads a configuration from text, for example from the header of an adapter that diffusers saved.</summary>

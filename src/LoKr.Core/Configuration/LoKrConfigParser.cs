@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
@@ -10,96 +11,79 @@ namespace LoKr.Core.Configuration;
 /// <summary>Reads PEFT's configuration JSON.</summary>
 internal static partial class LoKrConfigParser
 {
-    private static readonly JsonDocumentOptions s_options = new() { MaxDepth = 16, AllowDuplicateProperties = false };
+    private const string Advice = "Correct the file, or get it again.";
+    private static readonly JsonErrors s_errors = new(ErrorIds.AdapterConfigInvalid, ErrorIds.AdapterConfigInvalid, Advice, Advice);
 
-    public static LoKrConfig Parse(string json, string source, out IReadOnlyList<string> warnings)
+    public static LoKrConfig Parse(string json, string source, out IReadOnlyList<string> warnings) =>
+        Parse(JsonFields.Parse(json, source, s_errors), out warnings);
+
+    public static LoKrConfig Read(string path, out IReadOnlyList<string> warnings) => Parse(JsonFields.Read(path, s_errors), out warnings);
+
+    private static LoKrConfig Parse(JsonFields fields, out IReadOnlyList<string> warnings)
     {
-        try
-        {
-            using JsonDocument document = JsonDocument.Parse(json, s_options);
-            if (document.RootElement.ValueKind != JsonValueKind.Object)
-            {
-                throw Invalid(source, "it is not a JSON object");
-            }
-
-            return Parse(new ConfigFields(document.RootElement, source), source, out warnings);
-        }
-        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
-        {
-            throw Invalid(source, exception.Message, exception);
-        }
-    }
-
-    private static LoKrConfig Parse(ConfigFields fields, string source, out IReadOnlyList<string> warnings)
-    {
-        CheckType(fields, source);
-        string? version = fields.Text("peft_version");
-        ConfigFields? mapping = fields.Object("auto_mapping");
-        ConfigFields? extension = fields.Object(LoKrConfigJson.ExtensionKey);
+        CheckType(fields);
+        string? version = fields.FindString("peft_version");
+        JsonFields? mapping = fields.FindObject("auto_mapping");
+        JsonFields? extension = fields.FindObject(LoKrConfigJson.ExtensionKey);
         LoKrConfig defaults = new();
         LoKrConfig config = new()
         {
-            R = fields.Integer("r", defaults.R),
-            Alpha = fields.Number("alpha", defaults.Alpha),
-            RankDropout = fields.Number("rank_dropout", defaults.RankDropout),
-            RankDropoutScale = fields.Boolean("rank_dropout_scale", defaults.RankDropoutScale),
-            ModuleDropout = fields.Number("module_dropout", defaults.ModuleDropout),
-            UseEffectiveConv2d = fields.Boolean("use_effective_conv2d", defaults.UseEffectiveConv2d),
-            DecomposeBoth = fields.Boolean("decompose_both", defaults.DecomposeBoth),
-            DecomposeFactor = fields.Integer("decompose_factor", defaults.DecomposeFactor),
+            R = fields.GetInt("r", defaults.R),
+            Alpha = fields.GetDouble("alpha", defaults.Alpha),
+            RankDropout = fields.GetDouble("rank_dropout", defaults.RankDropout),
+            RankDropoutScale = fields.GetBool("rank_dropout_scale", defaults.RankDropoutScale),
+            ModuleDropout = fields.GetDouble("module_dropout", defaults.ModuleDropout),
+            UseEffectiveConv2d = fields.GetBool("use_effective_conv2d", defaults.UseEffectiveConv2d),
+            DecomposeBoth = fields.GetBool("decompose_both", defaults.DecomposeBoth),
+            DecomposeFactor = fields.GetInt("decompose_factor", defaults.DecomposeFactor),
             TargetModules = Selector(fields, "target_modules"),
             ExcludeModules = Selector(fields, "exclude_modules"),
             InitWeights = Init(fields),
-            LayersToTransform = fields.Integers("layers_to_transform"),
-            LayersPattern = fields.Texts("layers_pattern"),
-            RankPattern = fields.IntegerMap("rank_pattern"),
-            AlphaPattern = fields.NumberMap("alpha_pattern"),
-            ModulesToSave = fields.Texts("modules_to_save"),
+            LayersToTransform = Integers(fields, "layers_to_transform"),
+            LayersPattern = Strings(fields, "layers_pattern"),
+            RankPattern = Map(fields, "rank_pattern", static (map, value, key) => map.AsInt(value, key)),
+            AlphaPattern = Map(fields, "alpha_pattern", static (map, value, key) => map.AsDouble(value, key)),
+            ModulesToSave = Strings(fields, "modules_to_save"),
             TaskType = Task(fields),
-            AutoMapping = mapping is null ? null : new AutoMapping(Required(mapping, source, "base_model_class"), Required(mapping, source, "parent_library")),
-            BaseModelNameOrPath = fields.Text("base_model_name_or_path"),
-            Revision = fields.Text("revision"),
-            InferenceMode = fields.Boolean("inference_mode", defaults.InferenceMode),
+            AutoMapping = mapping is null ? null : new AutoMapping(mapping.GetString("base_model_class"), mapping.GetString("parent_library")),
+            BaseModelNameOrPath = fields.FindString("base_model_name_or_path"),
+            Revision = fields.FindString("revision"),
+            InferenceMode = fields.GetBool("inference_mode", defaults.InferenceMode),
         };
         config = extension is null ? config : Extend(config, extension);
         List<string> notes = [];
-        AddUnknown(notes, fields, source);
-        AddUnknown(notes, mapping, source);
-        AddUnknown(notes, extension, source);
-        AddScalingNote(notes, config, version, source);
+        AddUnknown(notes, fields);
+        AddUnknown(notes, mapping);
+        AddUnknown(notes, extension);
+        AddScalingNote(notes, config, version, fields.Source);
         warnings = notes;
         return config;
     }
 
-    private static LoKrConfig Extend(LoKrConfig config, ConfigFields extension) => config with
+    private static LoKrConfig Extend(LoKrConfig config, JsonFields extension) => config with
     {
-        Conv1dLayout = extension.Choice("conv1d_layout", config.Conv1dLayout, LoKrConfigNames.Conv1d),
-        Factorization = extension.Choice("factorization", config.Factorization, LoKrConfigNames.Factorization),
-        FullMatrix = extension.Boolean("full_matrix", config.FullMatrix),
-        RsLora = extension.Boolean("rs_lora", config.RsLora),
-        Scaling = extension.Choice("scaling", config.Scaling, LoKrConfigNames.Scaling),
-        ShapesFromFile = extension.Boolean("shapes_from_file", config.ShapesFromFile),
-        TrainNorm = extension.Boolean("train_norm", config.TrainNorm),
-        UnbalancedFactorization = extension.Boolean("unbalanced_factorization", config.UnbalancedFactorization),
-        UseScalar = extension.Boolean("use_scalar", config.UseScalar),
-        WeightDecompose = extension.Boolean("weight_decompose", config.WeightDecompose),
-        WeightDecomposeAxis = extension.Choice("weight_decompose_axis", config.WeightDecomposeAxis, LoKrConfigNames.Axis),
+        Conv1dLayout = extension.GetChoice("conv1d_layout", config.Conv1dLayout, LoKrConfigNames.Conv1d),
+        Factorization = extension.GetChoice("factorization", config.Factorization, LoKrConfigNames.Factorization),
+        FullMatrix = extension.GetBool("full_matrix", config.FullMatrix),
+        RsLora = extension.GetBool("rs_lora", config.RsLora),
+        Scaling = extension.GetChoice("scaling", config.Scaling, LoKrConfigNames.Scaling),
+        ShapesFromFile = extension.GetBool("shapes_from_file", config.ShapesFromFile),
+        TrainNorm = extension.GetBool("train_norm", config.TrainNorm),
+        UnbalancedFactorization = extension.GetBool("unbalanced_factorization", config.UnbalancedFactorization),
+        UseScalar = extension.GetBool("use_scalar", config.UseScalar),
+        WeightDecompose = extension.GetBool("weight_decompose", config.WeightDecompose),
+        WeightDecomposeAxis = extension.GetChoice("weight_decompose_axis", config.WeightDecomposeAxis, LoKrConfigNames.Axis),
     };
 
-    private static void CheckType(ConfigFields fields, string source)
+    private static void CheckType(JsonFields fields)
     {
-        string? type = fields.Text("peft_type");
-        if (type is null)
-        {
-            throw Invalid(source, "it has no 'peft_type'");
-        }
-
+        string type = fields.GetString("peft_type");
         if (type != "LOKR")
         {
             throw new LoKrException(
                 ErrorIds.AdapterTypeNotSupported,
                 LoKrErrorKind.NotSupported,
-                $"'{source}' describes an adapter of type {type}; only LOKR is supported.",
+                $"'{fields.Source}' describes an adapter of type {type}; only LOKR is supported.",
                 "Name a folder with a LoKr adapter.")
             {
                 Target = type,
@@ -107,14 +91,14 @@ internal static partial class LoKrConfigParser
         }
     }
 
-    private static ModuleSelector? Selector(ConfigFields fields, string key) => fields.Find(key) switch
+    private static ModuleSelector? Selector(JsonFields fields, string key) => fields.Find(key) switch
     {
         null => null,
-        { ValueKind: JsonValueKind.String } pattern => ModuleSelector.FromPattern(pattern.GetString()!),
-        _ => ModuleSelector.FromNames(fields.Texts(key)!.Value),
+        { ValueKind: JsonValueKind.String } pattern => ModuleSelector.FromPattern(fields.AsString(pattern, key)),
+        _ => ModuleSelector.FromNames([.. fields.GetStrings(key)]),
     };
 
-    private static InitWeights Init(ConfigFields fields) => fields.Find("init_weights") switch
+    private static InitWeights Init(JsonFields fields) => fields.Find("init_weights") switch
     {
         null or { ValueKind: JsonValueKind.True } => InitWeights.Default,
         { ValueKind: JsonValueKind.False } => InitWeights.Random,
@@ -122,18 +106,29 @@ internal static partial class LoKrConfigParser
         { } value => throw fields.Wrong("init_weights", "true, false or \"lycoris\"", value),
     };
 
-    private static TaskType? Task(ConfigFields fields) => fields.Find("task_type") switch
+    private static TaskType? Task(JsonFields fields) => fields.Find("task_type") switch
     {
         null => null,
-        { ValueKind: JsonValueKind.String } name when TaskTypeNames.Parse(name.GetString()!) is { } type => type,
+        { ValueKind: JsonValueKind.String } name when TaskTypeNames.Parse(fields.AsString(name, "task_type")) is { } type => type,
         { } value => throw fields.Wrong("task_type", $"null or one of {string.Join(", ", TaskTypeNames.All)}", value),
     };
 
-    private static string Required(ConfigFields mapping, string source, string key) =>
-        mapping.Text(key) ?? throw Invalid(source, $"'auto_mapping' has no '{key}'");
+    // A single string stands for a list of one; an empty one for none.
+    private static ImmutableArray<string>? Strings(JsonFields fields, string key) => fields.Find(key) switch
+    {
+        null => null,
+        { ValueKind: JsonValueKind.String } one => fields.AsString(one, key) is { Length: > 0 } text ? [text] : null,
+        _ => [.. fields.GetStrings(key)],
+    };
 
-    private static void AddUnknown(List<string> notes, ConfigFields? fields, string source) =>
-        notes.AddRange((fields?.Unread ?? []).Select(key => $"'{fields!.Name(key)}' in '{source}' is not understood and has no effect here."));
+    private static ImmutableArray<int>? Integers(JsonFields fields, string key) => fields.Has(key) ? [.. fields.GetInts(key)] : null;
+
+    // In file order, because the first pattern that matches wins.
+    private static ImmutableArray<KeyValuePair<string, T>> Map<T>(JsonFields fields, string key, Func<JsonFields, JsonElement, string, T> convert) =>
+        fields.FindObject(key) is JsonFields map ? [.. map.Members.Select(member => KeyValuePair.Create(member.Key, convert(map, member.Value, member.Key)))] : [];
+
+    private static void AddUnknown(List<string> notes, JsonFields? fields) =>
+        notes.AddRange((fields?.Unread ?? []).Select(key => $"'{key}' in '{fields!.Source}' is not understood and has no effect here."));
 
     // PEFT applied alpha / r to LoKr from 0.14 on; before, every adapter was trained with a scale of 1 whatever its alpha. The version was not written then.
     private static void AddScalingNote(List<string> notes, LoKrConfig config, string? version, string source)
@@ -160,16 +155,6 @@ internal static partial class LoKrConfigParser
             && int.TryParse(match.Groups[2].ValueSpan, NumberStyles.None, CultureInfo.InvariantCulture, out int minor)
             && major == 0 && minor < 14;
     }
-
-    private static LoKrException Invalid(string source, string why, Exception? inner = null) => new(
-        ErrorIds.AdapterConfigInvalid,
-        LoKrErrorKind.InvalidData,
-        $"'{source}' is not a valid adapter configuration: {why}.",
-        "Correct the file, or get it again.",
-        inner)
-    {
-        Target = source,
-    };
 
     [GeneratedRegex(@"^(\d+)\.(\d+)")]
     private static partial Regex MajorMinor();

@@ -106,6 +106,19 @@ internal static class FileErrors
         }
     }
 
+    /// <summary>Reads a whole file.</summary>
+    public static byte[] ReadBytes(string path)
+    {
+        try
+        {
+            return File.ReadAllBytes(path);
+        }
+        catch (Exception exception) when (IsFileSystem(exception))
+        {
+            throw NotReadable(path, exception);
+        }
+    }
+
     /// <summary>Reads a whole text file.</summary>
     public static string ReadText(string path)
     {

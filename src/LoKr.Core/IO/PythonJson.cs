@@ -108,3 +108,9 @@ internal static class PythonJson
         text.Append('"');
     }
 }
+
+/// <summary>Members of a JSON object in order, for <see cref="PythonJson"/>.</summary>
+internal sealed class JsonMembers : List<KeyValuePair<string, object?>>
+{
+    public void Add(string key, object? value) => Add(KeyValuePair.Create(key, value));
+}

@@ -180,44 +180,29 @@ public sealed class CheckpointReader : ITensorSource
 /// <param name="Map">File name by tensor name.</param>
 internal sealed record CheckpointIndex(string Path, IReadOnlyDictionary<string, string> Map)
 {
+    private static readonly JsonErrors s_errors = new(ErrorIds.CheckpointIndexInvalid, ErrorIds.CheckpointIndexInvalid, "Get the file again.");
+
     /// <summary>Names of the shards, sorted.</summary>
     public IEnumerable<string> Files => Map.Values.Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal);
 
     /// <summary>Reads an index; file names that leave the folder are refused.</summary>
     public static CheckpointIndex Read(string path)
     {
+        JsonFields weights = JsonFields.Read(path, s_errors).GetObject("weight_map");
         Dictionary<string, string> map = new(StringComparer.Ordinal);
-        try
+        foreach ((string tensor, JsonElement value) in weights.Members)
         {
-            using JsonDocument document = JsonDocument.Parse(FileErrors.ReadText(path), new JsonDocumentOptions { MaxDepth = 16 });
-            if (document.RootElement.ValueKind != JsonValueKind.Object
-                || !document.RootElement.TryGetProperty("weight_map", out JsonElement weights)
-                || weights.ValueKind != JsonValueKind.Object)
+            string file = weights.AsString(value, tensor);
+            if (file is "" or "." or ".." || file.AsSpan().ContainsAny('/', '\\', '\0'))
             {
-                throw Invalid(path, "it has no object 'weight_map'");
+                throw weights.Wrong(tensor, "a plain file name", value);
             }
 
-            foreach (JsonProperty weight in weights.EnumerateObject())
-            {
-                string? file = weight.Value.ValueKind == JsonValueKind.String ? weight.Value.GetString() : null;
-                if (string.IsNullOrEmpty(file) || file is "." or ".." || file.AsSpan().ContainsAny('/', '\\', '\0'))
-                {
-                    throw Invalid(path, $"the file of tensor '{weight.Name}' is not a plain file name");
-                }
-
-                PickleGuard.ThrowIfPickleName(file);
-                if (!map.TryAdd(weight.Name, file))
-                {
-                    throw Invalid(path, $"tensor '{weight.Name}' is listed twice");
-                }
-            }
-        }
-        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
-        {
-            throw Invalid(path, exception.Message, exception);
+            PickleGuard.ThrowIfPickleName(file);
+            map.Add(tensor, file);
         }
 
-        return map.Count > 0 ? new CheckpointIndex(path, map) : throw Invalid(path, "it lists no tensors");
+        return map.Count > 0 ? new CheckpointIndex(path, map) : throw weights.Invalid("lists no tensors");
     }
 
     /// <summary>Checks that every tensor is in the file the index says.</summary>
@@ -240,14 +225,4 @@ internal sealed record CheckpointIndex(string Path, IReadOnlyDictionary<string, 
 
     private static LoKrException Wrong(string id, string name, string message) =>
         new(id, LoKrErrorKind.InvalidData, message, "The index and the shards do not belong together; get the model again.") { Target = name };
-
-    private static LoKrException Invalid(string path, string why, Exception? inner = null) => new(
-        ErrorIds.CheckpointIndexInvalid,
-        LoKrErrorKind.InvalidData,
-        $"'{path}' is not a valid index: {why}.",
-        "Get the file again.",
-        inner)
-    {
-        Target = path,
-    };
 }

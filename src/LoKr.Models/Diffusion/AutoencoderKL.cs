@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using LoKr.Models.Families;
@@ -37,7 +38,7 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     private AutoencoderKL(ModelConfig config, VaeSettings settings)
         : base(ClassName)
     {
-        Config = (JsonObject)config.Json.DeepClone();
+        Config = config.ToJsonObject();
         Config["_class_name"] = ClassName;
         _settings = settings;
         _encoder = VaeCoder.Encoder(settings);

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Models.Families;
 
 namespace LoKr.Models.Diffusion;
@@ -12,7 +13,7 @@ internal static class DiffusersOptions
     /// <param name="only">Keys with the one value, as JSON, that is built.</param>
     public static void Check(ModelConfig config, IReadOnlySet<string> known, IReadOnlyDictionary<string, string> only)
     {
-        foreach ((string key, JsonNode? value) in config.Json)
+        foreach ((string key, JsonNode? value) in config.ToJsonObject())
         {
             string text = value?.ToJsonString() ?? "null";
             if (only.TryGetValue(key, out string? built))

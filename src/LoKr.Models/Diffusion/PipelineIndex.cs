@@ -1,4 +1,5 @@
-using System.Text.Json.Nodes;
+using System.Text.Json;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Models.Families;
 
@@ -45,11 +46,11 @@ internal sealed class PipelineIndex
             throw Unsupported(ModelConfig.ClassNameKey, $"The pipeline in '{folder}' is a {ClassName}.", $"{Plain} and {Large} are built.");
         }
 
-        foreach ((string name, JsonNode? value) in config.Json)
+        foreach ((string name, JsonElement value) in config.Members)
         {
-            if (value is JsonArray component)
+            if (value.ValueKind == JsonValueKind.Array)
             {
-                _classes.Add(name, ReadClass(name, component));
+                _classes.Add(name, ReadClass(name, value));
             }
         }
 
@@ -100,17 +101,17 @@ internal sealed class PipelineIndex
     public string ClassOf(string name) => _classes[name]!;
 
     // [library, class], or [null, null] for a component that is left out.
-    private string? ReadClass(string name, JsonArray component)
+    private string? ReadClass(string name, JsonElement component)
     {
-        if (component.Count == 2 && component[0] is null && component[1] is null)
+        if (component.GetArrayLength() == 2 && component.EnumerateArray().All(static part => part.ValueKind == JsonValueKind.Null))
         {
             return null;
         }
 
-        return component.Count == 2 && component[1] is JsonValue value && value.TryGetValue(out string? found)
-            ? found
+        return component.GetArrayLength() == 2 && component[1].ValueKind == JsonValueKind.String
+            ? Config.AsString(component[1], name)
             : throw new LoKrException(ErrorIds.PipelineInvalid, LoKrErrorKind.InvalidData,
-                $"'{name}' of '{Config.Source}' is {component.ToJsonString()}, not the library and the class of a component.", "Get the pipeline again.") { Target = name };
+                $"'{name}' of '{Config.Source}' is {component.GetRawText()}, not the library and the class of a component.", "Get the pipeline again.") { Target = name };
     }
 
     private void Check()

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Models.Families;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -82,16 +83,16 @@ public sealed record SchedulerSettings
             TrainTimesteps = timesteps,
             Betas = BetaSchedule.Read(config, timesteps, zeroTerminal),
             ZeroTerminalSnr = zeroTerminal,
-            Prediction = Choice(config, "prediction_type", PredictionType.Epsilon, ("epsilon", PredictionType.Epsilon), ("v_prediction", PredictionType.Velocity)),
+            Prediction = config.GetChoice("prediction_type", PredictionType.Epsilon, ("epsilon", PredictionType.Epsilon), ("v_prediction", PredictionType.Velocity)),
             Spacing = ReadSpacing(config, chosen),
-            StepsOffset = config.GetInt("steps_offset", 0)!.Value,
+            StepsOffset = config.GetInt("steps_offset", 0),
             SetAlphaToOne = config.GetBool("set_alpha_to_one", chosen == SchedulerKind.DDIM),
             ClipRange = config.GetBool("clip_sample", true) ? config.GetDouble("clip_sample_range", 1) : null,
             SkipRungeKutta = config.GetBool("skip_prk_steps", config.Has("_class_name") && !IsFor(config, SchedulerKind.PNDM)),
             LargeVariance = chosen == SchedulerKind.DDPM
-                && Choice(config, "variance_type", false, ("fixed_small", false), ("fixed_small_log", false), ("fixed_large", true)),
-            LogLinearSigmas = chosen == SchedulerKind.Euler && Choice(config, "interpolation_type", false, ("linear", false), ("log_linear", true)),
-            EndsAtSmallestSigma = chosen == SchedulerKind.Euler && Choice(config, "final_sigmas_type", false, ("zero", false), ("sigma_min", true)),
+                && config.GetChoice("variance_type", false, ("fixed_small", false), ("fixed_small_log", false), ("fixed_large", true)),
+            LogLinearSigmas = chosen == SchedulerKind.Euler && config.GetChoice("interpolation_type", false, ("linear", false), ("log_linear", true)),
+            EndsAtSmallestSigma = chosen == SchedulerKind.Euler && config.GetChoice("final_sigmas_type", false, ("zero", false), ("sigma_min", true)),
         };
     }
 
@@ -101,9 +102,7 @@ public sealed record SchedulerSettings
     /// </summary>
     private static TimestepSpacing ReadSpacing(ModelConfig config, SchedulerKind kind)
     {
-        TimestepSpacing spacing = Choice(
-            config,
-            "timestep_spacing",
+        TimestepSpacing spacing = config.GetChoice("timestep_spacing",
             DefaultSpacing(kind),
             ("linspace", TimestepSpacing.Linspace),
             ("leading", TimestepSpacing.Leading),
@@ -114,7 +113,7 @@ public sealed record SchedulerSettings
 
     private static TimestepSpacing DefaultSpacing(SchedulerKind kind) => kind == SchedulerKind.Euler ? TimestepSpacing.Linspace : TimestepSpacing.Leading;
 
-    private static bool IsFor(ModelConfig config, SchedulerKind kind) => config.GetString("_class_name", null) == ClassOf(kind);
+    private static bool IsFor(ModelConfig config, SchedulerKind kind) => config.FindString("_class_name") == ClassOf(kind);
 
     private static string ClassOf(SchedulerKind kind) => kind == SchedulerKind.Euler ? "EulerDiscreteScheduler" : $"{kind}Scheduler";
 
@@ -135,27 +134,6 @@ public sealed record SchedulerSettings
         {
             throw config.Unsupported("timestep_type", $"is '{type}'; only discrete timesteps are built");
         }
-    }
-
-    private static T Choice<T>(ModelConfig config, string key, T fallback, params ReadOnlySpan<(string Name, T Value)> choices)
-    {
-        if (config.GetString(key, null) is not string given)
-        {
-            return fallback;
-        }
-
-        string known = "";
-        foreach ((string name, T value) in choices)
-        {
-            if (name == given)
-            {
-                return value;
-            }
-
-            known += known.Length == 0 ? name : $", {name}";
-        }
-
-        throw config.Unsupported(key, $"is '{given}'; only {known} are built");
     }
 }
 
@@ -240,7 +218,7 @@ internal static class BetaSchedule
             }
         }
 
-        return (config.GetString("beta_schedule", null) ?? "linear") switch
+        return (config.FindString("beta_schedule") ?? "linear") switch
         {
             "linear" => linspace(start, end, timesteps, dtype: ScalarType.Float32),
             "scaled_linear" => linspace(Math.Sqrt(start), Math.Sqrt(end), timesteps, dtype: ScalarType.Float32).square(),

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;

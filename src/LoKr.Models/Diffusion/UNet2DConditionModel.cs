@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using LoKr.Models.Families;
@@ -47,7 +48,7 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
     private UNet2DConditionModel(ModelConfig config, UNetSettings settings)
         : base(ClassName)
     {
-        Config = (JsonObject)config.Json.DeepClone();
+        Config = config.ToJsonObject();
         Config["_class_name"] = ClassName;
         _settings = settings;
         int first = settings.Channels[0];

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Models.Families;
 using static TorchSharp.torch;
 
@@ -52,7 +53,7 @@ internal sealed record UNetSettings
         }
 
         // A middle that is null is none; one that is not mentioned is the usual one.
-        HasMidBlock = !config.Json.ContainsKey("mid_block_type") || config.Has("mid_block_type");
+        HasMidBlock = !config.Contains("mid_block_type") || config.Has("mid_block_type");
         if (HasMidBlock && config.GetString("mid_block_type", "UNetMidBlock2DCrossAttn") is not "UNetMidBlock2DCrossAttn" and string mid)
         {
             throw config.Unsupported("mid_block_type", $"is '{mid}'; built is UNetMidBlock2DCrossAttn");
@@ -77,12 +78,12 @@ internal sealed record UNetSettings
 
         // The name says width, but every published configuration and diffusers itself mean the number of heads.
         HeadCounts = DiffusersOptions.PerBlock(config, "attention_head_dim", blocks, 8);
-        DownsamplePadding = config.GetInt("downsample_padding", 1)!.Value;
+        DownsamplePadding = config.GetInt("downsample_padding", 1);
         MidScale = config.GetDouble("mid_block_scale_factor", 1);
         ResnetScale = config.GetDouble("resnet_out_scale_factor", 1);
         Dropout = config.GetProbability("dropout", 0);
         Activate = Activation.Get(config, "act_fn", "silu");
-        GroupCount = config.Json.ContainsKey("norm_num_groups") && !config.Has("norm_num_groups")
+        GroupCount = config.Contains("norm_num_groups") && !config.Has("norm_num_groups")
             ? throw config.Unsupported("norm_num_groups", "is null; only a UNet with group norms is built")
             : config.GetSize("norm_num_groups", 32);
         NormEpsilon = config.GetDouble("norm_eps", 1e-5);
@@ -239,7 +240,7 @@ internal sealed record UNetSettings
 
     private void ReadAddition(ModelConfig config)
     {
-        switch (config.GetString("addition_embed_type", null))
+        switch (config.FindString("addition_embed_type"))
         {
             case null:
                 break;

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Models.Families;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -48,7 +49,7 @@ internal static class Activation
     /// <summary>The function that a key of the configuration names; an unknown one is an error that lists the known ones.</summary>
     public static Func<Tensor, Tensor> Get(ModelConfig config, string key, string? defaultName = null)
     {
-        string name = config.GetString(key, defaultName) ?? config.GetString(key);
+        string name = config.FindString(key) ?? defaultName ?? config.GetString(key);
         return name switch
         {
             "gelu" or "gelu_python" => x => nn.functional.gelu(x),

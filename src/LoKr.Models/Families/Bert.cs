@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -154,7 +155,7 @@ public sealed class RobertaForSequenceClassification : EncoderClassifier
     private static EncoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {
         EncoderSettings settings = BertForSequenceClassification.Read(config, options, nameof(RobertaForSequenceClassification), "roberta");
-        int padId = config.GetInt("pad_token_id", 1)!.Value;
+        int padId = config.GetInt("pad_token_id", 1);
         int positions = settings.Embeddings.PositionCount;
         return padId >= 0 && padId + 1 < positions
             ? settings with

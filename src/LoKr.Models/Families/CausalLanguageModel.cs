@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -168,7 +169,7 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     {
         const string key = "eos_token_id";
         return config.Generation?.Has(key) == true ? config.Generation.GetInts(key)
-            : config.Json.ContainsKey(key) ? config.GetInts(key)
+            : config.Contains(key) ? config.GetInts(key)
             : defaultId is int id ? [id] : [];
     }
 }

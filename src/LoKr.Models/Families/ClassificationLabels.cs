@@ -1,6 +1,8 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Models.Families;
 
@@ -21,10 +23,10 @@ internal static class ClassificationLabels
         if (headRows is null)
         {
             // Two labels are what transformers makes of a configuration that names none.
-            return given ?? Read(config) ?? Generic(2);
+            return given ?? Read(config) ?? [.. ModelLabels.Generic(2)];
         }
 
-        string[] known = Read(config) ?? Generic((int)headRows.Value);
+        string[] known = Read(config) ?? [.. ModelLabels.Generic((int)headRows.Value)];
         if (known.Length != headRows)
         {
             throw config.Invalid("id2label", $"names {known.Length} labels ({Join(known)}), but the classification head of the checkpoint has {headRows} rows");
@@ -43,38 +45,22 @@ internal static class ClassificationLabels
                 "Leave the labels out to keep the checkpoint's head, or start from an encoder without a head to train a new one.") { Target = config.Source };
     }
 
-    /// <summary>Writes <c>id2label</c> and <c>label2id</c>.</summary>
-    public static void Write(JsonObject config, IReadOnlyList<string> labels)
-    {
-        JsonObject names = [];
-        JsonObject ids = [];
-        for (int i = 0; i < labels.Count; i++)
-        {
-            names[i.ToString(CultureInfo.InvariantCulture)] = labels[i];
-            ids[labels[i]] = i;
-        }
-
-        config["id2label"] = names;
-        config["label2id"] = ids;
-        config.Remove("num_labels");
-    }
-
     /// <summary>The labels of a configuration, or null where it names none.</summary>
     private static string[]? Read(ModelConfig config)
     {
-        ModelConfig? names = config.GetObject("id2label");
-        if (names is { Json.Count: > 0 })
+        JsonFields? names = config.FindObject("id2label");
+        if (names is { Count: > 0 })
         {
-            return Order("id2label", names.Json.Select(pair => (Id: ParseId(config, pair.Key), Name: names.GetString(pair.Key))));
+            return Order("id2label", names.Members.Select(pair => (Id: ParseId(config, pair.Key), Name: names.GetString(pair.Key))));
         }
 
-        ModelConfig? ids = config.GetObject("label2id");
-        if (ids is { Json.Count: > 0 })
+        JsonFields? ids = config.FindObject("label2id");
+        if (ids is { Count: > 0 })
         {
-            return Order("label2id", ids.Json.Select(pair => (Id: ids.GetInt(pair.Key, null) ?? -1, Name: pair.Key)));
+            return Order("label2id", ids.Members.Select(pair => (Id: ids.FindInt(pair.Key) ?? -1, Name: pair.Key)));
         }
 
-        return config.Has("num_labels") ? Generic(config.GetSize("num_labels")) : null;
+        return config.Has("num_labels") ? [.. ModelLabels.Generic(config.GetSize("num_labels"))] : null;
 
         string[] Order(string key, IEnumerable<(int Id, string Name)> labels)
         {
@@ -100,9 +86,7 @@ internal static class ClassificationLabels
         }
     }
 
-    private static string[] Generic(int count) => [.. Enumerable.Range(0, count).Select(i => string.Create(CultureInfo.InvariantCulture, $"LABEL_{i}"))];
-
-    private static bool IsGeneric(string[] labels) => labels.SequenceEqual(Generic(labels.Length), StringComparer.Ordinal);
+    private static bool IsGeneric(string[] labels) => labels.SequenceEqual(ModelLabels.Generic(labels.Length), StringComparer.Ordinal);
 
     private static string Join(IReadOnlyList<string> labels) =>
         labels.Count <= 12 ? string.Join(", ", labels) : string.Join(", ", labels.Take(12)) + ", …";

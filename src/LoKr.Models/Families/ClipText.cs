@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -34,7 +35,7 @@ public sealed class ClipTextModel : nn.Module<Tensor, Tensor?, Tensor>, ITextEnc
         ModelType = config.ModelType;
         Config = ModelArchitecture.Describe(config, ClassName);
         MaxSequenceLength = config.GetSize("max_position_embeddings", 77);
-        (_vocabularySize, _eosId) = (config.GetSize("vocab_size"), config.GetInt("eos_token_id", 49407)!.Value);
+        (_vocabularySize, _eosId) = (config.GetSize("vocab_size"), config.GetInt("eos_token_id", 49407));
         StackSettings stack = ReadStack(config, options);
         _embeddings = new TokenEmbeddings(this, new()
         {

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 

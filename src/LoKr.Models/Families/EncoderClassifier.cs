@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -47,7 +48,7 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
         ModelType = config.ModelType;
         Labels = ClassificationLabels.Resolve(config, labels, headRows: null);
         Config = ModelArchitecture.Describe(config, settings.ClassName);
-        ClassificationLabels.Write(Config, Labels);
+        ModelLabels.Write(Config, Labels);
         _embeddings = new TokenEmbeddings(this, settings.Embeddings);
         _stack = this.Place(settings.Stack.Name, new TransformerStack(settings.Stack));
     }

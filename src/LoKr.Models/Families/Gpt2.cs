@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 
 namespace LoKr.Models.Families;

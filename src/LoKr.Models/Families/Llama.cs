@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 namespace LoKr.Models.Families;
 
 /// <summary>
@@ -122,8 +123,8 @@ internal sealed record LlamaFamily
         (int hidden, int heads, int layers) = (config.GetSize("hidden_size"), config.GetSize("num_attention_heads"), config.GetSize("num_hidden_layers"));
 
         // An explicit null means as many as query heads, which is not what the missing key means in every family.
-        int keyHeads = config.GetSize("num_key_value_heads", config.Json.ContainsKey("num_key_value_heads") ? heads : DefaultKeyHeads ?? heads);
-        int width = config.GetSize("head_dim", config.Json.ContainsKey("head_dim") ? hidden / heads : DefaultHeadWidth ?? (hidden / heads));
+        int keyHeads = config.GetSize("num_key_value_heads", config.Contains("num_key_value_heads") ? heads : DefaultKeyHeads ?? heads);
+        int width = config.GetSize("head_dim", config.Contains("head_dim") ? hidden / heads : DefaultHeadWidth ?? (hidden / heads));
         CheckHeads(config, hidden, heads, keyHeads, width);
         return new()
         {

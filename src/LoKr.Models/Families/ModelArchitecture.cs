@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
+using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -22,7 +23,7 @@ public sealed record ModelArchitecture(string ModelType, string Name, Func<Model
     /// <summary>A copy of a model's configuration that names the class in <c>architectures</c>.</summary>
     internal static JsonObject Describe(ModelConfig config, string className)
     {
-        JsonObject copy = (JsonObject)config.Json.DeepClone();
+        JsonObject copy = config.ToJsonObject();
         copy["architectures"] = new JsonArray(className);
         return copy;
     }

@@ -1,4 +1,7 @@
+using System.Text.Json;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -47,7 +50,7 @@ internal static class RopeFrequencies
     // Peng et al., arXiv:2309.00071: fast channels keep their frequency, slow ones are interpolated, a ramp lies between.
     private static (Tensor Frequencies, double AttentionFactor) Yarn(RopeSettings settings)
     {
-        ModelConfig given = settings.Parameters;
+        JsonFields given = settings.Parameters;
         double low = Channel(settings, Or("beta_fast", 32));
         double high = Channel(settings, Or("beta_slow", 1));
         if (given.GetBool("truncate", true))
@@ -65,7 +68,7 @@ internal static class RopeFrequencies
 
         double scale = Or("mscale", 0);
         double scaleAll = Or("mscale_all_dim", 0);
-        double factor = given.GetDouble("attention_factor")
+        double factor = given.FindDouble("attention_factor")
             ?? (scale != 0 && scaleAll != 0 ? Magnitude(settings.Factor, scale) / Magnitude(settings.Factor, scaleAll) : Magnitude(settings.Factor, 1));
         return (frequencies, factor);
 
@@ -83,7 +86,7 @@ internal static class RopeFrequencies
     private static (Tensor Frequencies, double AttentionFactor) LongRope(RopeSettings settings, long length)
     {
         float[] stretches = Factors(settings, IsLong(settings, length) ? "long_factor" : "short_factor");
-        double factor = settings.Parameters.GetDouble("attention_factor")
+        double factor = settings.Parameters.FindDouble("attention_factor")
             ?? (settings.Factor <= 1 ? 1 : Math.Sqrt(1 + (Math.Log(settings.Factor) / Math.Log(settings.OriginalPositions))));
         return ((tensor(stretches) * Powers(settings, settings.Theta)).reciprocal(), factor);
     }
@@ -137,14 +140,13 @@ internal sealed record RopeSettings
     {
         // transformers 5 lets an old rope_scaling win where both are there.
         string key = config.Has("rope_scaling") ? "rope_scaling" : "rope_parameters";
-        ModelConfig? given = config.GetObject(key);
-        Parameters = given ?? new ModelConfig([], $"{config.Source}: {key}");
-        Type = Parameters.GetString("rope_type", null) ?? Parameters.GetString("type", null) ?? "default";
+        Parameters = config.GetObjectOrEmpty(key);
+        Type = Parameters.FindString("rope_type") ?? Parameters.FindString("type") ?? "default";
         CheckKind(config, key);
 
         Positions = positions;
-        Theta = Positive("rope_theta", Parameters.GetDouble("rope_theta") ?? config.GetDouble("rope_theta", 10000));
-        double part = Parameters.GetDouble("partial_rotary_factor") ?? config.GetDouble("partial_rotary_factor", 1);
+        Theta = Positive("rope_theta", Parameters.FindDouble("rope_theta") ?? config.GetDouble("rope_theta", 10000));
+        double part = Parameters.FindDouble("partial_rotary_factor") ?? config.GetDouble("partial_rotary_factor", 1);
         Width = (int)(headWidth * part);
         if (Width <= 0 || Width > headWidth || Width % 2 != 0)
         {
@@ -181,7 +183,7 @@ internal sealed record RopeSettings
     public int OriginalPositions { get; }
 
     /// <summary>The other values by key, with errors that name them.</summary>
-    public ModelConfig Parameters { get; }
+    public JsonFields Parameters { get; }
 
     /// <summary>Longest sequence that the embeddings are made for.</summary>
     public int LongestSequence => Type switch
@@ -194,11 +196,11 @@ internal sealed record RopeSettings
 
     /// <summary>A number that has to be there and be positive.</summary>
     public double Require(string key) =>
-        Positive(key, Parameters.GetDouble(key) ?? throw Parameters.Invalid(key, $"is missing, which '{Type}' needs"));
+        Positive(key, Parameters.FindDouble(key) ?? throw Parameters.Invalid(key, $"is missing, which '{Type}' needs"));
 
     private void CheckKind(ModelConfig config, string key)
     {
-        string? perLayer = Parameters.Json.Where(item => item.Value is System.Text.Json.Nodes.JsonObject).Select(item => item.Key).FirstOrDefault();
+        string? perLayer = Parameters.Members.Where(item => item.Value.ValueKind == JsonValueKind.Object).Select(item => item.Key).FirstOrDefault();
         if (perLayer is not null)
         {
             throw Unsupported($"has parameters of its own for '{perLayer}' layers");

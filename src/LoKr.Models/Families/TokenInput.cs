@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -144,7 +145,7 @@ internal static class SlidingWindow
         IReadOnlyList<string> types = config.GetStrings("layer_types");
         if (types.Count == 0)
         {
-            int first = config.GetInt("max_window_layers", 28)!.Value;
+            int first = config.GetInt("max_window_layers", 28);
             return [.. Enumerable.Range(0, layers).Select(layer => layer >= first ? window : null)];
         }
 
@@ -162,5 +163,5 @@ internal static class SlidingWindow
     }
 
     private static int? Read(ModelConfig config) =>
-        config.Json.ContainsKey("sliding_window") && !config.Has("sliding_window") ? null : config.GetSize("sliding_window", Default);
+        config.Contains("sliding_window") && !config.Has("sliding_window") ? null : config.GetSize("sliding_window", Default);
 }

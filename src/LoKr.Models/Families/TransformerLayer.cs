@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -38,7 +39,7 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IPret
         ModelType = config.ModelType;
         Labels = ClassificationLabels.Resolve(config, options.Labels, headRows: null);
         Config = ModelArchitecture.Describe(config, ClassName);
-        ClassificationLabels.Write(Config, Labels);
+        ModelLabels.Write(Config, Labels);
         _images = new VitImages(config);
         StackSettings stack = ReadStack(config, options);
         _embeddings = this.Place("vit.embeddings", new VitEmbeddings(_images, stack));

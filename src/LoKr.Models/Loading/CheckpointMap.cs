@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Families;

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -173,7 +174,7 @@ public static class ModelLoader
         }
 
         ITextTokenizer tokenizer = TokenizerLoader.Load(folder);
-        if (config.GetInt("vocab_size", null) is { } size && tokenizer.VocabularySize > size)
+        if (config.FindInt("vocab_size") is { } size && tokenizer.VocabularySize > size)
         {
             warnings.Add($"The tokenizer has {tokenizer.VocabularySize} ids, but the model has embeddings for {size} only: texts with the others will fail.");
         }
@@ -253,13 +254,7 @@ public static class ModelNames
     private static ModelArchitecture? Architecture(string folder)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
-        if (!File.Exists(Path.Combine(folder, ModelConfig.FileName)))
-        {
-            return null;
-        }
-
-        ModelConfig config = ModelConfig.Load(folder);
-        return (config.GetString("model_type", null) ?? config.GetString(ModelConfig.ClassNameKey, null)) is string modelType
+        return ModelConfig.LoadIfPresent(folder) is ModelConfig config && config.FindModelType() is string modelType
             && ArchitectureRegistry.Default.ModelTypes.Contains(modelType, StringComparer.Ordinal)
             ? ArchitectureRegistry.Default.Get(config)
             : null;

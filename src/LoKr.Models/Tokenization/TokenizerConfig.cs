@@ -1,4 +1,5 @@
 using System.Text.Json;
+using LoKr.Core.IO;
 using LoKr.Models.Tokenization.Readers;
 
 namespace LoKr.Models.Tokenization;
@@ -63,7 +64,7 @@ internal sealed class TokenizerConfig
         string path = folder.PathOf(TokenizerFolder.ConfigJson);
         if (File.Exists(path))
         {
-            config.ReadConfig(JsonFile.Read(path));
+            config.ReadConfig(TokenizerError.ReadJson(path));
         }
 
         if (!config._hasDecoder)
@@ -71,13 +72,13 @@ internal sealed class TokenizerConfig
             string map = folder.PathOf(TokenizerFolder.SpecialTokensMapJson);
             if (File.Exists(map))
             {
-                config.ReadSpecialTokens(JsonFile.Read(map));
+                config.ReadSpecialTokens(TokenizerError.ReadJson(map));
             }
 
             string added = folder.PathOf(TokenizerFolder.AddedTokensJson);
             if (File.Exists(added))
             {
-                config.ReadAddedTokens(JsonFile.Read(added));
+                config.ReadAddedTokens(TokenizerError.ReadJson(added));
             }
         }
 
@@ -85,51 +86,51 @@ internal sealed class TokenizerConfig
     }
 
     /// <summary>Reads one token that is written with its options.</summary>
-    public static AddedToken ReadToken(JsonComponent token, bool special) => new(
-        token.Text("content"),
-        token.Flag("single_word", fallback: false),
-        token.Flag("lstrip", fallback: false),
-        token.Flag("rstrip", fallback: false),
-        token.Flag("normalized", fallback: !special),
+    public static AddedToken ReadToken(JsonFields token, bool special) => new(
+        token.GetString("content"),
+        token.GetBool("single_word", false),
+        token.GetBool("lstrip", false),
+        token.GetBool("rstrip", false),
+        token.GetBool("normalized", !special),
         special);
 
-    private void ReadConfig(JsonComponent json)
+    private void ReadConfig(JsonFields json)
     {
-        TokenizerClass = json.OptionalText("tokenizer_class");
+        TokenizerClass = json.FindString("tokenizer_class");
         if (TokenizerClass?.EndsWith("Fast", StringComparison.Ordinal) == true)
         {
             TokenizerClass = TokenizerClass[..^4];
         }
 
         ModelMaxLength = ReadLength(json);
-        AddBos = json.OptionalFlag("add_bos_token");
-        AddEos = json.OptionalFlag("add_eos_token");
-        LowerCase = json.OptionalFlag("do_lower_case");
-        StripAccents = json.OptionalFlag("strip_accents");
-        HandleChinese = json.OptionalFlag("tokenize_chinese_chars");
-        AddPrefixSpace = json.OptionalFlag("add_prefix_space");
-        Legacy = json.OptionalFlag("legacy");
-        CleanUpSpaces = json.Flag("clean_up_tokenization_spaces", fallback: false);
-        SplitSpecialTokens = json.Flag("split_special_tokens", fallback: false);
+        AddBos = json.FindBool("add_bos_token");
+        AddEos = json.FindBool("add_eos_token");
+        LowerCase = json.FindBool("do_lower_case");
+        StripAccents = json.FindBool("strip_accents");
+        HandleChinese = json.FindBool("tokenize_chinese_chars");
+        AddPrefixSpace = json.FindBool("add_prefix_space");
+        Legacy = json.FindBool("legacy");
+        CleanUpSpaces = json.GetBool("clean_up_tokenization_spaces", false);
+        SplitSpecialTokens = json.GetBool("split_special_tokens", false);
         ReadSpecialTokens(json);
-        if (json.OptionalObject("added_tokens_decoder") is JsonComponent decoder)
+        if (json.FindObject("added_tokens_decoder") is JsonFields decoder)
         {
             _hasDecoder = true;
-            foreach (JsonEntry property in decoder.Properties)
+            foreach ((string key, JsonElement value) in decoder.Members)
             {
-                if (!int.TryParse(property.Name, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int id))
+                if (!int.TryParse(key, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out int id))
                 {
-                    throw decoder.Invalid($"has the key '{property.Name}', which is no id");
+                    throw decoder.Invalid(key, "is not a token id");
                 }
 
-                JsonComponent token = decoder.Object(property.Name);
-                _added[id] = ReadToken(token, token.Flag("special", fallback: false)) with { StatedId = id };
+                JsonFields token = decoder.AsObject(value, key);
+                _added[id] = ReadToken(token, token.GetBool("special", false)) with { StatedId = id };
             }
         }
     }
 
     // Numbers such as 1e30 stand for "no limit".
-    private static int? ReadLength(JsonComponent json)
+    private static int? ReadLength(JsonFields json)
     {
         if (!json.Has("model_max_length"))
         {
@@ -142,15 +143,15 @@ internal sealed class TokenizerConfig
         {
             >= 1 and <= int.MaxValue when Math.Floor(length) == length => (int)length,
             > int.MaxValue => null,
-            _ => throw json.Invalid($"has the model_max_length {value.GetRawText()}"),
+            _ => throw json.Wrong("model_max_length", "a positive whole number", value),
         };
     }
 
-    private void ReadSpecialTokens(JsonComponent json)
+    private void ReadSpecialTokens(JsonFields json)
     {
         foreach (string name in SpecialTokenNames)
         {
-            if (!json.Names(name))
+            if (!json.Contains(name))
             {
                 continue;
             }
@@ -162,55 +163,54 @@ internal sealed class TokenizerConfig
             }
             else if (json.Get(name).ValueKind == JsonValueKind.String)
             {
-                _named[name] = new AddedToken(json.Text(name));
+                _named[name] = new AddedToken(json.GetString(name));
                 _plain.Add(name);
             }
             else
             {
-                _named[name] = ReadToken(json.Object(name), special: true);
+                _named[name] = ReadToken(json.GetObject(name), special: true);
             }
         }
 
-        foreach (JsonEntry property in json.Properties)
+        foreach ((string key, JsonElement value) in json.Members)
         {
-            if (property.Name is "additional_special_tokens" or "extra_special_tokens" && json.Has(property.Name))
+            if (key is "additional_special_tokens" or "extra_special_tokens" && value.ValueKind != JsonValueKind.Null)
             {
-                ReadExtraTokens(json, property.Name);
+                ReadExtraTokens(json, key, value);
             }
-            else if (property.Name.EndsWith("_token", StringComparison.Ordinal) && property.Value.ValueKind == JsonValueKind.String
-                && !SpecialTokenNames.Contains(property.Name))
+            else if (key.EndsWith("_token", StringComparison.Ordinal) && value.ValueKind == JsonValueKind.String
+                && !SpecialTokenNames.Contains(key))
             {
                 // A model's own special token, such as image_token.
-                _extra.Add(new AddedToken(json.Text(property.Name)));
+                _extra.Add(new AddedToken(json.AsString(value, key)));
             }
         }
     }
 
-    private void ReadExtraTokens(JsonComponent json, string key)
+    private void ReadExtraTokens(JsonFields json, string key, JsonElement list)
     {
-        JsonElement list = json.Get(key);
         IEnumerable<JsonElement> items = list.ValueKind switch
         {
             JsonValueKind.Array => list.EnumerateArray(),
             JsonValueKind.Object => list.EnumerateObject().Select(property => property.Value),
-            _ => throw json.Invalid($"has a '{key}' that is no list"),
+            _ => throw json.Wrong(key, "a list or an object", list),
         };
         foreach (JsonElement item in items)
         {
             _extra.Add(item.ValueKind == JsonValueKind.String
-                ? new AddedToken(json.AsText(item, key))
-                : ReadToken(new JsonComponent(json.File, $"{json.Place}.{key}", item), special: true));
+                ? new AddedToken(json.AsString(item, key))
+                : ReadToken(json.AsObject(item, key), special: true));
         }
     }
 
-    private void ReadAddedTokens(JsonComponent json)
+    private void ReadAddedTokens(JsonFields json)
     {
         HashSet<string> special = [.. _named.Values.OfType<AddedToken>().Concat(_extra).Select(token => token.Content)];
-        foreach (JsonEntry property in json.Properties)
+        foreach ((string content, JsonElement value) in json.Members)
         {
-            int id = json.AsNumber(property.Value, property.Name);
-            bool isSpecial = special.Contains(property.Name);
-            _added[id] = new AddedToken(property.Name, Normalized: !isSpecial, Special: isSpecial, StatedId: id);
+            int id = json.AsIndex(value, content);
+            bool isSpecial = special.Contains(content);
+            _added[id] = new AddedToken(content, Normalized: !isSpecial, Special: isSpecial, StatedId: id);
         }
     }
 }

@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization.Readers;
 
@@ -118,6 +119,13 @@ internal static class TokenizerError
     private const string ResaveAdvice =
         "Results would only be approximate, so nothing was loaded. Use a tokenizer of a supported kind, or tokenize outside and train on ids.";
 
+    private const string CopyAdvice = "Copy the tokenizer files of the model again.";
+
+    private static readonly JsonErrors s_json = new(ErrorIds.TokenizerInvalid, ErrorIds.TokenizerUnsupported, CopyAdvice, ResaveAdvice);
+
+    /// <summary>Reads one of the JSON files.</summary>
+    public static JsonFields ReadJson(string path) => JsonFields.Parse(File.ReadAllBytes(path), path, s_json);
+
     public static LoKrException Unsupported(string file, string component, string? advice = null) => new(
         ErrorIds.TokenizerUnsupported,
         LoKrErrorKind.NotSupported,
@@ -131,7 +139,7 @@ internal static class TokenizerError
         ErrorIds.TokenizerInvalid,
         LoKrErrorKind.InvalidData,
         $"The tokenizer file '{file}' cannot be used: {problem}.",
-        advice ?? "Copy the tokenizer files of the model again.",
+        advice ?? CopyAdvice,
         cause)
     {
         Target = file,

@@ -132,7 +132,7 @@ public sealed class LoKrConfigJsonTests
     [InlineData("""{"peft_type":"LOKR","rank_pattern":[]}""", "'rank_pattern'")]
     [InlineData("""{"peft_type":"LOKR","rank_pattern":{"a.b":1.5}}""", "'rank_pattern.a.b'")]
     [InlineData("""{"peft_type":"LOKR","layers_to_transform":["1"]}""", "'layers_to_transform'")]
-    [InlineData("""{"peft_type":"LOKR","auto_mapping":{}}""", "'auto_mapping'")]
+    [InlineData("""{"peft_type":"LOKR","auto_mapping":{}}""", "'auto_mapping.base_model_class'")]
     [InlineData("""{"peft_type":"LOKR","lokr_ps":{"scaling":"huge"}}""", "'lokr_ps.scaling'")]
     public void Wrong_values_name_the_file_and_the_key(string json, string? key)
     {

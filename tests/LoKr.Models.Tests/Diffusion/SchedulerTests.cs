@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Families;

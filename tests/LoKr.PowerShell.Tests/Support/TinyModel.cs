@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Families;
 using LoKr.Models.Loading;

@@ -22,7 +22,7 @@ public sealed class CheckpointMerge : IDisposable
 
     private readonly CheckpointMergeOptions _options;
     private readonly string _baseName;
-    private readonly BaseConfig _config;
+    private readonly ModelConfig? _config;
     private readonly CheckpointReader _source;
     private readonly List<CheckpointMergeAdapter> _adapters = [];
     private readonly List<string> _warnings = [];
@@ -35,7 +35,7 @@ public sealed class CheckpointMerge : IDisposable
         BasePath = Path.GetFullPath(options.BasePath);
         Destination = Path.GetFullPath(options.Destination);
         _baseName = FindBaseName(BasePath);
-        _config = BaseConfig.Read(BasePath);
+        _config = ModelConfig.LoadIfPresent(BasePath);
         _source = CheckpointReader.Open(BasePath, _baseName);
         try
         {
@@ -276,13 +276,13 @@ public sealed class CheckpointMerge : IDisposable
             CompanionFiles.Copy(Path.Combine(BasePath, file), Path.Combine(folder, file));
         }
 
-        if (_plan.Added.Count > 0 && File.Exists(Path.Combine(BasePath, BaseConfig.FileName)))
+        if (_plan.Added.Count > 0 && _config is not null)
         {
-            AtomicFile.WriteText(Path.Combine(folder, BaseConfig.FileName), HeadConfig().ToJsonString(s_json) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), ConfigWithHead(_config).ToJsonString(s_json) + "\n");
         }
     }
 
-    private System.Text.Json.Nodes.JsonObject HeadConfig()
+    private System.Text.Json.Nodes.JsonObject ConfigWithHead(ModelConfig config)
     {
         LoKrConfig owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
         string? suffix = owner.TaskType switch
@@ -294,10 +294,10 @@ public sealed class CheckpointMerge : IDisposable
         };
         string? className = owner.AutoMapping?.BaseModelClass ?? (suffix is null ? _options.HeadClass : null);
         bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
-        long? rows = classifies
-            ? _plan.Added.Values.Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2).Select(static tensor => (long?)tensor.Entry.Shape[0]).LastOrDefault()
+        int? rows = classifies
+            ? _plan.Added.Values.Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2).Select(static tensor => (int?)tensor.Entry.Shape[0]).LastOrDefault()
             : null;
-        return _config.WithHead(className, suffix, rows, _warnings);
+        return HeadConfig.Create(config, className, suffix, rows, _warnings);
     }
 
     private static LoKrException Invalid(string message, string advice) => new(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, message, advice);

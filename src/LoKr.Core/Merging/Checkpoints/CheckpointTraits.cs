@@ -7,9 +7,9 @@ namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>The checkpoint that adapters are merged into, and the properties of its weights that only hints in the files tell.</summary>
 /// <param name="source">The checkpoint.</param>
-/// <param name="config">Its configuration.</param>
+/// <param name="config">Its configuration, or null for a folder without one.</param>
 /// <param name="aliases">Published names of the architecture, or null.</param>
-internal sealed class CheckpointTraits(CheckpointReader source, BaseConfig config, IModuleAliases? aliases)
+internal sealed class CheckpointTraits(CheckpointReader source, ModelConfig? config, IModuleAliases? aliases)
 {
     private readonly TiedEmbeddings _tied = new(source, config);
 
@@ -23,7 +23,7 @@ internal sealed class CheckpointTraits(CheckpointReader source, BaseConfig confi
     public IModuleAliases? Aliases => aliases;
 
     /// <summary>The weights that are stored in×out.</summary>
-    public TransposedWeights Transposed { get; } = new(source.Entries, config.ModelType);
+    public TransposedWeights Transposed { get; } = new(source.Entries, config?.FindModelType());
 
     /// <summary>Refuses to change a weight that another module shares.</summary>
     /// <param name="module">Full name of the module in the adapter.</param>
@@ -40,7 +40,7 @@ internal sealed class CheckpointTraits(CheckpointReader source, BaseConfig confi
 }
 
 /// <summary>Detects input and output embeddings that are one weight, so that a change of one would change the other.</summary>
-internal sealed class TiedEmbeddings(CheckpointReader source, BaseConfig config)
+internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? config)
 {
     private static readonly string[] s_inputs = ["embed_tokens", "wte", "word_embeddings", "shared", "embed_in", "tok_embeddings", "tokens_embed"];
     private static readonly string[] s_outputs = ["lm_head", "embed_out", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector"];
@@ -52,13 +52,15 @@ internal sealed class TiedEmbeddings(CheckpointReader source, BaseConfig config)
     public string? Partner(string module)
     {
         bool output = IsOneOf(module, s_outputs);
-        if ((!output && !IsOneOf(module, s_inputs)) || config.TiesEmbeddings == false || config.PredictsTokens == false || (config.PredictsTokens is null && config.TiesEmbeddings is null))
+        bool? ties = config?.TiesEmbeddings;
+        bool? predicts = config?.PredictsTokens;
+        if ((!output && !IsOneOf(module, s_inputs)) || ties == false || predicts == false || (predicts is null && ties is null))
         {
             return null;
         }
 
         string? input = source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && IsOneOf(AdapterKeys.Module(key), s_inputs));
-        if (input is null || (config.TiesEmbeddings is null && _stored is not null && !IsSame(input, _stored)))
+        if (input is null || (ties is null && _stored is not null && !IsSame(input, _stored)))
         {
             return null;
         }

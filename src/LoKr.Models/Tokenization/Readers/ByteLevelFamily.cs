@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using LoKr.Core.IO;
 using LoKr.Models.Tokenization.Models;
 using LoKr.Models.Tokenization.Patterns;
 
@@ -128,7 +129,7 @@ internal sealed class ByteLevelFamily
         }
 
         string modelConfig = folder.PathOf("config.json");
-        string? modelType = File.Exists(modelConfig) ? JsonFile.Read(modelConfig).OptionalText("model_type") : null;
+        string? modelType = File.Exists(modelConfig) ? TokenizerError.ReadJson(modelConfig).FindString("model_type") : null;
         return modelType switch
         {
             "gpt2" => s_gpt2,
@@ -159,10 +160,10 @@ internal static class VocabJsonReader
         }
 
         ByteLevelFamily family = ByteLevelFamily.Find(folder, config, path);
-        JsonComponent json = JsonFile.Read(path);
+        JsonFields json = TokenizerError.ReadJson(path);
         BpeSettings settings = new()
         {
-            Vocabulary = TokenizerJsonReader.ReadVocabulary(json, json),
+            Vocabulary = TokenizerJsonReader.ReadVocabulary(json),
             Merges = ReadMerges(mergesPath),
             EndOfWordSuffix = family.EndOfWordSuffix ?? "",
         };

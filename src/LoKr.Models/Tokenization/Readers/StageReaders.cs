@@ -1,4 +1,5 @@
 using System.Text;
+using LoKr.Core.IO;
 using LoKr.Models.Tokenization.Patterns;
 
 namespace LoKr.Models.Tokenization.Readers;
@@ -6,45 +7,45 @@ namespace LoKr.Models.Tokenization.Readers;
 /// <summary>Reads the decoder of a tokenizer.json.</summary>
 internal static class DecoderReader
 {
-    public static ITokenDecoder Read(JsonComponent json)
+    public static ITokenDecoder Read(JsonFields json)
     {
-        switch (json.Type)
+        switch (json.GetString("type"))
         {
             case "Sequence":
-                json.Allow("decoders");
-                return new SequenceDecoder([.. json.Objects("decoders").Select(Read)]);
+                json.AllowOnly("type", "decoders");
+                return new SequenceDecoder([.. json.GetObjects("decoders").Select(Read)]);
             case "ByteLevel":
-                json.Allow("add_prefix_space", "trim_offsets", "use_regex");
+                json.AllowOnly("type", "add_prefix_space", "trim_offsets", "use_regex");
                 return new ByteLevelDecoder();
             case "ByteFallback":
-                json.Allow();
+                json.AllowOnly("type");
                 return new ByteFallbackDecoder();
             case "Fuse":
-                json.Allow();
+                json.AllowOnly("type");
                 return new FuseDecoder();
             case "WordPiece":
-                json.Allow("prefix", "cleanup");
-                return WordPiece(json.Text("prefix"), json.Flag("cleanup"));
+                json.AllowOnly("type", "prefix", "cleanup");
+                return WordPiece(json.GetString("prefix"), json.GetBool("cleanup"));
             case "Metaspace":
-                json.Allow("replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep");
+                json.AllowOnly("type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep");
                 char replacement = PatternReader.Character(json, "replacement");
                 bool dropsFirst = PatternReader.Scheme(json) != PrependScheme.Never;
                 return new MapDecoder((token, index) => TokenMaps.Metaspace(token, index, replacement, dropsFirst));
             case "Strip":
-                json.Allow("content", "start", "stop");
+                json.AllowOnly("type", "content", "start", "stop");
                 char content = PatternReader.Character(json, "content");
-                (int start, int stop) = (json.Number("start"), json.Number("stop"));
+                (int start, int stop) = (json.GetIndex("start"), json.GetIndex("stop"));
                 return new MapDecoder((token, _) => TokenMaps.Strip(token, content, start, stop));
             case "Replace":
-                json.Allow("pattern", "content");
+                json.AllowOnly("type", "pattern", "content");
                 ITextPattern pattern = PatternReader.Read(json);
-                string text = json.Text("content");
+                string text = json.GetString("content");
                 return new MapDecoder((token, _) => ReplaceNormalizer.Replace(token, pattern, text));
             case "BPEDecoder":
-                json.Allow("suffix");
-                return new WordEndDecoder(json.Text("suffix"));
+                json.AllowOnly("type", "suffix");
+                return new WordEndDecoder(json.GetString("suffix"));
             default:
-                throw json.UnsupportedType();
+                throw json.Unsupported("type");
         }
     }
 
@@ -55,13 +56,13 @@ internal static class DecoderReader
 /// <summary>Reads the normalizer of a tokenizer.json.</summary>
 internal static class NormalizerReader
 {
-    public static Normalizer Read(JsonComponent json, TokenizerConfig config)
+    public static Normalizer Read(JsonFields json, TokenizerConfig config)
     {
-        switch (json.Type)
+        switch (json.GetString("type"))
         {
             case "Sequence":
-                json.Allow("normalizers");
-                return new SequenceNormalizer([.. json.Objects("normalizers").Select(part => Read(part, config))]);
+                json.AllowOnly("type", "normalizers");
+                return new SequenceNormalizer([.. json.GetObjects("normalizers").Select(part => Read(part, config))]);
             case "BertNormalizer":
                 return Bert(json, config);
             case "NFC":
@@ -73,99 +74,99 @@ internal static class NormalizerReader
             case "NFKD":
                 return Form(json, NormalizationForm.FormKD);
             case "Lowercase":
-                json.Allow();
+                json.AllowOnly("type");
                 return new LowercaseNormalizer();
             case "StripAccents":
-                json.Allow();
+                json.AllowOnly("type");
                 return new FilterNormalizer(CharacterClass.IsMark);
             case "Strip":
-                json.Allow("strip_left", "strip_right");
-                return new TrimNormalizer(json.Flag("strip_left"), json.Flag("strip_right"));
+                json.AllowOnly("type", "strip_left", "strip_right");
+                return new TrimNormalizer(json.GetBool("strip_left"), json.GetBool("strip_right"));
             case "Prepend":
-                json.Allow("prepend");
-                return new PrependNormalizer(json.Text("prepend"));
+                json.AllowOnly("type", "prepend");
+                return new PrependNormalizer(json.GetString("prepend"));
             case "Replace":
-                json.Allow("pattern", "content");
-                return new ReplaceNormalizer(PatternReader.Read(json), json.Text("content"));
+                json.AllowOnly("type", "pattern", "content");
+                return new ReplaceNormalizer(PatternReader.Read(json), json.GetString("content"));
             default:
-                throw json.UnsupportedType();
+                throw json.Unsupported("type");
         }
     }
 
-    private static FormNormalizer Form(JsonComponent json, NormalizationForm form)
+    private static FormNormalizer Form(JsonFields json, NormalizationForm form)
     {
-        json.Allow();
+        json.AllowOnly("type");
         return new FormNormalizer(form);
     }
 
-    private static BertTextNormalizer Bert(JsonComponent json, TokenizerConfig config)
+    private static BertTextNormalizer Bert(JsonFields json, TokenizerConfig config)
     {
-        json.Allow("clean_text", "handle_chinese_chars", "strip_accents", "lowercase");
+        json.AllowOnly("type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase");
 
         // transformers' BERT classes let their configuration overrule the file.
         bool overrules = config.TokenizerClass is "BertTokenizer" or "DistilBertTokenizer" or "ElectraTokenizer";
         return new BertTextNormalizer(
-            json.Flag("clean_text"),
-            (overrules ? config.HandleChinese : null) ?? json.Flag("handle_chinese_chars"),
-            (overrules ? config.StripAccents : null) ?? json.OptionalFlag("strip_accents"),
-            (overrules ? config.LowerCase : null) ?? json.Flag("lowercase"));
+            json.GetBool("clean_text"),
+            (overrules ? config.HandleChinese : null) ?? json.GetBool("handle_chinese_chars"),
+            (overrules ? config.StripAccents : null) ?? json.FindBool("strip_accents"),
+            (overrules ? config.LowerCase : null) ?? json.GetBool("lowercase"));
     }
 }
 
 /// <summary>Reads the pre-tokenizers of a tokenizer.json as a flat list of steps.</summary>
 internal static class PreTokenizerReader
 {
-    public static void Read(JsonComponent json, TokenizerConfig config, List<IPieceStep> steps)
+    public static void Read(JsonFields json, TokenizerConfig config, List<IPieceStep> steps)
     {
-        switch (json.Type)
+        switch (json.GetString("type"))
         {
             case "Sequence":
-                json.Allow("pretokenizers");
-                foreach (JsonComponent part in json.Objects("pretokenizers"))
+                json.AllowOnly("type", "pretokenizers");
+                foreach (JsonFields part in json.GetObjects("pretokenizers"))
                 {
                     Read(part, config, steps);
                 }
 
                 break;
             case "BertPreTokenizer":
-                json.Allow();
+                json.AllowOnly("type");
                 steps.AddRange(Bert());
                 break;
             case "ByteLevel":
                 steps.Add(ByteLevel(json, config));
                 break;
             case "Split":
-                json.Allow("pattern", "behavior", "invert");
-                steps.Add(Split(PatternReader.Read(json), PatternReader.Behavior(json), json.Flag("invert", fallback: false)));
+                json.AllowOnly("type", "pattern", "behavior", "invert");
+                steps.Add(Split(PatternReader.Read(json), PatternReader.Behavior(json), json.GetBool("invert", false)));
                 break;
             case "Digits":
-                json.Allow("individual_digits");
+                json.AllowOnly("type", "individual_digits");
                 steps.Add(Split(
-                    new RunePattern(CharacterClass.IsNumeric), json.Flag("individual_digits") ? SplitBehavior.Isolated : SplitBehavior.Contiguous));
+                    new RunePattern(CharacterClass.IsNumeric), json.GetBool("individual_digits") ? SplitBehavior.Isolated : SplitBehavior.Contiguous));
                 break;
             case "Punctuation":
-                json.Allow("behavior");
+                json.AllowOnly("type", "behavior");
                 steps.Add(Split(
                     new RunePattern(CharacterClass.IsPunctuation), json.Has("behavior") ? PatternReader.Behavior(json) : SplitBehavior.Isolated));
                 break;
             case "Whitespace":
-                json.Allow();
+                json.AllowOnly("type");
                 steps.Add(Split(new WordPattern(), SplitBehavior.Removed, invert: true));
                 break;
             case "WhitespaceSplit":
-                json.Allow();
+                json.AllowOnly("type");
                 steps.Add(Split(new RunePattern(Rune.IsWhiteSpace), SplitBehavior.Removed));
                 break;
             case "CharDelimiterSplit":
-                json.Allow("delimiter");
+                json.AllowOnly("type", "delimiter");
                 steps.Add(Split(new LiteralPattern(PatternReader.Character(json, "delimiter").ToString()), SplitBehavior.Removed));
                 break;
             case "Metaspace":
-                json.Allow("replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep");
-                steps.Add(new MetaspaceStep(PatternReader.Character(json, "replacement"), PatternReader.Scheme(json), json.Flag("split", fallback: true)));
+                json.AllowOnly("type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep");
+                steps.Add(new MetaspaceStep(PatternReader.Character(json, "replacement"), PatternReader.Scheme(json), json.GetBool("split", true)));
                 break;
             default:
-                throw json.UnsupportedType();
+                throw json.Unsupported("type");
         }
     }
 
@@ -179,70 +180,70 @@ internal static class PreTokenizerReader
     public static SplitStep Split(ITextPattern pattern, SplitBehavior behavior, bool invert = false) =>
         new(new PatternSplitter(pattern, behavior, invert));
 
-    private static ByteLevelStep ByteLevel(JsonComponent json, TokenizerConfig config)
+    private static ByteLevelStep ByteLevel(JsonFields json, TokenizerConfig config)
     {
-        json.Allow("add_prefix_space", "trim_offsets", "use_regex");
+        json.AllowOnly("type", "add_prefix_space", "trim_offsets", "use_regex");
 
         // transformers' classes of these two families let their configuration overrule the file.
         bool overrules = config.TokenizerClass is "GPT2Tokenizer" or "RobertaTokenizer";
         return new ByteLevelStep(
-            (overrules ? config.AddPrefixSpace : null) ?? json.Flag("add_prefix_space"), json.Flag("use_regex", fallback: true));
+            (overrules ? config.AddPrefixSpace : null) ?? json.GetBool("add_prefix_space"), json.GetBool("use_regex", true));
     }
 }
 
 /// <summary>Reads patterns and split behaviors, which several components share.</summary>
 internal static class PatternReader
 {
-    public static ITextPattern Read(JsonComponent owner)
+    public static ITextPattern Read(JsonFields owner)
     {
-        JsonComponent pattern = owner.Object("pattern").Allow("String", "Regex");
+        JsonFields pattern = owner.GetObject("pattern").AllowOnly("String", "Regex");
         if (pattern.Has("String") == pattern.Has("Regex"))
         {
-            throw owner.Invalid("has a pattern that is neither a String nor a Regex");
+            throw owner.Invalid("pattern", "is neither a String nor a Regex");
         }
 
         if (pattern.Has("Regex"))
         {
-            return new CodePointRegex(pattern.Text("Regex"), owner.File);
+            return new CodePointRegex(pattern.GetString("Regex"), owner.Source);
         }
 
-        string literal = pattern.Text("String");
-        return literal.Length > 0 ? new LiteralPattern(literal) : throw owner.Unsupported($"the empty pattern of {owner.Place}");
+        string literal = pattern.GetString("String");
+        return literal.Length > 0 ? new LiteralPattern(literal) : throw pattern.Unsupported("String", "is empty, which is not supported");
     }
 
-    public static SplitBehavior Behavior(JsonComponent owner) => owner.Text("behavior") switch
+    public static SplitBehavior Behavior(JsonFields owner) => owner.GetString("behavior") switch
     {
         "Removed" => SplitBehavior.Removed,
         "Isolated" => SplitBehavior.Isolated,
         "MergedWithPrevious" => SplitBehavior.MergedWithPrevious,
         "MergedWithNext" => SplitBehavior.MergedWithNext,
         "Contiguous" => SplitBehavior.Contiguous,
-        string other => throw owner.Unsupported($"the behavior '{other}' of {owner.Place}"),
+        _ => throw owner.Unsupported("behavior"),
     };
 
     /// <summary>A text of one character.</summary>
-    public static char Character(JsonComponent owner, string key)
+    public static char Character(JsonFields owner, string key)
     {
-        string text = owner.Text(key);
-        return text.Length == 1 ? text[0] : throw owner.Unsupported($"the {key} '{text}' of {owner.Place}, which is not one character");
+        string text = owner.GetString(key);
+        return text.Length == 1 ? text[0] : throw owner.Unsupported(key, $"is '{text}'; only one character is supported");
     }
 
     /// <summary>
     /// When Metaspace puts its character in front. Old files have only <c>add_prefix_space</c>.
     /// </summary>
-    public static PrependScheme Scheme(JsonComponent owner)
+    public static PrependScheme Scheme(JsonFields owner)
     {
-        bool prefix = owner.Flag("add_prefix_space", fallback: true);
-        PrependScheme scheme = owner.OptionalText("prepend_scheme") switch
+        bool prefix = owner.GetBool("add_prefix_space", true);
+        PrependScheme scheme = owner.FindString("prepend_scheme") switch
         {
             null => prefix ? PrependScheme.Always : PrependScheme.Never,
             "always" => PrependScheme.Always,
             "first" => PrependScheme.First,
             "never" => PrependScheme.Never,
-            string other => throw owner.Unsupported($"the prepend_scheme '{other}' of {owner.Place}"),
+            _ => throw owner.Unsupported("prepend_scheme"),
         };
         return prefix || scheme == PrependScheme.Never
             ? scheme
-            : throw owner.Invalid("says in add_prefix_space the opposite of prepend_scheme");
+            : throw owner.Invalid("add_prefix_space", "contradicts prepend_scheme");
     }
 }

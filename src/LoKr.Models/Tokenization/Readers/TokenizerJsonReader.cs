@@ -1,4 +1,5 @@
 using System.Text.Json;
+using LoKr.Core.IO;
 using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tokenization.Readers;
@@ -10,25 +11,25 @@ internal static class TokenizerJsonReader
 {
     public static TokenizerParts Read(string path, TokenizerConfig config)
     {
-        JsonComponent json = JsonFile.Read(path);
-        json.Allow("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model");
-        if (json.OptionalText("version") is string version && version != "1.0")
+        JsonFields json = TokenizerError.ReadJson(path);
+        json.AllowOnly("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model");
+        if (json.FindString("version") is string version && version != "1.0")
         {
-            throw json.Unsupported($"version {version} of the file format");
+            throw json.Unsupported("version");
         }
 
-        JsonComponent modelJson = json.Object("model");
+        JsonFields modelJson = json.GetObject("model");
         (ITokenModel model, string? suffix) = ModelReader.Read(modelJson);
-        Normalizer? normalizer = json.OptionalObject("normalizer") is JsonComponent normalizerJson
+        Normalizer? normalizer = json.FindObject("normalizer") is JsonFields normalizerJson
             ? NormalizerReader.Read(normalizerJson, config)
             : null;
         List<IPieceStep> steps = [];
-        if (json.OptionalObject("pre_tokenizer") is JsonComponent preTokenizer)
+        if (json.FindObject("pre_tokenizer") is JsonFields preTokenizer)
         {
             PreTokenizerReader.Read(preTokenizer, config, steps);
         }
 
-        ITokenDecoder? decoder = json.OptionalObject("decoder") is JsonComponent decoderJson ? DecoderReader.Read(decoderJson) : null;
+        ITokenDecoder? decoder = json.FindObject("decoder") is JsonFields decoderJson ? DecoderReader.Read(decoderJson) : null;
         if (config.TokenizerClass == "CLIPTokenizer" && suffix is not null && decoder is not null)
         {
             decoder = ClipDecoder.Around(decoder, suffix);
@@ -41,95 +42,90 @@ internal static class TokenizerJsonReader
             Normalizer = normalizer,
             Steps = steps,
             Decoder = decoder,
-            AddedTokens = json.Has("added_tokens") ? [.. json.Objects("added_tokens").Select(ReadToken)] : [],
-            Template = json.OptionalObject("post_processor") is JsonComponent processor ? TemplateReader.Read(processor) : null,
+            AddedTokens = json.Has("added_tokens") ? [.. json.GetObjects("added_tokens").Select(ReadToken)] : [],
+            Template = json.FindObject("post_processor") is JsonFields processor ? TemplateReader.Read(processor) : null,
             AllowsCleanUp = model is not BpeModel,
         };
     }
 
-    private static AddedToken ReadToken(JsonComponent token)
+    private static AddedToken ReadToken(JsonFields token)
     {
-        token.Allow("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special");
-        return TokenizerConfig.ReadToken(token, token.Flag("special", fallback: false)) with { StatedId = token.Number("id") };
+        token.AllowOnly("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special");
+        return TokenizerConfig.ReadToken(token, token.GetBool("special", false)) with { StatedId = token.GetIndex("id") };
     }
 
     /// <summary>A vocabulary written as an object.</summary>
-    public static Vocabulary ReadVocabulary(JsonComponent owner, JsonComponent json)
+    public static Vocabulary ReadVocabulary(JsonFields json)
     {
         Dictionary<string, int> ids = new(StringComparer.Ordinal);
-        foreach (JsonEntry property in json.Properties)
+        foreach ((string token, JsonElement value) in json.Members)
         {
-            ids[property.Name] = owner.AsNumber(property.Value, property.Name);
+            ids[token] = json.AsIndex(value, token);
         }
 
-        return ids.Count > 0 ? new Vocabulary(ids) : throw owner.Invalid("has an empty vocabulary");
+        return ids.Count > 0 ? new Vocabulary(ids) : throw json.Invalid("holds no tokens");
     }
 }
 
 /// <summary>Reads the model of a tokenizer.json: WordPiece or BPE.</summary>
 internal static class ModelReader
 {
-    public static (ITokenModel Model, string? EndOfWordSuffix) Read(JsonComponent json)
+    public static (ITokenModel Model, string? EndOfWordSuffix) Read(JsonFields json)
     {
         // Files of old releases have no type; only BPE has merges, only WordPiece a longest word.
-        string type = json.OptionalText("type")
-            ?? (json.Has("merges") ? "BPE" : json.Has("max_input_chars_per_word") ? "WordPiece" : throw json.Invalid("lacks 'type'"));
+        string type = json.FindString("type")
+            ?? (json.Has("merges") ? "BPE" : json.Has("max_input_chars_per_word") ? "WordPiece" : throw json.Invalid("type", "is missing"));
         switch (type)
         {
             case "WordPiece":
-                json.Allow("unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab");
+                json.AllowOnly("type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab");
                 return (new WordPieceModel(
-                    Vocabulary(json), json.Text("unk_token"), json.Text("continuing_subword_prefix"), json.Number("max_input_chars_per_word"), json.File), null);
+                    Vocabulary(json), json.GetString("unk_token"), json.GetString("continuing_subword_prefix"), json.GetIndex("max_input_chars_per_word"), json.Source), null);
             case "BPE":
                 return Bpe(json);
             default:
-                throw json.Unsupported($"the model '{type}'");
+                throw json.Unsupported("type");
         }
     }
 
-    private static (ITokenModel Model, string? EndOfWordSuffix) Bpe(JsonComponent json)
+    private static (ITokenModel Model, string? EndOfWordSuffix) Bpe(JsonFields json)
     {
-        json.Allow(
-            "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges");
+        json.AllowOnly(
+            "type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges", "vocab", "merges");
         if (json.Has("dropout") && json.Get("dropout") is var dropout && !(dropout.ValueKind == JsonValueKind.Number && dropout.GetDouble() == 0))
         {
-            throw json.Unsupported("dropout of merges, which makes the tokens of a text random");
+            throw json.Unsupported("dropout", "is not 0; dropout of merges, which makes the tokens of a text random, is not supported");
         }
 
         BpeSettings settings = new()
         {
             Vocabulary = Vocabulary(json),
             Merges = Merges(json),
-            UnknownToken = json.OptionalText("unk_token"),
-            ContinuingPrefix = json.OptionalText("continuing_subword_prefix") ?? "",
-            EndOfWordSuffix = json.OptionalText("end_of_word_suffix") ?? "",
-            FuseUnknown = json.Flag("fuse_unk", fallback: false),
-            ByteFallback = json.Flag("byte_fallback", fallback: false),
-            IgnoreMerges = json.Flag("ignore_merges", fallback: false),
+            UnknownToken = json.FindString("unk_token"),
+            ContinuingPrefix = json.FindString("continuing_subword_prefix") ?? "",
+            EndOfWordSuffix = json.FindString("end_of_word_suffix") ?? "",
+            FuseUnknown = json.GetBool("fuse_unk", false),
+            ByteFallback = json.GetBool("byte_fallback", false),
+            IgnoreMerges = json.GetBool("ignore_merges", false),
         };
-        return (new BpeModel(settings, json.File), settings.EndOfWordSuffix.Length == 0 ? null : settings.EndOfWordSuffix);
+        return (new BpeModel(settings, json.Source), settings.EndOfWordSuffix.Length == 0 ? null : settings.EndOfWordSuffix);
     }
 
-    private static Vocabulary Vocabulary(JsonComponent json) => TokenizerJsonReader.ReadVocabulary(json, json.Object("vocab"));
+    private static Vocabulary Vocabulary(JsonFields json) => TokenizerJsonReader.ReadVocabulary(json.GetObject("vocab"));
 
-    private static List<(string Left, string Right)> Merges(JsonComponent json)
+    private static List<(string Left, string Right)> Merges(JsonFields json)
     {
-        JsonElement array = json.Get("merges");
-        if (array.ValueKind != JsonValueKind.Array)
-        {
-            throw json.Invalid("has 'merges' that are no list");
-        }
-
+        JsonElement array = json.GetArray("merges");
         List<(string, string)> merges = new(array.GetArrayLength());
         foreach (JsonElement item in array.EnumerateArray())
         {
             // Written "a b" by old releases, ["a", "b"] by new ones.
             string[] pair = item.ValueKind == JsonValueKind.Array
-                ? [.. item.EnumerateArray().Select(part => json.AsText(part, "merges"))]
-                : json.AsText(item, "merges").Split(' ');
+                ? [.. item.EnumerateArray().Select(part => json.AsString(part, "merges"))]
+                : json.AsString(item, "merges").Split(' ');
             if (pair.Length != 2)
             {
-                throw json.Invalid($"has the merge {item.GetRawText()}, which is no pair");
+                throw json.Invalid("merges", $"has the entry {item.GetRawText()}, which is not a pair");
             }
 
             merges.Add((pair[0], pair[1]));
@@ -142,70 +138,70 @@ internal static class ModelReader
 /// <summary>Reads the post-processor of a tokenizer.json as the ids around a single text.</summary>
 internal static class TemplateReader
 {
-    public static SpecialTokenTemplate Read(JsonComponent json)
+    public static SpecialTokenTemplate Read(JsonFields json)
     {
-        switch (json.Type)
+        switch (json.GetString("type"))
         {
             case "Sequence":
-                json.Allow("processors");
-                return json.Objects("processors").Select(Read).Aggregate(SpecialTokenTemplate.Empty, (inner, outer) => inner.Inside(outer));
+                json.AllowOnly("type", "processors");
+                return json.GetObjects("processors").Select(Read).Aggregate(SpecialTokenTemplate.Empty, (inner, outer) => inner.Inside(outer));
             case "ByteLevel":
                 // Concerns offsets only.
-                json.Allow("add_prefix_space", "trim_offsets", "use_regex");
+                json.AllowOnly("type", "add_prefix_space", "trim_offsets", "use_regex");
                 return SpecialTokenTemplate.Empty;
             case "RobertaProcessing":
-                json.Allow("sep", "cls", "trim_offsets", "add_prefix_space");
+                json.AllowOnly("type", "sep", "cls", "trim_offsets", "add_prefix_space");
                 return new SpecialTokenTemplate([Pair(json, "cls")], [Pair(json, "sep")]);
             case "BertProcessing":
-                json.Allow("sep", "cls");
+                json.AllowOnly("type", "sep", "cls");
                 return new SpecialTokenTemplate([Pair(json, "cls")], [Pair(json, "sep")]);
             case "TemplateProcessing":
-                json.Allow("single", "pair", "special_tokens");
+                json.AllowOnly("type", "single", "pair", "special_tokens");
                 return Template(json);
             default:
-                throw json.UnsupportedType();
+                throw json.Unsupported("type");
         }
     }
 
-    private static int Pair(JsonComponent json, string key)
+    private static int Pair(JsonFields json, string key)
     {
         JsonElement pair = json.Get(key);
         return pair.ValueKind == JsonValueKind.Array && pair.GetArrayLength() == 2
-            ? json.AsNumber(pair[1], key)
-            : throw json.Invalid($"has a '{key}' that is no pair of a token and its id");
+            ? json.AsIndex(pair[1], key)
+            : throw json.Wrong(key, "a pair of a token and its id", pair);
     }
 
-    private static SpecialTokenTemplate Template(JsonComponent json)
+    private static SpecialTokenTemplate Template(JsonFields json)
     {
         Dictionary<string, int[]> ids = [];
-        if (json.OptionalObject("special_tokens") is JsonComponent tokens)
+        if (json.FindObject("special_tokens") is JsonFields tokens)
         {
-            foreach (JsonEntry property in tokens.Properties)
+            foreach ((string name, JsonElement value) in tokens.Members)
             {
-                JsonComponent token = tokens.Object(property.Name).Allow("id", "ids", "tokens");
-                ids[property.Name] = [.. token.Get("ids").EnumerateArray().Select(id => token.AsNumber(id, "ids"))];
+                JsonFields token = tokens.AsObject(value, name).AllowOnly("id", "ids", "tokens");
+                ids[name] = [.. token.GetArray("ids").EnumerateArray().Select(id => token.AsIndex(id, "ids"))];
             }
         }
 
         List<int> before = [];
         List<int> after = [];
         int sequences = 0;
-        foreach (JsonComponent piece in json.Objects("single"))
+        foreach (JsonFields piece in json.GetObjects("single"))
         {
-            piece.Allow("SpecialToken", "Sequence");
-            if (piece.OptionalObject("Sequence") is JsonComponent sequence)
+            piece.AllowOnly("SpecialToken", "Sequence");
+            if (piece.FindObject("Sequence") is JsonFields sequence)
             {
-                sequences += sequence.Text("id") == "A" ? 1 : throw json.Unsupported("a template that needs a second text");
+                sequences += sequence.GetString("id") == "A" ? 1 : throw sequence.Unsupported("id", "needs a second text, which is not supported");
                 continue;
             }
 
-            string name = piece.Object("SpecialToken").Text("id");
+            string name = piece.GetObject("SpecialToken").GetString("id");
             (sequences == 0 ? before : after).AddRange(
-                ids.TryGetValue(name, out int[]? own) ? own : throw json.Invalid($"uses the special token '{name}' without saying its id"));
+                ids.TryGetValue(name, out int[]? own) ? own : throw json.Invalid("special_tokens", $"does not list the token '{name}', which the template uses"));
         }
 
         return sequences == 1
             ? new SpecialTokenTemplate(before, after)
-            : throw json.Unsupported("a template in which the text does not stand exactly once");
+            : throw json.Unsupported("single", "does not hold the text exactly once");
     }
 }
