@@ -1,4 +1,3 @@
-using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -13,16 +12,16 @@ internal sealed class AttentionInputBaseLayer(string name, MultiheadAttention at
     public override Parameter Weight => new AttentionParameters(attention).InputWeight;
 
     /// <inheritdoc/>
-    public override string? LoraObstacle => "PEFT keeps LoRA on a MultiheadAttention in a layout of its own";
+    public override string? LoraObstacle => "PEFT stores LoRA on a MultiheadAttention in a layout of its own";
 
     /// <inheritdoc/>
     protected override Tensor? Bias => new AttentionParameters(attention).InputBias;
 
     /// <inheritdoc/>
-    protected override IDisposable Hook(ForwardHooks hooks, LayerHost host) => hooks.OnAttention(attention, isOutput: false, host);
+    protected override IDisposable Hook(ForwardHooks hooks, IOutputAdapter adapter) => hooks.OnAttention(attention, isOutput: false, adapter);
 }
 
-/// <summary>The projection of the result in <c>torch.nn.MultiheadAttention</c>. PyTorch has it as a module <c>out_proj</c> that never runs by itself; here it is none, and has its name all the same.</summary>
+/// <summary>The projection of the result in <c>torch.nn.MultiheadAttention</c>. In PyTorch it is a module <c>out_proj</c> that never runs on its own; TorchSharp has no such module, but the name is the same here.</summary>
 internal sealed class AttentionOutputBaseLayer(string name, MultiheadAttention attention) : LinearKindBaseLayer(name, attention)
 {
     /// <inheritdoc/>
@@ -32,19 +31,19 @@ internal sealed class AttentionOutputBaseLayer(string name, MultiheadAttention a
     public override Parameter Weight => new AttentionParameters(attention).OutputWeight;
 
     /// <inheritdoc/>
-    public override string? LoraObstacle => "PEFT keeps LoRA on a MultiheadAttention in a layout of its own";
+    public override string? LoraObstacle => "PEFT stores LoRA on a MultiheadAttention in a layout of its own";
 
     /// <inheritdoc/>
     protected override Tensor? Bias => new AttentionParameters(attention).OutputBias;
 
     /// <inheritdoc/>
-    protected override IDisposable Hook(ForwardHooks hooks, LayerHost host) => hooks.OnAttention(attention, isOutput: true, host);
+    protected override IDisposable Hook(ForwardHooks hooks, IOutputAdapter adapter) => hooks.OnAttention(attention, isOutput: true, adapter);
 }
 
 /// <summary>
 /// Adapts the projections inside <c>torch.nn.MultiheadAttention</c>, where no hook reaches. While an adapter runs, a hook before the module
-/// hands it one position only, which costs next to nothing, and a hook after it puts the result of the whole attention in its place, computed
-/// here with the module's own parameters and the factorized contributions. Nothing of the module is replaced. Other forward hooks on the
+/// passes it one position only, which costs next to nothing, and a hook after it returns the result of the whole attention instead, computed
+/// here with the module's own parameters and the factorized contributions. No part of the module is replaced. Other forward hooks on the
 /// same module that are called after this one see the shortened inputs.
 /// </summary>
 internal sealed class AttentionHook
@@ -52,8 +51,8 @@ internal sealed class AttentionHook
     private readonly MultiheadAttention _module;
     private readonly AttentionTraits _traits;
     private readonly Action _remove;
-    private LayerHost? _input;
-    private LayerHost? _output;
+    private IOutputAdapter? _input;
+    private IOutputAdapter? _output;
     private Call? _call;
 
     public AttentionHook(MultiheadAttention module)
@@ -69,19 +68,19 @@ internal sealed class AttentionHook
         };
     }
 
-    /// <summary>Whether no layer is left on it.</summary>
+    /// <summary>Whether no projection is adapted any more.</summary>
     public bool IsIdle => _input is null && _output is null;
 
-    /// <summary>Puts a host on one of the projections, or takes it away.</summary>
-    public void Set(bool isOutput, LayerHost? host)
+    /// <summary>Sets what changes the output of one of the projections; null for nothing.</summary>
+    public void Set(bool isOutput, IOutputAdapter? adapter)
     {
         if (isOutput)
         {
-            _output = host;
+            _output = adapter;
         }
         else
         {
-            _input = host;
+            _input = adapter;
         }
     }
 
@@ -98,11 +97,11 @@ internal sealed class AttentionHook
 
         if (query.dim() != 3 || key.dim() != 3 || value.dim() != 3)
         {
-            // The module says by itself what it wants.
+            // The module itself reports the wrong shape.
             return null;
         }
 
-        // Before the module is in use.
+        // Probes run the module, so they come first.
         _ = _traits.Structure;
         _ = _module.training ? _traits.Dropout : 0;
         using DisposeScope scope = NewDisposeScope();
@@ -184,7 +183,7 @@ internal sealed class AttentionHook
         return (output.MoveToOuterDisposeScope(), mean?.MoveToOuterDisposeScope());
     }
 
-    /// <summary>Queries, keys and values after the fused projection. What is one tensor is projected once.</summary>
+    /// <summary>Queries, keys and values after the fused projection. A tensor that is all three is projected once.</summary>
     private (Tensor Query, Tensor Key, Tensor Value) Project(Call call, AttentionParameters parameters)
     {
         Tensor[] inputs = [call.Query, call.Key, call.Value];
@@ -223,10 +222,10 @@ internal sealed class AttentionHook
         return (results[0], results[1], results[2]);
     }
 
-    private static Tensor Run(LayerHost? host, Tensor x, Parameter weight, Parameter? bias)
+    private static Tensor Run(IOutputAdapter? adapter, Tensor x, Parameter weight, Parameter? bias)
     {
         Tensor y = nn.functional.linear(x, weight, bias);
-        return host?.Adapt(x, y) ?? y;
+        return adapter?.Adapt(x, y) ?? y;
     }
 
     /// <summary>A mask for the keys that were added, which are never hidden.</summary>

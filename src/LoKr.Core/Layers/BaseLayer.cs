@@ -1,14 +1,23 @@
 using LoKr.Core.Factors;
-using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Layers;
 
+/// <summary>Changes the output of a layer: implemented by whatever holds the adapters on it.</summary>
+internal interface IOutputAdapter
+{
+    /// <summary>Whether any adapter contributes at present.</summary>
+    bool IsRunning { get; }
+
+    /// <summary>The adapted output, which then replaces the disposed base output; null where no adapter contributes.</summary>
+    Tensor? Adapt(Tensor input, Tensor output);
+}
+
 /// <summary>
-/// What the adapter code needs to know of a kind of layer: its sizes, how its output is intercepted and how a
-/// contribution is added. One subclass for each kind of layer that can be adapted.
+/// A layer as adapters see it: its sizes, how its output is intercepted and how a contribution is added. One subclass for each kind of layer
+/// that can be adapted.
 /// </summary>
 internal abstract class BaseLayer(string name, nn.Module module)
 {
@@ -23,10 +32,10 @@ internal abstract class BaseLayer(string name, nn.Module module)
     /// <summary>The layer itself.</summary>
     public nn.Module Module { get; } = module;
 
-    /// <summary>Kind of the layer, for people.</summary>
+    /// <summary>Kind of the layer, for display.</summary>
     public virtual string TypeName => Module.GetType().Name;
 
-    /// <summary>Its weight; looked up each time, because moving a model replaces parameters.</summary>
+    /// <summary>The weight of the layer; looked up each time, because moving a model replaces parameters.</summary>
     public abstract TorchSharp.Modules.Parameter Weight { get; }
 
     /// <summary>Output size: rows of the delta weight.</summary>
@@ -46,26 +55,32 @@ internal abstract class BaseLayer(string name, nn.Module module)
     {
         TorchSharp.Modules.Linear linear when linear.weight.is_floating_point() => new LinearBaseLayer(name, linear),
         TorchSharp.Modules.Conv1d or TorchSharp.Modules.Conv2d or TorchSharp.Modules.Conv3d => new ConvolutionBaseLayer(name, (TorchSharp.Modules.Convolution)module),
-        TorchSharp.Modules.Embedding embedding when embedding.weight?.is_floating_point() == true => new EmbeddingBaseLayer(name, embedding),
+        TorchSharp.Modules.Embedding embedding when embedding.weight?.is_floating_point() == true => new EmbeddingBaseLayer(name, embedding, () => embedding.weight!),
+        Nn.Embedding embedding when embedding.Weight.is_floating_point() => new EmbeddingBaseLayer(name, embedding, () => embedding.Weight),
         Nn.Conv1D transposed => new TransposedLinearBaseLayer(name, transposed),
         TorchSharp.Modules.MultiheadAttention attention when AttentionParameters.IsFused(attention) => new AttentionInputBaseLayer(name, attention),
         _ => null,
     };
 
+    /// <summary>A place in a module tree as a layer that can be adapted, or null when its kind is not supported.</summary>
+    public static BaseLayer? TryCreate(ModulePlace place) => place.IsProjection
+        ? new AttentionOutputBaseLayer(place.Name, (TorchSharp.Modules.MultiheadAttention)place.Module)
+        : TryCreate(place.Name, place.Module);
+
     /// <summary>Why a delta of this layer cannot be written as LoRA, or null when it can.</summary>
     public virtual string? LoraObstacle => null;
 
-    /// <summary>Starts to let a host change the outputs.</summary>
-    public void Attach(ForwardHooks hooks, LayerHost host) => _hook = Hook(hooks, host);
+    /// <summary>Lets an adapter change the outputs from now on.</summary>
+    public void Attach(ForwardHooks hooks, IOutputAdapter adapter) => _hook = Hook(hooks, adapter);
 
-    /// <summary>Stops it.</summary>
+    /// <summary>Restores the layer's own outputs.</summary>
     public void Detach()
     {
         _hook?.Dispose();
         _hook = null;
     }
 
-    /// <summary>The weight as out×in×kernel, in which the delta weight is meant; shares memory.</summary>
+    /// <summary>The weight as out×in×kernel, the shape of the delta weight; shares memory.</summary>
     public virtual Tensor AsMatrix(Tensor weight) => weight.alias();
 
     /// <summary>The input in the type in which the factors are applied.</summary>
@@ -77,7 +92,7 @@ internal abstract class BaseLayer(string name, nn.Module module)
     /// <summary>Adds scale·contribution of the factors to an output, both in the type of the factors.</summary>
     public abstract Tensor AddTo(Tensor y, Tensor x, KroneckerFactors factors, double scale);
 
-    /// <summary>The contribution by itself.</summary>
+    /// <summary>The contribution alone.</summary>
     public abstract Tensor Apply(Tensor x, KroneckerFactors factors, double scale);
 
     /// <summary>Multiplies the part of an output (without bias) that comes from each row of the weight with its number.</summary>
@@ -95,5 +110,5 @@ internal abstract class BaseLayer(string name, nn.Module module)
     public abstract Tensor WithoutBias(Tensor y, ScalarType type);
 
     /// <summary>Registers the hook; disposing of the result removes it.</summary>
-    protected virtual IDisposable Hook(ForwardHooks hooks, LayerHost host) => ForwardHooks.OnTensor((nn.Module<Tensor, Tensor>)Module, host.Adapt);
+    protected virtual IDisposable Hook(ForwardHooks hooks, IOutputAdapter adapter) => ForwardHooks.OnTensor((nn.Module<Tensor, Tensor>)Module, adapter.Adapt);
 }

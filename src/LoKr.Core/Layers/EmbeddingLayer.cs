@@ -6,13 +6,13 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Layers;
 
 /// <summary>
-/// An embedding: the rows of the delta that the token ids name are formed, w1[i/k] ⊗ w2[i mod k], never the whole table.
-/// The padding row gets a delta too, as it does in the merged table.
+/// An embedding, TorchSharp's or this library's: only the rows of the delta that the token ids name are computed, w1[i/k] ⊗ w2[i mod k],
+/// never the whole table. The padding row gets a delta too, as it does in the merged table.
 /// </summary>
-internal sealed class EmbeddingBaseLayer(string name, TorchSharp.Modules.Embedding embedding) : BaseLayer(name, embedding)
+internal sealed class EmbeddingBaseLayer(string name, nn.Module embedding, Func<Parameter> weight) : BaseLayer(name, embedding)
 {
     /// <inheritdoc/>
-    public override Parameter Weight => embedding.weight!;
+    public override Parameter Weight => weight();
 
     /// <inheritdoc/>
     public override long OutFeatures => Weight.shape[0];

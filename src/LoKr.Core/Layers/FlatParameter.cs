@@ -1,4 +1,3 @@
-using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,4 +1,3 @@
-using LoKr.Core.Model;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -18,18 +17,18 @@ internal sealed class ForwardHooks
         return new Registration(hook.remove);
     }
 
-    /// <summary>Lets a host change what a projection of an attention gives.</summary>
+    /// <summary>Changes the output of one of the projections of an attention.</summary>
     /// <param name="module">The attention.</param>
     /// <param name="isOutput">The projection of its result instead of the fused one of its inputs.</param>
-    /// <param name="host">The host.</param>
-    public IDisposable OnAttention(MultiheadAttention module, bool isOutput, LayerHost host)
+    /// <param name="adapter">Changes the output.</param>
+    public IDisposable OnAttention(MultiheadAttention module, bool isOutput, IOutputAdapter adapter)
     {
         if (!_attentions.TryGetValue(module, out AttentionHook? hook))
         {
             _attentions.Add(module, hook = new AttentionHook(module));
         }
 
-        hook.Set(isOutput, host);
+        hook.Set(isOutput, adapter);
         return new Registration(() =>
         {
             hook.Set(isOutput, null);

@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Layers;
 
-/// <summary>What linear layers have in common, however they store the weight.</summary>
+/// <summary>Base of linear layers, however they store the weight.</summary>
 internal abstract class LinearKindBaseLayer(string name, nn.Module module) : BaseLayer(name, module)
 {
     /// <inheritdoc/>
@@ -49,7 +49,7 @@ internal sealed class LinearBaseLayer(string name, TorchSharp.Modules.Linear lin
     protected override Tensor? Bias => linear.bias;
 }
 
-/// <summary>GPT-2's <c>Conv1D</c>: a linear layer whose weight is stored in×out. The delta is meant out×in, as for every layer, and is merged transposed.</summary>
+/// <summary>GPT-2's <c>Conv1D</c>: a linear layer whose weight is stored in×out. The delta is out×in, as for every layer, and is merged transposed.</summary>
 internal sealed class TransposedLinearBaseLayer(string name, Conv1D layer) : LinearKindBaseLayer(name, layer)
 {
     /// <inheritdoc/>

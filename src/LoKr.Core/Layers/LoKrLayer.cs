@@ -11,44 +11,43 @@ public sealed class LoKrLayer
     private readonly bool _hasDropout;
     private long _callCount;
 
-    internal LoKrLayer(BaseLayer baseLayer, LoKrConfig config, int rank, double alpha, FactorShapes? shapes = null)
+    internal LoKrLayer(LayerPlan plan, KroneckerFactors factors)
     {
-        BaseLayer = baseLayer;
-        Config = config;
-        R = rank;
-        Alpha = alpha;
-        _hasDropout = config.ModuleDropout > 0 || config.RankDropout > 0;
-        Shapes = shapes ?? FactorShapes.Create(baseLayer.OutFeatures, baseLayer.InFeatures, baseLayer.Kernel, rank, config);
-        DefaultScaling = LoKrScaling.Compute(config, rank, alpha, Shapes.BothFull);
+        Plan = plan;
+        Factors = factors;
+        _hasDropout = Config.ModuleDropout > 0 || Config.RankDropout > 0;
+        DefaultScaling = LoKrScaling.Compute(Config, R, Alpha, Shapes.BothFull);
     }
 
     /// <summary>Full name of the base layer.</summary>
     public string ModuleName => BaseLayer.Name;
 
-    /// <summary>The factors.</summary>
-    public KroneckerFactors Factors { get; internal set; } = null!;
+    /// <summary>The factors; other ones after the model was moved to another device.</summary>
+    public KroneckerFactors Factors { get; private set; }
 
-    /// <summary>Their shapes.</summary>
-    public FactorShapes Shapes { get; }
+    /// <summary>Shapes of the factors.</summary>
+    public FactorShapes Shapes => Plan.Shapes;
 
     /// <summary>Rank from the config or its pattern.</summary>
-    public int R { get; }
+    public int R => Plan.Rank;
 
     /// <summary>Alpha from the config or its pattern.</summary>
-    public double Alpha { get; }
+    public double Alpha => Plan.Alpha;
 
-    /// <summary>What w1 ⊗ w2 is multiplied with: by the scaling convention, times <see cref="Scale"/>.</summary>
+    /// <summary>Factor of w1 ⊗ w2: the one of the scaling convention times <see cref="Scale"/>.</summary>
     public double Scaling => DefaultScaling * Scale;
 
     /// <summary>Strength of the adapter on this layer, 1 as trained (PEFT <c>set_scale</c>).</summary>
     public double Scale { get; set; } = 1;
 
-    /// <summary>How often the layer has run since it was attached; zero after a training step means that the base layer never fires its hook.</summary>
+    /// <summary>How often the layer has run since it was attached; zero after a training step means that the hook of the base layer never runs.</summary>
     public long CallCount => _callCount;
 
-    internal BaseLayer BaseLayer { get; }
+    internal LayerPlan Plan { get; }
 
-    internal LoKrConfig Config { get; }
+    internal BaseLayer BaseLayer => Plan.Base;
+
+    internal LoKrConfig Config => Plan.Config;
 
     /// <summary>The scaling as trained, without <see cref="Scale"/>.</summary>
     internal double DefaultScaling { get; }
@@ -62,8 +61,8 @@ public sealed class LoKrLayer
         return BaseLayer.AsMatrix(Factors.ToDense(Config.WeightDecompose ? DefaultScaling : Scaling)).MoveToOuterDisposeScope();
     }
 
-    /// <summary>Suffixes and shapes of all tensors of the layer.</summary>
-    internal IEnumerable<(string Suffix, long[] Shape)> Tensors() => LayerTensors.List(Shapes, Config, BaseLayer.OutFeatures, BaseLayer.InFeatures);
+    /// <summary>Replaces the factors by others of the same shapes, on another device or in another type.</summary>
+    internal void ReplaceFactors(KroneckerFactors factors) => Factors = factors;
 
     /// <summary>Adds the delta to a weight, in place, without dropout.</summary>
     /// <param name="weight">The weight as the layer stores it, other adapters included.</param>
@@ -82,9 +81,9 @@ public sealed class LoKrLayer
     }
 
     /// <summary>Adds the contribution to an output; the result is in the wider type of both, and the output itself when there is nothing to add.</summary>
-    /// <param name="y">What to add to.</param>
+    /// <param name="y">The output.</param>
     /// <param name="x">Input of the layer.</param>
-    /// <param name="baseOutput">Output of the base layer by itself.</param>
+    /// <param name="baseOutput">Output of the base layer alone.</param>
     internal Tensor AddTo(Tensor y, Tensor x, Tensor baseOutput)
     {
         _callCount++;
@@ -112,7 +111,7 @@ public sealed class LoKrLayer
         return BaseLayer.AddTo(y.dtype == Factors.DType ? y : y.to(Factors.DType), BaseLayer.CastInput(x, Factors.DType), Factors, Scaling);
     }
 
-    /// <summary>Whether all that the layer adds is x·(w1 ⊗ w2)ᵀ.</summary>
+    /// <summary>Whether the contribution is exactly x·(w1 ⊗ w2)ᵀ, without dropout or DoRA.</summary>
     internal bool IsPlain => !_hasDropout && !Config.WeightDecompose;
 
     /// <summary>The contributions of several adapters in one pass, of layers that are <see cref="IsPlain">plain</see>.</summary>
@@ -135,7 +134,7 @@ public sealed class LoKrLayer
         return drawn.ToDouble() < Config.ModuleDropout;
     }
 
-    /// <summary>PEFT's rank dropout: despite its name a mask over output features, drawn anew for each call.</summary>
+    /// <summary>PEFT's rank dropout: despite its name a mask over output features, drawn for each call.</summary>
     private Tensor RowMask(Device device)
     {
         Tensor mask = rand(BaseLayer.OutFeatures).gt(Config.RankDropout).to(Factors.DType);

@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Nn;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -19,16 +20,16 @@ public sealed class LoKrNorm
 
     private readonly LoKrConfig _config;
 
-    internal LoKrNorm(NormBase target, LoKrConfig config) => (Target, _config) = (target, config);
+    internal LoKrNorm(NormBase target, LoKrConfig config, Tensor weight, Tensor? bias) => (Target, _config, Weight, Bias) = (target, config, weight, bias);
 
     /// <summary>Full name of the norm.</summary>
     public string ModuleName => Target.Name;
 
     /// <summary>Change of the weight, in its shape.</summary>
-    public Tensor Weight { get; internal set; } = null!;
+    public Tensor Weight { get; private set; }
 
     /// <summary>Change of the bias; null where the norm has none.</summary>
-    public Tensor? Bias { get; internal set; }
+    public Tensor? Bias { get; private set; }
 
     /// <summary>Strength, 1 as trained.</summary>
     public double Scale { get; internal set; } = 1;
@@ -38,13 +39,11 @@ public sealed class LoKrNorm
     /// <summary>Tensors by suffix.</summary>
     internal IEnumerable<(string Suffix, Tensor Tensor)> Tensors => Bias is null ? [(WeightSuffix, Weight)] : [(WeightSuffix, Weight), (BiasSuffix, Bias)];
 
-    /// <summary>Suffixes and shapes of the tensors.</summary>
-    internal IEnumerable<(string Suffix, long[] Shape)> Shapes => Target.Bias is { } bias
-        ? [(WeightSuffix, Target.Weight.shape), (BiasSuffix, bias.shape)]
-        : [(WeightSuffix, Target.Weight.shape)];
+    /// <summary>Replaces the changes by others of the same shapes, on another device or in another type.</summary>
+    internal void Replace(Tensor weight, Tensor? bias) => (Weight, Bias) = (weight, bias);
 
     /// <summary>Adds the contribution to an output; the result is in the wider type of both.</summary>
-    /// <param name="y">What to add to.</param>
+    /// <param name="y">The output.</param>
     /// <param name="x">Input of the norm.</param>
     internal Tensor AddTo(Tensor y, Tensor x)
     {
@@ -70,7 +69,7 @@ public sealed class LoKrNorm
     }
 }
 
-/// <summary>A normalization with weights of its own: layer or group norm.</summary>
+/// <summary>A normalization with weights of its own: layer, group or root mean square norm.</summary>
 internal sealed class NormBase
 {
     private readonly Func<Tensor, Tensor, Tensor?, Tensor> _normalize;
@@ -86,20 +85,26 @@ internal sealed class NormBase
     /// <summary>The norm itself.</summary>
     public nn.Module<Tensor, Tensor> Module { get; }
 
-    /// <summary>Its weight; looked up each time, because moving a model replaces parameters.</summary>
+    /// <summary>The weight of the norm; looked up each time, because moving a model replaces parameters.</summary>
     public Parameter Weight => _weight();
 
-    /// <summary>Its bias, or null.</summary>
+    /// <summary>The bias of the norm, or null.</summary>
     public Parameter? Bias => _bias();
 
     /// <summary>Type of the changes, as for factors.</summary>
     public ScalarType ChangeType => Weight.dtype is ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
 
-    /// <summary>The module as a norm whose weights can be changed, or null.</summary>
-    public static NormBase? TryCreate(string name, nn.Module module) => module switch
+    /// <summary>Suffixes and shapes of the changes.</summary>
+    public IEnumerable<(string Suffix, long[] Shape)> Tensors => Bias is { } bias
+        ? [(LoKrNorm.WeightSuffix, Weight.shape), (LoKrNorm.BiasSuffix, bias.shape)]
+        : [(LoKrNorm.WeightSuffix, Weight.shape)];
+
+    /// <summary>A place in a module tree as a norm whose weights can be changed, or null.</summary>
+    public static NormBase? TryCreate(ModulePlace place) => place.Module switch
     {
-        LayerNorm { weight: not null } norm => new(name, norm, () => norm.weight, () => norm.bias, (x, weight, bias) => nn.functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)),
-        GroupNorm { weight: not null } norm => new(name, norm, () => norm.weight, () => norm.bias, (x, weight, bias) => nn.functional.group_norm(x, norm.num_groups, weight, bias, norm.eps)),
+        LayerNorm { weight: not null } norm => new(place.Name, norm, () => norm.weight, () => norm.bias, (x, weight, bias) => nn.functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)),
+        GroupNorm { weight: not null } norm => new(place.Name, norm, () => norm.weight, () => norm.bias, (x, weight, bias) => nn.functional.group_norm(x, norm.num_groups, weight, bias, norm.eps)),
+        RmsNorm norm => new(place.Name, norm, () => norm.Weight, static () => null, (x, weight, _) => norm.Normalize(x) * weight),
         _ => null,
     };
 

@@ -25,7 +25,7 @@ internal static class AdapterLoader
         {
             if (!tensors.TryGetValue(key, out Tensor? given))
             {
-                // LyCORIS's files have the scalar multiplied into w1. What else may be missing is the change of a norm.
+                // LyCORIS's files have the scalar multiplied into w1. Only changes of norms may be missing otherwise.
                 target.fill_(IsNorm(key) ? 0 : 1);
                 continue;
             }
@@ -42,7 +42,7 @@ internal static class AdapterLoader
     /// <exception cref="LoKrException">Keys are missing, unexpected or mis-shaped; all of them are named.</exception>
     public static void Check(string name, IReadOnlyDictionary<string, long[]> expected, IReadOnlyDictionary<string, IReadOnlyList<long>> given)
     {
-        // A norm that a file does not name is as it was: programs train those of the layers that they adapt.
+        // A norm that a file does not name is unchanged: programs train the norms of the layers that they adapt.
         bool withNorms = given.Keys.Any(IsNorm);
         string[] missing = [.. expected.Keys
             .Where(key => !given.ContainsKey(key) && !key.EndsWith("." + FactorNames.Scalar, StringComparison.Ordinal) && !(withNorms && IsNorm(key)))
@@ -68,7 +68,7 @@ internal static class AdapterLoader
         }
     }
 
-    /// <summary>Shapes agree but for what programs write differently: the core of a one-dimensional convolution, magnitudes without their ones.</summary>
+    /// <summary>Shapes agree except where programs differ: the core of a one-dimensional convolution, and magnitudes without dimensions of size 1.</summary>
     private static bool Fits(string key, IReadOnlyList<long> given, long[] expected) => given.SequenceEqual(expected)
         || (key.EndsWith(FactorNames.T2, StringComparison.Ordinal) && given.Product() == expected.Product() && given.Count is 3 or 4 && Trimmed(given).SequenceEqual(Trimmed(expected)))
         || (key.EndsWith(FactorNames.DoraScale, StringComparison.Ordinal) && given.Product() == expected.Product() && (given.Count == 1 || WithoutOnes(given).SequenceEqual(WithoutOnes(expected))));

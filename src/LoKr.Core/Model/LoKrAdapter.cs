@@ -8,44 +8,41 @@ namespace LoKr.Core.Model;
 /// <summary>One named adapter over all its target modules: config, layers, saved modules, one flat parameter and one flat gradient.</summary>
 public sealed class LoKrAdapter
 {
-    private IReadOnlyList<SavedModuleCopy> _copies;
     private double _scale = 1;
 
-    internal LoKrAdapter(
-        string name,
-        LoKrConfig config,
-        IReadOnlyList<LoKrLayer> layers,
-        IReadOnlyList<SavedModuleCopy> copies,
-        IReadOnlyList<FlatParameter> flatParameters,
-        IReadOnlyList<string> warnings)
+    /// <summary>Puts an allocated adapter together.</summary>
+    /// <param name="name">Its name.</param>
+    /// <param name="plan">The modules that it changes.</param>
+    /// <param name="originals">Original tensors of the modules that it trains whole.</param>
+    /// <param name="warnings">Warnings beside those of the plan.</param>
+    internal LoKrAdapter(string name, AdapterPlan plan, IReadOnlyList<ModuleTensors> originals, IReadOnlyList<string> warnings)
     {
-        Name = name;
-        Config = config;
-        Layers = layers;
-        _copies = copies;
-        FlatParameters = flatParameters;
-        Warnings = warnings;
+        AdapterBuffers buffers = AdapterBuffers.Allocate(plan, originals);
+        (Name, Plan, FlatParameters, Copies) = (name, plan, buffers.Flats, buffers.Copies);
+        Layers = [.. plan.Layers.Select(layer => new LoKrLayer(layer, buffers.FactorsOf(layer)))];
+        Norms = [.. plan.Norms.Select(norm => new LoKrNorm(norm, plan.Config, buffers.WeightOf(norm), buffers.BiasOf(norm)))];
+        Warnings = [.. plan.Warnings, .. warnings];
     }
 
     /// <summary>Name of the adapter.</summary>
     public string Name { get; }
 
     /// <summary>Configuration with every default resolved.</summary>
-    public LoKrConfig Config { get; }
+    public LoKrConfig Config => Plan.Config;
 
     /// <summary>Adapted layers by full module name, in module order.</summary>
     public IReadOnlyList<LoKrLayer> Layers { get; }
 
     /// <summary>Norms whose weights it changes (LyCORIS <c>train_norm</c>), in module order.</summary>
-    public IReadOnlyList<LoKrNorm> Norms { get; internal init; } = [];
+    public IReadOnlyList<LoKrNorm> Norms { get; }
 
     /// <summary>Full names of the modules that are trained and saved whole.</summary>
-    public IReadOnlyList<string> SavedModules => [.. _copies.Select(static copy => copy.ModuleName)];
+    public IReadOnlyList<string> SavedModules => [.. Plan.SavedModules.Select(static module => module.Name)];
 
-    /// <summary>The flat buffers that hold every trainable number: one, or one per element type where saved modules differ from the factors.</summary>
+    /// <summary>The flat buffers that hold every trainable number: one, or one for each element type where saved modules differ from the factors.</summary>
     public IReadOnlyList<FlatParameter> FlatParameters { get; private set; }
 
-    /// <summary>What looked odd when the adapter was added, for people: patterns and targets without effect, tied weights.</summary>
+    /// <summary>Warnings from when the adapter was added: patterns and targets without effect, tied weights.</summary>
     public IReadOnlyList<string> Warnings { get; }
 
     /// <summary>Number of trainable parameters.</summary>
@@ -73,7 +70,11 @@ public sealed class LoKrAdapter
         }
     }
 
-    internal IReadOnlyList<SavedModuleCopy> Copies => _copies;
+    /// <summary>The modules that it changes.</summary>
+    internal AdapterPlan Plan { get; }
+
+    /// <summary>Its copies of the modules that it trains whole, in the order of the plan.</summary>
+    internal IReadOnlyList<SavedModuleCopy> Copies { get; private set; }
 
     /// <summary>
     /// Tensors by the name they have in a PEFT file without <c>base_model.model.</c>: <c>MODULE.lokr_w1</c>, <c>classifier.weight</c>.
@@ -98,7 +99,7 @@ public sealed class LoKrAdapter
             }
         }
 
-        foreach (SavedModuleCopy copy in _copies)
+        foreach (SavedModuleCopy copy in Copies)
         {
             foreach (string local in copy.LocalNames)
             {
@@ -112,27 +113,29 @@ public sealed class LoKrAdapter
     /// <inheritdoc/>
     public override string ToString() => Name;
 
-    /// <summary>Takes the buffers of another adapter of the same configuration, on another device or in another type, with the own values.</summary>
-    internal void TakeBuffers(LoKrAdapter other)
+    /// <summary>Allocates the buffers again on the devices and for the types that the model has now, with the same values.</summary>
+    /// <param name="originals">Original tensors of the modules that it trains whole.</param>
+    internal void Reallocate(IReadOnlyList<ModuleTensors> originals)
     {
-        AdapterLoader.Load(other, GetTensors());
+        LoKrAdapter moved = new(Name, Plan, originals, []);
+        AdapterLoader.Load(moved, GetTensors());
         Release();
-        (_copies, FlatParameters) = (other._copies, other.FlatParameters);
-        foreach ((LoKrLayer mine, LoKrLayer theirs) in Layers.Zip(other.Layers))
+        (FlatParameters, Copies) = (moved.FlatParameters, moved.Copies);
+        foreach ((LoKrLayer mine, LoKrLayer theirs) in Layers.Zip(moved.Layers))
         {
-            mine.Factors = theirs.Factors;
+            mine.ReplaceFactors(theirs.Factors);
         }
 
-        foreach ((LoKrNorm mine, LoKrNorm theirs) in Norms.Zip(other.Norms))
+        foreach ((LoKrNorm mine, LoKrNorm theirs) in Norms.Zip(moved.Norms))
         {
-            (mine.Weight, mine.Bias) = (theirs.Weight, theirs.Bias);
+            mine.Replace(theirs.Weight, theirs.Bias);
         }
     }
 
-    /// <summary>Releases the buffers; nothing may point at them any more.</summary>
+    /// <summary>Releases the buffers; no module may use them any more.</summary>
     internal void Release()
     {
-        foreach (SavedModuleCopy copy in _copies)
+        foreach (SavedModuleCopy copy in Copies)
         {
             copy.Dispose();
         }

@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -9,28 +12,24 @@ namespace LoKr.Core.Model;
 /// A model with its adapters: any <c>torch.nn.Module</c>, the folder it came from, adapters by name, which are active, enabled and merged.
 /// Owns the module. Not safe for use from several threads at once.
 /// </summary>
-public sealed partial class LoKrModel : IDisposable
+public sealed class LoKrModel : IAdaptable
 {
-    private readonly List<LoKrAdapter> _adapters = [];
-    private readonly List<LoKrAdapter> _active = [];
-    private readonly Dictionary<string, LayerHost> _layers = new(StringComparer.Ordinal);
-    private readonly Dictionary<string, SavedModuleHost> _saved = new(StringComparer.Ordinal);
-    private readonly Dictionary<string, bool> _requiresGrad = new(StringComparer.Ordinal);
-    private readonly WeightMerger _merger = new();
-    private readonly ForwardHooks _hooks = new();
-    private bool _enabled = true;
+    private readonly HostSet _hosts = new();
+    private readonly MergeState _merges = new();
+    private readonly AdapterSet _adapters;
+    private readonly ModelInspector _inspector;
     private bool _disposed;
 
     /// <summary>Wraps a module.</summary>
-    /// <param name="module">The model; it stays what it is, adapters are attached by hooks.</param>
+    /// <param name="module">The model. It is not changed: adapters are attached by hooks.</param>
     /// <param name="sourcePath">Folder it was read from, if any.</param>
     /// <param name="tokenizer">Its tokenizer, if any.</param>
     public LoKrModel(nn.Module module, string? sourcePath = null, ITextTokenizer? tokenizer = null)
     {
         ArgumentNullException.ThrowIfNull(module);
-        Module = module;
-        SourcePath = sourcePath;
-        Tokenizer = tokenizer;
+        (Module, SourcePath, Tokenizer) = (module, sourcePath, tokenizer);
+        _adapters = new(module, _hosts, _merges);
+        _inspector = new(this, _adapters, _hosts, _merges);
     }
 
     /// <summary>The base module.</summary>
@@ -58,16 +57,16 @@ public sealed partial class LoKrModel : IDisposable
     public ScalarType DType => Module.parameters().FirstOrDefault(static parameter => parameter.is_floating_point())?.dtype ?? ScalarType.Float32;
 
     /// <summary>Adapters in the order they were added.</summary>
-    public IReadOnlyList<LoKrAdapter> Adapters => _adapters;
+    public IReadOnlyList<LoKrAdapter> Adapters => _adapters.All;
 
     /// <summary>Names of the active adapters.</summary>
-    public IReadOnlyList<string> ActiveAdapters => [.. _active.Select(static adapter => adapter.Name)];
+    public IReadOnlyList<string> ActiveAdapters => [.. _adapters.Active.Select(static adapter => adapter.Name)];
 
     /// <summary>Names of the adapters merged into the base weights.</summary>
-    public IReadOnlyList<string> MergedAdapters => [.. _merger.Merged.Select(static adapter => adapter.Name)];
+    public IReadOnlyList<string> MergedAdapters => [.. _merges.Merged.Select(static adapter => adapter.Name)];
 
     /// <summary>Whether adapters take part in the forward pass.</summary>
-    public bool AdaptersEnabled => _enabled;
+    public bool AdaptersEnabled => _adapters.Enabled;
 
     /// <summary>Result of the last training run on this model, or null.</summary>
     public LoKrTrainingResult? LastTraining { get; set; }
@@ -75,72 +74,223 @@ public sealed partial class LoKrModel : IDisposable
     /// <summary>Result of the last merge, or null.</summary>
     public LoKrMergeResult? LastMerge { get; private set; }
 
+    IReadOnlyDictionary<string, LoKrModel> IAdaptable.Models => new Dictionary<string, LoKrModel>(StringComparer.Ordinal) { [""] = this };
+
+    /// <summary>Adds an adapter with initial values; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
+    /// <param name="config">Its configuration; a null TargetModules takes the default of the architecture.</param>
+    /// <param name="name">Its name.</param>
+    /// <param name="seed">Seed of the initialization; null draws from torch's global generator.</param>
+    /// <exception cref="LoKrException">The configuration or the name cannot be used; the model is as before.</exception>
+    public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null) => _adapters.Add(config, name, seed);
+
+    /// <summary>Adds an adapter whose tensors were read from a file; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
+    /// <param name="config">Its configuration.</param>
+    /// <param name="tensors">Tensors by module name and suffix, without <c>base_model.model.</c>, as <see cref="LoKrAdapter.GetTensors"/> names them, or with the published names of modules (<see cref="IModuleAliases"/>); they are copied.</param>
+    /// <param name="name">Its name.</param>
+    /// <param name="trainable">Whether it takes gradients while it is active.</param>
+    /// <exception cref="LoKrException">The tensors do not fit the configuration and the model (LoKr.AdapterKeysMismatch, LoKr.AdapterShapeMismatch); the model is as before.</exception>
+    public LoKrAdapter LoadAdapter(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name = "default", bool trainable = true)
+    {
+        ArgumentNullException.ThrowIfNull(tensors);
+        return _adapters.Load(config, tensors, name, trainable);
+    }
+
+    /// <summary>The adapter of a name.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, with the names that there are.</exception>
+    public LoKrAdapter GetAdapter(string name) => _adapters.Get(name);
+
+    /// <summary>The adapter that is the only active one.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterAmbiguous"/> for none or several.</exception>
+    public LoKrAdapter GetOnlyActiveAdapter() => _adapters.Active is [LoKrAdapter only] ? only : throw ModelErrors.NotOneActive(Name, ActiveAdapters, this);
+
+    /// <summary>Makes exactly these adapters active; their contributions are added up in this order. Undoes a merge first, as PEFT does.</summary>
+    /// <param name="names">Names; none leaves every adapter idle.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.SavedModuleConflict"/>; the model is as before.</exception>
+    public void SetActiveAdapters(IReadOnlyList<string> names) => _adapters.SetActive(Find(names));
+
+    /// <summary>Removes an adapter; the base weights are as before. If it was the only active one, the first of the others becomes active.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>.</exception>
+    public void RemoveAdapter(string name) => _adapters.Remove(_adapters.Get(name));
+
+    /// <summary>Lets adapters take part in the forward pass, or not. Disabling them undoes a merge first, as PEFT does.</summary>
+    public void SetAdaptersEnabled(bool enabled) => _adapters.SetEnabled(enabled);
+
+    /// <summary>Lets an adapter take gradients while it is active, or not. A new or loaded adapter does, unless its configuration says inference only.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>.</exception>
+    public void SetAdapterTrainable(string name, bool trainable) => _adapters.SetTrainable(_adapters.Get(name), trainable);
+
+    /// <summary>Sets the strength of adapters: 1 as trained, 0.5 half of it (PEFT <c>set_scale</c>). Modules that are saved whole are not scaled.</summary>
+    /// <param name="names">Names of the adapters; all are checked before any changes.</param>
+    /// <param name="scale">Finite factor.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>, <see cref="ErrorIds.InvalidArgument"/>.</exception>
+    public void SetAdapterScale(IReadOnlyList<string> names, double scale)
+    {
+        CheckCanScale(names, scale);
+        foreach (LoKrAdapter adapter in Find(names))
+        {
+            adapter.Scale = scale;
+        }
+    }
+
+    /// <summary>Adds the deltas of adapters into the base weights. Dropout takes no part. An adapter that is merged already is not merged again.</summary>
+    /// <param name="names">Adapters; null for the active ones.</param>
+    /// <param name="safe">Refuse results that are not finite and leave the weights unchanged.</param>
+    /// <remarks>As in PEFT, a layer with a merged adapter runs on its weight alone: an active adapter that is not merged is idle there.</remarks>
+    /// <exception cref="LoKrException">Nothing to merge, a weight is shared, or (safe) a result is not finite; the weights are as before.</exception>
+    public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false) => BeginMerge(names, safe).Commit();
+
+    /// <summary>Takes every merged adapter out of the base weights, which are bit for bit as before.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.NothingToMerge"/>: no adapter is merged.</exception>
+    public void UndoMerge()
+    {
+        if (_merges.Merged.Count == 0)
+        {
+            throw ModelErrors.NothingMerged();
+        }
+
+        _merges.Undo();
+        _adapters.Apply();
+    }
+
+    /// <summary>
+    /// Moves the model and its adapters to a device, and converts floating-point weights to a type. Factors stay in single precision under a
+    /// base of lower precision. The buffers of the adapters are other ones afterwards, so an optimizer has to be created again.
+    /// </summary>
+    /// <param name="device">Device; null leaves it.</param>
+    /// <param name="dtype">Floating-point type of the base weights; null leaves it.</param>
+    public void MoveTo(Device? device = null, ScalarType? dtype = null) => _adapters.Move(() =>
+    {
+        if (device is not null)
+        {
+            Module.to(device);
+        }
+
+        if (dtype is ScalarType type)
+        {
+            Module.to(type);
+        }
+    });
+
+    /// <summary>Every module of the model (without the root), in order, with shapes, counts and adapter state.</summary>
+    public IReadOnlyList<LoKrModuleInfo> GetModules() => _inspector.GetModules();
+
+    /// <summary>
+    /// Trainable and total parameters as PEFT counts them: the total includes base, adapters and, beside their originals, the trained copies of
+    /// saved modules; shared weights count once.
+    /// </summary>
+    public ParameterCount CountParameters() => _inspector.CountParameters();
+
+    /// <summary>
+    /// Tensors of the merged or unadapted base model by the names of the module tree, tied duplicates left out; not copies.
+    /// A saved module has the values of its trained copy if its adapter is merged, and of its original otherwise.
+    /// </summary>
+    public IReadOnlyDictionary<string, Tensor> GetBaseState() => _inspector.GetBaseState();
+
+    /// <summary>Every adapter with its state, in the order they were added.</summary>
+    public IReadOnlyList<LoKrAdapterStatus> GetAdapterStatus() => _inspector.GetAdapterStatus();
+
+    /// <summary>Every adapted layer with the states of its adapters (PEFT <c>get_layer_status</c>), in module order.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: the model has no adapter.</exception>
+    public IReadOnlyList<LoKrLayerStatus> GetLayerStatus() => _inspector.GetLayerStatus();
+
+    /// <summary>All adapted layers together (PEFT <c>get_model_status</c>).</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: the model has no adapter.</exception>
+    public LoKrModelStatus GetModelStatus() =>
+        LoKrModelStatus.Combine(GetLayerStatus(), Name, [.. Adapters.Select(static adapter => adapter.Name)], CountParameters());
+
     /// <inheritdoc/>
     public override string ToString() => Name;
 
     /// <summary>Removes every hook, releases the adapters and the module.</summary>
     public void Dispose()
     {
-        if (_disposed)
+        if (!_disposed)
         {
-            return;
+            _disposed = true;
+            _hosts.Dispose();
+            _adapters.Dispose();
+            _merges.Dispose();
+            Module.Dispose();
         }
-
-        _disposed = true;
-        foreach (LayerHost host in _layers.Values)
-        {
-            host.Detach();
-        }
-
-        foreach (NormHost host in _norms.Values)
-        {
-            host.Detach();
-        }
-
-        foreach (SavedModuleHost host in _saved.Values)
-        {
-            host.Show(null);
-            host.Dispose();
-        }
-
-        foreach (LoKrAdapter adapter in _adapters)
-        {
-            adapter.Release();
-        }
-
-        _merger.Dispose();
-        Module.Dispose();
     }
 
-    /// <summary>
-    /// Brings hooks, trained copies and gradients in line with which adapters are active, merged and enabled.
-    /// </summary>
-    private void Apply()
+    /// <summary>Whether there is an adapter of a name.</summary>
+    internal bool HasAdapter(string name) => _adapters.Find(name) is not null;
+
+    /// <summary>Throws what <see cref="SetActiveAdapters"/> would.</summary>
+    internal void CheckCanActivate(IReadOnlyList<string> names) => AdapterSet.CheckSavedModules(Find(names));
+
+    /// <summary>Throws what <see cref="SetAdapterScale"/> would.</summary>
+    internal void CheckCanScale(IReadOnlyList<string> names, double scale)
     {
-        LoKrAdapter[] running = _enabled ? [.. _active.Where(adapter => !_merger.Merged.Contains(adapter))] : [];
-        foreach (LayerHost host in _layers.Values)
+        if (!double.IsFinite(scale))
         {
-            // As in PEFT, a layer with a merged adapter runs on its weight alone.
-            host.SetRunning(host.Layers.Any(entry => _merger.Merged.Contains(entry.Adapter)) ? [] : running);
+            throw ModelErrors.ScaleNotFinite(scale);
         }
 
-        RunNorms(running);
-        foreach (LoKrAdapter adapter in _adapters)
+        CheckNotMerged(names);
+    }
+
+    /// <summary>Throws for an adapter that is merged.</summary>
+    internal void CheckNotMerged(IReadOnlyList<string> names)
+    {
+        foreach (LoKrAdapter adapter in Find(names))
         {
-            bool trains = adapter.IsTrainable && _active.Contains(adapter);
-            foreach (FlatParameter flat in adapter.FlatParameters)
+            _adapters.CheckNotMerged(adapter);
+        }
+    }
+
+    /// <summary>Merges as <see cref="Merge"/> does, in a way that can still be taken back.</summary>
+    internal PendingMerge BeginMerge(IReadOnlyList<string>? names, bool safe)
+    {
+        long started = Stopwatch.GetTimestamp();
+        LoKrAdapter[] adapters = [.. (names is null ? _adapters.Active : Find(names)).Except(_merges.Merged)];
+        if (adapters.Length == 0)
+        {
+            throw ModelErrors.NothingToMerge(Adapters.Count > 0, _merges.Merged.Count > 0);
+        }
+
+        if (!AdaptersEnabled)
+        {
+            throw ModelErrors.Disabled();
+        }
+
+        AdapterSet.CheckSavedModules(_adapters.Active.Union(_merges.Merged).Union(adapters));
+        foreach (LoKrLayer layer in adapters.SelectMany(static adapter => adapter.Layers))
+        {
+            if (TiedWeights.PartnerOf(Module, layer.ModuleName) is string partner)
             {
-                flat.SetRequiresGrad(trains);
+                throw ModelErrors.TiedMerge(layer.ModuleName, partner);
             }
         }
 
-        foreach (SavedModuleHost host in _saved.Values)
+        WeightMerge merge = _merges.Begin(adapters, safe);
+        return new(merge, () =>
         {
-            LoKrAdapter? owner = _enabled ? host.Adapters.FirstOrDefault(adapter => _active.Contains(adapter) || _merger.Merged.Contains(adapter)) : null;
-            if (!ReferenceEquals(owner, host.Current))
+            merge.Commit();
+            _adapters.Apply();
+            return LastMerge = new()
             {
-                host.Show(owner);
-            }
-        }
+                Adapters = [.. adapters.Select(static adapter => adapter.Name)],
+                ModuleCount = merge.WeightCount,
+                SavedModuleCount = adapters.Sum(static adapter => adapter.SavedModules.Count),
+                Warnings = [.. _adapters.Active.Where(IsIdleSomewhere)
+                    .Select(static adapter => $"Adapter '{adapter.Name}' is active but not merged; as in PEFT it is idle on layers into which another adapter is merged.")],
+                Elapsed = Stopwatch.GetElapsedTime(started),
+            };
+        });
+    }
+
+    /// <summary>Whether an adapter that is not merged is on a layer into which another one is.</summary>
+    private bool IsIdleSomewhere(LoKrAdapter adapter) => !_merges.Merged.Contains(adapter)
+        && adapter.Layers.Any(layer => _hosts.Find<LayerHost>(layer.ModuleName)!.Adapters.Any(_merges.Merged.Contains));
+
+    private LoKrAdapter[] Find(IReadOnlyList<string> names)
+    {
+        ArgumentNullException.ThrowIfNull(names);
+        return [.. names.Distinct(StringComparer.Ordinal).Select(_adapters.Get)];
     }
 }
+
+/// <summary>A merge of one component that waits until those of all components have succeeded.</summary>
+internal sealed record PendingMerge(WeightMerge Merge, Func<LoKrMergeResult> Commit);

@@ -5,99 +5,99 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;
 
-/// <summary>Adds deltas into base weights and keeps the original of each changed weight on the CPU, so that a merge can be taken back bit for bit.</summary>
-internal sealed class WeightMerger : IDisposable
+/// <summary>
+/// The adapters that are merged into the base weights. The original of each changed weight stays on the CPU, so that the merge can be undone
+/// bit for bit.
+/// </summary>
+internal sealed class MergeState : IDisposable
 {
-    private readonly Dictionary<string, (WeightChange Target, Tensor Original)> _originals = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, SavedWeight> _originals = new(StringComparer.Ordinal);
     private readonly List<LoKrAdapter> _merged = [];
 
-    /// <summary>Merged adapters in the order they were merged.</summary>
+    /// <summary>Merged adapters, in the order they were merged.</summary>
     public IReadOnlyList<LoKrAdapter> Merged => _merged;
 
-    /// <summary>Merges adapters, all or none.</summary>
-    /// <returns>Number of weights that changed.</returns>
-    public int Merge(IReadOnlyList<LoKrAdapter> adapters, bool safe)
+    /// <summary>Adds the deltas of adapters into the weights, all or none. They count as merged when the result is committed.</summary>
+    /// <param name="adapters">Adapters that are not merged.</param>
+    /// <param name="safe">Refuse results that are not finite.</param>
+    public WeightMerge Begin(IReadOnlyList<LoKrAdapter> adapters, bool safe)
     {
-        Dictionary<string, (WeightChange Target, Tensor Before)> changed = new(StringComparer.Ordinal);
+        WeightMerge merge = new(this, adapters);
         using IDisposable noGrad = no_grad();
         try
         {
-            foreach (IGrouping<string, (LoKrAdapter Adapter, WeightChange Target)> group in adapters
-                .SelectMany(static adapter => WeightChange.Of(adapter).Select(target => (Adapter: adapter, Target: target))).GroupBy(static entry => entry.Target.Name, StringComparer.Ordinal))
+            foreach (IGrouping<string, (LoKrAdapter Adapter, WeightChange Change)> group in adapters
+                .SelectMany(static adapter => WeightChange.Of(adapter).Select(change => (Adapter: adapter, Change: change)))
+                .GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
             {
-                WeightChange target = group.First().Target;
-                Tensor weight = target.Weight();
+                Tensor weight = group.First().Change.Weight();
                 if (weight.device_type == DeviceType.META)
                 {
-                    throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights; there is nothing to merge into.", "Import it with its weights.");
+                    throw ModelErrors.NoWeights();
                 }
 
-                Tensor before = Keep(weight);
-                changed.Add(group.Key, (target, before));
-                Merge([.. group], weight, _originals.TryGetValue(group.Key, out (WeightChange Target, Tensor Original) kept) ? kept.Original : before, safe);
+                SavedWeight before = merge.Save(group.Key, group.First().Change);
+                Merge([.. group], weight, _originals.GetValueOrDefault(group.Key, before).Value, safe);
             }
+
+            return merge;
         }
         catch
         {
-            foreach ((WeightChange target, Tensor before) in changed.Values)
-            {
-                target.Weight().copy_(before);
-                before.Dispose();
-            }
-
+            merge.RollBack();
             throw;
         }
-
-        foreach ((string name, (WeightChange Target, Tensor Before) entry) in changed)
-        {
-            if (!_originals.TryAdd(name, entry))
-            {
-                // An earlier merge has kept the original; this one's starting point is not needed any more.
-                entry.Before.Dispose();
-            }
-        }
-
-        _merged.AddRange(adapters);
-        return changed.Count;
     }
 
-    /// <summary>Puts every original back.</summary>
+    /// <summary>Restores every original.</summary>
     public void Undo()
     {
         using IDisposable noGrad = no_grad();
-        foreach ((WeightChange target, Tensor original) in _originals.Values)
+        foreach (SavedWeight original in _originals.Values)
         {
-            target.Weight().copy_(original);
+            original.Restore();
         }
 
-        Clear();
+        Dispose();
     }
 
-    /// <inheritdoc/>
-    public void Dispose() => Clear();
-
-    private void Clear()
+    /// <summary>Forgets the originals.</summary>
+    public void Dispose()
     {
-        foreach ((_, Tensor original) in _originals.Values)
+        foreach (SavedWeight original in _originals.Values)
         {
-            original.Dispose();
+            original.Value.Dispose();
         }
 
         _originals.Clear();
         _merged.Clear();
     }
 
+    /// <summary>Takes over a merge: its adapters, and the originals of weights that were not changed before.</summary>
+    internal void Commit(IReadOnlyList<LoKrAdapter> adapters, IReadOnlyDictionary<string, SavedWeight> changed)
+    {
+        foreach ((string name, SavedWeight before) in changed)
+        {
+            if (!_originals.TryAdd(name, before))
+            {
+                before.Value.Dispose();
+            }
+        }
+
+        _merged.AddRange(adapters);
+    }
+
     /// <summary>Several changes add up in their own type, so that a weight of lower precision is rounded once.</summary>
-    private static void Merge((LoKrAdapter Adapter, WeightChange Target)[] changes, Tensor weight, Tensor original, bool safe)
+    private static void Merge((LoKrAdapter Adapter, WeightChange Change)[] changes, Tensor weight, Tensor original, bool safe)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor sum = changes.Length > 1 ? weight.to(changes[0].Target.DType) : weight;
-        foreach ((LoKrAdapter adapter, WeightChange target) in changes)
+        Tensor sum = changes.Length > 1 ? weight.to(changes[0].Change.DType) : weight;
+        foreach ((LoKrAdapter adapter, WeightChange change) in changes)
         {
-            target.MergeInto(sum, original);
+            change.MergeInto(sum, original);
             if (safe && !IsFinite(sum))
             {
-                throw NotFinite(adapter, target);
+                throw ModelErrors.MergeNotFinite(adapter, change.Name);
             }
         }
 
@@ -106,20 +106,9 @@ internal sealed class WeightMerger : IDisposable
             weight.copy_(sum);
             if (safe && !IsFinite(weight))
             {
-                throw NotFinite(changes[^1].Adapter, changes[^1].Target);
+                throw ModelErrors.MergeNotFinite(changes[^1].Adapter, changes[^1].Change.Name);
             }
         }
-    }
-
-    private static LoKrException NotFinite(LoKrAdapter adapter, WeightChange target) => new(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
-        $"Merging adapter '{adapter.Name}' would put NaN or infinity into '{target.Name}'; no weight was changed.", "The adapter seems to be broken; train it again with a lower learning rate.")
-    { Target = target.Name };
-
-    private static Tensor Keep(Tensor weight)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Tensor detached = weight.detach();
-        return (detached.device_type == DeviceType.CPU ? detached.clone() : detached.cpu()).DetachFromDisposeScope();
     }
 
     private static bool IsFinite(Tensor weight)
@@ -129,14 +118,55 @@ internal sealed class WeightMerger : IDisposable
     }
 }
 
+/// <summary>A finished change of base weights that can still be taken back.</summary>
+internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> adapters)
+{
+    private readonly Dictionary<string, SavedWeight> _changed = new(StringComparer.Ordinal);
+
+    /// <summary>Number of weights that changed.</summary>
+    public int WeightCount => _changed.Count;
+
+    /// <summary>Counts the adapters as merged.</summary>
+    public void Commit() => state.Commit(adapters, _changed);
+
+    /// <summary>Restores the weights as they were before.</summary>
+    public void RollBack()
+    {
+        using IDisposable noGrad = no_grad();
+        foreach (SavedWeight before in _changed.Values)
+        {
+            before.Restore();
+            before.Value.Dispose();
+        }
+
+        _changed.Clear();
+    }
+
+    /// <summary>Saves a weight before it is changed.</summary>
+    internal SavedWeight Save(string name, WeightChange change)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor detached = change.Weight().detach();
+        Tensor value = (detached.device_type == DeviceType.CPU ? detached.clone() : detached.cpu()).DetachFromDisposeScope();
+        return _changed[name] = new(change, value);
+    }
+}
+
+/// <summary>The value of a weight before a change, on the CPU.</summary>
+internal sealed record SavedWeight(WeightChange Change, Tensor Value)
+{
+    /// <summary>Copies the value back.</summary>
+    public void Restore() => Change.Weight().copy_(Value);
+}
+
 /// <summary>One base weight that an adapter changes.</summary>
-/// <param name="Name">What tells it from the others: the full name of the layer, or of the parameter of a norm.</param>
+/// <param name="Name">The full name of the layer, or of the parameter of a norm.</param>
 /// <param name="Weight">The weight; looked up each time, because moving a model replaces parameters.</param>
 /// <param name="DType">Type in which the change is held.</param>
 /// <param name="MergeInto">Adds the change to the weight (first), in place, given the weight without any adapter (second).</param>
 internal sealed record WeightChange(string Name, Func<TorchSharp.Modules.Parameter> Weight, ScalarType DType, Action<Tensor, Tensor> MergeInto)
 {
-    /// <summary>All that an adapter changes.</summary>
+    /// <summary>All weights that an adapter changes.</summary>
     public static IEnumerable<WeightChange> Of(LoKrAdapter adapter)
     {
         foreach (LoKrLayer layer in adapter.Layers)

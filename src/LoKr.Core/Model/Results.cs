@@ -1,6 +1,6 @@
 namespace LoKr.Core.Model;
 
-/// <summary>What a merge changed. Flat and serializable.</summary>
+/// <summary>The outcome of a merge. Flat and serializable.</summary>
 public sealed record LoKrMergeResult
 {
     /// <summary>Adapters that were merged.</summary>
@@ -27,7 +27,7 @@ public sealed record LoKrMergeResult
     /// <summary>How many of these files an interrupted run had finished before.</summary>
     public int ResumedFileCount { get; init; }
 
-    /// <summary>What the merge means for other adapters, for people.</summary>
+    /// <summary>Consequences of the merge for other adapters.</summary>
     public IReadOnlyList<string> Warnings { get; init; } = [];
 
     /// <inheritdoc/>
@@ -108,7 +108,7 @@ public sealed record LoKrTrainingStep
     public override string ToString() => FormattableString.Invariant($"step {Step}: loss {Loss:F4}");
 }
 
-/// <summary>Figures of a model on data (<c>Measure-LoKrModel</c>). Flat and serializable.</summary>
+/// <summary>Measures of a model on data. Flat and serializable.</summary>
 public sealed record LoKrEvaluation
 {
     /// <summary>Rows of data.</summary>
@@ -135,7 +135,7 @@ public sealed record LoKrEvaluation
         : Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}") : "");
 }
 
-/// <summary>What an evaluation reports beside the mean loss.</summary>
+/// <summary>The measure that an evaluation reports beside the mean loss.</summary>
 public enum TrainingMetric
 {
     /// <summary>Only the loss.</summary>

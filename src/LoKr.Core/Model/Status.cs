@@ -2,7 +2,7 @@ using LoKr.Core.Factors;
 
 namespace LoKr.Core.Model;
 
-/// <summary>One adapter of a model in memory, as <c>Get-LoKrAdapter -Model</c> shows it. Flat and serializable.</summary>
+/// <summary>One adapter of a model in memory. Flat and serializable.</summary>
 public sealed record LoKrAdapterStatus
 {
     /// <summary>Name of the adapter.</summary>
@@ -17,7 +17,7 @@ public sealed record LoKrAdapterStatus
     /// <summary>Whether it is merged into the base weights.</summary>
     public required bool IsMerged { get; init; }
 
-    /// <summary>Whether the adapters of the model are switched on.</summary>
+    /// <summary>Whether the adapters of the model are enabled.</summary>
     public required bool IsEnabled { get; init; }
 
     /// <summary>Whether its parameters take gradients now.</summary>
@@ -54,7 +54,7 @@ public sealed record LoKrAdapterStatus
     public override string ToString() => Name;
 }
 
-/// <summary>One adapted layer, with what PEFT's <c>get_layer_status</c> gives. Flat and serializable.</summary>
+/// <summary>One adapted layer, with the values of PEFT's <c>get_layer_status</c>. Flat and serializable.</summary>
 public sealed record LoKrLayerStatus
 {
     /// <summary>Full name of the layer.</summary>
@@ -85,7 +85,7 @@ public sealed record LoKrLayerStatus
     public override string ToString() => Name;
 }
 
-/// <summary>All adapted layers of a model together, with what PEFT's <c>get_model_status</c> gives. Flat and serializable.</summary>
+/// <summary>All adapted layers of a model together, with the values of PEFT's <c>get_model_status</c>. Flat and serializable.</summary>
 public sealed record LoKrModelStatus
 {
     /// <summary>The one entry of a list on which the layers disagree.</summary>
@@ -127,7 +127,7 @@ public sealed record LoKrModelStatus
     /// <summary>Kinds of devices that hold the factors, by adapter.</summary>
     public required IReadOnlyDictionary<string, IReadOnlyList<string>> Devices { get; init; }
 
-    /// <summary>Puts the states of layers together, by PEFT's rules.</summary>
+    /// <summary>Combines the states of layers by PEFT's rules.</summary>
     /// <param name="layers">The layers; may be none.</param>
     /// <param name="modelType">Class name of the model.</param>
     /// <param name="adapters">Names of all adapters.</param>
@@ -158,7 +158,7 @@ public sealed record LoKrModelStatus
             .ToDictionary(static group => group.Key, group => combine(group), StringComparer.Ordinal);
     }
 
-    /// <summary>What all values say, or that they differ; no value at all says no.</summary>
+    /// <summary>The value that all have in common, or irregular; False for no value.</summary>
     internal static TriState Common(IEnumerable<TriState> values) => values.Distinct().ToArray() switch
     {
         [] => TriState.False,
@@ -167,7 +167,7 @@ public sealed record LoKrModelStatus
     };
 }
 
-/// <summary>One module of a model as <c>Get-LoKrModule</c> shows it. Flat and serializable.</summary>
+/// <summary>One module of a model. Flat and serializable.</summary>
 public sealed record LoKrModuleInfo
 {
     /// <summary>Full dotted name.</summary>
@@ -209,7 +209,7 @@ public sealed record LoKrModuleInfo
     /// <summary>Parameters that the adapters add.</summary>
     public required long AdapterParameterCount { get; init; }
 
-    /// <summary>Names of the adapters that train a copy of this module whole (modules_to_save).</summary>
+    /// <summary>Names of the adapters that train a copy of the whole module (modules_to_save).</summary>
     public required IReadOnlyList<string> SavedBy { get; init; }
 
     /// <inheritdoc/>
@@ -238,6 +238,6 @@ public enum TriState
     /// <summary>All of them.</summary>
     True,
 
-    /// <summary>Some of them and others not: nothing that the library does by itself (PEFT <c>"irregular"</c>).</summary>
+    /// <summary>Some of them and others not, which only code outside the library causes (PEFT <c>"irregular"</c>).</summary>
     Irregular,
 }

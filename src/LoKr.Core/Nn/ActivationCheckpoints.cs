@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Nn;
 
 /// <summary>
-/// Gradient checkpointing (Chen et al., arXiv:1604.06174) by block: the forward pass keeps the input of each block and nothing in between,
+/// Gradient checkpointing (Chen et al., arXiv:1604.06174) by block: the forward pass stores the input of each block and nothing in between,
 /// the backward pass runs the block once more. Exact: dropout draws the same numbers the second time.
 /// </summary>
 /// <remarks>
@@ -18,7 +18,7 @@ public sealed class ActivationCheckpoints : IDisposable
     private readonly List<Segment> _segments = [];
     private readonly List<Tensor> _kept = [];
 
-    /// <summary>Makes an empty list.</summary>
+    /// <summary>Creates an empty list.</summary>
     /// <param name="trained">Modules that are trained, or whose adapters are: a block with none of them, and nothing trained before it, needs no gradient.</param>
     public ActivationCheckpoints(IEnumerable<nn.Module> trained) => _trained = new(trained, ReferenceEqualityComparer.Instance);
 
@@ -51,11 +51,11 @@ public sealed class ActivationCheckpoints : IDisposable
         output.requires_grad = true;
         _segments.Add(new(x.alias().DetachFromDisposeScope(), output, forward, dropout));
 
-        // Not the leaf itself: the caller may dispose what it gets.
+        // Not the leaf itself: the caller may dispose the result.
         return output.alias();
     }
 
-    /// <summary>A tensor that stays until the backward pass is over, for blocks to read; shares memory.</summary>
+    /// <summary>A tensor that lives until the backward pass is over, for blocks to read; shares memory.</summary>
     public Tensor? Keep(Tensor? tensor)
     {
         if (tensor is null)
@@ -152,7 +152,7 @@ public sealed class ActivationCheckpoints : IDisposable
     }
 }
 
-/// <summary>The point in the sequence of random numbers at which a block ran, to run it again with the same dropout.</summary>
+/// <summary>The state of the random number generators when a block ran, to run it again with the same dropout.</summary>
 internal sealed class DropoutState : IDisposable
 {
     private readonly Tensor _state;
@@ -160,7 +160,7 @@ internal sealed class DropoutState : IDisposable
 
     private DropoutState(Tensor state, long? seed) => (_state, _seed) = (state, seed);
 
-    /// <summary>Remembers the state of the CPU's generator. The state of a GPU's cannot be read from here: it starts anew from a drawn seed.</summary>
+    /// <summary>Remembers the state of the CPU's generator. The state of a GPU's cannot be read from here: it is seeded with a drawn number instead.</summary>
     public static DropoutState Start(Device device)
     {
         long? seed = null;
@@ -174,7 +174,7 @@ internal sealed class DropoutState : IDisposable
         return new(random.get_rng_state().DetachFromDisposeScope(), seed);
     }
 
-    /// <summary>Goes back to that point.</summary>
+    /// <summary>Restores that state.</summary>
     public void Restore()
     {
         random.set_rng_state(_state);

@@ -5,9 +5,9 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Nn;
 
 /// <summary>
-/// What <c>torch.nn.MultiheadAttention</c> was made with and does not tell: number of heads, whether keys get a zero, dropout. Found out by
-/// running it once on inputs that show it, with unit matrices in the place of its weights; the weights themselves are back afterwards, bit
-/// for bit and in their own memory.
+/// The arguments of <c>torch.nn.MultiheadAttention</c> that it does not expose: number of heads, whether keys get a zero, dropout. They are
+/// determined by running it once on inputs that reveal them, with unit matrices as its weights; the weights themselves are restored afterwards,
+/// bit for bit and in their own memory.
 /// </summary>
 internal sealed class AttentionTraits(MultiheadAttention module)
 {
@@ -23,8 +23,8 @@ internal sealed class AttentionTraits(MultiheadAttention module)
     public double Dropout => _dropout ??= FindDropout();
 
     /// <summary>
-    /// A query that meets the second of two keys with its first number only: the head with that number attends to the second key, whose
-    /// value is one, and the other heads to all keys alike. The width of the answer near one is that of a head.
+    /// The query matches the second of two keys in its first number only: the head with that number attends to the second key, whose value is
+    /// one, and the other heads attend to all keys equally. The number of outputs near one is the width of a head.
     /// </summary>
     private (long, bool) FindStructure() => WithUnitWeights(training: false, parameters =>
     {
@@ -41,7 +41,7 @@ internal sealed class AttentionTraits(MultiheadAttention module)
         return (embed / width, weights.shape[2] > (parameters.ExtraKey is null ? 2 : 3));
     });
 
-    /// <summary>Equal weights and a value of one: what is not dropped shows what it was divided by.</summary>
+    /// <summary>With equal weights and a value of one, the outputs that are not dropped show the number they were divided by.</summary>
     private double FindDropout()
     {
         using Tensor state = random.get_rng_state();

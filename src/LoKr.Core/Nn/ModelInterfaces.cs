@@ -4,7 +4,7 @@ using TorchSharp.Modules;
 
 namespace LoKr.Core.Nn;
 
-/// <summary>What Core needs to know of a model that came from a Hugging Face folder. Implemented by the root <c>nn.Module</c>.</summary>
+/// <summary>A model of a Hugging Face architecture. Implemented by the root <c>nn.Module</c>.</summary>
 public interface IPretrainedModel
 {
     /// <summary>The <c>model_type</c> of config.json, for example <c>bert</c>.</summary>
@@ -23,7 +23,7 @@ public interface IPretrainedModel
     IReadOnlyDictionary<string, string> TiedParameters { get; }
 }
 
-/// <summary>A model that gives one score per label for a batch of token sequences.</summary>
+/// <summary>A model that returns one score per label for each token sequence of a batch.</summary>
 public interface ISequenceClassifier : IPretrainedModel
 {
     /// <summary>Label names in the order of the logits.</summary>
@@ -83,7 +83,7 @@ public interface ITextEncoder : IPretrainedModel
     TextEncoderOutput Encode(torch.Tensor inputIds, torch.Tensor? attentionMask = null, bool withPenultimate = false);
 }
 
-/// <summary>What a text encoder makes of a batch.</summary>
+/// <summary>The outputs of a text encoder for a batch.</summary>
 /// <param name="LastHiddenState">Hidden states after the last layer and its norm [batch, length, hidden].</param>
 /// <param name="Pooled">One vector a text: that of the token that ends it [batch, hidden], projected where the model has a projection [batch, projection].</param>
 public sealed record TextEncoderOutput(torch.Tensor LastHiddenState, torch.Tensor Pooled)
@@ -92,7 +92,7 @@ public sealed record TextEncoderOutput(torch.Tensor LastHiddenState, torch.Tenso
     public torch.Tensor? Penultimate { get; init; }
 }
 
-/// <summary>A module that runs blocks one after the other and can leave out what they keep for the backward pass.</summary>
+/// <summary>A module that runs blocks one after the other and can recompute their activations in the backward pass.</summary>
 public interface ICheckpointedBlocks
 {
     /// <summary>Where blocks are run while gradient checkpointing is on; null otherwise.</summary>
@@ -109,23 +109,23 @@ public interface IModuleAliases
     /// The name in the module tree of a module, parameter or adapter tensor with a published name
     /// (<c>vit.encoder.layer.0.attention.attention.query</c> → <c>vit.layers.0.attention.q_proj</c>).
     /// </summary>
-    /// <param name="name">Full dotted name; what follows the part that differs is kept.</param>
+    /// <param name="name">Full dotted name; the part after the one that differs is unchanged.</param>
     /// <returns>The name in the module tree; the same name where it has no other.</returns>
     string Canonical(string name);
 
     /// <summary>The published name of a name in the module tree: the other way round.</summary>
-    /// <param name="name">Full dotted name in the module tree; what follows the part that differs is kept.</param>
+    /// <param name="name">Full dotted name in the module tree; the part after the one that differs is unchanged.</param>
     /// <returns>The published name; the same name where it has no other.</returns>
     string Published(string name);
 }
 
 /// <summary>
-/// A module outside TorchSharp that holds parameters of its own (an embedding, a norm), so that a loader can put
-/// real parameters in the place of <c>meta</c> ones, or share one between two modules.
+/// A module outside TorchSharp that holds parameters of its own (an embedding, a norm), so that a loader can replace
+/// <c>meta</c> parameters by real ones, or share one between two modules.
 /// </summary>
 public interface IParameterOwner
 {
-    /// <summary>Puts a parameter in the place of the one with that name, disposes the old one unless it is the same, and registers the new one.</summary>
+    /// <summary>Replaces the parameter of a name: disposes the old one unless it is the same, and registers the new one.</summary>
     void SetParameter(string name, Parameter parameter);
 }
 
@@ -147,6 +147,6 @@ public sealed record GenerationOptions
     /// <summary>Seed of the sampling; null takes a fresh one.</summary>
     public long? Seed { get; init; }
 
-    /// <summary>Also stop at these ids, beside the model's own.</summary>
+    /// <summary>Ids that end the text in addition to the model's own.</summary>
     public IReadOnlyList<int> StopIds { get; init; } = [];
 }

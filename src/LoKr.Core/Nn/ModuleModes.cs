@@ -2,7 +2,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Nn;
 
-/// <summary>Remembers which modules are in training mode and puts every one back.</summary>
+/// <summary>Remembers which modules are in training mode and restores every one.</summary>
 internal sealed class ModuleModes : IDisposable
 {
     private readonly List<(nn.Module Module, bool Training)> _modes = [];

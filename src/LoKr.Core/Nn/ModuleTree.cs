@@ -1,4 +1,3 @@
-using LoKr.Core.Layers;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -7,12 +6,12 @@ namespace LoKr.Core.Nn;
 /// <summary>Walks a model as PyTorch does: depth first, parents before children, shared modules once under their first name.</summary>
 internal static class ModuleTree
 {
-    /// <summary>Every module below the root with its full dotted name; a model that is a single layer stands for itself, with an empty name.</summary>
+    /// <summary>Every module below the root with its full dotted name; a model that is a single layer is listed itself, with an empty name.</summary>
     public static IReadOnlyList<(string Name, nn.Module Module)> Modules(nn.Module root)
     {
         List<(string, nn.Module)> found = [];
         Visit(root, "", found, new HashSet<nn.Module>(ReferenceEqualityComparer.Instance) { root });
-        if (found.Count == 0 && BaseLayer.TryCreate("", root) is not null)
+        if (found.Count == 0 && root.named_parameters(recurse: false).Any())
         {
             found.Add(("", root));
         }
@@ -21,21 +20,21 @@ internal static class ModuleTree
     }
 
     /// <summary>
-    /// The same, and after each fused attention its output projection: a module in PyTorch, here a part of the attention, which stands for it.
+    /// The same, and after each fused attention its output projection, which is a module in PyTorch and a part of the attention here.
     /// </summary>
-    public static IReadOnlyList<(string Name, nn.Module Module, bool IsProjection)> Places(nn.Module root) => [.. Modules(root).SelectMany(static entry =>
-        entry.Module is TorchSharp.Modules.MultiheadAttention attention && AttentionParameters.IsFused(attention)
-            ? new[] { (entry.Name, entry.Module, false), (Join(entry.Name, AttentionParameters.OutputName), entry.Module, true) }
-            : [(entry.Name, entry.Module, false)])];
+    public static IReadOnlyList<ModulePlace> Places(nn.Module root) => [.. Modules(root).SelectMany(static entry =>
+        entry.Module is MultiheadAttention attention && AttentionParameters.IsFused(attention)
+            ? new ModulePlace[] { new(entry.Name, entry.Module, false), new(Join(entry.Name, AttentionParameters.OutputName), entry.Module, true) }
+            : [new(entry.Name, entry.Module, false)])];
 
     /// <summary>Every parameter of the model once, under its first name in module order.</summary>
-    public static IReadOnlyList<(string Name, TorchSharp.Modules.Parameter Parameter)> Parameters(nn.Module root)
+    public static IReadOnlyList<(string Name, Parameter Parameter)> Parameters(nn.Module root)
     {
-        List<(string, TorchSharp.Modules.Parameter)> found = [];
+        List<(string, Parameter)> found = [];
         HashSet<nint> seen = [];
         foreach ((string name, nn.Module module) in Modules(root).Prepend(("", root)))
         {
-            foreach ((string local, TorchSharp.Modules.Parameter parameter) in module.named_parameters(recurse: false))
+            foreach ((string local, Parameter parameter) in module.named_parameters(recurse: false))
             {
                 if (seen.Add(parameter.Handle))
                 {
@@ -66,8 +65,11 @@ internal static class ModuleTree
         return found;
     }
 
-    /// <summary>Joins the parts of a dotted name; the root has none.</summary>
-    public static string Join(string module, string local) => module.Length == 0 ? local : $"{module}.{local}";
+    /// <summary>Joins the parts of a dotted name; the root has an empty name.</summary>
+    public static string Join(string module, string local) => module.Length == 0 ? local : local.Length == 0 ? module : $"{module}.{local}";
+
+    /// <summary>Whether a module is another one or lies below it, by their full names.</summary>
+    public static bool IsWithin(string name, string module) => name == module || name.StartsWith(module + ".", StringComparison.Ordinal);
 
     private static void Visit(nn.Module module, string prefix, List<(string, nn.Module)> found, HashSet<nn.Module> seen)
     {
@@ -82,6 +84,12 @@ internal static class ModuleTree
         }
     }
 }
+
+/// <summary>A module by its full dotted name.</summary>
+/// <param name="Name">The name; empty for a model that is a single layer.</param>
+/// <param name="Module">The module.</param>
+/// <param name="IsProjection">Whether it stands for the output projection of the fused attention <paramref name="Module"/>.</param>
+internal sealed record ModulePlace(string Name, nn.Module Module, bool IsProjection);
 
 /// <summary>The parameters of <c>torch.nn.MultiheadAttention</c>, which has no properties for them. Looked up each time, because moving a model replaces parameters.</summary>
 internal sealed class AttentionParameters(MultiheadAttention module)

@@ -9,24 +9,29 @@ namespace LoKr.Core.Nn;
 /// Root mean square norm over the last dimension (Zhang &amp; Sennrich, arXiv:1910.07467): normalized in float32, scaled by the weight in
 /// the type of the input, as transformers does.
 /// </summary>
-internal sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner
+public sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner
 {
-    private readonly double _epsilon;
-
     [ComponentName(Name = "weight")]
     private Parameter _weight;
 
-    /// <summary>Makes a norm whose weight is undefined until it is loaded.</summary>
-    public RmsNorm(long width, double epsilon, Device device, ScalarType dtype)
+    /// <summary>Creates a norm whose weight is undefined until it is loaded.</summary>
+    /// <param name="width">Size of the last dimension.</param>
+    /// <param name="epsilon">Added to the mean square before the root.</param>
+    /// <param name="device">Device of the weight; null for the CPU.</param>
+    /// <param name="dtype">Type of the weight.</param>
+    public RmsNorm(long width, double epsilon, Device? device = null, ScalarType dtype = ScalarType.Float32)
         : base(nameof(RmsNorm))
     {
-        _epsilon = epsilon;
+        Epsilon = epsilon;
         _weight = (Parameter)nn.Parameter(empty(width, device: device, dtype: dtype)).DetachFromDisposeScope();
         RegisterComponents();
     }
 
+    /// <summary>Added to the mean square before the root.</summary>
+    public double Epsilon { get; }
+
     /// <summary>The weight [width].</summary>
-    public Parameter weight
+    public Parameter Weight
     {
         get => _weight;
         set => SetParameter("weight", value);
@@ -35,15 +40,23 @@ internal sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner
     /// <summary>[..., width] → [..., width] in the type of the input.</summary>
     public override Tensor forward(Tensor input)
     {
+        ArgumentNullException.ThrowIfNull(input);
         using DisposeScope scope = NewDisposeScope();
+        return (Normalize(input).to(input.dtype) * _weight).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The input over its root mean square, in float32, without the weight. Intermediate tensors stay in the caller's dispose scope.</summary>
+    internal Tensor Normalize(Tensor input)
+    {
         Tensor x = input.to(ScalarType.Float32);
-        Tensor scale = x.square().mean([-1], keepdim: true).add_(_epsilon).rsqrt_();
-        return ((x * scale).to(input.dtype) * _weight).MoveToOuterDisposeScope();
+        Tensor scale = x.square().mean([-1], keepdim: true).add_(Epsilon).rsqrt_();
+        return x * scale;
     }
 
     /// <inheritdoc/>
     public void SetParameter(string name, Parameter parameter)
     {
+        ArgumentNullException.ThrowIfNull(parameter);
         ArgumentOutOfRangeException.ThrowIfNotEqual(name, "weight");
         if (!ReferenceEquals(parameter, _weight))
         {

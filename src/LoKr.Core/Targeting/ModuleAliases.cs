@@ -6,8 +6,8 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Targeting;
 
 /// <summary>
-/// Brings adapters that use the published names of a model's modules (<see cref="IModuleAliases"/>) to the names of its module tree.
-/// What matches neither stays as it is, so that the checks that follow name it.
+/// Translates adapters from the published names of a model's modules (<see cref="IModuleAliases"/>) to the names of its module tree.
+/// Names that are neither stay unchanged, so that the checks that follow report them.
 /// </summary>
 internal static class ModuleAliases
 {
@@ -27,7 +27,7 @@ internal static class ModuleAliases
             if (!named.TryAdd(name, (given, tensor)))
             {
                 throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
-                    $"'{given}' and '{named[name].Given}' are two names of one tensor.", "The file mixes two generations of names; keep one of the two tensors.")
+                    $"'{given}' and '{named[name].Given}' are two names of one tensor.", "The file mixes two generations of names; delete one of the two tensors.")
                 { Target = given };
             }
         }
@@ -36,12 +36,12 @@ internal static class ModuleAliases
     }
 
     /// <summary>
-    /// Translates a configuration: an entry that means no module under the names of the tree, but some under published names, becomes the
+    /// Translates a configuration: an entry that matches no module under the names of the tree, but some under published names, becomes the
     /// shortest names of these in the tree.
     /// </summary>
     /// <param name="root">The model.</param>
     /// <param name="config">The configuration.</param>
-    /// <param name="warnings">What was translated, for people.</param>
+    /// <param name="warnings">Says which entries were translated.</param>
     public static LoKrConfig Translate(nn.Module root, LoKrConfig config, out string[] warnings)
     {
         warnings = [];
@@ -67,11 +67,19 @@ internal static class ModuleAliases
         return translated;
     }
 
+    /// <summary>Whether an entry of a target list means a module of a model, under its name in the tree or its published one.</summary>
+    public static bool Matches(nn.Module root, string entry)
+    {
+        IModuleAliases? aliases = root as IModuleAliases;
+        return ModuleTree.Places(root).Any(place =>
+            TargetMatcher.MatchesEntry(entry, place.Name) || (aliases is not null && TargetMatcher.MatchesEntry(entry, aliases.Published(place.Name))));
+    }
+
     private sealed class Translator(IModuleAliases aliases, string[] names, LoKrConfig config)
     {
         private readonly string[] _published = [.. names.Select(aliases.Published)];
 
-        /// <summary>What became what.</summary>
+        /// <summary>Translations: published name → name in the tree.</summary>
         public List<string> Translated { get; } = [];
 
         private bool HasLayerFilter => config.LayersToTransform is { IsDefaultOrEmpty: false };

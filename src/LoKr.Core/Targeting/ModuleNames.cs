@@ -29,7 +29,7 @@ internal static class ModuleEndings
     }
 }
 
-/// <summary>rank_pattern and alpha_pattern: the first pattern that matches a module's name wins, each dictionary by itself.</summary>
+/// <summary>rank_pattern and alpha_pattern: the first pattern that matches a module's name wins, each dictionary separately.</summary>
 internal static class ModulePatterns
 {
     /// <summary>The value for a module, or the default.</summary>

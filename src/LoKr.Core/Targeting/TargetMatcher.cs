@@ -10,7 +10,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
 
     private readonly HashSet<string> _names = new(config.TargetModules?.Names ?? [], StringComparer.Ordinal);
 
-    /// <summary>What a name is to the adapter.</summary>
+    /// <summary>Role of a module in the adapter.</summary>
     public enum Verdict
     {
         /// <summary>Not targeted.</summary>

@@ -1,15 +1,14 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
-using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Targeting;
 
-/// <summary>Errors about what a configuration targets; the cases are PEFT's, the texts say what to do.</summary>
+/// <summary>Errors about the targets of a configuration. The cases are PEFT's.</summary>
 internal static class TargetErrors
 {
-    private const string LookUp = "Get-LoKrModule lists the modules of the model.";
+    private const string LookUp = "LoKrModel.GetModules lists the modules of the model.";
 
     public static LoKrException TargetsRequired(IPretrainedModel? pretrained) => new(
         ErrorIds.TargetModulesRequired,
@@ -22,8 +21,8 @@ internal static class TargetErrors
     public static LoKrException NothingTargeted(
         LoKrConfig given,
         LoKrConfig resolved,
-        IReadOnlyList<(string Name, nn.Module Module)> modules,
-        ILookup<TargetMatcher.Verdict, (string Name, nn.Module Module)> verdicts)
+        IReadOnlyList<ModulePlace> modules,
+        ILookup<TargetMatcher.Verdict, ModulePlace> verdicts)
     {
         bool excluded = verdicts[TargetMatcher.Verdict.Excluded].Any() || verdicts[TargetMatcher.Verdict.Saved].Any();
         bool unmatched = verdicts[TargetMatcher.Verdict.None].Any();
@@ -52,7 +51,7 @@ internal static class TargetErrors
         }
 
         return new(ErrorIds.NoModuleTargeted, LoKrErrorKind.InvalidArgument,
-            $"No module was left to adapt: what TargetModules ({resolved.TargetModules}) names is excluded, or trained whole by ModulesToSave.{layers}",
+            $"No module is left to adapt: those that TargetModules ({resolved.TargetModules}) names are excluded, or trained whole by ModulesToSave.{layers}",
             "Check TargetModules, ExcludeModules and ModulesToSave.")
         { Target = resolved.TargetModules!.ToString() };
     }
@@ -60,21 +59,21 @@ internal static class TargetErrors
     public static LoKrException NoNorm() => new(
         ErrorIds.TargetModuleNotFound,
         LoKrErrorKind.NotFound,
-        "TrainNorm is set, but there is no LayerNorm or GroupNorm to train: the model has none, or all of them are excluded or trained whole.",
+        "TrainNorm is set, but there is no LayerNorm, GroupNorm or RMSNorm to train: the model has none, or all of them are excluded or trained whole.",
         "Leave TrainNorm out, or check ExcludeModules, ModulesToSave and LayersToTransform.")
     { Target = nameof(LoKrConfig.TrainNorm) };
 
-    public static LoKrException NotSupported(string name, nn.Module module) => new(
+    public static LoKrException NotSupported(ModulePlace place, string supportedTypes) => new(
         ErrorIds.ModuleTypeNotSupported,
         LoKrErrorKind.NotSupported,
-        $"The target module '{name}' is of type {module.GetType().Name}; adapters exist for {BaseLayer.SupportedTypes}.",
+        $"The target module '{place.Name}' is of type {place.Module.GetType().Name}; adapters exist for {supportedTypes}.",
         "Target its layers instead, or leave it out with ExcludeModules.")
-    { Target = name };
+    { Target = place.Name };
 
     public static LoKrException SavedModuleNotFound(string entry, IReadOnlyList<(string Name, nn.Module Module)> modules) => new(
         ErrorIds.SavedModuleInvalid,
         LoKrErrorKind.NotFound,
-        $"ModulesToSave names '{entry}', but no module's name ends so. The last modules are {string.Join(", ", modules.TakeLast(4).Select(static module => module.Name))}.",
+        $"ModulesToSave names '{entry}', but no name of a module ends with it. The last modules are {string.Join(", ", modules.TakeLast(4).Select(static module => module.Name))}.",
         LookUp)
     { Target = entry };
 
@@ -82,7 +81,7 @@ internal static class TargetErrors
         ErrorIds.SavedModuleConflict,
         LoKrErrorKind.InvalidArgument,
         $"'{saved}' would be trained whole (ModulesToSave) while '{layer}' in it carries an adapter.",
-        "Leave it out with ExcludeModules, or out of ModulesToSave.")
+        "Exclude the layer with ExcludeModules, or leave the module out of ModulesToSave.")
     { Target = saved };
 
     public static LoKrException SavedModuleType(string name, nn.Module module) => new(
@@ -93,15 +92,15 @@ internal static class TargetErrors
     { Target = name };
 }
 
-/// <summary>What works but is probably not meant.</summary>
+/// <summary>Warnings about configurations that work but are probably a mistake.</summary>
 internal static class TargetWarnings
 {
     public static List<string> Collect(
         LoKrConfig given,
         LoKrConfig resolved,
-        IPretrainedModel? pretrained,
-        IReadOnlyList<(string Name, nn.Module Module)> modules,
-        IReadOnlyList<BaseLayer> layers,
+        nn.Module root,
+        IReadOnlyList<ModulePlace> modules,
+        IReadOnlyList<ModulePlace> layers,
         IReadOnlyList<(string Name, nn.Module Module)> saved,
         bool anythingExcluded)
     {
@@ -120,14 +119,8 @@ internal static class TargetWarnings
             warnings.Add($"ExcludeModules ({given.ExcludeModules}) excludes no module.");
         }
 
-        if (pretrained is { TiedParameters.Count: > 0 })
-        {
-            string[] tied = [.. pretrained.TiedParameters.SelectMany(static pair => new[] { pair.Key, pair.Value }).Distinct()
-                .Select(static name => name[..Math.Max(name.LastIndexOf('.'), 0)])
-                .Where(module => names.Contains(module) || saved.Any(entry => entry.Name == module))];
-            Add(warnings, tied, "These modules share their weight with another one; their adapter changes only one of the two, and cannot be merged");
-        }
-
+        string[] tied = [.. names.Concat(saved.Select(static entry => entry.Name)).Where(name => TiedWeights.PartnerOf(root, name) is not null)];
+        Add(warnings, tied, "These modules share their weight with another one; the adapter changes the output of only one of the two, and cannot be merged");
         return warnings;
     }
 

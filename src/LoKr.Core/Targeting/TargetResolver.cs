@@ -1,42 +1,44 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
-using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Targeting;
 
-/// <summary>Finds the modules that a configuration targets, as PEFT does, and says what does not fit.</summary>
+/// <summary>Finds the modules that a configuration targets, as PEFT does, and reports entries that do not fit the model.</summary>
 internal static class TargetResolver
 {
     private static readonly string[] ClassifierNames = ["score", "classifier"];
 
     /// <summary>Resolves a configuration against a model.</summary>
+    /// <param name="root">The model.</param>
+    /// <param name="config">The configuration.</param>
+    /// <param name="kinds">Kinds of modules that can be adapted.</param>
     /// <exception cref="LoKrException">Nothing is targeted, something targeted cannot be adapted, or a module to save does not exist.</exception>
-    public static TargetResolution Resolve(nn.Module root, LoKrConfig config)
+    public static TargetResolution Resolve(nn.Module root, LoKrConfig config, AdaptableKinds kinds)
     {
-        IReadOnlyList<(string Name, nn.Module Module, bool IsProjection)> places = ModuleTree.Places(root);
-        HashSet<string> projections = [.. places.Where(static place => place.IsProjection).Select(static place => place.Name)];
-        IReadOnlyList<(string Name, nn.Module Module)> modules = [.. places.Select(static place => (place.Name, place.Module))];
+        IReadOnlyList<ModulePlace> modules = ModuleTree.Places(root);
         IPretrainedModel? pretrained = root as IPretrainedModel;
         LoKrConfig resolved = config with { ModulesToSave = WithTaskHead(config) };
-        resolved = resolved with { TargetModules = Targets(modules, projections, pretrained, resolved) };
+        resolved = resolved with { TargetModules = Targets(modules, pretrained, resolved) };
 
         TargetMatcher matcher = new(resolved);
-        ILookup<TargetMatcher.Verdict, (string Name, nn.Module Module)> verdicts = modules.ToLookup(entry => matcher.Check(entry.Name));
-        NormBase[] norms = config.TrainNorm ? Norms(modules, matcher) : [];
-        List<(string Name, nn.Module Module)> targeted = [.. verdicts[TargetMatcher.Verdict.Target].Where(entry => !Array.Exists(norms, norm => norm.Name == entry.Name))];
-        if (targeted.Count == 0 && !TrainsOthersOnly(config, resolved))
+        ILookup<TargetMatcher.Verdict, ModulePlace> verdicts = modules.ToLookup(place => matcher.Check(place.Name));
+        ModulePlace[] norms = config.TrainNorm ? Norms(modules, matcher, kinds) : [];
+        ModulePlace[] layers = [.. verdicts[TargetMatcher.Verdict.Target].Except(norms)];
+        if (layers.Length == 0 && !TrainsOthersOnly(config, resolved))
         {
             throw TargetErrors.NothingTargeted(config, resolved, modules, verdicts);
         }
 
-        BaseLayer[] layers = [.. targeted.Select(entry => projections.Contains(entry.Name)
-            ? new AttentionOutputBaseLayer(entry.Name, (TorchSharp.Modules.MultiheadAttention)entry.Module)
-            : BaseLayer.TryCreate(entry.Name, entry.Module) ?? throw TargetErrors.NotSupported(entry.Name, entry.Module))];
+        if (Array.Find(layers, place => !kinds.IsLayer(place)) is ModulePlace unsupported)
+        {
+            throw TargetErrors.NotSupported(unsupported, kinds.LayerTypes);
+        }
+
         IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(ModuleTree.Modules(root), resolved, layers);
-        List<string> warnings = TargetWarnings.Collect(config, resolved, pretrained, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
-        return new(Minimize(config, resolved, layers, modules), layers, saved, warnings) { Norms = norms };
+        List<string> warnings = TargetWarnings.Collect(config, resolved, root, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
+        return new(Minimize(config, resolved, layers, modules), layers, norms, saved, warnings);
     }
 
     /// <summary>Names that a task adds to modules_to_save.</summary>
@@ -48,18 +50,17 @@ internal static class TargetResolver
     };
 
     /// <summary>Every norm of the model that is neither excluded nor trained whole, and that layers_to_transform lets through.</summary>
-    private static NormBase[] Norms(IReadOnlyList<(string Name, nn.Module Module)> modules, TargetMatcher matcher)
+    private static ModulePlace[] Norms(IReadOnlyList<ModulePlace> modules, TargetMatcher matcher, AdaptableKinds kinds)
     {
-        NormBase[] norms = [.. modules
-            .Where(entry => matcher.Check(entry.Name) is TargetMatcher.Verdict.None or TargetMatcher.Verdict.Target && matcher.IsChosenLayer(entry.Name))
-            .Select(static entry => NormBase.TryCreate(entry.Name, entry.Module))
-            .OfType<NormBase>()];
+        ModulePlace[] norms = [.. modules.Where(place => kinds.IsNorm(place)
+            && matcher.Check(place.Name) is TargetMatcher.Verdict.None or TargetMatcher.Verdict.Target
+            && matcher.IsChosenLayer(place.Name))];
         return norms.Length > 0 ? norms : throw TargetErrors.NoNorm();
     }
 
     /// <summary>
-    /// An empty list beside norms, or modules to save, is the baseline that adapters are compared with: the head alone is trained. Other than
-    /// an omitted list, which takes the default of the architecture, it has to be meant. PEFT has no such adapter.
+    /// An empty list together with norms or modules to save trains only those: the baseline that adapters are compared with. Unlike an omitted
+    /// list, which takes the default of the architecture, it is explicit. PEFT has no such adapter.
     /// </summary>
     private static bool TrainsOthersOnly(LoKrConfig given, LoKrConfig resolved) =>
         given.TargetModules is { Names.Count: 0 } && (given.TrainNorm || resolved.ModulesToSave is { IsDefaultOrEmpty: false });
@@ -70,7 +71,7 @@ internal static class TargetResolver
         return head.Count == 0 ? config.ModulesToSave : [.. (config.ModulesToSave ?? []).Union(head, StringComparer.Ordinal)];
     }
 
-    private static ModuleSelector Targets(IReadOnlyList<(string Name, nn.Module Module)> modules, HashSet<string> projections, IPretrainedModel? pretrained, LoKrConfig config)
+    private static ModuleSelector Targets(IReadOnlyList<ModulePlace> modules, IPretrainedModel? pretrained, LoKrConfig config)
     {
         if (config.TargetModules is null)
         {
@@ -84,19 +85,19 @@ internal static class TargetResolver
 
         string? head = OutputLayer(modules, pretrained, config);
         return ModuleSelector.FromNames(modules
-            .Where(entry => (entry.Module is TorchSharp.Modules.Linear || projections.Contains(entry.Name)) && entry.Name != head)
+            .Where(entry => (entry.Module is TorchSharp.Modules.Linear || entry.IsProjection) && entry.Name != head)
             .Select(static entry => entry.Name));
     }
 
     /// <summary>The layer that all-linear leaves out: the output embeddings, or a classifier's head.</summary>
-    private static string? OutputLayer(IReadOnlyList<(string Name, nn.Module Module)> modules, IPretrainedModel? pretrained, LoKrConfig config) =>
+    private static string? OutputLayer(IReadOnlyList<ModulePlace> modules, IPretrainedModel? pretrained, LoKrConfig config) =>
         pretrained is null ? null
         : pretrained.OutputEmbeddingsName
             ?? (config.TaskType == TaskType.SequenceClassification
                 ? ClassifierNames.FirstOrDefault(name => modules.Any(entry => entry.Name == name))
                 : null);
 
-    private static List<(string Name, nn.Module Module)> SavedModules(IReadOnlyList<(string Name, nn.Module Module)> modules, LoKrConfig config, BaseLayer[] layers)
+    private static List<(string Name, nn.Module Module)> SavedModules(IReadOnlyList<(string Name, nn.Module Module)> modules, LoKrConfig config, ModulePlace[] layers)
     {
         IReadOnlyList<string> head = TaskHead(config.TaskType);
         List<(string Name, nn.Module Module)> saved = [];
@@ -120,7 +121,7 @@ internal static class TargetResolver
 
         foreach ((string name, nn.Module module) in saved)
         {
-            if (layers.FirstOrDefault(layer => layer.Name == name || layer.Name.StartsWith(name + ".", StringComparison.Ordinal)) is BaseLayer layer)
+            if (layers.FirstOrDefault(layer => ModuleTree.IsWithin(layer.Name, name)) is ModulePlace layer)
             {
                 throw TargetErrors.SavedAndAdapted(name, layer.Name);
             }
@@ -135,10 +136,10 @@ internal static class TargetResolver
     }
 
     /// <summary>
-    /// A long list of full names, as all-linear gives, is written to the configuration as the shortest endings
-    /// that mean the same modules, as PEFT does from 20 names on.
+    /// A long list of full names, the result of all-linear, goes into the configuration as the shortest endings that select the same modules,
+    /// as PEFT does for 20 names or more.
     /// </summary>
-    private static LoKrConfig Minimize(LoKrConfig given, LoKrConfig resolved, BaseLayer[] layers, IReadOnlyList<(string Name, nn.Module Module)> modules)
+    private static LoKrConfig Minimize(LoKrConfig given, LoKrConfig resolved, ModulePlace[] layers, IReadOnlyList<ModulePlace> modules)
     {
         if (resolved.TargetModules?.Names is not { Count: >= 20 } || given.LayersToTransform is { IsDefaultOrEmpty: false })
         {
@@ -153,17 +154,21 @@ internal static class TargetResolver
     }
 }
 
-/// <summary>What a configuration means on a model.</summary>
+/// <summary>The modules of a model that a configuration selects.</summary>
 /// <param name="Config">The configuration with defaults filled in.</param>
 /// <param name="Layers">Layers to adapt, in module order.</param>
+/// <param name="Norms">Norms whose weights are trained, in module order.</param>
 /// <param name="SavedModules">Modules to train whole, in module order.</param>
-/// <param name="Warnings">What looks odd, for people.</param>
+/// <param name="Warnings">Entries that are probably a mistake.</param>
 internal sealed record TargetResolution(
     LoKrConfig Config,
-    IReadOnlyList<BaseLayer> Layers,
+    IReadOnlyList<ModulePlace> Layers,
+    IReadOnlyList<ModulePlace> Norms,
     IReadOnlyList<(string Name, nn.Module Module)> SavedModules,
-    IReadOnlyList<string> Warnings)
-{
-    /// <summary>Norms whose weights are trained, in module order.</summary>
-    public IReadOnlyList<NormBase> Norms { get; init; } = [];
-}
+    IReadOnlyList<string> Warnings);
+
+/// <summary>Kinds of modules that can be adapted.</summary>
+/// <param name="IsLayer">Whether a module takes factors.</param>
+/// <param name="IsNorm">Whether a module is a norm whose weights can be trained.</param>
+/// <param name="LayerTypes">The types that take factors, for messages.</param>
+internal sealed record AdaptableKinds(Func<ModulePlace, bool> IsLayer, Func<ModulePlace, bool> IsNorm, string LayerTypes);

@@ -3,6 +3,7 @@ using LoKr.Core.Conversion;
 using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Testing;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -22,6 +23,7 @@ public sealed class NormTests
     [InlineData("layer")]
     [InlineData("layer without bias")]
     [InlineData("group")]
+    [InlineData("root mean square")]
     public void Changes_equal_those_of_the_weights_themselves(string kind)
     {
         using DisposeScope scope = NewDisposeScope();
@@ -35,31 +37,37 @@ public sealed class NormTests
 
         // The plain module with changed weights.
         Tensor weight = (state["norm.weight"] + adapter.Norms[0].Weight).detach().requires_grad_();
-        Tensor? bias = kind == "layer without bias" ? null : (state["norm.bias"] + adapter.Norms[0].Bias!).detach().requires_grad_();
+        Tensor? bias = kind is "layer without bias" or "root mean square" ? null : (state["norm.bias"] + adapter.Norms[0].Bias!).detach().requires_grad_();
         Tensor hidden = nn.functional.linear(x.detach(), state["linear.weight"], state["linear.bias"]).requires_grad_();
-        Tensor expected = norm is GroupNorm group
-            ? nn.functional.group_norm(hidden.unsqueeze(-1), group.num_groups, weight, bias, group.eps)
-            : nn.functional.layer_norm(hidden, [12], weight, bias, ((LayerNorm)norm).eps);
+        Tensor expected = norm switch
+        {
+            GroupNorm group => nn.functional.group_norm(hidden.unsqueeze(-1), group.num_groups, weight, bias, group.eps),
+            RmsNorm rms => hidden / (hidden.square().mean([-1], keepdim: true) + rms.Epsilon).sqrt() * weight,
+            _ => nn.functional.layer_norm(hidden, [12], weight, bias, ((LayerNorm)norm).eps),
+        };
+
+        // A root mean square norm normalizes in float32.
+        double tolerance = norm is RmsNorm ? 1e-5 : Exact;
         Tensor output = PeftCase.Run(model, x);
-        TensorAssert.Close(expected, output, Exact, "output");
+        TensorAssert.Close(expected, output, tolerance, "output");
         Tensor cotangent = randn_like(output);
         (expected * cotangent).sum().backward();
         (output * cotangent).sum().backward();
-        TensorAssert.Close(weight.grad!, adapter.Norms[0].Weight.grad!, Exact, "gradient of the weight");
+        TensorAssert.Close(weight.grad!, adapter.Norms[0].Weight.grad!, tolerance, "gradient of the weight");
         if (bias is not null)
         {
-            TensorAssert.Close(bias.grad!, adapter.Norms[0].Bias!.grad!, Exact, "gradient of the bias");
+            TensorAssert.Close(bias.grad!, adapter.Norms[0].Bias!.grad!, tolerance, "gradient of the bias");
         }
 
-        TensorAssert.Close(hidden.grad!.mm(state["linear.weight"]), x.grad!, Exact, "gradient of the input");
+        TensorAssert.Close(hidden.grad!.mm(state["linear.weight"]), x.grad!, tolerance, "gradient of the input");
         AssertSame(state, model);
         model.Merge(safe: true);
-        TensorAssert.Close(expected, PeftCase.Run(model, x), Exact, "merged output");
-        TensorAssert.Close(weight, model.GetBaseState()["norm.weight"], Exact, "merged weight");
+        TensorAssert.Close(expected, PeftCase.Run(model, x), tolerance, "merged output");
+        TensorAssert.Close(weight, model.GetBaseState()["norm.weight"], tolerance, "merged weight");
         model.UndoMerge();
         AssertSame(state, model);
         model.SetAdapterScale(["default"], 0.5);
-        TensorAssert.Close((expected + plain) / 2, PeftCase.Run(model, x), Exact, "half");
+        TensorAssert.Close((expected + plain) / 2, PeftCase.Run(model, x), tolerance, "half");
         model.RemoveAdapter("default");
         Assert.True(TensorAssert.Same(plain, PeftCase.Run(model, x)));
     }
@@ -178,6 +186,7 @@ public sealed class NormTests
         {
             "layer" => nn.LayerNorm(12, 1e-3),
             "layer without bias" => nn.LayerNorm([12], 1e-3, bias: false),
+            "root mean square" => new RmsNorm(12, 1e-3),
             _ => nn.GroupNorm(3, 12, 1e-3),
         };
         LoKrModel model = new(TestNetworks.Network([("linear", nn.Linear(12, 12)), .. norm is GroupNorm ? [("channels", nn.Unflatten(1, [12, 1]))] : Array.Empty<(string, nn.Module<Tensor, Tensor>)>(), ("norm", norm)]));

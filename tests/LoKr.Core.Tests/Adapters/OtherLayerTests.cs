@@ -21,7 +21,7 @@ public sealed class OtherLayerTests
         get
         {
             TheoryData<string, int, bool, bool, WeightDecomposeAxis?> cases = [];
-            foreach (string kind in new[] { "embedding", "linear", "Conv1D" })
+            foreach (string kind in new[] { "embedding", "TorchSharp embedding", "linear", "Conv1D" })
             {
                 foreach ((int rank, bool both, bool scalar) in new[] { (2, false, false), (1, true, true), (50, false, true) })
                 {
@@ -66,7 +66,8 @@ public sealed class OtherLayerTests
             }
         }
 
-        Tensor x = kind == "embedding" ? randint(0, 30, [4, 7], dtype: int64) : randn(3, 5, 12, dtype: float64);
+        bool looksUp = kind.EndsWith("embedding", StringComparison.Ordinal);
+        Tensor x = looksUp ? randint(0, 30, [4, 7], dtype: int64) : randn(3, 5, 12, dtype: float64);
         Tensor output = PeftCase.Run(model, x);
         Tensor cotangent = randn_like(output);
         (output * cotangent).sum().backward();
@@ -81,7 +82,7 @@ public sealed class OtherLayerTests
             merged = merged * (factors[FactorNames.DoraScale] / (merged.square().sum(dim: axis == WeightDecomposeAxis.Output ? 1L : 0L, keepdim: true).sqrt() + 2.220446049250313e-16));
         }
 
-        Tensor expected = kind == "embedding" ? merged[x] : nn.functional.linear(x, merged, state["layer.bias"]);
+        Tensor expected = looksUp ? merged[x] : nn.functional.linear(x, merged, state["layer.bias"]);
         TensorAssert.Close(expected, output, Exact, "output");
         (expected * cotangent).sum().backward();
         Assert.All(factors, pair => TensorAssert.Close(pair.Value.grad!, layer.Factors.Tensors[pair.Key].grad!, Exact, pair.Key));
@@ -158,15 +159,19 @@ public sealed class OtherLayerTests
 
     private static nn.Module<Tensor, Tensor> Make(string kind)
     {
-        if (kind != "Conv1D")
+        nn.Module<Tensor, Tensor> layer = kind switch
         {
-            return kind == "linear" ? nn.Linear(12, 30) : nn.Embedding(30, 12);
+            "embedding" => new Nn.Embedding(30, 12),
+            "TorchSharp embedding" => nn.Embedding(30, 12),
+            "linear" => nn.Linear(12, 30),
+            _ => new Conv1D(12, 30),
+        };
+        using IDisposable noGrad = no_grad();
+        foreach (Parameter parameter in layer.parameters())
+        {
+            parameter.normal_();
         }
 
-        Conv1D layer = new(12, 30);
-        using IDisposable noGrad = no_grad();
-        layer.Weight.normal_();
-        layer.Bias.normal_();
         return layer;
     }
 }

@@ -1,0 +1,275 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Nn;
+using LoKr.Core.Targeting;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Model;
+
+/// <summary>The adapters of a model: which there are, which are active, whether they are enabled.</summary>
+/// <param name="root">The model.</param>
+/// <param name="hosts">The modules that carry adapters.</param>
+/// <param name="merges">What is merged into the base weights.</param>
+internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merges) : IDisposable
+{
+    private readonly List<LoKrAdapter> _adapters = [];
+    private readonly List<LoKrAdapter> _active = [];
+    private readonly Dictionary<string, bool> _requiredGrad = new(StringComparer.Ordinal);
+
+    /// <summary>All adapters, in the order they were added.</summary>
+    public IReadOnlyList<LoKrAdapter> All => _adapters;
+
+    /// <summary>Active adapters, in the order in which their contributions are added.</summary>
+    public IReadOnlyList<LoKrAdapter> Active => _active;
+
+    /// <summary>Whether adapters take part in the forward pass.</summary>
+    public bool Enabled { get; private set; } = true;
+
+    /// <summary>Adds an adapter with initial values.</summary>
+    public LoKrAdapter Add(LoKrConfig config, string name, long? seed)
+    {
+        LoKrConfig named = ModuleAliases.Translate(root, config, out string[] warnings);
+        LoKrAdapter adapter = Create(name, named, null, warnings);
+        adapter.IsTrainable = !config.InferenceMode;
+        using (FactorInitializer initializer = new(seed))
+        {
+            foreach (LoKrLayer layer in adapter.Layers)
+            {
+                initializer.Fill(layer);
+            }
+        }
+
+        return Attach(adapter);
+    }
+
+    /// <summary>Adds an adapter with the values of a file.</summary>
+    public LoKrAdapter Load(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable)
+    {
+        IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
+        LoKrConfig translated = ModuleAliases.Translate(root, config, out _);
+        LoKrAdapter adapter = Create(name, translated, translated.ShapesFromFile ? named : null, []);
+        adapter.IsTrainable = trainable;
+        try
+        {
+            AdapterLoader.Load(adapter, named);
+        }
+        catch
+        {
+            adapter.Release();
+            throw;
+        }
+
+        return Attach(adapter);
+    }
+
+    /// <summary>The adapter of a name.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, with the names that there are.</exception>
+    public LoKrAdapter Get(string name) => Find(name) ?? throw ModelErrors.NotFound(name, [.. _adapters.Select(static adapter => adapter.Name)]);
+
+    /// <summary>The adapter of a name, or null.</summary>
+    public LoKrAdapter? Find(string name) => _adapters.Find(adapter => adapter.Name == name);
+
+    /// <summary>Makes exactly these adapters active.</summary>
+    public void SetActive(IReadOnlyList<LoKrAdapter> adapters)
+    {
+        CheckSavedModules(adapters);
+        merges.Undo();
+        _active.Clear();
+        _active.AddRange(adapters);
+        Apply();
+    }
+
+    /// <summary>Removes an adapter; if it was the only active one, the first of the others becomes active.</summary>
+    public void Remove(LoKrAdapter adapter)
+    {
+        CheckNotMerged(adapter);
+        _adapters.Remove(adapter);
+        if (_active.Remove(adapter) && _active.Count == 0 && _adapters.Count > 0)
+        {
+            _active.Add(_adapters[0]);
+        }
+
+        hosts.Remove(adapter);
+        Apply();
+        hosts.DropUnused();
+        adapter.Release();
+        if (_adapters.Count == 0)
+        {
+            Unfreeze();
+        }
+    }
+
+    /// <summary>Lets adapters take part in the forward pass, or not.</summary>
+    public void SetEnabled(bool enabled)
+    {
+        if (!enabled)
+        {
+            merges.Undo();
+        }
+
+        Enabled = enabled;
+        Apply();
+    }
+
+    /// <summary>Lets an adapter take gradients while it is active, or not.</summary>
+    public void SetTrainable(LoKrAdapter adapter, bool trainable)
+    {
+        adapter.IsTrainable = trainable;
+        foreach (SavedModuleHost host in hosts.All<SavedModuleHost>().Where(host => ReferenceEquals(host.Current, adapter)))
+        {
+            host.Show(adapter);
+        }
+
+        Apply();
+    }
+
+    /// <summary>Allocates the adapters again after the model was moved to a device or converted to a type.</summary>
+    /// <param name="move">Moves the model; the originals of all modules are in place.</param>
+    public void Move(Action move)
+    {
+        foreach (SavedModuleHost host in hosts.All<SavedModuleHost>())
+        {
+            host.Show(null);
+        }
+
+        move();
+        foreach (SavedModuleHost host in hosts.All<SavedModuleHost>())
+        {
+            host.TakeOriginals();
+        }
+
+        foreach (LoKrAdapter adapter in _adapters)
+        {
+            adapter.Reallocate(Originals(adapter.Plan));
+            foreach (SavedModuleCopy copy in adapter.Copies)
+            {
+                hosts.Find<SavedModuleHost>(copy.ModuleName)!.Set(adapter, copy);
+            }
+        }
+
+        Apply();
+    }
+
+    /// <summary>Brings hooks, trained copies and gradients in line with which adapters are active, merged and enabled.</summary>
+    public void Apply()
+    {
+        foreach (LoKrAdapter adapter in _adapters)
+        {
+            bool trains = adapter.IsTrainable && _active.Contains(adapter);
+            foreach (FlatParameter flat in adapter.FlatParameters)
+            {
+                flat.SetRequiresGrad(trains);
+            }
+        }
+
+        hosts.Update(new(_active, merges.Merged, Enabled));
+    }
+
+    /// <summary>An adapter that is merged cannot be removed or scaled: the weights hold it as it was.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterMerged"/>.</exception>
+    public void CheckNotMerged(LoKrAdapter adapter)
+    {
+        if (merges.Merged.Contains(adapter))
+        {
+            throw ModelErrors.Merged(adapter.Name);
+        }
+    }
+
+    /// <summary>Only one trained copy of a module can be in place at a time.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.SavedModuleConflict"/>.</exception>
+    public static void CheckSavedModules(IEnumerable<LoKrAdapter> adapters)
+    {
+        foreach (IGrouping<string, (string Module, LoKrAdapter Adapter)> group in adapters
+            .SelectMany(static adapter => adapter.SavedModules.Select(module => (Module: module, Adapter: adapter)))
+            .GroupBy(static entry => entry.Module))
+        {
+            if (group.Count() > 1)
+            {
+                throw ModelErrors.SeveralSavedCopies(group.Key, group.Select(static entry => entry.Adapter));
+            }
+        }
+    }
+
+    /// <summary>Releases the adapters.</summary>
+    public void Dispose()
+    {
+        foreach (LoKrAdapter adapter in _adapters)
+        {
+            adapter.Release();
+        }
+    }
+
+    private LoKrAdapter Create(string name, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors, string[] warnings)
+    {
+        warnings = [.. warnings, .. CheckName(name)];
+        AdapterPlan plan = AdapterPlanner.Plan(root, config, tensors);
+        hosts.CheckOverlap(plan);
+        return new(name, plan, Originals(plan), warnings);
+    }
+
+    private LoKrAdapter Attach(LoKrAdapter adapter)
+    {
+        if (_adapters.Count == 0)
+        {
+            Freeze();
+        }
+
+        hosts.Add(adapter);
+        _adapters.Add(adapter);
+        if (_adapters.Count == 1)
+        {
+            _active.Add(adapter);
+        }
+
+        Apply();
+        return adapter;
+    }
+
+    private string[] CheckName(string name)
+    {
+        if (string.IsNullOrWhiteSpace(name) || name.AsSpan().IndexOfAny('.', '/', '\\') >= 0)
+        {
+            throw ModelErrors.NameInvalid(name);
+        }
+
+        if (Find(name) is not null)
+        {
+            throw ModelErrors.Exists(name);
+        }
+
+        return "lokr_".Contains(name, StringComparison.Ordinal)
+            ? [$"The adapter name '{name}' is part of the prefix 'lokr_'; PEFT may reset such an adapter when it loads it."]
+            : [];
+    }
+
+    /// <summary>Original tensors of the modules that an adapter trains whole, whatever copy is in place now.</summary>
+    private IReadOnlyList<ModuleTensors> Originals(AdapterPlan plan)
+    {
+        return [.. plan.SavedModules.Select(module => hosts.Find<SavedModuleHost>(module.Name)?.Originals ?? Untied(module.Name, module.Module))];
+
+        // Training a copy of a module whose weight another module shares would change that one too.
+        ModuleTensors Untied(string name, nn.Module module) => TiedWeights.PartnerOf(root, name, module) is string partner
+            ? throw ModelErrors.TiedSavedModule(name, partner)
+            : ModuleTensors.Of(module);
+    }
+
+    private void Freeze()
+    {
+        foreach ((string name, TorchSharp.Modules.Parameter parameter) in ModuleTree.Parameters(root))
+        {
+            _requiredGrad[name] = parameter.requires_grad;
+            parameter.requires_grad = false;
+        }
+    }
+
+    private void Unfreeze()
+    {
+        foreach ((string name, TorchSharp.Modules.Parameter parameter) in ModuleTree.Parameters(root))
+        {
+            parameter.requires_grad = _requiredGrad.GetValueOrDefault(name);
+        }
+
+        _requiredGrad.Clear();
+    }
+}
