@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
@@ -64,6 +65,49 @@ public static class AdapterExporter
             Configs = parts.SelectMany(static part => part.Configs).ToDictionary(static pair => pair.Key, static pair => pair.Value),
         };
         return AdapterWriter.Write(Path.GetFullPath(destination), layout, content, options ?? new());
+    }
+
+    /// <summary>
+    /// Writes the adapter of a model, or the adapters of a name on all components of a pipeline: as one file in layouts that name components,
+    /// or in PEFT's layout as a folder for each component, named as in the pipeline.
+    /// </summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="name">Name of the adapters.</param>
+    /// <param name="destination">File or folder to write.</param>
+    /// <param name="layout">Layout.</param>
+    /// <param name="options">Whether to replace; for a single model also its component.</param>
+    /// <returns>What a person should know.</returns>
+    /// <exception cref="LoKrException">As for one model; nothing is written when one component cannot be.</exception>
+    public static IReadOnlyList<string> Export(IAdaptable target, string name, string destination, AdapterLayout layout, AdapterWriteOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentException.ThrowIfNullOrEmpty(destination);
+        options ??= new();
+        if (target.Models.TryGetValue("", out LoKrModel? single))
+        {
+            return Export(single, name, destination, layout, options);
+        }
+
+        if (options.Component is not null)
+        {
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
+                $"A component is given, but {target.Name} has several: {string.Join(", ", target.Models.Keys)}.", "Export one of its models to choose a component.")
+            { Target = options.Component };
+        }
+
+        KeyValuePair<string, LoKrModel>[] adapted = [.. target.Models.Where(part => part.Value.Adapters.Any(adapter => adapter.Name == name))];
+        if (layout is not AdapterLayout.Peft || adapted.Length == 0)
+        {
+            return Export(target.Models, name, destination, layout, options);
+        }
+
+        foreach (KeyValuePair<string, LoKrModel> part in adapted)
+        {
+            FileErrors.CheckReplaceable(Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile), options.Force);
+        }
+
+        FileErrors.CreateFolder(destination);
+        return [.. adapted.SelectMany(part => Export(part.Value, name, Path.Combine(destination, part.Key), layout, options))];
     }
 
     private static AdapterContent Content(LoKrModel model, string name, AdapterComponent component)

@@ -76,6 +76,69 @@ public static class AdapterImporter
         }
     }
 
+    /// <summary>
+    /// Loads an adapter onto a model, or onto the components of a pipeline that it is for: from a file whose names say which, or from a folder
+    /// with a PEFT folder for each component, named as in the pipeline (<c>unet</c>, <c>text_encoder</c>).
+    /// </summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="path">The file or folder.</param>
+    /// <param name="options">What the caller says where the file is silent or misleads.</param>
+    /// <param name="name">Name that the adapters get.</param>
+    /// <param name="trainable">Whether they take gradients while they are active.</param>
+    /// <param name="onFinding">Called with each finding of a file's reader.</param>
+    /// <returns>The adapters by component.</returns>
+    /// <exception cref="LoKrException">As for one model; every component is as before.</exception>
+    public static IReadOnlyDictionary<string, LoKrAdapter> Import(
+        IAdaptable target,
+        string path,
+        AdapterReadOptions? options = null,
+        string name = "default",
+        bool trainable = false,
+        Action<LoKrAdapterFinding>? onFinding = null)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        KeyValuePair<string, LoKrModel>[] parts =
+            [.. target.Models.Where(part => part.Key.Length == 0 || File.Exists(Path.Combine(path, part.Key, PeftAdapterFolder.ConfigFile)))];
+        if (parts.Length == 0)
+        {
+            using AdapterFile file = Open(path);
+            return Import(target.Models, file, options, name, trainable);
+        }
+
+        Dictionary<string, LoKrAdapter> adapters = new(StringComparer.Ordinal);
+        try
+        {
+            foreach ((string component, LoKrModel model) in parts)
+            {
+                using AdapterFile file = Open(Path.Combine(path, component));
+                adapters.Add(component, Import(model, file, options, name, trainable));
+            }
+
+            return adapters;
+        }
+        catch
+        {
+            foreach (string component in adapters.Keys)
+            {
+                target.Models[component].RemoveAdapter(name);
+            }
+
+            throw;
+        }
+
+        AdapterFile Open(string place)
+        {
+            AdapterFile file = AdapterFile.Open(place, options?.Layout);
+            foreach (LoKrAdapterFinding finding in file.Findings)
+            {
+                onFinding?.Invoke(finding);
+            }
+
+            return file;
+        }
+    }
+
     /// <summary>Loads a file with PEFT's names and configuration by PEFT's rules; any difference is an error.</summary>
     private static LoKrAdapter ImportPeft(LoKrModel model, AdapterFile file, string name, bool trainable)
     {

@@ -57,12 +57,16 @@ public static class AdaptableExtensions
         {
             foreach ((string component, LoKrModel model) in target.Models)
             {
-                LoKrConfig own = target.Models.Count == 1 ? config : config with { TargetModules = EntriesFor(target, model, config.TargetModules) };
+                if (ForComponent(target, model, config) is not LoKrConfig own)
+                {
+                    continue;
+                }
+
                 try
                 {
                     added.Add(component, model.AddAdapter(own, name, seed));
                 }
-                catch (LoKrException exception) when (target.Models.Count > 1 && exception.ErrorId is ErrorIds.TargetModuleNotFound or ErrorIds.TargetModulesRequired)
+                catch (LoKrException exception) when (exception.ErrorId is ErrorIds.TargetModuleNotFound or ErrorIds.TargetModulesRequired)
                 {
                     nothing ??= exception;
                 }
@@ -264,15 +268,24 @@ public static class AdaptableExtensions
         }
     }
 
-    /// <summary>Entries of a list that match a module of a component. One that matches in none goes to all, so that each says so.</summary>
-    private static ModuleSelector? EntriesFor(IAdaptable target, LoKrModel model, ModuleSelector? selector)
+    /// <summary>
+    /// The configuration with the entries that match a module of a component, or null where no target is left. An entry that matches in no
+    /// component stays, so that it is reported.
+    /// </summary>
+    private static LoKrConfig? ForComponent(IAdaptable target, LoKrModel model, LoKrConfig config)
     {
-        if (selector?.Names is not { Count: > 0 } entries)
+        if (target.Models.Count == 1)
         {
-            return selector;
+            return config;
         }
 
-        bool Matches(LoKrModel part, string entry) => ModuleAliases.Matches(part.Module, entry);
-        return ModuleSelector.FromNames(entries.Where(entry => Matches(model, entry) || !target.Models.Values.Any(part => Matches(part, entry))));
+        bool Belongs(string entry) =>
+            ModuleAliases.Matches(model.Module, entry) || !target.Models.Values.Any(part => ModuleAliases.Matches(part.Module, entry));
+        ModuleSelector? targets = config.TargetModules?.Names is { Count: > 0 } names ? ModuleSelector.FromNames(names.Where(Belongs)) : config.TargetModules;
+        return targets is { Names.Count: 0 } && config.TargetModules is { Names.Count: > 0 } ? null : config with
+        {
+            TargetModules = targets,
+            ModulesToSave = config.ModulesToSave is { IsDefaultOrEmpty: false } saved ? [.. saved.Where(Belongs)] : config.ModulesToSave,
+        };
     }
 }

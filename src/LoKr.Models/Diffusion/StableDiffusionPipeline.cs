@@ -15,7 +15,7 @@ namespace LoKr.Models.Diffusion;
 /// a diffusers folder. Text encoders and UNet take adapters like any model. Owns all of them. Not safe for use from several
 /// threads at once.
 /// </summary>
-public sealed class StableDiffusionPipeline : IDisposable
+public sealed class StableDiffusionPipeline : IAdaptable
 {
     private readonly PipelineIndex _index;
     private readonly Func<AutoencoderKL> _readVae;
@@ -101,6 +101,9 @@ public sealed class StableDiffusionPipeline : IDisposable
 
     /// <summary>Parameters of all components, adapters included.</summary>
     public long ParameterCount => _vaeParameters + Models.Values.Sum(model => model.CountParameters().Total);
+
+    /// <inheritdoc/>
+    public ParameterCount CountParameters() => new(TrainableParameterCount, ParameterCount);
 
     /// <summary>Parameters that training changes.</summary>
     public long TrainableParameterCount => Models.Values.Sum(model => model.CountParameters().Trainable);

@@ -67,7 +67,7 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
     protected override void Process()
     {
         bool whole = ParameterSetName == PipelineSet;
-        string name = whole ? Name ?? PipelineAdapters.OnlyActive(Pipeline) : (Name is null ? Model.GetOnlyActiveAdapter() : Model.GetAdapter(Name)).Name;
+        string name = whole ? Name ?? Pipeline.GetOnlyActiveAdapterName() : (Name is null ? Model.GetOnlyActiveAdapter() : Model.GetAdapter(Name)).Name;
         string destination = ResolveNew(Destination);
         if (ParameterSetName is RankSet or EnergySet)
         {
@@ -76,7 +76,7 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
         else if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
         {
             foreach (string warning in whole
-                ? PipelineAdapters.Export(Pipeline, name, destination, Format, Force)
+                ? AdapterExporter.Export(Pipeline, name, destination, Format, new() { Force = Force })
                 : AdapterExporter.Export(Model, name, destination, Format, new() { Component = Component, Force = Force }))
             {
                 WriteWarning(warning);

@@ -80,7 +80,7 @@ public sealed class ImportLoKrAdapterCommand : PathCommand
         {
             EnsureRuntime();
             IReadOnlyDictionary<string, LoKrAdapter> loaded = whole
-                ? PipelineAdapters.Import(Pipeline, path, ReadOptions(), Name, Trainable, Warn)
+                ? AdapterImporter.Import(Pipeline, path, ReadOptions(), Name, Trainable, Warn)
                 : new Dictionary<string, LoKrAdapter> { [Model.Name] = Load(path) };
             foreach ((string place, LoKrAdapter adapter) in loaded)
             {

@@ -47,7 +47,7 @@ public sealed class ParameterCountsTests
         using LoKrModel model = new(Network(network));
         LoKrAdapter adapter = model.AddAdapter(Parse(options));
         Assert.Equal(expected, string.Join("; ", adapter.Layers.Select(static layer => $"{layer.ModuleName}: {layer.Shapes}")));
-        Assert.Equal(expected, string.Join("; ", adapter.Layers.Select(static layer => $"{layer.ModuleName}: " + string.Join(", ", layer.Tensors()
+        Assert.Equal(expected, string.Join("; ", adapter.Layers.Select(static layer => $"{layer.ModuleName}: " + string.Join(", ", layer.Plan.Tensors
             .Select(tensor => $"{tensor.Suffix["lokr_".Length..]} {string.Join('×', layer.Factors.Tensors[tensor.Suffix].shape)}")))));
         Assert.Equal(options.Contains("save=lin1", StringComparison.Ordinal) ? ["lin1"] : [], adapter.SavedModules);
         Assert.All(adapter.GetTensors().Values, static tensor => Assert.Equal(DeviceType.META, tensor.device_type));

@@ -32,7 +32,7 @@ public sealed class PipelineAdapterTests : IDisposable
         using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(folder);
         using SafetensorsReader inputs = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using SafetensorsReader expected = SafetensorsReader.Open(Path.Combine(network, "io.safetensors"));
-        IReadOnlyDictionary<string, LoKrAdapter> adapters = PipelineAdapters.Import(pipeline, Path.Combine(network, name));
+        IReadOnlyDictionary<string, LoKrAdapter> adapters = AdapterImporter.Import(pipeline, Path.Combine(network, name));
         Assert.Equal(["text_encoder", "unet"], adapters.Keys.Order(StringComparer.Ordinal));
         using PromptTokens tokens = new(inputs.Read("prompt_ids"), null);
         TensorAssert.Close(expected.Read("text_hidden"), pipeline.EncodeText(tokens).HiddenStates, TensorAssert.Model, "text_hidden");
@@ -45,9 +45,9 @@ public sealed class PipelineAdapterTests : IDisposable
     {
         string folder = Fixtures.Require("diffusers", "tiny-sd");
         using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(folder);
-        IReadOnlyDictionary<string, LoKrAdapter> adapters = PipelineAdapters.Import(pipeline, Path.Combine(folder, "adapters"), trainable: true);
+        IReadOnlyDictionary<string, LoKrAdapter> adapters = AdapterImporter.Import(pipeline, Path.Combine(folder, "adapters"), trainable: true);
         Assert.Equal(["text_encoder", "unet"], adapters.Keys.Order(StringComparer.Ordinal));
-        PipelineAdapters.Export(pipeline, "default", _folder["saved"], AdapterLayout.Peft);
+        AdapterExporter.Export(pipeline, "default", _folder["saved"], AdapterLayout.Peft);
         foreach (string component in adapters.Keys)
         {
             using SafetensorsReader first = SafetensorsReader.Open(Path.Combine(folder, "adapters", component, "adapter_model.safetensors"));
@@ -78,10 +78,10 @@ public sealed class PipelineAdapterTests : IDisposable
         }
 
         Tensor expected = Predict(pipeline);
-        PipelineAdapters.Export(pipeline, "default", _folder[name], layout);
+        AdapterExporter.Export(pipeline, "default", _folder[name], layout);
         using StableDiffusionPipeline other = StableDiffusionLoader.Load(_folder["sd"]);
         Assert.True((Predict(other) - expected).abs().max().item<float>() > 1e-3);
-        Assert.Equal(pipeline.Models.Keys, PipelineAdapters.Import(other, _folder[name], name: "again").Keys.OrderBy(key => pipeline.Models.Keys.ToList().IndexOf(key)));
+        Assert.Equal(pipeline.Models.Keys, AdapterImporter.Import(other, _folder[name], name: "again").Keys.OrderBy(key => pipeline.Models.Keys.ToList().IndexOf(key)));
         TensorAssert.Close(expected, Predict(other), TensorAssert.Layer, layout.ToString());
     }
 
@@ -94,7 +94,7 @@ public sealed class PipelineAdapterTests : IDisposable
             model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj", "to_q"]) });
         }
 
-        PipelineAdapters.Export(pipeline, "default", _folder["a"], AdapterLayout.Peft);
+        AdapterExporter.Export(pipeline, "default", _folder["a"], AdapterLayout.Peft);
         Directory.Move(_folder["a", "unet"], _folder["unet"]);
         Directory.CreateDirectory(_folder["a", "unet"]);
         foreach (string file in Directory.EnumerateFiles(_folder["a", "text_encoder"]))
@@ -103,7 +103,7 @@ public sealed class PipelineAdapterTests : IDisposable
         }
 
         using StableDiffusionPipeline other = StableDiffusionLoader.Load(_folder["sd"]);
-        Assert.Throws<LoKrException>(() => PipelineAdapters.Import(other, _folder["a"]));
+        Assert.Throws<LoKrException>(() => AdapterImporter.Import(other, _folder["a"]));
         Assert.Empty(other.AdapterNames);
     }
 
@@ -111,13 +111,13 @@ public sealed class PipelineAdapterTests : IDisposable
     public void The_name_is_that_of_the_active_adapters()
     {
         using StableDiffusionPipeline pipeline = StableDiffusionLoader.Load(TinyPipeline.Write(_folder["sd"]));
-        ErrorAssert.Throws(ErrorIds.AdapterAmbiguous, () => PipelineAdapters.OnlyActive(pipeline), "-Name");
+        ErrorAssert.Throws(ErrorIds.AdapterAmbiguous, () => pipeline.GetOnlyActiveAdapterName(), "active adapter");
         LoKrConfig config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj", "to_q"]) };
         pipeline.UNet.AddAdapter(config, "rack");
-        Assert.Equal("rack", PipelineAdapters.OnlyActive(pipeline));
+        Assert.Equal("rack", pipeline.GetOnlyActiveAdapterName());
         pipeline.TextEncoder.AddAdapter(config, "other");
-        ErrorAssert.Throws(ErrorIds.AdapterAmbiguous, () => PipelineAdapters.OnlyActive(pipeline), "other", "rack");
-        ErrorAssert.Throws(ErrorIds.AdapterNotFound, () => PipelineAdapters.Export(pipeline, "none", _folder["a"], AdapterLayout.Peft), "none");
+        ErrorAssert.Throws(ErrorIds.AdapterAmbiguous, () => pipeline.GetOnlyActiveAdapterName(), "other", "rack");
+        ErrorAssert.Throws(ErrorIds.AdapterNotFound, () => AdapterExporter.Export(pipeline, "none", _folder["a"], AdapterLayout.Peft), "none");
     }
 
     public void Dispose()
