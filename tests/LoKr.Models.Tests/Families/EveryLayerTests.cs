@@ -1,0 +1,193 @@
+using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Models.Diffusion;
+using LoKr.Models.Families;
+using LoKr.Models.Loading;
+using LoKr.Models.Tests.Support;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Tests.Families;
+
+/// <summary>Every layer of every model family takes an adapter that changes the output, merges and can be undone.</summary>
+public sealed class EveryLayerTests : IDisposable
+{
+    private static readonly Dictionary<string, Func<JsonObject>> s_configs = new(StringComparer.Ordinal)
+    {
+        ["bert"] = () => TinyModel.BertConfig("a", "b"),
+        ["roberta"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "pad_token_id": 1}"""),
+        ["distilbert"] = () => new JsonObject
+        {
+            ["model_type"] = "distilbert",
+            ["architectures"] = new JsonArray("DistilBertForSequenceClassification"),
+            ["vocab_size"] = 40,
+            ["dim"] = 8,
+            ["n_layers"] = 2,
+            ["n_heads"] = 2,
+            ["hidden_dim"] = 16,
+            ["max_position_embeddings"] = 12,
+            ["dtype"] = "float32",
+        },
+        ["llama"] = () => TinyDecoder.Config("llama"),
+        ["llama, tied"] = () => TinyDecoder.Config("llama", """{"tie_word_embeddings": true}"""),
+        ["mistral"] = () => TinyDecoder.Config("mistral"),
+        ["qwen2"] = () => TinyDecoder.Config("qwen2"),
+        ["qwen3"] = () => TinyDecoder.Config("qwen3"),
+        ["gpt2"] = TinyModel.Gpt2Config,
+        ["gpt2, untied"] = () => With(TinyModel.Gpt2Config(), """{"tie_word_embeddings": false}"""),
+        ["vit"] = TinyModel.VitConfig,
+        ["clip_text_model"] = TinyModel.ClipTextConfig,
+        ["clip_text_model, projected"] = () => With(TinyModel.ClipTextConfig(), """{"architectures": ["CLIPTextModelWithProjection"]}"""),
+        ["UNet2DConditionModel"] = () => TinyPipeline.UNet(),
+        ["UNet2DConditionModel, large"] = () => TinyPipeline.UNet(large: true),
+        ["AutoencoderKL"] = TinyPipeline.Vae,
+    };
+
+    private readonly SingleThread _thread = new();
+
+    public static TheoryData<string> Families => [.. s_configs.Keys];
+
+    public static TheoryData<string> FixtureModels => Fixtures.Cases("transformers");
+
+    public void Dispose() => _thread.Dispose();
+
+    [Fact]
+    public void Every_family_of_the_registry_is_here() => Assert.Equal(
+        ArchitectureRegistry.Default.ModelTypes, s_configs.Keys.Select(name => name.Split(',')[0]).Distinct().Order(StringComparer.Ordinal));
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void A_random_model_of_every_family(string family)
+    {
+        using LoKrModel model = Random(s_configs[family]());
+        Check(model);
+    }
+
+    [Theory]
+    [MemberData(nameof(FixtureModels))]
+    public void A_reference_model_of_every_family(string name)
+    {
+        using LoKrModel model = ModelLoader.Load(Fixtures.Require("transformers", name), new ModelLoadOptions { WithTokenizer = false });
+        Check(model);
+    }
+
+    private static void Check(LoKrModel model)
+    {
+        IReadOnlyList<LoKrModuleInfo> modules = model.GetModules();
+        HashSet<string> norms = [.. NormNames(model)];
+        string[] leaves = [.. modules
+            .Where(module => module.ParameterCount > 0 && !modules.Any(other => other.Name.StartsWith(module.Name + ".", StringComparison.Ordinal)))
+            .Select(module => module.Name)];
+        Assert.NotEmpty(leaves);
+        Assert.All(leaves, leaf => Assert.True(norms.Contains(leaf) || modules.First(module => module.Name == leaf).IsSupported, $"{leaf} takes no adapter."));
+        foreach (string name in modules.Where(module => module.IsSupported).Select(module => module.Name).Concat(norms))
+        {
+            LoKrConfig config = new() { R = 2, TargetModules = ModuleSelector.FromNames([name]) };
+            CheckOne(model, name, norms.Contains(name)
+                ? config with { TargetModules = ModuleSelector.FromNames([]), TrainNorm = true, ExcludeModules = norms.Count == 1 ? null : ModuleSelector.FromNames(norms.Where(other => other != name)) }
+                : config);
+        }
+    }
+
+    private static void CheckOne(LoKrModel model, string name, LoKrConfig config)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        Tensor before = Run(model);
+        LoKrAdapter adapter = model.AddAdapter(config);
+        Assert.Equal([name], adapter.Layers.Select(layer => layer.ModuleName).Concat(adapter.Norms.Select(norm => norm.ModuleName)));
+        using Generator generator = new(11, CPU);
+        foreach (FlatParameter flat in adapter.FlatParameters)
+        {
+            flat.Value.copy_(empty(flat.Value.shape).normal_(0, 0.2, generator));
+        }
+
+        Tensor adapted = Run(model);
+        Assert.All(adapter.Layers, layer => Assert.True(layer.CallCount > 0, $"{name} never ran."));
+        Assert.True((adapted - before).abs().max().ToDouble() > 1e-6 * before.abs().max().ToDouble(), $"{name}: the adapter changes nothing.");
+        if (model.Pretrained!.TiedParameters.Any(pair => pair.Key == name + ".weight" || pair.Value == name + ".weight"))
+        {
+            Assert.Contains(adapter.Warnings, warning => warning.Contains(name, StringComparison.Ordinal));
+            ErrorAssert.Throws(ErrorIds.TiedWeight, () => model.Merge(), name);
+        }
+        else
+        {
+            Dictionary<string, Tensor> weights = model.GetBaseState().ToDictionary(entry => entry.Key, entry => entry.Value.clone(), StringComparer.Ordinal);
+            model.Merge(safe: true);
+            TensorAssert.Close(adapted, Run(model), TensorAssert.Model, $"{name}, merged");
+            model.UndoMerge();
+            Assert.All(model.GetBaseState(), entry => Assert.True(TensorAssert.Same(weights[entry.Key], entry.Value), $"{entry.Key} after undoing {name}"));
+            Assert.True(TensorAssert.Same(adapted, Run(model)), $"{name}, undone");
+        }
+
+        model.RemoveAdapter("default");
+        Assert.True(TensorAssert.Same(before, Run(model)), $"{name}, removed");
+    }
+
+    private static IEnumerable<string> NormNames(LoKrModel model)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { TargetModules = ModuleSelector.FromNames([]), TrainNorm = true });
+        string[] names = [.. adapter.Norms.Select(norm => norm.ModuleName)];
+        model.RemoveAdapter("default");
+        return names;
+    }
+
+    /// <summary>All outputs of a model on a fixed input, in one vector.</summary>
+    private static Tensor Run(LoKrModel model)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        Tensor[] outputs = model.Module switch
+        {
+            ISequenceClassifier classifier => [classifier.Classify(ids, mask)],
+            ICausalLanguageModel language => [language.Logits(ids, mask)],
+            ITextEncoder encoder => Outputs(encoder.Encode(ids, mask)),
+            IImageClassifier images => [images.Classify(Values(2, images.ChannelCount, images.ImageHeight, images.ImageWidth))],
+            UNet2DConditionModel unet => [unet.call(
+                Values(2, 4, 8, 8),
+                tensor([3L, 500L]),
+                Values(2, 5, unet.Config["cross_attention_dim"]!.GetValue<long>()),
+                unet.TakesAddedConditions ? new AddedConditions(Values(2, 6), Values(2, 6)) : null)],
+            AutoencoderKL vae => Outputs(vae.Encode(Values(1, 3, 16, 16)), vae.Decode(Values(1, 4, 8, 8))),
+            _ => throw new InvalidOperationException($"No input for a {model.Name}."),
+        };
+        return cat([.. outputs.Select(output => output.reshape(-1))]).MoveToOuterDisposeScope();
+    }
+
+    private static Tensor[] Outputs(TextEncoderOutput output) => [output.LastHiddenState, output.Pooled];
+
+    private static Tensor[] Outputs(LatentDistribution latents, Tensor images) => [latents.Mean, latents.LogVariance, images];
+
+    private static LoKrModel Random(JsonObject config)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        nn.Module module = ModelLoader.Build(new ModelConfig(config), new ModelBuildOptions { Device = CPU });
+        using Generator generator = new(7, CPU);
+        foreach ((string name, TorchSharp.Modules.Parameter parameter) in module.named_parameters())
+        {
+            parameter.normal_(name.Contains("norm", StringComparison.OrdinalIgnoreCase) && name.EndsWith("weight", StringComparison.Ordinal) ? 1 : 0, 0.3, generator);
+        }
+
+        return new LoKrModel(module);
+    }
+
+    private static Tensor Values(params long[] shape) => linspace(-1, 1, shape.Aggregate(1L, (product, size) => product * size)).mul(29).sin().view(shape);
+
+    private static JsonObject With(JsonObject config, string overlay)
+    {
+        foreach ((string key, JsonNode? value) in JsonNode.Parse(overlay)!.AsObject())
+        {
+            config[key] = value?.DeepClone();
+        }
+
+        return config;
+    }
+}
