@@ -149,7 +149,7 @@ public sealed class EveryLayerTests : IDisposable
             ISequenceClassifier classifier => [classifier.Classify(ids, mask)],
             ICausalLanguageModel language => [language.Logits(ids, mask)],
             ITextEncoder encoder => Outputs(encoder.Encode(ids, mask)),
-            IImageClassifier images => [images.Classify(Values(2, images.ChannelCount, images.ImageHeight, images.ImageWidth))],
+            VitForImageClassification images => [images.call(Values(2, images.ChannelCount, images.ImageHeight, images.ImageWidth))],
             UNet2DConditionModel unet => [unet.call(
                 Values(2, 4, 8, 8),
                 tensor([3L, 500L]),
