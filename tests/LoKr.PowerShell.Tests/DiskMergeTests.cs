@@ -19,7 +19,7 @@ public sealed class DiskMergeTests : ModuleTest
         Assert.Equal((4, 1, 0), (result.ModuleCount, result.SavedModuleCount, result.ResumedFileCount));
         Assert.Equal(Folder["merged"], result.Destination);
         Assert.Equal(new FileInfo(Folder["merged", "model.safetensors"]).Length, result.ByteCount);
-        Assert.Contains(run.Verbose, static line => line.Contains("4 weights changed", StringComparison.Ordinal));
+        Assert.Contains(run.Verbose, static line => line.Contains("4 weights", StringComparison.Ordinal));
         Assert.Contains(run.Warnings, static line => line.Contains("LABEL_0", StringComparison.Ordinal));
 
         Assert.NotEmpty(run.Progress);

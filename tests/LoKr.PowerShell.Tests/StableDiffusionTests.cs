@@ -50,6 +50,24 @@ public sealed class StableDiffusionTests : ModuleTest
     }
 
     [Fact]
+    public void Cmdlets_for_adapters_take_a_pipeline_as_they_take_a_model()
+    {
+        StableDiffusionPipeline pipeline = ImportPipeline();
+        Assert.Same(pipeline, Host.One<StableDiffusionPipeline>("New-LoKrConfig -R 4 -TargetModules q_proj, to_q | Add-LoKrAdapter $sd -Seed 1"));
+        Assert.Equal(["text_encoder/default", "unet/default"], pipeline.AdapterNames);
+        Assert.Equal(2, Host.Output("$sd | Get-LoKrAdapter").Count);
+        Assert.Equal(2, Host.Output("$sd | Get-LoKrConfig -Name default").Count);
+        Assert.NotEmpty(Host.Output("$sd | Get-LoKrModule text_encoder.*.q_proj -Adapted"));
+        Assert.NotEmpty(Host.Output("$sd | Get-LoKrModule unet.*.to_q -Adapted"));
+        Assert.Same(pipeline, Host.One<StableDiffusionPipeline>("$sd | Set-LoKrAdapter default -Scale 0.5 -Active | Disable-LoKrAdapter | Enable-LoKrAdapter | Merge-LoKrAdapter"));
+        Assert.All(pipeline.Models.Values, model => Assert.Equal(["default"], model.MergedAdapters));
+        Assert.Equal("LoKr.AdapterMerged", Assert.Single(Host.Run("$sd | Remove-LoKrAdapter d*").Errors).FullyQualifiedErrorId.Split(',')[0]);
+        Host.Error("LoKr.AdapterNotFound", "$sd | Merge-LoKrAdapter other");
+        Assert.Same(pipeline, Host.One<StableDiffusionPipeline>("$sd | Undo-LoKrMerge | Remove-LoKrAdapter d*"));
+        Assert.Empty(pipeline.AdapterNames);
+    }
+
+    [Fact]
     public void A_merged_pipeline_is_exported_and_imported_again()
     {
         ImportPipeline();

@@ -243,15 +243,10 @@ public static class ModelNames
     /// <param name="folder">Folder of a model.</param>
     /// <returns>Null where the architecture has one generation of names, is not known, or the folder has no config.json.</returns>
     /// <exception cref="Core.Errors.LoKrException"><c>LoKr.ModelConfigInvalid</c>.</exception>
-    public static IModuleAliases? Find(string folder) => Architecture(folder)?.Layout.Names;
+    public static IModuleAliases? Find(string folder) => FindArchitecture(folder)?.Layout.Names;
 
-    /// <summary>The class of the architecture with its task head, for example <c>BertForSequenceClassification</c>.</summary>
-    /// <param name="folder">Folder of a model.</param>
-    /// <returns>Null where the architecture has no head of its own, is not known, or the folder has no config.json.</returns>
-    /// <exception cref="Core.Errors.LoKrException"><c>LoKr.ModelConfigInvalid</c>.</exception>
-    public static string? FindHeadClass(string folder) => Architecture(folder) is { Layout.HeadPrefixes.Count: > 0 } architecture ? architecture.Name : null;
-
-    private static ModelArchitecture? Architecture(string folder)
+    /// <summary>The architecture that a folder's config.json names; null if it is not known, or the folder has no config.json.</summary>
+    internal static ModelArchitecture? FindArchitecture(string folder)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         return ModelConfig.LoadIfPresent(folder) is ModelConfig config && config.FindModelType() is string modelType

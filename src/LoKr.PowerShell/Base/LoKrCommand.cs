@@ -1,18 +1,25 @@
 using System.ComponentModel;
 using System.Management.Automation;
 using LoKr.Core.Runtime;
+using LoKr.PowerShell.Binding;
 using LoKr.PowerShell.Errors;
 
 namespace LoKr.PowerShell.Base;
 
-/// <summary>Base of every cmdlet: one way for errors to leave, one way to load the native runtime.</summary>
+/// <summary>Base of every cmdlet: one way for errors and warnings to leave, one way to resolve paths, one way to load the native runtime.</summary>
 [EditorBrowsable(EditorBrowsableState.Never)]
 public abstract class LoKrCommand : PSCmdlet, IDisposable
 {
     private readonly CancellationTokenSource _stop = new();
 
+    /// <summary>Creates the cmdlet.</summary>
+    protected LoKrCommand() => Paths = new PathResolver(this);
+
     /// <summary>Canceled when the user or the engine stops the pipeline.</summary>
     protected CancellationToken StopToken => _stop.Token;
+
+    /// <summary>Resolves paths from parameters.</summary>
+    private protected PathResolver Paths { get; }
 
     /// <summary>Work before the first object; exceptions end the command with an error record.</summary>
     protected virtual void Begin()
@@ -57,9 +64,9 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
     }
 
-    /// <summary>Does something to one object of several; an exception is written and the next object follows.</summary>
+    /// <summary>Does something to one object of several; an exception is written, and the next object follows.</summary>
     /// <param name="target">The object, for the error record.</param>
-    /// <param name="action">What to do.</param>
+    /// <param name="action">The work.</param>
     protected void ForOne(object target, Action action)
     {
         ArgumentNullException.ThrowIfNull(action);
@@ -70,6 +77,16 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         catch (Exception exception) when (!ErrorFactory.IsEngine(exception) && exception is not OperationCanceledException)
         {
             WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, target));
+        }
+    }
+
+    /// <summary>Writes warnings of the library, each as one warning of PowerShell.</summary>
+    protected void WriteWarnings(IEnumerable<string> warnings)
+    {
+        ArgumentNullException.ThrowIfNull(warnings);
+        foreach (string warning in warnings)
+        {
+            WriteWarning(warning);
         }
     }
 

@@ -1,36 +1,36 @@
-using LoKr.PowerShell.Binding;
 using System.ComponentModel;
 using System.Management.Automation;
 using LoKr.Core.Model;
 using LoKr.Core.Runtime;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Base;
 
-/// <summary>Base of the cmdlets that work on the model that comes down the pipeline.</summary>
+/// <summary>Base of the cmdlets that work on the adapters of a model or pipeline from the pipeline of PowerShell.</summary>
 [EditorBrowsable(EditorBrowsableState.Never)]
-public abstract class ModelCommand : PathCommand
+public abstract class ModelCommand : LoKrCommand
 {
-    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true)]
     [LoKrModelTransformation]
     [ValidateNotNull]
-    public LoKrModel Model { get; set; } = null!;
+    public IAdaptable Model { get; set; } = null!;
 }
 
 /// <summary>Base of the cmdlets about the native runtime.</summary>
 [EditorBrowsable(EditorBrowsableState.Never)]
-public abstract class RuntimeCommand : PathCommand
+public abstract class RuntimeCommand : LoKrCommand
 {
-    /// <summary>Folder with libtorch, or the lib folder of an installed PyTorch. Without it LOKR_RUNTIME, the store of the user, the module folder and the NuGet packages folder are searched.</summary>
+    /// <summary>Folder with libtorch, or the lib folder of an installed PyTorch. By default LOKR_RUNTIME, the per-user store, the module folder and the NuGet packages folder are searched.</summary>
     [Parameter(Position = 0)]
     [Alias("Path")]
     [ValidateNotNullOrEmpty]
     public string? RuntimePath { get; set; }
 
-    /// <summary>Accept a libtorch of another version than TorchSharp was built for.</summary>
+    /// <summary>Accepts a libtorch of another version than TorchSharp was built for.</summary>
     [Parameter]
     public SwitchParameter AllowVersionMismatch { get; set; }
 
-    /// <summary>What to look for.</summary>
-    protected RuntimeOptions Options => new(RuntimePath is null ? null : ResolveNew(RuntimePath), AllowVersionMismatch);
+    /// <summary>The runtime that the parameters ask for.</summary>
+    protected RuntimeOptions Options => new(RuntimePath is null ? null : Paths.New(RuntimePath), AllowVersionMismatch);
 }

@@ -7,7 +7,7 @@ using TorchSharp;
 
 namespace LoKr.PowerShell.Binding;
 
-/// <summary>What the completers share.</summary>
+/// <summary>Candidates and the model of a call, for all completers.</summary>
 internal static class Completion
 {
     /// <summary>Candidates that begin with a word, quoted where they need it.</summary>
@@ -23,11 +23,11 @@ internal static class Completion
         }
     }
 
-    /// <summary>The model that a call works on: that of -Model, or what stands before it in the pipeline ($model, $pipeline.UNet); null when there is neither.</summary>
-    public static LoKrModel? BoundModel(CommandAst command, IDictionary bound) => AsModel(bound["Model"]) ?? NamedModel(command);
+    /// <summary>The model that a call works on: the value of -Model or -Pipeline, or the variable or property before it in the pipeline ($model, $pipeline.UNet); null without either.</summary>
+    public static IAdaptable? BoundModel(CommandAst command, IDictionary bound) => AsModel(bound["Model"]) ?? AsModel(bound["Pipeline"]) ?? NamedModel(command);
 
-    // Nothing is run but the reading of a property: a cmdlet in between passes on the model it gets, so its name is enough.
-    private static LoKrModel? NamedModel(CommandAst command)
+    // Only a variable or a property is read, nothing else runs: a cmdlet in between passes on the model it gets, so the name is enough.
+    private static IAdaptable? NamedModel(CommandAst command)
     {
         IEnumerable<CommandBaseAst> before = command.Parent is PipelineAst pipeline ? pipeline.PipelineElements.TakeWhile(element => element != command) : [];
         return before.Append(command).Reverse()
@@ -39,10 +39,10 @@ internal static class Completion
     private static bool IsName(Ast ast) => ast is VariableExpressionAst
         || (ast is MemberExpressionAst { Static: false, Expression: VariableExpressionAst, Member: StringConstantExpressionAst } and not InvokeMemberExpressionAst);
 
-    private static LoKrModel? AsModel(object? value) => (value is PSObject wrapped ? wrapped.BaseObject : value) switch
+    private static IAdaptable? AsModel(object? value) => value.Unwrap() switch
     {
-        LoKrModel model => model,
-        torch.nn.Module module => new LoKrModelTransformationAttribute().Transform(null!, module) as LoKrModel,
+        IAdaptable model => model,
+        torch.nn.Module module => new LoKrModelTransformationAttribute().Transform(null!, module) as IAdaptable,
         _ => null,
     };
 }
@@ -54,7 +54,7 @@ public sealed class AdapterNameCompleter : IArgumentCompleter
     public IEnumerable<CompletionResult> CompleteArgument(
         string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
         Completion.BoundModel(commandAst, fakeBoundParameters) is { } model
-            ? Completion.Match(model.Adapters.Select(adapter => adapter.Name), wordToComplete)
+            ? Completion.Match(model.GetAdapterNames(), wordToComplete)
             : [];
 }
 

@@ -1,7 +1,6 @@
 using System.Management.Automation;
 using System.Runtime.CompilerServices;
 using LoKr.Core.Configuration;
-using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using TorchSharp;
 
@@ -13,7 +12,7 @@ public sealed class InitWeightsTransformationAttribute : ArgumentTransformationA
 {
     /// <inheritdoc/>
     public override object? Transform(EngineIntrinsics engineIntrinsics, object inputData) =>
-        (inputData is PSObject wrapped ? wrapped.BaseObject : inputData) switch
+        inputData.Unwrap() switch
         {
             true => InitWeights.Default,
             false => InitWeights.Random,
@@ -23,7 +22,7 @@ public sealed class InitWeightsTransformationAttribute : ArgumentTransformationA
         };
 }
 
-/// <summary>Lets any <c>torch.nn.Module</c> stand where a <see cref="LoKrModel"/> is wanted; the same module is always the same model.</summary>
+/// <summary>Accepts any <c>torch.nn.Module</c> for a <see cref="LoKrModel"/>; the same module always gives the same model.</summary>
 [AttributeUsage(AttributeTargets.Property)]
 public sealed class LoKrModelTransformationAttribute : ArgumentTransformationAttribute
 {
@@ -32,11 +31,11 @@ public sealed class LoKrModelTransformationAttribute : ArgumentTransformationAtt
 
     /// <inheritdoc/>
     public override object? Transform(EngineIntrinsics engineIntrinsics, object inputData) =>
-        (inputData is PSObject wrapped ? wrapped.BaseObject : inputData) switch
+        inputData.Unwrap() switch
         {
             LoKrModel model => model,
             torch.nn.Module module => s_wrappers.GetValue(module, static m => new LoKrModel(m)),
-            // The binder says what it wanted, or tries another parameter set.
+            // The binder reports the type it expects, or tries another parameter set.
             _ => inputData,
         };
 }
@@ -47,7 +46,7 @@ public sealed class TaskTypeTransformationAttribute : ArgumentTransformationAttr
 {
     /// <inheritdoc/>
     public override object? Transform(EngineIntrinsics engineIntrinsics, object inputData) =>
-        (inputData is PSObject wrapped ? wrapped.BaseObject : inputData) is string text
+        inputData.Unwrap() is string text
             ? text.ToUpperInvariant() switch
             {
                 "SEQ_CLS" => TaskType.SequenceClassification,
@@ -59,40 +58,4 @@ public sealed class TaskTypeTransformationAttribute : ArgumentTransformationAttr
                 _ => inputData,
             }
             : inputData;
-}
-
-/// <summary>Reads a choice of modules from a parameter of names and one of a pattern.</summary>
-internal static class SelectorReader
-{
-    /// <summary>The selector, or null when neither parameter was given.</summary>
-    public static ModuleSelector? Read(string[]? names, string namesParameter, string? pattern, string patternParameter)
-    {
-        if (names is not null && pattern is not null)
-        {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"-{namesParameter} and -{patternParameter} were both given.", "Use the one or the other.");
-        }
-
-        if (pattern is not null)
-        {
-            return ModuleSelector.FromPattern(pattern);
-        }
-
-        if (names is null)
-        {
-            return null;
-        }
-
-        if (names.Length == 1 && names[0].Equals("all-linear", StringComparison.OrdinalIgnoreCase))
-        {
-            return ModuleSelector.FromPattern("all-linear");
-        }
-
-        // PEFT would match such a name literally and find nothing; it is nearly always a pattern in the wrong place.
-        string? odd = names.FirstOrDefault(name => !name.All(c => char.IsLetterOrDigit(c) || c is '_' or '.' or '-'));
-        return odd is null
-            ? ModuleSelector.FromNames(names)
-            : throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"'{odd}' is not a module name.", $"Give a regular expression with -{patternParameter}.") { Target = odd };
-    }
 }

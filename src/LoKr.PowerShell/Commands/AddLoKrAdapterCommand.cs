@@ -1,22 +1,23 @@
-using LoKr.PowerShell.Binding;
 using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Adds a fresh LoKr adapter to a model and passes the model on.</summary>
 [Cmdlet(VerbsCommon.Add, "LoKrAdapter", DefaultParameterSetName = "Config", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class AddLoKrAdapterCommand : LoKrCommand
 {
-    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = "Config")]
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = "Model")]
     [LoKrModelTransformation]
     [ValidateNotNull]
-    public LoKrModel Model { get; set; } = null!;
+    public IAdaptable Model { get; set; } = null!;
 
     /// <summary>The configuration, from New-LoKrConfig or Get-LoKrConfig.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = "Config")]
@@ -39,13 +40,13 @@ public sealed class AddLoKrAdapterCommand : LoKrCommand
         if (ShouldProcess(Model.Name, $"Add LoKr adapter '{Name}'"))
         {
             EnsureRuntime();
-            LoKrAdapter adapter = Model.AddAdapter(Config, Name, Seed);
-            foreach (string warning in adapter.Warnings)
+            foreach ((string component, LoKrAdapter adapter) in Model.AddAdapter(Config, Name, Seed))
             {
-                WriteWarning(warning);
+                WriteWarnings(adapter.Warnings);
+                WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules of {(component.Length == 0 ? Model.Name : component)}.");
             }
 
-            WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules; {Model.CountParameters()}.");
+            WriteVerbose($"{Model.CountParameters()}.");
         }
 
         WriteObject(Model);

@@ -1,26 +1,26 @@
-using LoKr.PowerShell.Binding;
 using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Converts an adapter file to another layout, without changing what it does to a model, or to LoRA.</summary>
+/// <summary>Converts an adapter file to another layout without changing its effect on a model, or to LoRA.</summary>
 [Cmdlet(VerbsData.Convert, "LoKrAdapter", DefaultParameterSetName = "Path", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath"])]
 [OutputType(typeof(LoraConversionResult), ParameterSetName = ["PathLoraRank", "LiteralPathLoraRank", "PathLoraEnergy", "LiteralPathLoraEnergy"])]
-public sealed class ConvertLoKrAdapterCommand : PathCommand
+public sealed class ConvertLoKrAdapterCommand : OnePathCommand
 {
-    /// <summary>Safetensors file, or adapter folder. Wildcards are allowed where they match one.</summary>
+    /// <summary>Safetensors file, or adapter folder. Wildcards are allowed if they match one item.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraRank")]
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraEnergy")]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
-    public string Path { get; set; } = "";
+    public override string Path { get; set; } = "";
 
     /// <summary>Safetensors file, or adapter folder, taken as it is written.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
@@ -28,19 +28,19 @@ public sealed class ConvertLoKrAdapterCommand : PathCommand
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathLoraEnergy")]
     [Alias("PSPath", "FullName")]
     [ValidateNotNullOrEmpty]
-    public string LiteralPath { get; set; } = "";
+    public override string LiteralPath { get; set; } = "";
 
     /// <summary>Layout to write.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "Path")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPath")]
     public AdapterLayout Format { get; set; }
 
-    /// <summary>Write LoRA of this rank instead, as a folder for PEFT. Without loss from the product of the ranks of w1 and w2 on.</summary>
+    /// <summary>Writes LoRA of this rank instead, as a folder for PEFT. It is exact from the product of the ranks of w1 and w2 on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathLoraRank")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraRank")]
     public int LoraRank { get; set; }
 
-    /// <summary>Write LoRA instead, each layer with the smallest rank that holds this share of its squared norm, in (0, 1].</summary>
+    /// <summary>Writes LoRA instead, each layer with the smallest rank that preserves this share of its squared norm, in (0, 1].</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathLoraEnergy")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraEnergy")]
     public double LoraEnergy { get; set; }
@@ -50,46 +50,45 @@ public sealed class ConvertLoKrAdapterCommand : PathCommand
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
-    /// <summary>Folder or safetensors file of the base model. Its headers tell where the dots of names with underscores belong, and the shapes of layers.</summary>
+    /// <summary>Folder or safetensors file of the base model. Its headers resolve names with underscores into dotted names, and give the shapes of layers.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
 
-    /// <summary>A model in place of the base model's files. It is not changed.</summary>
+    /// <summary>A model to use instead of the base model's files. It is not changed.</summary>
     [Parameter]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel? Model { get; set; }
 
-    /// <summary>Part of a pipeline: the one that is wanted of a file with several, or what the only one is called in the result.</summary>
+    /// <summary>Component of a pipeline: the one to convert if the file has several, or the name of the only one in the result.</summary>
     [Parameter]
     public AdapterComponent? Component { get; set; }
 
-    /// <summary>Alpha of every module, in place of what the file says.</summary>
+    /// <summary>Alpha of every module; it overrides the file.</summary>
     [Parameter]
     public double? Alpha { get; set; }
 
-    /// <summary>Convention by which alpha becomes a factor, in place of the one of the file's origin: Peft, Lycoris, or None for 1.</summary>
+    /// <summary>Convention by which alpha becomes a factor; it overrides that of the program that wrote the file: Peft, Lycoris, or None for 1.</summary>
     [Parameter]
     public ScalingConvention? Scaling { get; set; }
 
-    /// <summary>Layout of the file, where the names of its tensors mislead.</summary>
+    /// <summary>Layout of the file; it overrides the one that the names of its tensors suggest.</summary>
     [Parameter]
     public AdapterLayout? SourceFormat { get; set; }
 
-    /// <summary>Replace what is at the destination.</summary>
+    /// <summary>Replaces the destination if it exists.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        bool literal = ParameterSetName.StartsWith("LiteralPath", StringComparison.Ordinal);
         LoraRank? rank = ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank)
             : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy)
             : null;
-        string path = OnlyOne(literal ? LiteralPath : Path, literal);
-        string destination = ResolveNew(Destination);
+        string path = ResolvePath();
+        string destination = Paths.New(Destination);
         if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {(rank is null ? Format : $"LoRA with {rank}")}"))
         {
             return;
@@ -99,7 +98,7 @@ public sealed class ConvertLoKrAdapterCommand : PathCommand
         AdapterConvertOptions options = new()
         {
             Read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling },
-            BasePath = BasePath is null ? null : OnlyOne(BasePath, literal: false),
+            BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
             Model = Model,
             Force = Force,
         };
@@ -107,11 +106,7 @@ public sealed class ConvertLoKrAdapterCommand : PathCommand
         object written = rank is null
             ? AdapterConverter.Convert(path, destination, Format, options, out warnings)
             : AdapterLoraConverter.Convert(path, destination, rank, options, out warnings, StopToken);
-        foreach (string warning in warnings)
-        {
-            WriteWarning(warning);
-        }
-
+        WriteWarnings(warnings);
         WriteObject(written);
     }
 }

@@ -1,12 +1,13 @@
 using System.Management.Automation;
 using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Runs a model without its adapters, which stay attached, and passes the model on. A merge is taken back first, as in PEFT.</summary>
+/// <summary>Switches the adapters of a model off without removing them, and passes the model on. A merge is undone first, as in PEFT.</summary>
 [Cmdlet(VerbsLifecycle.Disable, "LoKrAdapter", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class DisableLoKrAdapterCommand : ModelCommand
 {
     /// <inheritdoc/>

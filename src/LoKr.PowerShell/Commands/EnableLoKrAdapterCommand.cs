@@ -1,12 +1,13 @@
 using System.Management.Automation;
 using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Lets the active adapters of a model take part again, and passes the model on.</summary>
+/// <summary>Switches the active adapters of a model on again, and passes the model on.</summary>
 [Cmdlet(VerbsLifecycle.Enable, "LoKrAdapter", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class EnableLoKrAdapterCommand : ModelCommand
 {
     /// <inheritdoc/>

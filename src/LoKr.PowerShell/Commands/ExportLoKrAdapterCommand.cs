@@ -11,7 +11,7 @@ namespace LoKr.PowerShell.Commands;
 /// <summary>Writes an adapter as PEFT saves it, in the layout of another program, or as LoRA, and passes the model on.</summary>
 [Cmdlet(VerbsData.Export, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
-public sealed class ExportLoKrAdapterCommand : PathCommand
+public sealed class ExportLoKrAdapterCommand : LoKrCommand
 {
     private const string ModelSet = "Model";
     private const string PipelineSet = "Pipeline";
@@ -31,7 +31,7 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>Folder to write, or a safetensors file. It appears complete or not at all; other files of a folder that is there stay.</summary>
+    /// <summary>Folder to write, or a safetensors file. It appears complete or not at all; other files of an existing folder stay.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
@@ -42,50 +42,54 @@ public sealed class ExportLoKrAdapterCommand : PathCommand
     [ValidateNotNullOrEmpty]
     public string? Name { get; set; }
 
-    /// <summary>Layout: Peft, as a folder, without it. Kohya, Lycoris, Comfy, OneTrainer, Hcp and Bare need a destination that ends with .safetensors.</summary>
+    /// <summary>Layout; the default is Peft, as a folder. Kohya, Lycoris, Comfy, OneTrainer, Hcp and Bare need a destination that ends with .safetensors.</summary>
     [Parameter(ParameterSetName = ModelSet)]
     [Parameter(ParameterSetName = PipelineSet)]
     public AdapterLayout Format { get; set; } = AdapterLayout.Peft;
 
-    /// <summary>Part of a pipeline that the model is, for layouts that name it, where the names of its modules do not tell.</summary>
+    /// <summary>Component of a pipeline that the model is, for layouts that name it, if the names of its modules do not tell.</summary>
     [Parameter(ParameterSetName = ModelSet)]
     public AdapterComponent? Component { get; set; }
 
-    /// <summary>Write LoRA of this rank instead, as a folder for PEFT. Without loss from the product of the ranks of w1 and w2 on.</summary>
+    /// <summary>Writes LoRA of this rank instead, as a folder for PEFT. It is exact from the product of the ranks of w1 and w2 on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = RankSet)]
     public int LoraRank { get; set; }
 
-    /// <summary>Write LoRA instead, each layer with the smallest rank that holds this share of its squared norm, in (0, 1].</summary>
+    /// <summary>Writes LoRA instead, each layer with the smallest rank that preserves this share of its squared norm, in (0, 1].</summary>
     [Parameter(Mandatory = true, ParameterSetName = EnergySet)]
     public double LoraEnergy { get; set; }
 
-    /// <summary>Replace an adapter that is there.</summary>
+    /// <summary>Replaces an existing adapter.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        bool whole = ParameterSetName == PipelineSet;
-        string name = whole ? Name ?? Pipeline.GetOnlyActiveAdapterName() : (Name is null ? Model.GetOnlyActiveAdapter() : Model.GetAdapter(Name)).Name;
-        string destination = ResolveNew(Destination);
+        IAdaptable target = ParameterSetName == PipelineSet ? Pipeline : Model;
+        string name = Name ?? target.GetOnlyActiveAdapterName();
+        string destination = Paths.New(Destination);
         if (ParameterSetName is RankSet or EnergySet)
         {
             ExportLora(Model.GetAdapter(name), destination);
         }
-        else if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
+        else
         {
-            foreach (string warning in whole
-                ? AdapterExporter.Export(Pipeline, name, destination, Format, new() { Force = Force })
-                : AdapterExporter.Export(Model, name, destination, Format, new() { Component = Component, Force = Force }))
-            {
-                WriteWarning(warning);
-            }
-
-            WriteVerbose($"Adapter '{name}' written to {destination}.");
+            Export(target, name, destination);
         }
 
-        WriteObject(whole ? Pipeline : Model);
+        WriteObject(target);
+    }
+
+    private void Export(IAdaptable target, string name, string destination)
+    {
+        // An unknown name is an error under -WhatIf too.
+        target.GetAdapters(name);
+        if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
+        {
+            WriteWarnings(AdapterExporter.Export(target, name, destination, Format, new() { Component = Component, Force = Force }));
+            WriteVerbose($"Adapter '{name}' written to {destination}.");
+        }
     }
 
     private void ExportLora(LoKrAdapter adapter, string folder)

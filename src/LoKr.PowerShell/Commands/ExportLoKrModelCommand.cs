@@ -1,16 +1,16 @@
-using LoKr.PowerShell.Binding;
 using System.Management.Automation;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Loading;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Writes a model or a pipeline as a Hugging Face folder that transformers, diffusers and Import-LoKrModel load.</summary>
 [Cmdlet(VerbsData.Export, "LoKrModel", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(DirectoryInfo))]
-public sealed class ExportLoKrModelCommand : PathCommand
+public sealed class ExportLoKrModelCommand : LoKrCommand
 {
     private const string ModelSet = "Model";
     private const string PipelineSet = "Pipeline";
@@ -31,39 +31,30 @@ public sealed class ExportLoKrModelCommand : PathCommand
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
-    /// <summary>Replace a folder that is there.</summary>
+    /// <summary>Replaces an existing folder.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
-    /// <summary>Largest size of one weights file in bytes, for example 2GB; more is split into shards with an index.</summary>
+    /// <summary>Largest size of one weights file in bytes, for example 2GB; larger weights are split into shards with an index.</summary>
     [Parameter]
     public long MaxShardSize { get; set; } = long.MaxValue;
 
-    /// <summary>Write the folder to the pipeline.</summary>
+    /// <summary>Writes the folder to the pipeline as an object.</summary>
     [Parameter]
     public SwitchParameter PassThru { get; set; }
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        string folder = ResolveNew(Destination);
-        bool whole = ParameterSetName == PipelineSet;
-        string name = whole ? Pipeline.Name : Model.Name;
-        if (!ShouldProcess(folder, $"Export {name}"))
+        IAdaptable target = ParameterSetName == PipelineSet ? Pipeline : Model;
+        string folder = Paths.New(Destination);
+        if (!ShouldProcess(folder, $"Export {target.Name}"))
         {
             return;
         }
 
-        if (whole)
-        {
-            StableDiffusionExporter.Export(Pipeline, folder, Force, MaxShardSize);
-        }
-        else
-        {
-            ModelExporter.Export(Model, folder, Force, MaxShardSize);
-        }
-
-        WriteVerbose($"{name} written to {folder}.");
+        ModelFolder.Export(target, folder, Force, MaxShardSize);
+        WriteVerbose($"{target.Name} written to {folder}.");
         if (PassThru)
         {
             WriteObject(new DirectoryInfo(folder));

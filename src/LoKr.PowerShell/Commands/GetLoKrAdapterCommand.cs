@@ -7,52 +7,44 @@ using LoKr.PowerShell.Binding;
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Describes adapter files of any layout from their headers, or the adapters of a model in memory.</summary>
-[Cmdlet(VerbsCommon.Get, "LoKrAdapter", DefaultParameterSetName = "Path")]
-[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath"])]
-[OutputType(typeof(LoKrAdapterStatus), ParameterSetName = ["Model"])]
-[OutputType(typeof(LoKrLayerStatus), ParameterSetName = ["Layer"])]
-[OutputType(typeof(LoKrModelStatus), ParameterSetName = ["Summary"])]
+[Cmdlet(VerbsCommon.Get, "LoKrAdapter", DefaultParameterSetName = PathSet)]
+[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = [PathSet, LiteralPathSet])]
+[OutputType(typeof(LoKrAdapterStatus), ParameterSetName = [ModelSet])]
+[OutputType(typeof(LoKrLayerStatus), ParameterSetName = [LayerSet])]
+[OutputType(typeof(LoKrModelStatus), ParameterSetName = [SummarySet])]
 public sealed class GetLoKrAdapterCommand : PathCommand
 {
-    /// <summary>Safetensors files, or adapter folders. Wildcards are allowed.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
-    [SupportsWildcards]
-    [ValidateNotNullOrEmpty]
-    public string[] Path { get; set; } = [];
+    private const string ModelSet = "Model";
+    private const string LayerSet = "Layer";
+    private const string SummarySet = "Summary";
 
-    /// <summary>Safetensors files, or adapter folders, taken as they are written.</summary>
-    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
-    [Alias("PSPath", "FullName")]
-    [ValidateNotNullOrEmpty]
-    public string[] LiteralPath { get; set; } = [];
-
-    /// <summary>Layout of the files, where the names of their tensors mislead.</summary>
-    [Parameter(ParameterSetName = "Path")]
-    [Parameter(ParameterSetName = "LiteralPath")]
+    /// <summary>Layout of the files; it overrides the one that the names of their tensors suggest.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
     public AdapterLayout? SourceFormat { get; set; }
 
-    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = "Model")]
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = "Layer")]
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = "Summary")]
+    /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = LayerSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = SummarySet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
-    public LoKrModel Model { get; set; } = null!;
+    public IAdaptable Model { get; set; } = null!;
 
-    /// <summary>Names of adapters of the model; all without it. Wildcards are allowed.</summary>
-    [Parameter(ParameterSetName = "Model")]
-    [Parameter(ParameterSetName = "Layer")]
+    /// <summary>Names of adapters of the model; without it all of them. Wildcards are allowed.</summary>
+    [Parameter(ParameterSetName = ModelSet)]
+    [Parameter(ParameterSetName = LayerSet)]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(AdapterNameCompleter))]
     [ValidateNotNullOrEmpty]
     public string[]? Name { get; set; }
 
-    /// <summary>One line for each adapted layer instead: what PEFT's get_layer_status gives.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = "Layer")]
+    /// <summary>Writes one object for each adapted layer instead, as PEFT's get_layer_status does.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = LayerSet)]
     public SwitchParameter ByLayer { get; set; }
 
-    /// <summary>One object for the whole model instead: what PEFT's get_model_status gives.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = "Summary")]
+    /// <summary>Writes one object for the whole model instead, as PEFT's get_model_status does.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = SummarySet)]
     public SwitchParameter Summary { get; set; }
 
     /// <inheritdoc/>
@@ -60,29 +52,22 @@ public sealed class GetLoKrAdapterCommand : PathCommand
     {
         switch (ParameterSetName)
         {
-            case "Model":
-                HashSet<string> chosen = [.. AdapterNames.Select(Model, Name).Select(adapter => adapter.Name)];
-                WriteObject(Model.GetAdapterStatus().Where(adapter => chosen.Contains(adapter.Name)), enumerateCollection: true);
+            case ModelSet:
+                HashSet<string> names = SelectedNames();
+                WriteObject(Model.GetAdapterStatus().Where(adapter => names.Contains(adapter.Name)), enumerateCollection: true);
                 break;
-            case "Layer":
-                HashSet<string> wanted = [.. AdapterNames.Select(Model, Name).Select(adapter => adapter.Name)];
-                WriteObject(Model.GetLayerStatus().Where(layer => layer.AvailableAdapters.Any(wanted.Contains)), enumerateCollection: true);
+            case LayerSet:
+                HashSet<string> selected = SelectedNames();
+                WriteObject(Model.GetLayerStatus().Where(layer => layer.AvailableAdapters.Any(selected.Contains)), enumerateCollection: true);
                 break;
-            case "Summary":
+            case SummarySet:
                 WriteObject(Model.GetModelStatus());
                 break;
             default:
-                Inspect();
+                ForEachPath(path => WriteObject(AdapterInspector.Inspect(path, SourceFormat)));
                 break;
         }
     }
 
-    private void Inspect()
-    {
-        bool literal = ParameterSetName == "LiteralPath";
-        foreach (string path in ResolveExisting(literal ? LiteralPath : Path, literal))
-        {
-            ForOne(path, () => WriteObject(AdapterInspector.Inspect(path, SourceFormat)));
-        }
-    }
+    private HashSet<string> SelectedNames() => [.. AdapterNames.Select(Model, Name)];
 }

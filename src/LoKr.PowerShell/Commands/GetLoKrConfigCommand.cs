@@ -8,30 +8,20 @@ using LoKr.PowerShell.Binding;
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Reads the configuration of adapters: from adapter folders, or from a model.</summary>
-[Cmdlet(VerbsCommon.Get, "LoKrConfig", DefaultParameterSetName = "Path")]
+[Cmdlet(VerbsCommon.Get, "LoKrConfig", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(LoKrConfig))]
 public sealed class GetLoKrConfigCommand : PathCommand
 {
-    /// <summary>Adapter folders, or adapter_config.json files. Wildcards are allowed.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
-    [SupportsWildcards]
-    [ValidateNotNullOrEmpty]
-    public string[] Path { get; set; } = [];
+    private const string ModelSet = "Model";
 
-    /// <summary>Adapter folders, or adapter_config.json files, taken as they are written.</summary>
-    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
-    [Alias("PSPath", "FullName")]
-    [ValidateNotNullOrEmpty]
-    public string[] LiteralPath { get; set; } = [];
-
-    /// <summary>A model with adapters.</summary>
-    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = "Model")]
+    /// <summary>A model or a pipeline with adapters.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
-    public LoKrModel Model { get; set; } = null!;
+    public IAdaptable Model { get; set; } = null!;
 
-    /// <summary>Names of adapters of the model; all of them without it. Wildcards are allowed.</summary>
-    [Parameter(ParameterSetName = "Model")]
+    /// <summary>Names of adapters of the model; without it all of them. Wildcards are allowed.</summary>
+    [Parameter(ParameterSetName = ModelSet)]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(AdapterNameCompleter))]
     public string[]? Name { get; set; }
@@ -39,21 +29,14 @@ public sealed class GetLoKrConfigCommand : PathCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        if (ParameterSetName == "Model")
+        if (ParameterSetName == ModelSet)
         {
-            foreach (LoKrAdapter adapter in AdapterNames.Select(Model, Name))
-            {
-                WriteObject(adapter.Config);
-            }
-
+            IEnumerable<LoKrAdapter> adapters = AdapterNames.Select(Model, Name).SelectMany(name => Model.GetAdapters(name).Values);
+            WriteObject(adapters.Select(adapter => adapter.Config), enumerateCollection: true);
             return;
         }
 
-        bool literal = ParameterSetName == "LiteralPath";
-        foreach (string path in ResolveExisting(literal ? LiteralPath : Path, literal))
-        {
-            ForOne(path, () => WriteObject(Read(path)));
-        }
+        ForEachPath(path => WriteObject(Read(path)));
     }
 
     private LoKrConfig Read(string path)
@@ -61,11 +44,7 @@ public sealed class GetLoKrConfigCommand : PathCommand
         LoKrConfig config = File.Exists(path)
             ? LoKrConfigJson.Read(path, out IReadOnlyList<string> warnings)
             : PeftAdapterFolder.ReadConfig(path, out warnings);
-        foreach (string warning in warnings)
-        {
-            WriteWarning(warning);
-        }
-
+        WriteWarnings(warnings);
         return config;
     }
 }

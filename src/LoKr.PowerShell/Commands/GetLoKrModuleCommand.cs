@@ -10,7 +10,7 @@ namespace LoKr.PowerShell.Commands;
 [OutputType(typeof(LoKrModuleInfo))]
 public sealed class GetLoKrModuleCommand : ModelCommand
 {
-    /// <summary>Full names of modules; wildcards are allowed (*.query). All modules without it.</summary>
+    /// <summary>Full names of modules; wildcards are allowed (*.query). The default is all modules.</summary>
     [Parameter(Position = 0)]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(ModuleNameCompleter))]
@@ -24,7 +24,7 @@ public sealed class GetLoKrModuleCommand : ModelCommand
     [ValidateNotNullOrEmpty]
     public string[] Type { get; set; } = ["*"];
 
-    /// <summary>Only modules with an adapter, or trained whole by one.</summary>
+    /// <summary>Lists only modules that have an adapter or are trained whole by one.</summary>
     [Parameter]
     public SwitchParameter Adapted { get; set; }
 

@@ -4,12 +4,12 @@ using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Shows the native runtime: versions, folder, devices, and what had to be worked around.</summary>
+/// <summary>Shows the native runtime: versions, folder, devices, and workarounds in use.</summary>
 [Cmdlet(VerbsCommon.Get, "LoKrRuntime")]
 [OutputType(typeof(LoKrRuntimeInfo))]
 public sealed class GetLoKrRuntimeCommand : RuntimeCommand
 {
-    /// <summary>Only find the runtime; do not load it. Devices are not known then.</summary>
+    /// <summary>Finds the runtime without loading it. Its devices are then unknown.</summary>
     [Parameter]
     public SwitchParameter NoLoad { get; set; }
 

@@ -1,27 +1,35 @@
-using LoKr.PowerShell.Binding;
 using System.Management.Automation;
 using LoKr.Core.Inference;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Runs a model on texts: a classifier labels them, a language model continues them, a Stable Diffusion pipeline makes pictures of them.</summary>
+/// <summary>Runs a model on texts: a classifier labels them, a language model continues them, a Stable Diffusion pipeline generates images from them.</summary>
 [Cmdlet(VerbsLifecycle.Invoke, "LoKrModel", DefaultParameterSetName = TextSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrClassification), typeof(LoKrCompletion), typeof(LoKrPicture))]
-public sealed partial class InvokeLoKrModelCommand : PathCommand
+public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
-    private const string PictureSet = "Picture";
     private readonly List<string> _waiting = [];
+
+    // Over all prompts of this call, so that every file has a number of its own.
+    private ImageSeries? _series;
 
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
+
+    /// <summary>The Stable Diffusion pipeline.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
+    [ValidateNotNull]
+    public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
     /// <summary>The texts, or objects with a property Text or Prompt.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
@@ -30,36 +38,36 @@ public sealed partial class InvokeLoKrModelCommand : PathCommand
     [ValidateNotNull]
     public string[] InputObject { get; set; } = [];
 
-    /// <summary>Texts that a classifier takes at once, or pictures that are made at once (without it 1); results come in order whatever it is.</summary>
+    /// <summary>Texts that a classifier takes at once, by default 16, or images that are generated at once, by default 1. It does not change the order of the results.</summary>
     [Parameter]
     [ValidateRange(1, int.MaxValue)]
     public int BatchSize { get; set; } = 16;
 
-    /// <summary>Longest text in tokens for a classifier, special tokens included; longer ones are cut on the right. Without it what the model allows.</summary>
+    /// <summary>Longest text in tokens for a classifier, special tokens included; longer ones are cut on the right. The default is the most that the model allows.</summary>
     [Parameter(ParameterSetName = TextSet)]
     public int? MaxLength { get; set; }
 
-    /// <summary>Most tokens that a language model generates.</summary>
+    /// <summary>Maximum number of tokens that a language model generates.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(1, int.MaxValue)]
     public int MaxNewTokens { get; set; } = 64;
 
-    /// <summary>Divides the logits before sampling; 0 takes the most likely token every time (greedy).</summary>
+    /// <summary>Divides the logits before sampling; 0 always takes the most likely token (greedy).</summary>
     [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(0d, double.MaxValue)]
     public double Temperature { get; set; }
 
-    /// <summary>Samples among that many most likely tokens; 0 for no limit.</summary>
+    /// <summary>Samples from this number of most likely tokens; 0 sets no limit.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(0, int.MaxValue)]
     public int TopK { get; set; }
 
-    /// <summary>Samples among the most likely tokens whose probabilities reach this sum; 1 for no limit.</summary>
+    /// <summary>Samples from the most likely tokens whose probabilities reach this sum; 1 sets no limit.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [ValidateRange(0d, 1d)]
     public double TopP { get; set; } = 1;
 
-    /// <summary>Seed of the sampling, or of the noise of the first picture; the next ones have the numbers that follow.</summary>
+    /// <summary>Seed of the sampling, or of the noise of the first image; the images after it have the numbers that follow.</summary>
     [Parameter]
     public long? Seed { get; set; }
 
@@ -68,25 +76,24 @@ public sealed partial class InvokeLoKrModelCommand : PathCommand
     {
         foreach (string text in InputObject)
         {
-            if (ParameterSetName == PictureSet)
+            if (ParameterSetName == ImageSet)
             {
-                ForOne(text, () => MakePictures(text));
-                StopToken.ThrowIfCancellationRequested();
-                continue;
+                ForOne(text, () => Generate(text));
+            }
+            else if (Model.Pretrained is ICausalLanguageModel)
+            {
+                ForOne(text, () => WriteObject(TextGenerator.Complete(Model, text, ReadGenerationOptions(), StopToken)));
+            }
+            else
+            {
+                _waiting.Add(text);
+                if (_waiting.Count >= BatchSize)
+                {
+                    Classify();
+                }
             }
 
-            if (Model.Pretrained is ICausalLanguageModel)
-            {
-                ForOne(text, () => WriteObject(TextGenerator.Complete(Model, text, Options(), StopToken)));
-                StopToken.ThrowIfCancellationRequested();
-                continue;
-            }
-
-            _waiting.Add(text);
-            if (_waiting.Count >= BatchSize)
-            {
-                Classify();
-            }
+            StopToken.ThrowIfCancellationRequested();
         }
     }
 
@@ -110,7 +117,31 @@ public sealed partial class InvokeLoKrModelCommand : PathCommand
         }
     }
 
-    private GenerationOptions Options() => new()
+    private void Generate(string prompt)
+    {
+        _series ??= new ImageSeries(Paths.New(Destination), Force);
+        IReadOnlyList<string> files = _series.Reserve(Count);
+        if (!ShouldProcess(string.Join(", ", files), $"Generate {(Count == 1 ? "an image" : $"{Count} images")} of '{prompt}'"))
+        {
+            return;
+        }
+
+        EnsureRuntime();
+        ImageGenerationOptions options = ReadImageOptions(Seed, MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
+        using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
+        foreach (LoKrPicture image in _series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))
+        {
+            WriteObject(image);
+        }
+    }
+
+    private static void Show(DenoisingStep step, ProgressBar bar)
+    {
+        string image = step.ImageCount == 1 ? "" : $"image {step.Image}/{step.ImageCount}, ";
+        bar.ShowIfDue((step.Image - 1 + ((double)step.Step / step.StepCount)) / step.ImageCount, $"{image}step {step.Step}/{step.StepCount}");
+    }
+
+    private GenerationOptions ReadGenerationOptions() => new()
     {
         MaxNewTokens = MaxNewTokens,
         Temperature = Temperature,

@@ -3,15 +3,21 @@ using LoKr.Core.Data;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using LoKr.PowerShell.Base;
-using LoKr.PowerShell.Hosting;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Measures a model on data: loss, and accuracy or perplexity.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "LoKrModel")]
 [OutputType(typeof(LoKrEvaluation))]
-public sealed class MeasureLoKrModelCommand : ModelCommand
+public sealed class MeasureLoKrModelCommand : LoKrCommand
 {
+    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true)]
+    [LoKrModelTransformation]
+    [ValidateNotNull]
+    public LoKrModel Model { get; set; } = null!;
+
     /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [SupportsWildcards]
@@ -19,25 +25,21 @@ public sealed class MeasureLoKrModelCommand : ModelCommand
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 
-    /// <summary>Rows in a batch; it changes nothing but speed and memory.</summary>
+    /// <summary>Rows in a batch; it affects only speed and memory.</summary>
     [Parameter]
     [ValidateRange(1, int.MaxValue)]
     public int BatchSize { get; set; } = 16;
 
-    /// <summary>Longest sequence in tokens; longer ones are cut. Without it what the model allows.</summary>
+    /// <summary>Longest sequence in tokens; longer ones are cut. The default is the most that the model allows.</summary>
     [Parameter]
     public int? MaxLength { get; set; }
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        IReadOnlyList<DataRow> rows = DataRows.Read(Data, path => ResolveOne(path, literal: false));
+        IReadOnlyList<DataRow> rows = DataRows.Read(Data, Paths);
         using ITrainingTask task = TrainingTaskFactory.Create(Model, rows, MaxLength, StopToken);
-        foreach (string warning in task.Warnings)
-        {
-            WriteWarning(warning);
-        }
-
+        WriteWarnings(task.Warnings);
         WriteObject(Evaluator.Evaluate(Model, task, BatchSize, StopToken));
     }
 }

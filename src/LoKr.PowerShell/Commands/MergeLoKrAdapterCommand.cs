@@ -3,6 +3,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.Models.Loading;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
@@ -10,21 +11,21 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Adds the deltas of adapters into base weights: of a model in memory, or of a folder on disk into another folder.</summary>
+/// <summary>Merges adapters into base weights, in a model in memory or from a folder on disk into another folder.</summary>
 [Cmdlet(VerbsData.Merge, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel), ParameterSetName = [ModelSet])]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet])]
 [OutputType(typeof(LoKrMergeResult), ParameterSetName = [PathSet, LiteralPathSet])]
-public sealed class MergeLoKrAdapterCommand : PathCommand
+public sealed class MergeLoKrAdapterCommand : OnePathCommand
 {
     private const string ModelSet = "Model";
     private const string PathSet = "Path";
     private const string LiteralPathSet = "LiteralPath";
 
-    /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
-    public LoKrModel Model { get; set; } = null!;
+    public IAdaptable Model { get; set; } = null!;
 
     /// <summary>Names of the adapters; without it the active ones. Wildcards are allowed.</summary>
     [Parameter(Position = 0, ParameterSetName = ModelSet)]
@@ -35,18 +36,18 @@ public sealed class MergeLoKrAdapterCommand : PathCommand
 
     /// <summary>
     /// Folder of the base model: weights as safetensors in one file or in shards, of any architecture; or a component of a diffusers pipeline.
-    /// Wildcards are allowed where they match one folder.
+    /// Wildcards are allowed if they match one folder.
     /// </summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
-    public string Path { get; set; } = "";
+    public override string Path { get; set; } = "";
 
     /// <summary>Folder of the base model, taken as it is written.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
-    public string LiteralPath { get; set; } = "";
+    public override string LiteralPath { get; set; } = "";
 
     /// <summary>Folders of adapters that PEFT or Export-LoKrAdapter saved, in the order in which they are added. Wildcards are allowed.</summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
@@ -61,23 +62,23 @@ public sealed class MergeLoKrAdapterCommand : PathCommand
     [ValidateNotNullOrEmpty]
     public double[] Weight { get; set; } = [1];
 
-    /// <summary>Folder to write. It appears complete or not at all; an interrupted merge goes on when the command is repeated.</summary>
+    /// <summary>Folder to write. It appears complete or not at all; an interrupted merge is resumed when the command is repeated.</summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
-    /// <summary>Largest size of one weights file in bytes, for example 2GB; without it the files are those of the base.</summary>
+    /// <summary>Largest size of one weights file in bytes, for example 2GB. The default is the same files as in the base model.</summary>
     [Parameter(ParameterSetName = PathSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public long MaxShardSize { get; set; }
 
-    /// <summary>Replace a folder that is there.</summary>
+    /// <summary>Replaces an existing folder.</summary>
     [Parameter(ParameterSetName = PathSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public SwitchParameter Force { get; set; }
 
-    /// <summary>Refuse a result that is not finite, and leave weights and destination alone.</summary>
+    /// <summary>Refuses a result that is not finite, and leaves weights and destination unchanged.</summary>
     [Parameter]
     public SwitchParameter Safe { get; set; }
 
@@ -97,9 +98,11 @@ public sealed class MergeLoKrAdapterCommand : PathCommand
     private void MergeModel()
     {
         IReadOnlyList<string>? names = Name is null ? null : AdapterNames.Require(Model, Name);
-        if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.ActiveAdapters)}".TrimEnd()))
+        if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.GetActiveAdapters())}".TrimEnd()))
         {
-            Report(Model.Merge(names, Safe));
+            LoKrMergeResult result = Model.Merge(names, Safe);
+            WriteWarnings(result.Warnings);
+            WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s.");
         }
 
         WriteObject(Model);
@@ -107,69 +110,54 @@ public sealed class MergeLoKrAdapterCommand : PathCommand
 
     private void MergeFiles()
     {
-        bool literal = ParameterSetName == LiteralPathSet;
-        string from = OnlyOne(literal ? LiteralPath : Path, literal);
-        string[] adapters = [.. Adapter.SelectMany(path => ResolveOne(path, literal))];
-        if (Weight.Length != 1 && Weight.Length != adapters.Length)
-        {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"-Weight has {Weight.Length} numbers for {adapters.Length} adapters: {string.Join(", ", adapters)}.", "Give one number for all, or one for each.") { Target = Weight };
-        }
-
-        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
-        {
-            BasePath = from,
-            Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]))],
-            Destination = ResolveNew(Destination),
-            MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
-            Force = Force,
-            Safe = Safe,
-            Names = ModelNames.Find(from),
-            HeadClass = ModelNames.FindHeadClass(from),
-        });
-        foreach (string warning in merge.Warnings)
-        {
-            WriteWarning(warning);
-        }
-
+        using CheckpointMerge merge = DiskMerge.Open(ReadOptions());
+        WriteWarnings(merge.Warnings);
         if (!ShouldProcess(merge.Destination, $"Merge {merge}"))
         {
             return;
         }
 
         EnsureRuntime();
-        int told = merge.Warnings.Count;
+        int written = merge.Warnings.Count;
         LoKrMergeResult result = Run(merge);
-        foreach (string warning in result.Warnings.Skip(told))
+        WriteWarnings(result.Warnings.Skip(written));
+        WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s: {result.Files.Count} files, {result.ByteCount} bytes in {result.Destination}; {result.ResumedFileCount} of the files are from an interrupted run.");
+        WriteObject(result);
+    }
+
+    private CheckpointMergeOptions ReadOptions()
+    {
+        string basePath = ResolvePath();
+        string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path, IsLiteral))];
+        if (Weight.Length != 1 && Weight.Length != adapters.Length)
         {
-            WriteWarning(warning);
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
+                $"-Weight has {Weight.Length} numbers for {adapters.Length} adapters: {string.Join(", ", adapters)}.", "Give one number for all, or one for each.") { Target = Weight };
         }
 
-        Report(result);
-        WriteObject(result);
+        return new()
+        {
+            BasePath = basePath,
+            Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]))],
+            Destination = Paths.New(Destination),
+            MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
+            Force = Force,
+            Safe = Safe,
+        };
     }
 
     private LoKrMergeResult Run(CheckpointMerge merge)
     {
-        MergeProgress progress = new(this, $"Merging into {merge.Destination}");
-        try
-        {
-            // Ctrl+C cancels the work and waits for it; what is finished stays for the next time.
-            using BackgroundRun<CheckpointMergeProgress, LoKrMergeResult> run = new((report, token) => merge.Run(progress.Thin(report), token), StopToken);
-            foreach (CheckpointMergeProgress step in run.Reports)
-            {
-                progress.Show(step);
-            }
+        using ProgressBar bar = new(this, $"Merging into {merge.Destination}");
 
-            return run.Wait();
-        }
-        finally
+        // Ctrl+C cancels the work and waits for it; finished files stay for the next time.
+        using BackgroundRun<CheckpointMergeProgress, LoKrMergeResult> run = new((report, token) => merge.Run(bar.Throttle(report), token), StopToken);
+        foreach (CheckpointMergeProgress step in run.Reports)
         {
-            progress.Complete();
+            bar.Show((double)step.Bytes / step.TotalBytes,
+                $"{step.File}: tensor {step.Tensors}/{step.TotalTensors}, {step.Bytes / 1e9:F2} of {step.TotalBytes / 1e9:F2} GB");
         }
+
+        return run.Wait();
     }
-
-    private void Report(LoKrMergeResult result) => WriteVerbose(
-        $"Merged {string.Join(", ", result.Adapters)}: {result.ModuleCount} weights changed, {result.SavedModuleCount} modules replaced, {result.Elapsed.TotalSeconds:F2} s."
-        + (result.Destination is null ? "" : $" {result.Files.Count} files, {result.ByteCount} bytes in {result.Destination}; {result.ResumedFileCount} of the files were there from an interrupted run."));
 }

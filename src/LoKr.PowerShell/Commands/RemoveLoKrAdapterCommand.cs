@@ -1,13 +1,14 @@
 using System.Management.Automation;
 using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Removes adapters from a model, whose base weights are then as before, and passes the model on.</summary>
+/// <summary>Removes adapters from a model and passes the model on. The base weights are as they were before.</summary>
 [Cmdlet(VerbsCommon.Remove, "LoKrAdapter", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class RemoveLoKrAdapterCommand : ModelCommand
 {
     /// <summary>Names of the adapters. Wildcards are allowed.</summary>

@@ -1,14 +1,15 @@
 using System.Management.Automation;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Chooses which adapters are active, how strong they are and whether they are trained; passes the model on.</summary>
+/// <summary>Sets which adapters are active, their strength, and whether they are trained; passes the model on.</summary>
 [Cmdlet(VerbsCommon.Set, "LoKrAdapter", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class SetLoKrAdapterCommand : ModelCommand
 {
     /// <summary>Names of the adapters. Wildcards are allowed.</summary>
@@ -18,7 +19,7 @@ public sealed class SetLoKrAdapterCommand : ModelCommand
     [ValidateNotNullOrEmpty]
     public string[] Name { get; set; } = [];
 
-    /// <summary>Make exactly these adapters active; their deltas add up.</summary>
+    /// <summary>Makes exactly these adapters active; their deltas are added.</summary>
     [Parameter]
     public SwitchParameter Active { get; set; }
 
@@ -26,7 +27,7 @@ public sealed class SetLoKrAdapterCommand : ModelCommand
     [Parameter]
     public double? Scale { get; set; }
 
-    /// <summary>Let the adapters be trained while they are active; -Trainable:$false freezes them.</summary>
+    /// <summary>Lets the adapters be trained while they are active; -Trainable:$false freezes them.</summary>
     [Parameter]
     public SwitchParameter Trainable { get; set; }
 

@@ -1,11 +1,10 @@
+using System.Globalization;
 using System.Management.Automation;
-using System.Runtime.InteropServices;
-using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
-using LoKr.PowerShell.Errors;
+using LoKr.PowerShell.Binding;
 using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
@@ -13,31 +12,102 @@ namespace LoKr.PowerShell.Commands;
 /// <summary>Trains an adapter and passes the model on; the figures are in its LastTraining.</summary>
 [Cmdlet(VerbsLifecycle.Start, "LoKrTraining", DefaultParameterSetName = DataSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), typeof(LoKrTrainingStep))]
-public sealed partial class StartLoKrTrainingCommand : PathCommand
+public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
 {
     private const string DataSet = "Data";
     private const string RowSet = "Row";
     private const string LossSet = "Loss";
-    private const string PictureSet = "Picture";
-    private static readonly TrainingOptions s_defaults = new();
     private readonly List<object?> _rows = [];
+
+    /// <summary>The model with an adapter.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = DataSet)]
+    [Parameter(Mandatory = true, ParameterSetName = RowSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = LossSet)]
+    [LoKrModelTransformation]
+    [ValidateNotNull]
+    public LoKrModel Model { get; set; } = null!;
+
+    /// <summary>A Stable Diffusion pipeline with adapters on its UNet, its text encoder or both.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ImageSet)]
+    [ValidateNotNull]
+    public StableDiffusionPipeline Pipeline { get; set; } = null!;
+
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
+    [SupportsWildcards]
+    [AllowEmptyCollection]
+    [ValidateNotNull]
+    public object[] Data { get; set; } = [];
+
+    /// <summary>Rows from the pipeline, as hashtables or objects.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = RowSet)]
+    [ValidateNotNull]
+    public PSObject? InputObject { get; set; }
+
+    /// <summary>Data to evaluate on, given like -Data.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = ImageSet)]
+    [AllowEmptyCollection]
+    public object[]? ValidationData { get; set; }
+
+    /// <summary>Batches for -Loss, one object each, in the order in which they are trained on.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = LossSet)]
+    [AllowEmptyCollection]
+    [ValidateNotNull]
+    public object[] Batch { get; set; } = [];
+
+    /// <summary>Script block that gets the model and a batch and writes the mean loss, a tensor of one number: { param($model, $batch) … }.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = LossSet)]
+    [ValidateNotNull]
+    public ScriptBlock Loss { get; set; } = null!;
+
+    /// <summary>Rows in a batch; the default is 16, and 1 for images.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = ImageSet)]
+    public int BatchSize { get; set; } = s_defaults.BatchSize;
+
+    /// <summary>Steps between evaluations; without it there is one at the end of each epoch.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = ImageSet)]
+    public int? EvaluateEvery { get; set; }
+
+    /// <summary>Evaluates before the first step too.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = ImageSet)]
+    public SwitchParameter EvaluateBefore { get; set; }
+
+    /// <summary>Longest sequence in tokens; longer ones are cut. The default is the most that the model allows.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    public int? MaxLength { get; set; }
+
+    /// <summary>Writes a LoKrTrainingStep after each step, instead of the model at the end.</summary>
+    [Parameter]
+    public SwitchParameter ReportStep { get; set; }
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        if (ParameterSetName == RowSet)
+        switch (ParameterSetName)
         {
-            _rows.Add(InputObject);
-            return;
+            case RowSet:
+                _rows.Add(InputObject);
+                break;
+            case ImageSet:
+                Train(Pipeline, TrainOnImages);
+                break;
+            case LossSet:
+                Train(Model, TrainOnBatches);
+                break;
+            default:
+                Train(Model, () => TrainOnRows(Data));
+                break;
         }
-
-        if (ParameterSetName == PictureSet)
-        {
-            TrainOnPictures();
-            return;
-        }
-
-        Train(ParameterSetName == LossSet ? null : Data);
     }
 
     /// <inheritdoc/>
@@ -45,112 +115,87 @@ public sealed partial class StartLoKrTrainingCommand : PathCommand
     {
         if (ParameterSetName == RowSet)
         {
-            Train(_rows);
+            Train(Model, () => TrainOnRows(_rows));
         }
     }
 
-    private void Train(IReadOnlyList<object?>? data)
+    private void Train(IAdaptable target, Action train)
     {
-        if (Model.Adapters.Count == 0 && IsRehearsal())
+        if (target.GetAdapterNames().Count == 0 && IsRehearsal())
         {
-            // The adapter was only rehearsed as well, so there is nothing to plan with.
-            ShouldProcess(Model.Name, "Train the adapter");
-            WriteObject(Model);
+            // Adding the adapter was only rehearsed as well, so there is nothing to plan with.
+            ShouldProcess(target.Name, "Train the adapter");
+            WriteObject(target);
             return;
         }
 
         EnsureRuntime();
-        TrainingOptions options = Options();
-        using ITrainingTask task = data is null ? new CustomLossTask(Batch, new ScriptLoss(Loss).Compute) : ReadTask(data);
-        using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
-        TrainingPlan plan = Trainer.Plan(Model, task, options);
-        Warn(plan.Warnings.Concat(validation?.Warnings ?? []));
-        if (Confirms(plan))
-        {
-            Run(Model.Name, (report, token) => Trainer.Run(Model, task, validation, options, report, token), result => Model.LastTraining = result, onThisThread: data is null);
-        }
-
+        train();
         if (!ReportStep)
         {
-            WriteObject(Model);
+            WriteObject(target);
         }
     }
 
-    private void Warn(IEnumerable<string> warnings)
+    private void TrainOnRows(IReadOnlyList<object?> data)
     {
-        foreach (string warning in warnings)
+        TrainingOptions options = ReadOptions(BatchSize);
+        using ITrainingTask task = ReadTask(data);
+        using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
+        if (Confirms(Trainer.Plan(Model, task, options), validation?.Warnings))
         {
-            WriteWarning(warning);
+            Run(Model, (report, token) => Trainer.Run(Model, task, validation, options, report, token));
         }
     }
 
-    private bool Confirms(TrainingPlan plan)
+    private void TrainOnBatches()
     {
+        TrainingOptions options = ReadOptions(BatchSize);
+        using CustomLossTask task = new(Batch, new ScriptLoss(Loss).Compute);
+        if (Confirms(Trainer.Plan(Model, task, options)))
+        {
+            Run(Model, (report, token) => Trainer.Run(Model, task, null, options, report, token), onPipelineThread: true);
+        }
+    }
+
+    private void TrainOnImages()
+    {
+        TrainingOptions options = ReadOptions(MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
+        ImageTraining training = ImageTraining.Read(
+            Pipeline, DataRows.ReadFolders(Data, Paths), DataRows.ReadFolders(ValidationData ?? [], Paths), ReadImageOptions(), StopToken);
+        if (Confirms(training.Plan(options)))
+        {
+            ComputeLatents(training);
+            Run(Pipeline, (report, token) => training.Run(options, report, token));
+        }
+    }
+
+    private TrainingOptions ReadOptions(int batchSize) =>
+        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength };
+
+    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => TrainingTaskFactory.Create(Model, DataRows.Read(data, Paths), MaxLength, StopToken);
+
+    private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
+    {
+        WriteWarnings(plan.Warnings.Concat(moreWarnings ?? []));
         WriteVerbose(plan.ToString());
         return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }
 
-    /// <param name="name">What is trained, for people.</param>
-    /// <param name="work">Trains; gets a function for reports, and a token that ends it.</param>
-    /// <param name="keep">Keeps the figures of a run that a signal ended.</param>
-    /// <param name="onThisThread">Whether the work is done on the pipeline thread, where script blocks can run.</param>
-    private void Run(string name, Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, Action<LoKrTrainingResult> keep, bool onThisThread)
+    private void Run(IAdaptable target, Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread = false) =>
+        new TrainingHost(this, target, ReportStep, StopToken).Run(work, onPipelineThread);
+
+    private void ComputeLatents(ImageTraining training)
     {
-        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(StopToken);
-        bool interrupted = false;
-        using PosixSignalRegistration signal = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
+        using ProgressBar bar = new(this, "Computing latents");
+        foreach (LatentCache cache in training.ComputeLatents(
+            image => bar.ShowIfDue((double)image.Done / image.Count, $"{image.Done}/{image.Count} of {image.Folder}, {image.Computed} computed"), StopToken))
         {
-            context.Cancel = true;
-            interrupted = true;
-            cancel.Cancel();
-        });
-        TrainingProgress progress = new(this, $"Training {name}");
-        LoKrTrainingResult result;
-        try
-        {
-            result = onThisThread
-                ? work(step => Report(step, progress), cancel.Token)
-                : RunBeside(work, progress, cancel.Token);
-        }
-        finally
-        {
-            progress.Complete();
-        }
-
-        if (interrupted)
-        {
-            keep(result with { StopReason = "Signal" });
-            throw new LoKrException(ModuleErrorIds.TrainingInterrupted, LoKrErrorKind.InvalidOperation,
-                $"Training was ended by a signal after {result.History.Count} steps.", "The adapter is as after the last of them; its LastTraining holds the figures.") { Target = name };
-        }
-
-        // Ctrl+C while the last report was on its way: the engine ends the pipeline, and nothing half trained goes on.
-        StopToken.ThrowIfCancellationRequested();
-    }
-
-    private LoKrTrainingResult RunBeside(Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, TrainingProgress progress, CancellationToken stop)
-    {
-        // A downstream Select-Object -First ends WriteObject with an exception and signals nobody: disposing cancels and waits.
-        using BackgroundRun<LoKrTrainingStep, LoKrTrainingResult> run = new(work, stop);
-        foreach (LoKrTrainingStep step in run.Reports)
-        {
-            Report(step, progress);
-        }
-
-        return run.Wait();
-    }
-
-    private void Report(LoKrTrainingStep step, TrainingProgress progress)
-    {
-        progress.Show(step);
-        if (ReportStep)
-        {
-            WriteObject(step);
+            WriteWarnings(cache.Warnings);
+            WriteVerbose(string.Create(CultureInfo.InvariantCulture,
+                $"Latents of {cache.Rows.Count} images in {cache.Folder}: {cache.ComputedCount} computed, {cache.Rows.Count - cache.ComputedCount} read."));
         }
     }
-
-    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => TrainingTaskFactory.Create(
-        Model, DataRows.Read(data, path => ResolveOne(path, literal: false)), MaxLength, StopToken);
 
     private bool IsRehearsal() => MyInvocation.BoundParameters.TryGetValue("WhatIf", out object? given)
         ? given is SwitchParameter { IsPresent: true }

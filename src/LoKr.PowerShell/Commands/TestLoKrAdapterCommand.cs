@@ -1,86 +1,62 @@
-using LoKr.PowerShell.Binding;
 using System.Management.Automation;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Checks adapter files of any layout, and lists what is wrong with each.</summary>
-[Cmdlet(VerbsDiagnostic.Test, "LoKrAdapter", DefaultParameterSetName = "Path")]
+/// <summary>Checks adapter files of any layout, and lists the problems of each.</summary>
+[Cmdlet(VerbsDiagnostic.Test, "LoKrAdapter", DefaultParameterSetName = PathSet)]
 [OutputType(typeof(LoKrAdapterCheck), typeof(bool))]
 public sealed class TestLoKrAdapterCommand : PathCommand
 {
-    /// <summary>Safetensors files, or adapter folders. Wildcards are allowed.</summary>
-    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
-    [SupportsWildcards]
-    [ValidateNotNullOrEmpty]
-    public string[] Path { get; set; } = [];
-
-    /// <summary>Safetensors files, or adapter folders, taken as they are written.</summary>
-    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
-    [Alias("PSPath", "FullName")]
-    [ValidateNotNullOrEmpty]
-    public string[] LiteralPath { get; set; } = [];
-
-    /// <summary>Read every tensor too, and look for NaN and infinity.</summary>
+    /// <summary>Reads every tensor too, and looks for NaN and infinity.</summary>
     [Parameter]
     public SwitchParameter Values { get; set; }
 
-    /// <summary>A model that the files have to fit. It is not changed.</summary>
+    /// <summary>A model that the files must fit. It is not changed.</summary>
     [Parameter]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel? Model { get; set; }
 
-    /// <summary>Folder or safetensors file of a base model that the files have to fit; only its headers are read.</summary>
+    /// <summary>Folder or safetensors file of a base model that the files must fit; only its headers are read.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
 
-    /// <summary>Part of a pipeline whose modules are checked, for files that have several.</summary>
+    /// <summary>Component of a pipeline to check, if the files have several.</summary>
     [Parameter]
     public AdapterComponent? Component { get; set; }
 
-    /// <summary>Layout of the files, where the names of their tensors mislead.</summary>
+    /// <summary>Layout of the files; it overrides the one that the names of their tensors suggest.</summary>
     [Parameter]
     public AdapterLayout? SourceFormat { get; set; }
 
-    /// <summary>Say only whether each file is valid.</summary>
+    /// <summary>Writes $true or $false for each file instead of the findings.</summary>
     [Parameter]
     public SwitchParameter Quiet { get; set; }
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        bool literal = ParameterSetName == "LiteralPath";
         AdapterCheckOptions options = new()
         {
             Read = new() { Layout = SourceFormat, Component = Component },
             Values = Values,
             Model = Model,
-            BasePath = BasePath is null ? null : OnlyOne(BasePath, literal: false),
+            BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
         };
         if (Values || Model is not null || BasePath is not null)
         {
             EnsureRuntime();
         }
 
-        foreach (string path in ResolveExisting(literal ? LiteralPath : Path, literal))
+        ForEachPath(path =>
         {
-            ForOne(path, () => Write(AdapterValidator.Check(path, options)));
-        }
-    }
-
-    private void Write(LoKrAdapterCheck check)
-    {
-        if (Quiet)
-        {
-            WriteObject(check.IsValid);
-        }
-        else
-        {
-            WriteObject(check);
-        }
+            LoKrAdapterCheck check = AdapterValidator.Check(path, options);
+            WriteObject(Quiet ? check.IsValid : check);
+        });
     }
 }

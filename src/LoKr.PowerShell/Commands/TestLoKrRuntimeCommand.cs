@@ -6,12 +6,12 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Says whether the native runtime can be used; the reason why not is in the verbose stream.</summary>
+/// <summary>Tests whether the native runtime can be used; if not, the reason is in the verbose stream.</summary>
 [Cmdlet(VerbsDiagnostic.Test, "LoKrRuntime")]
 [OutputType(typeof(bool))]
 public sealed class TestLoKrRuntimeCommand : RuntimeCommand
 {
-    /// <summary>A device that has to be there too: cpu, cuda or cuda:N.</summary>
+    /// <summary>A device that must be available too: cpu, cuda or cuda:N.</summary>
     [Parameter]
     [ArgumentCompleter(typeof(DeviceCompleter))]
     [ValidateNotNullOrEmpty]

@@ -55,7 +55,7 @@ internal static class Advice
 
         // Runtime and devices.
         [ErrorIds.DeviceNotFound] =
-            "Get-LoKrRuntime lists the devices, and -Device auto uses what there is. A GPU needs a driver (nvidia-smi) and a CUDA build of libtorch: name its folder, or the lib folder of a PyTorch with CUDA, with -RuntimePath or LOKR_RUNTIME.",
+            "Get-LoKrRuntime lists the devices, and -Device auto uses a GPU only if there is one. A GPU needs a driver (see nvidia-smi) and a CUDA build of libtorch: name its folder, or the lib folder of a PyTorch with CUDA, with -RuntimePath or LOKR_RUNTIME.",
     }.ToFrozenDictionary(StringComparer.Ordinal);
 
     /// <summary>All texts that do not depend on the error, by error id.</summary>

@@ -1,10 +1,11 @@
 using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Formatting;
 
-/// <summary>Cells of the views in LoKr.Format.ps1xml that need more than a property; the properties themselves stay raw numbers.</summary>
+/// <summary>Cells of the views in LoKr.Format.ps1xml that need more than a property. The properties themselves stay plain numbers.</summary>
 public static class ViewText
 {
     /// <summary>A shape: <c>384×1536</c>.</summary>
@@ -18,7 +19,7 @@ public static class ViewText
         _ => string.Join(", ", values.Cast<object>().Select(Invariant)),
     };
 
-    /// <summary>Adapters of a model with what is special about each: <c>a, b (merged), c (off)</c>.</summary>
+    /// <summary>Adapters of a model and their state: <c>a, b (merged), c (off)</c>.</summary>
     public static string Adapters(IEnumerable? names, IEnumerable? active, IEnumerable? merged)
     {
         HashSet<string> on = Names(active);
@@ -38,7 +39,7 @@ public static class ViewText
     /// <summary>Element types as PyTorch spells them: <c>bfloat16</c>. After a job an enumeration is a number, whose wrapper still knows the name.</summary>
     public static string Lower(PSObject? value) => value?.ToString().ToLowerInvariant() ?? "";
 
-    /// <summary>A count with thousands set apart.</summary>
+    /// <summary>A count with thousands separators.</summary>
     public static string Count(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture).ToString("N0", CultureInfo.CurrentCulture);
 
     /// <summary>A number with a fixed number of decimals; empty where there is none.</summary>
@@ -75,7 +76,7 @@ public static class ViewText
     {
         foreach (object? pair in pairs ?? Array.Empty<object>())
         {
-            yield return (pair is PSObject wrapped ? wrapped.BaseObject : pair) switch
+            yield return pair.Unwrap() switch
             {
                 DictionaryEntry entry => (Invariant(entry.Key), entry.Value!),
                 _ => (Invariant(PSObject.AsPSObject(pair).Properties["Key"].Value), PSObject.AsPSObject(pair).Properties["Value"].Value),

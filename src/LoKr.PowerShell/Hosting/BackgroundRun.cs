@@ -28,14 +28,14 @@ internal sealed class BackgroundRun<TReport, TResult> : IDisposable
     {
         _cancel = CancellationTokenSource.CreateLinkedTokenSource(stop);
         CancellationToken token = _cancel.Token;
-        _thread = new Thread(() => Run(work, token), StackSize) { IsBackground = true, Name = "LoKr training" };
+        _thread = new Thread(() => Run(work, token), StackSize) { IsBackground = true, Name = "LoKr work" };
         _thread.Start();
     }
 
     /// <summary>Reports as they come, until the work ends.</summary>
     public IEnumerable<TReport> Reports => _reports.GetConsumingEnumerable();
 
-    /// <summary>Waits for the result; an exception of the work comes out as it was thrown.</summary>
+    /// <summary>Waits for the result; an exception of the work is rethrown with its stack trace.</summary>
     public TResult Wait()
     {
         _thread.Join();

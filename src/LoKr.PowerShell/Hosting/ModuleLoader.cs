@@ -88,7 +88,7 @@ internal sealed class DependencyLoadContext : AssemblyLoadContext
 {
     private readonly Dictionary<string, (AssemblyName Name, string Path)> _shipped = new(StringComparer.OrdinalIgnoreCase);
 
-    /// <summary>Lists what a folder ships; nothing is loaded yet.</summary>
+    /// <summary>Lists the assemblies of a folder; nothing is loaded yet.</summary>
     public DependencyLoadContext(string folder)
         : base("LoKr dependencies")
     {
@@ -107,7 +107,7 @@ internal sealed class DependencyLoadContext : AssemblyLoadContext
     /// <summary>Simple names of the shipped assemblies.</summary>
     public IEnumerable<string> Names => _shipped.Keys;
 
-    /// <summary>Loads a shipped assembly, or returns null when it is not ours or older than what is asked for.</summary>
+    /// <summary>Loads a shipped assembly; returns null if it is not one of them, or is older than requested.</summary>
     public Assembly? TryLoad(AssemblyName requested)
     {
         if (requested.Name is null || !_shipped.TryGetValue(requested.Name, out var shipped))

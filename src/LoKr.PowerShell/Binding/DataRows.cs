@@ -4,15 +4,16 @@ using System.Management.Automation;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 
-namespace LoKr.PowerShell.Hosting;
+namespace LoKr.PowerShell.Binding;
 
-/// <summary>Turns what was given as data into rows: paths are read, dictionaries and objects are rows themselves.</summary>
+/// <summary>Turns the value of a data parameter into rows: files are read, dictionaries and objects are rows themselves.</summary>
 internal static class DataRows
 {
     /// <summary>Reads a mixture of paths and objects.</summary>
-    /// <param name="items">What the user gave.</param>
-    /// <param name="resolve">From a path with wildcards to full paths.</param>
-    public static IReadOnlyList<DataRow> Read(IEnumerable<object?> items, Func<string, IEnumerable<string>> resolve)
+    /// <param name="items">Paths, which may have wildcards, files, dictionaries and objects.</param>
+    /// <param name="paths">Resolves the paths.</param>
+    /// <exception cref="LoKrException">A file cannot be read, or an item is neither a path nor an object with properties.</exception>
+    public static IReadOnlyList<DataRow> Read(IEnumerable<object?> items, PathResolver paths)
     {
         List<DataRow> rows = [];
         int number = 0;
@@ -22,7 +23,7 @@ internal static class DataRows
             switch (item is PSObject wrapped && wrapped.BaseObject is not PSCustomObject ? wrapped.BaseObject : item)
             {
                 case string path:
-                    foreach (string file in resolve(path))
+                    foreach (string file in paths.Existing(path))
                     {
                         rows.AddRange(DataReader.ReadFile(file));
                     }
@@ -38,7 +39,7 @@ internal static class DataRows
                     rows.Add(FromDictionary(dictionary, number));
                     break;
                 case object[] several:
-                    rows.AddRange(Read(several, resolve));
+                    rows.AddRange(Read(several, paths));
                     break;
                 case null:
                     throw Invalid(number, "is null");
@@ -51,12 +52,25 @@ internal static class DataRows
         return rows;
     }
 
+    /// <summary>Reads a mixture of paths and directories as full paths of folders of images.</summary>
+    /// <param name="items">Paths, which may have wildcards, and objects of the file system.</param>
+    /// <param name="paths">Resolves the paths.</param>
+    /// <exception cref="LoKrException">A path matches nothing, or an item is not a path.</exception>
+    public static IReadOnlyList<string> ReadFolders(IEnumerable<object?> items, PathResolver paths) => [.. items.SelectMany(item => item.Unwrap() switch
+    {
+        string path => paths.Existing(path),
+        FileSystemInfo info => paths.Existing(info.FullName, literal: true),
+        object other => throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument,
+            $"A {other.GetType().Name} is not a folder of images.", "Give the path of a folder to train a Stable Diffusion pipeline.") { Target = other },
+        null => throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A folder of images is null.", "Give the path of a folder."),
+    })];
+
     private static DataRow FromDictionary(IDictionary dictionary, int number)
     {
         Dictionary<string, object?> fields = new(StringComparer.Ordinal);
         foreach (DictionaryEntry entry in dictionary)
         {
-            fields[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = Unwrap(entry.Value);
+            fields[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = entry.Value.Unwrap();
         }
 
         return new DataRow(fields, Origin(number));
@@ -67,13 +81,11 @@ internal static class DataRows
         Dictionary<string, object?> fields = new(StringComparer.Ordinal);
         foreach (PSPropertyInfo property in item.Properties.Where(property => property.IsGettable))
         {
-            fields[property.Name] = Unwrap(property.Value);
+            fields[property.Name] = property.Value.Unwrap();
         }
 
         return fields.Count > 0 ? new DataRow(fields, Origin(number)) : throw Invalid(number, $"is a {item.BaseObject.GetType().Name} without properties");
     }
-
-    private static object? Unwrap(object? value) => value is PSObject wrapped ? wrapped.BaseObject : value;
 
     private static string Origin(int number) => string.Create(CultureInfo.InvariantCulture, $"row {number}");
 

@@ -1,0 +1,148 @@
+using System.Collections;
+using System.Collections.Immutable;
+using System.ComponentModel;
+using System.Management.Automation;
+using LoKr.Core.Configuration;
+using LoKr.PowerShell.Binding;
+
+namespace LoKr.PowerShell.Base;
+
+/// <summary>Base of the cmdlets that create a configuration: the fields of PEFT's <c>LoKrConfig</c>.</summary>
+[EditorBrowsable(EditorBrowsableState.Never)]
+public abstract class PeftConfigCommand : LoKrCommand
+{
+    /// <summary>Rank of the low-rank factors. A factor whose smaller side does not exceed the rank stays a full matrix.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("Rank")]
+    public int R { get; set; } = 8;
+
+    /// <summary>Scaling numerator: the delta weight is multiplied by Alpha / R.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public double Alpha { get; set; } = 8;
+
+    /// <summary>Names, or endings of names, of the modules to adapt (query, value), or the single word all-linear. Without it and without -TargetModulePattern the default of the architecture applies; an empty list, @(), trains -ModulesToSave alone.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("TargetModule")]
+    [ArgumentCompleter(typeof(TargetModuleCompleter))]
+    [AllowEmptyCollection]
+    public string[]? TargetModules { get; set; }
+
+    /// <summary>One regular expression that must match the whole name of a module to be adapted. PEFT treats a single string in target_modules this way; PowerShell cannot tell one name from an array of one, hence a separate parameter.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? TargetModulePattern { get; set; }
+
+    /// <summary>Names, or endings of names, of targeted modules that are not adapted.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("ExcludeModule")]
+    [ArgumentCompleter(typeof(TargetModuleCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string[]? ExcludeModules { get; set; }
+
+    /// <summary>One regular expression that matches the whole names of targeted modules that are not adapted.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? ExcludeModulePattern { get; set; }
+
+    /// <summary>Modules that are trained and saved whole beside the adapter, for example a new classifier.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("ModuleToSave")]
+    [ValidateNotNullOrEmpty]
+    public string[]? ModulesToSave { get; set; }
+
+    /// <summary>Initialization of fresh factors: Default (PEFT's true: the delta starts at zero through w1), Random (PEFT's false), Lycoris (the delta starts at zero through w2). $true and $false are accepted.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [InitWeightsTransformation]
+    public InitWeights InitWeights { get; set; } = InitWeights.Default;
+
+    /// <summary>Preferred size of the first Kronecker factor; -1 for the most square split.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public int DecomposeFactor { get; set; } = -1;
+
+    /// <summary>Decomposes the first factor as well if the rank is small enough.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public SwitchParameter DecomposeBoth { get; set; }
+
+    /// <summary>Tucker decomposition of convolution kernels.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public SwitchParameter UseEffectiveConv2d { get; set; }
+
+    /// <summary>Probability of dropping a row of the delta weight in training.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public double RankDropout { get; set; }
+
+    /// <summary>Divides by the mean of the mask after rank dropout.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public SwitchParameter RankDropoutScale { get; set; }
+
+    /// <summary>Probability of skipping a layer's whole contribution in training.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public double ModuleDropout { get; set; }
+
+    /// <summary>Indices of the layers to adapt.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("LayerToTransform")]
+    public int[]? LayersToTransform { get; set; }
+
+    /// <summary>Name of the list of layers if it is not one of the usual ones.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [Alias("LayerPattern")]
+    public string[]? LayersPattern { get; set; }
+
+    /// <summary>Rank by pattern of module names. The first match wins, so use [ordered]@{ 'layer.0.attention' = 4; … } for several patterns.</summary>
+    [Parameter]
+    public IDictionary? RankPattern { get; set; }
+
+    /// <summary>Alpha by pattern of module names. The first match wins, so use [ordered]@{ … } for several patterns.</summary>
+    [Parameter]
+    public IDictionary? AlphaPattern { get; set; }
+
+    /// <summary>Task of the model. PEFT's spellings (SEQ_CLS, CAUSAL_LM …) are accepted. SequenceClassification trains and saves the head without naming it.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [TaskTypeTransformation]
+    public TaskType? TaskType { get; set; }
+
+    /// <summary>Name or path of the base model, to be recorded in the file.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public string? BaseModelNameOrPath { get; set; }
+
+    /// <summary>Revision of the base model, to be recorded in the file.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public string? Revision { get; set; }
+
+    /// <summary>Marks the adapter as not to be trained.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public SwitchParameter InferenceMode { get; set; }
+
+    /// <summary>A configuration with the fields that these parameters give.</summary>
+    private protected LoKrConfig ReadPeftFields() => new()
+    {
+        R = R,
+        Alpha = Alpha,
+        RankDropout = RankDropout,
+        RankDropoutScale = RankDropoutScale,
+        ModuleDropout = ModuleDropout,
+        UseEffectiveConv2d = UseEffectiveConv2d,
+        DecomposeBoth = DecomposeBoth,
+        DecomposeFactor = DecomposeFactor,
+        TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TargetModulePattern, nameof(TargetModulePattern)),
+        ExcludeModules = SelectorReader.Read(ExcludeModules, nameof(ExcludeModules), ExcludeModulePattern, nameof(ExcludeModulePattern)),
+        InitWeights = InitWeights,
+        LayersToTransform = LayersToTransform?.ToImmutableArray(),
+        LayersPattern = LayersPattern?.ToImmutableArray(),
+        RankPattern = ReadPattern<int>(RankPattern, nameof(RankPattern)),
+        AlphaPattern = ReadPattern<double>(AlphaPattern, nameof(AlphaPattern)),
+        ModulesToSave = ModulesToSave?.ToImmutableArray(),
+        TaskType = TaskType,
+        BaseModelNameOrPath = BaseModelNameOrPath,
+        Revision = Revision,
+        InferenceMode = InferenceMode,
+    };
+
+    private ImmutableArray<KeyValuePair<string, T>> ReadPattern<T>(IDictionary? pattern, string parameter)
+    {
+        ImmutableArray<KeyValuePair<string, T>> entries = PatternReader.Read<T>(pattern, parameter, out string? warning);
+        WriteWarnings(warning is null ? [] : [warning]);
+        return entries;
+    }
+}

@@ -1,0 +1,78 @@
+using System.Collections.ObjectModel;
+using System.Management.Automation;
+using LoKr.Core.Errors;
+using LoKr.PowerShell.Errors;
+using Microsoft.PowerShell.Commands;
+
+namespace LoKr.PowerShell.Binding;
+
+/// <summary>Turns paths as users write them, with drives, wildcards and the current location of PowerShell, into paths of the file system.</summary>
+internal sealed class PathResolver(PSCmdlet cmdlet)
+{
+    /// <summary>Full paths of the existing files or folders that a path matches; none is an exception.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="literal">Whether characters such as [ are taken as they are.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>
+    public IReadOnlyList<string> Existing(string path, bool literal = false)
+    {
+        try
+        {
+            if (literal)
+            {
+                string full = New(path);
+                return Path.Exists(full) ? [full] : throw NotFound(path, full, null);
+            }
+
+            Collection<string> found = cmdlet.GetResolvedProviderPathFromPSPath(path, out ProviderInfo provider);
+            RequireFileSystem(path, provider);
+            return found.Count > 0 ? found : throw NotFound(path, path, null);
+        }
+        catch (SessionStateException exception)
+        {
+            throw NotFound(path, path, exception);
+        }
+    }
+
+    /// <summary>Full path of the only file or folder that a path matches; none and several are exceptions.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.InvalidArgument"/> for several, and as for <see cref="Existing"/>.</exception>
+    public string ExistingOne(string path, bool literal = false)
+    {
+        IReadOnlyList<string> found = Existing(path, literal);
+        return found.Count == 1
+            ? found[0]
+            : throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
+                $"'{path}' matches {found.Count} items: {string.Join(", ", found)}.", "Name one of them.") { Target = path };
+    }
+
+    /// <summary>Full path of something that need not exist, for example a destination.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/> for an unknown drive, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>
+    public string New(string path)
+    {
+        string full;
+        ProviderInfo provider;
+        try
+        {
+            full = cmdlet.SessionState.Path.GetUnresolvedProviderPathFromPSPath(path, out provider, out _);
+        }
+        catch (SessionStateException exception)
+        {
+            throw NotFound(path, path, exception);
+        }
+
+        RequireFileSystem(path, provider);
+        return full;
+    }
+
+    private static void RequireFileSystem(string path, ProviderInfo provider)
+    {
+        if (!string.Equals(provider.Name, FileSystemProvider.ProviderName, StringComparison.OrdinalIgnoreCase))
+        {
+            throw new LoKrException(ModuleErrorIds.PathNotFileSystem, LoKrErrorKind.InvalidArgument,
+                $"'{path}' belongs to the {provider.Name} provider.", "Give the path of a file or folder.") { Target = path };
+        }
+    }
+
+    private static LoKrException NotFound(string path, string full, Exception? inner) => new(ErrorIds.PathNotFound, LoKrErrorKind.NotFound,
+        path == full ? $"There is nothing at '{path}'." : $"There is nothing at '{path}' ({full}).",
+        "Check the spelling; relative paths start at the current location.", inner) { Target = path };
+}
