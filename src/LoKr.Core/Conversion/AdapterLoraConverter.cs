@@ -13,15 +13,15 @@ namespace LoKr.Core.Conversion;
 /// <summary>Converts adapter files of any layout to LoRA in PEFT's layout.</summary>
 public static class AdapterLoraConverter
 {
-    /// <summary>Converts a file; only the factors are decomposed, never the delta weights.</summary>
+    /// <summary>Converts a file. Only the factors are decomposed, never the delta weights.</summary>
     /// <param name="path">Safetensors file or adapter folder.</param>
     /// <param name="destination">Folder to write.</param>
-    /// <param name="rank">How many ranks to keep.</param>
-    /// <param name="options">What the file does not say. A low-rank w2 of a convolution needs the base model, which knows the kernel.</param>
-    /// <param name="warnings">What a person should know.</param>
-    /// <param name="cancellation">Stops between layers.</param>
+    /// <param name="rank">Rank of each layer.</param>
+    /// <param name="options">Information that is not in the file. A low-rank w2 of a convolution needs the base model for its kernel size.</param>
+    /// <param name="warnings">Warnings for the user.</param>
+    /// <param name="cancellation">Checked before every layer.</param>
     /// <exception cref="LoKrException">
-    /// The file is not valid; <c>LoKr.AdapterModulesUnknown</c> where dots are needed and none is known; <c>LoKr.LoraConversionNotSupported</c>,
+    /// The file is not valid; <c>LoKr.AdapterModulesUnknown</c> where module names cannot be resolved; <c>LoKr.LoraConversionNotSupported</c>,
     /// <c>LoKr.RankInvalid</c>; <c>LoKr.DestinationExists</c> and the other errors of writing. Nothing is written then.
     /// </exception>
     public static LoraConversionResult Convert(
@@ -59,13 +59,13 @@ public static class AdapterLoraConverter
         if (content.Components.Count > 1)
         {
             throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
-                $"'{file.Path}' has modules of {string.Join(", ", content.Components)}, and PEFT's LoRA is of one model.", "Name the component that is wanted.") { Target = file.Path };
+                $"'{file.Path}' has modules of {string.Join(", ", content.Components)}, and a LoRA folder of PEFT holds one model.", "Name the component to convert.") { Target = file.Path };
         }
 
         if (content.Modules.FirstOrDefault(static module => !module.IsDotted) is AdapterModule undotted)
         {
             throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-                $"Nothing tells where the dots of '{undotted.Name}' belong.", "Give the base model, by its files or in memory.") { Target = undotted.Name };
+                $"The position of the dots in '{undotted.Name}' is unknown.", "Give the base model, by its files or in memory.") { Target = undotted.Name };
         }
 
         if (content.Modules.Count == 0)
@@ -96,5 +96,5 @@ public static class AdapterLoraConverter
     }
 
     private static LoKrException NotSupported(string module, string why) => new(
-        ErrorIds.LoraConversionNotSupported, LoKrErrorKind.NotSupported, $"'{module}' cannot become LoRA: {why}.", "Keep the adapter as LoKr, or merge it into its model.") { Target = module };
+        ErrorIds.LoraConversionNotSupported, LoKrErrorKind.NotSupported, $"'{module}' cannot be converted to LoRA: {why}.", "Keep the adapter as LoKr, or merge it into its model.") { Target = module };
 }

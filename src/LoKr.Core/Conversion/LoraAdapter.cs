@@ -5,7 +5,7 @@ using TorchSharp;
 
 namespace LoKr.Core.Conversion;
 
-/// <summary>A LoRA adapter made from a LoKr adapter: what PEFT's <c>convert_to_lora</c> gives. Owns its tensors.</summary>
+/// <summary>A LoRA adapter converted from a LoKr adapter, as by PEFT's <c>convert_to_lora</c>. Owns its tensors.</summary>
 public sealed class LoraAdapter : IDisposable
 {
     internal LoraAdapter(LoraConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<string, int> ranks, double energy)
@@ -25,7 +25,7 @@ public sealed class LoraAdapter : IDisposable
     /// <summary>Rank of each layer by full module name.</summary>
     public IReadOnlyDictionary<string, int> Ranks { get; }
 
-    /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a conversion without loss.</summary>
+    /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a lossless conversion.</summary>
     public double Energy { get; }
 
     /// <inheritdoc/>
@@ -38,7 +38,7 @@ public sealed class LoraAdapter : IDisposable
     }
 }
 
-/// <summary>The part of PEFT's <c>LoraConfig</c> that a converted adapter needs. Alpha is the rank everywhere: the scaling is in the weights.</summary>
+/// <summary>The part of PEFT's <c>LoraConfig</c> that a converted adapter needs. Alpha always equals the rank, because the weights contain the scaling.</summary>
 public sealed record LoraConfig
 {
     /// <summary>Rank of the layers that <see cref="RankPattern"/> does not name, and alpha (PEFT <c>r</c>, <c>lora_alpha</c>).</summary>
@@ -50,7 +50,7 @@ public sealed record LoraConfig
     /// <summary>Modules with LoRA (PEFT <c>target_modules</c>).</summary>
     public required ModuleSelector TargetModules { get; init; }
 
-    /// <summary>Modules left alone although targeted (PEFT <c>exclude_modules</c>).</summary>
+    /// <summary>Modules excluded from the targets (PEFT <c>exclude_modules</c>).</summary>
     public ModuleSelector? ExcludeModules { get; init; }
 
     /// <summary>Indices of the layers (PEFT <c>layers_to_transform</c>).</summary>
@@ -78,12 +78,12 @@ public sealed record LoraConfig
     public bool FanInFanOut { get; init; }
 }
 
-/// <summary>The configuration of a converted adapter, by PEFT's rules.</summary>
+/// <summary>Creates the configuration of a converted adapter by PEFT's rules.</summary>
 internal static class LoraConfigBuilder
 {
     /// <summary>
-    /// With one rank for all, the names of the converted layers join the targets of the LoKr adapter; with ranks by energy, or with targets
-    /// that are an expression, every layer has an entry of its own and r is 1 (PEFT) or the rank.
+    /// With one rank for all layers, the names of the converted layers are added to the targets of the LoKr adapter. With ranks by energy,
+    /// or with a regular expression as target, every layer has its own entry in the rank pattern, and r is 1 (PEFT) or the rank.
     /// </summary>
     public static LoraConfig Create(LoKrConfig config, IReadOnlyDictionary<string, int> ranks, LoraRank rank, bool fanInFanOut)
     {
@@ -109,7 +109,7 @@ internal static class LoraConfigBuilder
         };
     }
 
-    /// <summary>Full names as PEFT writes them; anchored where a name is the end of another layer's, which PEFT would confuse.</summary>
+    /// <summary>Returns full names as PEFT writes them; anchored where one name is a suffix of another, which PEFT would confuse.</summary>
     private static KeyValuePair<string, int>[] Patterns(IReadOnlyDictionary<string, int> ranks)
     {
         KeyValuePair<string, int>[] plain = [.. ranks];

@@ -4,22 +4,23 @@ using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Conversion;
 
 /// <summary>
-/// Turns LoKr into LoRA, as PEFT's <c>convert_to_lora</c> does but without ever building a delta weight: the singular value decomposition
-/// of w1 ⊗ w2 follows from those of w1 and w2. Without loss when the rank reaches rank(w1)·rank(w2); else the best approximation of that
-/// rank in the Frobenius norm. Linear layers, GPT-2's Conv1D, embeddings and convolutions without groups.
+/// Converts LoKr to LoRA as PEFT's <c>convert_to_lora</c> does, but without forming a delta weight: the singular value decomposition
+/// of w1 ⊗ w2 follows from those of w1 and w2. Lossless where the rank is at least rank(w1)·rank(w2); otherwise the best approximation of
+/// that rank in the Frobenius norm. Linear layers, GPT-2's Conv1D, embeddings and convolutions without groups can be converted.
 /// </summary>
 public static class LoraConverter
 {
     /// <summary>Converts an adapter of a model; its modules to save are copied.</summary>
-    /// <param name="adapter">The adapter, at its present strength.</param>
-    /// <param name="rank">How many ranks to keep.</param>
-    /// <param name="cancellation">Stops between layers.</param>
+    /// <param name="adapter">The adapter, at its current strength.</param>
+    /// <param name="rank">Rank of each layer.</param>
+    /// <param name="cancellation">Checked before every layer.</param>
     /// <exception cref="LoKrException"><c>LoKr.LoraConversionNotSupported</c>, <c>LoKr.RankInvalid</c>, <c>LoKr.ModelHasNoWeights</c>.</exception>
     public static LoraAdapter Convert(LoKrAdapter adapter, LoraRank rank, CancellationToken cancellation = default)
     {
@@ -45,13 +46,13 @@ public static class LoraConverter
         return Convert(adapter.Config, sources, saved, rank, transposed, cancellation);
     }
 
-    /// <summary>Converts factors from wherever they come, for example from a file.</summary>
+    /// <summary>Converts factors of any source, for example of a file.</summary>
     /// <param name="config">Configuration of the LoKr adapter.</param>
     /// <param name="layers">Its layers.</param>
-    /// <param name="saved">Tensors to copy as they are, by name: modules that were trained whole.</param>
-    /// <param name="rank">How many ranks to keep.</param>
+    /// <param name="saved">Tensors of modules that were trained whole, by name; they are copied.</param>
+    /// <param name="rank">Rank of each layer.</param>
     /// <param name="fanInFanOut">Whether the layers store their weight in×out.</param>
-    /// <param name="cancellation">Stops between layers.</param>
+    /// <param name="cancellation">Checked before every layer.</param>
     /// <exception cref="LoKrException"><c>LoKr.LoraConversionNotSupported</c>, <c>LoKr.RankInvalid</c>, <c>LoKr.ModelHasNoWeights</c>.</exception>
     public static LoraAdapter Convert(
         LoKrConfig config,
@@ -68,18 +69,18 @@ public static class LoraConverter
         Check(config, layers, rank);
         Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
         Dictionary<string, int> ranks = new(StringComparer.Ordinal);
-        double total = 0;
-        double kept = 0;
+        double energy = 0;
+        double keptEnergy = 0;
         using IDisposable noGrad = no_grad();
         try
         {
             foreach (LoraSource layer in layers)
             {
                 cancellation.ThrowIfCancellationRequested();
-                (int size, double all, double taken) = Convert(layer, rank, tensors);
-                ranks.Add(layer.ModuleName, size);
-                total += all;
-                kept += taken;
+                ConvertedLayer converted = Convert(layer, rank, tensors);
+                ranks.Add(layer.ModuleName, converted.Rank);
+                energy += converted.Energy;
+                keptEnergy += converted.KeptEnergy;
             }
 
             foreach ((string name, Tensor tensor) in saved)
@@ -97,14 +98,14 @@ public static class LoraConverter
             throw;
         }
 
-        return new(LoraConfigBuilder.Create(config, ranks, rank, fanInFanOut), tensors, ranks, total > 0 ? kept / total : 1);
+        return new(LoraConfigBuilder.Create(config, ranks, rank, fanInFanOut), tensors, ranks, energy > 0 ? keptEnergy / energy : 1);
     }
 
     private static void Check(LoKrConfig config, IReadOnlyList<LoraSource> layers, LoraRank rank)
     {
         if (layers.Count == 0)
         {
-            throw new LoKrException(ErrorIds.LoraConversionNotSupported, LoKrErrorKind.NotSupported, "The adapter has no layer that could become LoRA.", "It trains whole modules only; export it as it is.");
+            throw new LoKrException(ErrorIds.LoraConversionNotSupported, LoKrErrorKind.NotSupported, "The adapter has no layers to convert.", "It trains only whole modules; export it unchanged.");
         }
 
         if (config.WeightDecompose)
@@ -116,7 +117,7 @@ public static class LoraConverter
         {
             if (layer.Factors.Tensors.Values.Any(static tensor => tensor.device_type == DeviceType.META))
             {
-                throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights, and so was its adapter; there is nothing to convert.", "Import the model with its weights.");
+                throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights, and so was its adapter: there is nothing to convert.", "Load the model with its weights.");
             }
 
             long limit = Math.Min(layer.Factors.OutFeatures, Columns(layer.Factors));
@@ -128,7 +129,7 @@ public static class LoraConverter
         }
     }
 
-    private static (int Rank, double Energy, double Kept) Convert(LoraSource layer, LoraRank rank, Dictionary<string, Tensor> tensors)
+    private static ConvertedLayer Convert(LoraSource layer, LoraRank rank, Dictionary<string, Tensor> tensors)
     {
         using DisposeScope scope = NewDisposeScope();
         KroneckerFactors factors = layer.Factors;
@@ -139,7 +140,7 @@ public static class LoraConverter
             return rank.Fixed is int size ? Math.Min(size, all.numel()) : Cutoff(all, rank.Energy!.Value);
         });
 
-        // Beyond the rank of the delta there is nothing left to hold.
+        // A rank beyond that of the delta is filled with zeros.
         int kept = rank.Fixed ?? (int)values.numel();
         Tensor a = Padded(right, 0, kept);
         Tensor b = Padded(left * values, 1, kept);
@@ -157,13 +158,13 @@ public static class LoraConverter
             Add("lora_B.weight", b.reshape([factors.OutFeatures, kept, .. factors.Kernel.Select(static _ => 1L)]));
         }
 
-        return (kept, energy, values.square().sum().ToDouble());
+        return new(kept, energy, values.square().sum().ToDouble());
 
         void Add(string suffix, Tensor tensor) =>
             tensors.Add(ModuleTree.Join(layer.ModuleName, suffix), tensor.to(type).to(device).contiguous().clone().DetachFromDisposeScope());
     }
 
-    /// <summary>The smallest number of leading values whose squares reach a share of the sum of all squares.</summary>
+    /// <summary>Returns the smallest number of leading values whose squares reach a share of the sum of all squares.</summary>
     private static long Cutoff(Tensor values, double share)
     {
         Tensor sums = values.square().cumsum(0);
@@ -184,48 +185,51 @@ public static class LoraConverter
         return cat([tensor, zeros(shape, dtype: tensor.dtype)], dimension);
     }
 
-    private static long Columns(KroneckerFactors factors) => factors.Kernel.Aggregate(factors.InFeatures, static (product, size) => product * size);
+    private static long Columns(KroneckerFactors factors) => factors.InFeatures * factors.Kernel.Product();
 
     private static LoKrException NotSupported(string module, string why) => new(
         ErrorIds.LoraConversionNotSupported,
         LoKrErrorKind.NotSupported,
-        $"'{module}' cannot become LoRA: {why}.",
+        $"'{module}' cannot be converted to LoRA: {why}.",
         "Export the adapter as LoKr, or merge it and export the model.")
     { Target = module };
+
+    /// <summary>Rank of a converted layer, and the sums of all its squared singular values and of the kept ones.</summary>
+    private readonly record struct ConvertedLayer(int Rank, double Energy, double KeptEnergy);
 }
 
-/// <summary>How many ranks a conversion to LoRA keeps: the same number on every layer, or as many as hold a share of a layer's energy.</summary>
+/// <summary>The rank of a conversion to LoRA: one rank for every layer, or for each layer the smallest that holds a share of its energy.</summary>
 public sealed record LoraRank
 {
     private LoraRank(int? rank, double? energy) => (Fixed, Energy) = (rank, energy);
 
-    /// <summary>The rank of every layer, or null where the energy decides.</summary>
+    /// <summary>The rank of every layer; null for ranks by energy.</summary>
     public int? Fixed { get; }
 
-    /// <summary>Share of the sum of squared singular values that the kept ones reach at least, in (0, 1]; or null.</summary>
+    /// <summary>Least share of the sum of squared singular values that each layer keeps, in (0, 1]; null for one rank.</summary>
     public double? Energy { get; }
 
-    /// <summary>The same rank on every layer.</summary>
+    /// <summary>Creates one rank for every layer.</summary>
     /// <param name="rank">Positive number.</param>
     /// <exception cref="LoKrException"><c>LoKr.RankInvalid</c>.</exception>
     public static LoraRank OfSize(int rank)
     {
         if (rank <= 0)
         {
-            throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument, $"The rank is {rank}; a rank is a positive number.", "Use 8 or 16 to begin with, or give an energy instead.") { Target = rank };
+            throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument, $"The rank is {rank}; a rank is a positive number.", "Start with 8 or 16, or give an energy instead.") { Target = rank };
         }
 
         return new(rank, null);
     }
 
-    /// <summary>On each layer the smallest rank that holds a share of the energy, as PEFT reads a rank that is a float.</summary>
+    /// <summary>Creates ranks by energy: on each layer the smallest that holds a share, as PEFT reads a rank that is a float.</summary>
     /// <param name="share">Share of the sum of squared singular values, in (0, 1].</param>
     /// <exception cref="LoKrException"><c>LoKr.EnergyInvalid</c>.</exception>
     public static LoraRank OfEnergy(double share)
     {
         if (share is not (> 0 and <= 1))
         {
-            throw new LoKrException(ErrorIds.EnergyInvalid, LoKrErrorKind.InvalidArgument, $"The share of energy is {share}; it is more than 0 and at most 1.", "0.9 keeps nine tenths of the squared norm of each layer.") { Target = share };
+            throw new LoKrException(ErrorIds.EnergyInvalid, LoKrErrorKind.InvalidArgument, $"The share of energy is {share}; it must be more than 0 and at most 1.", "0.9 keeps nine tenths of the squared norm of each layer.") { Target = share };
         }
 
         return new(null, share);
@@ -235,14 +239,14 @@ public sealed record LoraRank
     public override string ToString() => Fixed is int rank ? $"rank {rank}" : FormattableString.Invariant($"energy {Energy}");
 }
 
-/// <summary>One layer of a LoKr adapter that is to become LoRA.</summary>
+/// <summary>One layer of a LoKr adapter to convert.</summary>
 /// <param name="ModuleName">Full name of the layer.</param>
 /// <param name="Factors">Its factors.</param>
-/// <param name="Scaling">What w1 ⊗ w2 is multiplied with; it becomes part of the LoRA weights.</param>
-/// <param name="IsEmbedding">Whether the layer is an embedding, whose LoRA weights PEFT names and lays out in another way.</param>
+/// <param name="Scaling">Scale of w1 ⊗ w2; it becomes part of the LoRA weights.</param>
+/// <param name="IsEmbedding">Whether the layer is an embedding, for which PEFT has other names and another layout.</param>
 public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, double Scaling, bool IsEmbedding = false);
 
-/// <summary>What a conversion to LoRA wrote. Flat and serializable.</summary>
+/// <summary>The result of a conversion to LoRA. Flat and serializable.</summary>
 public sealed record LoraConversionResult
 {
     /// <summary>Full path of the folder.</summary>
@@ -257,13 +261,13 @@ public sealed record LoraConversionResult
     /// <summary>Largest rank of a layer.</summary>
     public required int LargestRank { get; init; }
 
-    /// <summary>Number of numbers in the LoRA weights and in modules saved whole.</summary>
+    /// <summary>Number of parameters in the LoRA weights and in modules saved whole.</summary>
     public required long ParameterCount { get; init; }
 
-    /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a conversion without loss.</summary>
+    /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a lossless conversion.</summary>
     public required double Energy { get; init; }
 
-    /// <summary>Describes what was written.</summary>
+    /// <summary>Describes an adapter that was written to a folder.</summary>
     public static LoraConversionResult Of(string path, LoraAdapter adapter)
     {
         ArgumentNullException.ThrowIfNull(adapter);

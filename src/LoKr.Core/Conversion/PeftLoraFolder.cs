@@ -8,15 +8,15 @@ using TorchSharp;
 
 namespace LoKr.Core.Conversion;
 
-/// <summary>Writes a LoRA adapter as PEFT saves one, so that <c>PeftModel.from_pretrained</c>, transformers and diffusers load it.</summary>
+/// <summary>Writes a LoRA adapter in the layout of PEFT, so that <c>PeftModel.from_pretrained</c>, transformers and diffusers load it.</summary>
 public static class PeftLoraFolder
 {
     private static readonly Dictionary<string, string> s_metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
 
     /// <summary>Writes <c>adapter_config.json</c> and <c>adapter_model.safetensors</c>; the folder appears complete or not at all.</summary>
-    /// <param name="folder">Where to write. Other files of a folder that is replaced stay.</param>
+    /// <param name="folder">Folder to write. Other files of a folder that is replaced stay.</param>
     /// <param name="adapter">The adapter.</param>
-    /// <param name="force">Replace an adapter that is there.</param>
+    /// <param name="force">Whether to replace an existing adapter.</param>
     /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>, <c>LoKr.FileNotWritable</c>.</exception>
     public static void Write(string folder, LoraAdapter adapter, bool force = false)
     {
@@ -29,10 +29,10 @@ public static class PeftLoraFolder
     }
 }
 
-/// <summary>Writes the <c>adapter_config.json</c> of a LoRA adapter with the keys that every PEFT since 0.14 knows; others take PEFT's defaults.</summary>
+/// <summary>Writes the <c>adapter_config.json</c> of a LoRA adapter with the keys of every PEFT since 0.14; other keys have PEFT's defaults.</summary>
 internal static class LoraConfigJson
 {
-    /// <summary>The text that PEFT reads.</summary>
+    /// <summary>Returns the text that PEFT reads.</summary>
     public static string Write(LoraConfig config)
     {
         // Keys in ordinal order, as PEFT sorts them.

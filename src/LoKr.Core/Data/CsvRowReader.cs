@@ -5,7 +5,7 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Data;
 
-/// <summary>Rows from CSV with a header, as RFC 4180 says: quoted fields may hold delimiters, doubled quotes and line breaks, kept as they are.</summary>
+/// <summary>Reads rows from CSV with a header (RFC 4180): quoted fields may hold delimiters, doubled quotes and line breaks.</summary>
 internal static class CsvRowReader
 {
     /// <summary>Reads every record; values are strings.</summary>
@@ -17,7 +17,7 @@ internal static class CsvRowReader
             Delimiter = delimiter,
             Mode = CsvMode.RFC4180,
             LineBreakInQuotedFieldIsBadData = false,
-            // A quote inside an unquoted field (a 5" disk) is text; one that does not enclose its whole field is damage.
+            // A quote inside an unquoted field (a 5" disk) is text; a quote that does not enclose its whole field is an error.
             BadDataFound = found => malformed ??= found.Field.StartsWith('"') ? found.Field : null,
         };
         using CsvParser parser = new(reader, configuration, leaveOpen: true);
@@ -25,7 +25,7 @@ internal static class CsvRowReader
         while (parser.Read())
         {
             string[] record = parser.Record!;
-            // RawRow is the last line of the record; line breaks inside fields lead back to its first.
+            // RawRow is the last line of the record; its first is as many lines before as its fields have line breaks.
             string origin = string.Create(CultureInfo.InvariantCulture, $"{name}:{parser.RawRow - record.Sum(CountLineBreaks)}");
             if (malformed is not null)
             {
@@ -38,7 +38,7 @@ internal static class CsvRowReader
                 continue;
             }
 
-            // A line of nothing but blanks is skipped, as a blank line is.
+            // The parser skips empty lines; lines of blanks are skipped too.
             if (record.Length == 1 && string.IsNullOrWhiteSpace(record[0]) && header.Length > 1)
             {
                 continue;

@@ -11,8 +11,8 @@ namespace LoKr.Core.Data;
 /// </summary>
 public static class DataReader
 {
-    /// <summary>Reads a whole file. Blank lines are skipped; every other line has to be a row.</summary>
-    /// <param name="path">The file; its extension says the format.</param>
+    /// <summary>Reads a whole file. Blank lines are skipped; every other line must be a row.</summary>
+    /// <param name="path">The file; its extension determines the format.</param>
     /// <returns>At least one row, in the order of the file.</returns>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataFormatUnknown"/>, <see cref="ErrorIds.DataEmpty"/>,
@@ -57,22 +57,22 @@ public static class DataReader
 }
 
 /// <summary>One row of data.</summary>
-/// <param name="Fields">Values by name: string, long, double, bool, null, or a <see cref="System.Text.Json.JsonElement"/> for nested JSON.</param>
-/// <param name="Origin">Where it came from, for messages, for example <c>tickets.jsonl:12</c>.</param>
+/// <param name="Fields">Values by name: string, long, double, bool, null, or a <see cref="JsonElement"/> for nested JSON.</param>
+/// <param name="Origin">File and line for messages, for example <c>tickets.jsonl:12</c>.</param>
 public sealed record DataRow(IReadOnlyDictionary<string, object?> Fields, string Origin);
 
-/// <summary>Reads the values a task needs from rows, with errors that name the row and its columns.</summary>
+/// <summary>Reads values from rows, with errors that name the row and its columns.</summary>
 internal static class RowFields
 {
-    /// <summary>Whether a row has the column; its exact name goes before one that differs in case.</summary>
+    /// <summary>Whether a row has the column. The exact name overrides one that differs in case.</summary>
     public static bool Has(DataRow row, string column) => TryGet(row, column, out _);
 
-    /// <summary>The text of a column.</summary>
+    /// <summary>Returns the text of a column.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
     public static string Text(DataRow row, string column, string expected) =>
         Require(row, column, expected) is string text ? text : throw Wrong(row, column, "text");
 
-    /// <summary>The value of a column that may be text, a number or a truth value, as text.</summary>
+    /// <summary>Returns the value of a column of text, numbers or truth values as text.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
     public static string Label(DataRow row, string column, string expected) =>
         Require(row, column, expected) switch
@@ -97,7 +97,7 @@ internal static class RowFields
             ErrorIds.DataColumnMissing,
             LoKrErrorKind.InvalidData,
             $"{row.Origin} has no column '{column}'; its columns are: {found}.",
-            $"Expected are {expected}.") { Target = row.Origin };
+            $"The required columns are {expected}.") { Target = row.Origin };
     }
 
     private static bool TryGet(DataRow row, string column, out object? value)
@@ -130,6 +130,6 @@ internal static class RowFields
             _ => $"a {value.GetType().Name}",
         };
         return new LoKrException(
-            ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The {column} of {row.Origin} is {found}.", $"It has to be {wanted}.") { Target = row.Origin };
+            ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The {column} of {row.Origin} is {found}.", $"It must be {wanted}.") { Target = row.Origin };
     }
 }

@@ -3,12 +3,12 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Data;
 
-/// <summary>Rows from JSON objects, one a line or in one array.</summary>
+/// <summary>Reads rows from JSON objects, one per line or in one array.</summary>
 internal static class JsonRowReader
 {
     private static readonly JsonDocumentOptions s_options = new() { AllowDuplicateProperties = false };
 
-    /// <summary>One object a line.</summary>
+    /// <summary>Reads one object per line.</summary>
     public static IEnumerable<DataRow> ReadLines(TextReader reader, string name)
     {
         int number = 0;
@@ -25,7 +25,7 @@ internal static class JsonRowReader
         }
     }
 
-    /// <summary>One array of objects.</summary>
+    /// <summary>Reads one array of objects.</summary>
     public static IEnumerable<DataRow> ReadArray(TextReader reader, string name)
     {
         string text = reader.ReadToEnd();
@@ -37,7 +37,7 @@ internal static class JsonRowReader
         using JsonDocument document = ParseDocument(text, name);
         if (document.RootElement.ValueKind != JsonValueKind.Array)
         {
-            throw Invalid(name, $"holds one {Kind(document.RootElement)}, not an array of objects", "For one object a line, name the file .jsonl.");
+            throw Invalid(name, $"holds one {Kind(document.RootElement)}, not an array of objects", "For one object per line, name the file .jsonl.");
         }
 
         int index = 0;
@@ -56,7 +56,7 @@ internal static class JsonRowReader
         }
         catch (JsonException e)
         {
-            throw Invalid(origin, $"is not JSON ({e.Message})", "Every line has to be one JSON object.", e);
+            throw Invalid(origin, $"is not JSON ({e.Message})", "Every line must be one JSON object.", e);
         }
     }
 
@@ -68,7 +68,7 @@ internal static class JsonRowReader
         }
         catch (JsonException e)
         {
-            throw Invalid($"{name}:{e.LineNumber + 1}", $"is not JSON ({e.Message})", "A .json file has to be one array of objects; for one object a line, name it .jsonl.", e);
+            throw Invalid($"{name}:{e.LineNumber + 1}", $"is not JSON ({e.Message})", "A .json file must be one array of objects; for one object per line, name it .jsonl.", e);
         }
     }
 
@@ -76,7 +76,7 @@ internal static class JsonRowReader
     {
         if (element.ValueKind != JsonValueKind.Object)
         {
-            throw Invalid(origin, $"is a JSON {Kind(element)}, not an object", "Every row has to be an object such as {\"text\": \"…\", \"label\": \"…\"}.");
+            throw Invalid(origin, $"is a JSON {Kind(element)}, not an object", "Every row must be an object such as {\"text\": \"…\", \"label\": \"…\"}.");
         }
 
         Dictionary<string, object?> fields = new(StringComparer.Ordinal);

@@ -1,20 +1,20 @@
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
-using LoKr.Core.Training;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
 
-/// <summary>Gives texts the labels of a sequence classifier.</summary>
+/// <summary>Classifies texts with a sequence classifier.</summary>
 public static class TextClassifier
 {
-    /// <summary>Classifies one batch in evaluation mode and without gradients; afterwards every module is in the mode it was in.</summary>
+    /// <summary>Classifies one batch in evaluation mode and without gradients; afterwards every module returns to the mode it was in.</summary>
     /// <param name="model">A sequence classifier with a tokenizer.</param>
-    /// <param name="texts">The texts of the batch; a longer one is cut on the right, special tokens stay.</param>
-    /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
-    /// <returns>One result a text, in order; scores are softmax probabilities.</returns>
+    /// <param name="texts">The texts of the batch; longer ones are cut on the right, special tokens are not.</param>
+    /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <returns>One result for each text, in order; scores are softmax probabilities.</returns>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/> or <see cref="ErrorIds.DataValueInvalid"/>.
     /// </exception>
@@ -23,7 +23,7 @@ public static class TextClassifier
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(texts);
         ISequenceClassifier classifier = model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
-            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Import the model with -Label.");
+            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Load the model with a list of labels.");
         if (texts.Count == 0)
         {
             return [];
@@ -31,15 +31,13 @@ public static class TextClassifier
 
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
-        int[][] ids = [.. texts.Select(text => Encode(tokenizer, text, longest))];
-        (long[] inputs, long[] mask, int width) = Pad(ids, tokenizer.PadId ?? 0);
+        TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest))], tokenizer.PadId ?? 0);
 
         using ModuleModes modes = new(model.Module);
         model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        Tensor logits = classifier.Classify(
-            tensor(inputs, [ids.Length, width], device: model.Device), tensor(mask, [ids.Length, width], device: model.Device));
+        Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device));
         double[] scores = logits.to(ScalarType.Float64).softmax(-1).cpu().data<double>().ToArray();
         return [.. texts.Select((text, row) => Describe(text, classifier.Labels, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
     }
@@ -50,24 +48,6 @@ public static class TextClassifier
         return ids.Length > 0
             ? ids
             : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
-    }
-
-    private static (long[] Inputs, long[] Mask, int Width) Pad(int[][] ids, int padId)
-    {
-        int width = ids.Max(row => row.Length);
-        long[] inputs = new long[ids.Length * width];
-        long[] mask = new long[inputs.Length];
-        Array.Fill(inputs, padId);
-        for (int row = 0; row < ids.Length; row++)
-        {
-            for (int column = 0; column < ids[row].Length; column++)
-            {
-                inputs[(row * width) + column] = ids[row][column];
-                mask[(row * width) + column] = 1;
-            }
-        }
-
-        return (inputs, mask, width);
     }
 
     private static LoKrClassification Describe(string text, IReadOnlyList<string> labels, ReadOnlySpan<double> scores)
@@ -84,7 +64,7 @@ public static class TextClassifier
     }
 }
 
-/// <summary>What a classifier says of one text (<c>Invoke-LoKrModel</c>). Flat and serializable.</summary>
+/// <summary>The classification of one text. Flat and serializable.</summary>
 public sealed record LoKrClassification
 {
     /// <summary>The text.</summary>

@@ -1,8 +1,8 @@
 using System.Diagnostics;
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
-using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -10,12 +10,12 @@ namespace LoKr.Core.Inference;
 /// <summary>Continues texts with a causal language model.</summary>
 public static class TextGenerator
 {
-    /// <summary>Completes one prompt in evaluation mode and without gradients; afterwards every module is in the mode it was in.</summary>
+    /// <summary>Completes one prompt in evaluation mode and without gradients; afterwards every module returns to the mode it was in.</summary>
     /// <param name="model">A causal language model with a tokenizer.</param>
-    /// <param name="prompt">The text to go on from; special tokens of the tokenizer are added as in training.</param>
+    /// <param name="prompt">The text to continue; special tokens of the tokenizer are added as in training.</param>
     /// <param name="options">Length, sampling and seed.</param>
-    /// <param name="cancellationToken">Stops between tokens.</param>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, and what the model refuses.</exception>
+    /// <param name="cancellationToken">Checked before every token.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, and the errors of the model.</exception>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
     public static LoKrCompletion Complete(LoKrModel model, string prompt, GenerationOptions options, CancellationToken cancellationToken = default)
     {
@@ -23,11 +23,11 @@ public static class TextGenerator
         ArgumentNullException.ThrowIfNull(prompt);
         ArgumentNullException.ThrowIfNull(options);
         ICausalLanguageModel language = model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
-            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Import a model of the Llama family to generate text.");
+            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Load a causal language model to generate text.");
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         long started = Stopwatch.GetTimestamp();
 
-        // A template may end the text; what is to be continued must not be at its end.
+        // A template may add the end of text, which a prompt must not have.
         List<int> ids = [.. tokenizer.Encode(prompt)];
         while (ids.Count > 0 && language.EosIds.Contains(ids[^1]) && ids[^1] != tokenizer.BosId)
         {
@@ -36,7 +36,7 @@ public static class TextGenerator
 
         if (ids.Count == 0)
         {
-            throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, "The prompt has no tokens.", "Give the model a text to go on from.") { Target = prompt };
+            throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, "The prompt has no tokens.", "Give a text to continue.") { Target = prompt };
         }
 
         using ModuleModes modes = new(model.Module);
@@ -55,7 +55,7 @@ public static class TextGenerator
     }
 }
 
-/// <summary>What a language model makes of one prompt (<c>Invoke-LoKrModel</c>). Flat and serializable.</summary>
+/// <summary>The completion of one prompt. Flat and serializable.</summary>
 public sealed record LoKrCompletion
 {
     /// <summary>The prompt.</summary>

@@ -9,8 +9,8 @@ namespace LoKr.Core.Training;
 
 /// <summary>
 /// Prediction of the next token. Rows have <c>text</c> (loss on every token but the first), or <c>prompt</c> and <c>completion</c>
-/// (loss on the completion only); the end-of-text token follows and carries loss too. The loss is the mean cross entropy over the tokens
-/// that carry loss, as transformers computes it with labels of -100 elsewhere.
+/// (loss on the completion only); the end-of-text token follows and has loss too. The loss is the mean cross entropy over the tokens
+/// with loss, as transformers computes it with labels of -100 elsewhere.
 /// </summary>
 public sealed class CausalLanguageTask : ITrainingTask
 {
@@ -23,12 +23,12 @@ public sealed class CausalLanguageTask : ITrainingTask
     private readonly int _padId;
 
     /// <summary>
-    /// Tokenizes rows on all cores. Sequences that are longer are cut on the right, so that a cut text has no end of text;
-    /// rows with no token left that carries loss are left out and named in <see cref="Warnings"/>.
+    /// Tokenizes rows on all cores. Longer sequences are cut on the right, so that a cut text has no end of text.
+    /// Rows without a token with loss are left out and named in <see cref="Warnings"/>.
     /// </summary>
     /// <param name="model">A causal language model with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>.</param>
-    /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
+    /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
@@ -45,9 +45,9 @@ public sealed class CausalLanguageTask : ITrainingTask
 
         (string Prompt, string Completion)[] texts = [.. rows.Select(Texts)];
         LanguageEncoder encoder = new(tokenizer, eos);
-        (int[] Ids, int LossStart)[] encoded = TextEncoding.Parallelize(
+        EncodedText[] encoded = TextEncoding.EncodeAll(
             rows.Count, i => encoder.Encode(texts[i].Prompt, texts[i].Completion), cancellationToken);
-        Keep(rows, encoded, longest);
+        Add(rows, encoded, longest);
         if (eos is null)
         {
             _warnings.Add("The tokenizer names no end-of-text token, so the model does not learn where to stop.");
@@ -93,12 +93,12 @@ public sealed class CausalLanguageTask : ITrainingTask
         return new BatchScore(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum));
     }
 
-    /// <summary>Does nothing: the data are plain arrays.</summary>
+    /// <summary>Has nothing to release: the data are plain arrays.</summary>
     public void Dispose()
     {
     }
 
-    /// <summary>Logits of only the positions that predict a token with loss: the vocabulary is the largest dimension of all.</summary>
+    /// <summary>Computes logits only for positions that predict a token with loss, because the vocabulary is the largest dimension of all.</summary>
     private static (Tensor Logits, Tensor Targets) Forward(LoKrModel model, TrainingBatch batch)
     {
         ArgumentNullException.ThrowIfNull(model);
@@ -107,20 +107,20 @@ public sealed class CausalLanguageTask : ITrainingTask
         ICausalLanguageModel languageModel = LanguageModel(model);
 
         // Padding is on the right and attention only looks left, so no token sees padding and no mask is needed.
-        Tensor hidden = languageModel.HiddenStates(TextEncoding.Matrix(rows.InputIds, rows, device));
+        Tensor hidden = languageModel.HiddenStates(rows.Tokens.IdsOn(device));
         Tensor chosen = hidden.flatten(0, 1).index_select(0, tensor(rows.Positions, device: device));
         return (languageModel.Project(chosen).to(ScalarType.Float32), tensor(rows.Targets, device: device));
     }
 
     private static ICausalLanguageModel LanguageModel(LoKrModel model) => model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
-        ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Use another model, or give a loss of your own (-Loss).");
+        ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Use another model, or train it with a loss of your own.");
 
     private static (string Prompt, string Completion) Texts(DataRow row) =>
         RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
             ? (RowFields.Text(row, "prompt", Expected), RowFields.Text(row, "completion", Expected))
             : ("", RowFields.Text(row, "text", Expected));
 
-    private void Keep(IReadOnlyList<DataRow> rows, (int[] Ids, int LossStart)[] encoded, int longest)
+    private void Add(IReadOnlyList<DataRow> rows, EncodedText[] encoded, int longest)
     {
         List<string> lost = [];
         int cut = 0;
@@ -162,7 +162,7 @@ public sealed class CausalLanguageTask : ITrainingTask
     }
 }
 
-/// <summary>Texts and, for every token that carries loss, the position that predicts it.</summary>
+/// <summary>Texts with, for every token with loss, the position that predicts it.</summary>
 public sealed class LanguageBatch : TokenBatch
 {
     internal LanguageBatch(IReadOnlyList<int[]> rows, IReadOnlyList<int> lossStarts, int padId)
@@ -175,7 +175,7 @@ public sealed class LanguageBatch : TokenBatch
             // Token i is predicted from position i - 1; nothing predicts the first.
             for (int i = Math.Max(lossStarts[r], 1); i < rows[r].Length; i++)
             {
-                positions.Add(((long)r * Length) + i - 1);
+                positions.Add(((long)r * Tokens.Length) + i - 1);
                 targets.Add(rows[r][i]);
             }
         }
@@ -192,22 +192,27 @@ public sealed class LanguageBatch : TokenBatch
     internal long[] Targets { get; }
 }
 
-/// <summary>Token ids of a prompt with its completion and the end of text, and where the loss begins.</summary>
+/// <summary>Token ids of one row.</summary>
+/// <param name="Ids">All ids, the end of text included.</param>
+/// <param name="LossStart">Index of the first token with loss.</param>
+internal readonly record struct EncodedText(int[] Ids, int LossStart);
+
+/// <summary>Encodes prompts with their completions and the end of text.</summary>
 /// <param name="tokenizer">The tokenizer; used from several threads at once.</param>
 /// <param name="eosId">Id that ends a text, or null.</param>
 internal sealed class LanguageEncoder(ITextTokenizer tokenizer, int? eosId)
 {
     /// <summary>Encodes one row.</summary>
-    /// <param name="prompt">Text without loss; empty when the whole text carries loss.</param>
+    /// <param name="prompt">Text without loss; empty when the whole text has loss.</param>
     /// <param name="completion">Text with loss.</param>
-    public (int[] Ids, int LossStart) Encode(string prompt, string completion)
+    public EncodedText Encode(string prompt, string completion)
     {
         List<int> whole = WithoutEnd(tokenizer.Encode(prompt + completion));
         int start = 0;
         if (prompt.Length > 0)
         {
-            // The model will see the prompt alone when it is used, so the ids of the prompt alone have to come first.
-            // Where the tokenizer would join its end with the completion, both are encoded separately.
+            // In use the model sees the prompt alone, so the ids of the prompt alone must come first. Where the tokenizer would join the end
+            // of the prompt with the completion, both are encoded separately.
             List<int> head = WithoutEnd(tokenizer.Encode(prompt));
             start = head.Count;
             if (whole.Count < start || !whole.Take(start).SequenceEqual(head))
@@ -221,10 +226,10 @@ internal sealed class LanguageEncoder(ITextTokenizer tokenizer, int? eosId)
             whole.Add(end);
         }
 
-        return ([.. whole], start);
+        return new EncodedText([.. whole], start);
     }
 
-    /// <summary>Takes off an end-of-text id that the tokenizer's template may have added; it is added once, at the very end.</summary>
+    /// <summary>Removes an end-of-text id of the tokenizer's template; the id is added once, at the very end.</summary>
     private List<int> WithoutEnd(IReadOnlyList<int> ids)
     {
         List<int> kept = [.. ids];

@@ -4,16 +4,16 @@ using TorchSharp;
 
 namespace LoKr.Core.Training;
 
-/// <summary>Batches and a loss of the caller, for any module. Batches keep their order in every epoch and count alike, whatever they hold.</summary>
+/// <summary>Batches and a loss of the caller, for any module. Every epoch has the same order of batches, and all batches have the same weight.</summary>
 public sealed class CustomLossTask : ITrainingTask
 {
     private readonly IReadOnlyList<object> _batches;
     private readonly Func<LoKrModel, object, torch.Tensor> _loss;
 
-    /// <summary>Takes batches and a loss.</summary>
-    /// <param name="batches">One object each, in the order they are trained on; they stay the caller's, tensors in them included.</param>
+    /// <summary>Creates a task from batches and a loss.</summary>
+    /// <param name="batches">One object for each batch, in the order of training. The caller owns them and their tensors.</param>
     /// <param name="loss">
-    /// From the model and a batch to the mean loss, one number with its graph. It is called on the thread that trains, inside a dispose scope.
+    /// Computes the mean loss, one number with its graph, from the model and a batch. It is called on the thread that trains, inside a dispose scope.
     /// </param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>.</exception>
     public CustomLossTask(IReadOnlyList<object> batches, Func<LoKrModel, object, torch.Tensor> loss)
@@ -60,23 +60,23 @@ public sealed class CustomLossTask : ITrainingTask
                 ErrorIds.LossInvalid,
                 LoKrErrorKind.InvalidData,
                 loss is null ? "The loss function returned nothing." : $"The loss has the shape [{string.Join(", ", loss.shape)}].",
-                "It has to be one number: end the function with .mean().");
+                "Return one number: end the function with .mean().");
     }
 
     /// <inheritdoc/>
     public BatchScore Score(LoKrModel model, TrainingBatch batch) => new(Loss(model, batch));
 
-    /// <summary>Does nothing: the batches stay the caller's.</summary>
+    /// <summary>Has nothing to release: the caller owns the batches.</summary>
     public void Dispose()
     {
     }
 }
 
 /// <summary>A batch of the caller.</summary>
-/// <param name="item">The batch as it was given.</param>
+/// <param name="item">The object of the caller.</param>
 public sealed class CustomBatch(object item) : TrainingBatch
 {
-    /// <summary>The batch as it was given.</summary>
+    /// <summary>The object of the caller.</summary>
     public object Item { get; } = item;
 
     /// <inheritdoc/>

@@ -10,18 +10,18 @@ namespace LoKr.Core.Training;
 public static class Evaluator
 {
     /// <summary>
-    /// Mean loss, and accuracy or perplexity, in evaluation mode and without gradients; afterwards every module is in the mode it was in.
-    /// Runs on the calling thread.
+    /// Computes the mean loss, and accuracy or perplexity, in evaluation mode and without gradients; afterwards every module returns to the
+    /// mode it was in. Runs on the calling thread.
     /// </summary>
     /// <param name="model">The model.</param>
     /// <param name="task">The data; all of it is used.</param>
-    /// <param name="batchSize">Rows in a batch; it changes nothing but speed and memory.</param>
-    /// <param name="cancellationToken">Stops between batches.</param>
+    /// <param name="batchSize">Rows in a batch; affects only speed and memory.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
     public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, CancellationToken cancellationToken = default) =>
         Evaluate([model], task, batchSize, cancellationToken);
 
-    /// <summary>The same for models that work together; the task gets the first one.</summary>
+    /// <summary>Measures models that work together; the task receives the first one.</summary>
     internal static LoKrEvaluation Evaluate(IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, CancellationToken cancellationToken)
     {
         LoKrModel model = models[0];
@@ -62,19 +62,4 @@ public static class Evaluator
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
     }
-}
-
-/// <summary>Puts models into evaluation mode while it lasts; afterwards every module is in the mode it was in.</summary>
-internal sealed class EvaluationMode : IDisposable
-{
-    private readonly ModuleModes[] _modes;
-
-    public EvaluationMode(IEnumerable<LoKrModel> models)
-    {
-        LoKrModel[] all = [.. models];
-        _modes = [.. all.Select(model => new ModuleModes(model.Module))];
-        Array.ForEach(all, static model => model.Module.eval());
-    }
-
-    public void Dispose() => Array.ForEach(_modes, static modes => modes.Dispose());
 }

@@ -5,9 +5,9 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Training;
 
 /// <summary>
-/// AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), number for number as <c>torch.optim.AdamW</c>,
-/// on flat buffers: a step is about ten operations in place whatever the number of layers. State is allocated once.
-/// Parameters in half precision are kept in float32 beside it, so that small steps are not rounded away.
+/// AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), with the numbers of <c>torch.optim.AdamW</c>,
+/// on flat buffers: a step is about ten operations in place, whatever the number of layers. State is allocated once.
+/// Parameters in half precision have a float32 copy, so that small steps are not rounded away.
 /// </summary>
 public sealed class FlatAdamW : IDisposable
 {
@@ -19,7 +19,7 @@ public sealed class FlatAdamW : IDisposable
     private int _step;
 
     /// <summary>Allocates the state.</summary>
-    /// <param name="parameters">Buffers to train; they stay the caller's.</param>
+    /// <param name="parameters">Buffers to train; the caller owns them.</param>
     /// <param name="beta1">Decay of the running mean of the gradient.</param>
     /// <param name="beta2">Decay of the running mean of the squared gradient.</param>
     /// <param name="epsilon">Added to the denominator.</param>
@@ -41,11 +41,11 @@ public sealed class FlatAdamW : IDisposable
         }
     }
 
-    /// <summary>Bytes of state beside values and gradients that a buffer of that many elements needs.</summary>
+    /// <summary>Bytes of optimizer state, without values and gradients, for a buffer of a number of elements.</summary>
     internal static long StateBytes(long elements, ScalarType dtype) =>
         dtype is ScalarType.Float16 or ScalarType.BFloat16 ? 12 * elements : 2 * elements * dtype.ElementSize();
 
-    /// <summary>Norm of all gradients together; reading it waits for the device.</summary>
+    /// <summary>Computes the norm of all gradients together; reading it waits for the device.</summary>
     /// <returns>A scalar tensor of the current dispose scope.</returns>
     public Tensor GradientNorm()
     {
@@ -54,9 +54,9 @@ public sealed class FlatAdamW : IDisposable
         return norms.Length == 1 ? norms[0] : stack([.. norms.Select(norm => norm.to(ScalarType.Float32))]).norm();
     }
 
-    /// <summary>Scales the gradients down to a norm, as <c>torch.nn.utils.clip_grad_norm_</c> does.</summary>
+    /// <summary>Scales the gradients down to a maximum norm, as <c>torch.nn.utils.clip_grad_norm_</c> does.</summary>
     /// <param name="maxNorm">The norm; 0 leaves the gradients alone.</param>
-    /// <param name="norm">Their norm as <see cref="GradientNorm"/> gave it.</param>
+    /// <param name="norm">Their norm, from <see cref="GradientNorm"/>.</param>
     public void Clip(double maxNorm, double norm)
     {
         double coefficient = maxNorm / (norm + 1e-6);
@@ -87,7 +87,7 @@ public sealed class FlatAdamW : IDisposable
         }
     }
 
-    /// <summary>One step.</summary>
+    /// <summary>Updates the parameters.</summary>
     public void Step(double learningRate)
     {
         _step++;

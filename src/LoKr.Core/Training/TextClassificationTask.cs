@@ -21,10 +21,10 @@ public sealed class TextClassificationTask : ITrainingTask
     private readonly long[] _labels;
     private readonly int _padId;
 
-    /// <summary>Tokenizes rows on all cores. Longer texts are cut on the right, special tokens stay.</summary>
+    /// <summary>Tokenizes rows on all cores. Longer texts are cut on the right; special tokens are not.</summary>
     /// <param name="model">A sequence classifier with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c> and <c>label</c>.</param>
-    /// <param name="maxLength">Longest sequence, special tokens included; null for what the model allows.</param>
+    /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
@@ -41,7 +41,7 @@ public sealed class TextClassificationTask : ITrainingTask
         string[] texts = [.. rows.Select(row => RowFields.Text(row, "text", Expected))];
         Dictionary<string, long> known = KnownLabels(classifier.Labels);
         _labels = [.. rows.Select(row => LabelOf(row, known, classifier.Labels))];
-        _ids = TextEncoding.Parallelize(rows.Count, i => tokenizer.Encode(texts[i], addSpecialTokens: true, longest).ToArray(), cancellationToken);
+        _ids = TextEncoding.EncodeAll(rows.Count, i => tokenizer.Encode(texts[i], addSpecialTokens: true, longest).ToArray(), cancellationToken);
         _lengths = [.. _ids.Select(ids => ids.Length)];
         int empty = Array.IndexOf(_lengths, 0);
         if (empty >= 0)
@@ -91,7 +91,7 @@ public sealed class TextClassificationTask : ITrainingTask
         return new BatchScore(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.Sum), logits.argmax(-1).eq(labels).sum());
     }
 
-    /// <summary>Does nothing: the data are plain arrays.</summary>
+    /// <summary>Has nothing to release: the data are plain arrays.</summary>
     public void Dispose()
     {
     }
@@ -101,13 +101,12 @@ public sealed class TextClassificationTask : ITrainingTask
         ArgumentNullException.ThrowIfNull(model);
         var rows = (ClassificationBatch)batch;
         Device device = model.Device;
-        Tensor logits = Classifier(model).Classify(
-            TextEncoding.Matrix(rows.InputIds, rows, device), TextEncoding.Matrix(rows.AttentionMask, rows, device));
+        Tensor logits = Classifier(model).Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device));
         return (logits.to(ScalarType.Float32), tensor(rows.Labels, device: device));
     }
 
     private static ISequenceClassifier Classifier(LoKrModel model) => model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
-        ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Import the model with -Label, or give a loss of your own (-Loss).");
+        ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Load the model with a list of labels, or train it with a loss of your own.");
 
     private static Dictionary<string, long> KnownLabels(IReadOnlyList<string> labels)
     {
@@ -134,11 +133,11 @@ public sealed class TextClassificationTask : ITrainingTask
             ErrorIds.LabelUnknown,
             LoKrErrorKind.InvalidData,
             $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", labels)}.",
-            "Correct the row, or import the model with -Label and every label of the data.") { Target = label };
+            "Correct the row, or load the model with every label of the data.") { Target = label };
     }
 }
 
-/// <summary>Texts and the index of the label of each.</summary>
+/// <summary>Texts with the index of the label of each.</summary>
 public sealed class ClassificationBatch : TokenBatch
 {
     internal ClassificationBatch(IReadOnlyList<int[]> rows, long[] labels, int padId)

@@ -6,14 +6,14 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>Trains an adapter. Everything happens on the calling thread; only batches of plain data are prepared on another.</summary>
+/// <summary>Trains adapters. Everything happens on the calling thread; only batches of plain data are prepared on another.</summary>
 public static class Trainer
 {
-    /// <summary>Says what a run would do, without doing it.</summary>
+    /// <summary>Plans a run: checks everything that a run checks before its first step, and counts steps, parameters and memory.</summary>
     /// <exception cref="LoKrException">What a run would throw before its first step.</exception>
     public static TrainingPlan Plan(LoKrModel model, ITrainingTask task, TrainingOptions options) => Plan([model], task, options);
 
-    /// <summary>Says what a run over several models would do, without doing it.</summary>
+    /// <summary>Plans a run over several models.</summary>
     /// <inheritdoc cref="Plan(LoKrModel, ITrainingTask, TrainingOptions)"/>
     public static TrainingPlan Plan(IReadOnlyList<LoKrModel> models, ITrainingTask task, TrainingOptions options)
     {
@@ -42,16 +42,16 @@ public static class Trainer
     }
 
     /// <summary>
-    /// Trains and returns when done or canceled (<see cref="LoKrTrainingResult.StopReason"/>); the result is also the model's
-    /// <see cref="LoKrModel.LastTraining"/>. Modules are put back into the mode they were in, also after an exception; the values
-    /// are those after the last whole step.
+    /// Trains, and returns when done or canceled (<see cref="LoKrTrainingResult.StopReason"/>). The result is also the model's
+    /// <see cref="LoKrModel.LastTraining"/>. Every module returns to the mode it was in, also after an exception, and the parameters have
+    /// their values after the last complete step.
     /// </summary>
-    /// <param name="model">The model; the adapter that <see cref="TrainingOptions.AdapterName"/> names becomes the active one if it is not active.</param>
+    /// <param name="model">The model. The adapter that <see cref="TrainingOptions.AdapterName"/> names becomes the active one if it is not active.</param>
     /// <param name="task">Data and loss.</param>
     /// <param name="validation">Data to evaluate on, or null.</param>
     /// <param name="options">Steps, learning rate and so on.</param>
     /// <param name="onStep">Called after every step, on this thread.</param>
-    /// <param name="cancellationToken">Looked at before every batch.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TrainingOptionInvalid"/>, <see cref="ErrorIds.NoAdapter"/>, <see cref="ErrorIds.AdapterAmbiguous"/>,
     /// <see cref="ErrorIds.AdapterNotTrainable"/>, <see cref="ErrorIds.AdapterNotCalled"/>, <see cref="ErrorIds.LossInvalid"/>,
@@ -66,8 +66,8 @@ public static class Trainer
         CancellationToken cancellationToken = default) => Run([model], task, validation, options, onStep, cancellationToken);
 
     /// <summary>
-    /// Trains adapters of several models of one pipeline together, with one optimizer over all of them; models without adapters stay as they
-    /// are. The loss gets the first model that is trained, and the result is the <see cref="LoKrModel.LastTraining"/> of each of them.
+    /// Trains adapters of several models of one pipeline together, with one optimizer over all of them; models without adapters do not change.
+    /// The task receives the first model that is trained, and the result is the <see cref="LoKrModel.LastTraining"/> of each of them.
     /// </summary>
     /// <inheritdoc cref="Run(LoKrModel, ITrainingTask, ITrainingTask, TrainingOptions, Action{LoKrTrainingStep}, CancellationToken)"/>
     /// <param name="models">The models; at least one has an adapter to train.</param>
@@ -75,7 +75,7 @@ public static class Trainer
     /// <param name="validation">Data to evaluate on, or null.</param>
     /// <param name="options">Steps, learning rate and so on.</param>
     /// <param name="onStep">Called after every step, on this thread.</param>
-    /// <param name="cancellationToken">Looked at before every batch.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
     public static LoKrTrainingResult Run(
         IReadOnlyList<LoKrModel> models,
         ITrainingTask task,
@@ -104,35 +104,34 @@ public static class Trainer
         return result;
     }
 
-    /// <summary>Optimizer steps in a pass; the last one may have fewer batches.</summary>
+    /// <summary>Number of optimizer steps in an epoch; the last one may have fewer batches.</summary>
     internal static int StepsPerEpoch(ITrainingTask task, TrainingOptions options) =>
         (task.CountBatches(options.BatchSize) + options.GradientAccumulation - 1) / options.GradientAccumulation;
 
     private static int TotalSteps(int stepsPerEpoch, TrainingOptions options) => options.MaxSteps ?? checked(stepsPerEpoch * options.Epochs);
 }
 
-/// <summary>A model and the adapter of it that a run trains.</summary>
+/// <summary>A model, and the one of its adapters that a run trains.</summary>
 internal sealed record Trainee(LoKrModel Model, LoKrAdapter Adapter)
 {
-    /// <summary>What a run trains: of a single model its adapter, of several models that of each that has one.</summary>
-    /// <exception cref="LoKrException">Nothing can be trained, or it is not clear which adapter is meant; or an option is out of its range.</exception>
+    /// <summary>Selects the adapters of a run: the adapter of a single model, or of several models that of each model that has one.</summary>
+    /// <exception cref="LoKrException">Nothing can be trained, several adapters could be meant, or an option is out of its range.</exception>
     public static IReadOnlyList<Trainee> Select(IReadOnlyList<LoKrModel> models, TrainingOptions options)
     {
         ArgumentNullException.ThrowIfNull(models);
         ArgumentNullException.ThrowIfNull(options);
         options.Validate();
-        LoKrModel[] adapted = models.Count == 1 ? [.. models] : [.. models.Where(model => IsReady(model, options.AdapterName))];
+        string? name = options.AdapterName;
+        LoKrModel[] adapted = models.Count == 1 ? [.. models] : [.. models.Where(model => IsReady(model, name))];
         if (adapted.Length == 0)
         {
-            // Those that have adapters say what keeps them from being trained.
-            adapted = [.. models.Where(model => options.AdapterName is null ? model.Adapters.Count > 0 : model.Adapters.Any(adapter => adapter.Name == options.AdapterName))];
+            // Models with such an adapter report the reason why it cannot be trained.
+            adapted = [.. models.Where(model => name is null ? model.Adapters.Count > 0 : model.Adapters.Any(adapter => adapter.Name == name))];
         }
 
         Trainee[] trainees = adapted.Length > 0
-            ? [.. adapted.Select(model => new Trainee(model, SelectAdapter(model, options.AdapterName)))]
-            : throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation,
-                $"None of {string.Join(", ", models.Select(model => model.Name))} has an adapter{(options.AdapterName is null ? "" : $" '{options.AdapterName}'")} to train.",
-                "Add one with Add-LoKrAdapter.");
+            ? [.. adapted.Select(model => new Trainee(model, SelectAdapter(model, name)))]
+            : throw NoAdapter($"None of {string.Join(", ", models.Select(model => model.Name))} has an adapter{(name is null ? "" : $" '{name}'")} to train.");
         if (options.GradientCheckpointing)
         {
             CheckpointedBlocks.Require(trainees);
@@ -152,77 +151,32 @@ internal sealed record Trainee(LoKrModel Model, LoKrAdapter Adapter)
         ArgumentNullException.ThrowIfNull(model);
         if (model.Adapters.Count == 0)
         {
-            throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation, $"{model.Name} has no adapter to train.", "Add one with Add-LoKrAdapter.");
+            throw NoAdapter($"{model.Name} has no adapter to train.");
         }
 
         if (model.MergedAdapters.Count > 0)
         {
-            throw new LoKrException(
-                ErrorIds.AdapterNotTrainable,
-                LoKrErrorKind.InvalidOperation,
-                $"Adapters are merged into the base weights: {string.Join(", ", model.MergedAdapters)}.",
-                "Take them out with Undo-LoKrMerge, then train.");
+            throw NotTrainable($"Adapters are merged into the base weights: {string.Join(", ", model.MergedAdapters)}.", "Undo the merge, then train.");
         }
 
         if (!model.AdaptersEnabled)
         {
-            throw new LoKrException(
-                ErrorIds.AdapterNotTrainable, LoKrErrorKind.InvalidOperation, "The adapters of the model are disabled.", "Switch them on with Enable-LoKrAdapter.");
+            throw NotTrainable("The adapters of the model are disabled.", "Enable them.");
         }
 
-        LoKrAdapter adapter = name is null ? OnlyActive(model) : model.GetAdapter(name);
-        return adapter.IsTrainable ? adapter : throw new LoKrException(
-            ErrorIds.AdapterNotTrainable,
-            LoKrErrorKind.InvalidOperation,
-            $"Adapter '{adapter.Name}' was made for inference only (InferenceMode).",
-            "Make it with InferenceMode off to train it.");
-    }
-
-    private static LoKrAdapter OnlyActive(LoKrModel model) =>
-        model.ActiveAdapters.Count switch
+        if (name is null && model.ActiveAdapters.Count == 0)
         {
-            1 => model.GetAdapter(model.ActiveAdapters[0]),
-            0 => throw new LoKrException(ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation, $"No adapter of {model.Name} is active.", "Name the one to train (-AdapterName)."),
-            _ => throw new LoKrException(
-                ErrorIds.AdapterAmbiguous,
-                LoKrErrorKind.InvalidArgument,
-                $"Several adapters are active: {string.Join(", ", model.ActiveAdapters)}.",
-                "Name the one to train (-AdapterName)."),
-        };
-}
-
-/// <summary>Gradients on for one adapter, its trained copies of saved modules included, and off for the others while a run lasts.</summary>
-internal sealed class TrainableOnly : IDisposable
-{
-    private readonly LoKrModel _model;
-    private readonly (LoKrAdapter Adapter, bool Trainable)[] _before;
-
-    public TrainableOnly(LoKrModel model, LoKrAdapter trained)
-    {
-        _model = model;
-        _before = [.. model.Adapters.Select(static adapter => (adapter, adapter.IsTrainable))];
-        foreach (LoKrAdapter adapter in model.Adapters)
-        {
-            Set(adapter, ReferenceEquals(adapter, trained));
+            throw NoAdapter($"No adapter of {model.Name} is active.");
         }
+
+        LoKrAdapter adapter = name is null ? model.GetOnlyActiveAdapter() : model.GetAdapter(name);
+        return adapter.IsTrainable ? adapter : throw NotTrainable(
+            $"Adapter '{adapter.Name}' was created for inference only (InferenceMode).", "Create it with InferenceMode off to train it.");
     }
 
-    public void Dispose()
-    {
-        foreach ((LoKrAdapter adapter, bool trainable) in _before)
-        {
-            if (_model.Adapters.Contains(adapter))
-            {
-                Set(adapter, trainable);
-            }
-        }
-    }
+    private static LoKrException NoAdapter(string summary) => new(
+        ErrorIds.NoAdapter, LoKrErrorKind.InvalidOperation, summary, "Add an adapter, or name the one to train.");
 
-    private void Set(LoKrAdapter adapter, bool trainable)
-    {
-        if (adapter.IsTrainable != trainable)
-        {
-            _model.SetAdapterTrainable(adapter.Name, trainable);
-        }
-    }
+    private static LoKrException NotTrainable(string summary, string advice) => new(
+        ErrorIds.AdapterNotTrainable, LoKrErrorKind.InvalidOperation, summary, advice);
 }

@@ -2,17 +2,38 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Training;
 
-/// <summary>How an adapter is trained. Defaults follow PEFT's examples and transformers' Trainer where they agree.</summary>
+/// <summary>Options of a training run. Defaults follow PEFT's examples and transformers' Trainer where these agree.</summary>
 public sealed record TrainingOptions
 {
-    /// <summary>Passes over the data.</summary>
+    // Length of the run.
+
+    /// <summary>Number of epochs.</summary>
     public int Epochs { get; init; } = 3;
 
-    /// <summary>Number of optimizer steps, whatever the epochs; the schedule ends there. Null takes <see cref="Epochs"/>.</summary>
+    /// <summary>Number of optimizer steps, where the schedule ends; overrides <see cref="Epochs"/>. Null for whole epochs.</summary>
     public int? MaxSteps { get; init; }
+
+    // Batches.
 
     /// <summary>Rows in a batch.</summary>
     public int BatchSize { get; init; } = 16;
+
+    /// <summary>Batches whose gradients make one step, averaged over their tokens or rows as if they were one batch.</summary>
+    public int GradientAccumulation { get; init; } = 1;
+
+    /// <summary>Longest sequence in tokens; null for the model's limit. Applied when the rows are tokenized.</summary>
+    public int? MaxLength { get; init; }
+
+    /// <summary>Whether rows of similar length share a batch, which saves padding.</summary>
+    public bool LengthBucketing { get; init; } = true;
+
+    /// <summary>
+    /// Seed of the order of the rows and of dropout. Null draws a new order and leaves torch's generator alone; a seed is set on torch's
+    /// generator, of which a process has one.
+    /// </summary>
+    public long? Seed { get; init; }
+
+    // AdamW.
 
     /// <summary>Highest learning rate.</summary>
     public double LearningRate { get; init; } = 1e-3;
@@ -29,50 +50,41 @@ public sealed record TrainingOptions
     /// <summary>Added to the denominator of AdamW.</summary>
     public double Epsilon { get; init; } = 1e-8;
 
+    /// <summary>Norm to which larger gradients are scaled down; 0 for no clipping.</summary>
+    public double MaxGradientNorm { get; init; } = 1;
+
+    // Learning rate schedule.
+
     /// <summary>Course of the learning rate after the warm-up.</summary>
     public LearningRateSchedule Schedule { get; init; } = LearningRateSchedule.Linear;
 
-    /// <summary>Share of all steps in which the learning rate rises from zero; rounded up to whole steps, as transformers' Trainer does.</summary>
+    /// <summary>Share of all steps in which the learning rate rises from zero; rounded up to whole steps, as in transformers' Trainer.</summary>
     public double WarmupRatio { get; init; }
 
-    /// <summary>Number of warm-up steps; goes before <see cref="WarmupRatio"/>.</summary>
+    /// <summary>Number of warm-up steps; overrides <see cref="WarmupRatio"/>.</summary>
     public int? WarmupSteps { get; init; }
 
-    /// <summary>Gradients of a larger norm are scaled down to it; 0 for no clipping.</summary>
-    public double MaxGradientNorm { get; init; } = 1;
+    // Evaluation.
 
-    /// <summary>Batches whose gradients make one step; averaged over their tokens or rows, as if they were one batch.</summary>
-    public int GradientAccumulation { get; init; } = 1;
-
-    /// <summary>Steps between evaluations; null evaluates at the end of each epoch.</summary>
+    /// <summary>Number of steps between evaluations; null evaluates at the end of each epoch.</summary>
     public int? EvaluateEvery { get; init; }
 
     /// <summary>Whether to evaluate before the first step too.</summary>
     public bool EvaluateBefore { get; init; }
 
-    /// <summary>
-    /// Seed of the order of the rows and of dropout; null takes a fresh order and leaves torch's generator alone.
-    /// A seed is given to torch's generator, which is one for the whole process.
-    /// </summary>
-    public long? Seed { get; init; }
-
-    /// <summary>Longest sequence in tokens; null for what the model allows. Used when the rows are turned into a task.</summary>
-    public int? MaxLength { get; init; }
-
-    /// <summary>Rows in a batch of an evaluation; null takes <see cref="BatchSize"/>.</summary>
+    /// <summary>Rows in a batch of an evaluation; null for <see cref="BatchSize"/>.</summary>
     public int? EvaluationBatchSize { get; init; }
 
-    /// <summary>Whether rows of similar length share a batch, which saves padding.</summary>
-    public bool LengthBucketing { get; init; } = true;
+    // Adapter and memory.
+
+    /// <summary>Name of the adapter to train; null for the active one.</summary>
+    public string? AdapterName { get; init; }
 
     /// <summary>
-    /// Whether the blocks of the model keep only their inputs for the backward pass and run once more there: less memory for about half
+    /// Whether the blocks of the model store only their inputs for the backward pass and run a second time there: less memory for about half
     /// as much time again, and the same numbers. Dropout on a GPU draws other numbers than without it.
     /// </summary>
     public bool GradientCheckpointing { get; init; }
-
-    /// <summary>Adapter to train; null takes the active one.</summary>
-    public string? AdapterName { get; init; }
 
     /// <summary>Throws for values that are out of range.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, naming the option and its value.</exception>
@@ -102,12 +114,12 @@ public sealed record TrainingOptions
         {
             string shown = Convert.ToString(value, System.Globalization.CultureInfo.InvariantCulture) ?? "";
             throw new LoKrException(
-                ErrorIds.TrainingOptionInvalid, LoKrErrorKind.InvalidArgument, $"{option} is {shown}.", $"It has to be {allowed}.") { Target = option };
+                ErrorIds.TrainingOptionInvalid, LoKrErrorKind.InvalidArgument, $"{option} is {shown}.", $"It must be {allowed}.") { Target = option };
         }
     }
 }
 
-/// <summary>How the learning rate goes on after the warm-up; the formulas are those of transformers' <c>get_*_schedule_with_warmup</c>.</summary>
+/// <summary>Course of the learning rate after the warm-up, with the formulas of transformers' <c>get_*_schedule_with_warmup</c>.</summary>
 public enum LearningRateSchedule
 {
     /// <summary>Stays at the learning rate.</summary>

@@ -1,21 +1,21 @@
 namespace LoKr.Core.Training;
 
-/// <summary>What a training run would do (<c>Start-LoKrTraining -WhatIf</c>). Flat and serializable.</summary>
+/// <summary>The steps, parameters and memory of a training run before it starts. Flat and serializable.</summary>
 public sealed record TrainingPlan
 {
     /// <summary>Name of the adapter to train.</summary>
     public required string AdapterName { get; init; }
 
-    /// <summary>Rows of data.</summary>
+    /// <summary>Number of rows of data.</summary>
     public required int RowCount { get; init; }
 
-    /// <summary>Batches in a pass over the data.</summary>
+    /// <summary>Number of batches in an epoch.</summary>
     public required int BatchesPerEpoch { get; init; }
 
-    /// <summary>Optimizer steps in a pass over the data.</summary>
+    /// <summary>Number of optimizer steps in an epoch.</summary>
     public required int StepsPerEpoch { get; init; }
 
-    /// <summary>Optimizer steps in all.</summary>
+    /// <summary>Number of optimizer steps.</summary>
     public required int TotalSteps { get; init; }
 
     /// <summary>Steps in which the learning rate rises.</summary>
@@ -30,13 +30,13 @@ public sealed record TrainingPlan
     /// <summary>Bytes of all parameters of the model, adapters included.</summary>
     public required long ModelBytes { get; init; }
 
-    /// <summary>The most tokens (with padding) or rows that one batch holds; memory for activations grows with it.</summary>
+    /// <summary>Largest number of tokens (with padding) or rows in one batch; memory for activations grows with it.</summary>
     public required long LargestBatch { get; init; }
 
-    /// <summary>What <see cref="LargestBatch"/> counts: tokens or rows.</summary>
+    /// <summary>Unit of <see cref="LargestBatch"/>: tokens or rows.</summary>
     public required string Unit { get; init; }
 
-    /// <summary>What the user should know of the data, in words.</summary>
+    /// <summary>Warnings about the data for the user.</summary>
     public required IReadOnlyList<string> Warnings { get; init; }
 
     /// <summary>The plan in one sentence.</summary>

@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using LoKr.Core.Errors;
-using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -9,7 +8,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>One run of the trainer: the loop and its state.</summary>
+/// <summary>One run of the trainer: the loop over batches, and its state.</summary>
 internal sealed class TrainingRun : IDisposable
 {
     private readonly IReadOnlyList<Trainee> _trainees;
@@ -92,7 +91,7 @@ internal sealed class TrainingRun : IDisposable
         int stepsPerEpoch = Trainer.StepsPerEpoch(_task, _options);
         using var gradients = enable_grad();
 
-        // Once is enough: an evaluation puts every module back into this mode.
+        // An evaluation returns every module to this mode.
         foreach (Trainee trainee in _trainees)
         {
             trainee.Model.Module.train();
@@ -152,7 +151,10 @@ internal sealed class TrainingRun : IDisposable
         };
     }
 
-    /// <summary>Gradients of the group as if it were one batch: each batch counts by its tokens or rows with loss. Returns the loss, detached.</summary>
+    /// <summary>
+    /// Accumulates the gradients of a group of batches as if it were one batch: each batch has the weight of its tokens or rows with loss.
+    /// Returns the loss, detached.
+    /// </summary>
     private Tensor Accumulate(TrainingBatch[] group, int index, CancellationToken token)
     {
         double all = group.Sum(batch => batch.LossCount);
@@ -185,7 +187,10 @@ internal sealed class TrainingRun : IDisposable
         return sum;
     }
 
-    /// <summary>Reads both numbers at once, so that the device is waited for once a step, and stops before they spoil the parameters.</summary>
+    /// <summary>
+    /// Reads both numbers at once, so that a step waits for the device only once. Throws where one is not finite, before the optimizer
+    /// changes the parameters.
+    /// </summary>
     private (double Loss, double Norm) ReadFinite(Tensor loss, Tensor norm, int step, double learningRate)
     {
         double[] values = stack([loss.to(ScalarType.Float64), norm.to(ScalarType.Float64, loss.device)]).cpu().data<double>().ToArray();
@@ -201,102 +206,9 @@ internal sealed class TrainingRun : IDisposable
             string.Create(
                 CultureInfo.InvariantCulture,
                 $"The {(lossIsFinite ? "gradient" : "loss")} became {values[lossIsFinite ? 1 : 0]} in step {step} of {_schedule.TotalSteps} (learning rate {learningRate:G4})."),
-            "The adapter is as after the step before. Use a lower learning rate, a warm-up or clipping, or look at the data of that step.") { Target = step };
+            "The adapter has its values of the previous step. Use a lower learning rate, a warm-up or clipping, or check the data of that step.") { Target = step };
     }
 
     private LoKrEvaluation? Evaluate(CancellationToken token) =>
         _validation is null ? null : Evaluator.Evaluate([.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);
-}
-
-/// <summary>Units a second over the last steps; time between steps (evaluation, a slow reader) does not count.</summary>
-internal sealed class Throughput
-{
-    private const int Window = 20;
-
-    private readonly Queue<(long Units, TimeSpan Time)> _steps = new();
-    private long _units;
-    private TimeSpan _time;
-
-    /// <summary>Mean over the window.</summary>
-    public double PerSecond => _time > TimeSpan.Zero ? _units / _time.TotalSeconds : 0;
-
-    /// <summary>Adds a step.</summary>
-    public void Add(long units, TimeSpan time)
-    {
-        _steps.Enqueue((units, time));
-        _units += units;
-        _time += time;
-        if (_steps.Count > Window)
-        {
-            (long oldUnits, TimeSpan oldTime) = _steps.Dequeue();
-            _units -= oldUnits;
-            _time -= oldTime;
-        }
-    }
-}
-
-/// <summary>The most memory that the process held while this object lives: its working set, looked at twenty times a second.</summary>
-internal sealed class MemoryPeak : IDisposable
-{
-    private static readonly TimeSpan s_interval = TimeSpan.FromMilliseconds(50);
-
-    private readonly Timer _timer;
-    private long _bytes = Environment.WorkingSet;
-
-    public MemoryPeak() => _timer = new Timer(static state => ((MemoryPeak)state!).Look(), this, s_interval, s_interval);
-
-    /// <summary>The largest value up to now.</summary>
-    public long Bytes
-    {
-        get
-        {
-            Look();
-            return Interlocked.Read(ref _bytes);
-        }
-    }
-
-    public void Dispose() => _timer.Dispose();
-
-    private void Look()
-    {
-        long now = Environment.WorkingSet;
-        long seen = Interlocked.Read(ref _bytes);
-        while (now > seen)
-        {
-            long before = Interlocked.CompareExchange(ref _bytes, now, seen);
-            if (before == seen)
-            {
-                return;
-            }
-
-            seen = before;
-        }
-    }
-}
-
-/// <summary>
-/// Finds adapted layers that never run: their adapter would stay as it is, without a word.
-/// That happens when a module is used through <c>forward</c> or its weights alone, where hooks do not fire.
-/// </summary>
-internal sealed class CallCheck(LoKrAdapter adapter)
-{
-    private readonly (LoKrLayer Layer, long Before)[] _layers = [.. adapter.Layers.Select(layer => (layer, layer.CallCount))];
-
-    /// <summary>Throws when a layer has not run since this object was made.</summary>
-    public void Require()
-    {
-        string[] silent = [.. _layers.Where(entry => entry.Layer.CallCount == entry.Before).Select(entry => entry.Layer.ModuleName)];
-        if (silent.Length == 0)
-        {
-            return;
-        }
-
-        string named = string.Join(", ", silent.Take(10)) + (silent.Length > 10 ? ", …" : "");
-        throw new LoKrException(
-            ErrorIds.AdapterNotCalled,
-            LoKrErrorKind.InvalidOperation,
-            $"{silent.Length} of {_layers.Length} adapted layers did not run in the first step: {named}.",
-            "Call modules with call(), not forward(), so that the adapter's hook runs; or leave layers out that the loss does not use (-ExcludeModules).")
-        { Target = silent };
-    }
 }

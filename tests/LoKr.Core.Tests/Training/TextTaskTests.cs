@@ -43,7 +43,7 @@ public sealed class TextTaskTests
         using LoKrModel model = TinyClassifier.Create("red", "green");
         LoKrException e = Assert.Throws<LoKrException>(() => new TextClassificationTask(model, [Rows.Pair("a", "b", 4)]));
         Assert.Equal(ErrorIds.DataColumnMissing, e.ErrorId);
-        Assert.Contains("t.jsonl:4 has no column 'text'; its columns are: prompt, completion. Expected are text and label.", e.Message, StringComparison.Ordinal);
+        Assert.Contains("t.jsonl:4 has no column 'text'; its columns are: prompt, completion. The required columns are text and label.", e.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -72,8 +72,8 @@ public sealed class TextTaskTests
         using LoKrModel model = TinyClassifier.Create("red", "green");
         using TextClassificationTask task = new(model, [Rows.Labeled("abcd", "red"), Rows.Labeled("x", "green")]);
         ClassificationBatch batch = Only<ClassificationBatch>(task);
-        Assert.Equal([1, 'a', 'b', 'c', 'd', 1, 'x', 0, 0, 0], batch.InputIds);
-        Assert.Equal([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], batch.AttentionMask);
+        Assert.Equal([1, 'a', 'b', 'c', 'd', 1, 'x', 0, 0, 0], batch.Tokens.Ids);
+        Assert.Equal([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], batch.Tokens.Mask);
         Assert.Equal(7, batch.UnitCount);
         Assert.Equal(10, task.LargestBatch(16));
     }
@@ -84,7 +84,7 @@ public sealed class TextTaskTests
         using LoKrModel model = TinyLanguageModel.Create();
         using CausalLanguageTask task = new(model, [Rows.Pair("pq", "xy")]);
         LanguageBatch batch = Only<LanguageBatch>(task);
-        Assert.Equal([1, 'p', 'q', 'x', 'y', 2], batch.InputIds);
+        Assert.Equal([1, 'p', 'q', 'x', 'y', 2], batch.Tokens.Ids);
         Assert.Equal(['x', 'y', 2], batch.Targets);
         Assert.Equal([2, 3, 4], batch.Positions);
     }
@@ -102,7 +102,7 @@ public sealed class TextTaskTests
     {
         using LoKrModel model = TinyLanguageModel.Create(new TinyTokenizer { JoinsAb = true });
         using CausalLanguageTask task = new(model, [Rows.Pair("pa", "bab")]);
-        Assert.Equal([1, 'p', 'a', 'b', 127, 2], Only<LanguageBatch>(task).InputIds);
+        Assert.Equal([1, 'p', 'a', 'b', 127, 2], Only<LanguageBatch>(task).Tokens.Ids);
     }
 
     [Fact]
@@ -124,7 +124,7 @@ public sealed class TextTaskTests
         using LoKrModel model = TinyLanguageModel.Create();
         using CausalLanguageTask task = new(model, [Rows.Pair("pq", "xyz"), Rows.Pair("p", "x"), Rows.Text("uvw")]);
         LanguageBatch batch = Only<LanguageBatch>(task);
-        Tensor ids = tensor(batch.InputIds, [3, batch.Length]);
+        Tensor ids = batch.Tokens.IdsOn(CPU);
 
         // As transformers: labels are the ids, -100 where there is no loss; position i predicts label i + 1.
         Tensor labels = full_like(ids, -100);
@@ -135,7 +135,7 @@ public sealed class TextTaskTests
 
         Tensor logits = ((TinyLanguageModel)model.Module).Logits(ids);
         Tensor expected = nn.functional.cross_entropy(
-            logits.narrow(1, 0, batch.Length - 1).flatten(0, 1), labels.narrow(1, 1, batch.Length - 1).flatten(), ignore_index: -100);
+            logits.narrow(1, 0, batch.Tokens.Length - 1).flatten(0, 1), labels.narrow(1, 1, batch.Tokens.Length - 1).flatten(), ignore_index: -100);
         TensorAssert.Close(expected, task.Loss(model, batch), 1e-6, "loss");
     }
 
@@ -185,7 +185,7 @@ public sealed class TextTaskTests
         Assert.IsType<CausalLanguageTask>(second);
         LoKrException e = Assert.Throws<LoKrException>(() => TrainingTaskFactory.Create(other, [Rows.Text("a")], cancellationToken: TestContext.Current.CancellationToken));
         Assert.Equal(ErrorIds.TaskUnknown, e.ErrorId);
-        Assert.Contains("-Loss", e.Message, StringComparison.Ordinal);
+        Assert.Contains("loss and batches of your own", e.Message, StringComparison.Ordinal);
     }
 
     private static T Only<T>(ITrainingTask task)

@@ -3,7 +3,7 @@ using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using Xunit;
 
-namespace LoKr.Core.Tests.Training.Data;
+namespace LoKr.Core.Tests.Data;
 
 public sealed class DataReaderTests : IDisposable
 {

@@ -1,0 +1,125 @@
+using System.Runtime.ExceptionServices;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Data;
+
+/// <summary>From texts to token ids: checks that training and inference share, and tokenizing on all cores.</summary>
+internal static class TextEncoding
+{
+    /// <summary>Returns the model's tokenizer.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TokenizerMissing"/>.</exception>
+    public static ITextTokenizer RequireTokenizer(LoKrModel model) => model.Tokenizer ?? throw new LoKrException(
+        ErrorIds.TokenizerMissing,
+        LoKrErrorKind.InvalidOperation,
+        $"The model {model.Name} has no tokenizer.",
+        "Put its tokenizer files into the model folder and load it again.");
+
+    /// <summary>Throws where there are no rows.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>.</exception>
+    public static void RequireRows(IReadOnlyList<DataRow> rows)
+    {
+        ArgumentNullException.ThrowIfNull(rows);
+        if (rows.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no rows of data.", "Give at least one.");
+        }
+    }
+
+    /// <summary>Returns the longest allowed sequence: the requested one, or else the limit of model and tokenizer.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.MaxLengthTooLarge"/> or <see cref="ErrorIds.TrainingOptionInvalid"/>.</exception>
+    public static int ResolveMaxLength(int? requested, int modelMaximum, ITextTokenizer tokenizer)
+    {
+        if (requested > modelMaximum)
+        {
+            throw new LoKrException(
+                ErrorIds.MaxLengthTooLarge,
+                LoKrErrorKind.LimitExceeded,
+                $"A maximum length of {requested} is more than the {modelMaximum} tokens this model has positions for.",
+                $"Use at most {modelMaximum}.") { Target = requested };
+        }
+
+        if (requested < 2)
+        {
+            throw new LoKrException(
+                ErrorIds.TrainingOptionInvalid, LoKrErrorKind.InvalidArgument, $"A maximum length of {requested} leaves no text.", "Use at least 2.") { Target = requested };
+        }
+
+        return requested ?? Math.Min(modelMaximum, tokenizer.MaxLength ?? modelMaximum);
+    }
+
+    /// <summary>Runs a function for every index on all cores, and rethrows the first exception as it is.</summary>
+    public static T[] EncodeAll<T>(int count, Func<int, T> encode, CancellationToken cancellationToken)
+    {
+        T[] results = new T[count];
+        try
+        {
+            Parallel.For(0, count, new ParallelOptions { CancellationToken = cancellationToken }, i => results[i] = encode(i));
+        }
+        catch (AggregateException e)
+        {
+            ExceptionDispatchInfo.Throw(e.InnerExceptions[0]);
+        }
+
+        return results;
+    }
+}
+
+/// <summary>
+/// Rows of token ids, padded on the right to one length, and the mask that tells tokens (1) from padding (0). Plain arrays, so that batches
+/// can be prepared on another thread.
+/// </summary>
+public sealed class TokenMatrix
+{
+    private readonly long[] _ids;
+    private readonly long[] _mask;
+
+    /// <summary>Pads rows.</summary>
+    /// <param name="rows">Token ids of each row; at least one row.</param>
+    /// <param name="padId">Id that fills a row up.</param>
+    /// <param name="length">Length of every row, at least that of the longest; null for that of the longest.</param>
+    public TokenMatrix(IReadOnlyList<IReadOnlyList<int>> rows, int padId, int? length = null)
+    {
+        ArgumentNullException.ThrowIfNull(rows);
+        RowCount = rows.Count;
+        Length = length ?? rows.Max(static row => row.Count);
+        _ids = new long[RowCount * Length];
+        _mask = new long[_ids.Length];
+        Array.Fill(_ids, padId);
+        for (int r = 0; r < rows.Count; r++)
+        {
+            IReadOnlyList<int> row = rows[r];
+            int start = r * Length;
+            for (int i = 0; i < row.Count; i++)
+            {
+                _ids[start + i] = row[i];
+            }
+
+            _mask.AsSpan(start, row.Count).Fill(1);
+            TokenCount += row.Count;
+        }
+    }
+
+    /// <summary>Number of rows.</summary>
+    public int RowCount { get; }
+
+    /// <summary>Length of every row.</summary>
+    public int Length { get; }
+
+    /// <summary>Number of tokens without padding.</summary>
+    public long TokenCount { get; }
+
+    /// <summary>Token ids, rows×length, row by row.</summary>
+    public ReadOnlySpan<long> Ids => _ids;
+
+    /// <summary>1 for tokens and 0 for padding, rows×length, row by row.</summary>
+    public ReadOnlySpan<long> Mask => _mask;
+
+    /// <summary>Creates the tensor of token ids, int64 rows×length.</summary>
+    public Tensor IdsOn(Device device) => tensor(_ids, [RowCount, Length], device: device);
+
+    /// <summary>Creates the tensor of the mask, int64 rows×length.</summary>
+    public Tensor MaskOn(Device device) => tensor(_mask, [RowCount, Length], device: device);
+}

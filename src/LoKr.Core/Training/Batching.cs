@@ -1,0 +1,133 @@
+using System.Threading.Channels;
+using LoKr.Core.Data;
+
+namespace LoKr.Core.Training;
+
+/// <summary>A batch of texts as token ids, padded to the longest.</summary>
+public abstract class TokenBatch : TrainingBatch
+{
+    private protected TokenBatch(IReadOnlyList<int[]> rows, int padId) => Tokens = new(rows, padId);
+
+    /// <summary>Token ids and their mask.</summary>
+    public TokenMatrix Tokens { get; }
+
+    /// <inheritdoc/>
+    public override int RowCount => Tokens.RowCount;
+
+    /// <inheritdoc/>
+    public override long UnitCount => Tokens.TokenCount;
+}
+
+/// <summary>Puts rows into batches: shuffled, with rows of similar length together, so that little time is spent on padding.</summary>
+internal static class LengthBuckets
+{
+    /// <summary>Batches whose rows are sorted together before they are cut. More batches mean less padding, but also less chance in the choice of rows.</summary>
+    private const int MaxBatchesSorted = 50;
+
+    /// <summary>Returns the row indices of every batch. Each row is in exactly one batch, and at most one batch is smaller than the rest.</summary>
+    public static IReadOnlyList<int[]> Create(IReadOnlyList<int> lengths, BatchOrder order)
+    {
+        int[] rows = [.. Enumerable.Range(0, lengths.Count)];
+        if (!order.Shuffle)
+        {
+            return [.. (order.Bucket ? rows.OrderBy(row => lengths[row]).ToArray() : rows).Chunk(order.BatchSize)];
+        }
+
+        // The seed of an epoch is mixed so that neighboring seeds and epochs do not share orders.
+        SplitMix64 random = new(unchecked(((ulong)order.Seed * 0x9E3779B97F4A7C15) + ((ulong)order.Epoch * 0xD1B54A32D192ED03)));
+        random.Shuffle(rows);
+        if (!order.Bucket)
+        {
+            return [.. rows.Chunk(order.BatchSize)];
+        }
+
+        // At least four groups where the data allows, so that small data sets are not simply sorted by length.
+        int sorted = Math.Clamp(rows.Length / (order.BatchSize * 4), 1, MaxBatchesSorted);
+        List<int[]> batches = [];
+        foreach (int[] group in rows.Chunk(sorted * order.BatchSize))
+        {
+            batches.AddRange(group.OrderBy(row => lengths[row]).Chunk(order.BatchSize));
+        }
+
+        // Batches go in a random order too: otherwise the loss would rise and fall with their lengths.
+        int[][] shuffled = [.. batches];
+        random.Shuffle(shuffled);
+        return shuffled;
+    }
+
+    /// <summary>A generator whose numbers are the same on every .NET version, unlike <see cref="Random"/> with a seed.</summary>
+    private struct SplitMix64(ulong state)
+    {
+        private ulong _state = state;
+
+        public void Shuffle<T>(T[] items)
+        {
+            for (int i = items.Length - 1; i > 0; i--)
+            {
+                int j = (int)Math.BigMul(Next(), (ulong)i + 1, out _);
+                (items[i], items[j]) = (items[j], items[i]);
+            }
+        }
+
+        private ulong Next()
+        {
+            ulong z = _state += 0x9E3779B97F4A7C15;
+            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+            z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+            return z ^ (z >> 31);
+        }
+    }
+}
+
+/// <summary>Enumerates plain data on another thread, a few items ahead of its reader.</summary>
+internal sealed class Prefetch<T> : IDisposable
+{
+    private readonly CancellationTokenSource _stop = new();
+    private readonly Channel<T> _items;
+    private readonly Task _producer;
+
+    public Prefetch(IEnumerable<T> source, int ahead = 4)
+    {
+        _items = Channel.CreateBounded<T>(new BoundedChannelOptions(ahead) { SingleReader = true, SingleWriter = true });
+        CancellationToken token = _stop.Token;
+        _producer = Task.Run(() => ProduceAsync(source, token), CancellationToken.None);
+    }
+
+    /// <summary>Returns the items in order; an exception of the source is thrown in the place of the item.</summary>
+    public IEnumerable<T> Items()
+    {
+        while (_items.Reader.WaitToReadAsync(_stop.Token).AsTask().GetAwaiter().GetResult())
+        {
+            while (_items.Reader.TryRead(out T? item))
+            {
+                yield return item;
+            }
+        }
+    }
+
+    /// <summary>Stops the producer and waits for it.</summary>
+    public void Dispose()
+    {
+        _stop.Cancel();
+        _producer.GetAwaiter().GetResult();
+        _stop.Dispose();
+    }
+
+    private async Task ProduceAsync(IEnumerable<T> source, CancellationToken token)
+    {
+        try
+        {
+            foreach (T item in source)
+            {
+                await _items.Writer.WriteAsync(item, token).ConfigureAwait(false);
+            }
+
+            _items.Writer.Complete();
+        }
+        catch (Exception e)
+        {
+            // The reader rethrows it; after a stop there is no reader.
+            _items.Writer.TryComplete(e);
+        }
+    }
+}
