@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using LoKr.Core.Configuration;
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -189,19 +190,8 @@ public sealed class StableDiffusionPipeline : IAdaptable
         // CLIP's tokenizer pads with the end of the text unless its files name another token.
         int padding = tokenizer.PadId ?? tokenizer.EosId ?? throw new LoKrException(ErrorIds.TokenizerUnsupported, LoKrErrorKind.NotSupported,
             "The tokenizer names no token for padding and none that ends a text.", "Set pad_token in tokenizer_config.json.");
-        long[] ids = new long[texts.Count * length];
-        Array.Fill(ids, padding);
-        for (int row = 0; row < texts.Count; row++)
-        {
-            IReadOnlyList<int> encoded = tokenizer.Encode(texts[row], maxLength: length);
-            for (int i = 0; i < encoded.Count; i++)
-            {
-                ids[(row * length) + i] = encoded[i];
-            }
-        }
-
-        using Tensor onCpu = tensor(ids, [texts.Count, length], ScalarType.Int64);
-        return onCpu.to(encoder.Device, copy: true);
+        TokenMatrix tokens = new([.. texts.Select(text => tokenizer.Encode(text, maxLength: length))], padding, length);
+        return tokens.IdsOn(encoder.Device);
     }
 }
 
