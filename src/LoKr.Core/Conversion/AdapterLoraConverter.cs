@@ -34,7 +34,7 @@ public static class AdapterLoraConverter
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
         AdapterContent content = AdapterContentReader.Read(file, options.Read, BaseModelNames.Find(options.Model, options.BasePath));
         Check(file, content);
-        warnings = [.. file.Findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning).Select(static finding => finding.Message)];
+        warnings = [.. file.Warnings];
         Dictionary<string, nn.Module> modules = options.Model is null
             ? []
             : ModuleTree.Modules(options.Model.Module).ToDictionary(static entry => entry.Name, static entry => entry.Module, StringComparer.Ordinal);
@@ -75,7 +75,7 @@ public static class AdapterLoraConverter
 
         if (content.Norms.Count > 0)
         {
-            throw NotSupported(content.Norms[0].Name, "LoRA has no changes of norms");
+            throw NotSupported(content.Norms[0].Name, "LoRA does not support changes of norms");
         }
 
         if (content.Modules.FirstOrDefault(static module => module.DoraAxis is not null) is AdapterModule decomposed)

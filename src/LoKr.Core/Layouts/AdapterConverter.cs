@@ -35,10 +35,7 @@ public static class AdapterConverter
             bool filters = component is AdapterComponent wanted
                 && (file.Modules.Any(module => AdapterComponents.Matches(module.Component, wanted)) || file.Modules.Select(static module => module.Component).Distinct().Count() > 1);
             AdapterContent content = AdapterContentReader.Read(file, filters ? options.Read : options.Read with { Component = null }, index);
-            warnings = [
-                .. file.Findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning).Select(static finding => finding.Message),
-                .. AdapterWriter.Write(full, layout, content, new() { Component = component, Force = options.Force }),
-            ];
+            warnings = [.. file.Warnings, .. AdapterWriter.Write(full, layout, content, new() { Component = component, Force = options.Force })];
         }
 
         return AdapterInspector.Inspect(full);

@@ -56,6 +56,9 @@ public sealed class AdapterFile : IDisposable
     /// <summary>Problems with names and configurations. <see cref="AdapterValidator"/> adds those of shapes and scales.</summary>
     public IReadOnlyList<LoKrAdapterFinding> Findings { get; }
 
+    /// <summary>Messages of the warnings among <see cref="Findings"/>.</summary>
+    public IEnumerable<string> Warnings => Findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning).Select(static finding => finding.Message);
+
     /// <summary>Configurations by component.</summary>
     internal IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; }
 

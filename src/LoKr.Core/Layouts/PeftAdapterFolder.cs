@@ -95,10 +95,20 @@ public sealed class PeftAdapterFolder : IDisposable
     {
         ArgumentNullException.ThrowIfNull(config);
         ArgumentNullException.ThrowIfNull(tensors);
+        Write(folder, LoKrConfigJson.Write(config with { InferenceMode = true }), tensors, force);
+    }
+
+    /// <summary>Writes a folder with a configuration of any kind of adapter.</summary>
+    /// <param name="folder">Where to write.</param>
+    /// <param name="config">Content of the configuration file.</param>
+    /// <param name="tensors">Tensors by name without the prefix.</param>
+    /// <param name="force">Replace an existing adapter.</param>
+    internal static void Write(string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, bool force)
+    {
         using StagedDirectory staged = new(folder, force, keepOthers: true);
-        Dictionary<string, torch.Tensor> named = tensors.ToDictionary(pair => Prefix + pair.Key, pair => pair.Value, StringComparer.Ordinal);
+        Dictionary<string, torch.Tensor> named = tensors.ToDictionary(static pair => Prefix + pair.Key, static pair => pair.Value, StringComparer.Ordinal);
         SafetensorsWriter.Write(System.IO.Path.Combine(staged.Path, WeightsFile), named, s_metadata);
-        AtomicFile.WriteText(System.IO.Path.Combine(staged.Path, ConfigFile), LoKrConfigJson.Write(config with { InferenceMode = true }));
+        AtomicFile.WriteText(System.IO.Path.Combine(staged.Path, ConfigFile), config);
         staged.Commit();
     }
 

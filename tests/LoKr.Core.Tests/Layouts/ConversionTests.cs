@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Layouts;
 
-/// <summary>Conversions between layouts keep every bit, and what an adapter does to a model.</summary>
+/// <summary>Conversions between layouts preserve every bit and the effect of an adapter on a model.</summary>
 public sealed class ConversionTests : IDisposable
 {
     private readonly TemporaryFolder _folder = new();
@@ -46,7 +46,7 @@ public sealed class ConversionTests : IDisposable
     }
 
     [Fact]
-    public void Adapters_of_whole_models_are_valid_and_come_back_from_OneTrainer_and_HCP()
+    public void Adapters_of_whole_models_are_valid_and_survive_OneTrainer_and_HCP()
     {
         string[] folders = [.. ((string[])["transformers", "diffusers"]).SelectMany(static part => Directory.EnumerateDirectories(Fixtures.Require(part)))
             .Select(static model => Path.Combine(model, "adapters")).Where(Directory.Exists).SelectMany(Directory.EnumerateDirectories).Order(StringComparer.Ordinal)];
@@ -70,10 +70,10 @@ public sealed class ConversionTests : IDisposable
 
     [Theory]
     [MemberData(nameof(PeftCases))]
-    public void Without_a_header_the_model_tells_names_and_the_shapes_the_configuration(string name)
+    public void Without_metadata_names_come_from_the_model_and_the_configuration_from_shapes(string name)
     {
         string source = Fixtures.Require("peft-layers", name);
-        Assert.SkipWhen(Obstacle(source) is not null, "The adapter has no other form.");
+        Assert.SkipWhen(Obstacle(source) is not null, "Only PEFT's layout can express the adapter.");
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
         PeftCase reference = PeftCase.Open("peft-layers", name);
@@ -93,12 +93,12 @@ public sealed class ConversionTests : IDisposable
 
     [Theory]
     [MemberData(nameof(LycorisCases))]
-    public void Every_layout_with_alpha_tensors_gives_a_LyCORIS_file_back(string name)
+    public void A_LyCORIS_file_survives_every_layout_with_alpha_tensors(string name)
     {
         string source = Fixtures.Require("lycoris", name, "adapter.safetensors");
         foreach (AdapterLayout layout in Enum.GetValues<AdapterLayout>().Where(AdapterLayouts.HasAlphaTensors))
         {
-            // A single word has no dots to lose; the file names no base model.
+            // The name of the module is one word, but nothing says so without a base model.
             string file = $"{layout}.safetensors";
             if (!AdapterLayouts.IsUnderscored(layout))
             {
@@ -114,7 +114,7 @@ public sealed class ConversionTests : IDisposable
 
     [Theory]
     [MemberData(nameof(PeftCases))]
-    public void An_adapter_exported_in_any_layout_does_the_same_when_it_comes_back(string name)
+    public void An_adapter_exported_in_any_layout_has_the_same_effect_after_import(string name)
     {
         string source = Fixtures.Require("peft-layers", name);
         using DisposeScope scope = NewDisposeScope();
@@ -150,7 +150,7 @@ public sealed class ConversionTests : IDisposable
     }
 
     [Fact]
-    public void Norms_and_magnitudes_come_back_from_every_layout_that_has_them()
+    public void Norms_and_magnitudes_survive_every_layout_that_supports_them()
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
@@ -188,7 +188,7 @@ public sealed class ConversionTests : IDisposable
     private LoKrAdapterInfo Convert(string source, string destination, AdapterLayout layout) =>
         AdapterConverter.Convert(source, _folder.File(destination), layout, new(), out _);
 
-    /// <summary>What stands in the way of another layout than PEFT's: a word of the message, or null.</summary>
+    /// <summary>A part of the error message if only PEFT's layout can express the adapter, or null.</summary>
     private static string? Obstacle(string folder)
     {
         if (Saved(folder).Length > 0)

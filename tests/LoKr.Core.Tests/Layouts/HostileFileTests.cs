@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Layouts;
 
-/// <summary>Files that are damaged, put together or meant badly: always an error with an id, on every way in, and nothing changes.</summary>
+/// <summary>Files that are damaged, assembled by hand or malicious: every way of reading ends in an error with an id and changes nothing.</summary>
 public sealed class HostileFileTests : IDisposable
 {
     private readonly TemporaryFolder _folder = new();
@@ -20,7 +20,7 @@ public sealed class HostileFileTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     [Theory]
-    // A factor is missing, or there is one too many.
+    // Missing and superfluous factors.
     [InlineData("lora_unet_fc.lokr_w1 4 4; lora_unet_fc.alpha=1", ErrorIds.AdapterKeysMismatch)]
     [InlineData("lora_unet_fc.lokr_w2 4 2; lora_unet_fc.alpha=1", ErrorIds.AdapterKeysMismatch)]
     [InlineData("lora_unet_fc.alpha=1", ErrorIds.AdapterKeysMismatch)]
@@ -29,7 +29,7 @@ public sealed class HostileFileTests : IDisposable
     [InlineData("lora_unet_fc.lokr_w1 4 4; lora_unet_fc.lokr_w1_a 4 1; lora_unet_fc.lokr_w1_b 1 4; lora_unet_fc.lokr_w2 4 2", ErrorIds.AdapterKeysMismatch)]
     [InlineData("lora_unet_fc.lokr_w1 4 4; lora_unet_fc.lokr_w2 4 2; lora_unet_fc.lokr_t2 1 1 3 3", ErrorIds.AdapterKeysMismatch)]
     [InlineData("lora_unet_fc.lokr_w1 4 4; lora_unet_fc.lokr_w2 4 2; lora_unet_fc.w_norm 16", ErrorIds.AdapterKeysMismatch)]
-    // Shapes that do not follow each other.
+    // Shapes that do not fit together.
     [InlineData("lora_unet_fc.lokr_w1 16; lora_unet_fc.lokr_w2 4 2", ErrorIds.AdapterShapeMismatch)]
     [InlineData("lora_unet_fc.lokr_w1 4 4 1; lora_unet_fc.lokr_w2 4 2", ErrorIds.AdapterShapeMismatch)]
     [InlineData("lora_unet_fc.lokr_w1 4 4; lora_unet_fc.lokr_w2 8", ErrorIds.AdapterShapeMismatch)]
@@ -92,7 +92,7 @@ public sealed class HostileFileTests : IDisposable
     [InlineData("fc.lokr_w1 4 4; fc.lokr_w2_a 4 4; fc.lokr_w2_b 4 2; fc.alpha=2", 0.5)]
     [InlineData("fc.lokr_w1 16 1; fc.lokr_w2 1 8; fc.alpha=3", 1)]
     [InlineData("fc.lokr_w1_a 8 3; fc.lokr_w1_b 3 2; fc.lokr_w2_a 2 1; fc.lokr_w2_b 1 4; fc.alpha=2", 2)]
-    public void An_odd_but_meaningful_file_loads_with_the_scale_of_its_origin(string tensors, double scale)
+    public void An_unusual_but_valid_file_loads_with_the_scale_of_its_origin(string tensors, double scale)
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
@@ -111,7 +111,7 @@ public sealed class HostileFileTests : IDisposable
     }
 
     [Fact]
-    public void Shapes_that_no_factor_gives_load_as_they_are_survive_a_move_and_come_back()
+    public void Shapes_that_no_decompose_factor_results_in_load_move_and_survive_other_layouts()
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
@@ -132,7 +132,7 @@ public sealed class HostileFileTests : IDisposable
         model.MoveTo(dtype: float32);
         Testing.TensorAssert.Close(expected, PeftCase.Run(model, x), 1e-6, "output after a move");
 
-        // Other layouts carry any shape; PEFT's folder says that PEFT cannot.
+        // Other layouts have no rule for shapes; PEFT's has, and the result is a warning.
         foreach (AdapterLayout layout in (AdapterLayout[])[AdapterLayout.Kohya, AdapterLayout.Hcp, AdapterLayout.Peft])
         {
             string copy = _folder.File(layout == AdapterLayout.Peft ? "peft" : $"{layout}.safetensors");
@@ -150,7 +150,7 @@ public sealed class HostileFileTests : IDisposable
     }
 
     [Fact]
-    public void Numbers_that_are_not_finite_are_found_on_request()
+    public void Values_that_are_not_finite_are_found_on_request()
     {
         using DisposeScope scope = NewDisposeScope();
         string path = _folder.File("x.safetensors");
@@ -160,7 +160,7 @@ public sealed class HostileFileTests : IDisposable
     }
 
     [Fact]
-    public void Integers_are_no_factors()
+    public void Integers_are_not_factors()
     {
         using DisposeScope scope = NewDisposeScope();
         string path = _folder.File("x.safetensors");
@@ -190,7 +190,7 @@ public sealed class HostileFileTests : IDisposable
     }
 
     [Fact]
-    public void A_header_that_was_edited_renames_nothing_and_scales_nothing()
+    public void An_edited_header_neither_renames_nor_scales()
     {
         using DisposeScope scope = NewDisposeScope();
         string path = _folder.File("x.safetensors");

@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Layouts;
 
-/// <summary>Files of other programs on models: names found, configuration inferred, numbers as those programs have them.</summary>
+/// <summary>Files of other programs loaded onto models: names are found, the configuration is inferred, and the output is that of those programs.</summary>
 public sealed class ImportTests
 {
     public static TheoryData<string> LycorisCases => InspectionTests.LycorisCases;
@@ -21,7 +21,7 @@ public sealed class ImportTests
 
     [Theory]
     [MemberData(nameof(LycorisCases))]
-    public void A_file_alone_is_enough_for_what_LyCORIS_computed(string name)
+    public void A_file_alone_is_enough_to_reproduce_LyCORIS(string name)
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
@@ -42,7 +42,7 @@ public sealed class ImportTests
 
     [Theory]
     [MemberData(nameof(PeftCases))]
-    public void PEFT_folders_load_as_PEFT_has_them(string name)
+    public void PEFT_folders_reproduce_PEFT(string name)
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();

@@ -6,7 +6,7 @@ using Xunit;
 
 namespace LoKr.Core.Tests.Layouts;
 
-/// <summary>What headers say about the files that PEFT, LyCORIS and diffusers wrote.</summary>
+/// <summary>Descriptions of files that PEFT, LyCORIS and diffusers wrote.</summary>
 public sealed class InspectionTests
 {
     public static TheoryData<string> LycorisCases => Fixtures.Cases("lycoris", static folder => File.Exists(Path.Combine(folder, "adapter.safetensors")));
@@ -15,7 +15,7 @@ public sealed class InspectionTests
 
     [Theory]
     [MemberData(nameof(LycorisCases))]
-    public void LyCORIS_files_give_the_scale_that_LyCORIS_used(string name)
+    public void LyCORIS_files_have_the_scale_that_LyCORIS_used(string name)
     {
         string folder = Fixtures.Require("lycoris", name);
         JsonElement json = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "case.json"))).RootElement;

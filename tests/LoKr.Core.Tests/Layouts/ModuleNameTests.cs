@@ -17,7 +17,7 @@ public sealed class ModuleNameTests
     [Theory]
     [InlineData("sdxl-unet", 3)]
     [InlineData("sd15-unet", 3)]
-    public void Original_names_of_a_UNet_lead_back_to_those_of_diffusers(string model, int layers)
+    public void Original_names_of_a_UNet_convert_back_to_those_of_diffusers(string model, int layers)
     {
         string[] names = Names(model);
         LdmUnetNames original = new(names);
@@ -64,7 +64,7 @@ public sealed class ModuleNameTests
     }
 
     [Fact]
-    public void A_pipeline_folder_tells_the_names_of_a_kohya_network()
+    public void A_pipeline_folder_has_the_names_for_a_kohya_network()
     {
         using TemporaryFolder folder = new();
         string kohya = Fixtures.Require("lycoris", "kohya-tiny-sd", "network-published-names.safetensors");
@@ -72,14 +72,14 @@ public sealed class ModuleNameTests
         LoKrAdapterInfo comfy = AdapterConverter.Convert(kohya, folder.File("comfy.safetensors"), AdapterLayout.Comfy, options, out _);
         Assert.Equal(["Unet", "TextEncoder"], comfy.Components);
 
-        // Four channels split by 4 sorted, as LyCORIS does, are not what PEFT makes of them.
+        // LyCORIS sorts the factors of four channels split by 4, and PEFT does not.
         Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(kohya, folder.File("diffusers"), AdapterLayout.Diffusers, options, out _)).ErrorId);
         LoKrAdapterInfo unet = AdapterConverter.Convert(kohya, folder.File("unet"), AdapterLayout.Peft, options with { Read = new() { Component = AdapterComponent.Unet } }, out IReadOnlyList<string> warnings);
         Assert.Contains("PEFT cannot", Assert.Single(warnings), StringComparison.Ordinal);
         Assert.True(unet.ModuleCount < comfy.ModuleCount);
         Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(kohya, folder.File("all"), AdapterLayout.Peft, options, out _)).ErrorId);
 
-        // Through every layout that holds both, and back: the factors and alphas that kohya's trainer wrote.
+        // Every layout with names for both components preserves the factors and alphas that kohya's trainer wrote.
         string last = folder.File("comfy.safetensors");
         foreach (AdapterLayout layout in (AdapterLayout[])[AdapterLayout.OneTrainer, AdapterLayout.Comfy, AdapterLayout.Kohya])
         {
@@ -127,7 +127,7 @@ public sealed class ModuleNameTests
         return [.. shapes.GetProperty("parameters").EnumerateObject().Where(static entry => entry.Name.EndsWith(".weight", StringComparison.Ordinal)).Select(static entry => entry.Name[..^".weight".Length])];
     }
 
-    /// <summary>The rules of diffusers' own conversion, from original names to its own.</summary>
+    /// <summary>diffusers' rules for the conversion of original names.</summary>
     private static string Diffusers(string name, int layers, bool upsamplesWithoutAttention)
     {
         Dictionary<string, string> roots = new()

@@ -48,7 +48,7 @@ public sealed class PeftAdapterFolderTests : IDisposable
     }
 
     [Fact]
-    public void Names_lose_the_prefix_and_read_straight_into_memory()
+    public void Tensors_are_named_without_the_prefix_and_read_into_existing_memory()
     {
         Write(_folder.File("a"));
         using PeftAdapterFolder adapter = PeftAdapterFolder.Read(_folder.File("a"));
@@ -76,7 +76,7 @@ public sealed class PeftAdapterFolderTests : IDisposable
     }
 
     [Fact]
-    public void A_write_that_fails_leaves_the_former_adapter_and_nothing_else()
+    public void A_failed_write_leaves_the_existing_adapter_and_nothing_else()
     {
         string path = _folder.File("a");
         Write(path);

@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Merging;
 
-/// <summary>Files of a merge on disk: names, shards, interruptions, and what goes wrong.</summary>
+/// <summary>Files of a merge on disk: names, shards, interruptions and errors.</summary>
 public sealed class CheckpointMergeFilesTests : IDisposable
 {
     private const string Causal = """{"model_type": "test", "architectures": ["TestForCausalLM"]}""";
@@ -33,7 +33,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     [InlineData("model.layers.{0}.proj", "layers.{0}.proj")]
     [InlineData("text_model.layers.{0}.proj", "model.layers.{0}.proj")]
     [InlineData("model.language_model.layers.{0}.proj", "model.layers.{0}.proj")]
-    public void Prefixes_that_differ_are_found(string inCheckpoint, string inAdapter)
+    public void Names_with_different_prefixes_match(string inCheckpoint, string inAdapter)
     {
         string from = Base(Weights(Named(inCheckpoint)));
         string adapter = Adapter(Named(inAdapter));
@@ -46,7 +46,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void Two_places_that_fit_are_an_error()
+    public void An_ambiguous_match_is_an_error()
     {
         string from = Base(Weights([.. Named("text_model.layers.{0}.proj"), .. Named("vision_model.layers.{0}.proj")]));
         ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Run(from, Adapter(Named("layers.{0}.proj"))), "text_model.layers.0.proj.weight", "vision_model.layers.0.proj.weight");
@@ -54,7 +54,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void Keys_without_a_place_are_all_listed()
+    public void All_keys_without_a_match_are_listed()
     {
         string from = Base(Weights(["model.layers.0.proj", "model.layers.1.proj"]));
         string adapter = Adapter([.. Named("model.layers.{0}.proj"), "model.other.proj"]);
@@ -128,7 +128,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void Untouched_tensors_of_any_type_keep_their_bytes_and_files_their_names()
+    public void Unchanged_tensors_and_file_names_are_preserved()
     {
         Dictionary<string, Tensor> weights = Weights(Named("m.{0}.proj"));
         weights.Add("ids", arange(7, ScalarType.Int64));
@@ -154,7 +154,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void Files_of_another_size_hold_the_same_tensors()
+    public void The_size_of_files_does_not_change_the_tensors()
     {
         string from = Base(Weights(Named("m.{0}.proj")));
         string adapter = Adapter(Named("m.{0}.proj"));
@@ -168,7 +168,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void A_component_of_diffusers_keeps_its_names()
+    public void A_component_of_diffusers_preserves_its_file_names()
     {
         string from = MergeFiles.Base(_folder["pipe", "unet"], Weights(["mid.proj"]), baseName: "diffusion_pytorch_model");
         File.WriteAllText(_folder["pipe", "model_index.json"], "{}");
@@ -179,7 +179,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void An_interrupted_merge_goes_on_and_trusts_only_what_it_has_verified()
+    public void An_interrupted_merge_resumes_with_the_files_that_it_has_verified()
     {
         string from = Base(Weights([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
         string adapter = Adapter([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]);
@@ -194,7 +194,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         Assert.NotEmpty(finished);
         Assert.True(finished.Length < expected.Count);
 
-        // A file that lost its end, one with a flipped bit, and one that nobody finished.
+        // A file with a flipped bit, a truncated one, and an unfinished one.
         byte[] bytes = File.ReadAllBytes(finished[0]);
         bytes[^1] ^= 1;
         File.WriteAllBytes(finished[0], bytes);
@@ -208,7 +208,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void An_interrupted_merge_of_something_else_is_not_used()
+    public void An_interrupted_merge_with_other_options_is_not_resumed()
     {
         string from = Base(Weights([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
         string adapter = Adapter([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]);
@@ -221,7 +221,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void A_destination_that_is_there_or_busy_or_the_source_is_an_error()
+    public void An_existing_or_busy_destination_or_the_source_is_an_error()
     {
         string from = Base(Weights(["m.proj"]));
         string adapter = Adapter(["m.proj"]);
@@ -243,7 +243,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void A_result_that_is_not_finite_is_refused_and_leaves_nothing()
+    public void A_result_that_is_not_finite_is_refused_without_leftovers()
     {
         string from = Base(Weights(Named("m.{0}.proj")));
         Dictionary<string, Tensor> tensors = Factors(Named("m.{0}.proj"), 40, 24);
@@ -255,7 +255,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
-    public void Damaged_and_odd_inputs_are_errors_before_anything_is_written()
+    public void Damaged_and_invalid_inputs_are_errors_before_anything_is_written()
     {
         string from = Base(Weights(["m.proj"]));
         string adapter = Adapter(["m.proj"]);

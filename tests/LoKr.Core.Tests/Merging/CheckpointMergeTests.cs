@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Merging;
 
-/// <summary>A merge on disk gives, bit for bit, what a merge in memory gives.</summary>
+/// <summary>The result of a merge on disk is, bit for bit, that of a merge in memory.</summary>
 public sealed class CheckpointMergeTests
 {
     private static readonly LoKrConfig Config = new() { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["c_layer"]), InitWeights = InitWeights.Random };
@@ -50,7 +50,7 @@ public sealed class CheckpointMergeTests
 
     [Theory]
     [MemberData(nameof(PeftCases))]
-    public void Files_that_PEFT_saved_give_the_weights_that_PEFT_merged(string name)
+    public void Files_of_PEFT_merge_into_the_weights_that_PEFT_merged(string name)
     {
         using DisposeScope scope = NewDisposeScope();
         using TempFolder folder = new();
@@ -72,7 +72,7 @@ public sealed class CheckpointMergeTests
 
     [Theory]
     [MemberData(nameof(Layers))]
-    public void Every_kind_of_layer_and_option_gives_the_bits_of_the_merge_in_memory(string layer, string option, ScalarType type)
+    public void Every_kind_of_layer_and_option_has_the_bits_of_the_merge_in_memory(string layer, string option, ScalarType type)
     {
         using DisposeScope scope = NewDisposeScope();
         using TempFolder folder = new();
@@ -119,7 +119,7 @@ public sealed class CheckpointMergeTests
     [Theory]
     [InlineData(ScalarType.Float32)]
     [InlineData(ScalarType.BFloat16)]
-    public void Norms_that_were_trained_are_merged_too(ScalarType type)
+    public void Trained_norms_are_merged_too(ScalarType type)
     {
         using DisposeScope scope = NewDisposeScope();
         using TempFolder folder = new();

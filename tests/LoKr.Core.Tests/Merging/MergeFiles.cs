@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Merging;
 
-/// <summary>Models and adapters as folders, and what a merge on disk made of them.</summary>
+/// <summary>Writes models and adapters as folders, merges them, and reads the result.</summary>
 internal static class MergeFiles
 {
     /// <summary>Writes a model's weights as a folder.</summary>
