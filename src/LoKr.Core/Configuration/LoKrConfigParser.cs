@@ -12,14 +12,15 @@ namespace LoKr.Core.Configuration;
 internal static partial class LoKrConfigParser
 {
     private const string Advice = "Correct the file, or get it again.";
-    private static readonly JsonErrors s_errors = new(ErrorIds.AdapterConfigInvalid, ErrorIds.AdapterConfigInvalid, Advice, Advice);
+    /// <summary>Error ids of a configuration.</summary>
+    public static readonly JsonErrors Errors = new(ErrorIds.AdapterConfigInvalid, ErrorIds.AdapterConfigInvalid, Advice, Advice);
 
     public static LoKrConfig Parse(string json, string source, out IReadOnlyList<string> warnings) =>
-        Parse(JsonFields.Parse(json, source, s_errors), out warnings);
+        Parse(JsonFields.Parse(json, source, Errors), out warnings);
 
-    public static LoKrConfig Read(string path, out IReadOnlyList<string> warnings) => Parse(JsonFields.Read(path, s_errors), out warnings);
+    public static LoKrConfig Read(string path, out IReadOnlyList<string> warnings) => Parse(JsonFields.Read(path, Errors), out warnings);
 
-    private static LoKrConfig Parse(JsonFields fields, out IReadOnlyList<string> warnings)
+    public static LoKrConfig Parse(JsonFields fields, out IReadOnlyList<string> warnings)
     {
         CheckType(fields);
         string? version = fields.FindString("peft_version");

@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
 
@@ -47,20 +48,20 @@ internal sealed class AdapterFileConfigs
         AdapterFileConfigs configs = new();
         if (configPath is not null)
         {
-            configs.Add(AdapterComponent.Model, LoKrConfigJson.Read(configPath, out IReadOnlyList<string> warnings), warnings, configPath);
+            configs.Add(AdapterComponent.Model, JsonFields.Read(configPath, LoKrConfigParser.Errors));
         }
 
         string source = $"{reader.FilePath} ({AdapterLayouts.DiffusersMetadata})";
         if (reader.Metadata.TryGetValue(AdapterLayouts.DiffusersMetadata, out string? diffusers))
         {
             configs.IsDiffusers = true;
-            configs.AddDiffusers(Parse(diffusers, source), source);
+            configs.AddDiffusers(JsonFields.Parse(diffusers, source, LoKrConfigParser.Errors));
         }
 
         if (reader.Metadata.TryGetValue(OwnKey, out string? own))
         {
             source = $"{reader.FilePath} ({OwnKey})";
-            configs.AddOwn(Parse(own, source), source);
+            configs.AddOwn(JsonFields.Parse(own, source, LoKrConfigParser.Errors));
         }
 
         configs.FactorHint = configs._configs.Count > 0 ? configs._configs.Values.First().DecomposeFactor is int factor and (-1 or > 0) ? factor : null
@@ -86,50 +87,54 @@ internal sealed class AdapterFileConfigs
         return root.ToJsonString();
     }
 
-    private void Add(AdapterComponent component, LoKrConfig config, IReadOnlyList<string> warnings, string source)
+    private void Add(AdapterComponent component, JsonFields fields)
     {
-        _configs[component] = config;
-        _findings.AddRange(warnings.Select(warning => new LoKrAdapterFinding(LoKrFindingSeverity.Warning, ErrorIds.AdapterConfigInvalid, warning, source)));
+        _configs[component] = LoKrConfigParser.Parse(fields, out IReadOnlyList<string> warnings);
+        _findings.AddRange(warnings.Select(warning => new LoKrAdapterFinding(LoKrFindingSeverity.Warning, ErrorIds.AdapterConfigInvalid, warning, fields.Source)));
     }
 
     // diffusers puts a component's name before each key when it saves a whole pipeline.
-    private void AddDiffusers(JsonObject root, string source)
+    private void AddDiffusers(JsonFields root)
     {
-        if (root.ContainsKey("peft_type"))
+        if (root.Contains("peft_type"))
         {
-            Add(AdapterComponent.Model, LoKrConfigJson.Parse(root.ToJsonString(), source, out IReadOnlyList<string> warnings), warnings, source);
+            Add(AdapterComponent.Model, root);
             return;
         }
 
         foreach ((string prefix, AdapterComponent component) in AdapterLayouts.Prefixes(AdapterLayout.Diffusers))
         {
-            JsonObject part = new(root.Where(pair => pair.Key.StartsWith(prefix, StringComparison.Ordinal)).Select(pair => KeyValuePair.Create(pair.Key[prefix.Length..], pair.Value?.DeepClone())));
+            JsonObject part = new(root.Members.Where(member => member.Key.StartsWith(prefix, StringComparison.Ordinal))
+                .Select(member => KeyValuePair.Create(member.Key[prefix.Length..], JsonNode.Parse(member.Value.GetRawText()))));
             if (part.Count > 0)
             {
-                Add(component, LoKrConfigJson.Parse(part.ToJsonString(), source, out IReadOnlyList<string> warnings), warnings, source);
+                Add(component, JsonFields.Parse(part.ToJsonString(), root.Source, LoKrConfigParser.Errors));
             }
         }
     }
 
-    private void AddOwn(JsonObject root, string source)
+    private void AddOwn(JsonFields root)
     {
-        if (Text(root["layout"]) is string layout && Enum.TryParse(layout, out AdapterLayout known) && Enum.IsDefined(known))
+        if (Enum.TryParse(root.FindString("layout"), out AdapterLayout known) && Enum.IsDefined(known))
         {
             Layout = known;
         }
 
-        foreach ((string key, JsonNode? value) in root["configs"] as JsonObject ?? [])
+        JsonFields configs = root.GetObjectOrEmpty("configs");
+        foreach ((string key, _) in configs.Members)
         {
-            if (value is JsonObject config && Enum.TryParse(key, out AdapterComponent component))
+            if (Enum.TryParse(key, out AdapterComponent component))
             {
-                _configs[component] = LoKrConfigJson.Parse(config.ToJsonString(), source, out _);
+                _configs[component] = LoKrConfigParser.Parse(configs.GetObject(key), out _);
             }
         }
 
-        foreach ((string key, JsonNode? value) in root["modules"] as JsonObject ?? [])
+        JsonFields modules = root.GetObjectOrEmpty("modules");
+        foreach ((string key, _) in modules.Members)
         {
             // Only names that the underscores can stand for: an edited header must not rename anything.
-            if (Text(value) is string name && key.EndsWith(name.Replace('.', '_'), StringComparison.Ordinal))
+            string name = modules.GetString(key);
+            if (key.EndsWith(name.Replace('.', '_'), StringComparison.Ordinal))
             {
                 _names[key] = name;
             }
@@ -155,29 +160,4 @@ internal sealed class AdapterFileConfigs
             return null;
         }
     }
-
-    private static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue(out string? text) ? text : null;
-
-    private static JsonObject Parse(string json, string source)
-    {
-        try
-        {
-            return JsonNode.Parse(json, documentOptions: new() { MaxDepth = 16, AllowDuplicateProperties = false }) as JsonObject
-                ?? throw Invalid(source, "it is not a JSON object");
-        }
-        catch (JsonException exception)
-        {
-            throw Invalid(source, exception.Message, exception);
-        }
-    }
-
-    private static LoKrException Invalid(string source, string why, Exception? inner = null) => new(
-        ErrorIds.AdapterConfigInvalid,
-        LoKrErrorKind.InvalidData,
-        $"'{source}' is not a valid adapter configuration: {why}.",
-        "Correct the file, or get it again.",
-        inner)
-    {
-        Target = source,
-    };
 }

@@ -170,7 +170,7 @@ internal sealed class AdapterWriter
         Warn(why);
     }
 
-    private void Warn(string why) => _warnings.Add($"PEFT cannot apply this adapter: {why}. Programs that read the key {AdapterFileConfigs.OwnKey} of adapter_config.json can.");
+    private void Warn(string why) => _warnings.Add($"PEFT cannot apply this adapter: {why}. Programs that read the key {LoKrConfigJson.ExtensionKey} of adapter_config.json can.");
 
     /// <summary>The module with factors that mean w1 ⊗ w2.</summary>
     private AdapterModule Kronecker(AdapterModule module) => !module.IsReversed ? module : AdapterTensors.Swap(module) ?? throw Unsupported(

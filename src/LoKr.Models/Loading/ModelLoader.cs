@@ -235,23 +235,3 @@ public sealed record ModelLoadResult(
     IReadOnlyList<string> FreshParameters,
     IReadOnlyList<string> SkippedKeys,
     IReadOnlyList<string> Warnings);
-
-/// <summary>Names of a known architecture, for work on files without a model.</summary>
-public static class ModelNames
-{
-    /// <summary>The names of the architecture that a folder's config.json names.</summary>
-    /// <param name="folder">Folder of a model.</param>
-    /// <returns>Null where the architecture has one generation of names, is not known, or the folder has no config.json.</returns>
-    /// <exception cref="Core.Errors.LoKrException"><c>LoKr.ModelConfigInvalid</c>.</exception>
-    public static IModuleAliases? Find(string folder) => FindArchitecture(folder)?.Layout.Names;
-
-    /// <summary>The architecture that a folder's config.json names; null if it is not known, or the folder has no config.json.</summary>
-    internal static ModelArchitecture? FindArchitecture(string folder)
-    {
-        ArgumentException.ThrowIfNullOrEmpty(folder);
-        return ModelConfig.LoadIfPresent(folder) is ModelConfig config && config.FindModelType() is string modelType
-            && ArchitectureRegistry.Default.ModelTypes.Contains(modelType, StringComparer.Ordinal)
-            ? ArchitectureRegistry.Default.Get(config)
-            : null;
-    }
-}

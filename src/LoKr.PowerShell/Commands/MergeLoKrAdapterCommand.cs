@@ -110,7 +110,7 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
 
     private void MergeFiles()
     {
-        using CheckpointMerge merge = DiskMerge.Open(ReadOptions());
+        using CheckpointMerge merge = CheckpointMerge.Open(ReadOptions());
         WriteWarnings(merge.Warnings);
         if (!ShouldProcess(merge.Destination, $"Merge {merge}"))
         {
@@ -127,7 +127,6 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
 
     private CheckpointMergeOptions ReadOptions()
     {
-        string basePath = ResolvePath();
         string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path, IsLiteral))];
         if (Weight.Length != 1 && Weight.Length != adapters.Length)
         {
@@ -137,7 +136,7 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
 
         return new()
         {
-            BasePath = basePath,
+            Base = BaseModel.Read(ResolvePath()),
             Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]))],
             Destination = Paths.New(Destination),
             MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,

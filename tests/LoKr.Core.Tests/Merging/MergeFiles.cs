@@ -34,7 +34,7 @@ internal static class MergeFiles
 
     public static CheckpointMergeOptions Options(string from, string to, params string[] adapters) => new()
     {
-        BasePath = from,
+        Base = CheckpointBase.Read(from),
         Destination = to,
         Adapters = [.. adapters.Select(static path => new PeftMergeSource(path))],
     };

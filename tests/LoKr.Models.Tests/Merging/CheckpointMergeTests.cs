@@ -157,10 +157,9 @@ public sealed class CheckpointMergeTests
     {
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
         {
-            BasePath = source,
+            Base = BaseModel.Read(source),
             Destination = destination,
             Adapters = [new PeftMergeSource(adapter)],
-            Names = ModelNames.Find(source),
         });
         return merge.Run(cancel: TestContext.Current.CancellationToken);
     }

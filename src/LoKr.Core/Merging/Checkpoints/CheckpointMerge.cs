@@ -1,7 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Encodings.Web;
-using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
@@ -18,11 +16,9 @@ namespace LoKr.Core.Merging.Checkpoints;
 public sealed class CheckpointMerge : IDisposable
 {
     private const string ResumeName = "lokr-merge";
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
 
     private readonly CheckpointMergeOptions _options;
     private readonly string _baseName;
-    private readonly ModelConfig? _config;
     private readonly CheckpointReader _source;
     private readonly List<CheckpointMergeAdapter> _adapters = [];
     private readonly List<string> _warnings = [];
@@ -32,15 +28,14 @@ public sealed class CheckpointMerge : IDisposable
     private CheckpointMerge(CheckpointMergeOptions options)
     {
         _options = options;
-        BasePath = Path.GetFullPath(options.BasePath);
+        BasePath = Path.GetFullPath(options.Base.Path);
         Destination = Path.GetFullPath(options.Destination);
         _baseName = FindBaseName(BasePath);
-        _config = ModelConfig.LoadIfPresent(BasePath);
         _source = CheckpointReader.Open(BasePath, _baseName);
         try
         {
             _plan = new MergePlan(_source);
-            CheckpointTraits traits = new(_source, _config, options.Names);
+            CheckpointTraits traits = new(_source, options.Base);
             foreach (CheckpointMergeSource source in options.Adapters)
             {
                 Add(source, traits);
@@ -86,7 +81,7 @@ public sealed class CheckpointMerge : IDisposable
     public static CheckpointMerge Open(CheckpointMergeOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
-        ArgumentException.ThrowIfNullOrWhiteSpace(options.BasePath);
+        ArgumentNullException.ThrowIfNull(options.Base);
         ArgumentException.ThrowIfNullOrWhiteSpace(options.Destination);
         if (options.Adapters is not { Count: > 0 })
         {
@@ -103,7 +98,7 @@ public sealed class CheckpointMerge : IDisposable
             throw Invalid($"A largest file size of {options.MaxShardBytes} bytes is not possible.", "Use a positive number of bytes.");
         }
 
-        foreach (string source in options.Adapters.Select(static source => source.Path).Prepend(options.BasePath))
+        foreach (string source in options.Adapters.Select(static source => source.Path).Prepend(options.Base.Path))
         {
             FolderPaths.CheckApart(source, options.Destination);
         }
@@ -276,28 +271,11 @@ public sealed class CheckpointMerge : IDisposable
             CompanionFiles.Copy(Path.Combine(BasePath, file), Path.Combine(folder, file));
         }
 
-        if (_plan.Added.Count > 0 && _config is not null)
+        if (_plan.Added.Count > 0 && _options.Base.Config is not null)
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), ConfigWithHead(_config).ToJsonString(s_json) + "\n");
+            LoKrConfig owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), HeadConfig.Write(_options.Base, _plan.Added.Values, owner, _warnings));
         }
-    }
-
-    private System.Text.Json.Nodes.JsonObject ConfigWithHead(ModelConfig config)
-    {
-        LoKrConfig owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
-        string? suffix = owner.TaskType switch
-        {
-            TaskType.SequenceClassification => "ForSequenceClassification",
-            TaskType.TokenClassification => "ForTokenClassification",
-            TaskType.QuestionAnswering => "ForQuestionAnswering",
-            _ => null,
-        };
-        string? className = owner.AutoMapping?.BaseModelClass ?? (suffix is null ? _options.HeadClass : null);
-        bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
-        int? rows = classifies
-            ? _plan.Added.Values.Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2).Select(static tensor => (int?)tensor.Entry.Shape[0]).LastOrDefault()
-            : null;
-        return HeadConfig.Create(config, className, suffix, rows, _warnings);
     }
 
     private static LoKrException Invalid(string message, string advice) => new(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, message, advice);

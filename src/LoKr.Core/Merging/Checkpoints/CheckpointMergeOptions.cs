@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 
@@ -7,8 +8,8 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// <summary>The base model, the adapters and the destination of a merge on disk.</summary>
 public sealed record CheckpointMergeOptions
 {
-    /// <summary>Folder of the base model: <c>model.safetensors</c> or its shards, or a component of diffusers (<c>diffusion_pytorch_model.safetensors</c>).</summary>
-    public required string BasePath { get; init; }
+    /// <summary>The base model.</summary>
+    public required CheckpointBase Base { get; init; }
 
     /// <summary>Adapters in the order in which they are added.</summary>
     public required IReadOnlyList<CheckpointMergeSource> Adapters { get; init; }
@@ -24,7 +25,13 @@ public sealed record CheckpointMergeOptions
 
     /// <summary>Refuse a result that is not finite.</summary>
     public bool Safe { get; init; }
+}
 
+/// <summary>A base model on disk and what is known about its architecture.</summary>
+/// <param name="Path">Folder of the model: <c>model.safetensors</c> or its shards, or a component of diffusers (<c>diffusion_pytorch_model.safetensors</c>).</param>
+/// <param name="Config">Its config.json, or null for a folder without one.</param>
+public sealed record CheckpointBase(string Path, ModelConfig? Config)
+{
     /// <summary>Published names of the architecture's modules, where it has two generations of them.</summary>
     public IModuleAliases? Names { get; init; }
 
@@ -33,6 +40,11 @@ public sealed record CheckpointMergeOptions
     /// configuration does not name a task or class.
     /// </summary>
     public string? HeadClass { get; init; }
+
+    /// <summary>Reads the configuration of a model of any architecture.</summary>
+    /// <param name="path">Folder of the model.</param>
+    /// <exception cref="LoKrException"><c>LoKr.ModelConfigInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    public static CheckpointBase Read(string path) => new(path, ModelConfig.LoadIfPresent(path));
 }
 
 /// <summary>An adapter on disk. The merge opens it, and closes it when the merge is disposed.</summary>

@@ -7,11 +7,10 @@ namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>The checkpoint that adapters are merged into, and the properties of its weights that only hints in the files tell.</summary>
 /// <param name="source">The checkpoint.</param>
-/// <param name="config">Its configuration, or null for a folder without one.</param>
-/// <param name="aliases">Published names of the architecture, or null.</param>
-internal sealed class CheckpointTraits(CheckpointReader source, ModelConfig? config, IModuleAliases? aliases)
+/// <param name="model">Its configuration and architecture.</param>
+internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase model)
 {
-    private readonly TiedEmbeddings _tied = new(source, config);
+    private readonly TiedEmbeddings _tied = new(source, model.Config);
 
     /// <summary>Full path of the folder.</summary>
     public string Folder => source.Folder;
@@ -20,10 +19,10 @@ internal sealed class CheckpointTraits(CheckpointReader source, ModelConfig? con
     public IReadOnlyDictionary<string, SafetensorsEntry> Entries => source.Entries;
 
     /// <summary>Published names, or null.</summary>
-    public IModuleAliases? Aliases => aliases;
+    public IModuleAliases? Aliases => model.Names;
 
     /// <summary>The weights that are stored in×out.</summary>
-    public TransposedWeights Transposed { get; } = new(source.Entries, config?.FindModelType());
+    public TransposedWeights Transposed { get; } = new(source.Entries, model.Config?.FindModelType());
 
     /// <summary>Refuses to change a weight that another module shares.</summary>
     /// <param name="module">Full name of the module in the adapter.</param>

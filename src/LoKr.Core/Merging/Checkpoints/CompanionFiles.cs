@@ -1,3 +1,7 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.IO;
 
 namespace LoKr.Core.Merging.Checkpoints;
@@ -40,4 +44,67 @@ internal static class CompanionFiles
         && !name.EndsWith(".index.json", StringComparison.OrdinalIgnoreCase)
         && !name.StartsWith("adapter_", StringComparison.OrdinalIgnoreCase)
         && !name.Equals("README.md", StringComparison.OrdinalIgnoreCase);
+}
+
+/// <summary>Describes in <c>config.json</c> the head that an adapter adds to a model without one.</summary>
+internal static class HeadConfig
+{
+    // Ends of class names of transformers, longest first; the rest of the name is the family.
+    private static readonly string[] s_heads =
+    [
+        "ForSequenceClassification", "ForConditionalGeneration", "ForImageClassification", "ForTokenClassification", "ForQuestionAnswering",
+        "WithLMHeadModel", "ForPreTraining", "LMHeadModel", "ForMaskedLM", "ForCausalLM", "Model",
+    ];
+
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
+
+    /// <summary>Formats the configuration of the model with the head.</summary>
+    /// <param name="model">The base model, with a configuration.</param>
+    /// <param name="tensors">Tensors that adapters add.</param>
+    /// <param name="adapter">Configuration of the adapter that adds the head.</param>
+    /// <param name="warnings">Warnings are added here.</param>
+    public static string Write(CheckpointBase model, IEnumerable<AdapterTensor> tensors, LoKrConfig adapter, List<string> warnings)
+    {
+        ModelConfig config = model.Config!;
+        string? suffix = adapter.TaskType switch
+        {
+            TaskType.SequenceClassification => "ForSequenceClassification",
+            TaskType.TokenClassification => "ForTokenClassification",
+            TaskType.QuestionAnswering => "ForQuestionAnswering",
+            _ => null,
+        };
+        string? family = config.Architectures is [string first, ..] ? Family(first) : null;
+        string? className = adapter.AutoMapping?.BaseModelClass
+            ?? (suffix is null ? model.HeadClass : family is null ? null : family + suffix);
+        JsonObject json = config.ToJsonObject();
+        if (className is null)
+        {
+            warnings.Add("config.json does not name the class of the model, so readers may ignore the head of the adapter; add it as 'architectures'.");
+        }
+        else
+        {
+            json["architectures"] = new JsonArray(className);
+        }
+
+        bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
+        if (classifies && LabelCount(tensors) is int labels && Labels(config) != labels)
+        {
+            ModelLabels.Write(json, ModelLabels.Generic(labels));
+            warnings.Add($"The adapter has a head with {labels} labels without names; config.json calls them LABEL_0 to LABEL_{labels - 1}.");
+        }
+
+        return json.ToJsonString(s_json) + "\n";
+    }
+
+    // One row for each label in the last weight of the head.
+    private static int? LabelCount(IEnumerable<AdapterTensor> tensors) => tensors
+        .Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2)
+        .OrderBy(static tensor => tensor.Key, StringComparer.Ordinal).Select(static tensor => (int?)tensor.Entry.Shape[0]).LastOrDefault();
+
+    // The default of transformers is two labels.
+    private static int Labels(ModelConfig config) => config.FindObject("id2label")?.Count ?? config.FindInt("num_labels") ?? 2;
+
+    private static string? Family(string name) => s_heads.FirstOrDefault(head => name.EndsWith(head, StringComparison.Ordinal) && name.Length > head.Length) is string found
+        ? name[..^found.Length]
+        : null;
 }
