@@ -51,6 +51,9 @@ public sealed record LoKrConfig
     /// <summary>Name of the layer list when it is not the usual one (PEFT <c>layers_pattern</c>).</summary>
     public ImmutableArray<string>? LayersPattern { get; init; }
 
+    /// <summary>Whether a file gave a single <see cref="LayersPattern"/> as a string instead of a list; the meaning is the same.</summary>
+    internal bool LayersPatternIsString { get; init; }
+
     /// <summary>Rank by module pattern, in order; the first match wins (PEFT <c>rank_pattern</c>).</summary>
     public ImmutableArray<KeyValuePair<string, int>> RankPattern { get; init; } = [];
 

@@ -57,7 +57,7 @@ public static class LoKrConfigJson
             { "exclude_modules", Selector(config.ExcludeModules) },
             { "inference_mode", config.InferenceMode },
             { "init_weights", Init(config.InitWeights) },
-            { "layers_pattern", config.LayersPattern is { } layers ? layers.Cast<object?>() : null },
+            { "layers_pattern", LayersPattern(config) },
             { "layers_to_transform", config.LayersToTransform is { } indices ? indices.Cast<object?>() : null },
         };
         JsonMembers extension = Extension(config);
@@ -80,6 +80,14 @@ public static class LoKrConfigJson
         members.Add("use_effective_conv2d", config.UseEffectiveConv2d);
         return PythonJson.Write(members);
     }
+
+    // PEFT saves what it was given: a string or a list.
+    private static object? LayersPattern(LoKrConfig config) => config.LayersPattern switch
+    {
+        null => null,
+        [string one] when config.LayersPatternIsString => one,
+        { } patterns => patterns.Cast<object?>(),
+    };
 
     private static JsonMembers Extension(LoKrConfig config)
     {

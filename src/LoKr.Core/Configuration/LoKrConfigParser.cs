@@ -42,6 +42,7 @@ internal static partial class LoKrConfigParser
             InitWeights = Init(fields),
             LayersToTransform = Integers(fields, "layers_to_transform"),
             LayersPattern = Strings(fields, "layers_pattern"),
+            LayersPatternIsString = fields.Find("layers_pattern") is { ValueKind: JsonValueKind.String },
             RankPattern = Map(fields, "rank_pattern", static (map, value, key) => map.AsInt(value, key)),
             AlphaPattern = Map(fields, "alpha_pattern", static (map, value, key) => map.AsDouble(value, key)),
             ModulesToSave = Strings(fields, "modules_to_save"),

@@ -156,10 +156,9 @@ public sealed class SafetensorsWriteTests : IDisposable
                 continue;
             }
 
-            using var scope = NewDisposeScope();
-            string copy = _folder.File("copy.safetensors");
-            SafetensorsWriter.Write(copy, reader.Entries.Keys.Reverse().ToDictionary(name => name, name => reader.Read(name)), reader.Metadata);
-            Assert.True(original.AsSpan().SequenceEqual(File.ReadAllBytes(copy)), path);
+            // TorchSharp has no 8-bit floats, and reading widens them: such files are rewritten from their bytes, as a merge on disk does.
+            byte[] copy = reader.Entries.Values.All(entry => SafetensorsDTypes.IsSameLayout(entry.DType)) ? RewriteTensors(reader) : RewriteBytes(reader);
+            Assert.True(original.AsSpan().SequenceEqual(copy), path);
             rewritten++;
         }
 
@@ -178,6 +177,30 @@ public sealed class SafetensorsWriteTests : IDisposable
         }
 
         Assert.Equal(before, TensorCount.Settled());
+    }
+
+    private byte[] RewriteTensors(SafetensorsReader reader)
+    {
+        using var scope = NewDisposeScope();
+        string copy = _folder.File("copy.safetensors");
+        SafetensorsWriter.Write(copy, reader.Entries.Keys.Reverse().ToDictionary(name => name, name => reader.Read(name)), reader.Metadata);
+        return File.ReadAllBytes(copy);
+    }
+
+    private static byte[] RewriteBytes(SafetensorsReader reader)
+    {
+        List<SafetensorsHeaderItem> items = [.. reader.Entries.Values.Reverse().Select(entry => new SafetensorsHeaderItem(entry.Name, entry.DType, entry.Shape))];
+        items.Sort(SafetensorsHeaderWriter.Compare);
+        using MemoryStream copy = new();
+        copy.Write(SafetensorsHeaderWriter.Build(items, reader.Metadata, reader.FilePath));
+        foreach (SafetensorsEntry entry in items.Select(item => reader.Entries[item.Name]))
+        {
+            byte[] bytes = new byte[entry.ByteCount];
+            reader.ReadBytes(entry, 0, bytes);
+            copy.Write(bytes);
+        }
+
+        return copy.ToArray();
     }
 
     private SafetensorsReader Save(Dictionary<string, Tensor> tensors)
