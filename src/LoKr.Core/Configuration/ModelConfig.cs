@@ -116,5 +116,5 @@ public sealed class ModelConfig : JsonFields
     /// <summary><see cref="ModelType"/>, or null.</summary>
     public string? FindModelType() => FindString(ModelTypeKey) ?? FindString(ClassNameKey);
 
-    private static JsonElement ReadElement(string path) => ParseElement(FileErrors.ReadBytes(path), path, s_errors);
+    private static JsonElement ReadElement(string path) => ParseElement(FileSystem.ReadBytes(path), path, s_errors);
 }

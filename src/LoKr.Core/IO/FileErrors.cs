@@ -2,18 +2,22 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.IO;
 
-/// <summary>Turns what the file system refuses into errors with an id.</summary>
-internal static class FileErrors
+/// <summary>Errors with an id for what the file system refuses.</summary>
+public static class FileErrors
 {
     /// <summary>Whether an exception comes from the file system.</summary>
+    /// <param name="exception">The exception.</param>
     public static bool IsFileSystem(Exception exception) =>
         exception is IOException or UnauthorizedAccessException or NotSupportedException or System.Security.SecurityException;
 
     /// <summary>Whether an exception says that the disk, or the user's share of it, is full.</summary>
+    /// <param name="exception">The exception.</param>
     public static bool IsDiskFull(Exception exception) => exception is IOException
         && (OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x70 or 0x27 : exception.HResult is 28 or 122 or 69);
 
-    /// <summary>The error for a path that cannot be read.</summary>
+    /// <summary>The error for a path that cannot be read: <c>LoKr.PathNotFound</c> or <c>LoKr.FileNotReadable</c>.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="exception">The cause.</param>
     public static LoKrException NotReadable(string path, Exception exception) => exception is FileNotFoundException or DirectoryNotFoundException
         ? NotFound(path)
         : new LoKrException(
@@ -26,7 +30,9 @@ internal static class FileErrors
             Target = path,
         };
 
-    /// <summary>The error for a path that cannot be written.</summary>
+    /// <summary>The error for a path that cannot be written: <c>LoKr.DiskFull</c> or <c>LoKr.FileNotWritable</c>.</summary>
+    /// <param name="path">The path.</param>
+    /// <param name="exception">The cause.</param>
     public static LoKrException NotWritable(string path, Exception exception) => IsDiskFull(exception)
         ? new LoKrException(
             ErrorIds.DiskFull,
@@ -47,7 +53,8 @@ internal static class FileErrors
         Target = path,
     };
 
-    /// <summary>The error for a path that does not exist.</summary>
+    /// <summary>The error for a path that does not exist: <c>LoKr.PathNotFound</c>.</summary>
+    /// <param name="path">The path.</param>
     public static LoKrException NotFound(string path) => new(
         ErrorIds.PathNotFound,
         LoKrErrorKind.NotFound,
@@ -68,98 +75,4 @@ internal static class FileErrors
     {
         Target = path,
     };
-
-    /// <summary>Refuses a destination that exists, unless it may be replaced.</summary>
-    /// <param name="path">The destination.</param>
-    /// <param name="force">Whether it may be replaced.</param>
-    public static void CheckReplaceable(string path, bool force)
-    {
-        if (!force && Path.Exists(path))
-        {
-            throw Exists(path);
-        }
-    }
-
-    /// <summary>Makes a folder, and those above it, where it is not there.</summary>
-    public static void CreateFolder(string folder)
-    {
-        try
-        {
-            Directory.CreateDirectory(folder);
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotWritable(folder, exception);
-        }
-    }
-
-    /// <summary>Opens a file for reading; others may read it too.</summary>
-    public static FileStream OpenRead(string path)
-    {
-        try
-        {
-            return new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read);
-        }
-        catch (Exception exception) when (IsFileSystem(exception))
-        {
-            throw NotReadable(path, exception);
-        }
-    }
-
-    /// <summary>Reads a whole file.</summary>
-    public static byte[] ReadBytes(string path)
-    {
-        try
-        {
-            return File.ReadAllBytes(path);
-        }
-        catch (Exception exception) when (IsFileSystem(exception))
-        {
-            throw NotReadable(path, exception);
-        }
-    }
-
-    /// <summary>Reads a whole text file.</summary>
-    public static string ReadText(string path)
-    {
-        try
-        {
-            return File.ReadAllText(path);
-        }
-        catch (Exception exception) when (IsFileSystem(exception))
-        {
-            throw NotReadable(path, exception);
-        }
-    }
-}
-
-/// <summary>How folders lie to each other, links followed.</summary>
-public static class FolderPaths
-{
-    /// <summary>Refuses a destination that is, lies in or contains a folder that is read: a folder is replaced as a whole, and what else lies there would be lost.</summary>
-    /// <param name="source">Folder that is read.</param>
-    /// <param name="destination">Folder to write.</param>
-    /// <exception cref="LoKrException"><c>LoKr.ExportIntoSource</c>.</exception>
-    public static void CheckApart(string source, string destination)
-    {
-        string from = Real(source);
-        string to = Real(destination);
-        if (Contains(from, to) || Contains(to, from))
-        {
-            throw new LoKrException(ErrorIds.ExportIntoSource, LoKrErrorKind.InvalidArgument,
-                $"'{destination}' is, lies in or contains the folder that is read, '{source}'.", "Name a folder apart from it.") { Target = destination };
-        }
-    }
-
-    private static string Real(string path)
-    {
-        string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
-        return Directory.Exists(full) ? new DirectoryInfo(full).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? full : full;
-    }
-
-    private static bool Contains(string outer, string inner)
-    {
-        string relative = Path.GetRelativePath(outer, inner);
-        return relative == "." || (!Path.IsPathRooted(relative) && relative.Split(Path.DirectorySeparatorChar)[0] != "..");
-    }
 }

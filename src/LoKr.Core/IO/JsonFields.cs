@@ -79,7 +79,7 @@ public class JsonFields
     /// <exception cref="LoKrException">
     /// <c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>; <see cref="JsonErrors.Invalid"/> for text that is not one JSON object with distinct keys.
     /// </exception>
-    public static JsonFields Read(string path, JsonErrors errors) => Parse(FileErrors.ReadBytes(path), path, errors);
+    public static JsonFields Read(string path, JsonErrors errors) => Parse(FileSystem.ReadBytes(path), path, errors);
 
     /// <summary>Reads an object from UTF-8.</summary>
     /// <inheritdoc cref="Parse(string, string, JsonErrors)"/>

@@ -10,34 +10,34 @@ public sealed class StagedDirectory : IDisposable
 {
     private readonly string _destination;
     private readonly bool _force;
-    private readonly bool _keepOthers;
+    private readonly bool _carryOver;
     private bool _done;
-    private bool _keep;
+    private bool _leave;
 
     /// <summary>Starts a folder; missing parents are created.</summary>
     /// <param name="destination">Where it will be.</param>
     /// <param name="force">Replace what is there; otherwise an existing, non-empty destination is an error.</param>
-    /// <param name="keepOthers">Carry over files and folders of the former destination that the new one does not have.</param>
+    /// <param name="carryOver">Carry over files and folders of the former destination that the new one does not have.</param>
     /// <param name="resume">
     /// Part of the temporary name that later runs for the same destination use again, so that they find what an interrupted one left
-    /// (<see cref="Keep"/>); null for a folder of this run alone.
+    /// (<see cref="LeaveForResume"/>); null for a folder of this run alone.
     /// </param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.DestinationExists</c>; <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole
     /// (the current folder or one above it, a repository); <c>LoKr.FileNotWritable</c>.
     /// </exception>
-    public StagedDirectory(string destination, bool force, bool keepOthers = false, string? resume = null)
+    public StagedDirectory(string destination, bool force, bool carryOver = false, string? resume = null)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(destination);
         _force = force;
-        _keepOthers = keepOthers;
+        _carryOver = carryOver;
         _destination = Resolve(destination);
         CheckDestination();
         string parent = System.IO.Path.GetDirectoryName(_destination)!;
         try
         {
             Directory.CreateDirectory(parent);
-            Path = resume is null ? Beside("tmp") : System.IO.Path.Combine(parent, $".{System.IO.Path.GetFileName(_destination)}.{resume}");
+            Path = resume is null ? TemporaryName.Beside(_destination, "tmp") : System.IO.Path.Combine(parent, $".{System.IO.Path.GetFileName(_destination)}.{resume}");
             Directory.CreateDirectory(Path);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -61,7 +61,7 @@ public sealed class StagedDirectory : IDisposable
             string? former = null;
             if (Directory.Exists(_destination))
             {
-                former = Beside("old");
+                former = TemporaryName.Beside(_destination, "old");
                 Directory.Move(_destination, former);
             }
 
@@ -78,7 +78,7 @@ public sealed class StagedDirectory : IDisposable
 
             if (former is not null)
             {
-                if (_keepOthers)
+                if (_carryOver)
                 {
                     CarryOver(former);
                 }
@@ -93,12 +93,12 @@ public sealed class StagedDirectory : IDisposable
     }
 
     /// <summary>Lets <see cref="Dispose"/> leave what was written, for a later run to go on with.</summary>
-    public void Keep() => _keep = true;
+    public void LeaveForResume() => _leave = true;
 
-    /// <summary>Removes what was written, unless it was committed or is kept.</summary>
+    /// <summary>Removes what was written, unless it was committed or is left for a later run.</summary>
     public void Dispose()
     {
-        if (!_done && !_keep && Directory.Exists(Path))
+        if (!_done && !_leave && Directory.Exists(Path))
         {
             Directory.Delete(Path, recursive: true);
         }
@@ -126,7 +126,7 @@ public sealed class StagedDirectory : IDisposable
         StringComparison comparison = OperatingSystem.IsLinux() ? StringComparison.Ordinal : StringComparison.OrdinalIgnoreCase;
         string current = Directory.GetCurrentDirectory() + System.IO.Path.DirectorySeparatorChar;
         if (current.StartsWith(_destination + System.IO.Path.DirectorySeparatorChar, comparison)
-            || (!_keepOthers && Directory.Exists(System.IO.Path.Combine(_destination, ".git"))))
+            || (!_carryOver && Directory.Exists(System.IO.Path.Combine(_destination, ".git"))))
         {
             throw new LoKrException(
                 ErrorIds.InvalidArgument,
@@ -160,10 +160,6 @@ public sealed class StagedDirectory : IDisposable
             stream.Flush(flushToDisk: true);
         }
     }
-
-    private string Beside(string suffix) => System.IO.Path.Combine(
-        System.IO.Path.GetDirectoryName(_destination)!,
-        $".{System.IO.Path.GetFileName(_destination)}.{Guid.NewGuid():N}.{suffix}");
 
     // A link to a folder is followed: what it points to is replaced, not the link.
     private static string Resolve(string destination)

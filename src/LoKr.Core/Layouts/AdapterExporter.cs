@@ -103,10 +103,10 @@ public static class AdapterExporter
 
         foreach (KeyValuePair<string, LoKrModel> part in adapted)
         {
-            FileErrors.CheckReplaceable(Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile), options.Force);
+            FileSystem.CheckReplaceable(Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile), options.Force);
         }
 
-        FileErrors.CreateFolder(destination);
+        FileSystem.CreateFolder(destination);
         return [.. adapted.SelectMany(part => Export(part.Value, name, Path.Combine(destination, part.Key), layout, options))];
     }
 

@@ -47,7 +47,7 @@ internal sealed class AdapterWriter
 
         if (isFile)
         {
-            FileErrors.CheckReplaceable(destination, options.Force);
+            FileSystem.CheckReplaceable(destination, options.Force);
         }
 
         using DisposeScope scope = torch.NewDisposeScope();
@@ -64,7 +64,7 @@ internal sealed class AdapterWriter
         }
         else
         {
-            using StagedDirectory staged = new(destination, options.Force, keepOthers: true);
+            using StagedDirectory staged = new(destination, options.Force, carryOver: true);
             SafetensorsWriter.Write(Path.Combine(staged.Path, AdapterFile.DiffusersFile), writer._tensors, writer.Metadata());
             staged.Commit();
         }
@@ -196,7 +196,7 @@ internal sealed class AdapterWriter
 
     private void WriteFile(string path)
     {
-        FileErrors.CreateFolder(Path.GetDirectoryName(path)!);
+        FileSystem.CreateFolder(Path.GetDirectoryName(path)!);
         SafetensorsWriter.Write(path, _tensors, Metadata());
         if (_layout == AdapterLayout.Peft)
         {

@@ -105,7 +105,7 @@ public sealed class PeftAdapterFolder : IDisposable
     /// <param name="force">Replace an existing adapter.</param>
     internal static void Write(string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, bool force)
     {
-        using StagedDirectory staged = new(folder, force, keepOthers: true);
+        using StagedDirectory staged = new(folder, force, carryOver: true);
         Dictionary<string, torch.Tensor> named = tensors.ToDictionary(static pair => Prefix + pair.Key, static pair => pair.Value, StringComparer.Ordinal);
         SafetensorsWriter.Write(System.IO.Path.Combine(staged.Path, WeightsFile), named, s_metadata);
         AtomicFile.WriteText(System.IO.Path.Combine(staged.Path, ConfigFile), config);

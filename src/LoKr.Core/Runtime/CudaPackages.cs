@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Runtime;
 
@@ -44,7 +45,7 @@ internal static class CudaPackages
             return;
         }
 
-        string temporary = $"{folder}.{Guid.NewGuid():N}.tmp";
+        string temporary = TemporaryName.Beside(folder, "tmp");
         try
         {
             Directory.CreateDirectory(temporary);
@@ -56,7 +57,7 @@ internal static class CudaPackages
             File.WriteAllText(Path.Combine(temporary, "build-version"), $"{version}+cuda\n");
             Publish(temporary, folder);
         }
-        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
             throw new LoKrException(
                 ErrorIds.RuntimeStoreNotWritable,
@@ -99,7 +100,7 @@ internal static class CudaPackages
     {
         if (Directory.Exists(folder) && !IsComplete(folder))
         {
-            string aside = $"{folder}.{Guid.NewGuid():N}.old";
+            string aside = TemporaryName.Beside(folder, "old");
             Directory.Move(folder, aside);
             Directory.Delete(aside, recursive: true);
         }

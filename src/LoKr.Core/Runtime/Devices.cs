@@ -64,7 +64,7 @@ public static class DeviceSelector
                 LoKrErrorKind.Unavailable,
                 $"Device {name} is not available; the runtime in '{runtime.Path}' ({runtime.Flavor}) offers: {string.Join(", ", runtime.Devices)}.",
                 runtime.Flavor == "cpu"
-                    ? "Use a CUDA build of libtorch (LOKR_RUNTIME, or the lib folder of a PyTorch with CUDA), or -Device cpu."
+                    ? "Use a CUDA build of libtorch (LOKR_RUNTIME, or the lib folder of a PyTorch with CUDA), or the device cpu."
                     : "Check the driver with nvidia-smi, or use one of the devices listed.")
             {
                 Target = name,

@@ -3,6 +3,7 @@ using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Runtime;
 
@@ -124,18 +125,11 @@ internal static class LibstdcxxWorkaround
         try
         {
             Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-            string temporary = $"{path}.{Guid.NewGuid():N}.tmp";
-            try
-            {
-                File.WriteAllBytes(temporary, content);
-                File.Move(temporary, path, overwrite: true);
-            }
-            finally
-            {
-                File.Delete(temporary);
-            }
+            using PendingFile file = new(path, TemporaryName.Beside(path, "tmp"));
+            RandomAccess.Write(file.Handle, content, 0);
+            file.Commit();
         }
-        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
             throw new LoKrException(
                 ErrorIds.RuntimeStoreNotWritable,

@@ -162,7 +162,7 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
             ErrorIds.RuntimeVersionMismatch,
             LoKrErrorKind.NotSupported,
             $"{what}; TorchSharp {paths.TorchSharpVersion} was built for {paths.ExpectedLibtorch}.",
-            $"Use libtorch {paths.ExpectedLibtorch}, or allow the mismatch (-AllowVersionMismatch) at the risk of wrong results or a crash.")
+            $"Use libtorch {paths.ExpectedLibtorch}, or allow the mismatch at the risk of wrong results or a crash.")
         {
             Target = candidate.Folder,
         };

@@ -41,7 +41,7 @@ public static class DiffusionTrainer
         ArgumentNullException.ThrowIfNull(pipeline);
         if (samples is not null)
         {
-            FileErrors.CreateFolder(samples.Folder);
+            FileSystem.CreateFolder(samples.Folder);
         }
 
         pipeline.ReleaseVae();

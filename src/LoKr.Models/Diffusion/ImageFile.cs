@@ -87,7 +87,7 @@ public static class ImageFile
         ArgumentException.ThrowIfNullOrEmpty(path);
 
         // Through .NET's own file access, which says why a file cannot be opened.
-        using FileStream file = FileErrors.OpenRead(path);
+        using FileStream file = FileSystem.OpenRead(path);
         return Guard(() =>
         {
             using SKManagedStream stream = new(file);

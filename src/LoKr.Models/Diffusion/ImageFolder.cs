@@ -67,7 +67,7 @@ public sealed class ImageFolder
         foreach (string file in Directory.EnumerateFiles(folder).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
         {
             string text = System.IO.Path.ChangeExtension(file, ".txt");
-            listed.Add((file, File.Exists(text) ? FileErrors.ReadText(text).Trim() : null));
+            listed.Add((file, File.Exists(text) ? FileSystem.ReadText(text).Trim() : null));
         }
 
         return listed;

@@ -68,7 +68,7 @@ public sealed class LatentCache
         ArgumentNullException.ThrowIfNull(options);
         ImageGenerationOptions.CheckSize(nameof(options.Resolution), options.Resolution);
         string folder = Path.Combine(options.CachePath ?? Path.Combine(images.Path, FolderName), pipeline.VaeFingerprint[..16]);
-        CreateFolder(folder);
+        FileSystem.CreateFolder(folder);
         LatentCache cache = new(folder);
         cache.Fill(pipeline, images, options, onImage, cancellationToken);
         return cache;
@@ -158,21 +158,8 @@ public sealed class LatentCache
 
     private static string HashOf(string path)
     {
-        using FileStream stream = FileErrors.OpenRead(path);
+        using FileStream stream = FileSystem.OpenRead(path);
         return Convert.ToHexStringLower(SHA256.HashData(stream))[..32];
-    }
-
-    private static void CreateFolder(string folder)
-    {
-        try
-        {
-            Directory.CreateDirectory(folder);
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw new LoKrException(ErrorIds.FileNotWritable, LoKrErrorKind.InputOutput, $"The folder '{folder}' for latents cannot be made: {exception.Message}",
-                "Name another place with -LatentCache.", exception) { Target = folder };
-        }
     }
 }
 

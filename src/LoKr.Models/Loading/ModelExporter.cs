@@ -66,15 +66,8 @@ public static class ModelExporter
 
         foreach (string file in CompanionFiles(model))
         {
-            CopyInto(folder, file);
+            FileSystem.CopyContent(file, Path.Combine(folder, Path.GetFileName(file)));
         }
-    }
-
-    /// <summary>Copies a file into a folder: the content only, because the copy of a read-only file would be read-only too.</summary>
-    internal static void CopyInto(string folder, string file)
-    {
-        using FileStream content = File.OpenRead(file);
-        AtomicFile.Write(Path.Combine(folder, Path.GetFileName(file)), content.CopyTo);
     }
 
     // Each checkpoint keeps its generation of names: what reads the source reads the export.

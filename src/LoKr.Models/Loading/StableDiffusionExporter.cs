@@ -35,7 +35,7 @@ public static class StableDiffusionExporter
         destination = Path.GetFullPath(destination);
         FolderPaths.CheckApart(pipeline.SourcePath, destination);
         using StagedDirectory staged = new(destination, force);
-        ModelExporter.CopyInto(staged.Path, Path.Combine(pipeline.SourcePath, PipelineIndex.FileName));
+        FileSystem.CopyContent(Path.Combine(pipeline.SourcePath, PipelineIndex.FileName), Path.Combine(staged.Path, PipelineIndex.FileName));
         foreach (string name in pipeline.ComponentNames)
         {
             string folder = Path.Combine(staged.Path, name);
@@ -53,7 +53,7 @@ public static class StableDiffusionExporter
             {
                 foreach (string file in Directory.EnumerateFiles(source))
                 {
-                    ModelExporter.CopyInto(folder, file);
+                    FileSystem.CopyContent(file, Path.Combine(folder, Path.GetFileName(file)));
                 }
             }
         }
@@ -70,7 +70,7 @@ public static class StableDiffusionExporter
         string[] beside = [ModelConfig.FileName, .. sharded ? [$"{Name}.safetensors.index.json"] : Array.Empty<string>()];
         foreach (string file in reader.Files.Concat(beside.Select(file => Path.Combine(source, file))))
         {
-            ModelExporter.CopyInto(folder, file);
+            FileSystem.CopyContent(file, Path.Combine(folder, Path.GetFileName(file)));
         }
     }
 }

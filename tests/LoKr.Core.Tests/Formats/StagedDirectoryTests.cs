@@ -46,7 +46,7 @@ public sealed class StagedDirectoryTests : IDisposable
         LoKrException exception = Assert.Throws<LoKrException>(() => new StagedDirectory(Destination, force: false));
         Assert.Equal(ErrorIds.DestinationExists, exception.ErrorId);
         Assert.Equal(["out"], Beside());
-        Replace(keepOthers: false);
+        Replace(carryOver: false);
         Assert.Equal(["new"], Inside());
         Assert.Equal(["out"], Beside());
     }
@@ -58,7 +58,7 @@ public sealed class StagedDirectoryTests : IDisposable
         Directory.CreateDirectory(Path.Combine(Destination, "second"));
         Put("second/file");
         Put("new");
-        Replace(keepOthers: true);
+        Replace(carryOver: true);
         Assert.Equal(["new", "old", "second"], Inside());
         Assert.Equal("1", File.ReadAllText(Path.Combine(Destination, "new")));
         Assert.True(File.Exists(Path.Combine(Destination, "second", "file")));
@@ -115,9 +115,9 @@ public sealed class StagedDirectoryTests : IDisposable
         Assert.NotNull(new DirectoryInfo(link).LinkTarget);
     }
 
-    private void Replace(bool keepOthers)
+    private void Replace(bool carryOver)
     {
-        using StagedDirectory staged = new(Destination, force: true, keepOthers);
+        using StagedDirectory staged = new(Destination, force: true, carryOver);
         File.WriteAllText(Path.Combine(staged.Path, "new"), "1");
         staged.Commit();
     }

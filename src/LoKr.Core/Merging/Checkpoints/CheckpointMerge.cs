@@ -129,7 +129,7 @@ public sealed class CheckpointMerge : IDisposable
         }
         catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
         {
-            staged.Keep();
+            staged.LeaveForResume();
             throw;
         }
 
@@ -207,7 +207,7 @@ public sealed class CheckpointMerge : IDisposable
         }
         catch (IOException exception) when (!FileErrors.IsDiskFull(exception))
         {
-            staged.Keep();
+            staged.LeaveForResume();
             throw new LoKrException(ErrorIds.DestinationBusy, LoKrErrorKind.InvalidOperation,
                 $"Another merge is writing '{Destination}'.", "Wait until it has finished, or choose another destination.", exception) { Target = Destination };
         }
@@ -268,7 +268,7 @@ public sealed class CheckpointMerge : IDisposable
         HashSet<string> written = [.. Files];
         foreach (string file in CompanionFiles.List(BasePath).Where(file => !written.Contains(file)))
         {
-            CompanionFiles.Copy(Path.Combine(BasePath, file), Path.Combine(folder, file));
+            FileSystem.CopyContent(Path.Combine(BasePath, file), Path.Combine(folder, file));
         }
 
         if (_plan.Added.Count > 0 && _options.Base.Config is not null)

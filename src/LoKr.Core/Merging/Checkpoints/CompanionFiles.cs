@@ -23,14 +23,6 @@ internal static class CompanionFiles
         .. Directory.EnumerateDirectories(folder).Where(static path => !Path.GetFileName(path).StartsWith('.')).SelectMany(Inside).Select(path => Path.GetRelativePath(folder, path)).Order(StringComparer.Ordinal),
     ];
 
-    /// <summary>Copies the content of a file, not its permissions: the copy of a read-only file would be read-only too.</summary>
-    public static void Copy(string source, string destination)
-    {
-        Directory.CreateDirectory(Path.GetDirectoryName(destination)!);
-        using FileStream content = File.OpenRead(source);
-        AtomicFile.Write(destination, content.CopyTo);
-    }
-
     // A folder beside the weights belongs to them (1_Pooling) unless it has weights of its own.
     private static string[] Inside(string folder)
     {

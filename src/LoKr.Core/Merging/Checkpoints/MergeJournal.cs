@@ -30,7 +30,7 @@ internal sealed class MergeJournal
     {
         string path = Path.Combine(folder, FileName);
         Dictionary<string, string> files = new(StringComparer.Ordinal);
-        if (File.Exists(path) && Parse(FileErrors.ReadText(path)) is JsonObject json
+        if (File.Exists(path) && Parse(FileSystem.ReadText(path)) is JsonObject json
             && json["fingerprint"] is JsonValue value && value.TryGetValue(out string? found) && found == fingerprint && json["files"] is JsonObject list)
         {
             foreach ((string name, JsonNode? sum) in list)
@@ -66,7 +66,7 @@ internal sealed class MergeJournal
             text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}");
             foreach (string file in adapter.Files)
             {
-                using FileStream stream = FileErrors.OpenRead(file);
+                using FileStream stream = FileSystem.OpenRead(file);
                 text.AppendLine(Convert.ToHexString(SHA256.HashData(stream)));
             }
         }

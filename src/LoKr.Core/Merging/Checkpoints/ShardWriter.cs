@@ -159,7 +159,7 @@ internal sealed class OpenShard : IDisposable
     private const long FlushBytes = 128L << 20;
 
     private readonly string _path;
-    private readonly SafeFileHandle _handle;
+    private readonly PendingFile _file;
     private readonly MergePiece[] _pieces;
     private readonly ulong[] _sums;
     private int _next = -1;
@@ -167,7 +167,6 @@ internal sealed class OpenShard : IDisposable
     private long _unflushed;
     private int _isFlushing;
     private Task _flush = Task.CompletedTask;
-    private bool _isComplete;
 
     /// <summary>Creates the file.</summary>
     /// <param name="shard">Its tensors and header.</param>
@@ -181,7 +180,7 @@ internal sealed class OpenShard : IDisposable
         _pending = _pieces.Length;
         try
         {
-            _handle = File.OpenHandle(Partial, FileMode.Create, FileAccess.Write, FileShare.None);
+            _file = new PendingFile(_path, _path + ".partial");
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -198,8 +197,6 @@ internal sealed class OpenShard : IDisposable
     /// <summary>Whether every piece was handed out.</summary>
     public bool IsHandedOut => Volatile.Read(ref _next) >= _pieces.Length - 1;
 
-    private string Partial => _path + ".partial";
-
     /// <summary>The next piece to write, or null.</summary>
     public (int Index, MergePiece Piece)? Next() => Interlocked.Increment(ref _next) is int index && index < _pieces.Length ? (index, _pieces[index]) : null;
 
@@ -210,7 +207,7 @@ internal sealed class OpenShard : IDisposable
         _sums[index] = XxHash3.HashToUInt64(bytes);
         try
         {
-            RandomAccess.Write(_handle, bytes, _pieces[index].Offset);
+            RandomAccess.Write(_file.Handle, bytes, _pieces[index].Offset);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -223,7 +220,7 @@ internal sealed class OpenShard : IDisposable
             Interlocked.Exchange(ref _unflushed, 0);
             _flush = Task.Run(() =>
             {
-                RandomAccess.FlushToDisk(_handle);
+                RandomAccess.FlushToDisk(_file.Handle);
                 Volatile.Write(ref _isFlushing, 0);
             });
         }
@@ -238,13 +235,7 @@ internal sealed class OpenShard : IDisposable
         try
         {
             _flush.GetAwaiter().GetResult();
-            using (_handle)
-            {
-                RandomAccess.FlushToDisk(_handle);
-            }
-
-            File.Move(Partial, _path, overwrite: true);
-            _isComplete = true;
+            _file.Commit();
             return Sum(_sums);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -288,15 +279,10 @@ internal sealed class OpenShard : IDisposable
     {
         // A failed flush has either failed the merge already or concerns a file that is removed.
         ((IAsyncResult)_flush).AsyncWaitHandle.WaitOne();
-        _handle.Dispose();
+        _file.Dispose();
         foreach (MergePiece piece in _pieces)
         {
             piece.Work?.Dispose();
-        }
-
-        if (!_isComplete)
-        {
-            File.Delete(Partial);
         }
     }
 

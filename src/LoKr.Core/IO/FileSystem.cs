@@ -1,0 +1,70 @@
+using LoKr.Core.Errors;
+
+namespace LoKr.Core.IO;
+
+/// <summary>Operations of the file system whose failures are errors with an id.</summary>
+public static class FileSystem
+{
+    /// <summary>Refuses a destination that exists, unless it may be replaced.</summary>
+    /// <param name="path">The destination.</param>
+    /// <param name="force">Whether it may be replaced.</param>
+    /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>.</exception>
+    public static void CheckReplaceable(string path, bool force)
+    {
+        if (!force && Path.Exists(path))
+        {
+            throw FileErrors.Exists(path);
+        }
+    }
+
+    /// <summary>Creates a folder and those above it; one that exists is left as it is.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotWritable</c>, <c>LoKr.DiskFull</c>.</exception>
+    public static void CreateFolder(string folder)
+    {
+        try
+        {
+            Directory.CreateDirectory(folder);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(folder, exception);
+        }
+    }
+
+    /// <summary>Opens a file for reading; others may read it too.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    public static FileStream OpenRead(string path) => Reading(path, static path => new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read));
+
+    /// <summary>Reads a whole file.</summary>
+    /// <inheritdoc cref="OpenRead"/>
+    public static byte[] ReadBytes(string path) => Reading(path, File.ReadAllBytes);
+
+    /// <summary>Reads a whole text file.</summary>
+    /// <inheritdoc cref="OpenRead"/>
+    public static string ReadText(string path) => Reading(path, File.ReadAllText);
+
+    /// <summary>Copies the content of a file but not its permissions: the copy of a read-only file can be written.</summary>
+    /// <param name="source">File to copy.</param>
+    /// <param name="destination">File to write or replace; missing folders are created.</param>
+    /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>, <c>LoKr.FileNotWritable</c>, <c>LoKr.DiskFull</c>.</exception>
+    public static void CopyContent(string source, string destination)
+    {
+        CreateFolder(Path.GetDirectoryName(Path.GetFullPath(destination))!);
+        using FileStream content = OpenRead(source);
+        AtomicFile.Write(destination, content.CopyTo);
+    }
+
+    private static T Reading<T>(string path, Func<string, T> read)
+    {
+        try
+        {
+            return read(path);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotReadable(path, exception);
+        }
+    }
+}
