@@ -1,3 +1,8 @@
+using System.Diagnostics;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
+using LoKr.Core.Targeting;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;
@@ -31,4 +36,288 @@ public interface IAdaptable : IDisposable
 
     /// <summary>Trainable and total parameters; the total includes components that take no adapters.</summary>
     ParameterCount CountParameters();
+}
+
+/// <summary>
+/// Operations on all components of an <see cref="IAdaptable"/>. Adapters of one name on several components belong together; a component
+/// without an adapter of a given name is left out. Every operation changes all components or, when it throws, none.
+/// </summary>
+public static class AdaptableExtensions
+{
+    /// <summary>Names of all adapters, each once, in the order of components and of addition.</summary>
+    public static IReadOnlyList<string> GetAdapterNames(this IAdaptable target) => Distinct(target, static model => model.Adapters.Select(static adapter => adapter.Name));
+
+    /// <summary>Names of the adapters that are active on any component.</summary>
+    public static IReadOnlyList<string> GetActiveAdapters(this IAdaptable target) => Distinct(target, static model => model.ActiveAdapters);
+
+    /// <summary>Names of the adapters that are merged into any component.</summary>
+    public static IReadOnlyList<string> GetMergedAdapters(this IAdaptable target) => Distinct(target, static model => model.MergedAdapters);
+
+    /// <summary>The adapters of a name, by component.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: no component has one.</exception>
+    public static IReadOnlyDictionary<string, LoKrAdapter> GetAdapters(this IAdaptable target, string name)
+    {
+        CheckNames(target, [name]);
+        return target.Models.Where(part => Has(part.Value, name)).ToDictionary(static part => part.Key, part => part.Value.GetAdapter(name), StringComparer.Ordinal);
+    }
+
+    /// <summary>The one name that the active adapters of all components have.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterAmbiguous"/> for none or several.</exception>
+    public static string GetOnlyActiveAdapterName(this IAdaptable target)
+    {
+        IReadOnlyList<string> active = target.GetActiveAdapters();
+        return active.Count == 1 ? active[0] : throw ModelErrors.NotOneActive(target.Name, active, target);
+    }
+
+    /// <summary>
+    /// Adds a fresh adapter to every component in which the configuration targets something. A list of target modules is split: each component
+    /// gets the entries that match a module of its own.
+    /// </summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="config">The configuration.</param>
+    /// <param name="name">Name of the adapters.</param>
+    /// <param name="seed">Seed of the initialization of each component; null draws from torch's global generator.</param>
+    /// <returns>The adapters by component.</returns>
+    /// <exception cref="LoKrException">As for <see cref="LoKrModel.AddAdapter"/>; that of the first component if nothing is targeted in any.</exception>
+    public static IReadOnlyDictionary<string, LoKrAdapter> AddAdapter(this IAdaptable target, LoKrConfig config, string name = "default", long? seed = null)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(config);
+        Dictionary<string, LoKrAdapter> added = new(StringComparer.Ordinal);
+        LoKrException? nothing = null;
+        try
+        {
+            foreach ((string component, LoKrModel model) in target.Models)
+            {
+                if (ForComponent(target, model, config) is not LoKrConfig own)
+                {
+                    continue;
+                }
+
+                try
+                {
+                    added.Add(component, model.AddAdapter(own, name, seed));
+                }
+                catch (LoKrException exception) when (exception.ErrorId is ErrorIds.TargetModuleNotFound or ErrorIds.TargetModulesRequired)
+                {
+                    nothing ??= exception;
+                }
+            }
+
+            return added.Count > 0 ? added : throw nothing!;
+        }
+        catch
+        {
+            foreach (string component in added.Keys)
+            {
+                target.Models[component].RemoveAdapter(name);
+            }
+
+            throw;
+        }
+    }
+
+    /// <summary>Makes exactly these adapters active on every component that has them. Takes a merge back first.</summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="names">Names; none leaves every adapter idle.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.SavedModuleConflict"/>.</exception>
+    public static void SetActiveAdapters(this IAdaptable target, IReadOnlyList<string> names)
+    {
+        CheckNames(target, names);
+        (LoKrModel Model, string[] Names)[] parts = [.. target.Models.Values.Select(model => (model, names.Where(name => Has(model, name)).ToArray()))];
+        foreach ((LoKrModel model, string[] own) in parts)
+        {
+            model.CheckCanActivate(own);
+        }
+
+        foreach ((LoKrModel model, string[] own) in parts)
+        {
+            model.SetActiveAdapters(own);
+        }
+    }
+
+    /// <summary>Lets adapters take part in the forward pass of every component, or not. Switching them off takes a merge back first.</summary>
+    public static void SetAdaptersEnabled(this IAdaptable target, bool enabled)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        foreach (LoKrModel model in target.Models.Values)
+        {
+            model.SetAdaptersEnabled(enabled);
+        }
+    }
+
+    /// <summary>Sets the strength of adapters on every component that has them; 1 is as trained.</summary>
+    /// <exception cref="LoKrException">As for <see cref="LoKrModel.SetAdapterScale"/>.</exception>
+    public static void SetAdapterScale(this IAdaptable target, IReadOnlyList<string> names, double scale)
+    {
+        CheckNames(target, names);
+        (LoKrModel Model, string[] Names)[] parts = [.. target.Models.Values.Select(model => (model, names.Where(name => Has(model, name)).ToArray()))];
+        foreach ((LoKrModel model, string[] own) in parts)
+        {
+            model.CheckCanScale(own, scale);
+        }
+
+        foreach ((LoKrModel model, string[] own) in parts)
+        {
+            model.SetAdapterScale(own, scale);
+        }
+    }
+
+    /// <summary>Lets the adapters of a name take gradients while they are active, or not.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>.</exception>
+    public static void SetAdapterTrainable(this IAdaptable target, string name, bool trainable)
+    {
+        foreach (string component in target.GetAdapters(name).Keys)
+        {
+            target.Models[component].SetAdapterTrainable(name, trainable);
+        }
+    }
+
+    /// <summary>Removes the adapters of a name from every component that has one.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>.</exception>
+    public static void RemoveAdapter(this IAdaptable target, string name)
+    {
+        LoKrModel[] models = [.. target.GetAdapters(name).Keys.Select(component => target.Models[component])];
+        foreach (LoKrModel model in models)
+        {
+            model.CheckNotMerged([name]);
+        }
+
+        foreach (LoKrModel model in models)
+        {
+            model.RemoveAdapter(name);
+        }
+    }
+
+    /// <summary>Adds the deltas of adapters into the base weights of every component that has them.</summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="names">Names; null for the adapters that are active on each component.</param>
+    /// <param name="safe">Refuse results that are not finite.</param>
+    /// <returns>The sums over all components.</returns>
+    /// <exception cref="LoKrException">As for <see cref="LoKrModel.Merge"/>.</exception>
+    public static LoKrMergeResult Merge(this IAdaptable target, IReadOnlyList<string>? names = null, bool safe = false)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        long started = Stopwatch.GetTimestamp();
+        if (names is not null)
+        {
+            CheckNames(target, names);
+        }
+
+        // A component that has nothing left to merge is left out, unless none has: its own error then says why.
+        LoKrModel[] all = [.. target.Models.Values];
+        LoKrModel[] models = [.. all.Where(model => (names?.Where(name => Has(model, name)) ?? model.ActiveAdapters).Except(model.MergedAdapters, StringComparer.Ordinal).Any())];
+        List<PendingMerge> pending = [];
+        try
+        {
+            foreach (LoKrModel model in models.Length > 0 ? models : all)
+            {
+                pending.Add(model.BeginMerge(names?.Where(name => Has(model, name)).ToArray(), safe));
+            }
+        }
+        catch
+        {
+            foreach (PendingMerge merge in pending)
+            {
+                merge.Merge.RollBack();
+            }
+
+            throw;
+        }
+
+        LoKrMergeResult[] results = [.. pending.Select(static merge => merge.Commit())];
+        return new()
+        {
+            Adapters = [.. results.SelectMany(static result => result.Adapters).Distinct(StringComparer.Ordinal)],
+            ModuleCount = results.Sum(static result => result.ModuleCount),
+            SavedModuleCount = results.Sum(static result => result.SavedModuleCount),
+            Warnings = [.. results.SelectMany(static result => result.Warnings)],
+            Elapsed = Stopwatch.GetElapsedTime(started),
+        };
+    }
+
+    /// <summary>Takes every merged adapter out of every component; the base weights are bit for bit as before.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.NothingToMerge"/>: no adapter is merged.</exception>
+    public static void UndoMerge(this IAdaptable target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        LoKrModel[] merged = [.. target.Models.Values.Where(static model => model.MergedAdapters.Count > 0)];
+        foreach (LoKrModel model in merged.Length > 0 ? merged : [.. target.Models.Values])
+        {
+            model.UndoMerge();
+        }
+    }
+
+    /// <summary>Every adapter of every component with its state.</summary>
+    public static IReadOnlyList<LoKrAdapterStatus> GetAdapterStatus(this IAdaptable target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        return [.. target.Models.Values.SelectMany(static model => model.GetAdapterStatus())];
+    }
+
+    /// <summary>Every adapted layer of every component; names begin with the component.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: no component has an adapter.</exception>
+    public static IReadOnlyList<LoKrLayerStatus> GetLayerStatus(this IAdaptable target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        if (target.GetAdapterNames().Count == 0)
+        {
+            throw ModelErrors.NoAdapters(target.Name);
+        }
+
+        return [.. target.Models.Where(static part => part.Value.Adapters.Count > 0)
+            .SelectMany(static part => part.Value.GetLayerStatus().Select(layer => layer with { Name = ModuleTree.Join(part.Key, layer.Name) }))];
+    }
+
+    /// <summary>All adapted layers of all components together.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: no component has an adapter.</exception>
+    public static LoKrModelStatus GetModelStatus(this IAdaptable target) =>
+        LoKrModelStatus.Combine(target.GetLayerStatus(), target.Name, target.GetAdapterNames(), target.CountParameters());
+
+    /// <summary>Every module of every component with its adapters; names begin with the component.</summary>
+    public static IReadOnlyList<LoKrModuleInfo> GetModules(this IAdaptable target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        return [.. target.Models.SelectMany(static part => part.Value.GetModules().Select(module => module with { Name = ModuleTree.Join(part.Key, module.Name) }))];
+    }
+
+    private static string[] Distinct(IAdaptable target, Func<LoKrModel, IEnumerable<string>> names)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        return [.. target.Models.Values.SelectMany(names).Distinct(StringComparer.Ordinal)];
+    }
+
+    private static bool Has(LoKrModel model, string name) => model.HasAdapter(name);
+
+    private static void CheckNames(IAdaptable target, IReadOnlyList<string> names)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(names);
+        IReadOnlyList<string> known = target.GetAdapterNames();
+        if (names.FirstOrDefault(name => !known.Contains(name, StringComparer.Ordinal)) is string unknown)
+        {
+            throw ModelErrors.NotFound(unknown, known);
+        }
+    }
+
+    /// <summary>
+    /// The configuration with the entries that match a module of a component, or null where no target is left. An entry that matches in no
+    /// component stays, so that it is reported.
+    /// </summary>
+    private static LoKrConfig? ForComponent(IAdaptable target, LoKrModel model, LoKrConfig config)
+    {
+        if (target.Models.Count == 1)
+        {
+            return config;
+        }
+
+        bool Belongs(string entry) =>
+            ModuleAliases.Matches(model.Module, entry) || !target.Models.Values.Any(part => ModuleAliases.Matches(part.Module, entry));
+        ModuleSelector? targets = config.TargetModules?.Names is { Count: > 0 } names ? ModuleSelector.FromNames(names.Where(Belongs)) : config.TargetModules;
+        return targets is { Names.Count: 0 } && config.TargetModules is { Names.Count: > 0 } ? null : config with
+        {
+            TargetModules = targets,
+            ModulesToSave = config.ModulesToSave is { IsDefaultOrEmpty: false } saved ? [.. saved.Where(Belongs)] : config.ModulesToSave,
+        };
+    }
 }

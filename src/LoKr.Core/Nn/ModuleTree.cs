@@ -91,35 +91,71 @@ internal static class ModuleTree
 /// <param name="IsProjection">Whether it stands for the output projection of the fused attention <paramref name="Module"/>.</param>
 internal sealed record ModulePlace(string Name, nn.Module Module, bool IsProjection);
 
-/// <summary>The parameters of <c>torch.nn.MultiheadAttention</c>, which has no properties for them. Looked up each time, because moving a model replaces parameters.</summary>
-internal sealed class AttentionParameters(MultiheadAttention module)
+/// <summary>Remembers which modules are in training mode and restores every one.</summary>
+internal sealed class ModuleModes : IDisposable
 {
-    /// <summary>Name of the projection of the result below the attention, as PyTorch has it.</summary>
-    public const string OutputName = "out_proj";
+    private readonly List<(nn.Module Module, bool Training)> _modes = [];
 
-    private readonly Dictionary<string, Parameter> _parameters = module.named_parameters(recurse: false).ToDictionary(static entry => entry.name, static entry => entry.parameter, StringComparer.Ordinal);
+    public ModuleModes(nn.Module root)
+    {
+        Add(root);
+        foreach (nn.Module module in root.modules())
+        {
+            Add(module);
+        }
+    }
 
-    /// <summary>Weights of the projections of queries, keys and values in one, 3·embed×embed.</summary>
-    public Parameter InputWeight => _parameters["in_proj_weight"];
+    /// <summary>Restores parents before their children, since setting a module sets all below it.</summary>
+    public void Dispose()
+    {
+        foreach ((nn.Module module, bool training) in _modes)
+        {
+            if (module.training != training)
+            {
+                module.train(training);
+            }
+        }
+    }
 
-    /// <summary>Their bias, or null.</summary>
-    public Parameter? InputBias => _parameters.GetValueOrDefault("in_proj_bias");
+    private void Add(nn.Module module) => _modes.Add((module, module.training));
+}
 
-    /// <summary>Weight of the projection of the result, embed×embed.</summary>
-    public Parameter OutputWeight => _parameters["out_proj.weight"];
+/// <summary>Modules that share a weight with another one, as tied output embeddings do.</summary>
+internal static class TiedWeights
+{
+    /// <summary>The module that shares a weight with a module or one below it, by the model's own account; null where there is none.</summary>
+    /// <param name="root">The model.</param>
+    /// <param name="module">Full name of the module.</param>
+    public static string? PartnerOf(nn.Module root, string module)
+    {
+        if (root is not IPretrainedModel pretrained)
+        {
+            return null;
+        }
 
-    /// <summary>Its bias, or null.</summary>
-    public Parameter? OutputBias => _parameters.GetValueOrDefault("out_proj.bias");
+        foreach ((string duplicate, string saved) in pretrained.TiedParameters)
+        {
+            bool first = ModuleTree.IsWithin(duplicate, module);
+            if (first != ModuleTree.IsWithin(saved, module))
+            {
+                string partner = first ? saved : duplicate;
+                return partner[..Math.Max(partner.LastIndexOf('.'), 0)];
+            }
+        }
 
-    /// <summary>A key that every sequence gets, 1×1×embed, or null.</summary>
-    public Parameter? ExtraKey => _parameters.GetValueOrDefault("bias_k");
+        return null;
+    }
 
-    /// <summary>Its value, or null.</summary>
-    public Parameter? ExtraValue => _parameters.GetValueOrDefault("bias_v");
-
-    /// <summary>All of them.</summary>
-    public IEnumerable<Parameter> All => _parameters.Values;
-
-    /// <summary>Whether queries, keys and values are projected by one fused weight; with other widths of keys or values they are not.</summary>
-    public static bool IsFused(MultiheadAttention module) => module.named_parameters(recurse: false).Any(static entry => entry.name == "in_proj_weight" && entry.parameter.numel() > 0);
+    /// <summary>The same, and modules of a script that hold one parameter object.</summary>
+    /// <param name="root">The model.</param>
+    /// <param name="name">Full name of the module.</param>
+    /// <param name="module">The module.</param>
+    public static string? PartnerOf(nn.Module root, string name, nn.Module module)
+    {
+        HashSet<nint> own = [.. ModuleTree.Parameters(module).Select(static entry => entry.Parameter.Handle)];
+        return ModuleTree.Modules(root)
+            .Where(entry => !ModuleTree.IsWithin(entry.Name, name) && entry.Module.named_parameters(recurse: false).Any(parameter => own.Contains(parameter.parameter.Handle)))
+            .Select(static entry => entry.Name)
+            .FirstOrDefault() ?? PartnerOf(root, name);
+    }
 }

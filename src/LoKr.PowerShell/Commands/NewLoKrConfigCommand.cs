@@ -35,7 +35,7 @@ public sealed class NewLoKrConfigCommand : PeftConfigCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public SwitchParameter UseScalar { get; set; }
 
-    /// <summary>Train weight and bias of every LayerNorm and GroupNorm too, as changes that the adapter holds.</summary>
+    /// <summary>Train weight and bias of every LayerNorm, GroupNorm and RMSNorm too, as changes that the adapter holds.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public SwitchParameter TrainNorm { get; set; }
 

@@ -9,7 +9,7 @@ using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Targeting;
-using LoKr.Core.Tests.Adapters;
+using LoKr.Core.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

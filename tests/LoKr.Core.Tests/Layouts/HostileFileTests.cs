@@ -4,7 +4,7 @@ using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
-using LoKr.Core.Tests.Adapters;
+using LoKr.Core.Tests.Support;
 using LoKr.Core.Tests.Formats;
 using TorchSharp;
 using Xunit;

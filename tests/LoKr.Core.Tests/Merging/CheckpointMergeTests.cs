@@ -4,7 +4,7 @@ using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
-using LoKr.Core.Tests.Adapters;
+using LoKr.Core.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

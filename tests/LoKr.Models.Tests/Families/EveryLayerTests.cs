@@ -2,8 +2,11 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Families;
 using LoKr.Models.Loading;
@@ -77,6 +80,37 @@ public sealed class EveryLayerTests : IDisposable
         Check(model);
     }
 
+    /// <summary>One adapter on all layers and norms, saved as a PEFT folder: a merge on disk writes the bits of a merge in memory.</summary>
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void All_layers_of_every_family_merge_on_disk(string family)
+    {
+        using TempFolder folder = new();
+        using LoKrModel model = Random(s_configs[family]());
+        ModelExporter.Export(model, folder["base"]);
+        string[] targets = [.. model.GetModules().Where(module => module.IsSupported && !IsTied(model, module.Name)).Select(module => module.Name)];
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(targets), TrainNorm = true });
+        Assert.Equal(targets, adapter.Layers.Select(layer => layer.ModuleName));
+        Fill(adapter);
+        AdapterExporter.Export(model, "default", folder["adapter"], AdapterLayout.Peft);
+        LoKrMergeResult inMemory = model.Merge();
+        ModelExporter.Export(model, folder["memory"]);
+        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
+        {
+            BasePath = folder["base"],
+            Destination = folder["disk"],
+            Adapters = [new PeftMergeSource(folder["adapter"])],
+            Names = ModelNames.Find(folder["base"]),
+        });
+        Assert.Equal(inMemory.ModuleCount, merge.Run(cancel: TestContext.Current.CancellationToken).ModuleCount);
+        string weights = Path.GetFileName(Assert.Single(Directory.GetFiles(folder["memory"], "*.safetensors")));
+        using SafetensorsReader expected = SafetensorsReader.Open(folder["memory", weights]);
+        using SafetensorsReader actual = SafetensorsReader.Open(folder["disk", weights]);
+        Assert.Equal(expected.Entries.Keys.Order(StringComparer.Ordinal), actual.Entries.Keys.Order(StringComparer.Ordinal));
+        using DisposeScope scope = NewDisposeScope();
+        Assert.All(expected.Entries.Keys, key => Assert.True(TensorAssert.Same(expected.Read(key), actual.Read(key)), key));
+    }
+
     private static void Check(LoKrModel model)
     {
         IReadOnlyList<LoKrModuleInfo> modules = model.GetModules();
@@ -102,16 +136,11 @@ public sealed class EveryLayerTests : IDisposable
         Tensor before = Run(model);
         LoKrAdapter adapter = model.AddAdapter(config);
         Assert.Equal([name], adapter.Layers.Select(layer => layer.ModuleName).Concat(adapter.Norms.Select(norm => norm.ModuleName)));
-        using Generator generator = new(11, CPU);
-        foreach (FlatParameter flat in adapter.FlatParameters)
-        {
-            flat.Value.copy_(empty(flat.Value.shape).normal_(0, 0.2, generator));
-        }
-
+        Fill(adapter);
         Tensor adapted = Run(model);
         Assert.All(adapter.Layers, layer => Assert.True(layer.CallCount > 0, $"{name} never ran."));
         Assert.True((adapted - before).abs().max().ToDouble() > 1e-6 * before.abs().max().ToDouble(), $"{name}: the adapter changes nothing.");
-        if (model.Pretrained!.TiedParameters.Any(pair => pair.Key == name + ".weight" || pair.Value == name + ".weight"))
+        if (IsTied(model, name))
         {
             Assert.Contains(adapter.Warnings, warning => warning.Contains(name, StringComparison.Ordinal));
             ErrorAssert.Throws(ErrorIds.TiedWeight, () => model.Merge(), name);
@@ -128,6 +157,20 @@ public sealed class EveryLayerTests : IDisposable
 
         model.RemoveAdapter("default");
         Assert.True(TensorAssert.Same(before, Run(model)), $"{name}, removed");
+    }
+
+    private static bool IsTied(LoKrModel model, string name) =>
+        model.Pretrained!.TiedParameters.Any(pair => pair.Key == name + ".weight" || pair.Value == name + ".weight");
+
+    private static void Fill(LoKrAdapter adapter)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        using Generator generator = new(11, CPU);
+        foreach (FlatParameter flat in adapter.FlatParameters)
+        {
+            flat.Value.copy_(empty(flat.Value.shape).normal_(0, 0.2, generator));
+        }
     }
 
     private static IEnumerable<string> NormNames(LoKrModel model)

@@ -1,0 +1,74 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using Xunit;
+
+namespace LoKr.Core.Tests.Configuration;
+
+public sealed class LoKrConfigValidatorTests
+{
+    private static readonly LoKrConfig Good = new() { TargetModules = ModuleSelector.FromNames(["q"]) };
+
+    public static TheoryData<string, string> Bad => new()
+    {
+        { nameof(LoKrConfig.R), ErrorIds.RankInvalid },
+        { nameof(LoKrConfig.RankPattern), ErrorIds.RankInvalid },
+        { nameof(LoKrConfig.Alpha), ErrorIds.AlphaInvalid },
+        { nameof(LoKrConfig.AlphaPattern), ErrorIds.PatternInvalid },
+        { nameof(LoKrConfig.RankDropout), ErrorIds.DropoutInvalid },
+        { nameof(LoKrConfig.ModuleDropout), ErrorIds.DropoutInvalid },
+        { nameof(LoKrConfig.DecomposeFactor), ErrorIds.DecomposeFactorInvalid },
+        { nameof(LoKrConfig.LayersPattern), ErrorIds.LayersPatternInvalid },
+        { nameof(LoKrConfig.ExcludeModules), ErrorIds.PatternInvalid },
+        { nameof(LoKrConfig.ModulesToSave), ErrorIds.InvalidArgument },
+        { nameof(LoKrConfig.TargetModules), ErrorIds.InvalidArgument },
+        { nameof(LoKrConfig.WeightDecompose), ErrorIds.OptionNotSupported },
+    };
+
+    [Theory]
+    [MemberData(nameof(Bad))]
+    public void A_bad_value_has_its_own_error(string field, string errorId)
+    {
+        LoKrConfig config = field switch
+        {
+            nameof(LoKrConfig.R) => Good with { R = 0 },
+            nameof(LoKrConfig.RankPattern) => Good with { RankPattern = [KeyValuePair.Create("q", -1)] },
+            nameof(LoKrConfig.Alpha) => Good with { Alpha = double.PositiveInfinity },
+            nameof(LoKrConfig.AlphaPattern) => Good with { AlphaPattern = [KeyValuePair.Create("[", 1.0)] },
+            nameof(LoKrConfig.RankDropout) => Good with { RankDropout = 1 },
+            nameof(LoKrConfig.ModuleDropout) => Good with { ModuleDropout = double.NaN },
+            nameof(LoKrConfig.DecomposeFactor) => Good with { DecomposeFactor = 0 },
+            nameof(LoKrConfig.LayersPattern) => Good with { LayersPattern = ["h"] },
+            nameof(LoKrConfig.ExcludeModules) => Good with { ExcludeModules = ModuleSelector.FromPattern("*") },
+            nameof(LoKrConfig.ModulesToSave) => Good with { ModulesToSave = [""] },
+            nameof(LoKrConfig.TargetModules) => Good with { TargetModules = ModuleSelector.FromNames([""]) },
+            nameof(LoKrConfig.WeightDecompose) => Good with { WeightDecompose = true, RankDropout = 0.1 },
+            _ => throw new ArgumentOutOfRangeException(nameof(field)),
+        };
+        Assert.Equal(errorId, Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(config)).ErrorId);
+    }
+
+    [Fact]
+    public void Good_values_pass() => LoKrConfigValidator.Validate(Good with
+    {
+        Alpha = 0.5,
+        RankDropout = 0.1,
+        ModuleDropout = 0,
+        UseEffectiveConv2d = true,
+        LayersToTransform = [0],
+        LayersPattern = ["h"],
+        FullMatrix = true,
+        RsLora = true,
+        Factorization = FactorizationConvention.Lycoris,
+    });
+
+    [Fact]
+    public void Scaling_follows_the_convention()
+    {
+        Assert.Equal(2, LoKrScaling.Compute(new(), 4, 8, bothFull: true));
+        Assert.Equal(4, LoKrScaling.Compute(new() { RsLora = true }, 4, 8, bothFull: false));
+        Assert.Equal(1, LoKrScaling.Compute(new() { Scaling = ScalingConvention.Lycoris }, 4, 8, bothFull: true));
+        Assert.Equal(2, LoKrScaling.Compute(new() { Scaling = ScalingConvention.Lycoris }, 4, 8, bothFull: false));
+        Assert.Equal(1, LoKrScaling.Compute(new() { Scaling = ScalingConvention.None }, 4, 8, bothFull: false));
+    }
+}
