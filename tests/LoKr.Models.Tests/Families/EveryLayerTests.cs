@@ -97,10 +97,9 @@ public sealed class EveryLayerTests : IDisposable
         ModelExporter.Export(model, folder["memory"]);
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
         {
-            BasePath = folder["base"],
+            Base = BaseModel.Read(folder["base"]),
             Destination = folder["disk"],
             Adapters = [new PeftMergeSource(folder["adapter"])],
-            Names = ModelNames.Find(folder["base"]),
         });
         Assert.Equal(inMemory.ModuleCount, merge.Run(cancel: TestContext.Current.CancellationToken).ModuleCount);
         string weights = Path.GetFileName(Assert.Single(Directory.GetFiles(folder["memory"], "*.safetensors")));
