@@ -24,7 +24,7 @@ public sealed class CheckpointMergeTests
         get
         {
             TheoryData<string, string, ScalarType> data = [];
-            foreach (string layer in (string[])["linear", "embedding", "conv1d", "conv2d", "conv2d-grouped", "gpt2", "gpt2-square"])
+            foreach (string layer in (string[])["linear", "embedding", "own embedding", "conv1d", "conv2d", "conv2d-grouped", "gpt2", "gpt2-square"])
             {
                 foreach (string option in (string[])["plain", "full", "both", "tucker", "rows", "columns", "scalar"])
                 {
@@ -124,7 +124,9 @@ public sealed class CheckpointMergeTests
         using DisposeScope scope = NewDisposeScope();
         using TempFolder folder = new();
         random.manual_seed(5);
-        nn.Module<Tensor, Tensor> network = nn.Sequential(("c_layer", nn.Linear(36, 60)), ("norm", nn.LayerNorm(60)));
+        RmsNorm rootMeanSquare = new(60, 1e-6);
+        nn.init.normal_(rootMeanSquare.Weight, 1, 0.1);
+        nn.Module<Tensor, Tensor> network = nn.Sequential(("c_layer", nn.Linear(36, 60)), ("norm", nn.LayerNorm(60)), ("root_mean_square", rootMeanSquare));
         network.to(type);
         using LoKrModel model = new(network);
         Dictionary<string, Tensor> before = MergeFiles.State(model);
@@ -149,6 +151,7 @@ public sealed class CheckpointMergeTests
             "linear" => nn.Linear(36, 60),
             "wide" => nn.Linear(2048, 1030),
             "embedding" => nn.Embedding(120, 24),
+            "own embedding" => new Embedding(120, 24),
             "conv1d" => nn.Conv1d(12, 18, 3L),
             "conv2d" => nn.Conv2d(12, 18, 3L),
             "conv2d-grouped" => nn.Conv2d(12, 18, 3L, groups: 3),

@@ -1,4 +1,7 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
@@ -14,7 +17,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests.Merging;
 
-/// <summary>Folders of transformers and adapters of PEFT: what a merge on disk writes is what a merge in memory exports.</summary>
+/// <summary>Merges on disk of folders of transformers and PEFT: the result is the export of a merge in memory.</summary>
 public sealed class CheckpointMergeTests
 {
     private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
@@ -42,6 +45,8 @@ public sealed class CheckpointMergeTests
             static string[] Folders(string? parent) => Directory.Exists(parent) ? [.. Directory.EnumerateDirectories(parent).Order(StringComparer.Ordinal)] : [];
         }
     }
+
+    public static TheoryData<string> Models => Fixtures.Cases("transformers");
 
     [Theory]
     [MemberData(nameof(Adapters))]
@@ -81,7 +86,7 @@ public sealed class CheckpointMergeTests
     [InlineData("clip-text", "seed-example", true, true)]
     [InlineData("clip-text", "seed-example", true, false)]
     [InlineData("clip-text", "seed-example", false, true)]
-    public void Either_generation_of_names_meets_either(string modelName, string adapterName, bool publishedModel, bool publishedAdapter)
+    public void Published_and_current_names_match_each_other(string modelName, string adapterName, bool publishedModel, bool publishedAdapter)
     {
         string source = Fixtures.Require("transformers", modelName);
         string adapter = Fixtures.Require("transformers", modelName, "adapters", adapterName);
@@ -99,7 +104,7 @@ public sealed class CheckpointMergeTests
     }
 
     [Fact]
-    public void A_bare_encoder_gets_the_head_that_the_adapter_brings()
+    public void An_adapter_adds_its_head_to_a_bare_encoder()
     {
         string source = Fixtures.RequireBeside("models", "minilm");
         string adapter = Fixtures.Require("minilm", "start");
@@ -125,7 +130,7 @@ public sealed class CheckpointMergeTests
         Assert.DoesNotContain(loaded.FreshParameters, static name => name.StartsWith("classifier", StringComparison.Ordinal));
         Assert.Equal(labels, ((ISequenceClassifier)merged.Module).Labels);
 
-        // The pooler is not in the folder of MiniLM's adapter; it is the base's in both.
+        // The pooler is not in the folder of MiniLM's adapter; both have that of the base model.
         IReadOnlyDictionary<string, Tensor> expected = model.GetBaseState();
         Assert.All(merged.GetBaseState(), pair => Assert.True(TensorAssert.Same(expected[pair.Key], pair.Value), pair.Key));
     }
@@ -151,6 +156,58 @@ public sealed class CheckpointMergeTests
         ModelExporter.Export(model, folder["memory"], maxShardBytes: 100_000);
         AssertSame(folder["memory"], folder["disk"]);
         Assert.Equal(File.ReadAllText(folder["base", "model.safetensors.index.json"]), File.ReadAllText(folder["disk", "model.safetensors.index.json"]));
+    }
+
+    [Theory]
+    [MemberData(nameof(Models))]
+    public void Embeddings_are_merged_as_in_memory_or_refused_as_tied(string modelName)
+    {
+        string source = Fixtures.Require("transformers", modelName);
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        string[] names = [.. model.Module.named_modules().Where(static entry => entry.module is Embedding).Select(static entry => entry.name)];
+        Assert.Equal(modelName == "vit", names.Length == 0);
+        Assert.All(names, name => CheckAdapter(model, source, new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames([name]) }));
+    }
+
+    [Theory]
+    [MemberData(nameof(Models))]
+    public void Norms_are_merged_as_in_memory(string modelName)
+    {
+        string source = Fixtures.Require("transformers", modelName);
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        CheckAdapter(model, source, new LoKrConfig { TargetModules = ModuleSelector.FromNames([]), TrainNorm = true });
+    }
+
+    /// <summary>Merges a random adapter on disk and in memory: the results, or the errors, must be the same.</summary>
+    private static void CheckAdapter(LoKrModel model, string source, LoKrConfig config)
+    {
+        using TempFolder folder = new();
+        using IDisposable noGrad = no_grad();
+        LoKrAdapter adapter = model.AddAdapter(config, seed: 3);
+        using Generator generator = new(5, CPU);
+        foreach (FlatParameter flat in adapter.FlatParameters)
+        {
+            flat.Value.copy_(empty(flat.Value.shape).normal_(0, 0.2, generator));
+        }
+
+        PeftAdapterFolder.Write(folder["adapter"], adapter.Config, adapter.GetTensors());
+        if (adapter.Layers.Any(layer => model.Pretrained!.TiedParameters.Any(pair => pair.Key == layer.ModuleName + ".weight" || pair.Value == layer.ModuleName + ".weight")))
+        {
+            ErrorAssert.Throws(ErrorIds.TiedWeight, () => model.Merge(), adapter.Layers[0].ModuleName);
+            ErrorAssert.Throws(ErrorIds.TiedWeight, () => Merge(source, folder["disk"], folder["adapter"]), adapter.Layers[0].ModuleName);
+        }
+        else
+        {
+            LoKrMergeResult result = Merge(source, folder["disk"], folder["adapter"]);
+            Assert.Equal(model.Merge().ModuleCount, result.ModuleCount);
+            ModelExporter.Export(model, folder["memory"]);
+            AssertSame(folder["memory"], folder["disk"]);
+            model.UndoMerge();
+        }
+
+        model.RemoveAdapter("default");
     }
 
     private static LoKrMergeResult Merge(string source, string destination, string adapter)
