@@ -29,12 +29,12 @@ internal static class Attention
         return x.unsqueeze(2).expand(s[0], s[1], groups, s[2], s[3]).reshape(s[0], s[1] * groups, s[2], s[3]);
     }
 
-    /// <summary>softmax(q·kᵀ/√width + mask)·v.</summary>
+    /// <summary>softmax(q·kᵀ/√width + mask)·v (Vaswani et al., arXiv:1706.03762).</summary>
     /// <param name="query">[batch, heads, length, width].</param>
     /// <param name="key">[batch, heads, key length, width].</param>
     /// <param name="value">[batch, heads, key length, width].</param>
-    /// <param name="mask">Boolean (true takes part) or additive, broadcastable to [batch, heads, length, key length]; null keeps torch's fast kernels.</param>
-    /// <param name="causal">Each position sees itself and the ones before; only without a mask.</param>
+    /// <param name="mask">Boolean (true takes part) or additive, broadcastable to [batch, heads, length, key length]; null allows torch's fast kernels.</param>
+    /// <param name="causal">Whether each position sees itself and those before it only; not beside a mask.</param>
     /// <param name="dropout">Probability of dropping an attention weight; zero outside training.</param>
     public static Tensor ScaledDotProduct(Tensor query, Tensor key, Tensor value, Tensor? mask = null, bool causal = false, double dropout = 0) =>
         nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout, causal);
@@ -43,10 +43,10 @@ internal static class Attention
 /// <summary>Activation functions by the names that configurations use.</summary>
 internal static class Activation
 {
-    private static readonly string[] _names =
+    private static readonly string[] s_names =
         ["gelu", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "mish", "quick_gelu", "relu", "relu6", "sigmoid", "silu", "swish", "tanh"];
 
-    /// <summary>The function that a key of the configuration names; an unknown one is an error that lists the known ones.</summary>
+    /// <summary>The function that a key of the configuration names; an unknown name is <see cref="Core.Errors.ErrorIds.ModelConfigUnsupported"/>.</summary>
     public static Func<Tensor, Tensor> Get(ModelConfig config, string key, string? defaultName = null)
     {
         string name = config.FindString(key) ?? defaultName ?? config.GetString(key);
@@ -63,7 +63,7 @@ internal static class Activation
             "mish" => x => nn.functional.mish(x),
             "tanh" => tanh,
             "sigmoid" => sigmoid,
-            _ => throw config.Unsupported(key, $"names the activation '{name}'; known are {string.Join(", ", _names)}"),
+            _ => throw config.Unsupported(key, $"names the activation '{name}'; known are {string.Join(", ", s_names)}"),
         };
     }
 }

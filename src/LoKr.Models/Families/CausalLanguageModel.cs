@@ -159,8 +159,8 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
         using DisposeScope scope = NewDisposeScope();
         (long start, long length) = (cache?.Length ?? 0, inputIds.shape[1]);
         Tensor x = _embeddings.Run(inputIds, start, training);
-        RotaryTurn? turn = _rotary?.Get(start, length, x.device, x.dtype);
-        x = _stack.call(x, AttentionPass.Causal(attentionMask, length, x.device, _settings.Stack.Windows, turn, cache));
+        Rotation? rotation = _rotary?.Get(start, length, x.device, x.dtype);
+        x = _stack.call(x, AttentionPass.Causal(attentionMask, length, x.device, _settings.Stack.Windows, rotation, cache));
         cache?.Advance(length);
         return _norm.call(x).MoveToOuterDisposeScope();
     }

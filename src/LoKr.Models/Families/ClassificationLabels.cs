@@ -6,13 +6,13 @@ using LoKr.Core.IO;
 
 namespace LoKr.Models.Families;
 
-/// <summary>Label names of a classification head: what config.json says, what the user gave, and whether the two agree.</summary>
+/// <summary>Label names of a classification head, from config.json or from the caller, and the check that the two agree.</summary>
 internal static class ClassificationLabels
 {
     /// <summary>Labels in the order of the logits.</summary>
     /// <param name="config">The configuration; its <c>id2label</c>, <c>label2id</c> or <c>num_labels</c>.</param>
-    /// <param name="given">Labels the user gave, or null.</param>
-    /// <param name="headRows">Rows of the checkpoint's head, or null where it has none and a fresh one will be made.</param>
+    /// <param name="given">Labels that override those of the configuration, or null.</param>
+    /// <param name="headRows">Rows of the checkpoint's head; null where it has none, so that one is initialized.</param>
     public static IReadOnlyList<string> Resolve(ModelConfig config, IReadOnlyList<string>? given, long? headRows)
     {
         if (given is not null)
@@ -22,7 +22,7 @@ internal static class ClassificationLabels
 
         if (headRows is null)
         {
-            // Two labels are what transformers makes of a configuration that names none.
+            // transformers defaults to two labels.
             return given ?? Read(config) ?? [.. ModelLabels.Generic(2)];
         }
 
@@ -37,7 +37,7 @@ internal static class ClassificationLabels
             return known;
         }
 
-        // LABEL_0, LABEL_1, … are what transformers writes for want of names: naming them is not a change of labels.
+        // transformers writes LABEL_0, LABEL_1, … where labels have no names: naming them is not a change of labels.
         return given.Count == known.Length && IsGeneric(known)
             ? given
             : throw new LoKrException(ErrorIds.LabelsMismatch, LoKrErrorKind.InvalidArgument,
@@ -45,7 +45,7 @@ internal static class ClassificationLabels
                 "Leave the labels out to keep the checkpoint's head, or start from an encoder without a head to train a new one.") { Target = config.Source };
     }
 
-    /// <summary>The labels of a configuration, or null where it names none.</summary>
+    /// <summary>The labels that a configuration names, or null.</summary>
     private static string[]? Read(ModelConfig config)
     {
         JsonFields? names = config.FindObject("id2label");

@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
 
-/// <summary>A causal language model that can go on from the keys and values of earlier positions.</summary>
+/// <summary>A causal language model that can continue from the keys and values of earlier positions.</summary>
 internal interface ICachedLanguageModel : ICausalLanguageModel
 {
     /// <summary>Number of token ids.</summary>
@@ -14,30 +14,30 @@ internal interface ICachedLanguageModel : ICausalLanguageModel
     /// <summary>An empty cache for one sequence.</summary>
     KeyValueCache CreateCache();
 
-    /// <summary>Hidden states [1, length, hidden] of the ids that follow what the cache holds; the cache grows by them.</summary>
+    /// <summary>Hidden states [1, length, hidden] of the ids that follow those in the cache; their keys and values are added to it.</summary>
     Tensor HiddenStates(Tensor inputIds, KeyValueCache cache);
 }
 
-/// <summary>Keys and values of the positions of one sequence, layer by layer: first those of the whole prompt at once, then one position a time.</summary>
+/// <summary>Keys and values of the positions of one sequence by layer: first the whole prompt at once, then one position at a time.</summary>
 internal sealed class KeyValueCache : IDisposable
 {
     private readonly LayerCache[] _layers;
 
-    /// <summary>Makes an empty cache.</summary>
-    /// <param name="windows">For each layer how many positions it looks back, itself included; null for all.</param>
+    /// <summary>Creates an empty cache.</summary>
+    /// <param name="windows">For each layer the most positions that one position sees, itself included; null for all.</param>
     public KeyValueCache(IEnumerable<int?> windows) => _layers = [.. windows.Select(window => new LayerCache(window))];
 
-    /// <summary>Positions so far.</summary>
+    /// <summary>Number of positions so far.</summary>
     public long Length { get; private set; }
 
-    /// <summary>Adds what a layer computed for the positions from <see cref="Length"/> on.</summary>
+    /// <summary>Adds keys and values of a layer for the positions from <see cref="Length"/> on.</summary>
     /// <param name="layer">Index of the layer.</param>
     /// <param name="key">[1, heads, new positions, width].</param>
     /// <param name="value">[1, heads, new positions, width].</param>
-    /// <returns>Keys and values that the new positions look at, in any order of position.</returns>
+    /// <returns>Keys and values that the new positions see, in any order of position.</returns>
     public (Tensor Key, Tensor Value) Append(int layer, Tensor key, Tensor value) => _layers[layer].Append(key, value, Length);
 
-    /// <summary>Ends a forward pass: every layer has added so many positions.</summary>
+    /// <summary>Ends a forward pass, in which every layer has added this many positions.</summary>
     public void Advance(long count) => Length += count;
 
     /// <inheritdoc/>
@@ -51,10 +51,10 @@ internal sealed class KeyValueCache : IDisposable
 }
 
 /// <summary>
-/// Keys and values of one layer. The memory doubles as it fills; a layer with an attention window never holds more than the window, in a
-/// ring: attention does not care in which order keys lie, because the position is turned into them.
+/// Keys and values of one layer. The memory doubles as it fills; a layer with an attention window holds at most the window, in a ring: the
+/// order of keys does not matter to attention, because their positions are in them.
 /// </summary>
-/// <param name="window">How many positions the layer looks back, itself included; null for all.</param>
+/// <param name="window">Most positions that one position sees, itself included; null for all.</param>
 internal sealed class LayerCache(int? window) : IDisposable
 {
     private const long Smallest = 64;
@@ -66,7 +66,7 @@ internal sealed class LayerCache(int? window) : IDisposable
     /// <param name="key">[1, heads, new positions, width].</param>
     /// <param name="value">[1, heads, new positions, width].</param>
     /// <param name="start">The first new position.</param>
-    /// <returns>What the new positions look at: views of the cache or, for a prompt, what was given.</returns>
+    /// <returns>Keys and values that the new positions see: views of the cache or, for a prompt, the arguments.</returns>
     public (Tensor Key, Tensor Value) Append(Tensor key, Tensor value, long start)
     {
         long count = key.shape[2];
@@ -140,11 +140,11 @@ internal sealed class LayerCache(int? window) : IDisposable
     }
 }
 
-/// <summary>Generates text with a key-value cache: the prompt in one pass, then one token a pass.</summary>
+/// <summary>Generates text with a key-value cache: the prompt in one pass, then one token per pass.</summary>
 internal static class TextGenerator
 {
-    /// <summary>Continues a prompt until an id that ends the text, or the most tokens, or the model's longest sequence.</summary>
-    /// <param name="model">The model; its adapters take part. It runs in evaluation mode.</param>
+    /// <summary>Continues a prompt until an id that ends the text, the largest number of tokens, or the model's longest sequence.</summary>
+    /// <param name="model">The model with its active adapters; it runs in evaluation mode.</param>
     /// <param name="promptIds">Ids of the prompt.</param>
     /// <param name="options">Length and sampling.</param>
     /// <param name="cancellationToken">Stops between tokens.</param>
@@ -195,7 +195,7 @@ internal static class TextGenerator
         using DisposeScope scope = NewDisposeScope();
         Tensor hidden = model.HiddenStates(tensor(input, [1, input.Length], device: device), cache);
 
-        // Only the last position's scores are wanted: the vocabulary is the largest dimension of all.
+        // Only the last position is projected: the vocabulary is the largest dimension of all.
         return sampler.Next(model.Project(hidden[0, -1].unsqueeze(0))[0]);
     }
 
@@ -204,13 +204,13 @@ internal static class TextGenerator
         if (promptIds.Count == 0)
         {
             throw new LoKrException(ErrorIds.PromptEmpty, LoKrErrorKind.InvalidArgument, "The prompt has no tokens.",
-                "Give a text, or the id that begins one.");
+                "Give a text, or the id that begins a text.");
         }
 
         if (promptIds.Count >= model.MaxSequenceLength)
         {
             throw new LoKrException(ErrorIds.PromptTooLong, LoKrErrorKind.LimitExceeded,
-                $"The prompt has {promptIds.Count} tokens; with one new token at least it is longer than the {model.MaxSequenceLength} of the model.",
+                $"The prompt has {promptIds.Count} tokens, which leaves no room for a new one in the {model.MaxSequenceLength} positions of the model.",
                 "Shorten the prompt.") { Target = promptIds.Count };
         }
 
@@ -218,28 +218,28 @@ internal static class TextGenerator
         if (unknown.Length > 0)
         {
             throw new LoKrException(ErrorIds.PromptInvalid, LoKrErrorKind.InvalidArgument,
-                $"The prompt holds the id {unknown[0]}; the model knows 0 to {model.VocabularySize - 1}.", "Was it made with another model's tokenizer?") { Target = unknown[0] };
+                $"The prompt has the token id {unknown[0]}; the model's ids are 0 to {model.VocabularySize - 1}.", "Encode the prompt with the tokenizer of this model.") { Target = unknown[0] };
         }
     }
 }
 
 /// <summary>
 /// Chooses the next token: the most likely one, or one drawn after temperature, top-k and top-p (Holtzman et al., arXiv:1904.09751), in
-/// that order as transformers does. Draws on the CPU from a generator of its own, so that a seed means the same on every device and
-/// training's random numbers stay as they are.
+/// that order as in transformers. It draws on the CPU from a generator of its own, so that a seed means the same on every device and the
+/// random numbers of training do not change.
 /// </summary>
 internal sealed class TokenSampler : IDisposable
 {
     private readonly GenerationOptions _options;
     private readonly Generator? _generator;
 
-    /// <summary>Makes a sampler; options are checked.</summary>
+    /// <summary>Creates a sampler; an invalid option is <see cref="ErrorIds.GenerationOptionInvalid"/>.</summary>
     public TokenSampler(GenerationOptions options)
     {
         Check(options.MaxNewTokens > 0, $"MaxNewTokens is {options.MaxNewTokens}, not positive.");
         Check(double.IsFinite(options.Temperature) && options.Temperature >= 0, $"Temperature is {options.Temperature}; it is 0 (greedy) or positive.");
         Check(options.TopK >= 0, $"TopK is {options.TopK}; it is 0 (no limit) or positive.");
-        Check(options.TopP is > 0 and <= 1, $"TopP is {options.TopP}; it lies above 0 and up to 1 (no limit).");
+        Check(options.TopP is > 0 and <= 1, $"TopP is {options.TopP}; it is above 0 and at most 1 (no limit).");
         _options = options;
         if (options.Temperature > 0)
         {
@@ -274,7 +274,7 @@ internal sealed class TokenSampler : IDisposable
         if (!double.IsFinite(largest.to(ScalarType.Float64).item<double>()))
         {
             throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, "The model's scores of the next token are NaN or infinite.",
-                "Check the weights and adapters; in float16 a value may have overflowed, which float32 or bfloat16 avoids.");
+                "Check the weights and adapters. In float16 a value may have overflowed; float32 or bfloat16 avoids that.");
         }
     }
 

@@ -7,12 +7,12 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
 
-/// <summary>One model family: how to build its module tree and how to read its checkpoints.</summary>
+/// <summary>An architecture: how to build its module tree and how to read its checkpoints.</summary>
 /// <param name="ModelType">The <c>model_type</c> of config.json.</param>
-/// <param name="Name">Class name as transformers has it, for example <c>BertForSequenceClassification</c>.</param>
+/// <param name="Name">Class name in transformers, for example <c>BertForSequenceClassification</c>.</param>
 /// <param name="Build">
-/// Builds the root module, which implements <see cref="Core.Nn.IPretrainedModel"/>. It only makes modules with the device and type
-/// of the options; weights, ties, freezing and evaluation mode are the loader's.
+/// Builds the root module, which implements <see cref="Core.Nn.IPretrainedModel"/>, with the device and type of the options. Loading weights,
+/// tying, freezing and evaluation mode are the loader's work.
 /// </param>
 /// <param name="Layout">How the keys of a checkpoint become parameter names.</param>
 public sealed record ModelArchitecture(string ModelType, string Name, Func<ModelConfig, ModelBuildOptions, nn.Module> Build, CheckpointLayout Layout)
@@ -29,7 +29,7 @@ public sealed record ModelArchitecture(string ModelType, string Name, Func<Model
     }
 }
 
-/// <summary>What a builder needs beside the configuration.</summary>
+/// <summary>Options of building a module tree, beside the configuration.</summary>
 public sealed record ModelBuildOptions
 {
     /// <summary>Labels of a classification head in the order of the logits; null takes those of the configuration.</summary>
@@ -54,22 +54,22 @@ public sealed record CheckpointLayout
     /// </summary>
     public string BasePrefix { get; init; } = "";
 
-    /// <summary>Prefixes of the task head's parameters (<c>classifier.</c>): made fresh where a checkpoint has none of them, read where it has.</summary>
+    /// <summary>Prefixes of the task head's parameters (<c>classifier.</c>): initialized where a checkpoint has none of them, read where it has.</summary>
     public IReadOnlyList<string> HeadPrefixes { get; init; } = [];
 
     /// <summary>The head's weight with one row per label (<c>classifier.weight</c>); null for a model without labels.</summary>
     public string? LabelWeight { get; init; }
 
-    /// <summary>Prefixes of other parameters that a checkpoint may leave out as a whole (<c>bert.pooler.</c>): made fresh, with a warning.</summary>
+    /// <summary>Prefixes of other parameters that a checkpoint may leave out as a whole (<c>bert.pooler.</c>): initialized, with a warning.</summary>
     public IReadOnlyList<string> OptionalPrefixes { get; init; } = [];
 
     /// <summary>Prefixes of weights that the model has no place for (<c>cls.</c>, <c>lm_head.</c>): skipped and reported.</summary>
     public IReadOnlyList<string> SkippedPrefixes { get; init; } = [];
 
-    /// <summary>Ends of keys that hold no weights (<c>.position_ids</c>): skipped without a word.</summary>
+    /// <summary>Endings of keys that hold no weights (<c>.position_ids</c>): skipped and not reported.</summary>
     public IReadOnlyList<string> SkippedSuffixes { get; init; } = [];
 
-    /// <summary>Ends of keys with another name today (<c>LayerNorm.gamma</c> → <c>LayerNorm.weight</c>).</summary>
+    /// <summary>Endings of keys: old name → new name (<c>LayerNorm.gamma</c> → <c>LayerNorm.weight</c>).</summary>
     public IReadOnlyDictionary<string, string> RenamedSuffixes { get; init; } = new Dictionary<string, string>();
 
     /// <summary>Published names beside those of the module tree; a checkpoint may have either. Null where they are the same.</summary>
@@ -77,7 +77,7 @@ public sealed record CheckpointLayout
 }
 
 /// <summary>
-/// Published names of a family beside those of its module tree: pairs of beginnings of dotted names, the first that fits wins.
+/// Published names of a family beside those of its module tree: pairs of prefixes of dotted names, of which the first match applies.
 /// <c>*</c> stands for one part, the number of a layer.
 /// </summary>
 internal sealed class PublishedNames : IModuleAliases
@@ -85,8 +85,8 @@ internal sealed class PublishedNames : IModuleAliases
     private readonly (Regex Pattern, string Replacement)[] _toCanonical;
     private readonly (Regex Pattern, string Replacement)[] _toPublished;
 
-    /// <summary>Makes a table.</summary>
-    /// <param name="pairs">Published and canonical beginnings with the same stars.</param>
+    /// <summary>Creates a table.</summary>
+    /// <param name="pairs">Published and canonical prefixes with the same stars.</param>
     public PublishedNames(params (string Published, string Canonical)[] pairs)
     {
         _toCanonical = [.. pairs.Select(pair => (Pattern(pair.Published), Replacement(pair.Canonical)))];
@@ -112,21 +112,21 @@ internal sealed class PublishedNames : IModuleAliases
         return name;
     }
 
-    // A beginning ends where a part of the name does.
-    private static Regex Pattern(string beginning) => new(
-        "^" + Regex.Escape(beginning).Replace(@"\*", @"(\d+)", StringComparison.Ordinal) + @"(?=\.|$)",
+    // A prefix ends where a part of the name does.
+    private static Regex Pattern(string prefix) => new(
+        "^" + Regex.Escape(prefix).Replace(@"\*", @"(\d+)", StringComparison.Ordinal) + @"(?=\.|$)",
         RegexOptions.CultureInvariant);
 
-    private static string Replacement(string beginning)
+    private static string Replacement(string prefix)
     {
         int star = 0;
-        return string.Concat(beginning.Select(letter => letter == '*' ? $"${{{++star}}}" : letter.ToString()));
+        return string.Concat(prefix.Select(letter => letter == '*' ? $"${{{++star}}}" : letter.ToString()));
     }
 }
 
-/// <summary>A model with published names, which remembers the names of the checkpoint it was read from, so that an export keeps them.</summary>
+/// <summary>A model with published names. It remembers which names its checkpoint had, so that an export has the same.</summary>
 internal interface IPublishedNames : IModuleAliases
 {
-    /// <summary>Whether a checkpoint of this model gets the published names; what transformers writes until the loader knows better.</summary>
+    /// <summary>Whether an exported checkpoint has the published names. The initial value is what transformers does; the loader sets that of the checkpoint.</summary>
     bool SavesPublishedNames { get; set; }
 }

@@ -9,7 +9,7 @@ namespace LoKr.Models.Families;
 /// <summary>Reads and replaces parameters of a module tree by their full names.</summary>
 internal static class ModuleParameters
 {
-    /// <summary>Puts a parameter in the place of another; the old one is disposed.</summary>
+    /// <summary>Replaces a parameter; the old one is disposed.</summary>
     /// <param name="root">Root of the tree.</param>
     /// <param name="name">Full name, for example <c>bert.pooler.dense.weight</c>.</param>
     /// <param name="parameter">The new parameter; the module owns it.</param>
@@ -52,7 +52,7 @@ internal static class ModuleParameters
         }
     }
 
-    /// <summary>Lets tied parameters (duplicate name → name that is saved) be one tensor.</summary>
+    /// <summary>Makes tied parameters (duplicate name → name that is saved) one tensor.</summary>
     public static void Tie(nn.Module root, IReadOnlyDictionary<string, string> tied)
     {
         foreach ((string duplicate, string saved) in tied)
@@ -63,8 +63,8 @@ internal static class ModuleParameters
     }
 
     /// <summary>
-    /// Takes tied parameters apart until the next <see cref="Tie"/>: the duplicate becomes an empty tensor. torch moves modules one by one and
-    /// disposes what it has moved, which must not be another module's weight.
+    /// Separates tied parameters until the next <see cref="Tie"/>: the duplicate becomes an empty tensor. TorchSharp moves modules one by one
+    /// and disposes each parameter that it has moved, which must not be another module's weight.
     /// </summary>
     public static void Untie(nn.Module root, IReadOnlyDictionary<string, string> tied)
     {
@@ -82,7 +82,7 @@ internal static class ModuleParameters
         static Parameter Own(Tensor values, bool requiresGrad) => (Parameter)nn.Parameter(values, requiresGrad).DetachFromDisposeScope();
     }
 
-    /// <summary>Parameters in module order without tied duplicates.</summary>
+    /// <summary>Parameters in module order, without tied duplicates.</summary>
     public static IReadOnlyList<(string Name, Parameter Parameter)> List(nn.Module root, IReadOnlyDictionary<string, string> tied) =>
         [.. root.named_parameters().Where(item => !tied.ContainsKey(item.name)).Select(item => (item.name, item.parameter))];
 

@@ -8,8 +8,8 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Families;
 
 /// <summary>
-/// Angles per position of every pair of channels, float32 [width/2] on the CPU, and the factor on cosine and sine. Computed with torch's
-/// float32 operations in the order of transformers: a rounding error in a frequency grows with the position.
+/// Frequencies of rotary positions: the angle per position of every pair of channels, float32 [width/2] on the CPU, and the factor on cosine and
+/// sine. They are computed with torch's float32 operations in the order of transformers, because a rounding error grows with the position.
 /// </summary>
 internal static class RopeFrequencies
 {
@@ -76,7 +76,7 @@ internal static class RopeFrequencies
         double Or(string key, double defaultValue) => given.GetDouble(key, defaultValue) is var value && value != 0 ? value : defaultValue;
     }
 
-    // The channel that turns so often over the trained length.
+    // The channel that makes this many rotations over the trained length.
     private static double Channel(RopeSettings settings, double rotations) =>
         settings.Width * Math.Log(settings.OriginalPositions / (rotations * 2 * Math.PI)) / (2 * Math.Log(settings.Theta));
 
@@ -91,7 +91,7 @@ internal static class RopeFrequencies
         return ((tensor(stretches) * Powers(settings, settings.Theta)).reciprocal(), factor);
     }
 
-    /// <summary>Whether a sequence is longer than what longrope was trained with.</summary>
+    /// <summary>Whether a sequence is longer than longrope was trained with.</summary>
     public static bool IsLong(RopeSettings settings, long length) => length > settings.OriginalPositions;
 
     private static float[] Factors(RopeSettings settings, string key)
@@ -125,12 +125,12 @@ internal static class RopeFrequencies
 }
 
 /// <summary>
-/// What a configuration says about rotary position embeddings (Su et al., arXiv:2104.09864): <c>rope_parameters</c> of transformers 5, or
+/// Rotary position embeddings (Su et al., arXiv:2104.09864) as a configuration describes them: <c>rope_parameters</c> of transformers 5, or
 /// <c>rope_theta</c> and <c>rope_scaling</c> of older releases.
 /// </summary>
 internal sealed record RopeSettings
 {
-    private static readonly string[] _known = ["default", "linear", "dynamic", "yarn", "longrope", "llama3"];
+    private static readonly string[] s_known = ["default", "linear", "dynamic", "yarn", "longrope", "llama3"];
 
     /// <summary>Reads and checks a configuration.</summary>
     /// <param name="config">The configuration.</param>
@@ -138,7 +138,7 @@ internal sealed record RopeSettings
     /// <param name="positions">The model's <c>max_position_embeddings</c>.</param>
     public RopeSettings(ModelConfig config, int headWidth, int positions)
     {
-        // transformers 5 lets an old rope_scaling win where both are there.
+        // In transformers 5 an old rope_scaling overrides rope_parameters.
         string key = config.Has("rope_scaling") ? "rope_scaling" : "rope_parameters";
         Parameters = config.GetObjectOrEmpty(key);
         Type = Parameters.FindString("rope_type") ?? Parameters.FindString("type") ?? "default";
@@ -150,17 +150,17 @@ internal sealed record RopeSettings
         Width = (int)(headWidth * part);
         if (Width <= 0 || Width > headWidth || Width % 2 != 0)
         {
-            throw Parameters.Invalid("partial_rotary_factor", $"turns {Width} of {headWidth} channels of a head; it takes an even number");
+            throw Parameters.Invalid("partial_rotary_factor", $"rotates {Width} of {headWidth} channels of a head; an even number is required");
         }
 
-        // Where the key stands beside rope_parameters, it is the one that transformers believes.
+        // Beside rope_parameters, this key overrides theirs, as in transformers.
         OriginalPositions = config.Has("original_max_position_embeddings")
             ? config.GetSize("original_max_position_embeddings")
             : Parameters.GetSize("original_max_position_embeddings", positions);
         Factor = ReadFactor();
         if (Type == "dynamic" && Width < 4)
         {
-            throw Parameters.Invalid("rope_type", $"is dynamic, which needs more than {Width} turned channels");
+            throw Parameters.Invalid("rope_type", $"is dynamic, which needs more than {Width} rotated channels");
         }
     }
 
@@ -170,10 +170,10 @@ internal sealed record RopeSettings
     /// <summary>Base of the frequencies.</summary>
     public double Theta { get; }
 
-    /// <summary>How many channels of a head are turned; the others pass as they are.</summary>
+    /// <summary>Number of channels of a head that are rotated; the others pass unchanged.</summary>
     public int Width { get; }
 
-    /// <summary>How far a scaled kind stretches the trained length.</summary>
+    /// <summary>Factor by which a scaled kind stretches the trained length.</summary>
     public double Factor { get; }
 
     /// <summary>Positions of the model.</summary>
@@ -185,16 +185,16 @@ internal sealed record RopeSettings
     /// <summary>The other values by key, with errors that name them.</summary>
     public JsonFields Parameters { get; }
 
-    /// <summary>Longest sequence that the embeddings are made for.</summary>
+    /// <summary>Longest sequence that the embeddings are meant for.</summary>
     public int LongestSequence => Type switch
     {
-        // These stretch what max_position_embeddings says; the others are trained at that length.
+        // These stretch max_position_embeddings; the other kinds are trained at that length.
         "linear" or "dynamic" => (int)Math.Min(int.MaxValue, Positions * Math.Max(Factor, 1)),
         "yarn" => (int)Math.Min(int.MaxValue, Math.Max(Positions, OriginalPositions * Factor)),
         _ => Positions,
     };
 
-    /// <summary>A number that has to be there and be positive.</summary>
+    /// <summary>A required positive number.</summary>
     public double Require(string key) =>
         Positive(key, Parameters.FindDouble(key) ?? throw Parameters.Invalid(key, $"is missing, which '{Type}' needs"));
 
@@ -206,13 +206,13 @@ internal sealed record RopeSettings
             throw Unsupported($"has parameters of its own for '{perLayer}' layers");
         }
 
-        if (!_known.Contains(Type, StringComparer.Ordinal))
+        if (!s_known.Contains(Type, StringComparer.Ordinal))
         {
             throw Unsupported($"names the kind '{Type}'");
         }
 
         LoKrException Unsupported(string problem) => new(ErrorIds.RopeUnsupported, LoKrErrorKind.NotSupported,
-            $"'{key}' of '{config.Source}' {problem}, which is not built.", $"Known kinds are {string.Join(", ", _known)}.") { Target = Type };
+            $"'{key}' of '{config.Source}' {problem}, which is not supported.", $"Known kinds are {string.Join(", ", s_known)}.") { Target = Type };
     }
 
     private double ReadFactor() => Type switch
@@ -229,9 +229,9 @@ internal sealed record RopeSettings
 }
 
 /// <summary>
-/// Cosine and sine tables of rotary position embeddings, computed in float32 and kept for one device, type and kind of length at a time,
-/// no longer than twice the longest sequence seen. Where the turns depend on the length of the sequence (dynamic, longrope), keys that a
-/// cache holds keep the turn they were made with, as in transformers. The model that makes it disposes it.
+/// Cosine and sine tables of rotary position embeddings, computed in float32 and cached for one device, type and kind of length at a time,
+/// no longer than twice the longest sequence seen. Where rotations depend on the length of the sequence (dynamic, longrope), keys in a cache
+/// stay as they were rotated, as in transformers. The model that creates it disposes it.
 /// </summary>
 internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
 {
@@ -241,19 +241,19 @@ internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
     private Tensor? _cosine;
     private Tensor? _sine;
 
-    /// <summary>The turns of consecutive positions; views of the table, in the caller's dispose scope.</summary>
+    /// <summary>The rotations of consecutive positions; views of the table, in the caller's dispose scope.</summary>
     /// <param name="start">First position.</param>
     /// <param name="length">Number of positions.</param>
     /// <param name="device">Device of the model.</param>
     /// <param name="dtype">Type of the model.</param>
-    public RotaryTurn Get(long start, long length, Device device, ScalarType dtype)
+    public Rotation Get(long start, long length, Device device, ScalarType dtype)
     {
         long end = start + length;
         if (settings.Type == "dynamic" && end > settings.Positions)
         {
-            // Every length has frequencies of its own here: nothing worth keeping.
+            // Every length has frequencies of its own here: nothing is worth caching.
             (Tensor cosine, Tensor sine) = Compute(start, end, end, device, dtype);
-            return new RotaryTurn(cosine, sine);
+            return new Rotation(cosine, sine);
         }
 
         bool isLong = settings.Type == "longrope" && RopeFrequencies.IsLong(settings, end);
@@ -264,7 +264,7 @@ internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
             _key = key;
         }
 
-        return new RotaryTurn(_cosine!.narrow(0, start, length), _sine!.narrow(0, start, length));
+        return new Rotation(_cosine!.narrow(0, start, length), _sine!.narrow(0, start, length));
     }
 
     /// <inheritdoc/>
@@ -285,10 +285,10 @@ internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
         _sine = sine.DetachFromDisposeScope();
     }
 
-    /// <summary>Tables [positions, width]: the sine's first half is negated, see <see cref="RotaryTurn.Apply"/>.</summary>
+    /// <summary>Tables [positions, width]; the sine's first half is negated, see <see cref="Rotation.Apply"/>.</summary>
     private (Tensor Cosine, Tensor Sine) Compute(long start, long end, long sequenceLength, Device device, ScalarType dtype)
     {
-        // A table made in inference mode could not be used in training later.
+        // A tensor created in inference mode cannot be used in training later.
         using IDisposable normal = inference_mode(false);
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
@@ -302,14 +302,14 @@ internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
     }
 }
 
-/// <summary>The turns of the positions of one forward pass.</summary>
+/// <summary>The rotations of the positions of one forward pass.</summary>
 /// <param name="Cosine">[length, width].</param>
 /// <param name="Sine">[length, width], the first half negated.</param>
-internal readonly record struct RotaryTurn(Tensor Cosine, Tensor Sine)
+internal readonly record struct Rotation(Tensor Cosine, Tensor Sine)
 {
     /// <summary>
-    /// Turns channel i with channel i + width/2 of every head: x·cos + (−x₂, x₁)·sin. The signs are in the sine, so that the swapped halves
-    /// are one rotation of the last dimension.
+    /// Rotates channel i with channel i + width/2 of every head: x·cos + (−x₂, x₁)·sin. The signs are in the sine, so that swapping the halves
+    /// is one roll of the last dimension.
     /// </summary>
     /// <param name="x">[batch, length, heads, head width].</param>
     public Tensor Apply(Tensor x)

@@ -93,7 +93,7 @@ internal sealed class AttentionPass
     public bool IsCausal { get; }
 
     /// <summary>Rotations of the positions; null where positions are embedded.</summary>
-    public RotaryTurn? Turn { get; private init; }
+    public Rotation? Rotation { get; private init; }
 
     /// <summary>Keys and values of earlier positions, to which each layer adds its own; or null.</summary>
     public KeyValueCache? Cache { get; private init; }
@@ -107,14 +107,14 @@ internal sealed class AttentionPass
     /// <param name="length">Length of the sequences.</param>
     /// <param name="device">Device of the model.</param>
     /// <param name="windows">Attention windows of the layers; null for all positions.</param>
-    /// <param name="turn">Rotations of the positions, or null.</param>
+    /// <param name="rotation">Rotations of the positions, or null.</param>
     /// <param name="cache">Keys and values of earlier positions, or null.</param>
     public static AttentionPass Causal(
-        Tensor? attentionMask, long length, Device device, IEnumerable<int?> windows, RotaryTurn? turn = null, KeyValueCache? cache = null)
+        Tensor? attentionMask, long length, Device device, IEnumerable<int?> windows, Rotation? rotation = null, KeyValueCache? cache = null)
     {
         Tensor? padding = AttentionMask.Padding(attentionMask);
         Dictionary<int, Tensor?> masks = windows.Distinct().ToDictionary(static window => window ?? 0, window => AttentionMask.Causal(padding, length, window, device));
-        return new(true, masks) { Turn = turn, Cache = cache };
+        return new(true, masks) { Rotation = rotation, Cache = cache };
     }
 
     /// <summary>Boolean mask of the layers with that window; null where they need none.</summary>
@@ -124,7 +124,7 @@ internal sealed class AttentionPass
     public AttentionPass Keep(ActivationCheckpoints checkpoints) =>
         new(IsCausal, _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Keep(entry.Value)))
         {
-            Turn = Turn is { } turn ? new RotaryTurn(checkpoints.Keep(turn.Cosine)!, checkpoints.Keep(turn.Sine)!) : null,
+            Rotation = Rotation is { } rotation ? new Rotation(checkpoints.Keep(rotation.Cosine)!, checkpoints.Keep(rotation.Sine)!) : null,
         };
 }
 

@@ -213,6 +213,9 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
 /// </summary>
 internal sealed class SelfAttention
 {
+    private readonly StackSettings _settings;
+    private readonly int _layer;
+    private readonly double _queryScale;
     private readonly nn.Module<Tensor, Tensor>? _query;
     private readonly nn.Module<Tensor, Tensor>? _key;
     private readonly nn.Module<Tensor, Tensor>? _value;
@@ -220,21 +223,11 @@ internal sealed class SelfAttention
     private readonly nn.Module<Tensor, Tensor>? _queryNorm;
     private readonly nn.Module<Tensor, Tensor>? _keyNorm;
     private readonly nn.Module<Tensor, Tensor> _output;
-    private readonly int _layer;
-    private readonly int _heads;
-    private readonly int _keyHeads;
-    private readonly int _width;
-    private readonly int? _window;
-    private readonly double _queryScale;
-    private readonly double _dropout;
-    private readonly double _outputDropout;
 
     /// <summary>Takes its modules from the parts of a layer.</summary>
     public SelfAttention(StackSettings settings, int layer, IReadOnlyDictionary<LayerPart, nn.Module<Tensor, Tensor>> parts)
     {
-        (_layer, _heads, _keyHeads, _width) = (layer, settings.HeadCount, settings.KeyHeadCount, settings.HeadWidth);
-        (_window, _queryScale) = (settings.Windows[layer], settings.QueryScale(layer));
-        (_dropout, _outputDropout) = (settings.AttentionDropout, settings.AttentionOutputDropout);
+        (_settings, _layer, _queryScale) = (settings, layer, settings.QueryScale(layer));
         if (!parts.TryGetValue(LayerPart.QueryKeyValue, out _queryKeyValue))
         {
             (_query, _key, _value) = (parts[LayerPart.Query], parts[LayerPart.Key], parts[LayerPart.Value]);
@@ -250,25 +243,21 @@ internal sealed class SelfAttention
     {
         using DisposeScope scope = NewDisposeScope();
         (Tensor query, Tensor key, Tensor value) = Project(input);
-        query = Position(query, _queryNorm, pass.Turn);
-        key = Position(key, _keyNorm, pass.Turn);
-        value = Split(value).transpose(1, 2);
-        if (_queryScale != 1)
-        {
-            query = query * _queryScale;
-        }
-
+        query = Heads(query, _queryNorm, pass.Rotation);
+        key = Heads(key, _keyNorm, pass.Rotation);
+        value = Heads(value);
+        query = _queryScale == 1 ? query : query * _queryScale;
         if (pass.Cache is { } cache)
         {
             (key, value) = cache.Append(_layer, key, value);
         }
 
-        double dropout = training ? _dropout : 0;
-        Tensor? mask = pass.Mask(_window);
+        double dropout = training ? _settings.AttentionDropout : 0;
+        Tensor? mask = pass.Mask(_settings.Windows[_layer]);
         Tensor context = input.shape[1] == 1
             ? AttendOne(query, key, value, mask, dropout)
             : AttendAll(query, key, value, mask, pass.IsCausal && mask is null, dropout);
-        return _output.call(context).WithDropout(_outputDropout, training).MoveToOuterDisposeScope();
+        return _output.call(context).WithDropout(_settings.AttentionOutputDropout, training).MoveToOuterDisposeScope();
     }
 
     private (Tensor Query, Tensor Key, Tensor Value) Project(Tensor input)
@@ -278,28 +267,23 @@ internal sealed class SelfAttention
             return (_query!.call(input), _key!.call(input), _value!.call(input));
         }
 
-        Tensor[] parts = _queryKeyValue.call(input).split([_heads * _width, _keyHeads * _width, _keyHeads * _width], dim: -1);
+        long keyWidth = _settings.KeyHeadCount * _settings.HeadWidth;
+        Tensor[] parts = _queryKeyValue.call(input).split([_settings.HeadCount * _settings.HeadWidth, keyWidth, keyWidth], dim: -1);
         return (parts[0], parts[1], parts[2]);
     }
 
-    // [batch, length, heads·width] → [batch, heads, length, width].
-    private Tensor Position(Tensor x, nn.Module<Tensor, Tensor>? norm, RotaryTurn? turn)
-    {
-        Tensor heads = Split(x);
-        heads = norm is null ? heads : norm.call(heads);
-        return (turn is { } positions ? positions.Apply(heads) : heads).transpose(1, 2);
-    }
-
-    // [batch, length, heads·width] → [batch, length, heads, width].
-    private Tensor Split(Tensor x)
+    // [batch, length, heads·width] → [batch, heads, length, width], normalized and rotated by position where the family does so.
+    private Tensor Heads(Tensor x, nn.Module<Tensor, Tensor>? norm = null, Rotation? rotation = null)
     {
         long[] shape = x.shape;
-        return x.view(shape[0], shape[1], -1, _width);
+        Tensor heads = x.view(shape[0], shape[1], -1, _settings.HeadWidth);
+        heads = norm is null ? heads : norm.call(heads);
+        return (rotation is { } positions ? positions.Apply(heads) : heads).transpose(1, 2);
     }
 
     private Tensor AttendAll(Tensor query, Tensor key, Tensor value, Tensor? mask, bool causal, double dropout)
     {
-        int groups = _heads / _keyHeads;
+        int groups = _settings.HeadCount / _settings.KeyHeadCount;
         return Attention.MergeHeads(Attention.ScaledDotProduct(
             query, Attention.RepeatHeads(key, groups), Attention.RepeatHeads(value, groups), mask, causal, dropout));
     }
@@ -308,8 +292,8 @@ internal sealed class SelfAttention
     private Tensor AttendOne(Tensor query, Tensor key, Tensor value, Tensor? mask, double dropout)
     {
         long batch = query.shape[0];
-        Tensor grouped = query.reshape(batch, _keyHeads, _heads / _keyHeads, _width);
-        return Attention.ScaledDotProduct(grouped, key, value, mask, dropout: dropout).reshape(batch, 1, _heads * _width);
+        Tensor grouped = query.reshape(batch, _settings.KeyHeadCount, -1, _settings.HeadWidth);
+        return Attention.ScaledDotProduct(grouped, key, value, mask, dropout: dropout).reshape(batch, 1, -1);
     }
 }
 
@@ -319,22 +303,21 @@ internal sealed class FeedForward
     private readonly nn.Module<Tensor, Tensor>? _gate;
     private readonly nn.Module<Tensor, Tensor> _up;
     private readonly nn.Module<Tensor, Tensor> _down;
-    private readonly Func<Tensor, Tensor> _activation;
-    private readonly double _dropout;
+    private readonly StackSettings _settings;
 
     /// <summary>Takes its modules from the parts of a layer.</summary>
     public FeedForward(StackSettings settings, IReadOnlyDictionary<LayerPart, nn.Module<Tensor, Tensor>> parts)
     {
         _gate = parts.GetValueOrDefault(LayerPart.Gate);
         (_up, _down) = (parts[LayerPart.Up], parts[LayerPart.Down]);
-        (_activation, _dropout) = (settings.Activation, settings.MlpDropout);
+        _settings = settings;
     }
 
     /// <summary>[batch, length, hidden] → [batch, length, hidden].</summary>
     public Tensor Run(Tensor input, bool training)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor inner = _gate is null ? _activation(_up.call(input)) : _activation(_gate.call(input)) * _up.call(input);
-        return _down.call(inner).WithDropout(_dropout, training).MoveToOuterDisposeScope();
+        Tensor inner = _gate is null ? _settings.Activation(_up.call(input)) : _settings.Activation(_gate.call(input)) * _up.call(input);
+        return _down.call(inner).WithDropout(_settings.MlpDropout, training).MoveToOuterDisposeScope();
     }
 }

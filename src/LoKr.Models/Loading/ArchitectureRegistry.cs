@@ -6,12 +6,12 @@ using LoKr.Models.Families;
 
 namespace LoKr.Models.Loading;
 
-/// <summary>The model families by <c>model_type</c>. A new family is a folder and a line in <see cref="Default"/>.</summary>
+/// <summary>The architectures by <c>model_type</c>. A new family is a file in Families and a line in <see cref="Default"/>.</summary>
 public sealed class ArchitectureRegistry
 {
     private readonly FrozenDictionary<string, ModelArchitecture[]> _architectures;
 
-    /// <summary>Makes a registry. Of several architectures with one model type, the first is what a configuration without a known class name means.</summary>
+    /// <summary>Creates a registry. Of several architectures with one model type, the first is the default for configurations without a known class name.</summary>
     public ArchitectureRegistry(IEnumerable<ModelArchitecture> architectures) =>
         _architectures = architectures.GroupBy(item => item.ModelType, StringComparer.Ordinal)
             .ToFrozenDictionary(group => group.Key, group => group.ToArray(), StringComparer.Ordinal);
@@ -33,15 +33,22 @@ public sealed class ArchitectureRegistry
     /// <summary>Known values of <c>model_type</c>, sorted.</summary>
     public IReadOnlyList<string> ModelTypes => [.. _architectures.Keys.Order(StringComparer.Ordinal)];
 
-    /// <summary>The architecture of a configuration, by <c>model_type</c> and, where a family has several, by <c>architectures</c>; an unknown one is <see cref="ErrorIds.ModelTypeUnknown"/>, which lists the known ones.</summary>
+    /// <summary>The architecture of a configuration, by <c>model_type</c> and, where a family has several, by <c>architectures</c>.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ModelTypeMissing"/> or <see cref="ErrorIds.ModelTypeUnknown"/>, which lists the known ones.</exception>
     public ModelArchitecture Get(ModelConfig config)
     {
         ArgumentNullException.ThrowIfNull(config);
-        string modelType = config.ModelType;
-        return _architectures.TryGetValue(modelType, out ModelArchitecture[]? candidates)
+        return Find(config) ?? throw new LoKrException(ErrorIds.ModelTypeUnknown, LoKrErrorKind.NotSupported,
+            $"'{config.Source}' has the model_type '{config.ModelType}', which is not known.",
+            $"Known are: {string.Join(", ", ModelTypes)}.") { Target = config.ModelType };
+    }
+
+    /// <summary>The same; null where the configuration has no <c>model_type</c> or an unknown one.</summary>
+    public ModelArchitecture? Find(ModelConfig config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        return config.FindModelType() is string modelType && _architectures.TryGetValue(modelType, out ModelArchitecture[]? candidates)
             ? Array.Find(candidates, candidate => config.GetStrings("architectures").Contains(candidate.Name, StringComparer.Ordinal)) ?? candidates[0]
-            : throw new LoKrException(ErrorIds.ModelTypeUnknown, LoKrErrorKind.NotSupported,
-                $"'{config.Source}' has the model_type '{modelType}', which is not known.",
-                $"Known are: {string.Join(", ", ModelTypes)}.") { Target = modelType };
+            : null;
     }
 }

@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Models.Families;
 
@@ -9,15 +10,12 @@ public static class BaseModel
 {
     /// <summary>Reads the config.json of a folder and finds its architecture.</summary>
     /// <param name="folder">Folder of a model; it may have no config.json, or one of an unknown architecture.</param>
-    /// <exception cref="Core.Errors.LoKrException"><c>LoKr.ModelConfigInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ModelConfigInvalid"/>, <see cref="ErrorIds.FileNotReadable"/>.</exception>
     public static CheckpointBase Read(string folder)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         CheckpointBase model = CheckpointBase.Read(folder);
-        ModelArchitecture? architecture = model.Config is ModelConfig config && config.FindModelType() is string modelType
-            && ArchitectureRegistry.Default.ModelTypes.Contains(modelType, StringComparer.Ordinal)
-            ? ArchitectureRegistry.Default.Get(config)
-            : null;
+        ModelArchitecture? architecture = model.Config is ModelConfig config ? ArchitectureRegistry.Default.Find(config) : null;
         return model with { Names = architecture?.Layout.Names, HeadClass = architecture?.Layout.HeadPrefixes.Count > 0 ? architecture.Name : null };
     }
 }

@@ -5,7 +5,7 @@ using LoKr.Models.Families;
 
 namespace LoKr.Models.Loading;
 
-/// <summary>Which key of a checkpoint fills which parameter, what is made fresh and what is skipped; every other difference is an error.</summary>
+/// <summary>Which key of a checkpoint fills which parameter, which parameters are initialized and which keys are skipped. Every other difference is an error.</summary>
 internal sealed class CheckpointMap
 {
     private const int ListedKeys = 20;
@@ -23,7 +23,7 @@ internal sealed class CheckpointMap
     /// <summary>Parameters that the checkpoint may lack and does.</summary>
     public IReadOnlyList<string> Fresh { get; }
 
-    /// <summary>Keys that the model has no place for.</summary>
+    /// <summary>Keys without a parameter in the model.</summary>
     public IReadOnlyList<string> Skipped { get; }
 
     /// <summary>Whether the checkpoint has published names; null where nothing in it has two names.</summary>
@@ -89,15 +89,15 @@ internal sealed class CheckpointMap
             }
         }
 
-        // A head is fresh as a whole or not at all: half a head in the file is a damaged file.
-        bool headIsThere = filledBy.Keys.Any(name => StartsWithAny(name, layout.HeadPrefixes));
+        // A head is initialized as a whole or not at all: half a head in the file is a damaged file.
+        bool hasHead = filledBy.Keys.Any(name => StartsWithAny(name, layout.HeadPrefixes));
         List<string> fresh = [];
         foreach (string name in parameters.Keys.Where(name => !filledBy.ContainsKey(name)))
         {
-            bool mayBeFresh = (!headIsThere && StartsWithAny(name, layout.HeadPrefixes))
+            bool isOptional = (!hasHead && StartsWithAny(name, layout.HeadPrefixes))
                 || layout.OptionalPrefixes.Any(prefix => name.StartsWith(prefix, StringComparison.Ordinal)
                     && !filledBy.Keys.Any(other => other.StartsWith(prefix, StringComparison.Ordinal)));
-            if (mayBeFresh)
+            if (isOptional)
             {
                 fresh.Add(name);
             }
@@ -118,7 +118,7 @@ internal sealed class CheckpointMap
         return twofold.Count == 0 ? null : twofold.Exists(item => item.Parameter != item.Key && item.Parameter != layout.BasePrefix + item.Key);
     }
 
-    // A head that was made for another task (tokens, questions) has the names of ours but not the meaning.
+    // A head for another task (tokens, questions) has the same names but another meaning.
     private static bool HasForeignHead(ModelArchitecture architecture, ModelConfig config)
     {
         IReadOnlyList<string> names = config.GetStrings("architectures");

@@ -13,26 +13,26 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Loading;
 
-/// <summary>Writes a model as a folder that transformers loads.</summary>
+/// <summary>Writes a model as a folder that transformers can load.</summary>
 public static class ModelExporter
 {
-    // Everything beside weights that transformers reads from a folder of the families built here.
-    private static readonly string[] _companionFiles =
+    // All files beside weights and config.json that transformers reads from a folder of these families.
+    private static readonly string[] s_companionFiles =
     [
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
         "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json", "preprocessor_config.json",
     ];
 
-    // config.json is read by people too: no \u0022 for quotes or letters.
-    private static readonly JsonSerializerOptions _json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    // People read config.json too: quotes and letters are not escaped as \u0022.
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>
-    /// Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all.
-    /// A module made in a script has no configuration: only its weights are written, under the names of its state.
+    /// Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all. A module without a
+    /// configuration (one created in a script) is written as weights only, under the names of its state.
     /// </summary>
     /// <param name="model">The model, merged or without adapters.</param>
     /// <param name="destination">Folder to write.</param>
-    /// <param name="force">Replace what is there.</param>
+    /// <param name="force">Whether an existing folder is replaced.</param>
     /// <param name="maxShardBytes">Largest size of one weights file in bytes.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.ExportUnmerged"/>, <see cref="ErrorIds.ExportIntoSource"/>, or an error of <see cref="StagedDirectory"/>.
@@ -54,14 +54,14 @@ public static class ModelExporter
         staged.Commit();
     }
 
-    /// <summary>Writes a model's files into a folder that exists.</summary>
+    /// <summary>Writes a model's files into an existing folder.</summary>
     internal static void WriteInto(string folder, LoKrModel model, long maxShardBytes)
     {
         string weights = model.Pretrained is null ? "model" : ArchitectureRegistry.Default.Get(new ModelConfig(model.Pretrained.Config)).Layout.WeightsName;
         CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights);
         if (model.Pretrained is { } pretrained)
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(_json) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(s_json) + "\n");
         }
 
         foreach (string file in CompanionFiles(model))
@@ -70,7 +70,7 @@ public static class ModelExporter
         }
     }
 
-    // Each checkpoint keeps its generation of names: what reads the source reads the export.
+    // An export has the generation of names of its source, so that the same programs can read both.
     private static IReadOnlyDictionary<string, Tensor> GetState(LoKrModel model)
     {
         IReadOnlyDictionary<string, Tensor> state = model.GetBaseState();
@@ -83,13 +83,13 @@ public static class ModelExporter
     {
         JsonObject config = (JsonObject)model.Config.DeepClone();
 
-        // diffusers takes the type from the weights.
+        // diffusers reads the type from the weights.
         if (config.ContainsKey(ModelConfig.ClassNameKey))
         {
             return config;
         }
 
-        // Both names of the element type are read by transformers 5; an older one knows torch_dtype only.
+        // transformers 5 reads both names of the element type; older releases read torch_dtype only.
         string key = config.ContainsKey("torch_dtype") ? "torch_dtype" : "dtype";
         if (key == "torch_dtype")
         {
@@ -110,12 +110,12 @@ public static class ModelExporter
     private static IEnumerable<string> CompanionFiles(LoKrModel model)
     {
         IEnumerable<string> inFolder = model.SourcePath is { } folder
-            ? _companionFiles.Select(name => Path.Combine(folder, name)).Where(File.Exists)
+            ? s_companionFiles.Select(name => Path.Combine(folder, name)).Where(File.Exists)
             : [];
         return (model.Tokenizer?.SourceFiles ?? []).Concat(inFolder).DistinctBy(file => Path.GetFileName(file), StringComparer.Ordinal);
     }
 
-    /// <summary>Refuses a model with adapters that would be lost.</summary>
+    /// <summary>Refuses a model whose adapters would be lost with <see cref="ErrorIds.ExportUnmerged"/>.</summary>
     internal static void CheckMerged(LoKrModel model)
     {
         string[] unmerged = [.. model.Adapters.Select(adapter => adapter.Name).Except(model.MergedAdapters, StringComparer.Ordinal)];

@@ -14,22 +14,27 @@ namespace LoKr.Models.Loading;
 /// <summary>Builds a model from a Hugging Face folder: config.json → module tree on <c>meta</c> → weights read straight into place, frozen.</summary>
 public static class ModelLoader
 {
-    /// <summary>Loads a folder; see <see cref="LoadWithReport"/> for what was skipped or made fresh.</summary>
+    /// <summary>Loads a folder; <see cref="LoadWithReport"/> also reports what was skipped or initialized.</summary>
     /// <param name="folder">Folder with config.json and safetensors.</param>
-    /// <param name="options">How to read it.</param>
+    /// <param name="options">Labels, type and device; null for the defaults.</param>
     public static LoKrModel Load(string folder, ModelLoadOptions? options = null) => LoadWithReport(folder, options).Model;
 
-    /// <summary>Loads a folder and reports what was skipped or made fresh. The model is in evaluation mode and takes no gradients.</summary>
+    /// <summary>Loads a folder and reports what was skipped or initialized. The model is in evaluation mode and takes no gradients.</summary>
     /// <param name="folder">Folder with config.json and safetensors.</param>
-    /// <param name="options">How to read it.</param>
+    /// <param name="options">Labels, type and device; null for the defaults.</param>
     /// <exception cref="LoKrException">
     /// The folder, config.json or the weights are missing or damaged, the architecture is unknown, the weights do not fit it,
-    /// or the labels are not those of the checkpoint's head; the id says which.
+    /// or the labels are not those of the checkpoint's head; <see cref="LoKrException.ErrorId"/> says which.
     /// </exception>
     public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null)
     {
         options ??= new ModelLoadOptions();
-        ModelConfig config = ModelConfig.Load(folder);
+        return LoadConfigured(folder, ModelConfig.Load(folder), options);
+    }
+
+    /// <summary>The same for a folder whose configuration has been read.</summary>
+    internal static ModelLoadResult LoadConfigured(string folder, ModelConfig config, ModelLoadOptions options)
+    {
         ModelArchitecture architecture = Resolve(config, options.Labels);
         folder = Path.GetFullPath(folder);
 
@@ -204,7 +209,7 @@ public static class ModelLoader
     }
 }
 
-/// <summary>How a model folder is read.</summary>
+/// <summary>Options of loading a model.</summary>
 public sealed record ModelLoadOptions
 {
     /// <summary>Labels of the classification head in the order of the logits; null takes those of the checkpoint.</summary>
@@ -225,11 +230,11 @@ public sealed record ModelLoadOptions
     public long? Seed { get; init; }
 }
 
-/// <summary>A loaded model and what is worth knowing about how its checkpoint was read.</summary>
+/// <summary>A loaded model and a report on its checkpoint.</summary>
 /// <param name="Model">The model; the caller owns it.</param>
 /// <param name="FreshParameters">Parameters that the checkpoint lacks and that were initialized.</param>
-/// <param name="SkippedKeys">Keys of the checkpoint that the model has no place for.</param>
-/// <param name="Warnings">The same and more in sentences.</param>
+/// <param name="SkippedKeys">Keys of the checkpoint without a parameter in the model.</param>
+/// <param name="Warnings">The same, and what else the user should know, in sentences.</param>
 public sealed record ModelLoadResult(
     LoKrModel Model,
     IReadOnlyList<string> FreshParameters,

@@ -106,7 +106,7 @@ public static class StableDiffusionLoader
             throw config.Unsupported("use_attention_mask", "is true; only text encoders that see their padding are built into pipelines");
         }
 
-        ModelLoadResult result = ModelLoader.LoadWithReport(path, options);
+        ModelLoadResult result = ModelLoader.LoadConfigured(path, config, options);
         warnings.AddRange(result.Warnings);
         return result.Model;
     }

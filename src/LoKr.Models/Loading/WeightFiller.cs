@@ -8,17 +8,17 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Loading;
 
 /// <summary>
-/// Puts real, frozen parameters in the place of those on <c>meta</c>: read from the checkpoint straight into their memory, or initialized.
+/// Replaces parameters on <c>meta</c> by real, frozen ones, which are read from the checkpoint straight into their memory or initialized.
 /// </summary>
 internal sealed class WeightFiller(nn.Module module, Device device, ScalarType dtype)
 {
-    // Most of the time of a load is spent in mapping fresh memory and copying from the page cache; more threads only wait for each other.
+    // Loading mostly maps new memory and copies from the page cache; more threads would only wait for each other.
     private const int MostThreads = 4;
 
-    /// <summary>Reads parameters from the checkpoint, several at a time where they go to memory of the CPU.</summary>
+    /// <summary>Reads parameters from the checkpoint, several at a time where the device is the CPU.</summary>
     /// <param name="source">The checkpoint.</param>
     /// <param name="mapped">Keys in the checkpoint and the parameters they fill.</param>
-    /// <param name="shapes">Shapes by name of the parameter.</param>
+    /// <param name="shapes">Shapes of the parameters by name.</param>
     public void Read(ITensorSource source, IReadOnlyList<(string Key, string Parameter)> mapped, IReadOnlyDictionary<string, long[]> shapes)
     {
         foreach ((string key, _) in mapped)
@@ -54,12 +54,12 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
             or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2))
         {
             throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
-                $"'{key}' is stored as {stored}, but a weight is a floating-point number.",
+                $"'{key}' is stored as {stored}, but weights are floating-point numbers.",
                 "Quantized checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
         }
     }
 
-    /// <summary>Refuses a checkpoint that stores a tied parameter twice with different values: one of the two would be lost.</summary>
+    /// <summary>Refuses a checkpoint that stores a tied parameter twice with different values, one of which would be lost.</summary>
     /// <param name="source">The checkpoint.</param>
     /// <param name="duplicate">Key of the parameter that has no storage of its own.</param>
     /// <param name="saved">Name of the parameter it is tied to, which has been read.</param>
@@ -86,7 +86,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
     /// <summary>Initializes a parameter: normal for matrices, zero for biases, one for the weights of norms.</summary>
     /// <param name="name">Name of the parameter.</param>
     /// <param name="shape">Its shape.</param>
-    /// <param name="deviation">Standard deviation of the normal distribution.</param>
+    /// <param name="deviation">Standard deviation of the normal distribution (<c>initializer_range</c>).</param>
     /// <param name="generator">Source of random numbers on the CPU, so that a seed means the same on every device; null for the global one.</param>
     public void Initialize(string name, long[] shape, double deviation, Generator? generator)
     {

@@ -12,7 +12,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests;
+namespace LoKr.Models.Tests.Loading;
 
 public sealed class ModelExporterTests
 {

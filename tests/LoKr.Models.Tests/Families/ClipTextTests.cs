@@ -13,7 +13,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.ClipText;
+namespace LoKr.Models.Tests.Families;
 
 public sealed class ClipTextTests
 {

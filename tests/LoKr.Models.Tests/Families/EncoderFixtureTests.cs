@@ -10,7 +10,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Bert;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>The encoder folders that transformers wrote, against its outputs.</summary>
 public sealed class EncoderFixtureTests

@@ -11,7 +11,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests;
+namespace LoKr.Models.Tests.Loading;
 
 public sealed class ModelLoaderTests
 {

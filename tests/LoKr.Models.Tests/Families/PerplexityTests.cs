@@ -6,7 +6,7 @@ using LoKr.Models.Loading;
 using LoKr.Testing;
 using Xunit;
 
-namespace LoKr.Models.Tests.Llama;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>A real language model on real text, through the folder's own tokenizer.</summary>
 public sealed class PerplexityTests

@@ -9,7 +9,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Llama;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>The causal language model folders that transformers wrote, against its outputs.</summary>
 public sealed class LlamaFixtureTests

@@ -12,7 +12,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Gpt2;
+namespace LoKr.Models.Tests.Families;
 
 public sealed class Gpt2Tests
 {

@@ -14,7 +14,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>Checkpoints and adapters of both generations of module names, in every combination.</summary>
 public sealed class PublishedNamesTests

@@ -6,7 +6,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Generation;
+namespace LoKr.Models.Tests.Families;
 
 public sealed class TokenSamplerTests
 {

@@ -12,7 +12,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Vit;
+namespace LoKr.Models.Tests.Families;
 
 public sealed class VitTests
 {

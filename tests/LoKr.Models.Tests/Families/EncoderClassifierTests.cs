@@ -10,7 +10,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>Behavior of the encoders that holds for any weights.</summary>
 public sealed class EncoderClassifierTests

@@ -9,7 +9,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Llama;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>Frequencies of every kind of rotary embedding against the formulas of their papers in float64.</summary>
 public sealed class RopeTests
@@ -146,8 +146,8 @@ public sealed class RopeTests
     {
         using DisposeScope scope = NewDisposeScope();
         using RotaryEmbedding rotary = new(Settings("{}"));
-        RotaryTurn first = rotary.Get(0, 5, CPU, ScalarType.Float32);
-        RotaryTurn later = rotary.Get(3, 2, CPU, ScalarType.Float32);
+        Rotation first = rotary.Get(0, 5, CPU, ScalarType.Float32);
+        Rotation later = rotary.Get(3, 2, CPU, ScalarType.Float32);
         Assert.True(TensorAssert.Same(first.Cosine.narrow(0, 3, 2), later.Cosine));
 
         // Views of one table: what is written to one is seen in the other.
@@ -155,7 +155,7 @@ public sealed class RopeTests
         later.Cosine.fill_(9);
         Assert.Equal(9, first.Cosine[4, 0].ToSingle());
         Assert.Equal(ScalarType.BFloat16, rotary.Get(0, 5, CPU, ScalarType.BFloat16).Sine.dtype);
-        RotaryTurn grown = rotary.Get(0, 1000, CPU, ScalarType.Float32);
+        Rotation grown = rotary.Get(0, 1000, CPU, ScalarType.Float32);
         Assert.Equal([1000L, Width], grown.Cosine.shape);
         Assert.True(TensorAssert.Same(sine, grown.Sine.narrow(0, 0, 5)));
     }

@@ -10,7 +10,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests;
+namespace LoKr.Models.Tests.Loading;
 
 /// <summary>Full-size models built from their published configurations, without weights.</summary>
 public sealed class ShapesTests

@@ -11,7 +11,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Models.Tests.Llama;
+namespace LoKr.Models.Tests.Families;
 
 /// <summary>Random small models against the decoder written out in float64, and what a model of the family has to keep to.</summary>
 public sealed class LlamaModelTests
