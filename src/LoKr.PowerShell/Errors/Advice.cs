@@ -1,4 +1,5 @@
 using System.Collections.Frozen;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 
 namespace LoKr.PowerShell.Errors;
@@ -67,15 +68,17 @@ internal static class Advice
     public static string? For(LoKrException exception, string command) => exception switch
     {
         // One id, several situations: kind, target and cmdlet tell them apart.
-        { ErrorId: ErrorIds.TargetModuleNotFound, Target: "TrainNorm" } => "Leave -TrainNorm out, or check -ExcludeModules, -ModulesToSave and -LayersToTransform.",
+        { ErrorId: ErrorIds.TargetModuleNotFound, Target: nameof(LoKrConfig.TrainNorm) } => "Leave -TrainNorm out, or check -ExcludeModules, -ModulesToSave and -LayersToTransform.",
         { ErrorId: ErrorIds.TargetModuleNotFound } => ListModules,
         { ErrorId: ErrorIds.NothingToMerge, Kind: LoKrErrorKind.InvalidOperation } =>
             "Get-LoKrAdapter -Model shows which adapters are active and which are merged; name those to merge with -Name. " + AddAdapter + ".",
         { ErrorId: ErrorIds.AdapterAmbiguous } when command == "Start-LoKrTraining" => "Name the adapter to train with -AdapterName, or make one active with Set-LoKrAdapter -Active.",
         { ErrorId: ErrorIds.AdapterAmbiguous } => "Name the adapter with -Name, or make one active with Set-LoKrAdapter -Active; Add-LoKrAdapter adds one.",
-        { ErrorId: ErrorIds.AdapterModulesUnknown, Kind: LoKrErrorKind.InvalidArgument } => "Name the folder of the base model with -BasePath, or give a model with -Model.",
-        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => "Choose another -Format, or one part of a pipeline with -Component.",
-        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => "Choose another -Format, or export one model of the pipeline.",
+        { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Convert-LoKrAdapter" =>
+            Extend(exception, "-BasePath or -Model names the base model, -Component a component."),
+        { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Import-LoKrAdapter" => Extend(exception, "-Component names a component."),
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => Extend(exception, "-Format names a layout, -Component a component."),
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-Format names a layout."),
         { ErrorId: ErrorIds.FileNotWritable } when command == "Start-LoKrTraining" =>
             "Check the permissions and the free space, or choose another folder: -LatentCache for latents, -SampleDestination for sample images. Nothing that was there before has changed.",
         { ErrorId: ErrorIds.CaptionMissing, Target: string file } =>
@@ -85,4 +88,7 @@ internal static class Advice
         { ErrorId: ErrorIds.ModelConfigUnsupported } when command == "Invoke-LoKrModel" => "Choose another scheduler with -Scheduler.",
         { ErrorId: string id } => s_texts.GetValueOrDefault(id),
     };
+
+    // Where the library's advice depends on more than the id, it stays, and the parameters are named after it.
+    private static string Extend(LoKrException exception, string parameters) => exception.Advice is null ? parameters : $"{exception.Advice} {parameters}";
 }

@@ -122,7 +122,7 @@ public sealed partial class ArchitectureTests
     [GeneratedRegex(@"^\s*namespace (?<name>[\w.]+)", RegexOptions.Multiline)]
     private static partial Regex NamespacePattern();
 
-    [GeneratedRegex(@"(?<!\w)(?:LoKr\.)?(?<project>Core|Models|PowerShell)\.(?<room>[A-Z]\w*)(?=[.;])")]
+    [GeneratedRegex(@"(?<![\w.])(?:LoKr\.)?(?<project>Core|Models|PowerShell)\.(?<room>[A-Z]\w*)(?=[.;])")]
     private static partial Regex ReferencePattern();
 
     [GeneratedRegex(@"\b[A-Z][a-z]+-LoKr[A-Z]|(?<=^|[\s(""])-[A-Z][A-Za-z]{2,}\b")]

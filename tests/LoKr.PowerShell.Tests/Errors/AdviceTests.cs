@@ -22,6 +22,7 @@ public sealed partial class AdviceTests
         { ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument, null, "Start-LoKrTraining" },
         { ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument, null, "Export-LoKrAdapter" },
         { ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidArgument, "a_b", "Convert-LoKrAdapter" },
+        { ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData, "a.b", "Import-LoKrAdapter" },
         { ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported, null, "Convert-LoKrAdapter" },
         { ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported, null, "Export-LoKrAdapter" },
         { ErrorIds.FileNotWritable, LoKrErrorKind.InputOutput, "/x", "Start-LoKrTraining" },
