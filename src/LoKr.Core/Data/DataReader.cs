@@ -62,17 +62,29 @@ public static class DataReader
 public sealed record DataRow(IReadOnlyDictionary<string, object?> Fields, string Origin);
 
 /// <summary>Reads values from rows, with errors that name the row and its columns.</summary>
-internal static class RowFields
+public static class RowFields
 {
     /// <summary>Whether a row has the column. The exact name overrides one that differs in case.</summary>
-    public static bool Has(DataRow row, string column) => TryGet(row, column, out _);
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    public static bool Has(DataRow row, string column)
+    {
+        ArgumentNullException.ThrowIfNull(row);
+        return TryGet(row, column, out _);
+    }
 
     /// <summary>Returns the text of a column.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    /// <param name="expected">The required columns, for messages.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
     public static string Text(DataRow row, string column, string expected) =>
         Require(row, column, expected) is string text ? text : throw Wrong(row, column, "text");
 
     /// <summary>Returns the value of a column of text, numbers or truth values as text.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    /// <param name="expected">The required columns, for messages.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
     public static string Label(DataRow row, string column, string expected) =>
         Require(row, column, expected) switch
@@ -87,6 +99,7 @@ internal static class RowFields
 
     private static object? Require(DataRow row, string column, string expected)
     {
+        ArgumentNullException.ThrowIfNull(row);
         if (TryGet(row, column, out object? value))
         {
             return value;

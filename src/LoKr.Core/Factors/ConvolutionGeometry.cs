@@ -3,12 +3,12 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Factors;
 
-/// <summary>How a convolution moves over its input.</summary>
+/// <summary>Kernel, stride, dilation, padding and groups of a convolution.</summary>
 /// <param name="Kernel">Kernel size, one to three dimensions.</param>
 /// <param name="Stride">Stride in each dimension.</param>
 /// <param name="Dilation">Dilation in each dimension.</param>
 /// <param name="Padding">Padding before and after, in each dimension.</param>
-/// <param name="PaddingMode">What is padded with.</param>
+/// <param name="PaddingMode">Content of the padding.</param>
 /// <param name="Groups">Groups of channels.</param>
 internal sealed record ConvolutionGeometry(
     IReadOnlyList<long> Kernel,
@@ -18,7 +18,7 @@ internal sealed record ConvolutionGeometry(
     PaddingModes PaddingMode,
     long Groups)
 {
-    /// <summary>Whether the convolution itself can pad: zeros, as many before as after.</summary>
+    /// <summary>Whether torch's convolution supports the padding: zeros, as many before as after.</summary>
     private bool PadsItself => PaddingMode is PaddingModes.Zeros or PaddingModes.Constant && Padding.All(static padding => padding.Before == padding.After);
 
     /// <summary>Output size in each spatial dimension.</summary>
@@ -33,7 +33,7 @@ internal sealed record ConvolutionGeometry(
         return size;
     }
 
-    /// <summary>Pads an input where the convolution cannot do it by itself, and gives the geometry that is left.</summary>
+    /// <summary>Pads an input where torch's convolution does not support the padding. Returns the input and the remaining geometry.</summary>
     public (Tensor Input, ConvolutionGeometry Geometry) Pad(Tensor x)
     {
         if (PadsItself)
@@ -47,7 +47,7 @@ internal sealed record ConvolutionGeometry(
         return (padded, this with { Padding = [.. Padding.Select(static _ => (0L, 0L))], PaddingMode = PaddingModes.Zeros });
     }
 
-    /// <summary>The convolution of an input that needs no further padding.</summary>
+    /// <summary>Convolves an input that <see cref="Pad"/> returned.</summary>
     public Tensor Convolve(Tensor x, Tensor weight, long groups)
     {
         long[] padding = [.. Padding.Select(static padding => padding.Before)];

@@ -19,7 +19,7 @@ namespace LoKr.Core.Factors;
 /// <param name="Reversed">Whether the delta is w2 ⊗ w1, as PEFT's is for a one-dimensional convolution with a full w2.</param>
 public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<long> Kernel, long Rank, bool LowRankW1, bool LowRankW2, bool Tucker, bool Reversed = false)
 {
-    /// <summary>Inner size of a low-rank w1 where it is not <see cref="Rank"/>, as in files made by hand; null otherwise.</summary>
+    /// <summary>Inner size of a low-rank w1 that differs from <see cref="Rank"/>, as in hand-made files; null otherwise.</summary>
     public long? OuterRank { get; init; }
 
     /// <summary>Whether neither w1 nor w2 is a low-rank product.</summary>
@@ -28,7 +28,7 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
     /// <summary>Number of parameters.</summary>
     public long ParameterCount => Tensors().Sum(static tensor => tensor.Shape.Product());
 
-    /// <summary>Works out the shapes for one layer.</summary>
+    /// <summary>Computes the shapes for one layer.</summary>
     /// <param name="outFeatures">Output size of the layer.</param>
     /// <param name="inFeatures">Input size of the layer (input channels per group, for a convolution).</param>
     /// <param name="kernel">Kernel size; empty for a linear layer.</param>
@@ -50,7 +50,7 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
         return new(l, m, k, n, kernel, rank, lowRankW1, lowRankW2, tucker, reversed);
     }
 
-    /// <summary>Suffixes and shapes of the tensors, in the order in which PEFT creates and initializes them.</summary>
+    /// <summary>Returns suffixes and shapes of the tensors, in the order in which PEFT creates and initializes them.</summary>
     public IReadOnlyList<(string Suffix, long[] Shape)> Tensors()
     {
         List<(string, long[])> tensors = [];
@@ -73,7 +73,7 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
             tensors.Add((FactorNames.W2A, [Rank, K]));
             tensors.Add((FactorNames.W2B, [Rank, N]));
 
-            // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1.
+            // In PEFT the core of a one-dimensional convolution has a second kernel dimension of 1.
             tensors.Add((FactorNames.T2, Kernel.Count == 1 ? [Rank, Rank, Kernel[0], 1] : [Rank, Rank, .. Kernel]));
         }
         else
@@ -126,10 +126,10 @@ public static class Factorization
     }
 }
 
-/// <summary>The tensors that one adapted layer has in a file.</summary>
+/// <summary>Lists the tensors of one adapted layer in a file.</summary>
 internal static class LayerTensors
 {
-    /// <summary>Suffixes and shapes.</summary>
+    /// <summary>Returns suffixes and shapes.</summary>
     /// <param name="shapes">Shapes of the factors.</param>
     /// <param name="config">The configuration.</param>
     /// <param name="outFeatures">Output size of the layer.</param>
@@ -138,7 +138,7 @@ internal static class LayerTensors
     {
         foreach ((string Suffix, long[] Shape) tensor in shapes.Tensors())
         {
-            // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1; LyCORIS does not.
+            // In PEFT the core of a one-dimensional convolution has a second kernel dimension of 1; not in LyCORIS.
             yield return tensor.Suffix == FactorNames.T2 && shapes.Kernel.Count == 1 && config.Conv1dLayout == Conv1dLayout.Kronecker
                 ? (tensor.Suffix, tensor.Shape[..3])
                 : tensor;
@@ -156,10 +156,10 @@ internal static class LayerTensors
     }
 }
 
-/// <summary>The number that w1 ⊗ w2 is multiplied with, by convention.</summary>
+/// <summary>Computes the scale of w1 ⊗ w2 by convention.</summary>
 public static class LoKrScaling
 {
-    /// <summary>Computes it.</summary>
+    /// <summary>Computes the scale of one layer.</summary>
     /// <param name="config">Convention, and whether the rank counts by its square root (rsLoRA, arXiv:2312.03732).</param>
     /// <param name="rank">Rank of the layer.</param>
     /// <param name="alpha">Alpha of the layer.</param>

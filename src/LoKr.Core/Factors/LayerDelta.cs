@@ -68,12 +68,12 @@ internal sealed class LayerDelta : IDisposable
     /// <summary>Whether the base weight is needed beside the weight (DoRA).</summary>
     public bool NeedsBase => _magnitude is not null;
 
-    /// <summary>Whether <see cref="Measure"/> has to see the whole base weight first (DoRA by input column).</summary>
+    /// <summary>Whether <see cref="Measure"/> must read the whole base weight first (DoRA by input column).</summary>
     public bool NeedsMeasure => _magnitude is not null && !_normsOfRows;
 
     private ScalarType Type => _factors[FactorNames.W1].dtype;
 
-    /// <summary>Runs of rows that fit a block, whole groups where these fit.</summary>
+    /// <summary>Splits rows into runs that fit a block, whole groups where these fit.</summary>
     /// <param name="rows">Rows of the weight.</param>
     /// <param name="group">Rows that share a row of the outer factor.</param>
     /// <param name="rowBytes">Bytes of a row.</param>

@@ -70,7 +70,7 @@ public sealed record LoKrCompletion
     /// <summary>Generated tokens.</summary>
     public required int TokenCount { get; init; }
 
-    /// <summary>How long it took.</summary>
+    /// <summary>Duration of the generation.</summary>
     public required TimeSpan Elapsed { get; init; }
 
     /// <inheritdoc/>

@@ -19,14 +19,18 @@ public abstract class TokenBatch : TrainingBatch
 }
 
 /// <summary>Puts rows into batches: shuffled, with rows of similar length together, so that little time is spent on padding.</summary>
-internal static class LengthBuckets
+public static class LengthBuckets
 {
     /// <summary>Batches whose rows are sorted together before they are cut. More batches mean less padding, but also less chance in the choice of rows.</summary>
     private const int MaxBatchesSorted = 50;
 
     /// <summary>Returns the row indices of every batch. Each row is in exactly one batch, and at most one batch is smaller than the rest.</summary>
+    /// <param name="lengths">Length of each row; equal lengths where it does not matter.</param>
+    /// <param name="order">Batch size, seed and epoch.</param>
     public static IReadOnlyList<int[]> Create(IReadOnlyList<int> lengths, BatchOrder order)
     {
+        ArgumentNullException.ThrowIfNull(lengths);
+        ArgumentNullException.ThrowIfNull(order);
         int[] rows = [.. Enumerable.Range(0, lengths.Count)];
         if (!order.Shuffle)
         {

@@ -97,10 +97,11 @@ internal sealed class CheckpointedBlocks : IDisposable
 }
 
 /// <summary>Puts models into evaluation mode until disposed; then every module returns to the mode it was in.</summary>
-internal sealed class EvaluationMode : IDisposable
+public sealed class EvaluationMode : IDisposable
 {
     private readonly ModuleModes[] _modes;
 
+    /// <summary>Puts every module of the models into evaluation mode.</summary>
     public EvaluationMode(IEnumerable<LoKrModel> models)
     {
         LoKrModel[] all = [.. models];
@@ -108,6 +109,7 @@ internal sealed class EvaluationMode : IDisposable
         Array.ForEach(all, static model => model.Module.eval());
     }
 
+    /// <inheritdoc/>
     public void Dispose() => Array.ForEach(_modes, static modes => modes.Dispose());
 }
 
