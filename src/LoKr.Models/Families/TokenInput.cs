@@ -39,7 +39,7 @@ internal static class TokenInput
     }
 }
 
-/// <summary>Boolean masks (true takes part), made only where attention cannot do without: torch's fast kernels take none.</summary>
+/// <summary>Boolean masks (true takes part), created only where attention needs one, because torch's fast kernels take none.</summary>
 internal static class AttentionMask
 {
     /// <summary>The mask of padding.</summary>
@@ -82,7 +82,7 @@ internal static class AttentionMask
     }
 }
 
-/// <summary>What the layers of a stack share in one forward pass: which positions see which, and where they are.</summary>
+/// <summary>The values that the layers of a stack share in one forward pass: masks, rotations of the positions and the cache.</summary>
 internal sealed class AttentionPass
 {
     private readonly Dictionary<int, Tensor?> _masks;

@@ -61,7 +61,7 @@ public static class StableDiffusionExporter
         staged.Commit();
     }
 
-    // What was read, and not the other types and formats that may lie beside it.
+    // Only the files that were read: other types and formats may lie beside them.
     private static void CopyWeights(string source, string folder)
     {
         const string Name = "diffusion_pytorch_model";

@@ -85,7 +85,7 @@ public static class StableDiffusionLoader
             options = options with { DType = ScalarType.Float32 };
         }
 
-        // The model has no adapters and lets go of nothing by itself: the module is all of it.
+        // The model has no adapters and owns nothing but its module, which the pipeline takes over.
         LoKrModel model = Read(index, "vae", options, warnings);
         return (AutoencoderKL)model.Module;
     }
@@ -135,7 +135,7 @@ public static class StableDiffusionLoader
         if (problem is not null)
         {
             throw new LoKrException(ErrorIds.PipelineInvalid, LoKrErrorKind.InvalidData, $"The components of '{pipeline.SourcePath}' do not fit each other: {problem}.",
-                "Are all components of the same pipeline? Pipelines for inpainting and other changes of images are not built.") { Target = pipeline.SourcePath };
+                "Are all components of the same pipeline? Pipelines for inpainting and other kinds of editing are not supported.") { Target = pipeline.SourcePath };
         }
 
         static int Width(LoKrModel encoder) => new ModelConfig(encoder.Pretrained!.Config).GetSize("hidden_size");
@@ -144,5 +144,5 @@ public static class StableDiffusionLoader
 
 /// <summary>A loaded pipeline and what is worth knowing about how its folder was read.</summary>
 /// <param name="Pipeline">The pipeline; the caller owns it.</param>
-/// <param name="Warnings">What was skipped, left out or is slow, in sentences.</param>
+/// <param name="Warnings">Skipped tensors, unused components and slow choices, in sentences.</param>
 public sealed record StableDiffusionLoadResult(StableDiffusionPipeline Pipeline, IReadOnlyList<string> Warnings);

@@ -34,7 +34,7 @@ public sealed class ClipTextTests
 
     [Theory]
     [MemberData(nameof(AdapterCases.Of), "clip-text", MemberType = typeof(AdapterCases))]
-    public void Adapter_gives_the_hidden_states_layers_and_counts_of_PEFT(string adapter) => AdapterCases.Check("clip-text", adapter);
+    public void Adapter_has_the_hidden_states_layers_and_counts_of_PEFT(string adapter) => AdapterCases.Check("clip-text", adapter);
 
     [Fact]
     public void Text_encoder_of_a_pipeline_gives_its_hidden_states_with_and_without_adapter()

@@ -48,7 +48,7 @@ public sealed class EncoderFixtureTests
 
     [Theory]
     [MemberData(nameof(Adapters))]
-    public void Adapter_gives_the_logits_layers_and_counts_of_PEFT(string name, string adapterName)
+    public void Adapter_has_the_logits_layers_and_counts_of_PEFT(string name, string adapterName)
     {
         string folder = Fixtures.Require("transformers", name);
         string adapterFolder = Fixtures.Require("transformers", name, "adapters", adapterName);

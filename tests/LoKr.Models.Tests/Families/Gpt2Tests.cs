@@ -47,13 +47,13 @@ public sealed class Gpt2Tests
         IReadOnlyList<int> generated = language.Generate(
             prompt, new GenerationOptions { MaxNewTokens = all.Length - prompt.Length }, TestContext.Current.CancellationToken);
 
-        // transformers gives the id that ended the text too.
+        // transformers also returns the id that ended the text.
         int length = language.EosIds.Contains(all[^1]) ? all.Length - 1 : all.Length;
         Assert.Equal(all[prompt.Length..length], generated);
     }
 
     [Fact]
-    public void Published_checkpoint_without_a_prefix_and_with_masks_gives_the_same_logits()
+    public void Published_checkpoint_without_a_prefix_and_with_masks_has_the_same_logits()
     {
         string source = Fixtures.Require("transformers", "gpt2");
         using TempFolder folder = new();

@@ -76,14 +76,14 @@ public sealed class LlamaFixtureTests
         IReadOnlyList<int> generated = language.Generate(
             prompt, new GenerationOptions { MaxNewTokens = all.Length - prompt.Length }, TestContext.Current.CancellationToken);
 
-        // transformers gives the id that ended the text too.
+        // transformers also returns the id that ended the text.
         int length = language.EosIds.Contains(all[^1]) ? all.Length - 1 : all.Length;
         Assert.Equal(all[prompt.Length..length], generated);
     }
 
     [Theory]
     [MemberData(nameof(Adapters))]
-    public void Adapter_gives_the_logits_layers_and_counts_of_PEFT(string name, string adapterName)
+    public void Adapter_has_the_logits_layers_and_counts_of_PEFT(string name, string adapterName)
     {
         string folder = Fixtures.Require("transformers", name);
         string adapterFolder = Fixtures.Require("transformers", name, "adapters", adapterName);

@@ -13,7 +13,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests.Families;
 
-/// <summary>Random small models against the decoder written out in float64, and what a model of the family has to keep to.</summary>
+/// <summary>Random small models against the decoder written out in float64, and rules that hold for every model of the family.</summary>
 public sealed class LlamaModelTests
 {
     private const int Length = 12;
@@ -252,11 +252,11 @@ public sealed class LlamaModelTests
     [InlineData("qwen2", """{"layer_types": ["full_attention"]}""", "layer_types")]
     [InlineData("qwen2", """{"layer_types": ["full_attention", "sliding_attention"]}""", "sliding window")]
     [InlineData("mistral", """{"sliding_window": 0}""", "sliding_window")]
-    public void Configuration_that_cannot_be_is_an_error_that_names_the_key(string modelType, string overlay, string says) =>
+    public void Impossible_configuration_is_an_error_that_names_the_key(string modelType, string overlay, string says) =>
         ErrorAssert.Throws(ErrorIds.ModelConfigInvalid, () => ModelLoader.Build(new ModelConfig(TinyDecoder.Config(modelType, overlay))), says);
 
     [Fact]
-    public void Layer_type_that_is_not_built_is_an_error() =>
+    public void Unsupported_layer_type_is_an_error() =>
         ErrorAssert.Throws(
             ErrorIds.ModelConfigUnsupported,
             () => ModelLoader.Build(new ModelConfig(TinyDecoder.Config("qwen3", """{"layer_types": ["full_attention", "linear_attention"]}"""))),

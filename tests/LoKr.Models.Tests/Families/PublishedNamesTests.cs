@@ -76,7 +76,7 @@ public sealed class PublishedNamesTests
     [InlineData("vit", false)]
     [InlineData("clip-text", true)]
     [InlineData("clip-text", false)]
-    public void Export_keeps_the_generation_of_its_source(string name, bool published)
+    public void Export_has_the_names_of_its_source(string name, bool published)
     {
         string source = Fixtures.Require("transformers", name);
         using TempFolder folder = new();

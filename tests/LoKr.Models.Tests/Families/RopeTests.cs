@@ -64,7 +64,7 @@ public sealed class RopeTests
     [InlineData("\"original_max_position_embeddings\": 32, \"beta_fast\": 8, \"beta_slow\": 0.5", 8, 0.5, 32, 2, true, null)]
     [InlineData("\"factor\": 4.0", 32, 1, 64, 4, true, null)]
     [InlineData("\"factor\": 4.0, \"attention_factor\": 1.5", 32, 1, 64, 4, true, 1.5)]
-    public void Yarn_blends_by_turns_over_the_trained_length(string fields, double fast, double slow, int original, double factor, bool truncate, double? attention)
+    public void Yarn_blends_by_rotations_over_the_trained_length(string fields, double fast, double slow, int original, double factor, bool truncate, double? attention)
     {
         double low = Channel(fast);
         double high = Channel(slow);
@@ -121,7 +121,7 @@ public sealed class RopeTests
     [InlineData("""{"rope_parameters": {"rope_type": "mrope"}}""", "mrope")]
     [InlineData("""{"rope_scaling": {"type": "su", "factor": 2.0}}""", "su")]
     [InlineData("""{"rope_parameters": {"full_attention": {"rope_type": "default"}, "sliding_attention": {"rope_type": "default"}}}""", "full_attention")]
-    public void Kind_that_is_not_built_is_an_error_that_lists_the_known_ones(string json, string names) =>
+    public void Unsupported_kind_is_an_error_that_lists_the_known_ones(string json, string names) =>
         ErrorAssert.Throws(ErrorIds.RopeUnsupported, () => Settings(json), names, "default, linear, dynamic, yarn, longrope, llama3");
 
     [Theory]
@@ -139,7 +139,7 @@ public sealed class RopeTests
     [InlineData("""{"rope_parameters": {"rope_type": "linear", "factor": 4}}""", 256)]
     [InlineData("""{"rope_parameters": {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 32}}""", 128)]
     [InlineData("""{"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 16}}""", 64)]
-    public void Longest_sequence_is_what_scaling_is_for(string json, int expected) => Assert.Equal(expected, Settings(json).LongestSequence);
+    public void Longest_sequence_includes_scaling(string json, int expected) => Assert.Equal(expected, Settings(json).LongestSequence);
 
     [Fact]
     public void Tables_are_kept_and_follow_type_and_length()
@@ -161,7 +161,7 @@ public sealed class RopeTests
     }
 
     [Fact]
-    public void Dynamic_turns_follow_the_length_of_the_sequence()
+    public void Dynamic_rotations_follow_the_length_of_the_sequence()
     {
         using DisposeScope scope = NewDisposeScope();
         RopeSettings settings = Settings("""{"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}""");

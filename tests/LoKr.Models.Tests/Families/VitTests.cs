@@ -37,7 +37,7 @@ public sealed class VitTests
 
     [Theory]
     [MemberData(nameof(AdapterCases.Of), "vit", MemberType = typeof(AdapterCases))]
-    public void Adapter_gives_the_logits_layers_and_counts_of_PEFT(string adapter) => AdapterCases.Check("vit", adapter);
+    public void Adapter_has_the_logits_layers_and_counts_of_PEFT(string adapter) => AdapterCases.Check("vit", adapter);
 
     [Fact]
     public void Images_of_another_size_or_type_are_refused()
@@ -53,7 +53,7 @@ public sealed class VitTests
     }
 
     [Fact]
-    public void Bare_encoder_gets_a_fresh_head_and_loses_its_pooler()
+    public void Bare_encoder_gets_a_new_head_and_loses_its_pooler()
     {
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();

@@ -23,11 +23,11 @@ public sealed class ModelExporterTests
 
     [Theory]
     [MemberData(nameof(Models))]
-    public void Exported_folder_has_the_names_of_the_source_and_gives_the_same_logits(string name)
+    public void Exported_folder_has_the_names_of_the_source_and_has_the_same_logits(string name)
     {
         string source = Fixtures.Require("transformers", name);
         string modelType = ModelConfig.Load(source).ModelType;
-        Assert.SkipUnless(ArchitectureRegistry.Default.ModelTypes.Contains(modelType), $"The family {modelType} is not built yet.");
+        Assert.SkipUnless(ArchitectureRegistry.Default.ModelTypes.Contains(modelType), $"The family {modelType} is not supported.");
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();

@@ -108,7 +108,7 @@ public sealed class ModelLoaderTests
     }
 
     [Fact]
-    public void Missing_pooler_is_made_fresh_with_a_warning()
+    public void Missing_pooler_is_initialized_with_a_warning()
     {
         using TempFolder folder = new();
         TinyModel.Write(folder.Path, TinyModel.BertConfig(), tensors => Remove(tensors, "bert.pooler."));
@@ -237,7 +237,7 @@ public sealed class ModelLoaderTests
     [InlineData("is_decoder", "true")]
     [InlineData("hidden_act", "\"snake\"")]
     [InlineData("position_embedding_type", "\"relative_key\"")]
-    public void What_is_not_built_is_an_error_that_names_the_key(string key, string value)
+    public void Unsupported_configuration_is_an_error_that_names_the_key(string key, string value)
     {
         JsonObject config = TinyModel.BertConfig();
         config[key] = JsonNode.Parse(value);
