@@ -56,7 +56,7 @@ public abstract class ImageGenerationCommand : LoKrCommand
     [Parameter(ParameterSetName = ImageSet)]
     public SwitchParameter Force { get; set; }
 
-    /// <summary>The options that these parameters give.</summary>
+    /// <summary>Options with the values of these parameters.</summary>
     /// <param name="seed">Seed of the first image, or null for a random one.</param>
     /// <param name="batchSize">Number of images that are generated at once.</param>
     private protected ImageGenerationOptions ReadImageOptions(long? seed, int batchSize) => new()
@@ -127,7 +127,7 @@ public abstract class ImageTrainingCommand : TrainingCommand
     [ValidateNotNullOrEmpty]
     public string? SampleDestination { get; set; }
 
-    /// <summary>The options that these parameters give.</summary>
+    /// <summary>Options with the values of these parameters.</summary>
     private protected ImageTrainingOptions ReadImageOptions() => new()
     {
         Images = new ImageDataOptions

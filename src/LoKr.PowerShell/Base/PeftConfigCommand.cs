@@ -44,7 +44,7 @@ public abstract class PeftConfigCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string? ExcludeModulePattern { get; set; }
 
-    /// <summary>Modules that are trained and saved whole beside the adapter, for example a new classifier.</summary>
+    /// <summary>Modules that are trained and saved whole with the adapter, for example a new classifier.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("ModuleToSave")]
     [ValidateNotNullOrEmpty]
@@ -114,7 +114,7 @@ public abstract class PeftConfigCommand : LoKrCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public SwitchParameter InferenceMode { get; set; }
 
-    /// <summary>A configuration with the fields that these parameters give.</summary>
+    /// <summary>A configuration with the values of these parameters.</summary>
     private protected LoKrConfig ReadPeftFields() => new()
     {
         R = R,

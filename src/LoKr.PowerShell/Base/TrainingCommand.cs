@@ -63,7 +63,7 @@ public abstract class TrainingCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string? AdapterName { get; set; }
 
-    /// <summary>The options that these parameters give.</summary>
+    /// <summary>Options with the values of these parameters.</summary>
     private protected TrainingOptions ReadOptimizerOptions() => new()
     {
         Epochs = Epochs,

@@ -22,11 +22,11 @@ public sealed class InitWeightsTransformationAttribute : ArgumentTransformationA
         };
 }
 
-/// <summary>Accepts any <c>torch.nn.Module</c> for a <see cref="LoKrModel"/>; the same module always gives the same model.</summary>
+/// <summary>Accepts any <c>torch.nn.Module</c> for a <see cref="LoKrModel"/>; the same module is always the same model.</summary>
 [AttributeUsage(AttributeTargets.Property)]
 public sealed class LoKrModelTransformationAttribute : ArgumentTransformationAttribute
 {
-    // Not state of a session: a module made in a script and its wrapper are one object seen two ways, and die together.
+    // Not session state: a module from a script and its wrapper are two views of one object, and are collected together.
     private static readonly ConditionalWeakTable<torch.nn.Module, LoKrModel> s_wrappers = [];
 
     /// <inheritdoc/>

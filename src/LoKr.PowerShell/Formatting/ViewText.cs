@@ -71,7 +71,7 @@ public static class ViewText
         _ => values.Cast<object>().Select(Invariant),
     };
 
-    // Pairs come as they were made, or from another process as dictionary entries or objects with two properties.
+    // Pairs are of their own type, or, from another process, dictionary entries or objects with two properties.
     private static IEnumerable<(string Key, object Value)> Entries(IEnumerable? pairs)
     {
         foreach (object? pair in pairs ?? Array.Empty<object>())

@@ -20,6 +20,6 @@ internal sealed class ScriptLoss(ScriptBlock script)
             ? loss
             : throw new LoKrException(ModuleErrorIds.LossNotATensor, LoKrErrorKind.InvalidData,
                 output.Count == 0 ? "The loss script block returned nothing." : $"The loss script block returned {output.Count} values, the first a {output[0]?.BaseObject.GetType().Name ?? "null"}.",
-                "It has to write exactly one tensor of one number; assign other results to $null.") { Target = script.ToString() };
+                "It must write exactly one tensor of one number; assign other results to $null.") { Target = script.ToString() };
     }
 }
