@@ -92,12 +92,15 @@ internal static class ModuleTree
 internal sealed record ModulePlace(string Name, nn.Module Module, bool IsProjection);
 
 /// <summary>Remembers which modules are in training mode and restores every one.</summary>
-internal sealed class ModuleModes : IDisposable
+public sealed class ModuleModes : IDisposable
 {
     private readonly List<(nn.Module Module, bool Training)> _modes = [];
 
+    /// <summary>Reads the modes of a module and all below it.</summary>
+    /// <param name="root">The module.</param>
     public ModuleModes(nn.Module root)
     {
+        ArgumentNullException.ThrowIfNull(root);
         Add(root);
         foreach (nn.Module module in root.modules())
         {

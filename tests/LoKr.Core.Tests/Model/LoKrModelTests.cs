@@ -1,5 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
+using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Tests.Support;
 using LoKr.Testing;
@@ -226,7 +228,11 @@ public sealed class LoKrModelTests
         Tensor x = randn(5, 12);
         Tensor expected = PeftCase.Run(model, x).detach();
         Tensor head = model.GetBaseState()["lm_head.weight"].clone();
+        (LoKrLayer layer, KroneckerFactors factors, long calls) = (adapter.Layers[0], adapter.Layers[0].Factors, adapter.Layers[0].CallCount);
         model.MoveTo(dtype: float64);
+        Assert.Same(layer, adapter.Layers[0]);
+        Assert.NotSame(factors, layer.Factors);
+        Assert.Equal(calls, layer.CallCount);
         Assert.Equal(ScalarType.Float64, model.DType);
         Assert.All(adapter.GetTensors().Values, static tensor => Assert.Equal(ScalarType.Float64, tensor.dtype));
         TensorAssert.Close(expected, PeftCase.Run(model, x.to(float64)), 1e-5, "moved");

@@ -124,6 +124,20 @@ public sealed class SavedModuleTests
     }
 
     [Fact]
+    public void A_norm_is_not_trained_whole_and_changed_at_once()
+    {
+        using LoKrModel model = new(TestNetworks.Network(("query", nn.Linear(8, 8)), ("norm", nn.LayerNorm(8))));
+        LoKrConfig norms = Config with { ModulesToSave = null, TrainNorm = true };
+        LoKrConfig whole = Config with { ModulesToSave = ["norm"] };
+        model.AddAdapter(norms, "a");
+        Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(whole, "b")).ErrorId);
+        model.RemoveAdapter("a");
+        model.AddAdapter(whole, "b");
+        Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(norms, "a")).ErrorId);
+        Assert.Equal(["b"], model.Adapters.Select(static adapter => adapter.Name));
+    }
+
+    [Fact]
     public void A_shared_weight_cannot_be_trained_as_a_copy()
     {
         TorchSharp.Modules.Linear first = nn.Linear(8, 8);
