@@ -12,7 +12,7 @@ internal static class AdapterContentReader
 {
     /// <summary>Reads everything. The tensors belong to the current dispose scope.</summary>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
     /// <param name="index">Modules of the base model, or null. If given, every module of the file must be among them.</param>
     /// <exception cref="LoKrException">The file is not valid, or modules are unknown (LoKr.AdapterModulesUnknown).</exception>
     public static AdapterContent Read(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index)
@@ -86,7 +86,7 @@ internal static class AdapterContentReader
                 "The adapter was made for another model.") { Target = module.Name };
     }
 
-    // PEFT gives the core of a one-dimensional convolution a second kernel dimension of 1.
+    // The core of a one-dimensional convolution has a second kernel dimension of 1 in PEFT.
     private static bool SameKernel(IReadOnlyList<long> kernel, IEnumerable<long> weight)
     {
         long[] expected = [.. weight];

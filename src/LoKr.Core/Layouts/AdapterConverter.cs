@@ -45,7 +45,7 @@ public static class AdapterConverter
 /// <summary>Options of a conversion.</summary>
 public sealed record AdapterConvertOptions
 {
-    /// <summary>What the caller says where the file is silent or misleading. The component selects one of several, and names a single one.</summary>
+    /// <summary>Overrides for what the file does not say, or says wrongly. The component selects one of several, and names a single one.</summary>
     public AdapterReadOptions Read { get; init; } = new();
 
     /// <summary>Folder or safetensors file of the base model, whose headers have the names and shapes of its modules; null for none.</summary>

@@ -76,7 +76,7 @@ public static class AdapterExporter
     /// <param name="destination">File or folder to write.</param>
     /// <param name="layout">Layout.</param>
     /// <param name="options">Whether to replace; for a single model also its component.</param>
-    /// <returns>What a person should know.</returns>
+    /// <returns>Warnings.</returns>
     /// <exception cref="LoKrException">As for one model; nothing is written when one component cannot be.</exception>
     public static IReadOnlyList<string> Export(IAdaptable target, string name, string destination, AdapterLayout layout, AdapterWriteOptions? options = null)
     {

@@ -14,7 +14,7 @@ public static class AdapterImporter
     /// <summary>Loads a file onto a model. Every module of the file must be one of the model's.</summary>
     /// <param name="model">The model: any module tree, with the names of diffusers or transformers where the file has those.</param>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
     /// <param name="name">Name of the adapter on the model.</param>
     /// <param name="trainable">Whether it takes gradients while it is active.</param>
     /// <exception cref="LoKrException">
@@ -41,7 +41,7 @@ public static class AdapterImporter
     /// <summary>Loads a file onto the parts of a pipeline, as an adapter of the same name on each. Every module of the file must be one of a part's.</summary>
     /// <param name="models">Models by the name of their folders: unet or transformer, text_encoder, text_encoder_2 and so on.</param>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
     /// <param name="name">Name of the adapters on the models.</param>
     /// <param name="trainable">Whether they take gradients while they are active.</param>
     /// <returns>The adapters by the names of the models.</returns>
@@ -52,42 +52,28 @@ public static class AdapterImporter
         ArgumentNullException.ThrowIfNull(models);
         ArgumentNullException.ThrowIfNull(file);
         options ??= new();
-        Dictionary<string, LoKrAdapter> adapters = new(StringComparer.Ordinal);
-        try
+        IEnumerable<AdapterComponent> components = options.Component is AdapterComponent wanted ? [wanted] : file.Modules.Select(static module => module.Component).Distinct();
+        return AllOrNone(models, name, components.Select(component =>
         {
-            foreach (AdapterComponent component in options.Component is AdapterComponent wanted ? [wanted] : file.Modules.Select(static module => module.Component).Distinct().ToArray())
-            {
-                string folder = models.Keys.FirstOrDefault(key => AdapterComponents.ByFolder.TryGetValue(key, out AdapterComponent known) && AdapterComponents.Matches(component, known))
-                    ?? throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-                        $"'{file.Path}' has modules of {component}, and the pipeline has {string.Join(", ", models.Keys)}.", "Choose one component.") { Target = file.Path };
-                adapters.Add(folder, Import(models[folder], file, options with { Component = component }, name, trainable));
-            }
-
-            return adapters;
-        }
-        catch
-        {
-            foreach (string folder in adapters.Keys)
-            {
-                models[folder].RemoveAdapter(name);
-            }
-
-            throw;
-        }
+            string folder = models.Keys.FirstOrDefault(key => AdapterComponents.ByFolder.TryGetValue(key, out AdapterComponent known) && AdapterComponents.Matches(component, known))
+                ?? throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
+                    $"'{file.Path}' has modules of {component}, and the pipeline has {string.Join(", ", models.Keys)}.", "Choose one component.") { Target = file.Path };
+            return KeyValuePair.Create(folder, Import(models[folder], file, options with { Component = component }, name, trainable));
+        }));
     }
 
     /// <summary>
-    /// Loads an adapter onto a model, or onto the components of a pipeline that it is for: from a file whose names say which, or from a folder
-    /// with a PEFT folder for each component, named as in the pipeline (<c>unet</c>, <c>text_encoder</c>).
+    /// Loads an adapter onto a model, or onto the components of a pipeline that it is for: from a file whose names tell the components, or from a
+    /// folder with a PEFT folder for each component, named as in the pipeline (<c>unet</c>, <c>text_encoder</c>).
     /// </summary>
     /// <param name="target">The model or the pipeline.</param>
     /// <param name="path">The file or folder.</param>
-    /// <param name="options">What the caller says where the file is silent or misleads.</param>
-    /// <param name="name">Name that the adapters get.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
+    /// <param name="name">Name of the adapters on the models.</param>
     /// <param name="trainable">Whether they take gradients while they are active.</param>
     /// <param name="onFinding">Called with each finding of a file's reader.</param>
     /// <returns>The adapters by component.</returns>
-    /// <exception cref="LoKrException">As for one model; every component is as before.</exception>
+    /// <exception cref="LoKrException">As for one model; every component is unchanged.</exception>
     public static IReadOnlyDictionary<string, LoKrAdapter> Import(
         IAdaptable target,
         string path,
@@ -106,26 +92,11 @@ public static class AdapterImporter
             return Import(target.Models, file, options, name, trainable);
         }
 
-        Dictionary<string, LoKrAdapter> adapters = new(StringComparer.Ordinal);
-        try
+        return AllOrNone(target.Models, name, parts.Select(part =>
         {
-            foreach ((string component, LoKrModel model) in parts)
-            {
-                using AdapterFile file = Open(Path.Combine(path, component));
-                adapters.Add(component, Import(model, file, options, name, trainable));
-            }
-
-            return adapters;
-        }
-        catch
-        {
-            foreach (string component in adapters.Keys)
-            {
-                target.Models[component].RemoveAdapter(name);
-            }
-
-            throw;
-        }
+            using AdapterFile file = Open(Path.Combine(path, part.Key));
+            return KeyValuePair.Create(part.Key, Import(part.Value, file, options, name, trainable));
+        }));
 
         AdapterFile Open(string place)
         {
@@ -136,6 +107,33 @@ public static class AdapterImporter
             }
 
             return file;
+        }
+    }
+
+    /// <summary>Loads adapters one after the other, and removes those that were loaded if one cannot be.</summary>
+    /// <param name="models">Models by the names of their folders.</param>
+    /// <param name="name">Name of the adapters.</param>
+    /// <param name="loads">A deferred sequence, each element of which loads an adapter.</param>
+    private static Dictionary<string, LoKrAdapter> AllOrNone(IReadOnlyDictionary<string, LoKrModel> models, string name, IEnumerable<KeyValuePair<string, LoKrAdapter>> loads)
+    {
+        Dictionary<string, LoKrAdapter> adapters = new(StringComparer.Ordinal);
+        try
+        {
+            foreach ((string folder, LoKrAdapter adapter) in loads)
+            {
+                adapters.Add(folder, adapter);
+            }
+
+            return adapters;
+        }
+        catch
+        {
+            foreach (string folder in adapters.Keys)
+            {
+                models[folder].RemoveAdapter(name);
+            }
+
+            throw;
         }
     }
 

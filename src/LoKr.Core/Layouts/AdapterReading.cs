@@ -13,7 +13,7 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
 {
     /// <summary>Interprets the header of a file.</summary>
     /// <param name="file">The file.</param>
-    /// <param name="options">What the caller says where the file is silent or misleading.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
     public static AdapterReading Of(AdapterFile file, AdapterReadOptions options)
     {
         ArgumentNullException.ThrowIfNull(file);
@@ -80,7 +80,7 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
 /// <param name="Scale">The scale of w1 ⊗ w2.</param>
 internal sealed record ModuleReading(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale);
 
-/// <summary>What the caller says about an adapter file where the file is silent or misleading.</summary>
+/// <summary>Overrides for what an adapter file does not say, or says wrongly.</summary>
 public sealed record AdapterReadOptions
 {
     /// <summary>The layout; null to detect it.</summary>

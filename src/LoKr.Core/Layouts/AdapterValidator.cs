@@ -84,7 +84,7 @@ public static class AdapterValidator
 /// <summary>How thoroughly a file is checked.</summary>
 public sealed record AdapterCheckOptions
 {
-    /// <summary>What the caller says where the file is silent or misleading.</summary>
+    /// <summary>Overrides for what the file does not say, or says wrongly.</summary>
     public AdapterReadOptions Read { get; init; } = new();
 
     /// <summary>Read every tensor and look for NaN and infinity.</summary>
