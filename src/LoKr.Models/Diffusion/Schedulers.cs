@@ -12,15 +12,15 @@ namespace LoKr.Models.Diffusion;
 /// </summary>
 public abstract class DiffusionScheduler : IDisposable
 {
-    private protected DiffusionScheduler(SchedulerSettings settings, int steps)
+    private protected DiffusionScheduler(SchedulerSettings settings, IReadOnlyList<double> timesteps)
     {
         Settings = settings;
-        StepCount = steps;
+        Timesteps = timesteps;
         Noise = new NoiseSchedule(settings);
     }
 
     /// <summary>Timesteps that the network is asked about, one a call of <see cref="Step"/>; more than the steps for PNDM.</summary>
-    public abstract IReadOnlyList<double> Timesteps { get; }
+    public IReadOnlyList<double> Timesteps { get; }
 
     /// <summary>Standard deviation of the noise that a run starts from.</summary>
     public virtual double InitialSigma => 1;
@@ -36,9 +36,6 @@ public abstract class DiffusionScheduler : IDisposable
 
     /// <summary>The forward process.</summary>
     protected NoiseSchedule Noise { get; }
-
-    /// <summary>Steps of the run.</summary>
-    protected int StepCount { get; }
 
     /// <summary>Starts a run.</summary>
     /// <param name="config">The scheduler_config.json of the pipeline.</param>
@@ -113,6 +110,9 @@ public abstract class DiffusionScheduler : IDisposable
     {
     }
 
+    /// <summary>A timestep of the run that is whole.</summary>
+    private protected int TimestepAt(int index) => (int)Timesteps[index];
+
     /// <summary>ᾱ of a timestep; before the first one, that of a clean sample as the settings want it.</summary>
     private protected double AlphaOrFinal(int timestep) =>
         timestep >= 0 ? Noise.Alpha(timestep) : Settings.SetAlphaToOne ? 1 : Noise.Alpha(0);
@@ -132,51 +132,29 @@ public abstract class DiffusionScheduler : IDisposable
 }
 
 /// <summary>Deterministic DDIM (arXiv:2010.02502, formula 12 with eta 0).</summary>
-internal sealed class DdimScheduler : DiffusionScheduler
+internal sealed class DdimScheduler(SchedulerSettings settings, int steps) : DiffusionScheduler(settings, TimestepPlan.Whole(settings, steps))
 {
-    private readonly int[] _timesteps;
-
-    public DdimScheduler(SchedulerSettings settings, int steps)
-        : base(settings, steps)
-    {
-        _timesteps = TimestepPlan.Whole(settings, steps);
-        Timesteps = [.. _timesteps.Select(timestep => (double)timestep)];
-    }
-
-    public override IReadOnlyList<double> Timesteps { get; }
-
     protected override Tensor Advance(Tensor output, Tensor sample, Func<Tensor> noise)
     {
-        int timestep = _timesteps[Index];
+        int timestep = TimestepAt(Index);
         double alpha = Noise.Alpha(timestep);
-        double next = AlphaOrFinal(timestep - (Settings.TrainTimesteps / StepCount));
+        double next = AlphaOrFinal(timestep - (Settings.TrainTimesteps / steps));
         return (PredictClean(output, sample, alpha) * Math.Sqrt(next)) + (PredictNoise(output, sample, alpha) * Math.Sqrt(1 - next));
     }
 }
 
 /// <summary>Ancestral sampling (arXiv:2006.11239, formulas 6 and 7) over the timesteps that are visited.</summary>
-internal sealed class DdpmScheduler : DiffusionScheduler
+internal sealed class DdpmScheduler(SchedulerSettings settings, int steps) : DiffusionScheduler(settings, TimestepPlan.Whole(settings, steps))
 {
     private const double SmallestVariance = 1e-20;
-
-    private readonly int[] _timesteps;
-
-    public DdpmScheduler(SchedulerSettings settings, int steps)
-        : base(settings, steps)
-    {
-        _timesteps = TimestepPlan.Whole(settings, steps);
-        Timesteps = [.. _timesteps.Select(timestep => (double)timestep)];
-    }
-
-    public override IReadOnlyList<double> Timesteps { get; }
 
     public override bool DrawsNoise => true;
 
     protected override Tensor Advance(Tensor output, Tensor sample, Func<Tensor> noise)
     {
-        int timestep = _timesteps[Index];
+        int timestep = TimestepAt(Index);
         double alpha = Noise.Alpha(timestep);
-        double next = Index + 1 < _timesteps.Length ? Noise.Alpha(_timesteps[Index + 1]) : 1;
+        double next = Index + 1 < Timesteps.Count ? Noise.Alpha(TimestepAt(Index + 1)) : 1;
         double kept = alpha / next;
         double cleanWeight = Math.Sqrt(next) * (1 - kept) / (1 - alpha);
         double sampleWeight = Math.Sqrt(kept) * (1 - next) / (1 - alpha);
@@ -196,17 +174,13 @@ internal sealed class EulerScheduler : DiffusionScheduler
 {
     private readonly float[] _sigmas;
 
+    // In single precision, as the network gets them.
     public EulerScheduler(SchedulerSettings settings, int steps)
-        : base(settings, steps)
+        : base(settings, [.. TimestepPlan.Create(settings, steps).Select(timestep => (double)(float)timestep)])
     {
-        // In single precision, as the network gets them.
-        float[] timesteps = [.. TimestepPlan.Create(settings, steps).Select(timestep => (float)timestep)];
-        Timesteps = [.. timesteps.Select(timestep => (double)timestep)];
         float last = settings.EndsAtSmallestSigma ? Noise.Sigma(0) : 0;
-        _sigmas = settings.LogLinearSigmas ? [.. LogLinear(steps), last] : [.. timesteps.Select(Interpolate), last];
+        _sigmas = settings.LogLinearSigmas ? [.. LogLinear(steps), last] : [.. Timesteps.Select(timestep => Interpolate((float)timestep)), last];
     }
-
-    public override IReadOnlyList<double> Timesteps { get; }
 
     public override double InitialSigma
     {
@@ -263,36 +237,36 @@ internal sealed class PndmScheduler : DiffusionScheduler
     /// <summary>Order of both methods.</summary>
     public const int Order = 4;
 
+    // Three steps of Runge-Kutta give the answers that the multi-step formula needs.
+    private const int RungeKuttaVisits = 4 * (Order - 1);
+
     // The answers that the multi-step formulas weigh, the newest last, and what Runge-Kutta adds up.
     private readonly List<Tensor> _answers = [];
-    private readonly int[] _timesteps;
     private readonly int _rungeKutta;
     private readonly int _stride;
     private Tensor? _sum;
     private Tensor? _start;
 
     public PndmScheduler(SchedulerSettings settings, int steps)
-        : base(settings, steps)
+        : base(settings, Visits(settings, steps))
     {
         _stride = settings.TrainTimesteps / steps;
-        int[] whole = TimestepPlan.Whole(settings, steps);
+        _rungeKutta = settings.SkipRungeKutta ? 0 : RungeKuttaVisits;
+    }
+
+    private static double[] Visits(SchedulerSettings settings, int steps)
+    {
+        double[] whole = TimestepPlan.Whole(settings, steps);
         if (settings.SkipRungeKutta)
         {
             // The second timestep is visited twice: the first answer is averaged with the one where it leads to.
-            _timesteps = steps == 1 ? whole : [.. whole[..2], .. whole[1..]];
-        }
-        else
-        {
-            int[] rising = [.. whole[..Order].Reverse().SelectMany(timestep => (int[])[timestep, timestep + (_stride / 2)])];
-            int[] first = [.. rising[..^1].SelectMany(timestep => (int[])[timestep, timestep]).Skip(1).SkipLast(1).Reverse()];
-            _rungeKutta = first.Length;
-            _timesteps = [.. first, .. whole[3..]];
+            return steps == 1 ? whole : [.. whole[..2], .. whole[1..]];
         }
 
-        Timesteps = [.. _timesteps.Select(timestep => (double)timestep)];
+        double halfStride = settings.TrainTimesteps / steps / 2;
+        double[] rising = [.. whole[..Order].Reverse().SelectMany(timestep => (double[])[timestep, timestep + halfStride])];
+        return [.. rising[..^1].SelectMany(timestep => (double[])[timestep, timestep]).Skip(1).SkipLast(1).Reverse(), .. whole[(Order - 1)..]];
     }
-
-    public override IReadOnlyList<double> Timesteps { get; }
 
     protected override Tensor Advance(Tensor output, Tensor sample, Func<Tensor> noise) =>
         Index < _rungeKutta ? RungeKutta(output, sample) : MultiStep(output, sample);
@@ -312,8 +286,8 @@ internal sealed class PndmScheduler : DiffusionScheduler
 
     private Tensor RungeKutta(Tensor output, Tensor sample)
     {
-        int previous = _timesteps[Index] - (Index % 2 == 0 ? _stride / 2 : 0);
-        int timestep = _timesteps[Index / 4 * 4];
+        int previous = TimestepAt(Index) - (Index % 2 == 0 ? _stride / 2 : 0);
+        int timestep = TimestepAt(Index / 4 * 4);
         switch (Index % 4)
         {
             case 0:
@@ -334,7 +308,7 @@ internal sealed class PndmScheduler : DiffusionScheduler
 
     private Tensor MultiStep(Tensor output, Tensor sample)
     {
-        int timestep = _timesteps[Index];
+        int timestep = TimestepAt(Index);
         int previous = timestep - _stride;
         if (Index == 1 && _rungeKutta == 0)
         {
