@@ -7,14 +7,14 @@ using LoKr.Models.Tokenization.Patterns;
 
 namespace LoKr.Models.Tokenization;
 
-/// <summary>A token that is found in the text before the model of the tokenizer sees it.</summary>
+/// <summary>A token that is matched in the text before the model stage.</summary>
 /// <param name="Content">The text of the token.</param>
 /// <param name="SingleWord">Matches only where no word character is its neighbor.</param>
-/// <param name="LeftStrip">Takes the white space on its left with it.</param>
-/// <param name="RightStrip">Takes the white space on its right with it.</param>
-/// <param name="Normalized">Is looked for, normalized, in the normalized text instead of in the text as given.</param>
-/// <param name="Special">Is left out when decoding skips special tokens.</param>
-/// <param name="StatedId">The id that the file gives it, where it gives one.</param>
+/// <param name="LeftStrip">Also consumes the white space on its left.</param>
+/// <param name="RightStrip">Also consumes the white space on its right.</param>
+/// <param name="Normalized">Is normalized and matched in the normalized text instead of the raw text.</param>
+/// <param name="Special">Is omitted when decoding skips special tokens.</param>
+/// <param name="StatedId">Its id in the file, if any.</param>
 internal sealed record AddedToken(
     string Content,
     bool SingleWord = false,
@@ -26,7 +26,7 @@ internal sealed record AddedToken(
 
 /// <summary>
 /// The added tokens of a tokenizer with their ids, gathered as transformers does: those of
-/// <c>added_tokens.json</c>, of the tokenizer's own file, of <c>added_tokens_decoder</c>, then special tokens that are only named.
+/// <c>added_tokens.json</c>, of the tokenizer's own file, of <c>added_tokens_decoder</c>, then special tokens that only the configuration names.
 /// </summary>
 internal sealed class AddedTokenTable
 {
@@ -55,7 +55,7 @@ internal sealed class AddedTokenTable
             }
             else if (token is not null && own is not null && config.IsPlain(name))
             {
-                // A plain string takes the options that the family gives this token, such as those of RoBERTa's <mask>.
+                // A plain string inherits the options of the family's token, such as those of RoBERTa's <mask>.
                 token = own with { Content = token.Content };
             }
 
@@ -76,7 +76,7 @@ internal sealed class AddedTokenTable
     /// <summary>Number of tokens, added ones included.</summary>
     public int VocabularySize { get; }
 
-    /// <summary>Tokens to look for in the text; special ones first, as the reference has them.</summary>
+    /// <summary>Tokens to match in the text; special ones first, as in the reference.</summary>
     public IEnumerable<(AddedToken Token, int Id)> ToMatch(bool splitSpecialTokens) => _order
         .Select(content => _byContent[content])
         .Where(entry => !(splitSpecialTokens && entry.Token.Special))
@@ -92,7 +92,7 @@ internal sealed class AddedTokenTable
 
     private void AddNamed(string? name, AddedToken token)
     {
-        // The options of a token that is there already stay; that it is special is news.
+        // A known token keeps its options but becomes special.
         Add(_byContent.TryGetValue(token.Content, out (AddedToken Token, int Id) known)
             ? known.Token with { Special = true }
             : token with { Special = true });
@@ -116,7 +116,7 @@ internal sealed class AddedTokenTable
         if (token.StatedId is int stated && stated != id)
         {
             throw TokenizerError.Invalid(_file, string.Create(
-                CultureInfo.InvariantCulture, $"the added token '{token.Content}' is said to have id {stated}, but the vocabulary gives it {id}"));
+                CultureInfo.InvariantCulture, $"the added token '{token.Content}' has id {stated}, but id {id} in the vocabulary"));
         }
 
         if (!known)
@@ -139,8 +139,7 @@ internal sealed class AddedTokenTable
 
 /// <summary>
 /// Finds added tokens in a text: leftmost match first, the longest of those that begin at the same place, as the tokenizers
-/// library of Hugging Face does. Tokens that are not normalized are looked for in the text as given, the others afterwards in
-/// the normalized rest.
+/// library of Hugging Face does. Tokens that are not normalized are matched in the raw text, the others afterwards in the normalized rest.
 /// </summary>
 internal sealed class AddedVocabulary
 {
@@ -170,13 +169,13 @@ internal sealed class AddedVocabulary
         _normalized = new Matcher(normalized);
     }
 
-    /// <summary>Splits the text as given.</summary>
+    /// <summary>Splits the raw text.</summary>
     public List<Segment> SplitRaw(string text) => _raw.Split(text);
 
     /// <summary>Splits a normalized rest.</summary>
     public List<Segment> SplitNormalized(string text) => _normalized.Split(text);
 
-    /// <summary>A part of the text: an added token (with its id) or something else (without).</summary>
+    /// <summary>A part of the text: an added token with its id, or other text without one.</summary>
     internal readonly record struct Segment(int Start, int Length, int? Id);
 
     private sealed record Entry(string Content, AddedToken Token, int Id);

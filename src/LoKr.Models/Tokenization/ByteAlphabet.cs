@@ -22,7 +22,7 @@ internal static class ByteAlphabet
         return Map(Encoding.UTF8.GetBytes(text));
     }
 
-    /// <summary>The bytes that a token stands for: of its characters, or its own UTF-8 where it has others.</summary>
+    /// <summary>The bytes of a token: those of its characters, or its own UTF-8 if it has a character outside the alphabet.</summary>
     public static byte[] Decode(string token)
     {
         byte[] bytes = new byte[token.Length];
@@ -51,7 +51,7 @@ internal static class ByteAlphabet
         int next = 256;
         for (int value = 0; value < 256; value++)
         {
-            // What is visible in Latin-1 stands for itself; the others are moved behind Latin-1 in their order.
+            // Visible characters of Latin-1 stand for themselves; the other bytes are mapped in order to the characters after Latin-1.
             bool visible = value is (>= '!' and <= '~') or (>= 0xA1 and <= 0xAC) or >= 0xAE;
             characters[value] = (char)(visible ? value : next++);
         }

@@ -3,14 +3,14 @@ using System.Text;
 
 namespace LoKr.Models.Tokenization;
 
-/// <summary>One decoder of a tokenizer.json: changes the list of tokens; what the last one leaves is joined to the text.</summary>
+/// <summary>The decoder stage: changes the list of tokens. The result of the last decoder is concatenated.</summary>
 internal interface ITokenDecoder
 {
     List<string> Decode(List<string> tokens);
 }
 
 /// <summary>
-/// Turns runs of byte tokens such as <c>&lt;0xE4&gt;</c> into text. A run that is no UTF-8 becomes one U+FFFD for each byte.
+/// Turns runs of byte tokens such as <c>&lt;0xE4&gt;</c> into text. A run that is not valid UTF-8 becomes one U+FFFD for each byte.
 /// </summary>
 internal sealed class ByteFallbackDecoder : ITokenDecoder
 {
@@ -60,14 +60,14 @@ internal sealed class ByteFallbackDecoder : ITokenDecoder
     }
 }
 
-/// <summary>Turns byte-level characters back into bytes and those into text; bytes that are no UTF-8 become U+FFFD.</summary>
+/// <summary>Turns byte-level characters back into bytes and those into text; invalid UTF-8 becomes U+FFFD.</summary>
 internal sealed class ByteLevelDecoder : ITokenDecoder
 {
     /// <inheritdoc/>
     public List<string> Decode(List<string> tokens) => [Encoding.UTF8.GetString([.. tokens.SelectMany(ByteAlphabet.Decode)])];
 }
 
-/// <summary>What transformers' CLIP tokenizer does after its decoder: word ends become spaces, the ends are trimmed.</summary>
+/// <summary>The steps of transformers' CLIP tokenizer after its decoder: word ends become spaces, and the text is trimmed.</summary>
 internal static class ClipDecoder
 {
     public static ITokenDecoder Around(ITokenDecoder decoder, string endOfWordSuffix) => new SequenceDecoder(
@@ -85,7 +85,7 @@ internal sealed class FuseDecoder : ITokenDecoder
     public List<string> Decode(List<string> tokens) => [string.Concat(tokens)];
 }
 
-/// <summary>Changes every token by itself; the function also gets its index.</summary>
+/// <summary>Maps each token; the function also receives its index.</summary>
 internal sealed class MapDecoder(Func<string, int, string> map) : ITokenDecoder
 {
     /// <inheritdoc/>
@@ -99,10 +99,10 @@ internal sealed class SequenceDecoder(IReadOnlyList<ITokenDecoder> decoders) : I
     public List<string> Decode(List<string> tokens) => decoders.Aggregate(tokens, (current, decoder) => decoder.Decode(current));
 }
 
-/// <summary>What the decoders that look at one token at a time do with it.</summary>
+/// <summary>Decoders that map one token at a time.</summary>
 internal static class TokenMaps
 {
-    // In the order in which the reference replaces them.
+    // In the order of the reference.
     private static readonly (string From, string To)[] s_cleanUps =
     [
         (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
@@ -126,11 +126,11 @@ internal static class TokenMaps
         .Where(pair => pair.From != " do not")
         .Aggregate(text, (current, pair) => current.Replace(pair.From, pair.To, StringComparison.Ordinal));
 
-    /// <summary>Metaspace: the replacement character becomes a space, or nothing in a first token that got one in front.</summary>
+    /// <summary>Metaspace: the replacement character becomes a space; in a first token that was prefixed it is removed.</summary>
     public static string Metaspace(string token, int index, char replacement, bool dropsFirst) =>
         token.Replace(replacement.ToString(), index == 0 && dropsFirst ? "" : " ", StringComparison.Ordinal);
 
-    /// <summary>Strip: up to so many of one character at either end.</summary>
+    /// <summary>Strip: removes at most so many of one character at either end.</summary>
     public static string Strip(string token, char content, int start, int stop)
     {
         int from = 0;

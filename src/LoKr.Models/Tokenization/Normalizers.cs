@@ -14,8 +14,8 @@ internal abstract class Normalizer
 }
 
 /// <summary>
-/// BERT's normalization: clean-up, spaces around Chinese characters, accents off, lower case; in that order, each optional.
-/// Microsoft.ML.Tokenizers' own one lower-cases first and keeps control characters, so its ids differ.
+/// BERT's normalization: clean-up, spaces around Chinese characters, removal of accents, lower case; in that order, each optional.
+/// Microsoft.ML.Tokenizers' BertTokenizer lower-cases first and keeps control characters, so its ids differ.
 /// </summary>
 internal sealed class BertTextNormalizer : Normalizer
 {
@@ -130,7 +130,7 @@ internal sealed class FormNormalizer : Normalizer
 }
 
 /// <summary>
-/// Lower-cases every code point by itself with Unicode's full mapping: no culture, no final sigma.
+/// Lower-cases every code point on its own with Unicode's full mapping: no culture, no final sigma.
 /// The only lower-case mapping to more than one code point is that of U+0130.
 /// </summary>
 internal sealed class LowercaseNormalizer : Normalizer
@@ -162,14 +162,14 @@ internal sealed class LowercaseNormalizer : Normalizer
     }
 }
 
-/// <summary>Puts a text before every text that is not empty.</summary>
+/// <summary>Prepends a prefix to every text that is not empty.</summary>
 internal sealed class PrependNormalizer(string prefix) : Normalizer
 {
     /// <inheritdoc/>
     public override string Normalize(string text) => text.Length == 0 ? text : prefix + text;
 }
 
-/// <summary>Replaces every match of a pattern by a fixed text.</summary>
+/// <summary>Replaces every match of a pattern with a fixed text.</summary>
 internal sealed class ReplaceNormalizer(ITextPattern pattern, string content) : Normalizer
 {
     /// <inheritdoc/>
@@ -210,7 +210,7 @@ internal sealed class SequenceNormalizer(IReadOnlyList<Normalizer> normalizers) 
     }
 }
 
-/// <summary>Removes white space at the ends (Strip of tokenizer.json).</summary>
+/// <summary>Trims white space (Strip of tokenizer.json).</summary>
 internal sealed class TrimNormalizer(bool left, bool right) : Normalizer
 {
     /// <inheritdoc/>

@@ -4,20 +4,20 @@ namespace LoKr.Models.Tokenization;
 
 /// <summary>A part of the text on its way to the model.</summary>
 /// <param name="Text">The text of the part.</param>
-/// <param name="AtStart">Whether it begins where the whole input begins.</param>
+/// <param name="AtStart">Whether it begins at the start of the whole input.</param>
 internal readonly record struct Piece(string Text, bool AtStart);
 
 /// <summary>
 /// The pre-tokenizer stage: splits or changes pieces of the normalized text. Microsoft.ML.Tokenizers' pre-tokenizers only split; ByteLevel and
 /// Metaspace also change the text.
 /// </summary>
-internal interface IPieceStep
+internal interface IPreTokenizer
 {
-    /// <summary>Splits or changes one piece, which is not empty, and adds what results to the list.</summary>
+    /// <summary>Splits or changes one piece, which is not empty, and adds the results to the list.</summary>
     void Apply(Piece piece, List<Piece> result);
 }
 
-/// <summary>What becomes of the matches that a text is split at.</summary>
+/// <summary>Treatment of the matches that a text is split at.</summary>
 internal enum SplitBehavior
 {
     /// <summary>They are dropped.</summary>
@@ -36,25 +36,25 @@ internal enum SplitBehavior
     Contiguous,
 }
 
-/// <summary>Which pieces get the replacement character of Metaspace in front.</summary>
+/// <summary>Pieces that Metaspace's replacement character is prepended to.</summary>
 internal enum PrependScheme
 {
     /// <summary>None.</summary>
     Never,
 
-    /// <summary>Only one that begins where the whole input begins.</summary>
+    /// <summary>Only one at the start of the whole input.</summary>
     First,
 
     /// <summary>Every one that does not begin with it.</summary>
     Always,
 }
 
-/// <summary>Byte-level pre-tokenizer: optional space in front, optional split by GPT-2's pattern, bytes as characters.</summary>
-internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPieceStep
+/// <summary>Byte-level pre-tokenizer: optional leading space, optional split by GPT-2's pattern, bytes as characters.</summary>
+internal sealed class ByteLevelPreTokenizer(bool addPrefixSpace, bool useRegex) : IPreTokenizer
 {
     private const string Gpt2Pattern = @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-    // Compiled once: every byte-level tokenizer has the same one.
+    // Compiled once, because every byte-level tokenizer has the same one.
     private static readonly Lazy<PatternSplitter> s_gpt2 =
         new(() => new PatternSplitter(new CodePointRegex(Gpt2Pattern, "GPT-2"), SplitBehavior.Isolated, invert: false));
 
@@ -77,8 +77,8 @@ internal sealed class ByteLevelStep(bool addPrefixSpace, bool useRegex) : IPiece
     }
 }
 
-/// <summary>Metaspace: spaces become a visible character, which may be put in front and split at.</summary>
-internal sealed class MetaspaceStep(char replacement, PrependScheme scheme, bool split) : IPieceStep
+/// <summary>Metaspace: spaces become a visible character, which may be prepended and split at.</summary>
+internal sealed class MetaspacePreTokenizer(char replacement, PrependScheme scheme, bool split) : IPreTokenizer
 {
     private readonly PatternSplitter? _split = split
         ? new PatternSplitter(new LiteralPattern(replacement.ToString()), SplitBehavior.MergedWithNext, invert: false)
@@ -108,9 +108,9 @@ internal sealed class MetaspaceStep(char replacement, PrependScheme scheme, bool
 }
 
 /// <summary>
-/// SentencePiece's escaping of spaces. Unlike Metaspace it puts its character also before a text that begins with a space.
+/// SentencePiece's escaping of spaces. Unlike Metaspace it also prepends its character to a text that begins with a space.
 /// </summary>
-internal sealed class SentencePieceStep(char replacement, PrependScheme scheme) : IPieceStep
+internal sealed class SentencePiecePreTokenizer(char replacement, PrependScheme scheme) : IPreTokenizer
 {
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
@@ -122,7 +122,7 @@ internal sealed class SentencePieceStep(char replacement, PrependScheme scheme) 
 }
 
 /// <summary>Splits at the matches of a pattern, as Split and its relatives in tokenizer.json do.</summary>
-internal sealed class SplitStep(PatternSplitter splitter) : IPieceStep
+internal sealed class SplitPreTokenizer(PatternSplitter splitter) : IPreTokenizer
 {
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
@@ -138,8 +138,8 @@ internal sealed class SplitStep(PatternSplitter splitter) : IPieceStep
 
 /// <summary>Finds the pieces of a text between or at the matches of a pattern.</summary>
 /// <param name="pattern">The pattern.</param>
-/// <param name="behavior">What becomes of matches.</param>
-/// <param name="invert">Whether what lies between matches counts as the matches.</param>
+/// <param name="behavior">Treatment of the matches.</param>
+/// <param name="invert">Whether the parts between matches count as the matches.</param>
 internal sealed class PatternSplitter(ITextPattern pattern, SplitBehavior behavior, bool invert)
 {
     public IEnumerable<(int Offset, int Length)> Split(string text)
@@ -198,7 +198,7 @@ internal sealed class PatternSplitter(ITextPattern pattern, SplitBehavior behavi
         return merged;
     }
 
-    // A match joins what is not a match; of two matches in a row the second stands alone.
+    // A match joins what is not a match; of two matches in a row the second is a piece of its own.
     private static List<Part> MergedWithPrevious(List<Part> parts)
     {
         List<Part> merged = [];

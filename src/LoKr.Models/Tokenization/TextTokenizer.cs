@@ -1,13 +1,12 @@
 using System.Globalization;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
-using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tokenization;
 
 /// <summary>
-/// A tokenizer made of the stages of Hugging Face's: added tokens, normalizer, pre-tokenizers, model, template; and decoder.
-/// Immutable but for bounded caches, so it may be used from several threads.
+/// A tokenizer with the stages of Hugging Face's: added tokens, normalizer, pre-tokenizers, model and template to encode, and a decoder.
+/// Immutable except for bounded caches, so it may be used from several threads.
 /// </summary>
 internal sealed class TextTokenizer : ITextTokenizer
 {
@@ -133,12 +132,12 @@ internal sealed class TextTokenizer : ITextTokenizer
     private void AddPieces(Piece piece, List<int> ids, int limit)
     {
         List<Piece> pieces = [piece];
-        foreach (IPieceStep step in _parts.Steps)
+        foreach (IPreTokenizer preTokenizer in _parts.PreTokenizers)
         {
             List<Piece> result = new(pieces.Count + 16);
             foreach (Piece current in pieces)
             {
-                step.Apply(current, result);
+                preTokenizer.Apply(current, result);
             }
 
             pieces = result;
@@ -155,7 +154,7 @@ internal sealed class TextTokenizer : ITextTokenizer
         }
     }
 
-    /// <summary>The text with U+FFFD in place of surrogates without their partner, which no UTF-8 can hold.</summary>
+    /// <summary>The text with U+FFFD in place of lone surrogates, which UTF-8 cannot encode.</summary>
     private static string WellFormed(string text)
     {
         if (text.AsSpan().IndexOfAnyInRange('\uD800', '\uDFFF') < 0)
@@ -164,78 +163,5 @@ internal sealed class TextTokenizer : ITextTokenizer
         }
 
         return string.Concat(text.EnumerateRunes().Select(rune => rune.ToString()));
-    }
-}
-
-/// <summary>What a reader of tokenizer files finds: the stages of the tokenizer, before ids are given to added tokens.</summary>
-internal sealed class TokenizerParts
-{
-    /// <summary>The file that was read; errors name it.</summary>
-    public required string File { get; init; }
-
-    /// <summary>Turns a piece without added tokens into ids.</summary>
-    public required ITokenModel Model { get; init; }
-
-    public Normalizer? Normalizer { get; init; }
-
-    public IReadOnlyList<IPieceStep> Steps { get; init; } = [];
-
-    /// <summary>Null joins the tokens with spaces, as Hugging Face's tokenizers does without a decoder.</summary>
-    public ITokenDecoder? Decoder { get; init; }
-
-    /// <summary>Added tokens in the order of the file.</summary>
-    public IReadOnlyList<AddedToken> AddedTokens { get; init; } = [];
-
-    /// <summary>Ids around the text, from the post-processor; null where the file has none.</summary>
-    public SpecialTokenTemplate? Template { get; init; }
-
-    /// <summary>Special tokens around the text by name, for readers that know no ids yet.</summary>
-    public (IReadOnlyList<string> Before, IReadOnlyList<string> After)? NamedTemplate { get; init; }
-
-    /// <summary>Special tokens that the family has where the configuration names none, by key such as <c>cls_token</c>.</summary>
-    public IReadOnlyDictionary<string, AddedToken> DefaultSpecialTokens { get; init; } = new Dictionary<string, AddedToken>();
-
-    /// <summary>Whether <c>add_bos_token</c> counts as true where the configuration is silent (Llama's SentencePiece files).</summary>
-    public bool AddsBosByDefault { get; init; }
-
-    /// <summary>Whether the transformers clean-up of spaces may apply after decoding; it never does for BPE models.</summary>
-    public bool AllowsCleanUp { get; init; }
-}
-
-/// <summary>Ids that go before and after a text: the template of one sequence.</summary>
-internal sealed record SpecialTokenTemplate(IReadOnlyList<int> Before, IReadOnlyList<int> After)
-{
-    public static SpecialTokenTemplate Empty { get; } = new([], []);
-
-    /// <summary>The template that results when <paramref name="outer"/> is applied to the result of this one.</summary>
-    public SpecialTokenTemplate Inside(SpecialTokenTemplate outer) =>
-        new([.. outer.Before, .. Before], [.. After, .. outer.After]);
-}
-
-/// <summary>Decides which special tokens go around a text, as transformers does.</summary>
-internal static class TemplateResolver
-{
-    public static SpecialTokenTemplate Resolve(TokenizerParts parts, TokenizerConfig config, AddedTokenTable added)
-    {
-        // Where the configuration says whether to add bos and eos, that replaces the post-processor of the file.
-        if (config.AddBos is not null || config.AddEos is not null || parts.AddsBosByDefault)
-        {
-            bool bos = config.AddBos ?? parts.AddsBosByDefault;
-            bool eos = config.AddEos ?? false;
-            return new SpecialTokenTemplate(
-                bos && added.NamedId("bos_token") is int bosId ? [bosId] : [],
-                eos && added.NamedId("eos_token") is int eosId ? [eosId] : []);
-        }
-
-        if (parts.NamedTemplate is not null)
-        {
-            (IReadOnlyList<string> before, IReadOnlyList<string> after) = parts.NamedTemplate.Value;
-            return new SpecialTokenTemplate([.. before.Select(Id)], [.. after.Select(Id)]);
-        }
-
-        return parts.Template ?? SpecialTokenTemplate.Empty;
-
-        int Id(string name) => added.NamedId(name)
-            ?? throw TokenizerError.Invalid(parts.File, $"its template needs a {name}, which tokenizer_config.json sets to nothing");
     }
 }

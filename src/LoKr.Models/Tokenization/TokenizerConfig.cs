@@ -5,8 +5,8 @@ using LoKr.Models.Tokenization.Readers;
 namespace LoKr.Models.Tokenization;
 
 /// <summary>
-/// What <c>tokenizer_config.json</c>, <c>special_tokens_map.json</c> and <c>added_tokens.json</c> say; with the precedence of
-/// transformers: where the first lists its added tokens, the other two are leftovers and not read.
+/// The options in <c>tokenizer_config.json</c>, <c>special_tokens_map.json</c> and <c>added_tokens.json</c>, with the precedence of
+/// transformers: where the first file lists its added tokens, the other two are ignored.
 /// </summary>
 internal sealed class TokenizerConfig
 {
@@ -16,7 +16,7 @@ internal sealed class TokenizerConfig
     private readonly SortedDictionary<int, AddedToken> _added = [];
     private bool _hasDecoder;
 
-    /// <summary>Keys of special tokens, in the order in which transformers gives them ids.</summary>
+    /// <summary>Keys of special tokens, in the order in which transformers assigns their ids.</summary>
     public static IReadOnlyList<string> SpecialTokenNames { get; } =
         ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
@@ -43,16 +43,16 @@ internal sealed class TokenizerConfig
 
     public bool SplitSpecialTokens { get; private set; }
 
-    /// <summary>Special tokens by key; null where the file says that there is none.</summary>
+    /// <summary>Special tokens by key; null where the file sets the key to null.</summary>
     public IReadOnlyDictionary<string, AddedToken?> Named => _named;
 
     /// <summary>Special tokens without a role.</summary>
     public IReadOnlyList<AddedToken> ExtraSpecialTokens => _extra;
 
-    /// <summary>Tokens of <c>added_tokens_decoder</c>, in the order of their ids; they overrule the options in tokenizer.json.</summary>
+    /// <summary>Tokens of <c>added_tokens_decoder</c>, in the order of their ids; they override the options in tokenizer.json.</summary>
     public IEnumerable<AddedToken> AddedTokens => _hasDecoder ? _added.Values : [];
 
-    /// <summary>Tokens of <c>added_tokens.json</c>, in the order of their ids; tokenizer.json overrules their options.</summary>
+    /// <summary>Tokens of <c>added_tokens.json</c>, in the order of their ids; tokenizer.json overrides their options.</summary>
     public IEnumerable<AddedToken> LegacyAddedTokens => _hasDecoder ? [] : _added.Values;
 
     /// <summary>Whether a special token was given as plain text, without options.</summary>
@@ -85,7 +85,7 @@ internal sealed class TokenizerConfig
         return config;
     }
 
-    /// <summary>Reads one token that is written with its options.</summary>
+    /// <summary>Reads a token with its options.</summary>
     public static AddedToken ReadToken(JsonFields token, bool special) => new(
         token.GetString("content"),
         token.GetBool("single_word", false),

@@ -9,11 +9,11 @@ namespace LoKr.Models.Tokenization;
 /// Reads the tokenizer of a Hugging Face model folder from its own files: <c>tokenizer.json</c>, else <c>vocab.txt</c>
 /// (WordPiece), else <c>vocab.json</c> with <c>merges.txt</c> (byte-level BPE), else <c>tokenizer.model</c> (SentencePiece BPE of
 /// Llama 2 and Mistral); <c>tokenizer_config.json</c>, <c>special_tokens_map.json</c> and <c>added_tokens.json</c> say which tokens are special.
-/// The ids are those that transformers 5 gives; what cannot be done exactly is an error.
+/// The ids are those of transformers 5; a tokenizer that cannot be reproduced exactly is an error.
 /// </summary>
 public static class TokenizerLoader
 {
-    /// <summary>The file that would define the tokenizer of a folder.</summary>
+    /// <summary>Finds the file that defines the tokenizer of a folder.</summary>
     /// <param name="folder">The model's folder.</param>
     /// <returns>Its full path, or null where the folder has no tokenizer.</returns>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>: the folder does not exist.</exception>
@@ -25,8 +25,8 @@ public static class TokenizerLoader
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PathNotFound"/>: the folder does not exist.
     /// <see cref="ErrorIds.TokenizerNotFound"/>: it has none of the known files.
-    /// <see cref="ErrorIds.TokenizerInvalid"/>: a file is damaged, or two contradict each other.
-    /// <see cref="ErrorIds.TokenizerUnsupported"/>: the tokenizer needs something that cannot be done exactly.
+    /// <see cref="ErrorIds.TokenizerInvalid"/>: a file is damaged, or two files contradict each other.
+    /// <see cref="ErrorIds.TokenizerUnsupported"/>: the tokenizer cannot be reproduced exactly.
     /// </exception>
     public static ITextTokenizer Load(string folder)
     {
@@ -34,7 +34,7 @@ public static class TokenizerLoader
         string definition = files.Definition ?? throw new LoKrException(
             ErrorIds.TokenizerNotFound,
             LoKrErrorKind.NotFound,
-            $"The folder '{Path.GetFullPath(folder)}' has no tokenizer: none of {string.Join(", ", TokenizerFolder.Definitions)} is there.",
+            $"The folder '{Path.GetFullPath(folder)}' has no tokenizer: it holds none of {string.Join(", ", TokenizerFolder.Definitions)}.",
             "Copy the tokenizer files of the model into it.")
         {
             Target = folder,
@@ -57,7 +57,7 @@ public static class TokenizerLoader
                 ErrorIds.TokenizerInvalid,
                 LoKrErrorKind.InputOutput,
                 $"The tokenizer of '{Path.GetFullPath(folder)}' cannot be read: {exception.Message}",
-                "Check that its files may be read and are not open elsewhere.",
+                "Check the permissions of its files, and that no other program keeps them locked.",
                 exception)
             {
                 Target = folder,
@@ -103,17 +103,17 @@ internal sealed class TokenizerFolder
     /// <summary>Names of the files that can define a tokenizer, the preferred one first.</summary>
     public static IReadOnlyList<string> Definitions { get; } = [TokenizerJson, VocabTxt, VocabJson, SentencePieceModel];
 
-    /// <summary>Every tokenizer file that is there.</summary>
+    /// <summary>Every tokenizer file in the folder.</summary>
     public IReadOnlyList<string> Files => [.. s_all.Select(PathOf).Where(File.Exists)];
 
     /// <summary>The file that defines the tokenizer, or null.</summary>
     public string? Definition => Definitions.Select(PathOf).FirstOrDefault(File.Exists);
 
-    /// <summary>Full path of a file that may be there or not.</summary>
+    /// <summary>Full path of a file, which need not exist.</summary>
     public string PathOf(string name) => Path.Combine(_folder, name);
 }
 
-/// <summary>Builds the errors of this area, so that every one names the file and says what to do.</summary>
+/// <summary>Creates the errors of tokenizers; each names the file and a remedy.</summary>
 internal static class TokenizerError
 {
     private const string ResaveAdvice =

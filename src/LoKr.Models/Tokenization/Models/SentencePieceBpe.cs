@@ -38,7 +38,7 @@ internal sealed class SentencePieceBpe : ITokenModel
         {
             if (pieces[id].Text.Length == 0 || !ids.TryAdd(pieces[id].Text, id))
             {
-                throw TokenizerError.Invalid(file, $"the piece '{pieces[id].Text}' is empty or there twice");
+                throw TokenizerError.Invalid(file, $"the piece '{pieces[id].Text}' is empty or occurs twice");
             }
         }
 

@@ -14,7 +14,7 @@ internal sealed class WordPieceModel : ITokenModel
 
     /// <param name="vocabulary">Tokens and ids.</param>
     /// <param name="unknownToken">The token for words that cannot be built.</param>
-    /// <param name="prefix">What marks a token inside a word, such as <c>##</c>.</param>
+    /// <param name="prefix">Prefix of a token inside a word, such as <c>##</c>.</param>
     /// <param name="longestWord">Words of more code points are unknown.</param>
     /// <param name="file">The file, for errors.</param>
     public WordPieceModel(Vocabulary vocabulary, string unknownToken, string prefix, int longestWord, string file)
@@ -37,7 +37,7 @@ internal sealed class WordPieceModel : ITokenModel
             UnknownToken = unknownToken,
             ContinuingSubwordPrefix = prefix,
 
-            // The package counts UTF-16 units, the reference code points: the limit is kept here, so theirs is out of the way.
+            // The package counts UTF-16 units, the reference code points: Encode checks the limit, and this one never applies.
             MaxInputCharsPerWord = 2 * longestWord,
         });
     }
@@ -75,7 +75,7 @@ internal sealed class WordPieceModel : ITokenModel
         return count;
     }
 
-    // The package takes its vocabulary only as lines, the id of a token being the number of its line.
+    // The package reads its vocabulary only from lines; the id of a token is the number of its line.
     private static MemoryStream Lines(Vocabulary vocabulary, string file)
     {
         string?[] byId = new string?[vocabulary.Ids.Values.Max() + 1];

@@ -5,7 +5,7 @@ namespace LoKr.Models.Tokenization.Patterns;
 /// <summary>Translates groups that ignore case: their letters become classes, because .NET folds other letters than Oniguruma.</summary>
 internal sealed class CaseFoldingTranslator(PatternCursor cursor)
 {
-    // Pairs of letters that Unicode folds to one code point; ignoring case, Oniguruma lets that one match the pair.
+    // Pairs of letters that Unicode folds to one code point; when case is ignored, Oniguruma lets that code point match the pair.
     private static readonly string[] s_ligatures = ["ss", "ff", "fi", "fl", "st"];
 
     /// <summary>Translates the next character or class of the group.</summary>
@@ -43,7 +43,7 @@ internal sealed class CaseFoldingTranslator(PatternCursor cursor)
         cursor.Output.Append(']');
     }
 
-    // [sdmt] as an alternative of its own: beside other letters, pairs that fold to one code point would matter.
+    // Only a class that is an alternative of its own, such as [sdmt]: next to other letters, pairs that fold to one code point would matter.
     private void Set(StringBuilder literal)
     {
         int end = cursor.Pattern.IndexOf(']', cursor.At);
@@ -69,7 +69,7 @@ internal sealed class CaseFoldingTranslator(PatternCursor cursor)
         cursor.Output.Append(lower).Append(char.ToUpperInvariant(lower));
         if (lower is 's' or 'k')
         {
-            // Long s and the Kelvin sign fold to these.
+            // The long s and the Kelvin sign fold to these letters.
             char folded = lower == 's' ? '\u017F' : '\u212A';
             cursor.Append(folded);
             cursor.Name(folded, folded);

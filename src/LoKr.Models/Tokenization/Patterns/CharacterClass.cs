@@ -9,7 +9,7 @@ namespace LoKr.Models.Tokenization.Patterns;
 /// </summary>
 internal static class CharacterClass
 {
-    /// <summary>Cc, Cf or Co: what BERT's clean-up removes, but for tab, line feed and carriage return.</summary>
+    /// <summary>Cc, Cf or Co. BERT's clean-up removes these, except tab, line feed and carriage return.</summary>
     public static bool IsOther(Rune rune) => Rune.GetUnicodeCategory(rune)
         is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.PrivateUse;
 
@@ -52,7 +52,7 @@ internal static class CharacterClass
             or (>= 0x1F130 and <= 0x1F149) or (>= 0x1F150 and <= 0x1F169) or (>= 0x1F170 and <= 0x1F189),
     };
 
-    /// <summary>The blocks that BERT surrounds with spaces. The odd start of one block is the reference's own.</summary>
+    /// <summary>The blocks that BERT surrounds with spaces. The odd start of one block is the reference's.</summary>
     public static bool IsChinese(Rune rune) => rune.Value
         is (>= 0x4E00 and <= 0x9FFF) or (>= 0x3400 and <= 0x4DBF) or (>= 0x20000 and <= 0x2A6DF) or (>= 0x2A700 and <= 0x2B73F)
         or (>= 0x2B740 and <= 0x2B81F) or (>= 0x2B920 and <= 0x2CEAF) or (>= 0xF900 and <= 0xFAFF) or (>= 0x2F800 and <= 0x2FA1F);

@@ -6,15 +6,15 @@ namespace LoKr.Models.Tokenization.Patterns;
 
 /// <summary>
 /// A regular expression over code points. .NET matches UTF-16 units, where a letter or emoji beyond U+FFFF is two surrogates of
-/// no category. So such a text is matched in a copy that has, for every code point beyond U+FFFF, one stand-in of the same
-/// general category that the expression names nowhere: it matches exactly where the code point would.
+/// no category. Such a text is matched in a copy in which every code point beyond U+FFFF is replaced by one character of the same
+/// general category that the expression does not name: it matches exactly where the code point would.
 /// </summary>
 internal sealed class CodePointRegex : ITextPattern
 {
     private readonly Regex _regex;
     private readonly char[] _standIns;
 
-    /// <param name="pattern">The expression as the tokenizer's file has it (Oniguruma syntax).</param>
+    /// <param name="pattern">The expression in Oniguruma's syntax, as in the tokenizer's file.</param>
     /// <param name="file">The file, for errors.</param>
     public CodePointRegex(string pattern, string file)
     {
@@ -69,7 +69,7 @@ internal sealed class CodePointRegex : ITextPattern
     {
         char[] standIns = new char[(int)UnicodeCategory.OtherNotAssigned + 1];
 
-        // From U+0080 on: the ASCII range is what patterns name.
+        // From U+0080 on, because patterns name ASCII characters.
         for (int code = 0x80; code <= 0xFFFF; code++)
         {
             ref char standIn = ref standIns[(int)CharUnicodeInfo.GetUnicodeCategory((char)code)];

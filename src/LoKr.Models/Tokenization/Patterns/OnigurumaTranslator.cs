@@ -158,7 +158,7 @@ internal sealed class OnigurumaTranslator
             }
             else
             {
-                // Possessive: .NET has no such quantifier, an atomic group means the same.
+                // Possessive: .NET lacks this quantifier, but an atomic group means the same.
                 _cursor.Output.Insert(start, "(?>").Append(')');
             }
 

@@ -2,10 +2,10 @@ using System.Text;
 
 namespace LoKr.Models.Tokenization.Patterns;
 
-/// <summary>Something that is looked for in a text.</summary>
+/// <summary>A pattern to find in a text.</summary>
 internal interface ITextPattern
 {
-    /// <summary>All matches from left to right that do not overlap, in UTF-16 units.</summary>
+    /// <summary>Finds all matches from left to right that do not overlap, in UTF-16 units.</summary>
     List<(int Start, int Length)> Find(string text);
 }
 
@@ -49,7 +49,7 @@ internal sealed class RunePattern(Func<Rune, bool> isMatch) : ITextPattern
 }
 
 /// <summary>
-/// <c>\w+|[^\w\s]+</c> with Unicode's <c>\w</c>, which .NET's is not: that lacks letter numbers and spacing marks.
+/// <c>\w+|[^\w\s]+</c> with Unicode's <c>\w</c>; .NET's lacks letter numbers and spacing marks.
 /// </summary>
 internal sealed class WordPattern : ITextPattern
 {

@@ -4,8 +4,8 @@ using LoKr.Models.Tokenization.Models;
 namespace LoKr.Models.Tokenization.Readers;
 
 /// <summary>
-/// The fields of a SentencePiece model that matter. Microsoft.ML.Tokenizers keeps most of them to itself; field numbers and
-/// defaults are those of sentencepiece_model.proto.
+/// The relevant fields of a SentencePiece model. Microsoft.ML.Tokenizers does not expose most of them; field numbers and defaults are those of
+/// sentencepiece_model.proto.
 /// </summary>
 internal sealed class SentencePieceFile
 {
@@ -203,9 +203,9 @@ internal static class SentencePieceReader
         {
             File = path,
             Model = new SentencePieceBpe(file.Pieces, file.ByteFallback, path),
-            Steps =
+            PreTokenizers =
             [
-                new SentencePieceStep(Space, !prefix ? PrependScheme.Never
+                new SentencePiecePreTokenizer(Space, !prefix ? PrependScheme.Never
                     : config.Legacy == true ? PrependScheme.Always
                     : PrependScheme.First),
             ],
@@ -216,7 +216,7 @@ internal static class SentencePieceReader
         };
     }
 
-    // What SentencePiece cuts out of a text whole, transformers makes an added token; control pieces are special ones.
+    // transformers makes added tokens of the pieces that SentencePiece never splits; control pieces become special ones.
     private static IEnumerable<AddedToken> AddedTokens(SentencePieceFile file) => file.Pieces
         .Where(piece => piece.Kind is SentencePieceKind.Unknown or SentencePieceKind.Control or SentencePieceKind.UserDefined)
         .Select(piece => new AddedToken(piece.Text, Special: piece.Kind != SentencePieceKind.UserDefined));

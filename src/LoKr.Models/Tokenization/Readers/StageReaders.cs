@@ -103,20 +103,20 @@ internal static class NormalizerReader
     {
         json.AllowOnly("type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase");
 
-        // transformers' BERT classes let their configuration overrule the file.
-        bool overrules = config.TokenizerClass is "BertTokenizer" or "DistilBertTokenizer" or "ElectraTokenizer";
+        // transformers' BERT classes let their configuration override the file.
+        bool overrides = config.TokenizerClass is "BertTokenizer" or "DistilBertTokenizer" or "ElectraTokenizer";
         return new BertTextNormalizer(
             json.GetBool("clean_text"),
-            (overrules ? config.HandleChinese : null) ?? json.GetBool("handle_chinese_chars"),
-            (overrules ? config.StripAccents : null) ?? json.FindBool("strip_accents"),
-            (overrules ? config.LowerCase : null) ?? json.GetBool("lowercase"));
+            (overrides ? config.HandleChinese : null) ?? json.GetBool("handle_chinese_chars"),
+            (overrides ? config.StripAccents : null) ?? json.FindBool("strip_accents"),
+            (overrides ? config.LowerCase : null) ?? json.GetBool("lowercase"));
     }
 }
 
 /// <summary>Reads the pre-tokenizers of a tokenizer.json as a flat list of steps.</summary>
 internal static class PreTokenizerReader
 {
-    public static void Read(JsonFields json, TokenizerConfig config, List<IPieceStep> steps)
+    public static void Read(JsonFields json, TokenizerConfig config, List<IPreTokenizer> steps)
     {
         switch (json.GetString("type"))
         {
@@ -163,31 +163,31 @@ internal static class PreTokenizerReader
                 break;
             case "Metaspace":
                 json.AllowOnly("type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep");
-                steps.Add(new MetaspaceStep(PatternReader.Character(json, "replacement"), PatternReader.Scheme(json), json.GetBool("split", true)));
+                steps.Add(new MetaspacePreTokenizer(PatternReader.Character(json, "replacement"), PatternReader.Scheme(json), json.GetBool("split", true)));
                 break;
             default:
                 throw json.Unsupported("type");
         }
     }
 
-    /// <summary>Splits at white space, then sets punctuation apart.</summary>
-    public static IEnumerable<IPieceStep> Bert() =>
+    /// <summary>Splits at white space, then isolates punctuation.</summary>
+    public static IEnumerable<IPreTokenizer> Bert() =>
     [
         Split(new RunePattern(Rune.IsWhiteSpace), SplitBehavior.Removed),
         Split(new RunePattern(CharacterClass.IsPunctuation), SplitBehavior.Isolated),
     ];
 
-    public static SplitStep Split(ITextPattern pattern, SplitBehavior behavior, bool invert = false) =>
+    public static SplitPreTokenizer Split(ITextPattern pattern, SplitBehavior behavior, bool invert = false) =>
         new(new PatternSplitter(pattern, behavior, invert));
 
-    private static ByteLevelStep ByteLevel(JsonFields json, TokenizerConfig config)
+    private static ByteLevelPreTokenizer ByteLevel(JsonFields json, TokenizerConfig config)
     {
         json.AllowOnly("type", "add_prefix_space", "trim_offsets", "use_regex");
 
-        // transformers' classes of these two families let their configuration overrule the file.
-        bool overrules = config.TokenizerClass is "GPT2Tokenizer" or "RobertaTokenizer";
-        return new ByteLevelStep(
-            (overrules ? config.AddPrefixSpace : null) ?? json.GetBool("add_prefix_space"), json.GetBool("use_regex", true));
+        // transformers' classes of these two families let their configuration override the file.
+        bool overrides = config.TokenizerClass is "GPT2Tokenizer" or "RobertaTokenizer";
+        return new ByteLevelPreTokenizer(
+            (overrides ? config.AddPrefixSpace : null) ?? json.GetBool("add_prefix_space"), json.GetBool("use_regex", true));
     }
 }
 
@@ -221,7 +221,7 @@ internal static class PatternReader
         _ => throw owner.Unsupported("behavior"),
     };
 
-    /// <summary>A text of one character.</summary>
+    /// <summary>Reads a string of one character.</summary>
     public static char Character(JsonFields owner, string key)
     {
         string text = owner.GetString(key);
@@ -229,19 +229,17 @@ internal static class PatternReader
     }
 
     /// <summary>
-    /// When Metaspace puts its character in front. Old files have only <c>add_prefix_space</c>.
+    /// Reads when Metaspace prepends its character. Old files have only <c>add_prefix_space</c>.
     /// </summary>
     public static PrependScheme Scheme(JsonFields owner)
     {
         bool prefix = owner.GetBool("add_prefix_space", true);
-        PrependScheme scheme = owner.FindString("prepend_scheme") switch
-        {
-            null => prefix ? PrependScheme.Always : PrependScheme.Never,
-            "always" => PrependScheme.Always,
-            "first" => PrependScheme.First,
-            "never" => PrependScheme.Never,
-            _ => throw owner.Unsupported("prepend_scheme"),
-        };
+        PrependScheme scheme = owner.GetChoice(
+            "prepend_scheme",
+            prefix ? PrependScheme.Always : PrependScheme.Never,
+            ("always", PrependScheme.Always),
+            ("first", PrependScheme.First),
+            ("never", PrependScheme.Never));
         return prefix || scheme == PrependScheme.Never
             ? scheme
             : throw owner.Invalid("add_prefix_space", "contradicts prepend_scheme");

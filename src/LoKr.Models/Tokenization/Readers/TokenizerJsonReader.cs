@@ -5,7 +5,7 @@ using LoKr.Models.Tokenization.Models;
 namespace LoKr.Models.Tokenization.Readers;
 
 /// <summary>
-/// Reads a <c>tokenizer.json</c>. Its truncation and padding sections are left aside: transformers sets both at every call.
+/// Reads a <c>tokenizer.json</c>. Its truncation and padding sections are ignored: transformers sets both at every call.
 /// </summary>
 internal static class TokenizerJsonReader
 {
@@ -23,7 +23,7 @@ internal static class TokenizerJsonReader
         Normalizer? normalizer = json.FindObject("normalizer") is JsonFields normalizerJson
             ? NormalizerReader.Read(normalizerJson, config)
             : null;
-        List<IPieceStep> steps = [];
+        List<IPreTokenizer> steps = [];
         if (json.FindObject("pre_tokenizer") is JsonFields preTokenizer)
         {
             PreTokenizerReader.Read(preTokenizer, config, steps);
@@ -40,7 +40,7 @@ internal static class TokenizerJsonReader
             File = path,
             Model = model,
             Normalizer = normalizer,
-            Steps = steps,
+            PreTokenizers = steps,
             Decoder = decoder,
             AddedTokens = json.Has("added_tokens") ? [.. json.GetObjects("added_tokens").Select(ReadToken)] : [],
             Template = json.FindObject("post_processor") is JsonFields processor ? TemplateReader.Read(processor) : null,
@@ -54,7 +54,7 @@ internal static class TokenizerJsonReader
         return TokenizerConfig.ReadToken(token, token.GetBool("special", false)) with { StatedId = token.GetIndex("id") };
     }
 
-    /// <summary>A vocabulary written as an object.</summary>
+    /// <summary>Reads a vocabulary, an object of ids by token.</summary>
     public static Vocabulary ReadVocabulary(JsonFields json)
     {
         Dictionary<string, int> ids = new(StringComparer.Ordinal);
@@ -72,7 +72,7 @@ internal static class ModelReader
 {
     public static (ITokenModel Model, string? EndOfWordSuffix) Read(JsonFields json)
     {
-        // Files of old releases have no type; only BPE has merges, only WordPiece a longest word.
+        // Files of old releases lack the type; only BPE has merges, only WordPiece a longest word.
         string type = json.FindString("type")
             ?? (json.Has("merges") ? "BPE" : json.Has("max_input_chars_per_word") ? "WordPiece" : throw json.Invalid("type", "is missing"));
         switch (type)

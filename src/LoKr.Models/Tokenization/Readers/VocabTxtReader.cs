@@ -45,9 +45,9 @@ internal static class VocabTxtReader
             Model = new WordPieceModel(new Vocabulary(ids), unknown, Prefix, LongestWord, path),
             Normalizer = new BertTextNormalizer(
                 cleanText: true, config.HandleChinese ?? true, config.StripAccents, config.LowerCase ?? true),
-            Steps = [.. PreTokenizerReader.Bert()],
+            PreTokenizers = [.. PreTokenizerReader.Bert()],
             Decoder = DecoderReader.WordPiece(Prefix, cleanUp: true),
-            NamedTemplate = (["cls_token"], ["sep_token"]),
+            NamedTemplate = new NamedTemplate(["cls_token"], ["sep_token"]),
             DefaultSpecialTokens = s_specialTokens,
             AllowsCleanUp = true,
         };

@@ -6,7 +6,7 @@ using LoKr.Models.Tokenization.Patterns;
 
 namespace LoKr.Models.Tokenization.Readers;
 
-/// <summary>What a family of byte-level BPE tokenizers does that its vocab.json and merges.txt do not say.</summary>
+/// <summary>The parts of a family of byte-level BPE tokenizers that its vocab.json and merges.txt do not define.</summary>
 internal sealed class ByteLevelFamily
 {
     private const string QwenPattern =
@@ -17,7 +17,7 @@ internal sealed class ByteLevelFamily
 
     private static readonly ByteLevelFamily s_gpt2 = new()
     {
-        Steps = (prefixSpace, _) => [new ByteLevelStep(prefixSpace, useRegex: true)],
+        PreTokenizers = (prefixSpace, _) => [new ByteLevelPreTokenizer(prefixSpace, useRegex: true)],
         SpecialTokens = new Dictionary<string, AddedToken>
         {
             ["bos_token"] = new("<|endoftext|>"),
@@ -28,9 +28,8 @@ internal sealed class ByteLevelFamily
 
     private static readonly ByteLevelFamily s_roberta = new()
     {
-        Steps = s_gpt2.Steps,
-        Before = ["cls_token"],
-        After = ["sep_token"],
+        PreTokenizers = s_gpt2.PreTokenizers,
+        Template = new NamedTemplate(["cls_token"], ["sep_token"]),
         SpecialTokens = new Dictionary<string, AddedToken>
         {
             ["bos_token"] = new("<s>"),
@@ -46,10 +45,10 @@ internal sealed class ByteLevelFamily
     private static readonly ByteLevelFamily s_qwen2 = new()
     {
         Normalizer = () => new FormNormalizer(NormalizationForm.FormC),
-        Steps = (prefixSpace, file) =>
+        PreTokenizers = (prefixSpace, file) =>
         [
             PreTokenizerReader.Split(new CodePointRegex(QwenPattern, file), SplitBehavior.Isolated),
-            new ByteLevelStep(prefixSpace, useRegex: false),
+            new ByteLevelPreTokenizer(prefixSpace, useRegex: false),
         ],
         SpecialTokens = new Dictionary<string, AddedToken>
         {
@@ -67,14 +66,13 @@ internal sealed class ByteLevelFamily
             new ReplaceNormalizer(new CodePointRegex(@"\s+", "CLIP"), " "),
             new LowercaseNormalizer(),
         ]),
-        Steps = (_, file) =>
+        PreTokenizers = (_, file) =>
         [
             PreTokenizerReader.Split(new CodePointRegex(ClipPattern, file), SplitBehavior.Removed, invert: true),
-            new ByteLevelStep(addPrefixSpace: false, useRegex: true),
+            new ByteLevelPreTokenizer(addPrefixSpace: false, useRegex: true),
         ],
         EndOfWordSuffix = "</w>",
-        Before = ["bos_token"],
-        After = ["eos_token"],
+        Template = new NamedTemplate(["bos_token"], ["eos_token"]),
         SpecialTokens = new Dictionary<string, AddedToken>
         {
             ["bos_token"] = new("<|startoftext|>"),
@@ -90,20 +88,17 @@ internal sealed class ByteLevelFamily
 
     public Func<Normalizer>? Normalizer { get; private init; }
 
-    /// <summary>The pre-tokenizers, given whether a space goes in front and the file for errors.</summary>
-    public required Func<bool, string, IReadOnlyList<IPieceStep>> Steps { get; init; }
+    /// <summary>Creates the pre-tokenizers, given whether a leading space is added, and the file for errors.</summary>
+    public required Func<bool, string, IReadOnlyList<IPreTokenizer>> PreTokenizers { get; init; }
 
     public string? EndOfWordSuffix { get; private init; }
 
-    /// <summary>Keys of the special tokens before a text.</summary>
-    public IReadOnlyList<string> Before { get; private init; } = [];
-
-    /// <summary>Keys of the special tokens after a text.</summary>
-    public IReadOnlyList<string> After { get; private init; } = [];
+    /// <summary>Special tokens around a text.</summary>
+    public NamedTemplate Template { get; private init; } = new([], []);
 
     public required IReadOnlyDictionary<string, AddedToken> SpecialTokens { get; init; }
 
-    /// <summary>The family that the configuration names: by tokenizer class, else by its special tokens, else by the model's type.</summary>
+    /// <summary>Finds the family by tokenizer class, else by special tokens, else by the type of the model.</summary>
     public static ByteLevelFamily Find(TokenizerFolder folder, TokenizerConfig config, string file)
     {
         switch (config.TokenizerClass)
@@ -122,7 +117,7 @@ internal sealed class ByteLevelFamily
                 throw Unknown($"the tokenizer class '{config.TokenizerClass}'");
         }
 
-        // Of these families only RoBERTa's has a class and a separator token.
+        // Only RoBERTa's family has a class token and a separator token.
         if (config.Named.GetValueOrDefault("cls_token") is not null && config.Named.GetValueOrDefault("sep_token") is not null)
         {
             return s_roberta;
@@ -136,7 +131,7 @@ internal sealed class ByteLevelFamily
             "roberta" or "bart" or "longformer" => s_roberta,
             "qwen2" or "qwen3" => s_qwen2,
             "clip" or "clip_text_model" => s_clip,
-            _ => throw Unknown("to know its family, which neither tokenizer_config.json nor config.json says"),
+            _ => throw Unknown("a known family, which neither tokenizer_config.json nor config.json names"),
         };
 
         Core.Errors.LoKrException Unknown(string what) =>
@@ -145,8 +140,8 @@ internal sealed class ByteLevelFamily
 }
 
 /// <summary>
-/// Reads a byte-level BPE tokenizer from <c>vocab.json</c> and <c>merges.txt</c>. These files do not say how text is split or
-/// what goes around it, so the family has to be known.
+/// Reads a byte-level BPE tokenizer from <c>vocab.json</c> and <c>merges.txt</c>. These files define neither how text is split
+/// nor the special tokens around it, so the family must be known.
 /// </summary>
 internal static class VocabJsonReader
 {
@@ -174,9 +169,9 @@ internal static class VocabJsonReader
             File = path,
             Model = new BpeModel(settings, path),
             Normalizer = normalizer,
-            Steps = family.Steps(config.AddPrefixSpace ?? false, path),
+            PreTokenizers = family.PreTokenizers(config.AddPrefixSpace ?? false, path),
             Decoder = family.EndOfWordSuffix is string suffix ? ClipDecoder.Around(decoder, suffix) : decoder,
-            NamedTemplate = (family.Before, family.After),
+            NamedTemplate = family.Template,
             DefaultSpecialTokens = family.SpecialTokens,
         };
     }
@@ -196,7 +191,7 @@ internal static class VocabJsonReader
             string[] pair = line.Split(' ');
             if (pair.Length != 2 || pair[0].Length == 0 || pair[1].Length == 0)
             {
-                throw TokenizerError.Invalid(path, string.Create(CultureInfo.InvariantCulture, $"line {number} is no pair of tokens"));
+                throw TokenizerError.Invalid(path, string.Create(CultureInfo.InvariantCulture, $"line {number} is not a pair of tokens"));
             }
 
             merges.Add((pair[0], pair[1]));
