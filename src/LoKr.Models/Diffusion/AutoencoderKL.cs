@@ -63,7 +63,7 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
 
-    /// <summary>What latents are multiplied by for the UNet, and divided by before they are decoded.</summary>
+    /// <summary>Factor that latents are multiplied by for the UNet, and divided by before they are decoded.</summary>
     public double ScalingFactor => _settings.ScalingFactor;
 
     /// <summary>Height and width of an image over those of its latents.</summary>
@@ -146,7 +146,7 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     }
 }
 
-/// <summary>What an autoencoder makes of images: a normal distribution for each value of the latents, not scaled for the UNet yet.</summary>
+/// <summary>The encoding of images by an autoencoder: a normal distribution for each value of the latents, not yet scaled for the UNet.</summary>
 /// <param name="Mean">Means [batch, latent channels, height, width].</param>
 /// <param name="LogVariance">Logarithms of the variances, of the same shape.</param>
 public sealed record LatentDistribution(Tensor Mean, Tensor LogVariance) : IDisposable

@@ -4,13 +4,13 @@ using LoKr.Models.Families;
 
 namespace LoKr.Models.Diffusion;
 
-/// <summary>Checks the keys of a diffusers configuration: what is not built is an error, never ignored.</summary>
+/// <summary>Reads and checks the keys of a diffusers configuration: an unsupported option is an error and never ignored.</summary>
 internal static class DiffusersOptions
 {
-    /// <summary>Refuses a key that is not known, and a value of a known one that is not built.</summary>
+    /// <summary>Refuses unknown keys and unsupported values.</summary>
     /// <param name="config">The configuration.</param>
-    /// <param name="known">Keys that are read, or that change nothing.</param>
-    /// <param name="only">Keys with the one value, as JSON, that is built.</param>
+    /// <param name="known">Keys that are read or have no effect.</param>
+    /// <param name="only">Keys with the only supported value, as JSON.</param>
     public static void Check(ModelConfig config, IReadOnlySet<string> known, IReadOnlyDictionary<string, string> only)
     {
         foreach ((string key, JsonNode? value) in config.ToJsonObject())
@@ -20,17 +20,17 @@ internal static class DiffusersOptions
             {
                 if (text != built)
                 {
-                    throw config.Unsupported(key, $"is {text}; only {built} is built");
+                    throw config.Unsupported(key, $"is {text}; only {built} is supported");
                 }
             }
             else if (!known.Contains(key) && !key.StartsWith('_') && text is not ("null" or "false"))
             {
-                throw config.Unsupported(key, $"is {text}, an option that is not known");
+                throw config.Unsupported(key, $"is {text}, an unknown option");
             }
         }
     }
 
-    /// <summary>One whole number for every block: a list of them, or one number for all.</summary>
+    /// <summary>Reads a whole number for every block: a list, or one number for all.</summary>
     public static IReadOnlyList<int> PerBlock(ModelConfig config, string key, int blocks, int defaultValue)
     {
         IReadOnlyList<int> values = config.Has(key) ? config.GetInts(key) : [defaultValue];
@@ -40,13 +40,27 @@ internal static class DiffusersOptions
             : values.All(value => value > 0) ? values : throw config.Invalid(key, "holds a number that is not positive");
     }
 
-    /// <summary>Types of blocks; one that is not built is an error that lists those that are.</summary>
+    /// <summary>Reads the types of blocks; an unsupported type is an error that lists the supported ones.</summary>
     public static IReadOnlyList<string> BlockTypes(ModelConfig config, string key, IReadOnlyList<string> defaultValue, params string[] built)
     {
         IReadOnlyList<string> types = config.Has(key) ? config.GetStrings(key) : defaultValue;
         return types.FirstOrDefault(type => !built.Contains(type, StringComparer.Ordinal)) is string unknown
-            ? throw config.Unsupported(key, $"names the block '{unknown}'; built are {string.Join(", ", built)}")
+            ? throw config.Unsupported(key, $"names the block '{unknown}'; supported are {string.Join(", ", built)}")
             : types.Count == 0 ? throw config.Invalid(key, "is empty") : types;
+    }
+
+    /// <summary>Reads the channels of every block, and checks that there are as many up blocks as down blocks.</summary>
+    public static IReadOnlyList<int> Channels(ModelConfig config, int downBlocks, int upBlocks, IReadOnlyList<int> defaultValue)
+    {
+        if (upBlocks != downBlocks)
+        {
+            throw config.Invalid("up_block_types", $"has {upBlocks} blocks, but down_block_types has {downBlocks}");
+        }
+
+        IReadOnlyList<int> channels = config.Has("block_out_channels") ? config.GetInts("block_out_channels") : defaultValue;
+        return channels.Count == downBlocks && channels.All(count => count > 0)
+            ? channels
+            : throw config.Invalid("block_out_channels", $"is [{string.Join(", ", channels)}], not a positive number for each of {downBlocks} blocks");
     }
 
     /// <summary>Refuses a number of channels that its groups or heads do not divide.</summary>

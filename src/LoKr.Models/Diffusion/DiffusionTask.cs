@@ -7,8 +7,8 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Prediction of the noise in the latents of images with captions, for UNet and text encoders together or alone: whichever have adapters
-/// that train. Timesteps, noise and dropped captions are drawn from the seed of the run, the epoch and the batch.
+/// Prediction of the noise in the latents of images with captions, for the UNet and the text encoders together or alone: whichever have
+/// trainable adapters. Timesteps, noise and dropped captions are drawn from the seed of the run, the epoch and the batch.
 /// </summary>
 public sealed class DiffusionTask : ITrainingTask
 {
@@ -19,12 +19,12 @@ public sealed class DiffusionTask : ITrainingTask
     private readonly double _latentScale;
     private readonly int[][] _groups;
 
-    /// <summary>Takes images whose latents are computed.</summary>
-    /// <param name="pipeline">The pipeline; its autoencoder is not used any more.</param>
+    /// <summary>Creates the task for images whose latents are computed.</summary>
+    /// <param name="pipeline">The pipeline; its autoencoder is no longer used.</param>
     /// <param name="rows">The images.</param>
     /// <param name="options">The loss; null for its defaults.</param>
-    /// <param name="warnings">What the user should know of the data, in sentences.</param>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.TrainingOptionInvalid"/> or what the scheduler's configuration asks for is not built.</exception>
+    /// <param name="warnings">Warnings about the data, in sentences.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.TrainingOptionInvalid"/> or an unsupported configuration of the scheduler.</exception>
     public DiffusionTask(StableDiffusionPipeline pipeline, IReadOnlyList<LatentRow> rows, DiffusionLossOptions? options = null, IReadOnlyList<string>? warnings = null)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
@@ -33,7 +33,7 @@ public sealed class DiffusionTask : ITrainingTask
         _options.Validate();
         if (rows.Count == 0)
         {
-            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no images.", "Give at least one.");
+            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no images.", "Give at least one image.");
         }
 
         // The forward process of training is the same whatever scheduler the pipeline samples with.
@@ -115,7 +115,7 @@ public sealed class DiffusionTask : ITrainingTask
         ((ulong)order.Seed * 0x9E3779B97F4A7C15) ^ ((ulong)(order.Epoch + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(index + 1) * 0x94D049BB133111EB));
 }
 
-/// <summary>Images of one size, and the seed of everything that is drawn for them.</summary>
+/// <summary>Images of one size, and the seed of all random numbers for them.</summary>
 public sealed class DiffusionBatch : TrainingBatch
 {
     internal DiffusionBatch(IReadOnlyList<LatentRow> rows, ulong seed) => (Rows, Seed) = (rows, seed);
@@ -137,10 +137,10 @@ public sealed class DiffusionBatch : TrainingBatch
 /// <summary>The loss of a diffusion model.</summary>
 public sealed record DiffusionLossOptions
 {
-    /// <summary>γ of min-SNR weighting (Hang et al., arXiv:2303.09556), 5 in the paper; null weighs every timestep alike.</summary>
+    /// <summary>γ of min-SNR weighting (Hang et al., arXiv:2303.09556), 5 in the paper; null weighs all timesteps equally.</summary>
     public double? MinSnrGamma { get; init; }
 
-    /// <summary>Share of images that are trained without their caption, so that guidance keeps what it goes against (arXiv:2207.12598).</summary>
+    /// <summary>Share of images that are trained without their caption, so that the unconditional prediction for guidance is trained as well (arXiv:2207.12598).</summary>
     public double CaptionDropout { get; init; }
 
     /// <summary>Throws for values that are out of range.</summary>
@@ -161,7 +161,7 @@ public sealed record DiffusionLossOptions
     }
 }
 
-/// <summary>How well the UNet tells the noise, or the velocity, of noisy latents: the mean squared error of diffusers' training scripts.</summary>
+/// <summary>The error of the noise, or velocity, that the UNet predicts: the mean squared error of diffusers' training scripts.</summary>
 public static class DenoisingLoss
 {
     /// <summary>The error of each image, with its graph.</summary>

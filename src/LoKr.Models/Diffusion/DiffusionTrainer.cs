@@ -9,8 +9,8 @@ namespace LoKr.Models.Diffusion;
 /// <summary>Trains the adapters of a pipeline's UNet and text encoders.</summary>
 public static class DiffusionTrainer
 {
-    /// <summary>Says what a run would do, without doing it.</summary>
-    /// <exception cref="Core.Errors.LoKrException">What a run would throw before its first step.</exception>
+    /// <summary>Describes a run without training.</summary>
+    /// <exception cref="Core.Errors.LoKrException">Every error of a run before its first step.</exception>
     public static TrainingPlan Plan(StableDiffusionPipeline pipeline, ITrainingTask task, TrainingOptions options)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
@@ -19,15 +19,15 @@ public static class DiffusionTrainer
 
     /// <summary>
     /// Trains every model of the pipeline whose active adapter takes gradients, together and with one optimizer. The autoencoder is released
-    /// first; images that are made on the way read it again and let go of it. The result is the pipeline's <see cref="StableDiffusionPipeline.LastTraining"/>.
+    /// first; images that are generated during training load it again and release it. The result is the pipeline's <see cref="StableDiffusionPipeline.LastTraining"/>.
     /// </summary>
     /// <param name="pipeline">The pipeline.</param>
     /// <param name="task">Data and loss, a <see cref="DiffusionTask"/>.</param>
     /// <param name="validation">Data to evaluate on, or null.</param>
     /// <param name="options">Steps, learning rate and so on.</param>
-    /// <param name="samples">Images to make on the way, or null.</param>
+    /// <param name="samples">Images to generate during training, or null.</param>
     /// <param name="onStep">Called after every step, on this thread.</param>
-    /// <param name="cancellationToken">Looked at before every batch and every step of an image.</param>
+    /// <param name="cancellationToken">Checked before every batch and every denoising step.</param>
     /// <exception cref="Core.Errors.LoKrException">As for <see cref="Trainer"/>, and for images as for <see cref="ImageGenerator"/>.</exception>
     public static LoKrTrainingResult Run(
         StableDiffusionPipeline pipeline,
@@ -53,34 +53,34 @@ public static class DiffusionTrainer
             step =>
             {
                 onStep?.Invoke(step);
-                samples?.MakeIfDue(pipeline, step, cancellationToken);
+                samples?.GenerateIfDue(pipeline, step, cancellationToken);
             },
             cancellationToken);
         return pipeline.LastTraining;
     }
 }
 
-/// <summary>Images that are made every so many steps of a training run, so that one sees what it learns.</summary>
-/// <param name="Prompts">What they show.</param>
-/// <param name="Every">Steps between them; the last step has them too.</param>
-/// <param name="Folder">Folder that exists; files are named after step and prompt, <c>step-000100-1.png</c>.</param>
-/// <param name="Options">How they are made; with a seed they differ by the training alone.</param>
+/// <summary>Images that are generated at intervals during training, to show what the adapters have learned.</summary>
+/// <param name="Prompts">Descriptions of the images.</param>
+/// <param name="Every">Steps between them; the last step generates them too.</param>
+/// <param name="Folder">Folder, created if it does not exist; files are named after step and prompt, <c>step-000100-1.png</c>.</param>
+/// <param name="Options">Steps, size, seed and so on; with a seed the images differ only by the training.</param>
 public sealed record SampleImages(IReadOnlyList<string> Prompts, int Every, string Folder, ImageGenerationOptions Options)
 {
     /// <summary>Throws for values that are out of range.</summary>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, or what is wrong with the options of the images.</exception>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, or the errors of <see cref="ImageGenerationOptions.Validate"/>.</exception>
     public void Validate()
     {
         if (Every < 1)
         {
             throw new LoKrException(ErrorIds.TrainingOptionInvalid, LoKrErrorKind.InvalidArgument,
-                string.Create(CultureInfo.InvariantCulture, $"SampleEvery is {Every}."), "It has to be at least 1.") { Target = nameof(Every) };
+                string.Create(CultureInfo.InvariantCulture, $"The interval of sample images is {Every} steps."), "It has to be at least 1.") { Target = nameof(Every) };
         }
 
         Options.Validate();
     }
 
-    internal void MakeIfDue(StableDiffusionPipeline pipeline, LoKrTrainingStep step, CancellationToken cancellationToken)
+    internal void GenerateIfDue(StableDiffusionPipeline pipeline, LoKrTrainingStep step, CancellationToken cancellationToken)
     {
         if (step.Step % Every != 0 && step.Step != step.TotalSteps)
         {

@@ -15,25 +15,24 @@ public static class ImageFile
     // 300 megapixels: more than any camera, and about a gigabyte while it is read.
     private const long LargestPixelCount = 300_000_000;
 
-    /// <summary>Extensions of the files that are images, in lower case.</summary>
+    /// <summary>Extensions of image files, in lower case.</summary>
     public static IReadOnlyList<string> Extensions { get; } = [".png", ".jpg", ".jpeg", ".webp"];
 
-    /// <summary>Whether a file is an image by its name.</summary>
+    /// <summary>Whether the name of a file is that of an image.</summary>
     public static bool HasExtension(string path) => Extensions.Contains(Path.GetExtension(path), StringComparer.OrdinalIgnoreCase);
 
-    /// <summary>Size of an image as it is seen, that is after its EXIF orientation; reads only the header.</summary>
+    /// <summary>Reads the size of an image from its header, with its EXIF orientation applied.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.FileNotReadable"/> or <see cref="ErrorIds.ImageNotReadable"/>.</exception>
     public static (int Width, int Height) ReadSize(string path) => Open(path, codec =>
-        IsTurned(codec.EncodedOrigin) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
+        SwapsSides(codec.EncodedOrigin) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
 
     /// <summary>
-    /// Reads an image: turned as its EXIF orientation says, converted from its color profile to sRGB, and where it is transparent laid
-    /// on white.
+    /// Reads an image: its EXIF orientation applied, converted from its color profile to sRGB, and transparency composited on white.
     /// </summary>
     /// <param name="path">The file.</param>
     /// <returns>Bytes [height, width, 3].</returns>
-    /// <exception cref="LoKrException">As for <see cref="ReadSize"/>; a file that ends early is not readable.</exception>
+    /// <exception cref="LoKrException">As for <see cref="ReadSize"/>; also for a truncated file.</exception>
     public static Tensor Read(string path) => Open(path, codec =>
     {
         SKImageInfo info = new(codec.Info.Width, codec.Info.Height, SKColorType.Rgba8888, SKAlphaType.Unpremul, SKColorSpace.CreateSrgb());
@@ -49,16 +48,16 @@ public static class ImageFile
 
         if (result != SKCodecResult.Success)
         {
-            throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it ends early" : $"decoding ended with {result}");
+            throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it is truncated" : $"decoding ended with {result}");
         }
 
-        LayOnWhite(pixels);
+        CompositeOnWhite(pixels);
         using DisposeScope scope = NewDisposeScope();
         Tensor image = tensor(pixels, [info.Height, info.Width, 4], ScalarType.Byte).narrow(-1, 0, 3);
         return Turn(image, codec.EncodedOrigin).contiguous().MoveToOuterDisposeScope();
     });
 
-    /// <summary>Writes a PNG; the file is complete or as it was before.</summary>
+    /// <summary>Writes a PNG atomically.</summary>
     /// <param name="path">The file; its folder has to exist.</param>
     /// <param name="image">Bytes [height, width, 3].</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/> or <see cref="ErrorIds.FileNotWritable"/>.</exception>
@@ -86,14 +85,14 @@ public static class ImageFile
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
 
-        // Through .NET's own file access, which says why a file cannot be opened.
+        // Opened by .NET, whose exceptions tell why a file cannot be opened.
         using FileStream file = FileSystem.OpenRead(path);
         return Guard(() =>
         {
             using SKManagedStream stream = new(file);
             using SKCodec? codec = SKCodec.Create(stream, out SKCodecResult result);
             return codec is null
-                ? throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it ends early" : "it is no PNG, JPEG or WebP, or damaged")
+                ? throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it is truncated" : "it is damaged or not a PNG, JPEG or WebP")
                 : (long)codec.Info.Width * codec.Info.Height > LargestPixelCount
                     ? throw NotReadable(path, $"its {codec.Info.Width}×{codec.Info.Height} pixels are more than {LargestPixelCount:N0}")
                     : use(codec);
@@ -113,7 +112,7 @@ public static class ImageFile
         }
     }
 
-    private static void LayOnWhite(byte[] pixels)
+    private static void CompositeOnWhite(byte[] pixels)
     {
         for (int i = 3; i < pixels.Length; i += 4)
         {
@@ -128,9 +127,9 @@ public static class ImageFile
         }
     }
 
-    private static bool IsTurned(SKEncodedOrigin origin) => origin >= SKEncodedOrigin.LeftTop;
+    private static bool SwapsSides(SKEncodedOrigin origin) => origin >= SKEncodedOrigin.LeftTop;
 
-    /// <summary>From how an image is stored [height, width, 3] to how it is seen (EXIF 2.32, tag 274).</summary>
+    /// <summary>Applies an orientation to a stored image [height, width, 3] (EXIF 2.32, tag 274).</summary>
     private static Tensor Turn(Tensor image, SKEncodedOrigin origin) => origin switch
     {
         SKEncodedOrigin.TopRight => image.flip(1),
@@ -145,23 +144,23 @@ public static class ImageFile
 
     private static LoKrException NotReadable(string path, string why) => new(
         ErrorIds.ImageNotReadable, LoKrErrorKind.InvalidData, $"'{path}' cannot be read as an image: {why}.",
-        "Correct or remove the file; training passes over it where that is asked for (-UnreadableImage Skip).")
+        "Correct or remove the file, or skip unreadable images.")
     { Target = path };
 }
 
 /// <summary>
-/// Scales images with Lanczos' filter of three lobes, widened when it makes them smaller, so that nothing aliases: the filter of
-/// diffusers' training scripts (Pillow's LANCZOS).
+/// Scales images with Lanczos' filter of three lobes, widened for downscaling to prevent aliasing: the filter of diffusers' training scripts
+/// (Pillow's LANCZOS).
 /// </summary>
 public static class Resampler
 {
     private const int Lobes = 3;
 
-    /// <summary>Scales so that the image covers a size, and cuts the middle out.</summary>
+    /// <summary>Scales an image so that it covers a size, and crops the center.</summary>
     /// <param name="image">Bytes [height, width, 3].</param>
     /// <param name="width">Wanted width in pixels.</param>
     /// <param name="height">Wanted height in pixels.</param>
-    /// <returns>Single precision [3, height, width] between −1 and 1, as an autoencoder takes it.</returns>
+    /// <returns>Single precision [3, height, width] between −1 and 1, the input of an autoencoder.</returns>
     public static Tensor Cover(Tensor image, int width, int height)
     {
         ArgumentNullException.ThrowIfNull(image);
@@ -178,7 +177,7 @@ public static class Resampler
         return scaled.round().clamp(0, 255).div_(127.5f).sub_(1).contiguous().MoveToOuterDisposeScope();
     }
 
-    /// <summary>Weights [size, length] that take the middle of a scaled line of pixels.</summary>
+    /// <summary>Weights [size, length] that crop the center of a scaled line of pixels.</summary>
     private static Tensor Filter(int length, int size, double scale)
     {
         double support = Lobes * Math.Max(1, 1 / scale);
@@ -206,8 +205,8 @@ public static class Resampler
 }
 
 /// <summary>
-/// Finds the native part of SkiaSharp: beside the assembly, as the module ships it, or in the NuGet packages folder, as libtorch in a source
-/// tree. What a program ships in its own way goes first, since the runtime asks here only when it found nothing.
+/// Finds the native library of SkiaSharp: beside the assembly, where the module ships it, or in the NuGet packages folder, as libtorch in a source
+/// tree. A library that a program ships in its own way has priority, because the runtime asks here only if it found none.
 /// </summary>
 internal static class SkiaLibrary
 {
@@ -216,10 +215,10 @@ internal static class SkiaLibrary
     private static readonly Lazy<string?> s_path = new(Find);
     private static readonly Lazy<bool> s_hooked = new(Hook);
 
-    /// <summary>Makes SkiaSharp's library loadable; loads nothing.</summary>
+    /// <summary>Registers the search for SkiaSharp's library; loads nothing.</summary>
     public static void EnsureHooked() => _ = s_hooked.Value;
 
-    /// <summary>The error for a library that was not found or does not load.</summary>
+    /// <summary>Creates the error for a library that was not found or does not load.</summary>
     public static LoKrException Missing(Exception exception) => new(
         ErrorIds.ImageLibraryMissing,
         LoKrErrorKind.Unavailable,
@@ -249,7 +248,7 @@ internal static class SkiaLibrary
         return places.Select(place => Path.Combine(place, file)).FirstOrDefault(File.Exists);
     }
 
-    // The assembly's version leaves out the last number of the package's: 2.88.0 for 2.88.9.
+    // The assembly's version lacks the last number of the package's: 2.88.0 for 2.88.9.
     private static IEnumerable<string> Versions(string packages)
     {
         Version assembly = typeof(SKCodec).Assembly.GetName().Version!;

@@ -6,8 +6,8 @@ using LoKr.Core.Safetensors;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Images with captions: the files that <c>metadata.jsonl</c> lists with <c>file_name</c> and <c>text</c>, or without it every PNG, JPEG and
-/// WebP of the folder, each with a <c>.txt</c> of its name beside it.
+/// Images with captions: the files that <c>metadata.jsonl</c> lists with <c>file_name</c> and <c>text</c>, or without that file every PNG, JPEG
+/// and WebP of the folder, each with its caption in a <c>.txt</c> of the same name.
 /// </summary>
 public sealed class ImageFolder
 {
@@ -27,16 +27,16 @@ public sealed class ImageFolder
     /// <summary>The images, in the order of their names or of the metadata.</summary>
     public IReadOnlyList<CaptionedImage> Images => _images;
 
-    /// <summary>Images that were left out and why, in sentences.</summary>
+    /// <summary>Warnings about skipped images, in sentences.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
 
-    /// <summary>Lists a folder: reads captions, and of images the header.</summary>
+    /// <summary>Lists a folder: reads the captions and the header of every image.</summary>
     /// <param name="path">The folder.</param>
-    /// <param name="options">What to do about images that cannot be read or have no caption.</param>
+    /// <param name="options">Treatment of images that cannot be read or have no caption.</param>
     /// <param name="cancellationToken">Stops between images.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.CaptionMissing"/>, <see cref="ErrorIds.ImageNotReadable"/>,
-    /// or what is wrong with the metadata.
+    /// or the errors of the metadata file.
     /// </exception>
     public static ImageFolder Read(string path, ImageDataOptions options, CancellationToken cancellationToken = default)
     {
@@ -46,7 +46,7 @@ public sealed class ImageFolder
         if (!Directory.Exists(full))
         {
             throw File.Exists(full)
-                ? new LoKrException(ErrorIds.DataFormatUnknown, LoKrErrorKind.InvalidArgument, $"'{full}' is a file, not a folder of images.", "Name the folder that holds them.") { Target = full }
+                ? new LoKrException(ErrorIds.DataFormatUnknown, LoKrErrorKind.InvalidArgument, $"'{full}' is a file, not a folder of images.", "Name the folder of the images.") { Target = full }
                 : FileErrors.NotFound(full);
         }
 
@@ -57,7 +57,7 @@ public sealed class ImageFolder
         return folder._images.Count > 0
             ? folder
             : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData,
-                listed.Count == 0 ? $"'{full}' holds no images." : $"None of the {listed.Count} images in '{full}' can be read.",
+                listed.Count == 0 ? $"'{full}' contains no images." : $"None of the {listed.Count} images in '{full}' can be read.",
                 $"Put {string.Join(", ", ImageFile.Extensions)} files there, each with its caption in a .txt of the same name or in {MetadataName}.") { Target = full };
     }
 
@@ -87,7 +87,7 @@ public sealed class ImageFolder
         int others = Directory.EnumerateFiles(Path).Count(file => ImageFile.HasExtension(file) && !named.Contains(file));
         if (others > 0)
         {
-            _warnings.Add($"{others} images of '{Path}' are not in {MetadataName} and are left out.");
+            _warnings.Add($"{others} images of '{Path}' are not in {MetadataName} and are skipped.");
         }
 
         return listed;
@@ -102,7 +102,7 @@ public sealed class ImageFolder
             if (caption is null && options.MissingCaption == MissingCaption.Stop)
             {
                 throw new LoKrException(ErrorIds.CaptionMissing, LoKrErrorKind.InvalidData, $"'{file}' has no caption.",
-                    $"Put it into '{System.IO.Path.ChangeExtension(System.IO.Path.GetFileName(file), ".txt")}' beside the image or into {MetadataName}, or train without one (-MissingCaption Allow).")
+                    $"Put it into '{System.IO.Path.ChangeExtension(System.IO.Path.GetFileName(file), ".txt")}' beside the image or into {MetadataName}, or allow missing captions.")
                 { Target = file };
             }
 
@@ -121,36 +121,36 @@ public sealed class ImageFolder
 
 /// <summary>An image to train on.</summary>
 /// <param name="Path">Full path of the file.</param>
-/// <param name="Caption">What it shows; may be empty.</param>
-/// <param name="Width">Width in pixels, as it is seen.</param>
-/// <param name="Height">Height in pixels, as it is seen.</param>
+/// <param name="Caption">Its caption; may be empty.</param>
+/// <param name="Width">Width in pixels, after its EXIF orientation.</param>
+/// <param name="Height">Height in pixels, after its EXIF orientation.</param>
 public sealed record CaptionedImage(string Path, string Caption, int Width, int Height);
 
-/// <summary>What happens to an image without a caption.</summary>
+/// <summary>Treatment of an image without a caption.</summary>
 public enum MissingCaption
 {
-    /// <summary>It is an error that names the file.</summary>
+    /// <summary>An error that names the file.</summary>
     Stop,
 
-    /// <summary>It is trained with an empty caption.</summary>
+    /// <summary>Training with an empty caption.</summary>
     Allow,
 }
 
-/// <summary>What happens to an image that cannot be read.</summary>
+/// <summary>Treatment of an image that cannot be read.</summary>
 public enum UnreadableImage
 {
-    /// <summary>It is an error that names the file.</summary>
+    /// <summary>An error that names the file.</summary>
     Stop,
 
-    /// <summary>It is left out and named in a warning.</summary>
+    /// <summary>A warning that names the file, which is skipped.</summary>
     Skip,
 }
 
-/// <summary>Reads images and, where that is asked for, passes over those that cannot be read.</summary>
+/// <summary>Skips images that cannot be read where that is allowed.</summary>
 internal static class UnreadableImages
 {
-    /// <summary>The result of an action on an image, or null where it cannot be read and is passed over.</summary>
-    public static T? Try<T>(UnreadableImage choice, List<string> passedOver, string file, Func<T> action)
+    /// <summary>Runs an action on an image; returns null if it cannot be read and is skipped.</summary>
+    public static T? Try<T>(UnreadableImage choice, List<string> skipped, string file, Func<T> action)
         where T : struct
     {
         try
@@ -160,39 +160,39 @@ internal static class UnreadableImages
         catch (LoKrException exception) when (choice == UnreadableImage.Skip
             && exception.ErrorId is ErrorIds.ImageNotReadable or ErrorIds.FileNotReadable or ErrorIds.PathNotFound)
         {
-            passedOver.Add(file);
+            skipped.Add(file);
             return null;
         }
     }
 
-    /// <summary>The images that were passed over in a sentence, or null for none.</summary>
+    /// <summary>A sentence about the skipped images, or null for none.</summary>
     public static string? Describe(IReadOnlyList<string> files) => files.Count == 0
         ? null
-        : $"{files.Count} images cannot be read and are left out: {string.Join(", ", files.Take(10))}{(files.Count > 10 ? ", …" : "")}.";
+        : $"{files.Count} images cannot be read and are skipped: {string.Join(", ", files.Take(10))}{(files.Count > 10 ? ", …" : "")}.";
 }
 
-/// <summary>How images become data to train on.</summary>
+/// <summary>Preparation of images for training.</summary>
 public sealed record ImageDataOptions
 {
-    /// <summary>Side of the square that images are cut to, in pixels; with buckets, of the square whose area they have at most.</summary>
+    /// <summary>Side of the square that images are cropped to, in pixels; with buckets, of the square whose area they have at most.</summary>
     public int Resolution { get; init; } = 512;
 
-    /// <summary>Whether images keep their shape as well as they can, in one of several sizes; otherwise the middle is cut out as a square.</summary>
+    /// <summary>Whether each image is cropped to the size among several that is nearest to its aspect ratio, instead of to a square.</summary>
     public bool AspectBuckets { get; init; }
 
-    /// <summary>What happens to images that cannot be read.</summary>
+    /// <summary>Treatment of images that cannot be read.</summary>
     public UnreadableImage Unreadable { get; init; }
 
-    /// <summary>What happens to images without a caption.</summary>
+    /// <summary>Treatment of images without a caption.</summary>
     public MissingCaption MissingCaption { get; init; }
 
-    /// <summary>Folder of the latents that were computed; null for <c>.lokr-latents</c> in the folder of the images.</summary>
+    /// <summary>Folder for computed latents; null for <c>.lokr-latents</c> in the folder of the images.</summary>
     public string? CachePath { get; init; }
 }
 
 /// <summary>
-/// Sizes for images of many shapes: multiples of 64 pixels (of 8 below a resolution of 256) with at most the area of the resolution's square,
-/// the shorter side at least half of it. Every image takes the size whose shape is nearest.
+/// Sizes for images of many aspect ratios: multiples of 64 pixels (of 8 below a resolution of 256) with at most the area of the resolution's square,
+/// the shorter side at least half of the resolution. Every image is assigned to the size with the nearest aspect ratio.
 /// </summary>
 internal sealed class AspectBuckets
 {

@@ -8,21 +8,21 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Makes images of texts, as diffusers' Stable Diffusion pipelines do. The noise is drawn on the CPU with a generator for each image, so
-/// that a seed gives the noise that <c>torch.Generator("cpu").manual_seed(seed)</c> gives diffusers, on every device and in every batch.
+/// Generates images from prompts, as diffusers' Stable Diffusion pipelines do. The noise is drawn on the CPU with one generator per image, so
+/// that a seed results in the noise of <c>torch.Generator("cpu").manual_seed(seed)</c> in diffusers, on every device and in every batch.
 /// </summary>
 public static class ImageGenerator
 {
-    /// <summary>Makes images. Runs on the calling thread; the components are in evaluation mode meanwhile, and as before afterwards.</summary>
+    /// <summary>Generates images on the calling thread. The components are in evaluation mode meanwhile and return to their mode afterwards.</summary>
     /// <param name="pipeline">The pipeline.</param>
-    /// <param name="prompt">What the images show.</param>
+    /// <param name="prompt">Description of the images.</param>
     /// <param name="options">Steps, size, seed and so on.</param>
     /// <param name="onStep">Called after every call of the UNet, on this thread.</param>
-    /// <param name="cancellationToken">Looked at before every call of the UNet.</param>
-    /// <returns>The images as they are made; the caller disposes them.</returns>
+    /// <param name="cancellationToken">Checked before every call of the UNet.</param>
+    /// <returns>Each image as soon as it is generated; the caller disposes it.</returns>
     /// <exception cref="LoKrException">
-    /// <see cref="ErrorIds.ImageSizeInvalid"/>, <see cref="ErrorIds.GenerationOptionInvalid"/>, <see cref="ErrorIds.PictureNotFinite"/>, or what the scheduler's
-    /// configuration asks for is not built (<see cref="ErrorIds.ModelConfigUnsupported"/>).
+    /// <see cref="ErrorIds.ImageSizeInvalid"/>, <see cref="ErrorIds.GenerationOptionInvalid"/>, <see cref="ErrorIds.PictureNotFinite"/>, or an unsupported
+    /// configuration of the scheduler (<see cref="ErrorIds.ModelConfigUnsupported"/>).
     /// </exception>
     public static IEnumerable<GeneratedImage> Generate(
         StableDiffusionPipeline pipeline,
@@ -37,7 +37,7 @@ public static class ImageGenerator
         options.Validate();
         using (DiffusionScheduler.Create(pipeline.SchedulerConfig, options.Steps, options.Scheduler))
         {
-            // Made to be checked before any work is done.
+            // Created only to check the configuration before any work is done.
         }
 
         return GenerateAll(pipeline, prompt, options, onStep, cancellationToken);
@@ -45,12 +45,12 @@ public static class ImageGenerator
 
     /// <summary>Denoises latents and decodes them.</summary>
     /// <param name="pipeline">The pipeline.</param>
-    /// <param name="prompt">What the images show.</param>
+    /// <param name="prompt">Description of the images.</param>
     /// <param name="options">Steps, guidance, negative prompt, scheduler and adapter scale.</param>
     /// <param name="noise">Standard normal noise [batch, channels, height, width] of the latents to start from.</param>
-    /// <param name="drawNoise">Draws noise of that shape for schedulers that add some in every step.</param>
-    /// <param name="onStep">Called with the number of calls of the UNet that are done and of all.</param>
-    /// <param name="cancellationToken">Looked at before every call of the UNet.</param>
+    /// <param name="drawNoise">Draws noise of that shape for schedulers that add noise in every step.</param>
+    /// <param name="onStep">Called with the number of finished calls of the UNet and of all calls.</param>
+    /// <param name="cancellationToken">Checked before every call of the UNet.</param>
     /// <returns>Images [batch, 3, height, width] between 0 and 1, single precision, on the device of the autoencoder.</returns>
     public static Tensor Sample(
         StableDiffusionPipeline pipeline,
@@ -140,141 +140,14 @@ public static class ImageGenerator
         return all.isfinite().all().item<bool>()
             ? all
             : throw new LoKrException(ErrorIds.PictureNotFinite, LoKrErrorKind.InvalidData, "The image holds NaN or infinite values.",
-                "An adapter has diverged, or the type is too narrow: try -DType float32 or bfloat16 when importing the pipeline.") { Target = pipeline.SourcePath };
+                "An adapter has diverged, or the element type is too narrow: load the pipeline in float32 or bfloat16.") { Target = pipeline.SourcePath };
     }
 
     private static LoKrException NoSize(string name) => new(ErrorIds.ImageSizeInvalid, LoKrErrorKind.InvalidArgument,
-        "The UNet's configuration names no sample size.", $"Give a size with -{name}.") { Target = name };
+        "The UNet's configuration lacks a sample size.", $"Choose the {name.ToLowerInvariant()} of the images.") { Target = name };
 }
 
-/// <summary>An image and how it came about.</summary>
-/// <param name="Pixels">Bytes [height, width, 3] on the CPU, red first.</param>
-/// <param name="Seed">Its own seed: with it and the same options the image is made again by itself.</param>
-/// <param name="Scheduler">Name of the scheduler.</param>
-/// <param name="Elapsed">Time it took; with several at once, its share.</param>
-public sealed record GeneratedImage(Tensor Pixels, long Seed, string Scheduler, TimeSpan Elapsed) : IDisposable
-{
-    /// <summary>Width in pixels.</summary>
-    public int Width => (int)Pixels.shape[1];
-
-    /// <summary>Height in pixels.</summary>
-    public int Height => (int)Pixels.shape[0];
-
-    /// <summary>Releases the pixels.</summary>
-    public void Dispose() => Pixels.Dispose();
-}
-
-/// <summary>An image that was made and written (<c>Invoke-LoKrModel</c>). Flat and serializable; with these values it is made again.</summary>
-public sealed record LoKrPicture
-{
-    /// <summary>Full path of the PNG.</summary>
-    public required string Path { get; init; }
-
-    /// <summary>What it shows.</summary>
-    public required string Prompt { get; init; }
-
-    /// <summary>What it should not show; null where none was given.</summary>
-    public string? NegativePrompt { get; init; }
-
-    /// <summary>Its seed.</summary>
-    public required long Seed { get; init; }
-
-    /// <summary>Denoising steps.</summary>
-    public required int Steps { get; init; }
-
-    /// <summary>Weight of the prompt.</summary>
-    public required double Guidance { get; init; }
-
-    /// <summary>Name of the scheduler.</summary>
-    public required string Scheduler { get; init; }
-
-    /// <summary>What active adapters were multiplied with.</summary>
-    public required double AdapterScale { get; init; }
-
-    /// <summary>Width in pixels.</summary>
-    public required int Width { get; init; }
-
-    /// <summary>Height in pixels.</summary>
-    public required int Height { get; init; }
-
-    /// <summary>Time it took; with several at once, its share.</summary>
-    public required TimeSpan Elapsed { get; init; }
-}
-
-/// <summary>How images are made. Defaults are those of diffusers' pipeline.</summary>
-public sealed record ImageGenerationOptions
-{
-    /// <summary>What width and height have to be multiples of.</summary>
-    public const int SizeStep = 8;
-
-    /// <summary>Denoising steps.</summary>
-    public int Steps { get; init; } = 50;
-
-    /// <summary>Weight of the prompt against the negative one (classifier-free guidance, Ho and Salimans, arXiv:2207.12598); 1 and less for none.</summary>
-    public double Guidance { get; init; } = 7.5;
-
-    /// <summary>What the image should not show; null for nothing.</summary>
-    public string? NegativePrompt { get; init; }
-
-    /// <summary>Width in pixels; null for the size that the pipeline was trained on.</summary>
-    public int? Width { get; init; }
-
-    /// <summary>Height in pixels; null for the size that the pipeline was trained on.</summary>
-    public int? Height { get; init; }
-
-    /// <summary>Seed of the first image; the next ones have the numbers that follow. Null draws one.</summary>
-    public long? Seed { get; init; }
-
-    /// <summary>Images to make.</summary>
-    public int Count { get; init; } = 1;
-
-    /// <summary>Images that are made at once; it changes nothing but speed and memory.</summary>
-    public int BatchSize { get; init; } = 1;
-
-    /// <summary>Another scheduler than the pipeline's own.</summary>
-    public SchedulerKind? Scheduler { get; init; }
-
-    /// <summary>What the contributions of all active adapters are multiplied with while the images are made.</summary>
-    public double AdapterScale { get; init; } = 1;
-
-    /// <summary>Throws for values that are out of range.</summary>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.ImageSizeInvalid"/> or <see cref="ErrorIds.GenerationOptionInvalid"/>.</exception>
-    public void Validate()
-    {
-        CheckSize(nameof(Width), Width);
-        CheckSize(nameof(Height), Height);
-        Require(Steps >= 1, nameof(Steps), Steps, "at least 1");
-        Require(double.IsFinite(Guidance) && Guidance >= 0, nameof(Guidance), Guidance, "0 or more");
-        Require(Count >= 1, nameof(Count), Count, "at least 1");
-        Require(BatchSize >= 1, nameof(BatchSize), BatchSize, "at least 1");
-        Require(double.IsFinite(AdapterScale), nameof(AdapterScale), AdapterScale, "a finite number");
-    }
-
-    /// <summary>Throws for a width or height that is no positive multiple of 8.</summary>
-    /// <param name="name">Name of the value, for the message.</param>
-    /// <param name="size">The value in pixels; null is fine.</param>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.ImageSizeInvalid"/>.</exception>
-    public static void CheckSize(string name, int? size)
-    {
-        if (size is int given && (given < SizeStep || given % SizeStep != 0))
-        {
-            int near = Math.Max(SizeStep, (int)Math.Round(given / (double)SizeStep) * SizeStep);
-            throw new LoKrException(ErrorIds.ImageSizeInvalid, LoKrErrorKind.InvalidArgument,
-                $"{name} is {given}, which is no multiple of {SizeStep}.", $"Use {near}.") { Target = given };
-        }
-    }
-
-    private static void Require(bool condition, string name, IFormattable value, string allowed)
-    {
-        if (!condition)
-        {
-            throw new LoKrException(ErrorIds.GenerationOptionInvalid, LoKrErrorKind.InvalidArgument,
-                $"{name} is {value.ToString(null, System.Globalization.CultureInfo.InvariantCulture)}.", $"It has to be {allowed}.") { Target = name };
-        }
-    }
-}
-
-/// <summary>Multiplies the scale of every active adapter of a pipeline, and puts it back.</summary>
+/// <summary>Multiplies the scale of every active adapter of a pipeline until it is disposed.</summary>
 internal sealed class AdapterScaling : IDisposable
 {
     private readonly List<(LoKrModel Model, string Adapter, double Scale)> _before = [];
@@ -316,14 +189,7 @@ internal sealed class AdapterScaling : IDisposable
     }
 }
 
-/// <summary>How far an image is.</summary>
-/// <param name="Image">Number of the image, from 1; with several at once, of the first of them.</param>
-/// <param name="ImageCount">Images in all.</param>
-/// <param name="Step">Calls of the UNet that are done.</param>
-/// <param name="StepCount">Calls of the UNet for the image; more than the steps for PNDM.</param>
-public readonly record struct DenoisingStep(int Image, int ImageCount, int Step, int StepCount);
-
-/// <summary>The UNet with a prompt and, where guidance is on, a negative one beside it in the same batch. Its tensors belong to the scope it was made in.</summary>
+/// <summary>The UNet with a prompt and, with guidance, a negative prompt in the same batch. Its tensors belong to the dispose scope of its construction.</summary>
 internal sealed class GuidedDenoiser
 {
     private readonly StableDiffusionPipeline _pipeline;
@@ -364,7 +230,7 @@ internal sealed class GuidedDenoiser
         return (halves[0] + ((halves[1] - halves[0]) * guidance)).MoveToOuterDisposeScope();
     }
 
-    /// <summary>Stable Diffusion XL takes zeros for a negative prompt that is not given, unless model_index.json says otherwise.</summary>
+    /// <summary>Stable Diffusion XL uses zeros in place of a missing negative prompt, unless model_index.json disables that.</summary>
     private static TextConditioning EncodeNegative(StableDiffusionPipeline pipeline, string? prompt)
     {
         TextConditioning encoded = pipeline.EncodeText([prompt ?? ""]);
@@ -381,7 +247,7 @@ internal sealed class GuidedDenoiser
     }
 }
 
-/// <summary>Noise for a batch in which every image has a generator of its own, on the CPU.</summary>
+/// <summary>Noise for a batch, from a CPU generator for each image.</summary>
 internal sealed class SeededNoise(IEnumerable<long> seeds, long[] shape) : IDisposable
 {
     private readonly Generator[] _generators = [.. seeds.Select(seed => new Generator(unchecked((ulong)seed), CPU))];

@@ -1,5 +1,6 @@
 using System.Globalization;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Models.Diffusion;
 
@@ -101,10 +102,9 @@ public sealed class ImageSeries
             throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The folder '{folder}' does not exist.", "Create it first.") { Target = folder };
         }
 
-        if (!_overwrite && files.FirstOrDefault(Path.Exists) is string taken)
+        foreach (string file in files)
         {
-            throw new LoKrException(
-                ErrorIds.DestinationExists, LoKrErrorKind.AlreadyExists, $"'{taken}' exists.", "Allow overwriting, or choose another name.") { Target = taken };
+            FileSystem.CheckReplaceable(file, _overwrite);
         }
     }
 }

@@ -8,9 +8,9 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Latents of images on disk, so that the autoencoder runs once for an image and is not held while training. A file is named after the
-/// image's content and size and lies in a folder named after the autoencoder's weights: what it was made from cannot change under it.
-/// Mean and variance are kept, not one draw of them.
+/// Latents of images on disk, so that the autoencoder runs once per image and needs no memory during training. The name of a file is a hash of
+/// the image's content with its size, in a folder named after a hash of the autoencoder's weights, so that an entry cannot be stale. Mean and
+/// variance are stored, not a sample.
 /// </summary>
 public sealed class LatentCache
 {
@@ -31,15 +31,15 @@ public sealed class LatentCache
     /// <summary>The images, in the order of the folder.</summary>
     public IReadOnlyList<LatentRow> Rows => _rows;
 
-    /// <summary>Images whose latents were computed; those of the others were there.</summary>
+    /// <summary>Number of images whose latents were computed; those of the others were cached.</summary>
     public int ComputedCount { get; private set; }
 
-    /// <summary>Images that were left out and why, in sentences.</summary>
+    /// <summary>Warnings about skipped images, in sentences.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
 
-    /// <summary>The images with the sizes they would have; computes and writes nothing, so that they have no files.</summary>
+    /// <summary>Lists the images with the sizes of their latents, without computing or writing any.</summary>
     /// <param name="images">The images.</param>
-    /// <param name="options">Size and cutting.</param>
+    /// <param name="options">Size and cropping.</param>
     public static IReadOnlyList<LatentRow> Plan(ImageFolder images, ImageDataOptions options)
     {
         ArgumentNullException.ThrowIfNull(images);
@@ -49,12 +49,12 @@ public sealed class LatentCache
             .Select(item => new LatentRow("", item.image.Caption, item.size.Width, item.size.Height, item.image.Width, item.image.Height))];
     }
 
-    /// <summary>Computes what is not there yet; the autoencoder is used on the calling thread.</summary>
-    /// <param name="pipeline">The pipeline; its autoencoder is read again when it was released and its weights are not known yet, or an image is not in the cache.</param>
+    /// <summary>Computes latents that are not cached, on the calling thread.</summary>
+    /// <param name="pipeline">The pipeline; its autoencoder is loaded if its weights are not known yet, or an image is not in the cache.</param>
     /// <param name="images">The images.</param>
-    /// <param name="options">Size, cutting, and where the files go.</param>
+    /// <param name="options">Size, cropping and cache folder.</param>
     /// <param name="onImage">Called after every image.</param>
-    /// <param name="cancellationToken">Looked at before every image; what is computed stays.</param>
+    /// <param name="cancellationToken">Checked before every image; computed latents stay cached.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ImageSizeInvalid"/>, <see cref="ErrorIds.ImageNotReadable"/>, <see cref="ErrorIds.DataEmpty"/> or <see cref="ErrorIds.FileNotWritable"/>.</exception>
     public static LatentCache Prepare(
         StableDiffusionPipeline pipeline,
@@ -114,7 +114,7 @@ public sealed class LatentCache
         return image => buckets?.Choose(image.Width, image.Height) ?? (options.Resolution, options.Resolution);
     }
 
-    /// <summary>Adds an image; returns whether its latents had to be computed.</summary>
+    /// <summary>Adds an image; returns whether its latents were computed.</summary>
     private bool Add(StableDiffusionPipeline pipeline, CaptionedImage image, int width, int height)
     {
         string file = Path.Combine(Folder, $"{HashOf(image.Path)}-{width}x{height}.safetensors");
@@ -150,7 +150,7 @@ public sealed class LatentCache
         }
         catch (LoKrException exception)
         {
-            // Only a copy of what can be computed: it is written again, and said.
+            // A damaged file is replaced, because its content can be computed again.
             _warnings.Add($"{exception.Message} The latents were computed again.");
             return false;
         }
@@ -163,26 +163,26 @@ public sealed class LatentCache
     }
 }
 
-/// <summary>How far the computation of latents is.</summary>
+/// <summary>Progress of the computation of latents.</summary>
 /// <param name="Folder">Folder of the images.</param>
-/// <param name="Done">Images that are done.</param>
-/// <param name="Count">Images in all.</param>
+/// <param name="Done">Finished images.</param>
+/// <param name="Count">Number of all images.</param>
 /// <param name="Computed">Those that were not in the cache.</param>
 public readonly record struct LatentProgress(string Folder, int Done, int Count, int Computed);
 
 /// <summary>An image whose latents are on disk.</summary>
 /// <param name="File">Safetensors file with <c>mean</c> and <c>logvar</c>, float32 [channels, height, width], not scaled.</param>
-/// <param name="Caption">What the image shows.</param>
-/// <param name="Width">Width in pixels after scaling and cutting.</param>
-/// <param name="Height">Height in pixels after scaling and cutting.</param>
+/// <param name="Caption">Caption of the image.</param>
+/// <param name="Width">Width in pixels after scaling and cropping.</param>
+/// <param name="Height">Height in pixels after scaling and cropping.</param>
 /// <param name="OriginalWidth">Width in pixels before.</param>
 /// <param name="OriginalHeight">Height in pixels before.</param>
 public sealed record LatentRow(string File, string Caption, int Width, int Height, int OriginalWidth, int OriginalHeight)
 {
-    /// <summary>Pixels of the scaled image that were cut off at the left.</summary>
+    /// <summary>Pixels of the scaled image that were cropped at the left.</summary>
     public int CropLeft => (int)Math.Round(((OriginalWidth * Scale) - Width) / 2);
 
-    /// <summary>Pixels of the scaled image that were cut off at the top.</summary>
+    /// <summary>Pixels of the scaled image that were cropped at the top.</summary>
     public int CropTop => (int)Math.Round(((OriginalHeight * Scale) - Height) / 2);
 
     private double Scale => Math.Max((double)Width / OriginalWidth, (double)Height / OriginalHeight);

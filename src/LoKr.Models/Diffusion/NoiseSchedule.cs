@@ -9,7 +9,7 @@ namespace LoKr.Models.Diffusion;
 /// </summary>
 public sealed class NoiseSchedule
 {
-    // What diffusers' Euler puts in the place of an ᾱ of 0, so that the largest sigma is finite.
+    // diffusers' Euler replaces an ᾱ of 0 with this, so that the largest sigma is finite.
     private const float SmallestAlpha = 1f / (1 << 24);
 
     private readonly float[] _alphas;
@@ -32,7 +32,7 @@ public sealed class NoiseSchedule
     /// <summary>Timesteps of training.</summary>
     public int Timesteps => _alphas.Length;
 
-    /// <summary>What the network predicts, and so what it is trained on.</summary>
+    /// <summary>Prediction of the network, which is also its training target.</summary>
     public PredictionType Prediction { get; }
 
     /// <summary>ᾱ of a timestep: the share of the sample's variance that is left.</summary>
@@ -53,7 +53,7 @@ public sealed class NoiseSchedule
     /// <summary>The velocity √ᾱ·noise − √(1−ᾱ)·sample, for the arguments of <see cref="AddNoise"/>.</summary>
     public Tensor Velocity(Tensor samples, Tensor noise, IReadOnlyList<int> timesteps) => Mix(samples, noise, timesteps, velocity: true);
 
-    /// <summary>What the network should answer: the noise, or the velocity.</summary>
+    /// <summary>The training target of the network: the noise or the velocity.</summary>
     public Tensor Target(Tensor samples, Tensor noise, IReadOnlyList<int> timesteps) =>
         Prediction == PredictionType.Epsilon ? noise.alias() : Velocity(samples, noise, timesteps);
 

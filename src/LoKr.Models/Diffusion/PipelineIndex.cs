@@ -31,7 +31,7 @@ internal sealed class PipelineIndex
         ["tokenizer_2"] = ["CLIPTokenizer", "CLIPTokenizerFast"],
     };
 
-    // What looks at images, before or after: nothing that adapters or training need.
+    // Components that classify or embed images; adapters and training do not need them.
     private static readonly string[] s_unused = ["safety_checker", "feature_extractor", "image_encoder"];
 
     private readonly Dictionary<string, string?> _classes = new(StringComparer.Ordinal);
@@ -43,7 +43,7 @@ internal sealed class PipelineIndex
         ClassName = config.GetString(ModelConfig.ClassNameKey);
         if (ClassName is not (Plain or Large))
         {
-            throw Unsupported(ModelConfig.ClassNameKey, $"The pipeline in '{folder}' is a {ClassName}.", $"{Plain} and {Large} are built.");
+            throw Unsupported(ModelConfig.ClassNameKey, $"The pipeline in '{folder}' is a {ClassName}.", $"{Plain} and {Large} are supported.");
         }
 
         foreach ((string name, JsonElement value) in config.Members)
@@ -72,7 +72,7 @@ internal sealed class PipelineIndex
     /// <summary>Components that are in the folder.</summary>
     public IReadOnlyList<string> Components => [.. _classes.Where(item => item.Value is not null && Directory.Exists(PathOf(item.Key))).Select(item => item.Key)];
 
-    /// <summary>Components that are in the folder and play no part here.</summary>
+    /// <summary>Components in the folder that are not used.</summary>
     public IReadOnlyList<string> Unused => [.. s_unused.Where(Components.Contains)];
 
     /// <summary>Whether a folder is a pipeline.</summary>
@@ -85,19 +85,19 @@ internal sealed class PipelineIndex
         string full = Path.GetFullPath(folder);
         if (!Directory.Exists(full))
         {
-            throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"There is no folder '{full}'.", $"Name the folder that holds {FileName}.") { Target = full };
+            throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The folder '{full}' does not exist.", $"Name the folder that contains {FileName}.") { Target = full };
         }
 
         return Exists(full)
             ? new PipelineIndex(full, ModelConfig.Read(Path.Combine(full, FileName)))
-            : throw new LoKrException(ErrorIds.PipelineNotFound, LoKrErrorKind.NotFound, $"'{full}' has no {FileName}, so that it is no diffusers pipeline.",
-                "Name the folder that holds unet, vae, text_encoder, tokenizer and scheduler, as save_pretrained of a pipeline writes it.") { Target = full };
+            : throw new LoKrException(ErrorIds.PipelineNotFound, LoKrErrorKind.NotFound, $"'{full}' has no {FileName} and is therefore not a diffusers pipeline.",
+                "Name the folder that contains unet, vae, text_encoder, tokenizer and scheduler, as save_pretrained of a pipeline writes it.") { Target = full };
     }
 
     /// <summary>Full path of a component's folder.</summary>
     public string PathOf(string name) => Path.Combine(Folder, name);
 
-    /// <summary>Class of a component that is there.</summary>
+    /// <summary>Class of a component in the folder.</summary>
     public string ClassOf(string name) => _classes[name]!;
 
     // [library, class], or [null, null] for a component that is left out.
@@ -126,12 +126,12 @@ internal sealed class PipelineIndex
 
             if (!Directory.Exists(PathOf(name)))
             {
-                throw Missing(name, $"'{Config.Source}' lists the component '{name}', but there is no folder '{PathOf(name)}'.");
+                throw Missing(name, $"'{Config.Source}' lists the component '{name}', but the folder '{PathOf(name)}' does not exist.");
             }
 
             if (built.Length > 0 && !built.Contains(className, StringComparer.Ordinal))
             {
-                throw Unsupported(name, $"The component '{name}' of '{Folder}' is a {className}.", $"Built is {string.Join(" or ", built)}.");
+                throw Unsupported(name, $"The component '{name}' of '{Folder}' is a {className}.", $"Supported is {string.Join(" or ", built)}.");
             }
         }
 

@@ -72,7 +72,7 @@ internal sealed class ResnetBlock2D : nn.Module<Tensor, Tensor?, Tensor>
     }
 }
 
-/// <summary>What a residual block is made of.</summary>
+/// <summary>The parts of a residual block.</summary>
 internal sealed record ResnetSettings
 {
     public required int InChannels { get; init; }
@@ -90,7 +90,7 @@ internal sealed record ResnetSettings
 
     public double Dropout { get; init; }
 
-    /// <summary>What the sum of both branches is divided by.</summary>
+    /// <summary>Divisor of the sum of both branches.</summary>
     public double Scale { get; init; } = 1;
 
     /// <summary>Whether the time scales and shifts the normalized features; otherwise it is added to them.</summary>
@@ -109,7 +109,7 @@ internal sealed class Downsample2D : nn.Module<Tensor, Tensor>
 
     private readonly bool _padsAfter;
 
-    /// <summary>Makes the layer.</summary>
+    /// <summary>Creates the layer.</summary>
     /// <param name="channels">Channels in and out.</param>
     /// <param name="padding">Rows and columns of zeros on every side; with 0 one row below and one column on the right, as autoencoders have it.</param>
     /// <param name="device">Device.</param>
@@ -151,12 +151,12 @@ internal sealed class Upsample2D : nn.Module<Tensor, (long Height, long Width), 
     }
 }
 
-/// <summary>Chains of steps on large feature maps: outside training each map is released as soon as the next is there.</summary>
+/// <summary>Chains of operations on large feature maps that release each map as soon as the next exists, unless autograd needs it.</summary>
 internal static class Chaining
 {
-    /// <summary>The next step's result; the input is disposed.</summary>
-    /// <param name="input">A tensor that nothing else needs.</param>
-    /// <param name="next">A step whose result is a tensor of its own.</param>
+    /// <summary>Applies the next operation and disposes its input.</summary>
+    /// <param name="input">A tensor that is not needed otherwise.</param>
+    /// <param name="next">An operation that returns a new tensor.</param>
     public static Tensor Then(this Tensor input, Func<Tensor, Tensor> next)
     {
         using (input)

@@ -6,16 +6,16 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// What a scheduler_config.json says, read for one kind of scheduler as diffusers' <c>from_config</c> reads it: keys that the kind does not
-/// know belong to another one and are passed over, absent keys take the kind's own defaults, and a value that is not built is an error.
-/// PNDM made from the settings of another kind skips Runge-Kutta, as Stable Diffusion's own PNDM does.
+/// The settings in a scheduler_config.json, read for one kind of scheduler as diffusers' <c>from_config</c> does: keys of other kinds are ignored,
+/// absent keys have the defaults of the kind, and an unsupported value is an error. PNDM with the settings of another kind skips Runge-Kutta, as
+/// Stable Diffusion's own PNDM does.
 /// </summary>
 public sealed record SchedulerSettings
 {
     /// <summary>Name of the file.</summary>
     public const string FileName = "scheduler_config.json";
 
-    /// <summary>Which scheduler the settings are for.</summary>
+    /// <summary>Scheduler of the settings.</summary>
     public required SchedulerKind Kind { get; init; }
 
     /// <summary>Timesteps of training.</summary>
@@ -24,10 +24,10 @@ public sealed record SchedulerSettings
     /// <summary>Variance of the noise added in each timestep of training, β, one a timestep.</summary>
     public required IReadOnlyList<float> Betas { get; init; }
 
-    /// <summary>What the network predicts.</summary>
+    /// <summary>Prediction of the network.</summary>
     public PredictionType Prediction { get; init; }
 
-    /// <summary>Which timesteps are visited.</summary>
+    /// <summary>Timesteps that a run visits.</summary>
     public TimestepSpacing Spacing { get; init; } = TimestepSpacing.Leading;
 
     /// <summary>Added to every timestep of leading spacing.</summary>
@@ -63,7 +63,7 @@ public sealed record SchedulerSettings
         SchedulerKind[] found = [.. Enum.GetValues<SchedulerKind>().Where(kind => ClassOf(kind) == name)];
         return found.Length == 1
             ? found[0]
-            : throw config.Unsupported("_class_name", $"is {name}; name one of {string.Join(", ", Enum.GetNames<SchedulerKind>())} in its place (-Scheduler)");
+            : throw config.Unsupported("_class_name", $"is {name}; supported are {string.Join(", ", Enum.GetNames<SchedulerKind>())}, one of which may be chosen instead");
     }
 
     /// <summary>Reads a configuration for a kind of scheduler.</summary>
@@ -74,7 +74,7 @@ public sealed record SchedulerSettings
     {
         ArgumentNullException.ThrowIfNull(config);
         SchedulerKind chosen = kind ?? KindOf(config);
-        RefuseUnbuilt(config, chosen);
+        RefuseUnsupported(config, chosen);
         bool zeroTerminal = chosen != SchedulerKind.PNDM && config.GetBool("rescale_betas_zero_snr", false);
         int timesteps = config.GetSize("num_train_timesteps", 1000);
         return new SchedulerSettings
@@ -97,8 +97,8 @@ public sealed record SchedulerSettings
     }
 
     /// <summary>
-    /// The spacing of the file, unless it is only the default of the scheduler that the file is for: then another kind has its own default, as
-    /// it has when diffusers makes it from a scheduler whose spacing nobody chose.
+    /// The spacing of the file, unless that is only the default of the file's own scheduler: another kind then has its own default, as in diffusers
+    /// for a scheduler with a default spacing.
     /// </summary>
     private static TimestepSpacing ReadSpacing(ModelConfig config, SchedulerKind kind)
     {
@@ -117,7 +117,7 @@ public sealed record SchedulerSettings
 
     private static string ClassOf(SchedulerKind kind) => kind == SchedulerKind.Euler ? "EulerDiscreteScheduler" : $"{kind}Scheduler";
 
-    private static void RefuseUnbuilt(ModelConfig config, SchedulerKind kind)
+    private static void RefuseUnsupported(ModelConfig config, SchedulerKind kind)
     {
         string[] flags = kind switch
         {
@@ -127,17 +127,17 @@ public sealed record SchedulerSettings
         };
         if (flags.FirstOrDefault(flag => config.GetBool(flag, false)) is string flag)
         {
-            throw config.Unsupported(flag, "is true, which is not built");
+            throw config.Unsupported(flag, "is true, which is not supported");
         }
 
         if (kind == SchedulerKind.Euler && config.GetString("timestep_type", "discrete") is not "discrete" and string type)
         {
-            throw config.Unsupported("timestep_type", $"is '{type}'; only discrete timesteps are built");
+            throw config.Unsupported("timestep_type", $"is '{type}'; only discrete timesteps are supported");
         }
     }
 }
 
-/// <summary>What the network was trained to predict (<c>prediction_type</c>).</summary>
+/// <summary>Prediction of the network (<c>prediction_type</c>).</summary>
 public enum PredictionType
 {
     /// <summary>The noise that was added: <c>epsilon</c>.</summary>
@@ -147,7 +147,7 @@ public enum PredictionType
     Velocity,
 }
 
-/// <summary>Which of the training timesteps are visited (Lin et al., arXiv:2305.08891, table 2).</summary>
+/// <summary>Selection of the training timesteps that a run visits (Lin et al., arXiv:2305.08891, table 2).</summary>
 public enum TimestepSpacing
 {
     /// <summary>Evenly from the first to the last one.</summary>
@@ -225,7 +225,7 @@ internal static class BetaSchedule
             "squaredcos_cap_v2" => tensor(Enumerable.Range(0, timesteps)
                 .Select(i => (float)Math.Min(1 - (CosineAlpha((i + 1.0) / timesteps) / CosineAlpha((double)i / timesteps)), LargestBeta))
                 .ToArray()),
-            string other => throw config.Unsupported("beta_schedule", $"is '{other}'; only linear, scaled_linear and squaredcos_cap_v2 are built"),
+            string other => throw config.Unsupported("beta_schedule", $"is '{other}'; only linear, scaled_linear and squaredcos_cap_v2 are supported"),
         };
     }
 

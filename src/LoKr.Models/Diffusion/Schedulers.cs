@@ -7,8 +7,8 @@ using static TorchSharp.torch;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Takes a batch from noise to latents in a number of steps, with the numbers of diffusers. One object is one run: give it the network's
-/// answers in the order of <see cref="Timesteps"/>. Samples are float32 tensors [batch, channels, height, width].
+/// Denoises a batch of latents in a number of steps, with the numbers of diffusers. One object is one run: pass the network's predictions in the
+/// order of <see cref="Timesteps"/>. Samples are float32 tensors [batch, channels, height, width].
 /// </summary>
 public abstract class DiffusionScheduler : IDisposable
 {
@@ -19,7 +19,7 @@ public abstract class DiffusionScheduler : IDisposable
         Noise = new NoiseSchedule(settings);
     }
 
-    /// <summary>Timesteps that the network is asked about, one a call of <see cref="Step"/>; more than the steps for PNDM.</summary>
+    /// <summary>Timesteps of the calls of the network, one for each call of <see cref="Step"/>; more than the steps for PNDM.</summary>
     public IReadOnlyList<double> Timesteps { get; }
 
     /// <summary>Standard deviation of the noise that a run starts from.</summary>
@@ -31,7 +31,7 @@ public abstract class DiffusionScheduler : IDisposable
     /// <summary>Whether steps draw noise of their own.</summary>
     public virtual bool DrawsNoise => false;
 
-    /// <summary>What the configuration says.</summary>
+    /// <summary>The configuration.</summary>
     protected SchedulerSettings Settings { get; }
 
     /// <summary>The forward process.</summary>
@@ -40,7 +40,7 @@ public abstract class DiffusionScheduler : IDisposable
     /// <summary>Starts a run.</summary>
     /// <param name="config">The scheduler_config.json of the pipeline.</param>
     /// <param name="steps">Number of steps.</param>
-    /// <param name="kind">Another scheduler than the one that it names.</param>
+    /// <param name="kind">Scheduler in place of the one in the configuration.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ModelConfigUnsupported"/>, <see cref="ErrorIds.ModelConfigInvalid"/> or <see cref="ErrorIds.GenerationOptionInvalid"/> for a number of steps that the scheduler cannot take.</exception>
     public static DiffusionScheduler Create(ModelConfig config, int steps, SchedulerKind? kind = null)
     {
@@ -67,17 +67,17 @@ public abstract class DiffusionScheduler : IDisposable
         };
     }
 
-    /// <summary>The sample as the network wants it at the next timestep.</summary>
+    /// <summary>Scales the sample for the network at the next timestep.</summary>
     public virtual Tensor ScaleInput(Tensor sample)
     {
         ArgumentNullException.ThrowIfNull(sample);
         return sample.alias();
     }
 
-    /// <summary>One step: from the network's answer at the next timestep to a sample with less noise.</summary>
-    /// <param name="output">The answer, of the sample's shape.</param>
-    /// <param name="sample">The sample that the step before returned.</param>
-    /// <param name="noise">Draws standard normal noise of the sample's shape; used where <see cref="DrawsNoise"/> says so.</param>
+    /// <summary>Takes one step, from the network's prediction at the next timestep to a sample with less noise.</summary>
+    /// <param name="output">The prediction, of the sample's shape.</param>
+    /// <param name="sample">The result of the previous step.</param>
+    /// <param name="noise">Draws standard normal noise of the sample's shape; used if <see cref="DrawsNoise"/>.</param>
     public Tensor Step(Tensor output, Tensor sample, Func<Tensor> noise)
     {
         ArgumentNullException.ThrowIfNull(output);
@@ -85,7 +85,7 @@ public abstract class DiffusionScheduler : IDisposable
         ArgumentNullException.ThrowIfNull(noise);
         if (Index == Timesteps.Count)
         {
-            throw new InvalidOperationException("The run is over: there is no timestep left.");
+            throw new InvalidOperationException("The run is complete.");
         }
 
         using IDisposable noGrad = no_grad();
@@ -105,7 +105,7 @@ public abstract class DiffusionScheduler : IDisposable
     /// <summary>The step at <see cref="Index"/>.</summary>
     protected abstract Tensor Advance(Tensor output, Tensor sample, Func<Tensor> noise);
 
-    /// <summary>Frees what a run keeps between steps.</summary>
+    /// <summary>Releases the tensors that a run keeps between steps.</summary>
     protected virtual void Dispose(bool disposing)
     {
     }
@@ -113,11 +113,11 @@ public abstract class DiffusionScheduler : IDisposable
     /// <summary>A timestep of the run that is whole.</summary>
     private protected int TimestepAt(int index) => (int)Timesteps[index];
 
-    /// <summary>ᾱ of a timestep; before the first one, that of a clean sample as the settings want it.</summary>
+    /// <summary>ᾱ of a timestep; before the first one, that of a clean sample according to the settings.</summary>
     private protected double AlphaOrFinal(int timestep) =>
         timestep >= 0 ? Noise.Alpha(timestep) : Settings.SetAlphaToOne ? 1 : Noise.Alpha(0);
 
-    /// <summary>The clean sample that the answer stands for, clipped if the settings say so.</summary>
+    /// <summary>The clean sample of a prediction, clipped if the settings ask for it.</summary>
     private protected Tensor PredictClean(Tensor output, Tensor sample, double alpha)
     {
         (double signal, double rest) = (Math.Sqrt(alpha), Math.Sqrt(1 - alpha));
@@ -125,7 +125,7 @@ public abstract class DiffusionScheduler : IDisposable
         return Settings.ClipRange is double range ? clean.clamp(-range, range) : clean;
     }
 
-    /// <summary>The noise that the answer stands for.</summary>
+    /// <summary>The noise of a prediction.</summary>
     private protected Tensor PredictNoise(Tensor output, Tensor sample, double alpha) => Settings.Prediction == PredictionType.Epsilon
         ? output
         : (output * Math.Sqrt(alpha)) + (sample * Math.Sqrt(1 - alpha));
@@ -174,7 +174,7 @@ internal sealed class EulerScheduler : DiffusionScheduler
 {
     private readonly float[] _sigmas;
 
-    // In single precision, as the network gets them.
+    // In single precision, like the input of the network.
     public EulerScheduler(SchedulerSettings settings, int steps)
         : base(settings, [.. TimestepPlan.Create(settings, steps).Select(timestep => (double)(float)timestep)])
     {
@@ -203,7 +203,7 @@ internal sealed class EulerScheduler : DiffusionScheduler
         double sigma = _sigmas[Index];
         double step = _sigmas[Index + 1] - sigma;
 
-        // (sample − clean)/sigma, with the clean sample that the answer stands for.
+        // (sample − clean)/sigma, with the clean sample of the prediction.
         double variance = (sigma * sigma) + 1;
         Tensor slope = Settings.Prediction == PredictionType.Epsilon
             ? output
@@ -361,7 +361,7 @@ internal sealed class PndmScheduler : DiffusionScheduler
     }
 }
 
-/// <summary>The samplers that are built; the names are those of diffusers' classes without their ending.</summary>
+/// <summary>The supported schedulers, named after diffusers' classes without their suffix.</summary>
 public enum SchedulerKind
 {
     /// <summary>DDIMScheduler: deterministic steps of the diffusion implicit model (Song et al., arXiv:2010.02502), eta 0.</summary>

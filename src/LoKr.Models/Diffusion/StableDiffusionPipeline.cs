@@ -43,7 +43,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     /// <summary>model_index.json.</summary>
     public ModelConfig Index => _index.Config;
 
-    /// <summary>Names of the components in the folder, those that play no part here included.</summary>
+    /// <summary>Names of the components in the folder, unused ones included.</summary>
     public IReadOnlyList<string> ComponentNames => _index.Components;
 
     /// <summary>The text encoder, a <see cref="Families.ClipTextModel"/>.</summary>
@@ -58,7 +58,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     /// <summary>The module of the UNet.</summary>
     public UNet2DConditionModel Denoiser => (UNet2DConditionModel)UNet.Module;
 
-    /// <summary>The autoencoder between images and latents; read again where <see cref="ReleaseVae"/> has let go of it.</summary>
+    /// <summary>The autoencoder between images and latents; loaded again after <see cref="ReleaseVae"/>.</summary>
     public AutoencoderKL Vae
     {
         get
@@ -71,10 +71,10 @@ public sealed class StableDiffusionPipeline : IAdaptable
     /// <summary>Whether the autoencoder is in memory.</summary>
     public bool IsVaeLoaded => _vae is not null;
 
-    /// <summary>Hash of the autoencoder's weights, in hexadecimal digits: latents of one cannot be taken for those of another.</summary>
+    /// <summary>Hash of the autoencoder's weights in hexadecimal digits; tells latents of different autoencoders apart.</summary>
     public string VaeFingerprint => _vaeFingerprint ??= WeightFingerprint.Compute(Vae);
 
-    /// <summary>What latents of the autoencoder are multiplied by for the UNet.</summary>
+    /// <summary>Factor that latents of the autoencoder are multiplied by for the UNet.</summary>
     public double LatentScale { get; }
 
     /// <summary>Height and width of an image over those of its latents.</summary>
@@ -115,7 +115,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     /// <summary>Steps and figures of the last training of its adapters; null before.</summary>
     public LoKrTrainingResult? LastTraining { get; set; }
 
-    /// <summary>Releases the autoencoder's memory, for training on latents that are computed; the next use reads it again.</summary>
+    /// <summary>Releases the autoencoder's memory, for training on computed latents; the next use loads it again.</summary>
     public void ReleaseVae()
     {
         _vae?.Dispose();
@@ -123,14 +123,14 @@ public sealed class StableDiffusionPipeline : IAdaptable
     }
 
     /// <summary>Token ids of texts, cut and padded to the longest the text encoder takes.</summary>
-    /// <param name="texts">At least one; an empty text is that of an unconditional image.</param>
+    /// <param name="texts">At least one; an empty text is the unconditional prompt.</param>
     /// <returns>Ids on the device of the text encoder; the caller disposes them.</returns>
     public PromptTokens Tokenize(IReadOnlyList<string> texts)
     {
         ArgumentNullException.ThrowIfNull(texts);
         if (texts.Count == 0)
         {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "There is no text to encode.", "Give at least one; it may be empty.") { Target = texts };
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "No text to encode was given.", "Give at least one text, which may be empty.") { Target = texts };
         }
 
         return new PromptTokens(
@@ -139,7 +139,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     }
 
     /// <summary>Hidden states of texts for the UNet, with gradients for adapters of the text encoders that train.</summary>
-    /// <param name="tokens">Token ids; padding takes part, as diffusers has it.</param>
+    /// <param name="tokens">Token ids; padding is attended to, as in diffusers.</param>
     /// <returns>
     /// The text encoder's last hidden state after its norm; with two text encoders both's hidden states before the last layer, side by side,
     /// and the pooled vector of the second. The caller disposes them.
@@ -160,7 +160,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     }
 
     /// <summary>Hidden states of texts for the UNet.</summary>
-    /// <param name="texts">At least one; an empty text is that of an unconditional image.</param>
+    /// <param name="texts">At least one; an empty text is the unconditional prompt.</param>
     public TextConditioning EncodeText(IReadOnlyList<string> texts)
     {
         using PromptTokens tokens = Tokenize(texts);
@@ -189,7 +189,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
 
         // CLIP's tokenizer pads with the end of the text unless its files name another token.
         int padding = tokenizer.PadId ?? tokenizer.EosId ?? throw new LoKrException(ErrorIds.TokenizerUnsupported, LoKrErrorKind.NotSupported,
-            "The tokenizer names no token for padding and none that ends a text.", "Set pad_token in tokenizer_config.json.");
+            "The tokenizer has neither a padding token nor an end-of-text token.", "Set pad_token in tokenizer_config.json.");
         TokenMatrix tokens = new([.. texts.Select(text => tokenizer.Encode(text, maxLength: length))], padding, length);
         return tokens.IdsOn(encoder.Device);
     }
@@ -208,7 +208,7 @@ public sealed record PromptTokens(Tensor Ids, Tensor? Ids2) : IDisposable
     }
 }
 
-/// <summary>What the text encoders of a pipeline give its UNet.</summary>
+/// <summary>The encoding of texts for the UNet of a pipeline.</summary>
 /// <param name="HiddenStates">A vector for each token [batch, length, width]; of both text encoders side by side in Stable Diffusion XL.</param>
 /// <param name="Pooled">A vector for each text [batch, projection] by the second text encoder; null without one.</param>
 public sealed record TextConditioning(Tensor HiddenStates, Tensor? Pooled) : IDisposable
@@ -221,7 +221,7 @@ public sealed record TextConditioning(Tensor HiddenStates, Tensor? Pooled) : IDi
     }
 }
 
-/// <summary>Tells weights apart by their content.</summary>
+/// <summary>Identifies weights by their content.</summary>
 internal static class WeightFingerprint
 {
     /// <summary>SHA-256 over the names, types and bytes of all parameters, in hexadecimal digits.</summary>

@@ -12,7 +12,7 @@ namespace LoKr.Models.Diffusion;
 
 /// <summary>
 /// The denoiser of latent diffusion (Rombach et al., arXiv:2112.10752) as diffusers' <c>UNet2DConditionModel</c>, in the configurations of
-/// Stable Diffusion 1.x, 2.x and XL: <c>call(sample, timesteps, encoderHiddenStates, added)</c> gives the predicted noise, or velocity.
+/// Stable Diffusion 1.x, 2.x and XL: <c>call(sample, timesteps, encoderHiddenStates, added)</c> returns the predicted noise or velocity.
 /// Modules and parameters have diffusers' names.
 /// </summary>
 public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, AddedConditions?, Tensor>, IPretrainedModel
@@ -82,7 +82,7 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
 
-    /// <summary>Height and width of the latents it was trained on; null where the configuration does not say or they differ.</summary>
+    /// <summary>Height and width of the latents it was trained on; null if the configuration lacks them or they differ.</summary>
     public int? SampleSize => _settings.SampleSize;
 
     /// <summary>Channels of the latents.</summary>
@@ -106,11 +106,11 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
         TakesTokens = false,
     };
 
-    /// <summary>Predicts the noise in latents, or the velocity; the configuration of the scheduler says which the model was trained for.</summary>
+    /// <summary>Predicts the noise in latents, or the velocity, according to the scheduler's configuration.</summary>
     /// <param name="sample">Noisy latents [batch, channels, height, width]; any height and width.</param>
     /// <param name="timesteps">Time of each [batch], or one for all [1] or a scalar; whole or fractional.</param>
     /// <param name="encoderHiddenStates">Hidden states of the text [batch, length, width].</param>
-    /// <param name="added">Conditions that Stable Diffusion XL takes beside the text; null for a UNet without them.</param>
+    /// <param name="added">Additional conditions of Stable Diffusion XL; null for a UNet without them.</param>
     /// <returns>The prediction, of the shape of the sample and in the model's type.</returns>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ModelInputInvalid"/>.</exception>
     public override Tensor forward(Tensor sample, Tensor timesteps, Tensor encoderHiddenStates, AddedConditions? added)
@@ -167,12 +167,12 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
             : timesteps.numel() != 1 && !timesteps.shape.SequenceEqual([batch]) ? $"the timesteps are {Shape(timesteps)}, not one or one for each of {batch} samples"
             : context.dim() != 3 || context.shape[0] != batch || context.shape[2] != ContextWidth ? $"the text's hidden states are {Shape(context)}, not [{batch}, length, {ContextWidth}]"
             : added is null == TakesAddedConditions ? TakesAddedConditions ? "it needs added conditions" : "it takes no added conditions"
-            : added is not null && !Fit(added, batch) ? $"the added conditions are {Shape(added.TextEmbeds)} and {Shape(added.TimeIds)}, which do not make {batch} rows of {_settings.AddedWidth}"
+            : added is not null && !Fit(added, batch) ? $"the added conditions are {Shape(added.TextEmbeds)} and {Shape(added.TimeIds)}, which do not form {batch} rows of {_settings.AddedWidth}"
             : null;
         if (problem is not null)
         {
             throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{ClassName}: {problem}.",
-                "Give latents, times and texts of one batch, made with the components of the same pipeline.");
+                "Pass latents, timesteps and texts of one batch, created with the components of the same pipeline.");
         }
 
         static string Shape(Tensor tensor) => $"[{string.Join(", ", tensor.shape)}]";
@@ -183,7 +183,7 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
         && added.TextEmbeds.shape[1] + (added.TimeIds.shape[1] * _settings.AddedProjection!.Width) == _settings.AddedWidth;
 }
 
-/// <summary>What the UNet of Stable Diffusion XL takes beside the text (Podell et al., arXiv:2307.01952).</summary>
+/// <summary>Additional conditions of Stable Diffusion XL's UNet (Podell et al., arXiv:2307.01952).</summary>
 /// <param name="TextEmbeds">Pooled vector of each text by the second text encoder [batch, projection].</param>
 /// <param name="TimeIds">Original height and width, crop from the top and the left, target height and width of each image, in pixels [batch, 6].</param>
 public sealed record AddedConditions(Tensor TextEmbeds, Tensor TimeIds);
@@ -219,7 +219,7 @@ internal sealed class TimestepEmbedding : nn.Module<Tensor, Tensor>
     }
 }
 
-/// <summary>Numbers as sines and cosines of many frequencies (Ho et al., arXiv:2006.11239; Vaswani et al., arXiv:1706.03762).</summary>
+/// <summary>Encodes numbers as sines and cosines of many frequencies (Ho et al., arXiv:2006.11239; Vaswani et al., arXiv:1706.03762).</summary>
 /// <param name="Width">Number of features.</param>
 /// <param name="CosinesFirst">Whether the cosines come before the sines (<c>flip_sin_to_cos</c>).</param>
 /// <param name="FrequencyShift">Taken from the number of frequencies when their spacing is computed (<c>freq_shift</c>).</param>
@@ -239,7 +239,7 @@ internal sealed record TimestepProjection(int Width, bool CosinesFirst, double F
     }
 }
 
-/// <summary>One resolution on the way down: residual blocks, each with a transformer or none, and a convolution that halves the image.</summary>
+/// <summary>One resolution on the way down: residual blocks, each with a transformer or none, and a convolution that halves height and width.</summary>
 internal sealed class UNetDownBlock2D : nn.Module<Tensor, Tensor, Tensor, List<Tensor>, Tensor>
 {
     [ComponentName(Name = "attentions")]
@@ -269,7 +269,7 @@ internal sealed class UNetDownBlock2D : nn.Module<Tensor, Tensor, Tensor, List<T
 
     /// <summary>
     /// Features [batch, channels in, height, width], the time and the text → [batch, channels, height/2, width/2], the same size in the last block.
-    /// Every layer's output is added to the list of those that the way up takes again; the list owns them.
+    /// Every layer's output is added to the list of skip connections, which owns it.
     /// </summary>
     public override Tensor forward(Tensor input, Tensor time, Tensor context, List<Tensor> skips)
     {
@@ -324,7 +324,7 @@ internal sealed class UNetMidBlock2DCrossAttn : nn.Module<Tensor, Tensor, Tensor
     }
 }
 
-/// <summary>One resolution on the way up: residual blocks that take a feature map of the way down each, with a transformer or none, and doubling.</summary>
+/// <summary>One resolution on the way up: residual blocks, each with a skip connection and a transformer or none, and a convolution that doubles height and width.</summary>
 internal sealed class UNetUpBlock2D : nn.Module<Tensor, Tensor, Tensor, Stack<Tensor>, Tensor>
 {
     [ComponentName(Name = "attentions")]
@@ -336,7 +336,7 @@ internal sealed class UNetUpBlock2D : nn.Module<Tensor, Tensor, Tensor, Stack<Te
     [ComponentName(Name = "upsamplers")]
     private readonly ModuleList<Upsample2D>? _upsamplers;
 
-    /// <summary>Makes the block.</summary>
+    /// <summary>Creates the block.</summary>
     /// <param name="settings">Of the UNet.</param>
     /// <param name="index">Index among the up blocks.</param>
     public UNetUpBlock2D(UNetSettings settings, int index)
@@ -353,7 +353,7 @@ internal sealed class UNetUpBlock2D : nn.Module<Tensor, Tensor, Tensor, Stack<Te
             ? new ModuleList<Transformer2DModel>([.. layers.Select(_ => new Transformer2DModel(settings.Transformer(level, settings.OnlyCrossAttention[level])))])
             : null;
 
-        // The last of the maps taken again is the one that entered this resolution on the way down.
+        // The last skip connection is the map that entered this resolution on the way down.
         _resnets = new ModuleList<ResnetBlock2D>([.. layers.Select(layer => new ResnetBlock2D(settings.Resnet(
             (layer == 0 ? before : channels) + (layer == count - 1 ? below : channels), channels, settings.ResnetScale)))]);
         _upsamplers = level > 0 ? new ModuleList<Upsample2D>(new Upsample2D(channels, settings.Device, settings.DType)) : null;
@@ -362,7 +362,7 @@ internal sealed class UNetUpBlock2D : nn.Module<Tensor, Tensor, Tensor, Stack<Te
 
     /// <summary>
     /// Features [batch, channels before, height, width], the time and the text → [batch, channels, 2·height, 2·width], the same size in the last block.
-    /// Takes the maps of the way down off their stack; the input and they are disposed.
+    /// Pops its skip connections; they and the input are disposed.
     /// </summary>
     public override Tensor forward(Tensor input, Tensor time, Tensor context, Stack<Tensor> skips)
     {

@@ -47,22 +47,15 @@ internal sealed record UNetSettings
         UpBlockTypes = DiffusersOptions.BlockTypes(
             config, "up_block_types", ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"], "UpBlock2D", "CrossAttnUpBlock2D");
         int blocks = DownBlockTypes.Count;
-        if (UpBlockTypes.Count != blocks)
-        {
-            throw config.Invalid("up_block_types", $"has {UpBlockTypes.Count} blocks, but down_block_types has {blocks}");
-        }
+        Channels = DiffusersOptions.Channels(config, blocks, UpBlockTypes.Count, [320, 640, 1280, 1280]);
 
-        // A middle that is null is none; one that is not mentioned is the usual one.
+        // Null means no middle block, an absent key the default one.
         HasMidBlock = !config.Contains("mid_block_type") || config.Has("mid_block_type");
         if (HasMidBlock && config.GetString("mid_block_type", "UNetMidBlock2DCrossAttn") is not "UNetMidBlock2DCrossAttn" and string mid)
         {
-            throw config.Unsupported("mid_block_type", $"is '{mid}'; built is UNetMidBlock2DCrossAttn");
+            throw config.Unsupported("mid_block_type", $"is '{mid}'; supported is UNetMidBlock2DCrossAttn");
         }
 
-        IReadOnlyList<int> channels = config.Has("block_out_channels") ? config.GetInts("block_out_channels") : [320, 640, 1280, 1280];
-        Channels = channels.Count == blocks && channels.All(count => count > 0)
-            ? channels
-            : throw config.Invalid("block_out_channels", $"is [{string.Join(", ", channels)}], not a positive number for each of {blocks} blocks");
         SampleSize = config.Has("sample_size") ? ReadSampleSize(config) : null;
         InChannels = config.GetSize("in_channels", 4);
         OutChannels = config.GetSize("out_channels", 4);
@@ -84,7 +77,7 @@ internal sealed record UNetSettings
         Dropout = config.GetProbability("dropout", 0);
         Activate = Activation.Get(config, "act_fn", "silu");
         GroupCount = config.Contains("norm_num_groups") && !config.Has("norm_num_groups")
-            ? throw config.Unsupported("norm_num_groups", "is null; only a UNet with group norms is built")
+            ? throw config.Unsupported("norm_num_groups", "is null; only a UNet with group norms is supported")
             : config.GetSize("norm_num_groups", 32);
         NormEpsilon = config.GetDouble("norm_eps", 1e-5);
         HasLinearProjection = config.GetBool("use_linear_projection", false);
@@ -93,7 +86,7 @@ internal sealed record UNetSettings
         {
             "default" => false,
             "scale_shift" => true,
-            var other => throw config.Unsupported("resnet_time_scale_shift", $"is '{other}'; built are default and scale_shift"),
+            var other => throw config.Unsupported("resnet_time_scale_shift", $"is '{other}'; supported are default and scale_shift"),
         };
         InKernel = ReadKernel(config, "conv_in_kernel");
         OutKernel = ReadKernel(config, "conv_out_kernel");
@@ -109,14 +102,14 @@ internal sealed record UNetSettings
         }
     }
 
-    /// <summary>Height and width of the latents the UNet was trained on; null where the configuration does not say.</summary>
+    /// <summary>Height and width of the latents the UNet was trained on; null if the configuration lacks them.</summary>
     public int? SampleSize { get; }
 
     public int InChannels { get; }
 
     public int OutChannels { get; }
 
-    /// <summary>Whether latents between 0 and 1 become latents between −1 and 1 first.</summary>
+    /// <summary>Whether latents are mapped from [0, 1] to [−1, 1] first.</summary>
     public bool CentersInput { get; }
 
     public IReadOnlyList<string> DownBlockTypes { get; }
@@ -136,7 +129,7 @@ internal sealed record UNetSettings
 
     public IReadOnlyList<int> HeadCounts { get; }
 
-    /// <summary>Whether the first attention of a block looks at the text as the second does.</summary>
+    /// <summary>Whether the first attention of a block attends to the text, like the second.</summary>
     public IReadOnlyList<bool> OnlyCrossAttention { get; }
 
     public TimestepProjection TimeProjection { get; }
@@ -200,7 +193,7 @@ internal sealed record UNetSettings
 
     /// <summary>The transformer of a block.</summary>
     /// <param name="block">Index of the down block with its width.</param>
-    /// <param name="onlyCrossAttention">Whether its first attention looks at the text.</param>
+    /// <param name="onlyCrossAttention">Whether its first attention attends to the text.</param>
     public TransformerSettings Transformer(int block, bool onlyCrossAttention) => new()
     {
         Channels = Channels[block],
@@ -249,12 +242,12 @@ internal sealed record UNetSettings
                 AddedWidth = config.GetSize("projection_class_embeddings_input_dim");
                 break;
             case string other:
-                throw config.Unsupported("addition_embed_type", $"is '{other}'; built is text_time");
+                throw config.Unsupported("addition_embed_type", $"is '{other}'; supported is text_time");
         }
     }
 }
 
-/// <summary>What the transformer of a block is made of.</summary>
+/// <summary>The parts of the transformer of a block.</summary>
 internal sealed record TransformerSettings
 {
     public required int Channels { get; init; }

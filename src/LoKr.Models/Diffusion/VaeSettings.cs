@@ -29,17 +29,9 @@ internal sealed record VaeSettings
         DiffusersOptions.Check(config, s_known, s_only);
         Device = options.Device;
         DType = options.DType;
-        int blocks = DiffusersOptions.BlockTypes(config, "down_block_types", ["DownEncoderBlock2D"], "DownEncoderBlock2D").Count;
+        int downBlocks = DiffusersOptions.BlockTypes(config, "down_block_types", ["DownEncoderBlock2D"], "DownEncoderBlock2D").Count;
         int upBlocks = DiffusersOptions.BlockTypes(config, "up_block_types", ["UpDecoderBlock2D"], "UpDecoderBlock2D").Count;
-        if (upBlocks != blocks)
-        {
-            throw config.Invalid("up_block_types", $"has {upBlocks} blocks, but down_block_types has {blocks}");
-        }
-
-        IReadOnlyList<int> channels = config.Has("block_out_channels") ? config.GetInts("block_out_channels") : [64];
-        Channels = channels.Count == blocks && channels.All(count => count > 0)
-            ? channels
-            : throw config.Invalid("block_out_channels", $"is [{string.Join(", ", channels)}], not a positive number for each of {blocks} blocks");
+        Channels = DiffusersOptions.Channels(config, downBlocks, upBlocks, [64]);
         InChannels = config.GetSize("in_channels", 3);
         OutChannels = config.GetSize("out_channels", 3);
         LatentChannels = config.GetSize("latent_channels", 4);
@@ -75,7 +67,7 @@ internal sealed record VaeSettings
 
     public double ScalingFactor { get; }
 
-    /// <summary>Whether half precision overflows.</summary>
+    /// <summary>Whether it overflows in half precision.</summary>
     public bool NeedsSinglePrecision { get; }
 
     public bool HasQuantConvolution { get; }

@@ -104,7 +104,7 @@ public sealed class ImageFileTests : IDisposable
         string cut = Encode("cut.jpg", SKEncodedImageFormat.Jpeg, 64, 64, (x, y) => new SKColor((byte)(x * 4), (byte)(y * 4), 7));
         byte[] bytes = File.ReadAllBytes(cut);
         File.WriteAllBytes(cut, bytes[..(bytes.Length / 2)]);
-        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.Read(cut).Dispose(), cut, "ends early");
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.Read(cut).Dispose(), cut, "truncated");
 
         string empty = _folder["empty.webp"];
         File.WriteAllBytes(empty, []);

@@ -136,7 +136,7 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
-    public void The_cache_may_lie_elsewhere_and_the_resolution_has_to_be_a_multiple_of_eight()
+    public void The_cache_may_be_elsewhere_and_the_resolution_must_be_a_multiple_of_eight()
     {
         string photos = TinyImages.Write(_folder["photos"], 1);
         using StableDiffusionPipeline pipeline = Pipeline();
@@ -145,7 +145,7 @@ public sealed class ImageFolderTests : IDisposable
         Assert.Single(Directory.EnumerateFiles(_folder["cache"], "*.safetensors", SearchOption.AllDirectories));
         ErrorAssert.Throws(ErrorIds.ImageSizeInvalid, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { Resolution = 20 }, null, Token), "20", "16");
         File.WriteAllText(_folder["file"], "");
-        ErrorAssert.Throws(ErrorIds.FileNotWritable, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["file"] }, null, Token), "-LatentCache");
+        ErrorAssert.Throws(ErrorIds.FileNotWritable, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["file"] }, null, Token), "another folder");
     }
 
     [Theory]
