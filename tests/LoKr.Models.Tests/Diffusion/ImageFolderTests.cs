@@ -145,7 +145,7 @@ public sealed class ImageFolderTests : IDisposable
         Assert.Single(Directory.EnumerateFiles(_folder["cache"], "*.safetensors", SearchOption.AllDirectories));
         ErrorAssert.Throws(ErrorIds.ImageSizeInvalid, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { Resolution = 20 }, null, Token), "20", "16");
         File.WriteAllText(_folder["file"], "");
-        ErrorAssert.Throws(ErrorIds.FileNotWritable, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["file"] }, null, Token), "another folder");
+        ErrorAssert.Throws(ErrorIds.FileNotWritable, () => LatentCache.Prepare(pipeline, Read(photos), s_options with { CachePath = _folder["file"] }, null, Token), _folder["file"]);
     }
 
     [Theory]
