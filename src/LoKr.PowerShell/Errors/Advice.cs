@@ -6,7 +6,7 @@ namespace LoKr.PowerShell.Errors;
 
 /// <summary>
 /// Advice in PowerShell's terms, chosen by error id. The library advises C# programmers and names no cmdlet; where a cmdlet or a
-/// parameter is the answer, the text here replaces the library's. An id without an entry keeps it.
+/// parameter is the answer, a text here replaces the library's or is added to it. An id without an entry leaves it as it is.
 /// </summary>
 internal static class Advice
 {
@@ -53,10 +53,6 @@ internal static class Advice
             "An adapter has diverged, or the element type is too narrow: import the pipeline with -DType float32 or bfloat16.",
         [ModuleErrorIds.OutOfMemory] =
             "Use a smaller -BatchSize or -MaxLength (with -GradientAccumulation the result is the same), -GradientCheckpointing, a smaller -R, or -DType bfloat16 on a GPU.",
-
-        // Runtime and devices.
-        [ErrorIds.DeviceNotFound] =
-            "Get-LoKrRuntime lists the devices, and -Device auto uses a GPU only if there is one. A GPU needs a driver (see nvidia-smi) and a CUDA build of libtorch: name its folder, or the lib folder of a PyTorch with CUDA, with -RuntimePath or LOKR_RUNTIME.",
     }.ToFrozenDictionary(StringComparer.Ordinal);
 
     /// <summary>All texts that do not depend on the error, by error id.</summary>
@@ -81,9 +77,9 @@ internal static class Advice
         { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-Format names a layout."),
         { ErrorId: ErrorIds.FileNotWritable } when command == "Start-LoKrTraining" =>
             "Check the permissions and the free space, or choose another folder: -LatentCache for latents, -SampleDestination for sample images. Nothing that was there before has changed.",
-        { ErrorId: ErrorIds.CaptionMissing, Target: string file } =>
-            $"Put it into '{Path.ChangeExtension(Path.GetFileName(file), ".txt")}' beside the image or into metadata.jsonl, or train without one with -MissingCaption Allow.",
-        { ErrorId: ErrorIds.RuntimeVersionMismatch, Target: not null } => "Use the version that TorchSharp was built for, or add -AllowVersionMismatch at the risk of wrong results or a crash.",
+        { ErrorId: ErrorIds.CaptionMissing } => Extend(exception, "-MissingCaption Allow trains such images with an empty caption."),
+        { ErrorId: ErrorIds.DeviceNotFound } => Extend(exception, "Get-LoKrRuntime lists the devices; -Device auto uses a GPU only if there is one."),
+        { ErrorId: ErrorIds.RuntimeVersionMismatch, Target: not null } => Extend(exception, "-AllowVersionMismatch allows it."),
         { ErrorId: ErrorIds.ImageSizeInvalid, Target: string parameter } => $"Give a size with -{parameter}.",
         { ErrorId: ErrorIds.ModelConfigUnsupported } when command == "Invoke-LoKrModel" => "Choose another scheduler with -Scheduler.",
         { ErrorId: string id } => s_texts.GetValueOrDefault(id),

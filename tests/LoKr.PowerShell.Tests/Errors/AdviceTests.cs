@@ -27,6 +27,7 @@ public sealed partial class AdviceTests
         { ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported, null, "Export-LoKrAdapter" },
         { ErrorIds.FileNotWritable, LoKrErrorKind.InputOutput, "/x", "Start-LoKrTraining" },
         { ErrorIds.CaptionMissing, LoKrErrorKind.InvalidData, "/x/a.png", "Start-LoKrTraining" },
+        { ErrorIds.DeviceNotFound, LoKrErrorKind.Unavailable, "cuda:7", "Import-LoKrModel" },
         { ErrorIds.RuntimeVersionMismatch, LoKrErrorKind.NotSupported, "/x", "Get-LoKrRuntime" },
         { ErrorIds.ImageSizeInvalid, LoKrErrorKind.InvalidArgument, "Width", "Invoke-LoKrModel" },
         { ErrorIds.ModelConfigUnsupported, LoKrErrorKind.NotSupported, null, "Invoke-LoKrModel" },
