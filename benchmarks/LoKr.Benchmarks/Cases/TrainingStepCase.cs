@@ -90,7 +90,7 @@ internal sealed class TrainingStepCase : IBenchmarkCase
     private static void CheckpointedStep(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels)
     {
         ICheckpointedBlocks blocks = model.Module.modules().OfType<ICheckpointedBlocks>().Single();
-        using ActivationCheckpoints checkpoints = new(model.Adapters[0].Layers.Select(static layer => layer.BaseLayer.Module));
+        using ActivationCheckpoints checkpoints = new(model.Adapters[0].Layers.Select(static layer => layer.Module));
         blocks.Checkpoints = checkpoints;
         Step(model, optimizer, ids, mask, labels, checkpoints);
         blocks.Checkpoints = null;

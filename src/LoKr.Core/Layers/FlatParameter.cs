@@ -48,7 +48,7 @@ public sealed class FlatParameter : IDisposable
     public long ParameterCount => _shapes.Sum(static shape => shape.Product());
 
     /// <summary>Views of <see cref="Gradient"/> in the order of the shapes.</summary>
-    internal IReadOnlyList<Tensor> GradientViews
+    public IReadOnlyList<Tensor> GradientViews
     {
         get
         {
@@ -70,7 +70,8 @@ public sealed class FlatParameter : IDisposable
     }
 
     /// <summary>Lets the views take gradients, or not.</summary>
-    internal void SetRequiresGrad(bool requiresGrad)
+    /// <param name="requiresGrad">Whether they take gradients.</param>
+    public void SetRequiresGrad(bool requiresGrad)
     {
         if (requiresGrad)
         {

@@ -93,6 +93,9 @@ public sealed class LoKrLayer
     /// <summary>Full name of the base layer.</summary>
     public string ModuleName => BaseLayer.Name;
 
+    /// <summary>The base layer.</summary>
+    public nn.Module Module => BaseLayer.Module;
+
     /// <summary>The factors; other ones after the model was moved to another device.</summary>
     public KroneckerFactors Factors { get; private set; }
 

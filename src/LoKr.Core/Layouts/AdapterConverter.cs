@@ -1,6 +1,7 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
+using LoKr.Core.Runtime;
 using TorchSharp;
 
 namespace LoKr.Core.Layouts;
@@ -25,6 +26,7 @@ public static class AdapterConverter
         ArgumentNullException.ThrowIfNull(options);
         ArgumentException.ThrowIfNullOrEmpty(destination);
         string full = Path.GetFullPath(destination);
+        TorchRuntime.EnsureLoaded();
         using (DisposeScope scope = torch.NewDisposeScope())
         using (AdapterFile file = AdapterFile.Open(path, options.Read.Layout))
         {

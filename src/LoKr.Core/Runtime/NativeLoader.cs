@@ -83,8 +83,8 @@ internal static partial class NativeLoader
     private static partial nint DlError();
 }
 
-/// <summary>File names of native libraries and the runtime identifier of this platform.</summary>
-internal static class NativeNames
+/// <summary>File names and places of native libraries on this platform.</summary>
+public static class NativeNames
 {
     /// <summary>The portable runtime identifier, for example <c>linux-x64</c>.</summary>
     public static string RuntimeIdentifier { get; } = $"{OperatingSystemName()}-{RuntimeInformation.ProcessArchitecture switch
@@ -95,13 +95,19 @@ internal static class NativeNames
         _ => "x64",
     }}";
 
+    /// <summary>NuGet's folder of restored packages: <c>NUGET_PACKAGES</c>, or the one in the user's folder.</summary>
+    public static string PackagesFolder => RuntimeSearchPaths.FromEnvironment().NuGetPackages;
+
     /// <summary>File name of a library on this platform: <c>torch_cpu</c> is <c>libtorch_cpu.so</c>, <c>torch_cpu.dll</c> or <c>libtorch_cpu.dylib</c>.</summary>
+    /// <param name="library">Name without prefix and extension.</param>
     public static string FileName(string library) =>
         OperatingSystem.IsWindows() ? $"{library}.dll"
         : OperatingSystem.IsMacOS() ? $"lib{library}.dylib"
         : $"lib{library}.so";
 
     /// <summary>Full path of a library in a folder, or null where it is not there.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="library">Name without prefix and extension.</param>
     public static string? Find(string folder, string library)
     {
         string path = Path.Combine(folder, FileName(library));

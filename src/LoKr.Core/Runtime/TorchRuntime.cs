@@ -4,7 +4,9 @@ using TorchSharp;
 namespace LoKr.Core.Runtime;
 
 /// <summary>
-/// Finds libtorch and loads it before the first torch call, so that TorchSharp's own loader never runs.
+/// Finds libtorch and loads it before the first torch call, so that TorchSharp's own loader never runs. What reads or builds tensors or
+/// models from files loads it without being asked; a program that uses TorchSharp's own functions or modules before that calls
+/// <see cref="EnsureLoaded"/> first.
 /// The only static state of the library: native libraries are process-wide.
 /// </summary>
 public static class TorchRuntime
@@ -25,6 +27,11 @@ public static class TorchRuntime
     /// </exception>
     public static LoKrRuntimeInfo EnsureLoaded(RuntimeOptions? options = null)
     {
+        if (options?.Path is null && Current is LoKrRuntimeInfo current)
+        {
+            return current;
+        }
+
         options ??= new RuntimeOptions();
         lock (s_lock)
         {

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Core.Runtime;
 using Microsoft.Win32.SafeHandles;
 using TorchSharp;
 
@@ -68,10 +69,14 @@ public sealed class SafetensorsReader : ITensorSource
     /// <param name="name">Key of the tensor.</param>
     /// <param name="dtype">Type to convert to; null keeps the file's, or the next wider one where TorchSharp lacks it (F8 as Float32, U16 as Int32, U32 and U64 as Int64).</param>
     /// <param name="device">Device; null for the CPU.</param>
-    /// <exception cref="LoKrException"><c>LoKr.TensorNotFound</c>, <c>LoKr.TensorDTypeMismatch</c>, <c>LoKr.TensorDTypeUnsupported</c>, <c>LoKr.SafetensorsValueInvalid</c>.</exception>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.TensorNotFound</c>, <c>LoKr.TensorDTypeMismatch</c>, <c>LoKr.TensorDTypeUnsupported</c>, <c>LoKr.SafetensorsValueInvalid</c>,
+    /// and those of <see cref="TorchRuntime.EnsureLoaded"/>.
+    /// </exception>
     public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null)
     {
         SafetensorsEntry entry = Find(name);
+        TorchRuntime.EnsureLoaded();
         torch.ScalarType type = dtype ?? SafetensorsDTypes.Natural(entry.DType);
         CheckConversion(entry, type);
         torch.Tensor result = torch.empty([.. entry.Shape], dtype: type, device: device ?? torch.CPU);

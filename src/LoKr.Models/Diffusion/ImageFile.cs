@@ -52,6 +52,7 @@ public static class ImageFile
         }
 
         CompositeOnWhite(pixels);
+        TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
         Tensor image = tensor(pixels, [info.Height, info.Width, 4], ScalarType.Byte).narrow(-1, 0, 3);
         return Turn(image, codec.EncodedOrigin).contiguous().MoveToOuterDisposeScope();
@@ -239,7 +240,7 @@ internal static class SkiaLibrary
         string rid = NativeNames.RuntimeIdentifier;
         string file = OperatingSystem.IsWindows() ? $"{Name}.dll" : OperatingSystem.IsMacOS() ? $"{Name}.dylib" : $"{Name}.so";
         (string package, string folder) = OperatingSystem.IsWindows() ? ("win32", rid) : OperatingSystem.IsMacOS() ? ("macos", "osx") : ("linux.nodependencies", rid);
-        string packages = Path.Combine(RuntimeSearchPaths.FromEnvironment().NuGetPackages, $"skiasharp.nativeassets.{package}");
+        string packages = Path.Combine(NativeNames.PackagesFolder, $"skiasharp.nativeassets.{package}");
         string[] places =
         [
             Path.Combine(Path.GetDirectoryName(typeof(SKCodec).Assembly.Location) ?? AppContext.BaseDirectory, "runtimes", folder, "native"),

@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Runtime;
 using LoKr.Models.Families;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -193,6 +194,7 @@ internal static class BetaSchedule
     /// <summary>One beta a training timestep.</summary>
     public static float[] Read(ModelConfig config, int timesteps, bool zeroTerminalSnr)
     {
+        TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
         Tensor betas = Compute(config, timesteps);

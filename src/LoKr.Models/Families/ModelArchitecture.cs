@@ -36,7 +36,12 @@ public sealed record ModelBuildOptions
     public IReadOnlyList<string>? Labels { get; init; }
 
     /// <summary>Device of the parameters; the loader builds on <c>meta</c>, where they take no memory.</summary>
-    public Device Device { get; init; } = META;
+    public Device Device
+    {
+        // Not an initializer: options may be created before the runtime is loaded.
+        get => field ?? META;
+        init;
+    }
 
     /// <summary>Type of the parameters.</summary>
     public ScalarType DType { get; init; } = ScalarType.Float32;

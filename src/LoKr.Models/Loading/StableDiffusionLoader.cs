@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Runtime;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Families;
 using LoKr.Models.Tokenization;
@@ -43,6 +44,7 @@ public static class StableDiffusionLoader
             warnings.Add($"Not loaded, because nothing here uses them: {string.Join(", ", index.Unused)}. Images are not checked by a safety checker.");
         }
 
+        TorchRuntime.EnsureLoaded();
         ModelConfig scheduler = ReadScheduler(index);
         ITextTokenizer tokenizer = ReadTokenizer(index, "tokenizer");
         ITextTokenizer? tokenizer2 = index.IsLarge ? ReadTokenizer(index, "tokenizer_2") : null;
