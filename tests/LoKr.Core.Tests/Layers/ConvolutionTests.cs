@@ -84,7 +84,7 @@ public sealed class ConvolutionTests
     [Theory]
     [InlineData(1)]
     [InlineData(2)]
-    public void Every_order_of_the_factors_gives_the_same(long groups)
+    public void Every_order_of_the_factors_has_the_same_result(long groups)
     {
         using DisposeScope scope = NewDisposeScope();
         foreach (bool tucker in new[] { false, true })

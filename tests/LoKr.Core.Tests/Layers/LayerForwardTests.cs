@@ -77,7 +77,7 @@ public sealed class LayerForwardTests
     [InlineData(InitWeights.Default, true)]
     [InlineData(InitWeights.Lycoris, true)]
     [InlineData(InitWeights.Random, false)]
-    public void Schemes_give_zero_where_PEFT_does_and_Kaiming_uniform_elsewhere(InitWeights scheme, bool zeroDelta)
+    public void Schemes_are_zero_where_those_of_PEFT_are_and_Kaiming_uniform_elsewhere(InitWeights scheme, bool zeroDelta)
     {
         using DisposeScope scope = NewDisposeScope();
         foreach (bool both in new[] { false, true })

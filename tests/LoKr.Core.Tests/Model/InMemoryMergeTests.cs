@@ -15,7 +15,7 @@ public sealed class InMemoryMergeTests
     private static readonly LoKrConfig Config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj", "v_proj"]), InitWeights = InitWeights.Random };
 
     [Fact]
-    public void Merging_one_after_the_other_and_undoing_gives_back_every_bit()
+    public void Undoing_merges_made_one_after_the_other_restores_every_bit()
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = new(TestNetworks.Decoder());

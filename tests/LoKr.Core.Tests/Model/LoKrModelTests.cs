@@ -16,7 +16,7 @@ public sealed class LoKrModelTests
     private static readonly LoKrConfig Query = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj"]), InitWeights = InitWeights.Random };
 
     [Fact]
-    public void The_first_adapter_freezes_the_base_and_the_last_one_gives_it_back()
+    public void The_first_adapter_freezes_the_base_and_removing_the_last_one_unfreezes_it()
     {
         using LoKrModel model = new(TestNetworks.Decoder());
         TorchSharp.Modules.Parameter[] parameters = [.. model.Module.parameters()];

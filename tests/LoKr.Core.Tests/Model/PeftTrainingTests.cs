@@ -10,7 +10,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Model;
 
-/// <summary>Five training steps of every network: PEFT's losses, and parameters as the dense form gives them.</summary>
+/// <summary>Five training steps of every network: PEFT's losses, and the parameters of the dense form.</summary>
 public sealed class PeftTrainingTests
 {
     public static TheoryData<string> Cases => PeftLayersTests.Cases;

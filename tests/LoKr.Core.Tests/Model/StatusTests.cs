@@ -9,7 +9,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Model;
 
-/// <summary>States of layers and of the model as PEFT's get_layer_status and get_model_status give them.</summary>
+/// <summary>States of layers and of the model as PEFT's get_layer_status and get_model_status report them.</summary>
 public sealed class StatusTests
 {
     private const string Q0 = "model.layers.0.self_attn.q_proj";
