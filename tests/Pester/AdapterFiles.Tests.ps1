@@ -1,5 +1,5 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # Adapters as files and as part of a model: described, checked, converted.
 
@@ -81,18 +81,98 @@ Describe 'Convert-LoKrAdapter' {
     }
 }
 
-Describe 'A merge on disk' {
-    It 'equals the merge in memory, and needs no model' {
-        $merge = Merge-LoKrAdapter -Path $encoder -Adapter "$TestDrive/peft" -Destination "$TestDrive/merged"
-        $merge.Adapters.Count | Should -Be 1
-        Get-Display $merge | Should -Match ' 4 '
-        $other = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft" | Merge-LoKrAdapter
-        $read = Import-LoKrModel -Path "$TestDrive/merged" -Label $labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
-        [math]::Abs(($read | Measure-LoKrModel -Data $eval).Loss - ($other | Measure-LoKrModel -Data $eval).Loss) | Should -BeLessThan 1e-3
+Describe 'The adapter of a tiny model' {
+    BeforeAll {
+        $script:small = Get-TinyModel
+        $null = New-LoKrConfig -R 1 -Alpha 2 -TargetModules query, value -InitWeights Random | Add-LoKrAdapter -Model $small -Seed 1
+        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/small"
     }
 
-    It 'writes nothing with -WhatIf' {
-        $null = Merge-LoKrAdapter -Path $encoder -Adapter "$TestDrive/peft" -Destination "$TestDrive/rehearsed" -WhatIf
+    AfterAll {
+        $small.Dispose()
+    }
+
+    It 'comes back through two layouts, byte by byte, onto a model' {
+        $null = Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/small.kohya.safetensors" -Format Kohya |
+            Convert-LoKrAdapter -Destination "$TestDrive/small.comfy.safetensors" -Format Comfy |
+            Convert-LoKrAdapter -Destination "$TestDrive/small.back" -Format Peft
+        foreach ($name in 'adapter_model.safetensors', 'adapter_config.json') {
+            (Get-FileHash -LiteralPath "$TestDrive/small.back/$name").Hash | Should -Be (Get-FileHash -LiteralPath "$TestDrive/small/$name").Hash -Because $name
+        }
+
+        $before = Get-Loss $small
+        foreach ($file in 'small.kohya.safetensors', 'small.comfy.safetensors', 'small.back') {
+            $null = $small | Remove-LoKrAdapter -Name * | Import-LoKrAdapter -Path "$TestDrive/$file"
+            [math]::Abs((Get-Loss $small) - $before) | Should -BeLessThan 1e-6 -Because $file
+        }
+    }
+
+    It 'becomes LoRA, from the model and from its file' {
+        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/rehearsed" -LoraRank 2 -WhatIf
         "$TestDrive/rehearsed" | Should -Not -Exist
+        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/lora" -LoraEnergy 1
+        $result = Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/converted" -LoraEnergy 1 -Model $small
+        $result.ModuleCount | Should -Be 4
+        [math]::Round($result.Energy, 9) | Should -Be 1
+        (Get-Item -LiteralPath "$TestDrive/converted/adapter_model.safetensors").Length | Should -Be (Get-Item -LiteralPath "$TestDrive/lora/adapter_model.safetensors").Length
+        (Get-Content -LiteralPath "$TestDrive/lora/adapter_config.json" -Raw | ConvertFrom-Json).peft_type | Should -Be 'LORA'
+        (Get-Item -LiteralPath "$TestDrive/small" | Convert-LoKrAdapter -Destination "$TestDrive/two" -LoraRank 2).LargestRank | Should -Be 2
+        Get-ErrorId { $small | Export-LoKrAdapter -Destination "$TestDrive/lora" -LoraRank 2 } | Should -Be 'LoKr.DestinationExists'
+        Get-ErrorId { $small | Export-LoKrAdapter -Destination "$TestDrive/new" -LoraRank 0 } | Should -Be 'LoKr.RankInvalid'
+        Get-ErrorId { $small | Export-LoKrAdapter -Destination "$TestDrive/new" -LoraRank 100000 } | Should -Be 'LoKr.RankInvalid'
+        Get-ErrorId { $small | Export-LoKrAdapter -Destination "$TestDrive/new" -LoraEnergy 1.5 } | Should -Be 'LoKr.EnergyInvalid'
+        "$TestDrive/new" | Should -Not -Exist
+    }
+
+    It 'is described as a file and as a folder, and the next path goes on' {
+        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/a.safetensors" -Format Kohya
+        $found = @(Get-Item -LiteralPath "$TestDrive/a.safetensors", "$TestDrive/small" | Get-LoKrAdapter)
+        $found.Layout | Should -Be 'Kohya', 'Peft'
+        $found.ModuleCount | Should -Be 4, 4
+        $found.Scale | Should -Be 2, 2
+        $found.Rank | Should -Be 1, 1
+        Get-ErrorId { Get-LoKrAdapter -Path "$TestDrive/absent" } | Should -Be 'LoKr.PathNotFound'
+        @(Get-LoKrAdapter -Path $rows, "$TestDrive/small" -ErrorAction SilentlyContinue).Count | Should -Be 1
+    }
+
+    It 'is checked for its form, its values and a model' {
+        $good = Test-LoKrAdapter -Path "$TestDrive/small" -Values -Model $small
+        $good.IsValid | Should -BeTrue
+        @($good.Findings).Count | Should -Be 0
+        Set-Content -LiteralPath "$TestDrive/bad.safetensors" -Value 'no adapter at all'
+        $bad = Test-LoKrAdapter -Path "$TestDrive/bad.safetensors"
+        $bad.IsValid | Should -BeFalse
+        @($bad.Findings).Count | Should -Be 1
+        $bad.Findings[0].ErrorId | Should -BeLike 'LoKr.Safetensors*'
+        Test-LoKrAdapter -Path "$TestDrive/small", "$TestDrive/bad.safetensors" -Quiet | Should -Be $true, $false
+        $other = [LoKr.Core.Model.LoKrModel]::new([TorchSharp.torch+nn]::Linear(3, 4))
+        $check = Test-LoKrAdapter -Path "$TestDrive/small" -Model $other
+        $check.Findings.ErrorId | Should -Be 'LoKr.AdapterModulesUnknown'
+        $other.Dispose()
+    }
+
+    It 'is not written where <Case>' -ForEach @(
+        @{ Case = 'one file needs another name'; Script = { Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/x" -Format Kohya }; Id = 'LoKr.InvalidArgument' }
+        @{ Case = 'a file is in the way'; Script = { Convert-LoKrAdapter -Path "$TestDrive/small" -Destination $rows -Format Peft }; Id = 'LoKr.DestinationExists' }
+        @{ Case = 'there is no source'; Script = { Convert-LoKrAdapter -Path "$TestDrive/absent" -Destination "$TestDrive/x.safetensors" -Format Kohya }; Id = 'LoKr.PathNotFound' }
+        @{ Case = 'a folder is in the way'; Script = { $small | Export-LoKrAdapter -Destination "$TestDrive/small" -Format DiffusersModel }; Id = 'LoKr.DestinationExists' }
+        @{ Case = 'the layout is another one'; Script = { $small | Import-LoKrAdapter -Path "$TestDrive/small" -Name b -SourceFormat Kohya }; Id = 'LoKr.AdapterLayoutMixed' }
+        @{ Case = 'the model is another part'; Script = { $small | Import-LoKrAdapter -Path "$TestDrive/small" -Name b -Component TextEncoder2 }; Id = 'LoKr.AdapterModulesUnknown' }
+    ) {
+        Get-ErrorId $Script | Should -Be $Id
+        "$TestDrive/x" | Should -Not -Exist
+        "$TestDrive/x.safetensors" | Should -Not -Exist
+    }
+
+    It 'is rehearsed with -WhatIf' {
+        Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/x.safetensors" -Format Kohya -WhatIf | Should -BeNullOrEmpty
+        $small | Export-LoKrAdapter -Destination "$TestDrive/x.safetensors" -Format Kohya -WhatIf | Should -Be $small
+        "$TestDrive/x.safetensors" | Should -Not -Exist
+    }
+
+    It 'takes another alpha or scaling' {
+        $null = $small | Import-LoKrAdapter -Path "$TestDrive/small" -Name b -Alpha 6 | Import-LoKrAdapter -Path "$TestDrive/small" -Name c -Scaling None
+        $small.GetAdapter('b').Layers.Scaling | Sort-Object -Unique | Should -Be 6
+        $small.GetAdapter('c').Layers.Scaling | Sort-Object -Unique | Should -Be 1
     }
 }

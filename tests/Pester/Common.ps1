@@ -6,6 +6,10 @@ $script:root = (Resolve-Path -LiteralPath "$PSScriptRoot/../..").Path
 $script:manifest = $env:LOKR_MODULE ? (Resolve-Path -LiteralPath $env:LOKR_MODULE).Path : (Join-Path $root 'artifacts/bin/LoKr.PowerShell/debug/LoKr.psd1')
 Import-Module -Name $manifest -Force
 
+# The tiny models and data of the C# tests, built beside the module.
+$script:configuration = (Split-Path -Path $manifest -Parent | Split-Path -Leaf) -eq 'release' ? 'release' : 'debug'
+$null = [System.Reflection.Assembly]::LoadFrom((Join-Path $root "artifacts/bin/LoKr.Testing/$configuration/LoKr.Testing.dll"))
+
 $script:encoder = Join-Path $root 'examples/models/tiny-encoder'
 $script:train = Join-Path $root 'examples/data/tickets.train.jsonl'
 $script:eval = Join-Path $root 'examples/data/tickets.eval.jsonl'
@@ -23,16 +27,52 @@ function Get-AdaptedModel {
     New-LoKrConfig -R 4 -Alpha 8 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
 }
 
-# The id of the error that a script block ends with.
-function Get-ErrorId([scriptblock] $Script) {
+# A BERT of a few kilobytes with a fresh head, and data that it can learn: $rows to train on, $rowsToMeasure beside them.
+function Get-TinyModel {
+    $script:tiny = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/bert")
+    $script:rows = [LoKr.Testing.TinyModel]::WriteTickets("$TestDrive/train.jsonl", 96, 1)
+    $script:rowsToMeasure = [LoKr.Testing.TinyModel]::WriteTickets("$TestDrive/eval.jsonl", 24, 2)
+    Import-LoKrModel -LiteralPath $tiny -Label network, access, billing -Seed 1 -WarningAction SilentlyContinue
+}
+
+# The same with an adapter on queries and values, and the head trained beside it.
+function Get-AdaptedTinyModel {
+    $model = Get-TinyModel
+    New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $model -Seed 1
+}
+
+# The loss of a model on the tiny data.
+function Get-Loss([LoKr.Core.Model.LoKrModel] $Model) {
+    ($Model | Measure-LoKrModel -Data $rowsToMeasure).Loss
+}
+
+# Everything below a folder, by name and content.
+function Get-Snapshot([string] $Path) {
+    Get-ChildItem -LiteralPath $Path -Recurse -Force | ForEach-Object {
+        $hash = $_.PSIsContainer ? '' : (Get-FileHash -LiteralPath $_.FullName).Hash
+        "$($_.FullName) $hash"
+    }
+}
+
+# The one error that a script block ends with or writes.
+function Get-Failure([scriptblock] $Script) {
     try {
-        $null = & $Script
+        $failures = @(& $Script 2>&1 | Where-Object { $_ -is [System.Management.Automation.ErrorRecord] })
     }
     catch {
-        return ($_.FullyQualifiedErrorId -split ',')[0]
+        $failures = @($_)
     }
 
-    throw 'There was no error.'
+    if ($failures.Count -ne 1) {
+        throw "There were $($failures.Count) errors. $failures"
+    }
+
+    $failures[0]
+}
+
+# Its id.
+function Get-ErrorId([scriptblock] $Script) {
+    ((Get-Failure $Script).FullyQualifiedErrorId -split ',')[0]
 }
 
 # What people see.

@@ -1,11 +1,12 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # What the tab key offers.
 
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
     $script:model = Get-AdaptedModel
+    $script:pair = @{ Encoder = $model }
 }
 
 AfterAll {
@@ -33,7 +34,24 @@ Describe 'The tab key' {
         @{ Line = '$model | Get-LoKrConfig -Name '; Expected = 'default' }
         @{ Line = '$model | Start-LoKrTraining x -AdapterName '; Expected = 'default' }
         @{ Line = '$model.LastT'; Expected = 'LastTraining' }
+        @{ Line = 'New-LoKrConfig -TargetModules all'; Expected = 'all-linear' }
+        @{ Line = 'New-LoKrConfig | Add-LoKrAdapter $model -Name other | Start-LoKrTraining x -AdapterName d'; Expected = 'default' }
+        @{ Line = '$pair.Encoder | Merge-LoKrAdapter d'; Expected = 'default' }
+        @{ Line = 'Merge-LoKrAdapter -Model $pair.Encoder -Name d'; Expected = 'default' }
     ) {
         Get-Completion $Line | Should -Contain $Expected
+    }
+
+    It 'offers all adapters of a model, and no other words' {
+        $null = New-LoKrConfig -TargetModules key | Add-LoKrAdapter -Model $model -Name second
+        Get-Completion 'Export-LoKrAdapter -Model $model -Destination x -Name ' | Should -Be 'default', 'second'
+        Get-Completion 'Merge-LoKrAdapter -Model $model -Name d' | Should -Be 'default'
+        Get-Completion '$model | Merge-LoKrAdapter | Export-LoKrAdapter x -Name s' | Should -Be 'second'
+        $null = $model | Remove-LoKrAdapter -Name second
+    }
+
+    It 'offers nothing for a model that is not there' {
+        Get-Completion 'Merge-LoKrAdapter -Model $nothing -Name d' | Should -Not -Contain 'default'
+        Get-Completion '$nothing | Merge-LoKrAdapter d' | Should -Not -Contain 'default'
     }
 }

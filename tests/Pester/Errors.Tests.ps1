@@ -1,5 +1,5 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # Bad input: an id for scripts, a message and advice for people, and the next object goes on.
 
@@ -67,6 +67,147 @@ Describe 'Bad input' {
         Get-ErrorId { $model | Merge-LoKrAdapter -Name nobody -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
         Get-ErrorId { $model | Merge-LoKrAdapter -Name no* -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
         Get-ErrorId { $model | Remove-LoKrAdapter -Name no* -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
+    }
+}
+
+Describe 'Advice' {
+    It 'is in the terms of PowerShell, in the record and in the message' {
+        $model = Get-Model
+        $failure = Get-Failure { $model | Export-LoKrAdapter -Destination "$TestDrive/none" }
+        $failure.ErrorDetails.RecommendedAction | Should -Match 'Set-LoKrAdapter -Active'
+        $failure.Exception.Message | Should -BeLike "*$($failure.ErrorDetails.RecommendedAction)"
+        $model.Dispose()
+    }
+}
+
+Describe 'A model folder' {
+    BeforeAll {
+        # A file of tensors with a header of its own and as many bytes as it asks for.
+        function Set-Weight([string] $Header, [int] $Bytes) {
+            $text = [System.Text.Encoding]::UTF8.GetBytes($Header.PadRight([math]::Ceiling($Header.Length / 8) * 8))
+            [System.IO.File]::WriteAllBytes("$tiny/model.safetensors", [System.BitConverter]::GetBytes([long] $text.Length) + $text + [byte[]]::new($Bytes))
+        }
+    }
+
+    BeforeEach {
+        $script:tiny = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/bert")
+    }
+
+    It 'is looked for by name, literally, by wildcard and on drives' {
+        (Get-Failure { Import-LoKrModel -Path "$TestDrive/nowhere" }).Exception.Message | Should -Match 'nowhere'
+        Get-ErrorId { Import-LoKrModel -LiteralPath "$TestDrive/nowhere" } | Should -Be 'LoKr.PathNotFound'
+        Get-ErrorId { Import-LoKrModel -Path "$TestDrive/no*" } | Should -Be 'LoKr.PathNotFound'
+        Get-ErrorId { Get-LoKrConfig -Path nodrive:/x } | Should -Be 'LoKr.PathNotFound'
+    }
+
+    It 'that is missing does not stop the next' {
+        $models = @("$TestDrive/nowhere", $tiny | Import-LoKrModel -Label a, b -ErrorAction SilentlyContinue -ErrorVariable failed -WarningAction SilentlyContinue)
+        $models.Count | Should -Be 1
+        $failed.FullyQualifiedErrorId | Should -BeLike 'LoKr.PathNotFound,*'
+        $models.Dispose()
+    }
+
+    It 'follows -ErrorAction' {
+        { Import-LoKrModel -Path "$TestDrive/nowhere" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.PathNotFound,*'
+        @(Import-LoKrModel -Path "$TestDrive/nowhere" -ErrorAction Ignore 2>&1).Count | Should -Be 0
+    }
+
+    It 'is refused with advice, a category and a target' {
+        $failure = Get-Failure { Import-LoKrModel -Path "$TestDrive/nowhere" }
+        $advice = $failure.ErrorDetails.RecommendedAction
+        $advice | Should -Not -BeNullOrEmpty
+
+        # A host that shows the recommendation shows it once; a script that logs the exception's message has it too.
+        $failure.ErrorDetails.Message.Contains($advice) | Should -BeFalse
+        $failure.Exception.Message.EndsWith($advice) | Should -BeTrue
+        $failure.CategoryInfo.Category | Should -Be 'ObjectNotFound'
+        $failure.TargetObject | Should -Not -BeNullOrEmpty
+    }
+
+    It 'has whole weights' {
+        $file = [System.IO.File]::OpenWrite("$tiny/model.safetensors")
+        $file.SetLength($file.Length - 16)
+        $file.Dispose()
+        Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b } | Should -Be 'LoKr.SafetensorsTruncated'
+    }
+
+    It 'has tensors that do not overlap' {
+        Set-Weight '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}' 12
+        Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b } | Should -Be 'LoKr.SafetensorsOverlap'
+    }
+
+    It 'has weights of a floating-point type' {
+        $all = [System.IO.File]::ReadAllBytes("$tiny/model.safetensors")
+        $length = [System.BitConverter]::ToInt64($all, 0)
+        Set-Weight ([System.Text.Encoding]::UTF8.GetString($all, 8, $length).TrimEnd().Replace('"F32"', '"I32"')) ($all.Length - 8 - $length)
+        Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b } | Should -Be 'LoKr.TensorDTypeMismatch'
+    }
+
+    It 'names its type' {
+        Set-Content -LiteralPath "$tiny/config.json" -Value '{"hidden_size": 16}'
+        Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b } | Should -Be 'LoKr.ModelTypeMissing'
+    }
+
+    It 'is not loaded on another device than the one asked for' {
+        Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b -Device cuda:31 } | Should -Be 'LoKr.DeviceNotFound'
+        Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b -Device tpu } | Should -Be 'LoKr.DeviceInvalid'
+    }
+}
+
+Describe 'An adapted model' {
+    BeforeAll {
+        $script:adapted = Get-AdaptedTinyModel
+    }
+
+    AfterAll {
+        $adapted.Dispose()
+    }
+
+    It 'is not changed by a target that it does not have' {
+        $failure = Get-Failure { New-LoKrConfig -TargetModules q_proj | Add-LoKrAdapter -Model $adapted -Name other }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.TargetModuleNotFound,*'
+        $failure.Exception.Message | Should -Match 'q_proj'
+        $adapted.Adapters.Name | Should -Be 'default'
+    }
+
+    It 'refuses a second adapter of a name' {
+        Get-ErrorId { $adapted | Add-LoKrAdapter -Config (New-LoKrConfig -TargetModules query) } | Should -Be 'LoKr.AdapterExists'
+    }
+
+    It 'is not trained on a label that it does not know' {
+        $failure = Get-Failure { $adapted | Start-LoKrTraining -Data @{ text = 'vpn'; label = 'weather' } }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.LabelUnknown,*'
+        $failure.Exception.Message | Should -Match 'weather'
+    }
+
+    It 'is not trained on nothing' {
+        Set-Content -LiteralPath "$TestDrive/empty.jsonl" -Value '', ''
+        Get-ErrorId { $adapted | Start-LoKrTraining -Data "$TestDrive/empty.jsonl" } | Should -Be 'LoKr.DataEmpty'
+        Get-ErrorId { $adapted | Measure-LoKrModel -Data "$TestDrive/empty.jsonl" } | Should -Be 'LoKr.DataEmpty'
+        Get-ErrorId { $adapted | Start-LoKrTraining -Data @() } | Should -Be 'LoKr.DataEmpty'
+    }
+
+    It 'names the line that is not JSON' {
+        Set-Content -LiteralPath "$TestDrive/bad.jsonl" -Value '{"text": "vpn", "label": "network"}', '', 'text, label'
+        $failure = Get-Failure { $adapted | Start-LoKrTraining -Data "$TestDrive/bad.jsonl" }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.DataLineInvalid,*'
+        $failure.Exception.Message | Should -Match 'bad\.jsonl:3'
+        $adapted.LastTraining | Should -BeNullOrEmpty
+    }
+
+    It 'is not exported before it is merged, and leaves no folder' {
+        Get-ErrorId { $adapted | Export-LoKrModel -Destination "$TestDrive/unmerged" } | Should -Be 'LoKr.ExportUnmerged'
+        Get-ChildItem -LiteralPath $TestDrive -Force | Where-Object Name -Like '*unmerged*' | Should -BeNullOrEmpty
+    }
+
+    It 'replaces what is there only with -Force' {
+        $null = $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged"
+        $before = Get-Snapshot $TestDrive
+        Get-ErrorId { $adapted | Export-LoKrModel -Destination "$TestDrive/merged" } | Should -Be 'LoKr.DestinationExists'
+        Get-ErrorId { $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" } | Should -Be 'LoKr.DestinationExists'
+        Get-Snapshot $TestDrive | Should -Be $before
+        $null = $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" -Force | Export-LoKrModel -Destination "$TestDrive/merged" -Force
+        $null = $adapted | Undo-LoKrMerge
     }
 }
 

@@ -1,22 +1,94 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
-# The scripts of examples, as somebody at a prompt runs them.
+# The scripts of examples, as somebody at a prompt runs them; with the real models and data beside the repository where they are there.
+
+BeforeDiscovery {
+    # LOKR_FIXTURES names the reference numbers; models and data lie beside them.
+    $script:fixtures = $env:LOKR_FIXTURES ? $env:LOKR_FIXTURES : "$PSScriptRoot/../../../shared/fixtures"
+    $script:noMinilm = -not ((Test-Path -Path "$fixtures/minilm/accuracy.json") -and (Test-Path -Path "$fixtures/../models/minilm") -and (Test-Path -Path "$fixtures/../data/debian-sections"))
+    $script:noDebianLm = -not ((Test-Path -Path "$fixtures/debian-lm/perplexity.json") -and (Test-Path -Path "$fixtures/../models/debian-lm") -and (Test-Path -Path "$fixtures/../data/debian-lm"))
+}
 
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
+    $script:examples = Join-Path $root 'examples'
+    $script:fixtures = $env:LOKR_FIXTURES ? $env:LOKR_FIXTURES : "$root/../shared/fixtures"
+
+    # The value of a named result in a JSON file of reference numbers.
+    function Get-Reference([string] $Path, [string] $Method) {
+        $results = (Get-Content -LiteralPath "$fixtures/$Path" -Raw | ConvertFrom-Json).results
+        @($results.PSObject.Properties | Where-Object Name -Like "$Method*")[0].Value
+    }
 }
 
 Describe 'Examples' {
-    It 'Quickstart trains, exports and gets the same answers back' {
-        $lines = @(& (Join-Path $root 'examples/Quickstart.ps1') -Epochs 2)
-        $lines[-1] | Should -Match 'same answers'
+    BeforeEach {
+        $script:work = (New-Item -ItemType Directory -Path "$TestDrive/$(New-Guid)").FullName
+        Push-Location -LiteralPath $work
     }
 
-    It 'Train-TextClassifier compares the head alone with LoKr' {
-        $result = & (Join-Path $root 'examples/Train-TextClassifier.ps1') -ModelPath $encoder -Data $train -ValidationData $eval -MaxSteps 4 -Destination "$TestDrive/classifier" 6> $null
-        $result | Should -Not -BeNullOrEmpty
-        "$TestDrive/classifier/model.safetensors" | Should -Exist
+    AfterEach {
+        Pop-Location
+    }
+
+    It 'Quickstart learns to sort tickets, its export answers the same, and nothing is left behind' {
+        $lines = @(& "$examples/Quickstart.ps1")
+        $accuracies = [regex]::Matches($lines -join "`n", '([0-9.]+) ?% of \d+ held-out tickets are right') | ForEach-Object { [double] $_.Groups[1].Value }
+        $accuracies.Count | Should -Be 2
+        $accuracies[0] | Should -BeLessThan 35
+        $accuracies[1] | Should -BeGreaterThan 85
+        $lines[-1] | Should -Match 'gives the same answers'
+        Get-ChildItem -LiteralPath $work -Force | Should -BeNullOrEmpty
+    }
+
+    It 'Train-TextClassifier compares the head alone with LoKr, and exports' {
+        $model = [LoKr.Testing.TinyModel]::WriteBert("$work/model")
+        $null = [LoKr.Testing.TinyModel]::WriteTickets("$work/train.jsonl", 48, 1)
+        $null = [LoKr.Testing.TinyModel]::WriteTickets("$work/eval.jsonl", 24, 2)
+        $options = @{ ModelPath = $model; Data = 'train.jsonl'; ValidationData = 'eval.jsonl'; MaxLength = 32; MaxSteps = 6; BatchSize = 8; Destination = 'out' }
+        $text = & "$examples/Train-TextClassifier.ps1" @options *>&1 | Out-String
+        $text | Should -Match '3 labels: access, billing, network'
+        # 16 inputs and 3 labels, with a bias each.
+        $text | Should -Match '(?m)^HeadTrainableParameterCount +: 51\b'
+        $text | Should -Match '(?m)^Steps +: 6\b'
+        "$work/out/model.safetensors" | Should -Exist
+    }
+
+    It 'Train-LanguageModel measures before and after, and completes three prompts' {
+        $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
+        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/train.jsonl", 20)
+        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/eval.jsonl", 10)
+        $options = @{ ModelPath = $model; Data = 'train.jsonl'; ValidationData = 'eval.jsonl'; MaxLength = 64; MaxSteps = 5; MaxNewTokens = 4; Destination = 'out' }
+        $text = & "$examples/Train-LanguageModel.ps1" @options *>&1 | Out-String
+        $before = [double] [regex]::Match($text, '(?m)^PerplexityBefore +: (\S+)').Groups[1].Value
+        $after = [double] [regex]::Match($text, '(?m)^Perplexity +: (\S+)').Groups[1].Value
+        $after | Should -BeLessThan $before
+        [regex]::Count($text, '(?m)^  .+ ->') | Should -Be 3
+        "$work/out/config.json" | Should -Exist
+    }
+
+    It 'Train-LanguageModel ends with status 1 where the destination exists, and keeps it' {
+        $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
+        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/train.jsonl", 8)
+        $kept = New-Item -ItemType File -Path "$work/out/kept.txt" -Value 'mine' -Force
+        $command = "Import-Module -Name '$manifest'; & '$examples/Train-LanguageModel.ps1' -ModelPath '$model' -Data train.jsonl -ValidationData train.jsonl -MaxLength 64 -MaxSteps 1 -Destination out"
+        $text = pwsh -NoProfile -NonInteractive -Command $command 2>&1 | Out-String
+        $LASTEXITCODE | Should -Be 1
+        $text | Should -Match '-Force'
+        (Get-ChildItem -LiteralPath "$work/out").FullName | Should -Be $kept.FullName
+    }
+
+    It 'StableDiffusion learns images, and writes two and its adapter' {
+        $model = [LoKr.Testing.TinyPipeline]::Write("$work/model", $false, $null)
+        $null = [LoKr.Testing.TinyImages]::Write("$work/photos", 4)
+        $options = @{ ModelPath = $model; Data = 'photos'; Prompt = 'a red rack'; Destination = 'out'; Resolution = 16; MaxSteps = 20; BatchSize = 2; Steps = 3; SampleEvery = 10 }
+        $text = & "$examples/StableDiffusion.ps1" @options *>&1 | Out-String
+        $text | Should -Match '(?m)^Steps +: 20\b'
+        $text | Should -Match '(?m)^PeakMemoryBytes +: [1-9]'
+        $files = Get-ChildItem -LiteralPath "$work/out" -Recurse -File | ForEach-Object { [System.IO.Path]::GetRelativePath("$work/out", $_.FullName).Replace('\', '/') } | Sort-Object
+        $files | Should -Be 'adapter.safetensors', 'after.png', 'before.png', 'samples/step-000010-1.png', 'samples/step-000020-1.png'
+        (Get-FileHash -LiteralPath "$work/out/before.png").Hash | Should -Not -Be (Get-FileHash -LiteralPath "$work/out/after.png").Hash
     }
 
     It '<Name> says what it needs where the module is missing' -ForEach @(
@@ -25,5 +97,25 @@ Describe 'Examples' {
         $text = pwsh -NoProfile -NonInteractive -File $File 2>&1 | Out-String
         $LASTEXITCODE | Should -Not -Be 0
         $text | Should -Match 'LoKr'
+    }
+
+    It 'Train-TextClassifier has as many parameters as PEFT on MiniLM' -Skip:$noMinilm {
+        $all = Get-Content -LiteralPath "$fixtures/../data/debian-sections/train.jsonl"
+        $first = $all | Group-Object -Property { ($_ | ConvertFrom-Json).label } | ForEach-Object { $_.Group[0] }
+        Set-Content -LiteralPath "$work/few.jsonl" -Value ($first + $all[0..11])
+        $options = @{ ModelPath = "$fixtures/../models/minilm"; Data = 'few.jsonl'; ValidationData = 'few.jsonl'; MaxSteps = 2; BatchSize = 8 }
+        $text = & "$examples/Train-TextClassifier.ps1" @options *>&1 | Out-String
+        $text | Should -Match "(?m)^HeadTrainableParameterCount +: $((Get-Reference minilm/accuracy.json head-only).trainable)\b"
+        $text | Should -Match "(?m)^TrainableParameterCount +: $((Get-Reference minilm/accuracy.json lokr-all-r8).trainable)\b"
+    }
+
+    It 'Train-LanguageModel starts from the perplexity of transformers on the Debian model' -Skip:$noDebianLm {
+        $data = "$fixtures/../data/debian-lm"
+        $options = @{ ModelPath = "$fixtures/../models/debian-lm"; Data = "$data/gnu-r.train.jsonl"; ValidationData = "$data/gnu-r.eval.jsonl"; MaxSteps = 3; BatchSize = 8; MaxNewTokens = 8 }
+        $text = & "$examples/Train-LanguageModel.ps1" @options *>&1 | Out-String
+        $expected = @(Get-Reference debian-lm/perplexity.json base)[0]
+        $actual = [double] [regex]::Match($text, '(?m)^PerplexityBefore +: (\S+)').Groups[1].Value
+        [math]::Abs($actual - $expected) | Should -BeLessThan (1e-3 * $expected)
+        $text | Should -Match "(?m)^TrainableParameterCount +: $((Get-Reference debian-lm/perplexity.json lokr-all-linear-r8).trainable)\b"
     }
 }

@@ -1,5 +1,5 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # Training beside the prompt: jobs, threads, several runspaces, and pipelines that stop.
 

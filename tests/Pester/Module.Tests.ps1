@@ -1,5 +1,5 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # The module as users import it: manifest, exports, help, what happens on a second import.
 
@@ -23,6 +23,20 @@ Describe 'The module' {
         (Get-Command -Module LoKr).Name | Sort-Object | Should -Be $expected
     }
 
+    It 'exports exactly the cmdlets of the assembly' {
+        $built = [LoKr.PowerShell.Base.LoKrCommand].Assembly.GetTypes() | ForEach-Object { $_.GetCustomAttributes([System.Management.Automation.CmdletAttribute], $false) } |
+            ForEach-Object { "$($_.VerbName)-$($_.NounName)" } | Sort-Object
+        (Get-Command -Module LoKr).Name | Sort-Object | Should -Be $built
+    }
+
+    It 'names everything explicitly and needs PowerShell 7.6' {
+        $info = Test-ModuleManifest -Path $manifest
+        $info.PowerShellVersion | Should -Be '7.6'
+        $info.CompatiblePSEditions | Should -Be 'Core'
+        $info.ExportedCmdlets.Keys | Where-Object { $_ -like '*`**' } | Should -BeNullOrEmpty
+        $info.ExportedFunctions.Count, $info.ExportedAliases.Count, @($info.RequiredAssemblies).Count | Should -Be 0, 0, 0
+    }
+
     It 'uses approved verbs and one noun prefix' {
         foreach ($command in Get-Command -Module LoKr) {
             $command.Verb | Should -BeIn (Get-Verb).Verb
@@ -41,17 +55,23 @@ Describe 'The module' {
         $model.Dispose()
     }
 
-    It 'does not touch libtorch on import' {
-        $loaded = pwsh -NoProfile -NonInteractive -Command "Import-Module '$manifest'; (Get-LoKrRuntime -NoLoad).IsLoaded"
-        $loaded | Should -Be 'False'
-    }
-
     It 'names libtorch and its devices' {
         $runtime = Get-LoKrRuntime
         $runtime.LibtorchVersion | Should -Not -BeNullOrEmpty
         $runtime.Devices | Should -Contain 'cpu'
         Test-LoKrRuntime | Should -BeTrue
+        Test-LoKrRuntime -Device cpu | Should -BeTrue
         Test-LoKrRuntime -Device cuda:63 | Should -BeFalse
+        $runtime.IsLoaded | Should -BeTrue
+        (Get-LoKrRuntime -NoLoad).Path | Should -Be $runtime.Path
+        Get-ErrorId { Test-LoKrRuntime -Device tpu } | Should -Be 'LoKr.DeviceInvalid'
+    }
+
+    It 'says which libtorch a folder lacks' {
+        $answer, $reasons = Test-LoKrRuntime -RuntimePath $TestDrive -Verbose 4>&1 | Sort-Object { $_ -is [System.Management.Automation.VerboseRecord] }
+        $answer | Should -BeFalse
+        $reasons | Should -Not -BeNullOrEmpty
+        Get-ErrorId { Get-LoKrRuntime -RuntimePath $TestDrive } | Should -Be 'LoKr.RuntimeNotFound'
     }
 }
 
@@ -65,10 +85,29 @@ Describe 'The tests of this folder' {
     }
 }
 
+Describe 'The class of <_>' -ForEach $commands {
+    It 'is sealed, declares its output, can be rehearsed where it changes something, and has switches for yes and no' {
+        $type = (Get-Command -Name $_ -Module LoKr).ImplementingType
+        $attribute = $type.GetCustomAttributes([System.Management.Automation.CmdletAttribute], $false)[0]
+        $type.IsSealed | Should -BeTrue
+        $type.Name | Should -Be "$($_.Replace('-', ''))Command"
+        $type.GetCustomAttributes([System.Management.Automation.OutputTypeAttribute], $false).Count | Should -BeGreaterThan 0
+        $changes = $attribute.VerbName -in 'Set', 'Enable', 'Disable', 'Remove', 'Add', 'Export', 'Merge', 'Start', 'Undo', 'Convert' -or $_ -in 'Import-LoKrAdapter', 'Invoke-LoKrModel'
+        $attribute.SupportsShouldProcess | Should -Be $changes
+        (Get-Command -Name $_).Parameters.Values | Where-Object { $_.ParameterType -eq [bool] } | Should -BeNullOrEmpty
+    }
+}
+
 Describe 'Help of <_>' -ForEach $commands {
     BeforeAll {
         $script:help = Get-Help -Name $_ -Full
         $script:cmdlet = Get-Command -Name $_ -Module LoKr
+        $script:page = Get-Content -LiteralPath (Join-Path $root "docs/en-US/$_.md") -Raw
+    }
+
+    It 'is that of its page' {
+        $synopsis = [regex]::Match($page, '(?s)## SYNOPSIS\s+(.+?)\s+## ').Groups[1].Value -replace '`' -replace '\s+', ' '
+        $help.Synopsis.Trim() | Should -Be $synopsis
     }
 
     It 'has a synopsis, a description and three examples' {

@@ -1,28 +1,10 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # The story of the module, cmdlet by cmdlet.
 
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
-}
-
-Describe 'A configuration' {
-    It 'takes the defaults of PEFT' {
-        $config = New-LoKrConfig
-        $config.R | Should -Be 8
-        $config.Alpha | Should -Be 8
-        $config.DecomposeFactor | Should -Be -1
-    }
-
-    It 'refuses rank 0' {
-        Get-ErrorId { New-LoKrConfig -R 0 } | Should -Be 'LoKr.RankInvalid'
-    }
-
-    It 'takes its fields by property name' {
-        $config = [pscustomobject]@{ R = 4; Alpha = 2; TargetModules = 'query', 'value' } | New-LoKrConfig
-        "$config" | Should -Be 'r 4, alpha 2 on query, value'
-    }
 }
 
 Describe 'The story' {
@@ -59,7 +41,7 @@ Describe 'The story' {
     }
 
     It 'trains on objects from the pipeline' {
-        $null = Get-Content -LiteralPath $train -TotalCount 32 | ConvertFrom-Json | Start-LoKrTraining -Model $model -MaxSteps 2 -BatchSize 16 -LearningRate 1e-5
+        $null = Get-Content -LiteralPath $train -TotalCount 32 | ConvertFrom-Json | Start-LoKrTraining -Model $model -MaxSteps 2 -BatchSize 16 -LearningRate 1e-5 -Seed 1
         $model.LastTraining.History.Count | Should -Be 2
     }
 
@@ -77,7 +59,7 @@ Describe 'The story' {
 
     It 'adds a second adapter and removes it' {
         $answers = @($texts | Invoke-LoKrModel -Model $model)
-        $null = New-LoKrConfig -R 2 -TargetModules key | Add-LoKrAdapter -Model $model -Name second
+        $null = New-LoKrConfig -R 2 -TargetModules key | Add-LoKrAdapter -Model $model -Name second -Seed 2
         $null = $model | Set-LoKrAdapter -Name default, second -Active
         $model.ActiveAdapters | Should -Be 'default', 'second'
         $null = $model | Remove-LoKrAdapter -Name sec*
@@ -135,15 +117,117 @@ Describe 'The story' {
 
 Describe 'Any module of a script' {
     It 'is adapted and trained with a loss of its own' {
+        $null = [TorchSharp.torch]::manual_seed(1)
         $layer = [TorchSharp.torch+nn]::Linear(6, 4)
         $batches = foreach ($i in 1..4) { @{ X = [TorchSharp.torch]::randn(8, 6); Y = [TorchSharp.torch]::randn(8, 4) } }
-        $model = New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $layer
-        $model = $model | Start-LoKrTraining -Batch $batches -Epochs 3 -LearningRate 0.05 -Loss {
+        $model = New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $layer -Seed 1
+        $model = $model | Start-LoKrTraining -Batch $batches -Epochs 8 -LearningRate 0.05 -Seed 1 -Loss {
             param($model, $batch)
             [TorchSharp.torch+nn+functional]::mse_loss($model.Module.call($batch.X), $batch.Y)
         }
-        $model.LastTraining.History.Count | Should -Be 12
-        $model.LastTraining.History[-1].Loss | Should -BeLessThan $model.LastTraining.History[0].Loss
+        $history = $model.LastTraining.History
+        $history.Count | Should -Be 32
+        ($history[-4..-1].Loss | Measure-Object -Average).Average | Should -BeLessThan ($history[0..3].Loss | Measure-Object -Average).Average
+    }
+}
+
+Describe 'The pipeline of the readme' {
+    It 'trains, merges and exports a model that answers alike' {
+        $model = Get-TinyModel
+        $output = New-LoKrConfig -R 8 -Alpha 16 -TargetModules query, value -ModulesToSave classifier |
+            Add-LoKrAdapter -Model $model -Seed 1 |
+            Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -Epochs 15 -BatchSize 8 -LearningRate 2e-2 -Seed 1 |
+            Merge-LoKrAdapter |
+            Export-LoKrModel -Destination "$TestDrive/merged"
+        $output | Should -BeNullOrEmpty
+        $model.MergedAdapters | Should -Be 'default'
+        $model.LastTraining.History.Count | Should -Be (15 * 12)
+        $model.LastTraining.After.Accuracy | Should -BeGreaterThan 0.7
+
+        $merged = $model | Measure-LoKrModel -Data $rowsToMeasure
+        $copy = Import-LoKrModel -Path "$TestDrive/merged"
+        $exported = $copy | Measure-LoKrModel -Data $rowsToMeasure
+        [math]::Abs($merged.Loss - $model.LastTraining.After.Loss) | Should -BeLessThan 1e-4
+        [math]::Abs($exported.Loss - $merged.Loss) | Should -BeLessThan 1e-6
+        $exported.Accuracy | Should -Be $merged.Accuracy
+        $copy.Dispose()
+        $model.Dispose()
+    }
+}
+
+Describe 'A tiny model' {
+    BeforeEach {
+        $script:model = Get-AdaptedTinyModel
+    }
+
+    AfterEach {
+        $model.Dispose()
+    }
+
+    It 'classifies texts in their order, whatever the batch' {
+        $texts = 'vpn is slow', '', 'my invoice', 'login'
+        $one = @($texts | Invoke-LoKrModel -Model $model -BatchSize 1)
+        $many = @($texts | Invoke-LoKrModel -Model $model)
+        $many.Text | Should -Be $texts
+        $many.Label | Should -Be $one.Label
+        for ($i = 0; $i -lt $texts.Count; $i++) {
+            $one[$i].Scores.Keys | Should -Be 'network', 'access', 'billing'
+            [math]::Abs(($one[$i].Scores.Values | Measure-Object -Sum).Sum - 1) | Should -BeLessThan 1e-6
+            [math]::Abs($one[$i].Score - $many[$i].Score) | Should -BeLessThan 1e-5
+        }
+    }
+
+    It 'classifies objects with a text' {
+        ([pscustomobject] @{ Text = 'vpn'; Id = 1 } | Invoke-LoKrModel -Model $model).Text | Should -Be 'vpn'
+    }
+
+    It 'gives a trained adapter to a fresh model' {
+        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 10 -LearningRate 2e-2 -Seed 1 | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        $fresh = Import-LoKrModel -Path $tiny -Label network, access, billing -Seed 9 -WarningAction SilentlyContinue
+        $null = $fresh | Import-LoKrAdapter -Path "$TestDrive/saved" -Name again
+        [math]::Abs((Get-Loss $fresh) - (Get-Loss $model)) | Should -BeLessThan 1e-6
+        $fresh.ActiveAdapters | Should -Be 'again'
+        $fresh.Adapters[0].IsTrainable | Should -BeFalse
+        $fresh.Adapters[0].Config.BaseModelNameOrPath | Should -Be $model.SourcePath
+        $fresh.Dispose()
+        $null = $model | Import-LoKrAdapter -Path "$TestDrive/sav*" -Name b -Trainable
+        $model.GetAdapter('b').IsTrainable | Should -BeTrue
+    }
+
+    It 'is merged by pattern, and unmerged to the same loss' {
+        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 5 -Seed 1
+        $before = Get-Loss $model
+        $passed, $verbose = $model | Merge-LoKrAdapter -Name d* -Safe -Verbose 4>&1 | Sort-Object { $_ -is [System.Management.Automation.VerboseRecord] }
+        $passed | Should -Be $model
+        "$verbose" | Should -Match '4 weights'
+        $model.LastMerge.ModuleCount | Should -Be 4
+        Get-ErrorId { $model | Merge-LoKrAdapter } | Should -Be 'LoKr.NothingToMerge'
+        $model | Undo-LoKrMerge | Should -Be $model
+        [math]::Abs((Get-Loss $model) - $before) | Should -BeLessThan 1e-9
+        Get-ErrorId { $model | Undo-LoKrMerge } | Should -Be 'LoKr.NothingToMerge'
+    }
+
+    It 'lists its modules by name, type and adapter' {
+        @($model | Get-LoKrModule -Name *.query, *.VALUE).Count | Should -Be 4
+        @($model | Get-LoKrModule -Adapted).Count | Should -Be 5
+        $model | Get-LoKrModule -Type Emb* | ForEach-Object ModuleType | Sort-Object -Unique | Should -Be 'Embedding'
+        $query = $model | Get-LoKrModule -Name *.0.attention.self.query
+        $query.Shape | Should -Be 16, 16
+        $query.Adapters | Should -Be 'default'
+        $model | Get-LoKrModule -Name nothing | Should -BeNullOrEmpty
+    }
+
+    It 'is exported in shards' {
+        $folder = $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/sharded" -MaxShardSize 4KB -PassThru
+        $folder.GetFiles('*.safetensors').Count | Should -BeGreaterThan 2
+        "$TestDrive/sharded/model.safetensors.index.json" | Should -Exist
+        (Import-LoKrModel -Path "$TestDrive/sharded").Dispose()
+    }
+
+    It 'has weights of the type asked for' {
+        $half = Import-LoKrModel -Path $tiny -Label a, b -DType bfloat16 -WarningAction SilentlyContinue
+        $half.DType | Should -Be 'BFloat16'
+        $half.Dispose()
     }
 }
 

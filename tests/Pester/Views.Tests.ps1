@@ -1,10 +1,57 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # What people see, at the prompt and after a job.
 
+BeforeDiscovery {
+    . "$PSScriptRoot/Common.ps1"
+
+    # What the cmdlets say that they write, and what these objects hold.
+    $script:types = @(
+        (Get-Command -Module LoKr).OutputType.Type | Where-Object { $_ -and $_.Namespace -like 'LoKr.*' } | ForEach-Object FullName
+        'LoKr.Core.Model.LoKrAdapter', 'LoKr.Core.Model.ParameterCount', 'LoKr.Core.Model.LoKrMergeResult', 'LoKr.Core.Layouts.LoKrAdapterFinding', 'LoKr.Core.Model.LoKrTrainingResult'
+    ) | Sort-Object -Unique
+}
+
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
+}
+
+Describe '<_>' -ForEach $types {
+    BeforeAll {
+        [xml] $format = Get-Content -LiteralPath (Join-Path (Split-Path -Path $manifest) 'LoKr.Format.ps1xml') -Raw
+        [xml] $display = Get-Content -LiteralPath (Join-Path (Split-Path -Path $manifest) 'LoKr.Types.ps1xml') -Raw
+        $script:names = $_, "Deserialized.$_"
+        $script:views = @($format.SelectNodes('//View') | Where-Object { $_.SelectNodes('ViewSelectedBy/TypeName').InnerText -contains $names[0] })
+        $script:sets = $display
+        $script:allViews = $format.SelectNodes('//View')
+    }
+
+    It 'has a table and a list for itself and its deserialized twin' {
+        foreach ($name in $names) {
+            $own = @($allViews | Where-Object { $_.SelectNodes('ViewSelectedBy/TypeName').InnerText -contains $name })
+            @($own | Where-Object { $_.SelectSingleNode('TableControl') }).Count | Should -Be 1 -Because $name
+            @($own | Where-Object { $_.SelectSingleNode('ListControl') }).Count | Should -Be 1 -Because $name
+        }
+    }
+
+    It 'has the properties that its views show' {
+        $properties = ($names[0] -as [type]).GetProperties().Name
+        foreach ($name in $views.SelectNodes('.//PropertyName').InnerText) {
+            # The counts of a model are script properties.
+            if ($names[0] -notlike '*LoKrModel' -or $name -notlike '*ParameterCount') {
+                $properties | Should -Contain $name
+            }
+        }
+    }
+
+    It 'has a default display property set' {
+        foreach ($name in $names) {
+            $type = @($sets.SelectNodes('//Type') | Where-Object { $_.SelectSingleNode('Name').InnerText -eq $name })
+            $type.Count | Should -Be 1 -Because $name
+            @($type.SelectNodes('.//PropertySet/Name').InnerText | Where-Object { $_ -eq 'DefaultDisplayPropertySet' }).Count | Should -Be 1 -Because $name
+        }
+    }
 }
 
 Describe 'Views' {
@@ -29,9 +76,14 @@ Describe 'Views' {
         @{ Name = 'counts'; Script = { $model.CountParameters() }; Shows = 'Trainable +Total +Percent' }
         @{ Name = 'an evaluation'; Script = { $model | Measure-LoKrModel -Data $eval }; Shows = '120 +120 +1\.\d{4}' }
         @{ Name = 'classes'; Script = { 'vpn' | Invoke-LoKrModel -Model $model }; Shows = 'Label +Score Text' }
+        @{ Name = 'states of adapters'; Script = { $model | Get-LoKrAdapter }; Shows = 'default' }
+        @{ Name = 'states of layers'; Script = { $model | Get-LoKrAdapter -ByLayer }; Shows = 'lokr\.Linear' }
+        @{ Name = 'the state of a model'; Script = { $model | Get-LoKrAdapter -Summary }; Shows = 'BertForSequenceClassification' }
         @{ Name = 'the runtime'; Script = { Get-LoKrRuntime }; Shows = 'LibtorchVersion +: \d' }
     ) {
-        Get-Display (& $Script) | Should -Match $Shows
+        $text = Get-Display (& $Script)
+        $text | Should -Match $Shows
+        $text | Should -Not -Match '#ERR'
     }
 
     It 'show the probabilities of a class, the highest first' {
@@ -54,11 +106,38 @@ Describe 'Views' {
         }
     }
 
+    It 'need plain figures only' {
+        $copy = [System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($model))
+        $copy.PSTypeNames[0] | Should -Be 'Deserialized.LoKr.Core.Model.LoKrModel'
+        $copy.Name | Should -Be 'BertForSequenceClassification'
+        $copy.PSObject.Properties['Tokenizer'] | Should -BeNullOrEmpty
+        $copy.ParameterCount | Should -BeGreaterThan 0
+        [LoKr.PowerShell.Formatting.ViewText]::List($copy.Adapters) | Should -Be 'default'
+    }
+
     It 'fit a terminal of 80 columns' {
         foreach ($line in (Get-Display $model 80) -split '\r?\n') {
             $line.TrimEnd().Length | Should -BeLessOrEqual 80
         }
 
         (Get-Display $model 80) -split '\r?\n' | Where-Object { $_ -match '^Name' } | Should -Match 'Adapters'
+    }
+}
+
+Describe 'A cell' {
+    It 'is written for people: <Expected>' -ForEach @(
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Shape([long[]] (384, 1536)) }; Expected = '384×1536' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Shape($null) }; Expected = '' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::List(@('a', 'b')) }; Expected = 'a, b' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::List('abc') }; Expected = 'abc' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Number($null, 2) }; Expected = '' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Adapters(@('a', 'b', 'c'), @('a', 'b'), @('b')) }; Expected = 'a, b (merged), c (off)' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Pairs([ordered] @{ x = 2.5; a = 4.0 }) }; Expected = 'x = 2.5, a = 4' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Pairs(@{ default = [LoKr.Core.Model.TriState]::Irregular }) }; Expected = 'default = Irregular' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Scores(@{ a = 0.1; b = 0.9 }) }; Expected = 'b 0.9000, a 0.1000' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Duration([timespan]::FromSeconds(65.34)) }; Expected = '0:01:05.3' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Duration($null) }; Expected = '' }
+    ) {
+        & $Cell | Should -Be $Expected
     }
 }

@@ -1,5 +1,5 @@
 #Requires -Version 7.6
-#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.5.0' }
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
 # -WhatIf: the session says what would happen, and nothing does.
 
@@ -33,6 +33,24 @@ Describe 'With -WhatIf' {
         $model.AdaptersEnabled | Should -BeTrue
         @($model.MergedAdapters).Count | Should -Be 0
         $model.LastTraining | Should -BeNullOrEmpty
+    }
+
+    It 'Import-LoKrAdapter loads nothing' {
+        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        $model | Import-LoKrAdapter -Path "$TestDrive/saved" -Name other -WhatIf | Should -Be $model
+        $model.Adapters.Name | Should -Be 'default'
+        Remove-Item -LiteralPath "$TestDrive/saved" -Recurse
+    }
+
+    It 'Start-LoKrTraining takes rows of the pipeline' {
+        @{ text = 'vpn'; label = 'network' }, @{ text = 'card'; label = 'billing' } | Start-LoKrTraining -Model $model -WhatIf | Should -Be $model
+        $model.LastTraining | Should -BeNullOrEmpty
+    }
+
+    It 'a merge stays, and its export is not written' {
+        $model | Merge-LoKrAdapter | Undo-LoKrMerge -WhatIf | Export-LoKrModel -Destination "$TestDrive/merged" -WhatIf
+        $model.MergedAdapters | Should -Be 'default'
+        "$TestDrive/merged" | Should -Not -Exist
     }
 
     It 'nothing is written' {

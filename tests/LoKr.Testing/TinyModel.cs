@@ -9,10 +9,10 @@ using LoKr.Models.Loading;
 using TorchSharp;
 using static TorchSharp.torch;
 
-namespace LoKr.PowerShell.Tests.Support;
+namespace LoKr.Testing;
 
 /// <summary>Random model folders of a few kilobytes with tokenizers, and data that fits them; made in milliseconds.</summary>
-internal static class TinyModel
+public static class TinyModel
 {
     public static readonly string[] Labels = ["network", "access", "billing"];
 

@@ -1,14 +1,14 @@
 using System.Text.RegularExpressions;
 
-namespace LoKr.PowerShell.Tests.Help;
+namespace HelpBuilder;
 
 /// <summary>One example of a page.</summary>
-public sealed record HelpExample(string Title, string Code, string Remarks);
+internal sealed record HelpExample(string Title, string Code, string Remarks);
 
 /// <summary>The hand-written part of a page of docs/en-US.</summary>
-public sealed partial record HelpPage(string Name, string Synopsis, string[] Description, HelpExample[] Examples, string Outputs, string[] Notes, string[] Links)
+internal sealed partial record HelpPage(string Name, string Synopsis, string[] Description, HelpExample[] Examples, string Outputs, string[] Notes, string[] Links)
 {
-    /// <summary>Where the part that is made from the assembly begins.</summary>
+    /// <summary>The heading where the generated part of a page begins.</summary>
     public const string Generated = "## SYNTAX";
 
     /// <summary>Reads a page.</summary>

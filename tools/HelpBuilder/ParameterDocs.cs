@@ -2,16 +2,16 @@ using System.Management.Automation;
 using System.Reflection;
 using System.Xml.Linq;
 
-namespace LoKr.PowerShell.Tests.Help;
+namespace HelpBuilder;
 
-/// <summary>What the assembly says of its parameters: XML documentation and metadata of the engine.</summary>
+/// <summary>Descriptions of parameters from the XML documentation of the assembly, and their defaults.</summary>
 internal sealed class ParameterDocs(string xmlFile)
 {
     private readonly Dictionary<string, string> _summaries = XDocument.Load(xmlFile).Descendants("member")
         .Where(member => member.Element("summary") is not null)
         .ToDictionary(member => member.Attribute("name")!.Value, member => string.Join(' ', member.Element("summary")!.Value.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)));
 
-    /// <summary>Parameters of a cmdlet without the common ones, in the order of their names.</summary>
+    /// <summary>Parameters of a cmdlet without the common ones, sorted by name.</summary>
     public static IEnumerable<ParameterMetadata> Of(CmdletInfo cmdlet) => cmdlet.Parameters.Values
         .Where(parameter => !Cmdlet.CommonParameters.Contains(parameter.Name))
         .OrderBy(parameter => parameter.Name, StringComparer.Ordinal);
@@ -24,8 +24,8 @@ internal sealed class ParameterDocs(string xmlFile)
         _ => _summaries[Id(cmdlet.ImplementingType.GetProperty(parameter)!)],
     };
 
-    /// <summary>The value of a parameter that is not given, as its cmdlet is made with; empty where there is none, or where it has to be given.</summary>
-    public string Default(CmdletInfo cmdlet, string parameter)
+    /// <summary>The default of a parameter: the value that a new instance of its cmdlet has. Empty where there is none, or where the parameter is required.</summary>
+    public static string Default(CmdletInfo cmdlet, string parameter)
     {
         if (cmdlet.ImplementingType.GetProperty(parameter) is not { } property || cmdlet.Parameters[parameter].ParameterSets.Values.All(set => set.IsMandatory))
         {

@@ -3,10 +3,10 @@ using System.Management.Automation;
 using System.Text;
 using System.Xml.Linq;
 
-namespace LoKr.PowerShell.Tests.Help;
+namespace HelpBuilder;
 
 /// <summary>Makes MAML, and the generated end of each page, from the pages and the assembly.</summary>
-internal sealed class HelpBuilder(ParameterDocs docs)
+internal sealed class HelpWriter(ParameterDocs docs)
 {
     private static readonly XNamespace s_maml = "http://schemas.microsoft.com/maml/2004/10";
     private static readonly XNamespace s_command = "http://schemas.microsoft.com/maml/dev/command/2004/10";
@@ -20,8 +20,14 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         return $"<?xml version=\"1.0\" encoding=\"utf-8\"?>\n{root.ToString().ReplaceLineEndings("\n")}\n";
     }
 
-    /// <summary>Syntax and parameters for the end of a page.</summary>
-    public string Tail(CmdletInfo cmdlet)
+    /// <summary>A page with syntax and parameters of the cmdlet at its end.</summary>
+    public string Page(string text, CmdletInfo cmdlet)
+    {
+        int generated = text.IndexOf(HelpPage.Generated, StringComparison.Ordinal);
+        return (generated < 0 ? $"{text.TrimEnd()}\n\n" : text[..generated]) + Tail(cmdlet);
+    }
+
+    private string Tail(CmdletInfo cmdlet)
     {
         StringBuilder text = new();
         text.Append(HelpPage.Generated).Append("\n\n```text\n");
@@ -35,7 +41,7 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         {
             string pipeline = Pipeline(parameter.ParameterSets.Values);
             string aliases = parameter.Aliases.Count == 0 ? "" : $"; aliases {string.Join(", ", parameter.Aliases)}";
-            string value = docs.Default(cmdlet, parameter.Name) is { Length: > 0 } found and not "False" ? $"; default {found}" : "";
+            string value = ParameterDocs.Default(cmdlet, parameter.Name) is { Length: > 0 } found and not "False" ? $"; default {found}" : "";
             text.Append(CultureInfo.InvariantCulture, $"\n### -{parameter.Name}\n\n{docs.Describe(cmdlet, parameter.Name)}\n\n*{TypeName(parameter.ParameterType)}{value}; pipeline input: {pipeline}{aliases}*\n");
         }
 
@@ -86,7 +92,7 @@ internal sealed class HelpBuilder(ParameterDocs docs)
         }
 
         parameter.Add(new XElement(s_dev + "type", new XElement(s_maml + "name", TypeName(type)), new XElement(s_maml + "uri")));
-        parameter.Add(new XElement(s_dev + "defaultValue", docs.Default(cmdlet, name)));
+        parameter.Add(new XElement(s_dev + "defaultValue", ParameterDocs.Default(cmdlet, name)));
         return parameter;
     }
 

@@ -1,0 +1,90 @@
+#Requires -Version 7.6
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
+
+# Merge-LoKrAdapter -Path: from folder to folder, without a model.
+
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+}
+
+Describe 'A merge on disk' {
+    BeforeAll {
+        $script:model = Get-AdaptedTinyModel
+        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
+    }
+
+    AfterAll {
+        $model.Dispose()
+    }
+
+    It 'is that in memory, bit by bit' {
+        $records = @(Merge-LoKrAdapter -Path "$TestDrive/ber*" -Adapter "$TestDrive/sav*" -Destination "$TestDrive/merged" -Safe -Verbose 4>&1 3>&1)
+        $result = $records | Where-Object { $_ -is [LoKr.Core.Model.LoKrMergeResult] }
+        $result.Adapters | Should -Be 'saved'
+        $result.ModuleCount, $result.SavedModuleCount, $result.ResumedFileCount | Should -Be 4, 1, 0
+        $result.Destination | Should -Be (Join-Path $TestDrive 'merged')
+        $result.ByteCount | Should -Be (Get-Item -LiteralPath "$TestDrive/merged/model.safetensors").Length
+        "$($records | Where-Object { $_ -is [System.Management.Automation.VerboseRecord] })" | Should -Match '4 weights'
+        "$($records | Where-Object { $_ -is [System.Management.Automation.WarningRecord] })" | Should -Match 'LABEL_0'
+        Get-ChildItem -LiteralPath $TestDrive -Force -Filter '.*' | Should -BeNullOrEmpty
+
+        $null = $model | Merge-LoKrAdapter
+        $expected = $model.GetBaseState()
+        $merged = Import-LoKrModel -Path "$TestDrive/merged"
+        $merged.Module.Labels.Count | Should -Be 3
+        foreach ($pair in $merged.GetBaseState().GetEnumerator()) {
+            $pair.Value.eq($expected[$pair.Key]).all().item[bool]() | Should -BeTrue -Because $pair.Key
+        }
+
+        $merged.Dispose()
+        $null = $model | Undo-LoKrMerge
+    }
+
+    It 'shows progress' {
+        $shell = [powershell]::Create([System.Management.Automation.RunspaceMode]::NewRunspace)
+        $null = $shell.AddScript({
+                param($manifest, $folder)
+                Import-Module -Name $manifest
+                Merge-LoKrAdapter -Path "$folder/bert" -Adapter "$folder/saved" -Destination "$folder/shown" -WarningAction SilentlyContinue
+            }).AddArgument($manifest).AddArgument("$TestDrive").Invoke()
+        $shell.Streams.Error | Should -BeNullOrEmpty
+        $shell.Streams.Progress.Count | Should -BeGreaterThan 0
+        $shell.Dispose()
+    }
+
+    It 'gives each adapter its weight' {
+        $null = $model | Remove-LoKrAdapter -Name default
+        $null = New-LoKrConfig -TargetModules query -InitWeights Random | Add-LoKrAdapter -Model $model -Name q -Seed 3 | Export-LoKrAdapter -Destination "$TestDrive/q" -Name q
+        (Merge-LoKrAdapter -LiteralPath $tiny -Adapter "$TestDrive/q" -Weight 0.5 -Destination "$TestDrive/one").ModuleCount | Should -Be 2
+        Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Weight 1, 2 -Destination "$TestDrive/two" } | Should -Be 'LoKr.InvalidArgument'
+        Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Destination "$TestDrive/one" } | Should -Be 'LoKr.DestinationExists'
+        Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Destination "$TestDrive/two" -MaxShardSize 0 } | Should -Be 'LoKr.InvalidArgument'
+        Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Destination $tiny -Force } | Should -Be 'LoKr.ExportIntoSource'
+        (Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Destination "$TestDrive/one" -Force).ModuleCount | Should -Be 2
+        "$TestDrive/two" | Should -Not -Exist
+    }
+
+    It 'is checked and rehearsed with -WhatIf' {
+        $before = Get-Snapshot $TestDrive
+        Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/saved" -Destination "$TestDrive/rehearsed" -WhatIf | Should -BeNullOrEmpty
+        Get-Snapshot $TestDrive | Should -Be $before
+        Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/nowhere" -Destination "$TestDrive/rehearsed" -WhatIf } | Should -Be 'LoKr.PathNotFound'
+    }
+}
+
+Describe 'A merge on disk of a trained encoder' {
+    It 'measures as the merge in memory does' {
+        $model = Get-Model
+        $null = New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1
+        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/peft" -Name helpdesk
+        $merge = Merge-LoKrAdapter -Path $encoder -Adapter "$TestDrive/peft" -Destination "$TestDrive/merged"
+        $merge.Adapters.Count | Should -Be 1
+        Get-Display $merge | Should -Match ' 4 '
+        $other = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft" | Merge-LoKrAdapter
+        $read = Import-LoKrModel -Path "$TestDrive/merged" -Label $labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
+        [math]::Abs(($read | Measure-LoKrModel -Data $eval).Loss - ($other | Measure-LoKrModel -Data $eval).Loss) | Should -BeLessThan 1e-3
+        $model.Dispose()
+        $other.Dispose()
+        $read.Dispose()
+    }
+}

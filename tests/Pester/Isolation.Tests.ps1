@@ -1,0 +1,102 @@
+#Requires -Version 7.6
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
+
+# What scripts name loads in the default context, every other dependency in one of its own, and nothing native before the first tensor.
+
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+
+    # The lines that a fresh pwsh writes after the import.
+    function Invoke-Fresh([string] $Script) {
+        pwsh -NoProfile -NonInteractive -Command "Import-Module -Name '$manifest'`n$Script" 2>&1 | ForEach-Object { "$_" }
+    }
+}
+
+Describe 'The module in a fresh process' {
+    It 'loads nothing native on import, and the first tensor does' {
+        Invoke-Fresh @'
+            function Get-NativeCount { @([Diagnostics.Process]::GetCurrentProcess().Modules | Where-Object ModuleName -Match 'torch_cpu|LibTorchSharp|c10').Count }
+            "loaded: $($null -ne [LoKr.Core.Runtime.TorchRuntime]::Current)"
+            "after import: $(Get-NativeCount)"
+            $null = New-LoKrConfig -R 4 -TargetModules query
+            "after a configuration: $(Get-NativeCount)"
+            $null = [TorchSharp.torch]::zeros(1)
+            "after a tensor: $((Get-NativeCount) -gt 0)"
+'@ | Should -Be 'loaded: False', 'after import: 0', 'after a configuration: 0', 'after a tensor: True'
+    }
+
+    It 'has types that scripts name, in the default context' {
+        Invoke-Fresh @'
+            foreach ($type in [TorchSharp.torch], [LoKr.Core.Configuration.LoKrConfig], [LoKr.Models.Loading.ModelLoader], [LoKr.PowerShell.Commands.GetLoKrConfigCommand]) {
+                "$($type.Name) $([Runtime.Loader.AssemblyLoadContext]::GetLoadContext($type.Assembly).Name)"
+            }
+'@ | Should -Be 'torch Default', 'LoKrConfig Default', 'ModelLoader Default', 'GetLoKrConfigCommand Default'
+    }
+
+    It 'has dependencies in a context of their own that answers nobody else' {
+        $lines = Invoke-Fresh @'
+            $null = [TorchSharp.torch].Assembly.GetTypes()
+            $null = [LoKr.Models.Loading.ModelLoader].Assembly.GetTypes()
+            $own = [Runtime.Loader.AssemblyLoadContext]::All | Where-Object Name -EQ 'LoKr dependencies'
+            'own: ' + (($own.Assemblies | ForEach-Object { $_.GetName().Name }) -join ' ')
+            'default: ' + (([Runtime.Loader.AssemblyLoadContext]::Default.Assemblies | ForEach-Object { $_.GetName().Name } | Where-Object { $_ -match 'Protobuf|SharpZipLib|Skia|Tokenizers|CsvHelper' }) -join ' ')
+            try { [Reflection.Assembly]::Load('Google.Protobuf'); 'answered' } catch { 'not answered' }
+'@
+        $lines[0] | Should -Match 'Google\.Protobuf'
+        $lines[0] | Should -Match 'Microsoft\.ML\.Tokenizers'
+        $lines[1].Trim() | Should -Be 'default:'
+        $lines[2] | Should -Be 'not answered'
+    }
+
+    It 'reads images with a native library loaded in that context' {
+        Invoke-Fresh @'
+            $path = [System.IO.Path]::GetTempFileName() + '.png'
+            [LoKr.Models.Diffusion.ImageFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
+            "$([LoKr.Models.Diffusion.ImageFile]::ReadSize($path))"
+            [System.IO.File]::Delete($path)
+            [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) -contains 'SkiaSharp' } | ForEach-Object Name
+'@ | Should -Be '(6, 4)', 'LoKr dependencies'
+    }
+
+    It 'loads libtorch at the first call of a script, without copies or noise' {
+        Invoke-Fresh @'
+            $layer = [TorchSharp.torch+nn]::Linear(3, 4)
+            [LoKr.Core.Runtime.TorchRuntime]::Current.IsLoaded
+            ($layer | Add-LoKrAdapter -Config (New-LoKrConfig -R 1 -TargetModules all-linear)).Adapters.Count
+'@ | Should -Be 'True', '1'
+        Get-ChildItem -LiteralPath (Split-Path -Path $manifest) -Directory | Where-Object Name -In 'cpu', 'cuda-12.8' | Should -BeNullOrEmpty
+    }
+
+    It 'says what is missing where there is no libtorch' {
+        $lines = Invoke-Fresh @'
+            $env:LOKR_RUNTIME = Join-Path ([System.IO.Path]::GetTempPath()) 'no-such-runtime'
+            try { $null = [TorchSharp.torch+nn]::Linear(3, 4) } catch { $_.Exception.InnerException.ErrorId }
+            Test-LoKrRuntime
+            Get-LoKrRuntime
+'@
+        $lines[0..1] | Should -Be 'LoKr.RuntimeNotFound', 'False'
+        "$($lines[2..($lines.Count - 1)])" | Should -Match 'LOKR_RUNTIME'
+        $LASTEXITCODE | Should -Be 1
+    }
+
+    It 'can be removed and imported again' {
+        Invoke-Fresh @"
+            `$config = New-LoKrConfig -TargetModules all-linear
+            Remove-Module -Name LoKr
+            Import-Module -Name '$manifest'
+            ([TorchSharp.torch+nn]::Linear(3, 4) | Add-LoKrAdapter -Config `$config).Adapters.Count
+"@ | Should -Be '1'
+    }
+}
+
+Describe 'The module folder' {
+    It 'holds managed code only, and dependencies apart' {
+        $folder = Split-Path -Path $manifest
+        (Get-ChildItem -LiteralPath $folder -Filter *.dll).Name | Sort-Object | Should -Be 'LoKr.Core.dll', 'LoKr.Models.dll', 'LoKr.PowerShell.dll', 'TorchSharp.dll'
+        foreach ($file in Get-ChildItem -LiteralPath "$folder/dependencies" -Filter *.dll) {
+            [System.Reflection.AssemblyName]::GetAssemblyName($file.FullName).Name | Should -Not -BeNullOrEmpty
+        }
+
+        Get-ChildItem -LiteralPath $folder -Recurse -File | Where-Object { $_.Extension -in '.so', '.dylib' -or $_.Name -like '*torch_cpu*' } | Should -BeNullOrEmpty
+    }
+}

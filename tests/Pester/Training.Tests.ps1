@@ -1,0 +1,197 @@
+#Requires -Version 7.6
+#Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
+
+# Start-LoKrTraining: data, streams, stopping, memory.
+
+BeforeAll {
+    . "$PSScriptRoot/Common.ps1"
+
+    # Runs a script in a runspace of its own, with variables, and hands back its shell when it has ended.
+    function Invoke-Beside([string] $Script, [hashtable] $Variable) {
+        $shell = [powershell]::Create([System.Management.Automation.RunspaceMode]::NewRunspace)
+        $shell.Runspace.SessionStateProxy.SetVariable('manifest', $manifest)
+        foreach ($name in $Variable.Keys) {
+            $shell.Runspace.SessionStateProxy.SetVariable($name, $Variable[$name])
+        }
+
+        $null = $shell.AddScript("Import-Module -Name `$manifest`n$Script").Invoke()
+        $shell.Streams.Error | Should -BeNullOrEmpty
+        $shell
+    }
+
+    # Live tensors once the finalizer has taken what other tests dropped.
+    function Get-TensorCount {
+        [System.GC]::Collect()
+        [System.GC]::WaitForPendingFinalizers()
+        [TorchSharp.torch+Tensor]::TotalCount
+    }
+
+    function Test-Stopped {
+        $model.LastTraining.StopReason | Should -Be 'Canceled'
+        $model.LastTraining.History.Count | Should -BeGreaterThan 0
+        $model.LastTraining.History.Count | Should -BeLessThan 5000
+    }
+}
+
+Describe 'A training' {
+    BeforeEach {
+        $script:model = Get-AdaptedTinyModel
+    }
+
+    AfterEach {
+        $model.Dispose()
+    }
+
+    It 'shows progress now and then, counts down, and ends it' {
+        $shell = Invoke-Beside '$null = $model | Start-LoKrTraining -Data $rows -ValidationData $more -Epochs 8 -Verbose' @{ model = $model; rows = $rows; more = $rowsToMeasure }
+        $shown = @($shell.Streams.Progress | Where-Object RecordType -EQ Processing)
+        $shown.Count | Should -BeGreaterThan 0
+        $shown.Count | Should -BeLessOrEqual (2 + $model.LastTraining.Elapsed.TotalMilliseconds / 200)
+        foreach ($record in $shown) {
+            $record.SecondsRemaining | Should -BeGreaterOrEqual 0
+            $record.PercentComplete | Should -BeIn (0..100)
+        }
+
+        $shell.Streams.Progress[-1].RecordType | Should -Be 'Completed'
+        @($shell.Streams.Verbose | Where-Object { "$_" -like '*evaluation loss*' }).Count | Should -Be 8
+        $shell.Dispose()
+    }
+
+    It 'passes steps on in place of the model with -ReportStep' {
+        $steps = @($model | Start-LoKrTraining -Data $rows -Epochs 2 -ReportStep)
+        $steps.Count | Should -BeGreaterThan 1
+        $steps.Step | Should -Be $model.LastTraining.History.Step
+        $steps.Loss | Should -Be $model.LastTraining.History.Loss
+    }
+
+    It 'takes rows of the pipeline like the rows of a file' {
+        Set-Content -LiteralPath "$TestDrive/two.jsonl" -Value '{"text": "vpn slow", "label": "network"}', '{"text": "card", "label": "billing"}'
+        $null = $model | Start-LoKrTraining -Data "$TestDrive/two.jsonl" -MaxSteps 1 -Seed 4
+        $other = Get-AdaptedTinyModel
+        $null = [pscustomobject] @{ text = 'vpn slow'; label = 'network' }, @{ text = 'card'; label = 'billing' } |
+            Start-LoKrTraining -Model $other -MaxSteps 1 -Seed 4
+        [math]::Abs($other.LastTraining.History[0].Loss - $model.LastTraining.History[0].Loss) | Should -BeLessThan 1e-6
+        $other.Dispose()
+    }
+
+    It 'measures before and after' {
+        $before = Get-Loss $model
+        $null = $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -EvaluateBefore -MaxSteps 5
+        [math]::Abs($model.LastTraining.Before.Loss - $before) | Should -BeLessThan 1e-6
+        [math]::Abs($model.LastTraining.After.Loss - ($model | Measure-LoKrModel -Data $rowsToMeasure -BatchSize 5).Loss) | Should -BeLessThan 1e-5
+    }
+
+    It 'stops with its pipeline, at once' {
+        $shell = [powershell]::Create([System.Management.Automation.RunspaceMode]::NewRunspace)
+        $null = $shell.AddScript('param($manifest, $model, $rows) Import-Module -Name $manifest; $model | Start-LoKrTraining -Data $rows -MaxSteps 100000 -ReportStep')
+        $null = $shell.AddArgument($manifest).AddArgument($model).AddArgument($rows)
+        $output = [System.Management.Automation.PSDataCollection[psobject]]::new()
+        $null = $shell.BeginInvoke([System.Management.Automation.PSDataCollection[psobject]]::new(), $output)
+        for ($i = 0; $i -lt 600 -and $output.Count -lt 5; $i++) {
+            Start-Sleep -Milliseconds 100
+        }
+
+        $output.Count | Should -BeGreaterOrEqual 5
+        $watch = [System.Diagnostics.Stopwatch]::StartNew()
+        $shell.Stop()
+        $shell.InvocationStateInfo.State | Should -Be 'Stopped'
+        $watch.Elapsed.TotalSeconds | Should -BeLessThan 10
+        Test-Stopped
+        $shell.Dispose()
+    }
+
+    It 'stops when a command downstream leaves the loop around it, and can start again' {
+        $steps = foreach ($once in 1) {
+            $model | Start-LoKrTraining -Data $rows -MaxSteps 100000 -ReportStep | ForEach-Object {
+                $_
+                if ($_.Step -eq 3) {
+                    break
+                }
+            }
+        }
+        $steps.Step | Should -Be 1, 2, 3
+        $once | Should -Be 1
+        Test-Stopped
+        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 3
+        $model.LastTraining.StopReason | Should -Be 'Completed'
+        $model.LastTraining.History.Count | Should -Be 3
+    }
+
+    It 'stops when a command downstream fails' {
+        { $model | Start-LoKrTraining -Data $rows -MaxSteps 100000 -ReportStep | ForEach-Object { throw 'enough' } } | Should -Throw 'enough'
+        Test-Stopped
+    }
+
+    It 'has as many live tensors after twenty steps as after two' {
+        $batches = @(1) * 20
+        $ids = [TorchSharp.torch]::tensor([long[]] (2, 5, 6, 3)).reshape(1, 4)
+        $mask = [TorchSharp.torch]::ones_like($ids)
+        $label = [TorchSharp.torch]::tensor([long[]] 1)
+        $null = Get-TensorCount
+        $counts = @($model | Start-LoKrTraining -Batch $batches -MaxSteps 22 -ReportStep -Loss {
+                param($model)
+                [TorchSharp.torch+nn+functional]::cross_entropy($model.Module.Classify($ids, $mask), $label)
+            } | ForEach-Object { [TorchSharp.torch+Tensor]::TotalCount })
+        $counts.Count | Should -Be 22
+        foreach ($count in $counts[2..21]) {
+            $count | Should -BeLessOrEqual $counts[1]
+        }
+    }
+
+    It 'leaves no tensor behind' {
+        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 2
+        $before = Get-TensorCount
+        $null = $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MaxSteps 20
+        Get-TensorCount | Should -Be $before
+    }
+
+    It 'prints its plan with -WhatIf' {
+        $text = pwsh -NoProfile -NonInteractive -Command @"
+            Import-Module -Name '$manifest'
+            `$model = Import-LoKrModel -Path '$tiny' -Label network, access, billing -WarningAction SilentlyContinue
+            `$null = New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$model
+            `$null = `$model | Start-LoKrTraining -Data '$rows' -Epochs 5 -BatchSize 8 -WarmupRatio 0.1 -WhatIf
+"@ | Out-String
+        $text | Should -Match '60 steps \(12 an epoch, 6 warm-up\) on 96 rows'
+        $text | Should -Match "$($model.Adapters[0].ParameterCount) parameters"
+        $text | Should -Match 'MiB'
+    }
+}
+
+Describe 'A loss of the script' {
+    BeforeEach {
+        $script:net = [TorchSharp.torch+nn]::Linear(6, 4)
+        $null = $net | Add-LoKrAdapter -Config (New-LoKrConfig -R 2 -TargetModules all-linear) -Seed 1
+    }
+
+    It 'is a tensor' {
+        Get-ErrorId { $net | Start-LoKrTraining -Batch 1 -Loss { 'x' } } | Should -Be 'LoKr.LossNotATensor'
+        Get-ErrorId { $net | Start-LoKrTraining -Batch 1 -Loss { } } | Should -Be 'LoKr.LossNotATensor'
+    }
+
+    It 'fails with its own error' {
+        { $net | Start-LoKrTraining -Batch 1 -Loss { throw 'mine' } } | Should -Throw 'mine'
+        { $net | Start-LoKrTraining -Batch 1 -Loss { [TorchSharp.torch]::zeros(2, 3).mm([TorchSharp.torch]::zeros(2, 3)) } } | Should -Throw '*mat1 and mat2*'
+    }
+}
+
+Describe 'A language model' {
+    It 'is trained, measured and asked' {
+        $data = [LoKr.Testing.TinyModel]::WriteCompletions("$TestDrive/pairs.jsonl", 20)
+        $model = Import-LoKrModel -Path ([LoKr.Testing.TinyModel]::WriteLlama("$TestDrive/llama"))
+        $before = $model | Measure-LoKrModel -Data $data
+        $null = $model | Add-LoKrAdapter -Config (New-LoKrConfig -R 4 -TargetModules all-linear) -Seed 1 |
+            Start-LoKrTraining -Data $data -Epochs 10 -LearningRate 2e-2 -Seed 1
+        ($model | Measure-LoKrModel -Data $data).Perplexity | Should -BeLessThan ($before.Perplexity / 2)
+        $greedy = @('vpn: ', 'card: ' | Invoke-LoKrModel -Model $model -MaxNewTokens 5)
+        $greedy.Prompt | Should -Be 'vpn: ', 'card: '
+        $sampling = @{ Model = $model; MaxNewTokens = 5; Temperature = 1; TopK = 20; TopP = 0.9; Seed = 3 }
+        $sampled = @(1..2 | ForEach-Object { 'vpn: ' | Invoke-LoKrModel @sampling })
+        $sampled[0].Completion | Should -Be $sampled[1].Completion
+        foreach ($completion in $greedy + $sampled) {
+            $completion.TokenCount | Should -BeIn (0..5)
+        }
+
+        $model.Dispose()
+    }
+}
