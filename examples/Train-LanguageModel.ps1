@@ -67,7 +67,7 @@ $ErrorActionPreference = 'Stop'
 
 function Show-Figure([string] $Text, [object[]] $Value) {
     # Figures look the same whatever the language of the machine is.
-    $Host.UI.WriteLine([string]::Format([cultureinfo]::InvariantCulture, $Text, $Value))
+    Write-Information -MessageData ([string]::Format([cultureinfo]::InvariantCulture, $Text, $Value)) -InformationAction Continue
 }
 
 function Get-StepTime($Training) {

@@ -1,6 +1,3 @@
-using System.Globalization;
-using System.Text;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Safetensors;
@@ -11,21 +8,105 @@ using static TorchSharp.torch;
 
 namespace LoKr.Testing;
 
-/// <summary>Random model folders of a few kilobytes with tokenizers, and data that fits them; made in milliseconds.</summary>
+/// <summary>Random models of a few kilobytes made from configurations, and folders of them with tokenizers, written in milliseconds.</summary>
 public static class TinyModel
 {
-    public static readonly string[] Labels = ["network", "access", "billing"];
+    /// <summary>A BERT classifier of one layer.</summary>
+    public static JsonObject BertConfig(params string[] labels)
+    {
+        JsonObject config = new()
+        {
+            ["model_type"] = "bert",
+            ["architectures"] = new JsonArray("BertForSequenceClassification"),
+            ["vocab_size"] = 40,
+            ["hidden_size"] = 8,
+            ["num_hidden_layers"] = 1,
+            ["num_attention_heads"] = 2,
+            ["intermediate_size"] = 16,
+            ["max_position_embeddings"] = 12,
+            ["dtype"] = "float32",
+        };
+        if (labels.Length > 0)
+        {
+            JsonObject names = [];
+            for (int i = 0; i < labels.Length; i++)
+            {
+                names[$"{i}"] = labels[i];
+            }
 
-    private static readonly string[] s_words =
-    [
-        "vpn", "wifi", "router", "cable", "slow", "password", "login", "account", "locked", "reset",
-        "invoice", "payment", "refund", "card", "price", "the", "my", "is", "not", "working",
-    ];
+            config["id2label"] = names;
+        }
+
+        return config;
+    }
+
+    /// <summary>A ViT classifier of two layers for images of 8 by 12 pixels.</summary>
+    public static JsonObject VitConfig() => new()
+    {
+        ["model_type"] = "vit",
+        ["architectures"] = new JsonArray("ViTForImageClassification"),
+        ["hidden_size"] = 8,
+        ["num_hidden_layers"] = 2,
+        ["num_attention_heads"] = 2,
+        ["intermediate_size"] = 16,
+        ["image_size"] = new JsonArray(8, 12),
+        ["patch_size"] = 4,
+        ["dtype"] = "float32",
+    };
+
+    /// <summary>A CLIP text encoder of two layers; 39 ends a text.</summary>
+    public static JsonObject ClipTextConfig() => new()
+    {
+        ["model_type"] = "clip_text_model",
+        ["vocab_size"] = 40,
+        ["hidden_size"] = 8,
+        ["num_hidden_layers"] = 2,
+        ["num_attention_heads"] = 2,
+        ["intermediate_size"] = 16,
+        ["max_position_embeddings"] = 12,
+        ["projection_dim"] = 6,
+        ["eos_token_id"] = 39,
+        ["dtype"] = "float32",
+    };
+
+    /// <summary>A GPT-2 of two layers.</summary>
+    public static JsonObject Gpt2Config() => new()
+    {
+        ["model_type"] = "gpt2",
+        ["architectures"] = new JsonArray("GPT2LMHeadModel"),
+        ["vocab_size"] = 40,
+        ["n_embd"] = 8,
+        ["n_layer"] = 2,
+        ["n_head"] = 2,
+        ["n_positions"] = 12,
+        ["eos_token_id"] = 1,
+        ["dtype"] = "float32",
+    };
+
+    /// <summary>Writes config.json and random weights for every parameter after an edit of the tensors by name, and returns them in the caller's scope.</summary>
+    public static IReadOnlyDictionary<string, Tensor> Write(string folder, JsonObject config, Action<Dictionary<string, Tensor>>? edit = null)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Directory.CreateDirectory(folder);
+        File.WriteAllText(Path.Combine(folder, "config.json"), config.ToJsonString());
+        using nn.Module module = ModelLoader.Build(new ModelConfig(config));
+        using Generator generator = new(7, CPU);
+        Dictionary<string, Tensor> tensors = module.named_parameters().ToDictionary(
+            item => item.name, item => empty(item.parameter.shape).normal_(0, 0.3, generator), StringComparer.Ordinal);
+        edit?.Invoke(tensors);
+        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors, new Dictionary<string, string> { ["format"] = "pt" });
+        return tensors.ToDictionary(item => item.Key, item => item.Value.MoveToOuterDisposeScope(), StringComparer.Ordinal);
+    }
+
+    /// <summary>A batch of two rows, the second padded.</summary>
+    public static (Tensor Ids, Tensor Mask) Batch() => (
+        tensor([2L, 5, 6, 7, 3, 2, 9, 3, 0, 0]).view(2, 5),
+        tensor([1L, 1, 1, 1, 1, 1, 1, 1, 0, 0]).view(2, 5));
 
     /// <summary>A BERT encoder without a head, with a WordPiece vocabulary.</summary>
     public static string WriteBert(string folder)
     {
-        string[] vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", .. s_words];
+        string[] vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", .. TinyData.Words];
         JsonObject config = new()
         {
             ["model_type"] = "bert",
@@ -40,7 +121,19 @@ public static class TinyModel
             ["attention_probs_dropout_prob"] = 0.0,
             ["dtype"] = "float32",
         };
-        WriteWeights(folder, config, name => !name.StartsWith("classifier", StringComparison.Ordinal), name => name["bert.".Length..]);
+        using DisposeScope scope = NewDisposeScope();
+        Write(folder, config, tensors =>
+        {
+            SetNorms(tensors);
+            foreach (string name in tensors.Keys.ToArray())
+            {
+                tensors.Remove(name, out Tensor? tensor);
+                if (name.StartsWith("bert.", StringComparison.Ordinal))
+                {
+                    tensors[name["bert.".Length..]] = tensor!;
+                }
+            }
+        });
         File.WriteAllLines(Path.Combine(folder, "vocab.txt"), vocabulary);
         File.WriteAllText(Path.Combine(folder, "tokenizer_config.json"), """{"do_lower_case": true, "model_max_length": 32, "tokenizer_class": "BertTokenizer"}""");
         return folder;
@@ -66,53 +159,26 @@ public static class TinyModel
             ["eos_token_id"] = 257,
             ["dtype"] = "float32",
         };
-        WriteWeights(folder, config, _ => true, name => name);
+        using DisposeScope scope = NewDisposeScope();
+        Write(folder, config, tensors =>
+        {
+            SetNorms(tensors);
+            tensors.Remove("lm_head.weight");
+        });
         File.WriteAllText(Path.Combine(folder, "tokenizer.json"), ByteTokenizer().ToJsonString());
         File.WriteAllText(Path.Combine(folder, "tokenizer_config.json"),
             """{"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "model_max_length": 64, "tokenizer_class": "PreTrainedTokenizerFast"}""");
         return folder;
     }
 
-    /// <summary>Tickets as JSON Lines; each label has its own words, so that a model can learn them.</summary>
-    public static string WriteTickets(string file, int rows, int seed = 1)
+    // Norms of ones, as in a model that can learn.
+    private static void SetNorms(Dictionary<string, Tensor> tensors)
     {
-        Random random = new(seed);
-        File.WriteAllLines(file, Enumerable.Range(0, rows).Select(row =>
+        foreach (string name in tensors.Keys.Where(name => name.EndsWith("norm.weight", StringComparison.OrdinalIgnoreCase)))
         {
-            int label = row % Labels.Length;
-            string text = string.Join(' ', Enumerable.Range(0, 3 + random.Next(4)).Select(_ => s_words[random.Next(4) == 0 ? 15 + random.Next(5) : (label * 5) + random.Next(5)]));
-            return JsonSerializer.Serialize(new { text, label = Labels[label] });
-        }));
-        return file;
+            tensors[name].fill_(1);
+        }
     }
-
-    /// <summary>Prompts with completions as JSON Lines.</summary>
-    public static string WriteCompletions(string file, int rows)
-    {
-        File.WriteAllLines(file, Enumerable.Range(0, rows).Select(row => JsonSerializer.Serialize(new
-        {
-            prompt = string.Create(CultureInfo.InvariantCulture, $"{s_words[row % s_words.Length]}: "),
-            completion = s_words[(row + 1) % s_words.Length],
-        })));
-        return file;
-    }
-
-    private static void WriteWeights(string folder, JsonObject config, Func<string, bool> keep, Func<string, string> rename)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Directory.CreateDirectory(folder);
-        File.WriteAllText(Path.Combine(folder, "config.json"), config.ToJsonString());
-        using nn.Module module = ModelLoader.Build(new ModelConfig(config));
-        using Generator generator = new(7, CPU);
-        Dictionary<string, Tensor> tensors = module.named_parameters()
-            .Where(item => keep(item.name) && item.name != "lm_head.weight")
-            .ToDictionary(item => rename(item.name), item => Random(item.name, item.parameter.shape, generator), StringComparer.Ordinal);
-        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), tensors, new Dictionary<string, string> { ["format"] = "pt" });
-    }
-
-    // Norms of ones and modest weights, as in a model that can learn.
-    private static Tensor Random(string name, long[] shape, Generator generator) =>
-        name.EndsWith("norm.weight", StringComparison.OrdinalIgnoreCase) ? ones(shape) : empty(shape).normal_(0, 0.3, generator);
 
     private static JsonObject ByteTokenizer()
     {

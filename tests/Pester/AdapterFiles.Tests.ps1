@@ -130,7 +130,8 @@ Describe 'The adapter of a tiny model' {
         $found.Layout | Should -Be 'Kohya', 'Peft'
         $found.ModuleCount | Should -Be 4, 4
         $found.Scale | Should -Be 2, 2
-        $found.Rank | Should -Be 1, 1
+        # An array has a rank of its own.
+        $found | ForEach-Object Rank | Should -Be 1, 1
         Get-ErrorId { Get-LoKrAdapter -Path "$TestDrive/absent" } | Should -Be 'LoKr.PathNotFound'
         @(Get-LoKrAdapter -Path $rows, "$TestDrive/small" -ErrorAction SilentlyContinue).Count | Should -Be 1
     }

@@ -30,8 +30,8 @@ function Get-AdaptedModel {
 # A BERT of a few kilobytes with a fresh head, and data that it can learn: $rows to train on, $rowsToMeasure beside them.
 function Get-TinyModel {
     $script:tiny = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/bert")
-    $script:rows = [LoKr.Testing.TinyModel]::WriteTickets("$TestDrive/train.jsonl", 96, 1)
-    $script:rowsToMeasure = [LoKr.Testing.TinyModel]::WriteTickets("$TestDrive/eval.jsonl", 24, 2)
+    $script:rows = [LoKr.Testing.TinyData]::WriteTickets("$TestDrive/train.jsonl", 96, 1)
+    $script:rowsToMeasure = [LoKr.Testing.TinyData]::WriteTickets("$TestDrive/eval.jsonl", 24, 2)
     Import-LoKrModel -LiteralPath $tiny -Label network, access, billing -Seed 1 -WarningAction SilentlyContinue
 }
 

@@ -31,12 +31,12 @@ Describe '<Page>' -ForEach $pages {
 
     It 'names cmdlets that are exported' {
         $exported = (Import-PowerShellDataFile -LiteralPath (Join-Path $root 'LoKr.psd1')).CmdletsToExport
-        [regex]::Matches($text, '\b[A-Z][a-z]+-LoKr[A-Za-z]+\b').Value | Where-Object { $_ -and $_ -notin $exported } | Should -BeNullOrEmpty
+        [regex]::Matches($text, '\b[A-Z][a-z]+-LoKr[A-Za-z]+\b') | ForEach-Object Value | Where-Object { $_ -notin $exported } | Should -BeNullOrEmpty
     }
 
     It 'names and links files that exist' {
-        [regex]::Matches($text, '\b(?:examples|src|tests|docs|tools)/[A-Za-z0-9_./-]*[A-Za-z0-9]').Value |
-            Where-Object { $_ -and -not (Test-Path -LiteralPath (Join-Path $root $_)) } | Should -BeNullOrEmpty
+        [regex]::Matches($text, '\b(?:examples|src|tests|docs|tools)/[A-Za-z0-9_./-]*[A-Za-z0-9]') | ForEach-Object Value |
+            Where-Object { -not (Test-Path -LiteralPath (Join-Path $root $_)) } | Should -BeNullOrEmpty
         [regex]::Matches($text, '\]\(([^)#]+)\)') | ForEach-Object { $_.Groups[1].Value } |
             Where-Object { $_ -notlike 'http*' -and -not (Test-Path -LiteralPath (Join-Path (Split-Path -Path $file) $_)) } | Should -BeNullOrEmpty
     }
@@ -57,9 +57,9 @@ Describe 'The help' {
         $null = [LoKr.Testing.TinyModel]::WriteLlama("$work/llama")
         $null = [LoKr.Testing.TinyPipeline]::Write("$work/stable-diffusion", $false, $null)
         $null = [LoKr.Testing.TinyImages]::Write("$work/photos", 4)
-        $null = [LoKr.Testing.TinyModel]::WriteTickets("$work/tickets.train.jsonl", 30, 1)
-        $null = [LoKr.Testing.TinyModel]::WriteTickets("$work/tickets.eval.jsonl", 12, 2)
-        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/pairs.jsonl", 8)
+        $null = [LoKr.Testing.TinyData]::WriteTickets("$work/tickets.train.jsonl", 30, 1)
+        $null = [LoKr.Testing.TinyData]::WriteTickets("$work/tickets.eval.jsonl", 12, 2)
+        $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/pairs.jsonl", 8)
         Push-Location -LiteralPath $work
         $first = Import-LoKrModel -Path ./minilm -Label network, access, billing -WarningAction SilentlyContinue
         $null = New-LoKrConfig -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $first | Export-LoKrAdapter -Destination ./adapter

@@ -51,18 +51,6 @@ Describe 'Bad input' {
         Get-ErrorId { New-LoKrConfig -TargetModules no_such_module | Add-LoKrAdapter -Model $model -ErrorAction Stop } | Should -Be 'LoKr.TargetModuleNotFound'
     }
 
-    It 'advises in the terms of PowerShell, in the record and in the message' {
-        try {
-            $model | Export-LoKrAdapter -Destination "$TestDrive/none" -ErrorAction Stop
-        }
-        catch {
-            $failed = $_
-        }
-
-        $failed.ErrorDetails.RecommendedAction | Should -Match 'Set-LoKrAdapter -Active'
-        $failed.Exception.Message | Should -BeLike "*$($failed.ErrorDetails.RecommendedAction)"
-    }
-
     It 'reports an adapter that the model does not have' {
         Get-ErrorId { $model | Merge-LoKrAdapter -Name nobody -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'
         Get-ErrorId { $model | Merge-LoKrAdapter -Name no* -ErrorAction Stop } | Should -Be 'LoKr.AdapterNotFound'

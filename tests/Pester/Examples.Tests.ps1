@@ -44,8 +44,8 @@ Describe 'Examples' {
 
     It 'Train-TextClassifier compares the head alone with LoKr, and exports' {
         $model = [LoKr.Testing.TinyModel]::WriteBert("$work/model")
-        $null = [LoKr.Testing.TinyModel]::WriteTickets("$work/train.jsonl", 48, 1)
-        $null = [LoKr.Testing.TinyModel]::WriteTickets("$work/eval.jsonl", 24, 2)
+        $null = [LoKr.Testing.TinyData]::WriteTickets("$work/train.jsonl", 48, 1)
+        $null = [LoKr.Testing.TinyData]::WriteTickets("$work/eval.jsonl", 24, 2)
         $options = @{ ModelPath = $model; Data = 'train.jsonl'; ValidationData = 'eval.jsonl'; MaxLength = 32; MaxSteps = 6; BatchSize = 8; Destination = 'out' }
         $text = & "$examples/Train-TextClassifier.ps1" @options *>&1 | Out-String
         $text | Should -Match '3 labels: access, billing, network'
@@ -57,8 +57,8 @@ Describe 'Examples' {
 
     It 'Train-LanguageModel measures before and after, and completes three prompts' {
         $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
-        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/train.jsonl", 20)
-        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/eval.jsonl", 10)
+        $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/train.jsonl", 20)
+        $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/eval.jsonl", 10)
         $options = @{ ModelPath = $model; Data = 'train.jsonl'; ValidationData = 'eval.jsonl'; MaxLength = 64; MaxSteps = 5; MaxNewTokens = 4; Destination = 'out' }
         $text = & "$examples/Train-LanguageModel.ps1" @options *>&1 | Out-String
         $before = [double] [regex]::Match($text, '(?m)^PerplexityBefore +: (\S+)').Groups[1].Value
@@ -70,7 +70,7 @@ Describe 'Examples' {
 
     It 'Train-LanguageModel ends with status 1 where the destination exists, and keeps it' {
         $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
-        $null = [LoKr.Testing.TinyModel]::WriteCompletions("$work/train.jsonl", 8)
+        $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/train.jsonl", 8)
         $kept = New-Item -ItemType File -Path "$work/out/kept.txt" -Value 'mine' -Force
         $command = "Import-Module -Name '$manifest'; & '$examples/Train-LanguageModel.ps1' -ModelPath '$model' -Data train.jsonl -ValidationData train.jsonl -MaxLength 64 -MaxSteps 1 -Destination out"
         $text = pwsh -NoProfile -NonInteractive -Command $command 2>&1 | Out-String

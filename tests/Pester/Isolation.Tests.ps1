@@ -43,7 +43,7 @@ Describe 'The module in a fresh process' {
             try { [Reflection.Assembly]::Load('Google.Protobuf'); 'answered' } catch { 'not answered' }
 '@
         $lines[0] | Should -Match 'Google\.Protobuf'
-        $lines[0] | Should -Match 'Microsoft\.ML\.Tokenizers'
+        $lines[0] | Should -Match 'SkiaSharp'
         $lines[1].Trim() | Should -Be 'default:'
         $lines[2] | Should -Be 'not answered'
     }

@@ -144,12 +144,12 @@ Describe 'LoKr.Shell' -Skip:$missing {
     }
 
     It 'describes an adapter file as JSON' {
-        $model = Get-AdaptedTinyModel
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/x.safetensors" -Format Kohya
+        $model = Get-TinyModel
+        $null = New-LoKrConfig -R 2 -TargetModules query | Add-LoKrAdapter -Model $model | Export-LoKrAdapter -Destination "$TestDrive/x.safetensors" -Format Kohya
         $model.Dispose()
         $result = Invoke-Shell '-Command', 'Get-LoKrAdapter ./x.safetensors | Select-Object Name, Format | ConvertTo-Json'
         $result.ExitCode | Should -Be 0
-        ($result.Output | ConvertFrom-Json).Name | Should -Be 'x'
+        ($result.Output | ConvertFrom-Json).Name | Should -Be 'x.safetensors'
     }
 
     It 'runs finally on Ctrl+C' -Skip:$IsWindows {
@@ -165,7 +165,7 @@ Describe 'LoKr.Shell' -Skip:$missing {
 
     It 'ends a training at a step on SIGTERM, and the script chooses the status' -Skip:$IsWindows {
         $model = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/bert")
-        $data = [LoKr.Testing.TinyModel]::WriteTickets("$TestDrive/train.jsonl", 48, 1)
+        $data = [LoKr.Testing.TinyData]::WriteTickets("$TestDrive/train.jsonl", 48, 1)
         $result = Invoke-Shell (Set-Script @"
             `$ErrorActionPreference = 'Stop'
             `$model = Import-LoKrModel '$model' -Label network, access, billing

@@ -177,7 +177,7 @@ Describe 'A loss of the script' {
 
 Describe 'A language model' {
     It 'is trained, measured and asked' {
-        $data = [LoKr.Testing.TinyModel]::WriteCompletions("$TestDrive/pairs.jsonl", 20)
+        $data = [LoKr.Testing.TinyData]::WriteCompletions("$TestDrive/pairs.jsonl", 20)
         $model = Import-LoKrModel -Path ([LoKr.Testing.TinyModel]::WriteLlama("$TestDrive/llama"))
         $before = $model | Measure-LoKrModel -Data $data
         $null = $model | Add-LoKrAdapter -Config (New-LoKrConfig -R 4 -TargetModules all-linear) -Seed 1 |
