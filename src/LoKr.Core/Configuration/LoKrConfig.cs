@@ -1,5 +1,4 @@
 using System.Collections.Immutable;
-using LoKr.Core.Factors;
 
 namespace LoKr.Core.Configuration;
 
@@ -66,7 +65,7 @@ public sealed record LoKrConfig
     /// <summary>Task of the model (PEFT <c>task_type</c>).</summary>
     public TaskType? TaskType { get; init; }
 
-    /// <summary>Python class of a base model without task type; kept when a file is rewritten (PEFT <c>auto_mapping</c>).</summary>
+    /// <summary>Python class of a base model without task type; preserved when a file is rewritten (PEFT <c>auto_mapping</c>).</summary>
     public AutoMapping? AutoMapping { get; init; }
 
     /// <summary>Name or path of the base model (PEFT <c>base_model_name_or_path</c>).</summary>
@@ -84,7 +83,7 @@ public sealed record LoKrConfig
     /// <summary>Axis of the DoRA norms (LyCORIS <c>wd_on_out</c>).</summary>
     public WeightDecomposeAxis WeightDecomposeAxis { get; init; } = WeightDecomposeAxis.Output;
 
-    /// <summary>Keep both factors full whatever the rank (LyCORIS <c>full_matrix</c>).</summary>
+    /// <summary>Use full matrices for both factors whatever the rank (LyCORIS <c>full_matrix</c>).</summary>
     public bool FullMatrix { get; init; }
 
     /// <summary>Scale by alpha / √r (LyCORIS <c>rs_lora</c>).</summary>
@@ -105,12 +104,12 @@ public sealed record LoKrConfig
     /// <summary>Factorization convention.</summary>
     public FactorizationConvention Factorization { get; init; } = FactorizationConvention.Peft;
 
-    /// <summary>What the factors of a one-dimensional convolution with a full w2 mean; programs disagree.</summary>
+    /// <summary>Meaning of the factors of a one-dimensional convolution with a full w2; programs disagree.</summary>
     public Conv1dLayout Conv1dLayout { get; init; } = Conv1dLayout.Peft;
 
     /// <summary>
     /// Whether the shapes of the factors, and which layers have magnitudes, are those of the file: set where no
-    /// <see cref="DecomposeFactor"/> gives them all. PEFT cannot load such an adapter.
+    /// <see cref="DecomposeFactor"/> produces them all. PEFT cannot load such an adapter.
     /// </summary>
     public bool ShapesFromFile { get; init; }
 
@@ -118,10 +117,10 @@ public sealed record LoKrConfig
     public override string ToString() => FormattableString.Invariant($"r {R}, alpha {Alpha}") + (TargetModules is null ? "" : $" on {TargetModules}");
 }
 
-/// <summary>What w1 and a full w2 of a one-dimensional convolution mean; every other shape of factors means w1 ⊗ w2 everywhere.</summary>
+/// <summary>Meanings of w1 and a full w2 of a one-dimensional convolution; every other shape of factors means w1 ⊗ w2 everywhere.</summary>
 public enum Conv1dLayout
 {
-    /// <summary>w2 ⊗ w1: what PEFT's reshape of its product comes to.</summary>
+    /// <summary>w2 ⊗ w1, the result of PEFT's reshape of its product.</summary>
     Peft,
 
     /// <summary>w1 ⊗ w2, as for every other layer (LyCORIS).</summary>
@@ -196,7 +195,7 @@ public enum TaskType
     FeatureExtraction,
 }
 
-/// <summary>The Python class of a base model without task type, kept for PEFT's <c>AutoPeftModel</c> (<c>auto_mapping</c>).</summary>
+/// <summary>The Python class of a base model without task type, preserved for PEFT's <c>AutoPeftModel</c> (<c>auto_mapping</c>).</summary>
 /// <param name="BaseModelClass">Name of the class, for example <c>BertModel</c>.</param>
 /// <param name="ParentLibrary">Module that defines it.</param>
 public sealed record AutoMapping(string BaseModelClass, string ParentLibrary);

@@ -1,11 +1,10 @@
 using LoKr.Core.Errors;
-using LoKr.Core.Factors;
 using LoKr.Core.IO;
 
 namespace LoKr.Core.Configuration;
 
 /// <summary>
-/// Reads and writes the <c>adapter_config.json</c> of PEFT. Options that PEFT does not have are kept in one object under the key
+/// Reads and writes the <c>adapter_config.json</c> of PEFT. Options that PEFT does not have are in one object under the key
 /// <c>lokr_ps</c>, and only where they differ from the default: PEFT reports a key it does not know and loads the file all the same.
 /// </summary>
 public static class LoKrConfigJson
@@ -18,7 +17,7 @@ public static class LoKrConfigJson
 
     /// <summary>Reads a file.</summary>
     /// <param name="path">The file.</param>
-    /// <param name="warnings">What a person should know: keys that are not understood, an older PEFT with another scaling.</param>
+    /// <param name="warnings">Problems that a person should know: keys that are not understood, an older PEFT with another scaling.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>, <c>LoKr.AdapterConfigInvalid</c>, <c>LoKr.AdapterTypeNotSupported</c>.
     /// </exception>
@@ -32,7 +31,7 @@ public static class LoKrConfigJson
     /// <summary>Reads a configuration from text, for example from the header of an adapter that diffusers saved.</summary>
     /// <param name="json">The text.</param>
     /// <param name="source">Where it comes from, for messages.</param>
-    /// <param name="warnings">What a person should know.</param>
+    /// <param name="warnings">Problems that a person should know.</param>
     /// <exception cref="LoKrException"><c>LoKr.AdapterConfigInvalid</c>, <c>LoKr.AdapterTypeNotSupported</c>.</exception>
     public static LoKrConfig Parse(string json, string source, out IReadOnlyList<string> warnings)
     {

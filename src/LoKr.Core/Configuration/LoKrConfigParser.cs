@@ -3,7 +3,6 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using LoKr.Core.Errors;
-using LoKr.Core.Factors;
 using LoKr.Core.IO;
 
 namespace LoKr.Core.Configuration;

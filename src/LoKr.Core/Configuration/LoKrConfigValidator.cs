@@ -2,7 +2,7 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Configuration;
 
-/// <summary>Checks a configuration by itself, before any model is touched.</summary>
+/// <summary>Checks a configuration on its own, before any model is involved.</summary>
 public static class LoKrConfigValidator
 {
     /// <summary>Throws for the first value that cannot be used or is not supported.</summary>

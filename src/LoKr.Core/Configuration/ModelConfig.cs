@@ -83,7 +83,7 @@ public sealed class ModelConfig : JsonFields
         ArgumentException.ThrowIfNullOrEmpty(folder);
         if (!Directory.Exists(folder))
         {
-            throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"There is no folder '{folder}'.",
+            throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The folder '{folder}' does not exist.",
                 "Name the folder that holds config.json and model.safetensors.") { Target = folder };
         }
 

@@ -6,11 +6,11 @@ namespace LoKr.Core.Configuration;
 
 /// <summary>
 /// Regular expressions of PEFT configurations are Python's: anchored at the start, named groups written (?P&lt;name&gt;…),
-/// \Z for the very end. They are translated, and given a time limit so that no configuration can hang a session.
+/// \Z for the very end. They are translated and run with a time limit so that no configuration can hang a session.
 /// </summary>
 internal static class PythonRegex
 {
-    private static readonly TimeSpan Limit = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(1);
 
     /// <summary>Python's <c>re.match</c>: the expression must match at the start.</summary>
     public static Match Match(string pattern, string text) => Run($@"\A(?:{Translate(pattern)})", pattern, text);
@@ -25,14 +25,14 @@ internal static class PythonRegex
     {
         try
         {
-            return Regex.Match(text, translated, RegexOptions.CultureInvariant, Limit);
+            return Regex.Match(text, translated, RegexOptions.CultureInvariant, s_limit);
         }
         catch (RegexMatchTimeoutException exception)
         {
             throw new LoKrException(
                 ErrorIds.PatternInvalid,
                 LoKrErrorKind.LimitExceeded,
-                $"The pattern '{pattern}' took longer than {Limit.TotalSeconds:0} s on the module name '{text}'.",
+                $"The pattern '{pattern}' took longer than {s_limit.TotalSeconds:0} s on the module name '{text}'.",
                 "Simplify it; nested repetitions such as (a+)+ are the usual cause.",
                 exception)
             { Target = pattern };

@@ -2,14 +2,13 @@ namespace LoKr.Core.Errors;
 
 /// <summary>
 /// Every error id of the library. They are part of the public interface: scripts compare them, so they never change.
-/// Each area keeps its own in a part of this class.
 /// </summary>
 public static class ErrorIds
 {
     /// <summary>A file or folder that was named does not exist.</summary>
     public const string PathNotFound = "LoKr.PathNotFound";
 
-    /// <summary>The destination exists and -Force was not given.</summary>
+    /// <summary>The destination exists and overwriting was not allowed.</summary>
     public const string DestinationExists = "LoKr.DestinationExists";
 
     /// <summary>An argument is out of its range.</summary>
@@ -42,10 +41,10 @@ public static class ErrorIds
     /// <summary>No module of the model has a name that was targeted.</summary>
     public const string TargetModuleNotFound = "LoKr.TargetModuleNotFound";
 
-    /// <summary>Every module was excluded.</summary>
+    /// <summary>The exclusions leave no module at all.</summary>
     public const string AllModulesExcluded = "LoKr.AllModulesExcluded";
 
-    /// <summary>What was targeted was excluded, and the rest was not targeted.</summary>
+    /// <summary>Every targeted module was excluded.</summary>
     public const string NoModuleTargeted = "LoKr.NoModuleTargeted";
 
     /// <summary>A targeted module is of a type that cannot take an adapter.</summary>
@@ -54,7 +53,7 @@ public static class ErrorIds
     /// <summary>A module to save does not exist, or cannot be saved whole.</summary>
     public const string SavedModuleInvalid = "LoKr.SavedModuleInvalid";
 
-    /// <summary>Two adapters would be in charge of the same module at once.</summary>
+    /// <summary>Two adapters would replace the same module at once.</summary>
     public const string SavedModuleConflict = "LoKr.SavedModuleConflict";
 
     /// <summary>A weight is shared by two modules, so that the operation would change both.</summary>
@@ -72,7 +71,7 @@ public static class ErrorIds
     /// <summary>Tensors of an adapter are missing or unexpected.</summary>
     public const string AdapterKeysMismatch = "LoKr.AdapterKeysMismatch";
 
-    /// <summary>Tensors of an adapter have other shapes than the configuration and the model ask for.</summary>
+    /// <summary>Tensors of an adapter differ in shape from what the configuration and the model require.</summary>
     public const string AdapterShapeMismatch = "LoKr.AdapterShapeMismatch";
 
     /// <summary>The adapter is merged, which the operation does not allow.</summary>
@@ -81,7 +80,7 @@ public static class ErrorIds
     /// <summary>Adapters are switched off, which the operation does not allow.</summary>
     public const string AdaptersDisabled = "LoKr.AdaptersDisabled";
 
-    /// <summary>There is nothing to merge, or nothing merged to take out.</summary>
+    /// <summary>There is nothing to merge, or no merge to undo.</summary>
     public const string NothingToMerge = "LoKr.NothingToMerge";
 
     /// <summary>A merged weight would hold NaN or infinity.</summary>
@@ -90,7 +89,7 @@ public static class ErrorIds
     /// <summary>The model was built without weights.</summary>
     public const string ModelHasNoWeights = "LoKr.ModelHasNoWeights";
 
-    /// <summary>The share of energy that a conversion to LoRA keeps is outside (0, 1].</summary>
+    /// <summary>The share of energy that a conversion to LoRA preserves is outside (0, 1].</summary>
     public const string EnergyInvalid = "LoKr.EnergyInvalid";
 
     /// <summary>A layer of the adapter cannot be written as LoRA.</summary>
@@ -102,7 +101,7 @@ public static class ErrorIds
     /// <summary>A file or folder cannot be written.</summary>
     public const string FileNotWritable = "LoKr.FileNotWritable";
 
-    /// <summary>The disk has no room for what was to be written.</summary>
+    /// <summary>The disk is full.</summary>
     public const string DiskFull = "LoKr.DiskFull";
 
     /// <summary>Another process is writing the same destination.</summary>
@@ -120,7 +119,7 @@ public static class ErrorIds
     /// <summary>A safetensors header is larger than the format allows (100 MB), or the file is of another kind.</summary>
     public const string SafetensorsHeaderTooLarge = "LoKr.SafetensorsHeaderTooLarge";
 
-    /// <summary>A safetensors header is not the JSON object that the format asks for.</summary>
+    /// <summary>A safetensors header is not the JSON object that the format requires.</summary>
     public const string SafetensorsHeaderInvalid = "LoKr.SafetensorsHeaderInvalid";
 
     /// <summary>Metadata of a safetensors file is not an object of strings.</summary>
@@ -138,7 +137,7 @@ public static class ErrorIds
     /// <summary>Data offsets are not two ascending positions.</summary>
     public const string SafetensorsOffsetsInvalid = "LoKr.SafetensorsOffsetsInvalid";
 
-    /// <summary>Shape and element type of a tensor do not give the number of bytes it has in the file.</summary>
+    /// <summary>The shape and element type of a tensor disagree with its number of bytes in the file.</summary>
     public const string SafetensorsSizeMismatch = "LoKr.SafetensorsSizeMismatch";
 
     /// <summary>Two tensors of a file share bytes.</summary>
@@ -153,16 +152,16 @@ public static class ErrorIds
     /// <summary>A name cannot be used for a tensor or a metadata entry.</summary>
     public const string SafetensorsNameInvalid = "LoKr.SafetensorsNameInvalid";
 
-    /// <summary>No tensor of that name.</summary>
+    /// <summary>No tensor of that name exists.</summary>
     public const string TensorNotFound = "LoKr.TensorNotFound";
 
-    /// <summary>A tensor has another shape than the one it is for.</summary>
+    /// <summary>A tensor differs in shape from its destination.</summary>
     public const string TensorShapeMismatch = "LoKr.TensorShapeMismatch";
 
-    /// <summary>A tensor's element type cannot be converted to the wanted one without losing its meaning.</summary>
+    /// <summary>The element type of a tensor cannot be converted to the requested one without losing its meaning.</summary>
     public const string TensorDTypeMismatch = "LoKr.TensorDTypeMismatch";
 
-    /// <summary>An element type, or a value of it, cannot be stored or held.</summary>
+    /// <summary>An element type, or a value of it, cannot be stored or represented.</summary>
     public const string TensorDTypeUnsupported = "LoKr.TensorDTypeUnsupported";
 
     /// <summary>A folder holds no weights.</summary>
@@ -171,13 +170,13 @@ public static class ErrorIds
     /// <summary>The index of a sharded checkpoint is not valid.</summary>
     public const string CheckpointIndexInvalid = "LoKr.CheckpointIndexInvalid";
 
-    /// <summary>A shard that the index names is not there.</summary>
+    /// <summary>A shard listed in the index is missing.</summary>
     public const string CheckpointShardMissing = "LoKr.CheckpointShardMissing";
 
-    /// <summary>A tensor that the index names is in no shard.</summary>
+    /// <summary>A tensor listed in the index is in no shard.</summary>
     public const string CheckpointTensorMissing = "LoKr.CheckpointTensorMissing";
 
-    /// <summary>A tensor is in another shard than the index says, or in two.</summary>
+    /// <summary>A tensor is in a different shard than the index says, or in two.</summary>
     public const string CheckpointTensorMisplaced = "LoKr.CheckpointTensorMisplaced";
 
     /// <summary>A folder holds no adapter_config.json, or no adapter weights.</summary>
@@ -195,10 +194,10 @@ public static class ErrorIds
     /// <summary>An adapter file holds tensors of several layouts, or of several adapters.</summary>
     public const string AdapterLayoutMixed = "LoKr.AdapterLayoutMixed";
 
-    /// <summary>Nothing says what the factors of an adapter file are multiplied with.</summary>
+    /// <summary>Nothing determines the scale of the factors of an adapter file.</summary>
     public const string AdapterScaleUnknown = "LoKr.AdapterScaleUnknown";
 
-    /// <summary>Modules of an adapter file cannot be found among those of the model it is for.</summary>
+    /// <summary>Modules of an adapter file cannot be found in the model.</summary>
     public const string AdapterModulesUnknown = "LoKr.AdapterModulesUnknown";
 
     /// <summary>An adapter cannot be written in a layout without changing its meaning, or not without more information.</summary>
@@ -207,22 +206,22 @@ public static class ErrorIds
     /// <summary>A tensor of an adapter file holds NaN or infinity.</summary>
     public const string AdapterValueInvalid = "LoKr.AdapterValueInvalid";
 
-    /// <summary>The native library that reads and writes pictures does not load.</summary>
+    /// <summary>The native library that reads and writes images does not load.</summary>
     public const string ImageLibraryMissing = "LoKr.ImageLibraryMissing";
 
-    /// <summary>A file is no picture of a kind that is read, or is damaged.</summary>
+    /// <summary>A file is not an image of a supported format, or is damaged.</summary>
     public const string ImageNotReadable = "LoKr.ImageNotReadable";
 
-    /// <summary>A width or height is no multiple of 8, or otherwise none that the model can take.</summary>
+    /// <summary>A width or height is not a multiple of 8, or not one that the model supports.</summary>
     public const string ImageSizeInvalid = "LoKr.ImageSizeInvalid";
 
-    /// <summary>A picture that was made holds NaN or infinity.</summary>
+    /// <summary>A generated image contains NaN or infinity.</summary>
     public const string PictureNotFinite = "LoKr.PictureNotFinite";
 
-    /// <summary>A picture to train on has no caption.</summary>
+    /// <summary>A training image has no caption.</summary>
     public const string CaptionMissing = "LoKr.CaptionMissing";
 
-    /// <summary>A model's rotary position embedding is of a kind that is not built, or of one per kind of layer.</summary>
+    /// <summary>A model's rotary position embedding is of an unsupported kind, or differs between kinds of layers.</summary>
     public const string RopeUnsupported = "LoKr.RopeUnsupported";
 
     /// <summary>A prompt leaves no room for a new token within the model's longest sequence.</summary>
@@ -246,7 +245,7 @@ public static class ErrorIds
     /// <summary>config.json is not JSON, or a key is missing or has a value that cannot be used.</summary>
     public const string ModelConfigInvalid = "LoKr.ModelConfigInvalid";
 
-    /// <summary>config.json asks for something that is understood but not built.</summary>
+    /// <summary>config.json requires something that is understood but not supported.</summary>
     public const string ModelConfigUnsupported = "LoKr.ModelConfigUnsupported";
 
     /// <summary>config.json names no model_type.</summary>
@@ -255,13 +254,13 @@ public static class ErrorIds
     /// <summary>The model_type of config.json is not among the known architectures.</summary>
     public const string ModelTypeUnknown = "LoKr.ModelTypeUnknown";
 
-    /// <summary>A folder holds no model_index.json, so that it is no pipeline.</summary>
+    /// <summary>A folder has no model_index.json, so it is not a pipeline.</summary>
     public const string PipelineNotFound = "LoKr.PipelineNotFound";
 
-    /// <summary>A component that a pipeline's model_index.json lists, or that its kind of pipeline needs, is not there.</summary>
+    /// <summary>A component that model_index.json lists, or that the kind of pipeline requires, is missing.</summary>
     public const string PipelineComponentMissing = "LoKr.PipelineComponentMissing";
 
-    /// <summary>A pipeline, or a component of it, is of a class that is not built.</summary>
+    /// <summary>A pipeline, or a component of it, is of an unsupported class.</summary>
     public const string PipelineUnsupported = "LoKr.PipelineUnsupported";
 
     /// <summary>The components of a pipeline do not fit each other, or model_index.json cannot be used.</summary>
@@ -270,34 +269,34 @@ public static class ErrorIds
     /// <summary>The weights of a checkpoint do not fit the model its config.json describes.</summary>
     public const string CheckpointKeysMismatch = "LoKr.CheckpointKeysMismatch";
 
-    /// <summary>The labels that were given are not those of the checkpoint's classification head.</summary>
+    /// <summary>The given labels differ from those of the checkpoint's classification head.</summary>
     public const string LabelsMismatch = "LoKr.LabelsMismatch";
 
     /// <summary>Labels were given to a model that does not classify, or are empty or repeated.</summary>
     public const string LabelsInvalid = "LoKr.LabelsInvalid";
 
-    /// <summary>The element type that was asked for is not one that models run in.</summary>
+    /// <summary>Models cannot run in the requested element type.</summary>
     public const string DTypeNotSupported = "LoKr.DTypeNotSupported";
 
-    /// <summary>A batch does not fit the model: too long, of another shape, or with ids outside the vocabulary.</summary>
+    /// <summary>A batch does not fit the model: it is too long, has another shape, or has ids outside the vocabulary.</summary>
     public const string ModelInputInvalid = "LoKr.ModelInputInvalid";
 
-    /// <summary>A model with adapters that are not merged was to be exported.</summary>
+    /// <summary>A model with unmerged adapters cannot be exported.</summary>
     public const string ExportUnmerged = "LoKr.ExportUnmerged";
 
-    /// <summary>The destination of an export is the model's own folder, lies in it or contains it.</summary>
+    /// <summary>The destination of an export is the model's own folder, is inside it, or contains it.</summary>
     public const string ExportIntoSource = "LoKr.ExportIntoSource";
 
-    /// <summary>No libtorch was found in any of the usual places, or the folder that was named holds none.</summary>
+    /// <summary>No libtorch was found in the usual places, or the named folder has none.</summary>
     public const string RuntimeNotFound = "LoKr.RuntimeNotFound";
 
-    /// <summary>The libtorch found is of another version than TorchSharp was built for, or its version cannot be told.</summary>
+    /// <summary>The libtorch found is of another version than TorchSharp was built for, or its version cannot be determined.</summary>
     public const string RuntimeVersionMismatch = "LoKr.RuntimeVersionMismatch";
 
     /// <summary>The libraries were found but the system's loader refused them.</summary>
     public const string RuntimeLoadFailed = "LoKr.RuntimeLoadFailed";
 
-    /// <summary>Another runtime than the one asked for is already loaded in this process.</summary>
+    /// <summary>A runtime other than the requested one is already loaded in this process.</summary>
     public const string RuntimeAlreadyLoaded = "LoKr.RuntimeAlreadyLoaded";
 
     /// <summary>The per-user runtime store cannot be written.</summary>
@@ -306,13 +305,13 @@ public static class ErrorIds
     /// <summary>A device name is not auto, cpu, cuda or cuda:N.</summary>
     public const string DeviceInvalid = "LoKr.DeviceInvalid";
 
-    /// <summary>A GPU was asked for and is not there.</summary>
+    /// <summary>The requested GPU is not available.</summary>
     public const string DeviceNotFound = "LoKr.DeviceNotFound";
 
-    /// <summary>The folder holds none of the tokenizer files that are known.</summary>
+    /// <summary>The folder has none of the known tokenizer files.</summary>
     public const string TokenizerNotFound = "LoKr.TokenizerNotFound";
 
-    /// <summary>The tokenizer's files are well formed, but ask for something that cannot be done exactly.</summary>
+    /// <summary>The tokenizer's files are well formed, but require something that cannot be done exactly.</summary>
     public const string TokenizerUnsupported = "LoKr.TokenizerUnsupported";
 
     /// <summary>A tokenizer file is damaged, or two of them contradict each other.</summary>
@@ -372,9 +371,9 @@ public static class ErrorIds
     /// <summary>A data file is not UTF-8.</summary>
     public const string DataEncodingInvalid = "LoKr.DataEncodingInvalid";
 
-    /// <summary>No row has a token left that carries loss.</summary>
+    /// <summary>No row has a token that contributes to the loss.</summary>
     public const string DataWithoutLoss = "LoKr.DataWithoutLoss";
 
-    /// <summary>The longest sequence asked for is more than the model allows.</summary>
+    /// <summary>The requested maximum length exceeds what the model allows.</summary>
     public const string MaxLengthTooLarge = "LoKr.MaxLengthTooLarge";
 }

@@ -8,9 +8,9 @@ public sealed class LoKrException : Exception
 {
     /// <summary>Creates the exception.</summary>
     /// <param name="errorId">Stable id from <see cref="ErrorIds"/>, for example <c>LoKr.AdapterShapeMismatch</c>.</param>
-    /// <param name="kind">What kind of problem it is.</param>
-    /// <param name="message">What is wrong, naming the value, file or key.</param>
-    /// <param name="advice">What to do next, or null when the message says it all.</param>
+    /// <param name="kind">Kind of problem.</param>
+    /// <param name="message">The problem, with the value, file or key that causes it.</param>
+    /// <param name="advice">The next step, or null when the message says it all.</param>
     /// <param name="innerException">The cause, if another exception was.</param>
     public LoKrException(string errorId, LoKrErrorKind kind, string message, string? advice = null, Exception? innerException = null)
         : base(advice is null ? message : $"{message} {advice}", innerException)
@@ -24,20 +24,20 @@ public sealed class LoKrException : Exception
     /// <summary>Stable id, safe to test in scripts.</summary>
     public string ErrorId { get; }
 
-    /// <summary>What kind of problem it is.</summary>
+    /// <summary>Kind of problem.</summary>
     public LoKrErrorKind Kind { get; }
 
-    /// <summary>What is wrong: <see cref="Exception.Message"/> without <see cref="Advice"/>.</summary>
+    /// <summary>The problem: <see cref="Exception.Message"/> without <see cref="Advice"/>.</summary>
     public string Summary { get; }
 
-    /// <summary>What to do next; already part of <see cref="Exception.Message"/>.</summary>
+    /// <summary>The next step; already part of <see cref="Exception.Message"/>.</summary>
     public string? Advice { get; }
 
     /// <summary>The file, key, module or value that is wrong, if one is.</summary>
     public object? Target { get; init; }
 }
 
-/// <summary>What kind of problem a <see cref="LoKrException"/> reports; front ends map it to their own categories.</summary>
+/// <summary>Kinds of problems that a <see cref="LoKrException"/> reports; front ends map them to their own categories.</summary>
 public enum LoKrErrorKind
 {
     /// <summary>An argument or a configuration value cannot be used.</summary>

@@ -37,7 +37,7 @@ public static class FileErrors
         ? new LoKrException(
             ErrorIds.DiskFull,
             LoKrErrorKind.InputOutput,
-            $"There is no room on the disk for '{path}': {exception.Message}",
+            $"The disk is full, so '{path}' cannot be written: {exception.Message}",
             "Free some space, or write to another disk. Nothing that was there before has changed.",
             exception)
         {

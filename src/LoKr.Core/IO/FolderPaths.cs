@@ -5,7 +5,7 @@ namespace LoKr.Core.IO;
 /// <summary>Compares the places of folders, with links followed.</summary>
 public static class FolderPaths
 {
-    /// <summary>Refuses a destination that is, lies in or contains a folder that is read: a folder is replaced as a whole, and what else lies there would be lost.</summary>
+    /// <summary>Refuses a destination that is, is inside or contains the source folder: a folder is replaced as a whole, and its other files would be lost.</summary>
     /// <param name="source">Folder that is read.</param>
     /// <param name="destination">Folder to write.</param>
     /// <exception cref="LoKrException"><c>LoKr.ExportIntoSource</c>.</exception>
@@ -16,7 +16,7 @@ public static class FolderPaths
         if (Contains(from, to) || Contains(to, from))
         {
             throw new LoKrException(ErrorIds.ExportIntoSource, LoKrErrorKind.InvalidArgument,
-                $"'{destination}' is, lies in or contains the folder that is read, '{source}'.", "Name a folder apart from it.") { Target = destination };
+                $"'{destination}' is, is inside or contains the source folder '{source}'.", "Choose a folder apart from it.") { Target = destination };
         }
     }
 

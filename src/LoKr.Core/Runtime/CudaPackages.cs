@@ -8,7 +8,7 @@ namespace LoKr.Core.Runtime;
 /// <summary>
 /// The CUDA build of libtorch on NuGet: a dozen packages, with files over the size limit cut into a first part
 /// (<c>…-primary/runtimes/RID/native/FILE</c>, its checksum in <c>FILE.sha</c>) and fragments
-/// (<c>…-fragmentN/fragments/RID/native/FILE.fragmentN</c>). One folder of links is made of them; only cut files are written anew.
+/// (<c>…-fragmentN/fragments/RID/native/FILE.fragmentN</c>). They are joined in one folder of links, in which only the cut files are copies.
 /// </summary>
 internal static class CudaPackages
 {
@@ -27,7 +27,7 @@ internal static class CudaPackages
             : [.. all.Where(folder => folder.StartsWith(head, StringComparison.Ordinal)).Select(folder => VersionFolder(folder, version)).OfType<string>()];
     }
 
-    /// <summary>Where the packages are put together: a folder of the store whose name depends on them.</summary>
+    /// <summary>Folder of the store in which the packages are joined; its name depends on them.</summary>
     public static string FolderFor(string store, string version, IReadOnlyList<string> packages)
     {
         byte[] hash = SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', packages)));
@@ -35,7 +35,7 @@ internal static class CudaPackages
     }
 
     /// <summary>
-    /// Puts the packages together unless it was done before. Several processes may do it at once: each builds a folder of its own,
+    /// Joins the packages unless that was done before. Several processes may do it at once: each builds a folder of its own,
     /// and the first rename wins.
     /// </summary>
     public static void Assemble(string folder, IReadOnlyList<string> packages, string version, string rid)
@@ -62,8 +62,8 @@ internal static class CudaPackages
             throw new LoKrException(
                 ErrorIds.RuntimeStoreNotWritable,
                 LoKrErrorKind.InputOutput,
-                $"The CUDA packages cannot be put together in '{folder}': {exception.Message}",
-                "Make space, or set LOKR_HOME to a folder that can be written.",
+                $"The CUDA packages cannot be joined in '{folder}': {exception.Message}",
+                "Free some space, or set LOKR_HOME to a folder that can be written.",
                 exception)
             {
                 Target = folder,
@@ -89,12 +89,12 @@ internal static class CudaPackages
             : [];
     }
 
-    // A link whose target the package cache has lost is a reason to start over.
+    // A link whose target is gone from the package cache is a reason to start over.
     private static bool IsComplete(string folder) =>
-        File.Exists(Path.Combine(folder, "build-version")) && Directory.EnumerateFiles(folder).All(Leads);
+        File.Exists(Path.Combine(folder, "build-version")) && Directory.EnumerateFiles(folder).All(IsIntact);
 
-    // File.Exists is true for a link that leads nowhere.
-    private static bool Leads(string file) => File.ResolveLinkTarget(file, returnFinalTarget: true) is not { Exists: false };
+    // File.Exists is true for a broken link.
+    private static bool IsIntact(string file) => File.ResolveLinkTarget(file, returnFinalTarget: true) is not { Exists: false };
 
     private static void Publish(string temporary, string folder)
     {
@@ -182,7 +182,7 @@ internal static class CudaPackages
             throw new LoKrException(
                 ErrorIds.RuntimeLoadFailed,
                 LoKrErrorKind.InvalidData,
-                $"'{Path.GetFileName(primary)}' put together from its packages has the checksum {actual}, not {expected}.",
+                $"'{Path.GetFileName(primary)}' joined from its packages has the checksum {actual}, not {expected}.",
                 "A package is damaged or missing: delete the libtorch-cuda packages from the NuGet packages folder and restore again.")
             {
                 Target = primary,

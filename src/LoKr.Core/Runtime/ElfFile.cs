@@ -186,7 +186,7 @@ internal sealed class ElfFile
 
     private sealed record Section(long Offset, long Size, uint Type, uint Link)
     {
-        /// <summary>Position in the file of a range of the section that has to lie inside it.</summary>
+        /// <summary>Position in the file of a range of the section that must be inside it.</summary>
         public long At(long position, int count) => position >= 0 && position <= Size - count
             ? Offset + position
             : throw new InvalidDataException("An entry reaches past the end of its section.");

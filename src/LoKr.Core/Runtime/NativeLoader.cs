@@ -7,7 +7,7 @@ using TorchSharp;
 namespace LoKr.Core.Runtime;
 
 /// <summary>
-/// Loads libtorch and TorchSharp's library by full path, dependencies first, where they lie. The system's loader then finds them by name,
+/// Loads libtorch and TorchSharp's library by full path, dependencies first, from where they are. The system's loader then finds them by name,
 /// so TorchSharp's own loader, which copies hundreds of megabytes and prints to the console, has nothing left to do.
 /// </summary>
 internal static partial class NativeLoader

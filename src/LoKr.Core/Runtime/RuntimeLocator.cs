@@ -156,7 +156,7 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
         }
 
         string what = candidate.Version is null
-            ? $"The version of the libtorch in '{candidate.Folder}' cannot be told"
+            ? $"The version of the libtorch in '{candidate.Folder}' cannot be determined"
             : $"The libtorch in '{candidate.Folder}' is version {candidate.Version}";
         throw new LoKrException(
             ErrorIds.RuntimeVersionMismatch,
@@ -178,7 +178,7 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
 /// <summary>A libtorch that was found, not yet loaded.</summary>
 /// <param name="Folder">Folder of the libtorch libraries; made on loading where <see cref="Packages"/> is not empty.</param>
 /// <param name="LibTorchSharp">Full path of TorchSharp's native library.</param>
-/// <param name="Version">Version of libtorch without build label, or null where it cannot be told.</param>
+/// <param name="Version">Version of libtorch without build label, or null where it cannot be determined.</param>
 /// <param name="Flavor"><c>cpu</c> or <c>cuda</c>.</param>
 /// <param name="Source">Where it was found.</param>
 internal sealed record RuntimeCandidate(string Folder, string LibTorchSharp, string? Version, string Flavor, string Source)

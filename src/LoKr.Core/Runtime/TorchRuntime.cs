@@ -156,7 +156,7 @@ public sealed record LoKrRuntimeInfo
     /// <summary>Devices that can be used; empty until loaded.</summary>
     public required IReadOnlyList<string> Devices { get; init; }
 
-    /// <summary>What had to be worked around on this machine, in words.</summary>
+    /// <summary>Workarounds that this machine needed, in words.</summary>
     public required IReadOnlyList<string> Workarounds { get; init; }
 
     /// <inheritdoc/>

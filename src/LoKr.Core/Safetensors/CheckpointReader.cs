@@ -83,7 +83,7 @@ public sealed class CheckpointReader : ITensorSource
             $"'{full}' holds no weights: neither {baseName}.safetensors nor {baseName}.safetensors.index.json.",
             variants.Length == 0
                 ? "Name the folder of a Hugging Face model with its safetensors weights."
-                : $"Rename the variant that is to be used to {baseName}.safetensors; there is {string.Join(", ", variants)}.")
+                : $"Rename the variant to use to {baseName}.safetensors; there is {string.Join(", ", variants)}.")
         {
             Target = full,
         };

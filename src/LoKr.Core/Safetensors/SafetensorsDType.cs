@@ -78,7 +78,7 @@ internal static class SafetensorsDTypes
     private static readonly FrozenDictionary<SafetensorsDType, Info> s_byType = s_all.ToFrozenDictionary(info => info.DType);
     private static readonly FrozenDictionary<torch.ScalarType, SafetensorsDType> s_byScalar = s_all.Where(info => info.Stored is not null).ToFrozenDictionary(info => info.Stored!.Value, info => info.DType);
 
-    /// <summary>Every name the format knows and this library reads.</summary>
+    /// <summary>Every name of the format that this library reads.</summary>
     public static IEnumerable<string> Names => s_all.Select(info => info.Name);
 
     /// <summary>The type of a header name.</summary>

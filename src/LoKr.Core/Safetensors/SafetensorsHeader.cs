@@ -10,7 +10,7 @@ namespace LoKr.Core.Safetensors;
 
 /// <summary>
 /// The header of a safetensors file: an 8-byte length, then a JSON object of tensors and <c>__metadata__</c>.
-/// Everything is checked against the length of the file before anything is believed.
+/// Everything is checked against the length of the file before it is used.
 /// </summary>
 /// <param name="Entries">Tensors in the order of the header.</param>
 /// <param name="Metadata">Metadata in the order of the header.</param>
@@ -68,7 +68,7 @@ internal sealed record SafetensorsHeader(IReadOnlyDictionary<string, Safetensors
         id,
         LoKrErrorKind.InvalidData,
         $"'{path}' is not a valid safetensors file: {what}",
-        id is ErrorIds.SafetensorsTruncated ? "The download or copy is incomplete; get the file again." : "Get the file again, or ask whoever made it.",
+        id is ErrorIds.SafetensorsTruncated ? "The download or copy is incomplete; get the file again." : "Get the file again, or ask its author.",
         inner)
     {
         Target = path,
@@ -118,12 +118,12 @@ internal sealed record SafetensorsHeader(IReadOnlyDictionary<string, Safetensors
         }
         catch (InvalidOperationException exception)
         {
-            // A lone surrogate written as an escape is valid JSON but no text.
-            throw Error(path, ErrorIds.SafetensorsHeaderInvalid, $"the header holds a string that is no text ({exception.Message}).", exception);
+            // A lone surrogate written as an escape is valid JSON but not valid text.
+            throw Error(path, ErrorIds.SafetensorsHeaderInvalid, $"the header holds a string that is not valid Unicode text ({exception.Message}).", exception);
         }
     }
 
-    // Sorted by position, every tensor has to begin where the one before it ends, and the last has to end with the file.
+    // Sorted by position, every tensor must begin where the one before it ends, and the last must end with the file.
     private static void CheckLayout(List<SafetensorsEntry> entries, string path, long dataStart, long fileLength)
     {
         long expected = dataStart;

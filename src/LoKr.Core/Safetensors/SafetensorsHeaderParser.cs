@@ -3,10 +3,10 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Safetensors;
 
-/// <summary>Walks the JSON of a safetensors header token by token, so that a key that appears twice is seen.</summary>
+/// <summary>Walks the JSON of a safetensors header token by token, so that a duplicate key is noticed.</summary>
 internal sealed class SafetensorsHeaderParser(string path, long dataStart)
 {
-    /// <summary>More dimensions than any tensor has; torch's own kernels stop at 64.</summary>
+    /// <summary>No tensor has more dimensions; torch's own kernels stop at 64.</summary>
     private const int MostDimensions = 64;
 
     private static readonly JsonReaderOptions s_options = new() { MaxDepth = 16 };
@@ -108,7 +108,7 @@ internal sealed class SafetensorsHeaderParser(string path, long dataStart)
                     offsets = ReadNumbers(ref reader, 2, ErrorIds.SafetensorsOffsetsInvalid, $"data_offsets of tensor '{name}'");
                     break;
                 default:
-                    // The reference implementation reads past what it does not know.
+                    // The reference implementation ignores unknown keys.
                     reader.Skip();
                     break;
             }
@@ -155,7 +155,7 @@ internal sealed class SafetensorsHeaderParser(string path, long dataStart)
                 $"tensor '{name}' with shape [{string.Join(", ", shape)}] and dtype {dtypeName} needs {bytes} bytes, but has {stored}.");
     }
 
-    private List<long> ReadNumbers(ref Utf8JsonReader reader, int most, string id, string what)
+    private List<long> ReadNumbers(ref Utf8JsonReader reader, int limit, string id, string what)
     {
         if (reader.TokenType != JsonTokenType.StartArray)
         {
@@ -167,12 +167,12 @@ internal sealed class SafetensorsHeaderParser(string path, long dataStart)
         {
             if (reader.TokenType != JsonTokenType.Number || !reader.TryGetInt64(out long number) || number < 0)
             {
-                throw Error(id, $"{what} holds something else than a whole number from 0 to {long.MaxValue}.");
+                throw Error(id, $"{what} holds something other than a whole number from 0 to {long.MaxValue}.");
             }
 
-            if (numbers.Count == most)
+            if (numbers.Count == limit)
             {
-                throw Error(id, $"{what} has more than {most} numbers.");
+                throw Error(id, $"{what} has more than {limit} numbers.");
             }
 
             numbers.Add(number);
@@ -184,7 +184,7 @@ internal sealed class SafetensorsHeaderParser(string path, long dataStart)
     private LoKrException Error(string id, string what) => SafetensorsHeader.Error(path, id, what);
 }
 
-/// <summary>What a header says of one tensor, apart from its place.</summary>
+/// <summary>One tensor of a header, without its position.</summary>
 /// <param name="Name">Key of the tensor.</param>
 /// <param name="DType">Element type.</param>
 /// <param name="Shape">Dimensions; empty for a scalar.</param>

@@ -67,7 +67,7 @@ public sealed class SafetensorsReader : ITensorSource
 
     /// <summary>Reads a tensor.</summary>
     /// <param name="name">Key of the tensor.</param>
-    /// <param name="dtype">Type to convert to; null keeps the file's, or the next wider one where TorchSharp lacks it (F8 as Float32, U16 as Int32, U32 and U64 as Int64).</param>
+    /// <param name="dtype">Type to convert to; null for the type of the file, or the next wider one where TorchSharp lacks it (F8 as Float32, U16 as Int32, U32 and U64 as Int64).</param>
     /// <param name="device">Device; null for the CPU.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.TensorNotFound</c>, <c>LoKr.TensorDTypeMismatch</c>, <c>LoKr.TensorDTypeUnsupported</c>, <c>LoKr.SafetensorsValueInvalid</c>,
@@ -114,7 +114,7 @@ public sealed class SafetensorsReader : ITensorSource
         Fill(entry, destination);
     }
 
-    /// <summary>Reads a tensor of one number, such as an alpha, without torch; null for a type that is none (booleans, 8-bit floats) or another size.</summary>
+    /// <summary>Reads a tensor of one number, such as an alpha, without torch; null for other types (booleans, 8-bit floats) and other sizes.</summary>
     /// <param name="name">Key of the tensor.</param>
     /// <exception cref="LoKrException"><c>LoKr.TensorNotFound</c>, <c>LoKr.SafetensorsTruncated</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public double? ReadNumber(string name)
@@ -191,7 +191,7 @@ public sealed class SafetensorsReader : ITensorSource
             throw new LoKrException(
                 ErrorIds.TensorDTypeMismatch,
                 LoKrErrorKind.InvalidData,
-                $"Tensor '{entry.Name}' in '{FilePath}' holds {SafetensorsDTypes.Name(entry.DType)}, which cannot stand for {type}.",
+                $"Tensor '{entry.Name}' in '{FilePath}' holds {SafetensorsDTypes.Name(entry.DType)}, which cannot be converted to {type}.",
                 "Integers in place of floating-point weights mean a quantized file; use the unquantized one.")
             {
                 Target = entry.Name,

@@ -8,7 +8,7 @@ using TorchSharp;
 namespace LoKr.Core.Safetensors;
 
 /// <summary>
-/// Writes safetensors files as the reference implementation does: sorted by falling alignment and name, header padded to 8 bytes,
+/// Writes safetensors files as the reference implementation does: sorted by descending alignment and name, header padded to 8 bytes,
 /// to a temporary name, flushed, renamed.
 /// </summary>
 public static class SafetensorsWriter
@@ -51,7 +51,7 @@ public static class SafetensorsWriter
                 throw new LoKrException(
                     ErrorIds.TensorDTypeUnsupported,
                     LoKrErrorKind.NotSupported,
-                    $"Tensor '{name}' has type {tensor.dtype}, which a safetensors file cannot hold.",
+                    $"Tensor '{name}' has type {tensor.dtype}, which a safetensors file cannot store.",
                     "Convert it to a floating-point, integer or boolean type.")
                 {
                     Target = name,
@@ -92,7 +92,7 @@ internal static class SafetensorsHeaderWriter
 {
     private static readonly UTF8Encoding s_utf8 = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
-    /// <summary>Order of the reference implementation: falling alignment, then the bytes of the name.</summary>
+    /// <summary>Order of the reference implementation: descending alignment, then the bytes of the name.</summary>
     public static int Compare(SafetensorsHeaderItem left, SafetensorsHeaderItem right)
     {
         int byType = SafetensorsDTypes.Rank(right.DType).CompareTo(SafetensorsDTypes.Rank(left.DType));
@@ -164,7 +164,7 @@ internal static class SafetensorsHeaderWriter
                 "Write shards, or less metadata.");
     }
 
-    // Escapes what JSON demands and nothing else, as the reference implementation does, so that equal content gives equal bytes.
+    // Escapes what JSON requires and nothing else, as the reference implementation does, so that equal content gives equal bytes.
     private static void WriteString(MemoryStream json, byte[] text)
     {
         json.WriteByte((byte)'"');

@@ -14,7 +14,7 @@ public interface ITensorSource : IDisposable
 
     /// <summary>Reads a tensor.</summary>
     /// <param name="name">Key of the tensor.</param>
-    /// <param name="dtype">Type to convert to; null keeps the file's.</param>
+    /// <param name="dtype">Type to convert to; null for the type of the file.</param>
     /// <param name="device">Device; null for the CPU.</param>
     torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null);
 
@@ -92,7 +92,7 @@ internal sealed class RenamedTensorSource : ITensorSource
 /// <summary>Errors about named tensors, shared by single files and sharded folders.</summary>
 internal static class TensorErrors
 {
-    /// <summary>No tensor of that name; names the closest ones that end alike.</summary>
+    /// <summary>The error for a missing tensor; it lists tensors with a similar end.</summary>
     public static LoKrException NotFound(string name, string where, IEnumerable<string> known)
     {
         string last = name[(name.LastIndexOf('.') + 1)..];
@@ -100,7 +100,7 @@ internal static class TensorErrors
         return new LoKrException(
             ErrorIds.TensorNotFound,
             LoKrErrorKind.NotFound,
-            $"There is no tensor '{name}' in '{where}'.",
+            $"'{where}' has no tensor '{name}'.",
             alike.Length > 0 ? $"Similar names there: {string.Join(", ", alike)}." : null)
         {
             Target = name,

@@ -5,7 +5,7 @@ using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Support;
-using LoKr.Core.Tests.Formats;
+using LoKr.Core.Tests.Safetensors;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;

@@ -7,7 +7,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.Safetensors;
 
 public sealed class SafetensorsWriteTests : IDisposable
 {
@@ -49,7 +49,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     }
 
     [Fact]
-    public void Tensors_are_ordered_by_falling_alignment_then_by_bytes_of_the_name()
+    public void Tensors_are_ordered_by_descending_alignment_then_by_bytes_of_the_name()
     {
         using SafetensorsReader reader = Save(new()
         {
@@ -123,7 +123,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     [Fact]
     public void Names_that_a_file_cannot_hold_are_refused()
     {
-        // A lone surrogate is no text; an attribute could not carry it.
+        // A lone surrogate is not valid text; an attribute could not hold it.
         foreach (string name in (string[])["__metadata__", new string('\ud800', 1)])
         {
             Dictionary<string, Tensor> tensors = new() { [name] = ones(1) };

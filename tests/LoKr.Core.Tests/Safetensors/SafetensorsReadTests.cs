@@ -5,7 +5,7 @@ using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.Safetensors;
 
 public sealed class SafetensorsReadTests : IDisposable
 {

@@ -4,7 +4,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.Safetensors;
 using Xunit;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.Safetensors;
 
 public sealed class SafetensorsMalformedTests
 {

@@ -2,7 +2,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using Xunit;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.IO;
 
 public sealed class StagedDirectoryTests : IDisposable
 {

@@ -5,7 +5,7 @@ using LoKr.Core.Factors;
 using LoKr.Testing;
 using Xunit;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.Configuration;
 
 public sealed class LoKrConfigJsonTests
 {

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using System.Text;
 
-namespace LoKr.Core.Tests.Formats;
+namespace LoKr.Core.Tests.Safetensors;
 
 /// <summary>Safetensors files made by hand, well-formed or not.</summary>
 internal static class SafetensorsBytes
