@@ -86,13 +86,14 @@ public static class AdapterLoraConverter
 
     private static LoraSource Source(AdapterModule module, nn.Module? target)
     {
-        if (target is not null && BaseLayer.TryCreate(module.Name, target)?.LoraObstacle is string obstacle)
+        BaseLayer? layer = target is null ? null : BaseLayer.TryCreate(module.Name, target);
+        if (layer?.LoraObstacle is string obstacle)
         {
             throw NotSupported(module.Name, obstacle);
         }
 
         Dictionary<string, Tensor> factors = module.Factors.ToDictionary(StringComparer.Ordinal);
-        return new(module.Name, new KroneckerFactors(factors, module.Kernel, module.IsReversed), module.Scale.Factor, target is TorchSharp.Modules.Embedding);
+        return new(module.Name, new KroneckerFactors(factors, module.Kernel, module.IsReversed), module.Scale.Factor, layer is EmbeddingBaseLayer);
     }
 
     private static LoKrException NotSupported(string module, string why) => new(

@@ -53,6 +53,23 @@ public sealed class AdapterLoraConverterTests
         }
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Embeddings_of_either_class_have_the_layout_of_PEFT(bool own)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using TempFolder folder = new();
+        using LoKrModel model = new(TestNetworks.Network(("words", own ? new Core.Nn.Embedding(30, 12) : nn.Embedding(30, 12))));
+        LoKrAdapter adapter = model.AddAdapter(new() { R = 2, TargetModules = ModuleSelector.FromNames(["words"]), InitWeights = InitWeights.Random }, seed: 1);
+        AdapterExporter.Export(model, "default", folder["peft"], AdapterLayout.Peft);
+        Convert(folder["peft"], folder["lora"], LoraRank.OfEnergy(1), model);
+        using SafetensorsReader reader = SafetensorsReader.Open(Path.Combine(folder["lora"], PeftAdapterFolder.WeightsFile));
+        Tensor a = reader.Read(PeftCase.FilePrefix + "words.lora_embedding_A");
+        Tensor b = reader.Read(PeftCase.FilePrefix + "words.lora_embedding_B");
+        TensorAssert.Close(adapter.Layers[0].GetDeltaWeight(), b.mm(a).t(), TensorAssert.Layer, "delta");
+    }
+
     [Fact]
     public void Files_that_do_not_tell_enough_are_refused()
     {

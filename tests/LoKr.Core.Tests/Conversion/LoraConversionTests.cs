@@ -27,7 +27,7 @@ public sealed class LoraConversionTests
         get
         {
             TheoryData<string, string> cases = [];
-            foreach (string kind in new[] { "linear", "Conv1D", "embedding", "conv1d", "conv2d", "conv2d 1x1", "conv3d" })
+            foreach (string kind in new[] { "linear", "Conv1D", "embedding", "TorchSharp embedding", "conv1d", "conv2d", "conv2d 1x1", "conv3d" })
             {
                 foreach (string options in new[] { "full", "low", "both", "tucker", "scalar", "negative" })
                 {
@@ -222,12 +222,21 @@ public sealed class LoraConversionTests
         {
             "linear" => nn.Linear(12, 30),
             "Conv1D" => new Conv1D(12, 30),
-            "embedding" => nn.Embedding(30, 12),
+            "embedding" => new Core.Nn.Embedding(30, 12),
+            "TorchSharp embedding" => nn.Embedding(30, 12),
             "conv1d" => nn.Conv1d(12, 30, 3),
             "conv2d" => nn.Conv2d(12, 30, (3, 2)),
             "conv2d 1x1" => nn.Conv2d(12, 30, 1),
             _ => nn.Conv3d(12, 30, 2),
         };
+        using (no_grad())
+        {
+            foreach (TorchSharp.Modules.Parameter parameter in layer.parameters())
+            {
+                parameter.normal_();
+            }
+        }
+
         LoKrModel model = new(TestNetworks.Network(("layer", layer)));
         model.Module.to(float64);
         adapter = model.AddAdapter(
