@@ -10,7 +10,7 @@ namespace LoKr.Core.Model;
 /// <summary>The adapters of a model: which there are, which are active, whether they are enabled.</summary>
 /// <param name="root">The model.</param>
 /// <param name="hosts">The modules that carry adapters.</param>
-/// <param name="merges">What is merged into the base weights.</param>
+/// <param name="merges">The adapters that are merged into the base weights.</param>
 internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merges) : IDisposable
 {
     private readonly List<LoKrAdapter> _adapters = [];
