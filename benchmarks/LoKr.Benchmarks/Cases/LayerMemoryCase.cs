@@ -43,7 +43,7 @@ internal sealed class LayerMemoryCase : IBenchmarkCase
         }
     }
 
-    /// <summary>What the process of one variant does: prints the bytes kept from forward to backward and the bytes at the peak.</summary>
+    /// <summary>The work of the process of one variant: prints the bytes kept from forward to backward and the bytes at the peak.</summary>
     public static void RunProbe(string variant, int factor)
     {
         using DisposeScope scope = NewDisposeScope();

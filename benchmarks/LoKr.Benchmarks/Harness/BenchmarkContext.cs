@@ -6,7 +6,7 @@ using TorchSharp;
 
 namespace LoKr.Benchmarks.Harness;
 
-/// <summary>What a benchmark measures with and reports to.</summary>
+/// <summary>The meters and the report of a benchmark.</summary>
 internal sealed class BenchmarkContext : IDisposable
 {
     private readonly TextWriter _output;

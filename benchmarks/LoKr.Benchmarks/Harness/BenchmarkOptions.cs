@@ -3,7 +3,7 @@ namespace LoKr.Benchmarks.Harness;
 /// <summary>The command line.</summary>
 internal sealed record BenchmarkOptions
 {
-    /// <summary>What the command line may hold.</summary>
+    /// <summary>Options of the command line.</summary>
     public const string Usage = """
         usage: LoKr.Benchmarks [--quick] [--only NAME]... [--device auto|cpu|cuda] [--check] [--list]
           --quick    fewer rounds; everything in under three minutes

@@ -6,7 +6,7 @@ internal interface IBenchmarkCase
     /// <summary>Short name for <c>--only</c>.</summary>
     string Name { get; }
 
-    /// <summary>What is measured, in one line.</summary>
+    /// <summary>The measurement, in one line.</summary>
     string Title { get; }
 
     /// <summary>Measures, and reports through the context.</summary>

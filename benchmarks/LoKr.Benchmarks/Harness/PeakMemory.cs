@@ -13,7 +13,7 @@ internal static class PeakMemory
     /// <summary>Most resident bytes since the start or the last <see cref="Reset"/>.</summary>
     public static long Peak => Read("VmHWM:");
 
-    /// <summary>Starts the peak anew.</summary>
+    /// <summary>Resets the peak.</summary>
     public static void Reset()
     {
         if (File.Exists(Status))

@@ -5,7 +5,7 @@ using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
 
-/// <summary>The modules of a file with the meaning of their shapes and alphas, and every problem that was found on the way.</summary>
+/// <summary>The modules of a file with the meaning of their shapes and alphas, and every problem found while reading.</summary>
 /// <param name="File">The file.</param>
 /// <param name="Modules">Modules with factors; norms and modules with errors are left out.</param>
 /// <param name="Findings">Errors, warnings and notes.</param>

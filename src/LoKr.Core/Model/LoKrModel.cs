@@ -240,7 +240,7 @@ public sealed class LoKrModel : IAdaptable
         }
     }
 
-    /// <summary>Merges as <see cref="Merge"/> does, in a way that can still be taken back.</summary>
+    /// <summary>Merges as <see cref="Merge"/> does, in a way that can still be reverted.</summary>
     internal PendingMerge BeginMerge(IReadOnlyList<string>? names, bool safe)
     {
         long started = Stopwatch.GetTimestamp();

@@ -118,7 +118,7 @@ internal sealed class MergeState : IDisposable
     }
 }
 
-/// <summary>A finished change of base weights that can still be taken back.</summary>
+/// <summary>A finished change of base weights that can still be reverted.</summary>
 internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> adapters)
 {
     private readonly Dictionary<string, SavedWeight> _changed = new(StringComparer.Ordinal);

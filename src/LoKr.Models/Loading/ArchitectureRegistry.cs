@@ -12,9 +12,12 @@ public sealed class ArchitectureRegistry
     private readonly FrozenDictionary<string, ModelArchitecture[]> _architectures;
 
     /// <summary>Creates a registry. Of several architectures with one model type, the first is the default for configurations without a known class name.</summary>
-    public ArchitectureRegistry(IEnumerable<ModelArchitecture> architectures) =>
-        _architectures = architectures.GroupBy(item => item.ModelType, StringComparer.Ordinal)
+    public ArchitectureRegistry(IEnumerable<ModelArchitecture> architectures)
+    {
+        All = [.. architectures];
+        _architectures = All.GroupBy(item => item.ModelType, StringComparer.Ordinal)
             .ToFrozenDictionary(group => group.Key, group => group.ToArray(), StringComparer.Ordinal);
+    }
 
     /// <summary>Every family of this library.</summary>
     public static ArchitectureRegistry Default { get; } = new([
@@ -29,6 +32,9 @@ public sealed class ArchitectureRegistry
         UNet2DConditionModel.Registration,
         AutoencoderKL.Registration,
     ]);
+
+    /// <summary>The architectures, in the order in which they were given; a registry with more of them starts from these.</summary>
+    public IReadOnlyList<ModelArchitecture> All { get; }
 
     /// <summary>Known values of <c>model_type</c>, sorted.</summary>
     public IReadOnlyList<string> ModelTypes => [.. _architectures.Keys.Order(StringComparer.Ordinal)];

@@ -57,7 +57,8 @@ public static class ModelExporter
     /// <summary>Writes a model's files into an existing folder.</summary>
     internal static void WriteInto(string folder, LoKrModel model, long maxShardBytes)
     {
-        string weights = model.Pretrained is null ? "model" : ArchitectureRegistry.Default.Get(new ModelConfig(model.Pretrained.Config)).Layout.WeightsName;
+        CheckpointLayout? layout = model.Pretrained is null ? null : ArchitectureRegistry.Default.Find(new ModelConfig(model.Pretrained.Config))?.Layout;
+        string weights = (layout ?? new CheckpointLayout()).WeightsName;
         CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights);
         if (model.Pretrained is { } pretrained)
         {

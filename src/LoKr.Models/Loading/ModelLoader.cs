@@ -35,7 +35,7 @@ public static class ModelLoader
     /// <summary>The same for a folder whose configuration has been read.</summary>
     internal static ModelLoadResult LoadConfigured(string folder, ModelConfig config, ModelLoadOptions options)
     {
-        ModelArchitecture architecture = Resolve(config, options.Labels);
+        ModelArchitecture architecture = Resolve(config, options.Labels, options.Architectures);
         folder = Path.GetFullPath(folder);
 
         TorchRuntime.EnsureLoaded();
@@ -70,16 +70,16 @@ public static class ModelLoader
     public static nn.Module Build(ModelConfig config, ModelBuildOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(config);
-        ModelArchitecture architecture = Resolve(config, options?.Labels);
+        ModelArchitecture architecture = Resolve(config, options?.Labels, ArchitectureRegistry.Default);
         TorchRuntime.EnsureLoaded();
         nn.Module module = architecture.Build(config, options ?? new ModelBuildOptions());
         Finish(module);
         return module;
     }
 
-    private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels)
+    private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels, ArchitectureRegistry architectures)
     {
-        ModelArchitecture architecture = ArchitectureRegistry.Default.Get(config);
+        ModelArchitecture architecture = architectures.Get(config);
         if (config.Has("quantization_config"))
         {
             throw config.Unsupported("quantization_config", "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights");
@@ -228,6 +228,9 @@ public sealed record ModelLoadOptions
 
     /// <summary>Seed of weights that the checkpoint lacks (a new head); null draws from torch's global generator.</summary>
     public long? Seed { get; init; }
+
+    /// <summary>The known architectures; those of this library unless a program adds its own.</summary>
+    public ArchitectureRegistry Architectures { get; init; } = ArchitectureRegistry.Default;
 }
 
 /// <summary>A loaded model and a report on its checkpoint.</summary>

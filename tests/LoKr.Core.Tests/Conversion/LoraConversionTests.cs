@@ -199,7 +199,7 @@ public sealed class LoraConversionTests
 
     private static string Id(Action action) => Assert.Throws<LoKrException>(action).ErrorId;
 
-    /// <summary>What PEFT makes of the two matrices of the only layer, as out×(in·kernel).</summary>
+    /// <summary>The delta that PEFT computes from the two matrices of the only layer, out×(in·kernel).</summary>
     private static Tensor Product(LoraAdapter lora, int rank)
     {
         if (lora.Tensors.TryGetValue("layer.lora_embedding_A", out Tensor? table))

@@ -13,7 +13,7 @@ using Xunit;
 
 namespace LoKr.Models.Tests.Loading;
 
-/// <summary>What reads or builds tensors loads libtorch without being asked; each entry point is the first call of a process of its own.</summary>
+/// <summary>Every entry point that reads or builds tensors loads libtorch without being asked; each entry point is the first call of a process of its own.</summary>
 public sealed class FreshProcessTests
 {
     private const string FolderVariable = "LOKR_TEST_FOLDER";

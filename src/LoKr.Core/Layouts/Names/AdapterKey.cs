@@ -17,7 +17,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         return new(AdapterComponent.Model, module, suffix, adapter);
     }
 
-    /// <summary>The layout that this name indicates by itself.</summary>
+    /// <summary>The layout that this name alone indicates.</summary>
     public AdapterLayout Guess()
     {
         if (Module.StartsWith(PeftAdapterFolder.Prefix, StringComparison.Ordinal))
