@@ -6,7 +6,7 @@
 
 .PARAMETER Task
     Build    builds the solution.
-    Test     runs `dotnet test`, then tests/Pester (needs Pester 5).
+    Test     runs `dotnet test`, the Pester suite included.
     Analyze  runs PSScriptAnalyzer over every script and manifest; any finding fails (needs PSScriptAnalyzer).
     Package  lays out the module in out/LoKr and puts it into out/LoKr.<version>.zip and .nupkg.
 
@@ -14,19 +14,29 @@
     ./build.ps1 -Task Build, Test
 
 .EXAMPLE
+    pwsh -File build.ps1 -Task Build,Test
+
+.EXAMPLE
     ./build.ps1 -Task Package -Configuration Release
 #>
 [CmdletBinding()]
 param(
-    [ValidateSet('Build', 'Test', 'Analyze', 'Package')]
+    # With -File a list arrives as one string.
+    [ValidateScript({ -not ($_ -split ',' | Where-Object { $_.Trim() -notin 'Build', 'Test', 'Analyze', 'Package' }) }, ErrorMessage = 'Choose from Build, Test, Analyze and Package.')]
+    [ArgumentCompletions('Build', 'Test', 'Analyze', 'Package')]
     [string[]] $Task = 'Build',
 
     [ValidateSet('Debug', 'Release')]
-    [string] $Configuration = ($Task -contains 'Package') ? 'Release' : 'Debug'
+    [string] $Configuration
 )
 
 $ErrorActionPreference = 'Stop'
 Set-StrictMode -Version Latest
+
+$tasks = @($Task -split ',' | ForEach-Object Trim)
+if (-not $Configuration) {
+    $Configuration = ($tasks -contains 'Package') ? 'Release' : 'Debug'
+}
 
 $root = $PSScriptRoot
 $solution = Join-Path $root 'LoKr.slnx'
@@ -70,23 +80,6 @@ function Invoke-TestTask {
     }
     finally {
         Pop-Location
-    }
-
-    Import-RequiredModule -Name Pester -MinimumVersion 5.5.0 -Task Test
-    $env:LOKR_MODULE = $builtManifest
-    try {
-        $settings = New-PesterConfiguration
-        $settings.Run.Path = Join-Path $root 'tests/Pester'
-        $settings.Run.PassThru = $true
-        $settings.Output.Verbosity = 'Detailed'
-        $result = Invoke-Pester -Configuration $settings
-    }
-    finally {
-        Remove-Item Env:LOKR_MODULE
-    }
-
-    if ($result.Result -ne 'Passed' -or $result.TotalCount -eq 0) {
-        throw "Pester: $($result.FailedCount) of $($result.TotalCount) tests failed."
     }
 }
 
@@ -142,6 +135,6 @@ function Invoke-PackageTask {
     Get-Item -LiteralPath $zip, $nupkg
 }
 
-foreach ($name in $Task) {
+foreach ($name in $tasks) {
     & "Invoke-${name}Task"
 }

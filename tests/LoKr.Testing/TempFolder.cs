@@ -10,6 +10,31 @@ public sealed class TempFolder : IDisposable
     /// <summary>Full path of something in the folder.</summary>
     public string this[params string[] parts] => System.IO.Path.Combine([Path, .. parts]);
 
+    /// <summary>Writes a text file.</summary>
+    public TempFolder Write(string name, string content)
+    {
+        File.WriteAllText(this[name], content);
+        return this;
+    }
+
+    /// <summary>Writes a file of bytes.</summary>
+    public TempFolder Write(string name, byte[] content)
+    {
+        File.WriteAllBytes(this[name], content);
+        return this;
+    }
+
+    /// <summary>Copies files of another folder.</summary>
+    public TempFolder Copy(string folder, params string[] names)
+    {
+        foreach (string name in names)
+        {
+            File.Copy(System.IO.Path.Combine(folder, name), this[name], overwrite: true);
+        }
+
+        return this;
+    }
+
     public void Dispose()
     {
         if (Directory.Exists(Path))

@@ -50,6 +50,14 @@ Describe 'The readme' {
     }
 }
 
+Describe 'The pages of the cmdlets' {
+    It 'end with the syntax and the parameters of the module' {
+        $builder = Join-Path $root "artifacts/bin/HelpBuilder/$configuration/HelpBuilder.dll"
+        $text = dotnet $builder $manifest (Join-Path $root 'docs/en-US') -Check 2>&1 | Out-String
+        $LASTEXITCODE | Should -Be 0 -Because $text
+    }
+}
+
 Describe 'The help' {
     BeforeEach {
         $script:work = (New-Item -ItemType Directory -Path "$TestDrive/$(New-Guid)").FullName

@@ -8,7 +8,7 @@ namespace LoKr.Core.Targeting;
 /// <summary>Finds the modules that a configuration targets, as PEFT does, and reports entries that do not fit the model.</summary>
 internal static class TargetResolver
 {
-    private static readonly string[] ClassifierNames = ["score", "classifier"];
+    private static readonly string[] s_classifierNames = ["score", "classifier"];
 
     /// <summary>Resolves a configuration against a model.</summary>
     /// <param name="root">The model.</param>
@@ -94,7 +94,7 @@ internal static class TargetResolver
         pretrained is null ? null
         : pretrained.OutputEmbeddingsName
             ?? (config.TaskType == TaskType.SequenceClassification
-                ? ClassifierNames.FirstOrDefault(name => modules.Any(entry => entry.Name == name))
+                ? s_classifierNames.FirstOrDefault(name => modules.Any(entry => entry.Name == name))
                 : null);
 
     private static List<(string Name, nn.Module Module)> SavedModules(IReadOnlyList<(string Name, nn.Module Module)> modules, LoKrConfig config, ModulePlace[] layers)
@@ -176,13 +176,13 @@ internal sealed record AdaptableKinds(Func<ModulePlace, bool> IsLayer, Func<Modu
 /// <summary>Target modules by <c>model_type</c> when a configuration names none, as PEFT has them.</summary>
 public static class DefaultTargets
 {
-    private static readonly Dictionary<string, ModuleSelector> ByModelType = Build();
+    private static readonly Dictionary<string, ModuleSelector> s_byModelType = Build();
 
     /// <summary>Architectures with a default, in alphabetical order.</summary>
-    public static IReadOnlyList<string> ModelTypes { get; } = [.. ByModelType.Keys.Order(StringComparer.Ordinal)];
+    public static IReadOnlyList<string> ModelTypes { get; } = [.. s_byModelType.Keys.Order(StringComparer.Ordinal)];
 
     /// <summary>The default of an architecture, or null.</summary>
-    public static ModuleSelector? Find(string? modelType) => modelType is null ? null : ByModelType.GetValueOrDefault(modelType);
+    public static ModuleSelector? Find(string? modelType) => modelType is null ? null : s_byModelType.GetValueOrDefault(modelType);
 
     private static Dictionary<string, ModuleSelector> Build()
     {

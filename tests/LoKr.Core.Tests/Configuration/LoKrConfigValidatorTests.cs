@@ -7,7 +7,7 @@ namespace LoKr.Core.Tests.Configuration;
 
 public sealed class LoKrConfigValidatorTests
 {
-    private static readonly LoKrConfig Good = new() { TargetModules = ModuleSelector.FromNames(["q"]) };
+    private static readonly LoKrConfig s_good = new() { TargetModules = ModuleSelector.FromNames(["q"]) };
 
     public static TheoryData<string, string> Bad => new()
     {
@@ -31,25 +31,25 @@ public sealed class LoKrConfigValidatorTests
     {
         LoKrConfig config = field switch
         {
-            nameof(LoKrConfig.R) => Good with { R = 0 },
-            nameof(LoKrConfig.RankPattern) => Good with { RankPattern = [KeyValuePair.Create("q", -1)] },
-            nameof(LoKrConfig.Alpha) => Good with { Alpha = double.PositiveInfinity },
-            nameof(LoKrConfig.AlphaPattern) => Good with { AlphaPattern = [KeyValuePair.Create("[", 1.0)] },
-            nameof(LoKrConfig.RankDropout) => Good with { RankDropout = 1 },
-            nameof(LoKrConfig.ModuleDropout) => Good with { ModuleDropout = double.NaN },
-            nameof(LoKrConfig.DecomposeFactor) => Good with { DecomposeFactor = 0 },
-            nameof(LoKrConfig.LayersPattern) => Good with { LayersPattern = ["h"] },
-            nameof(LoKrConfig.ExcludeModules) => Good with { ExcludeModules = ModuleSelector.FromPattern("*") },
-            nameof(LoKrConfig.ModulesToSave) => Good with { ModulesToSave = [""] },
-            nameof(LoKrConfig.TargetModules) => Good with { TargetModules = ModuleSelector.FromNames([""]) },
-            nameof(LoKrConfig.WeightDecompose) => Good with { WeightDecompose = true, RankDropout = 0.1 },
+            nameof(LoKrConfig.R) => s_good with { R = 0 },
+            nameof(LoKrConfig.RankPattern) => s_good with { RankPattern = [KeyValuePair.Create("q", -1)] },
+            nameof(LoKrConfig.Alpha) => s_good with { Alpha = double.PositiveInfinity },
+            nameof(LoKrConfig.AlphaPattern) => s_good with { AlphaPattern = [KeyValuePair.Create("[", 1.0)] },
+            nameof(LoKrConfig.RankDropout) => s_good with { RankDropout = 1 },
+            nameof(LoKrConfig.ModuleDropout) => s_good with { ModuleDropout = double.NaN },
+            nameof(LoKrConfig.DecomposeFactor) => s_good with { DecomposeFactor = 0 },
+            nameof(LoKrConfig.LayersPattern) => s_good with { LayersPattern = ["h"] },
+            nameof(LoKrConfig.ExcludeModules) => s_good with { ExcludeModules = ModuleSelector.FromPattern("*") },
+            nameof(LoKrConfig.ModulesToSave) => s_good with { ModulesToSave = [""] },
+            nameof(LoKrConfig.TargetModules) => s_good with { TargetModules = ModuleSelector.FromNames([""]) },
+            nameof(LoKrConfig.WeightDecompose) => s_good with { WeightDecompose = true, RankDropout = 0.1 },
             _ => throw new ArgumentOutOfRangeException(nameof(field)),
         };
         Assert.Equal(errorId, Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(config)).ErrorId);
     }
 
     [Fact]
-    public void Good_values_pass() => LoKrConfigValidator.Validate(Good with
+    public void Good_values_pass() => LoKrConfigValidator.Validate(s_good with
     {
         Alpha = 0.5,
         RankDropout = 0.1,

@@ -1,15 +1,16 @@
 using System.Text;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Core.Tests.Data;
 
 public sealed class DataReaderTests : IDisposable
 {
-    private readonly DirectoryInfo _folder = Directory.CreateTempSubdirectory("lokr-data-");
+    private readonly TempFolder _folder = new();
 
-    public void Dispose() => _folder.Delete(recursive: true);
+    public void Dispose() => _folder.Dispose();
 
     [Fact]
     public void Json_lines_keep_types_and_line_numbers()
@@ -96,7 +97,7 @@ public sealed class DataReaderTests : IDisposable
     {
         foreach (Encoding encoding in (Encoding[])[new UTF8Encoding(true), Encoding.Unicode])
         {
-            string path = Path.Combine(_folder.FullName, name);
+            string path = _folder[name];
             File.WriteAllText(path, content, encoding);
             Assert.Equal("a", Assert.Single(DataReader.ReadFile(path)).Fields["text"]);
         }
@@ -105,7 +106,7 @@ public sealed class DataReaderTests : IDisposable
     [Fact]
     public void Text_that_is_not_utf8_is_refused()
     {
-        string path = Path.Combine(_folder.FullName, "t.csv");
+        string path = _folder["t.csv"];
         File.WriteAllBytes(path, [.. "text\n"u8, 0xFC, 0x62, (byte)'\n']);
         Assert.Equal(ErrorIds.DataEncodingInvalid, Assert.Throws<LoKrException>(() => DataReader.ReadFile(path)).ErrorId);
     }
@@ -113,13 +114,13 @@ public sealed class DataReaderTests : IDisposable
     [Fact]
     public void A_missing_file_and_an_unknown_extension_are_told_apart()
     {
-        Assert.Equal(ErrorIds.PathNotFound, Assert.Throws<LoKrException>(() => DataReader.ReadFile(Path.Combine(_folder.FullName, "no.jsonl"))).ErrorId);
+        Assert.Equal(ErrorIds.PathNotFound, Assert.Throws<LoKrException>(() => DataReader.ReadFile(_folder["no.jsonl"])).ErrorId);
         Fails(ErrorIds.DataFormatUnknown, "t.xlsx", "x");
     }
 
     private IReadOnlyList<DataRow> Read(string name, string content)
     {
-        string path = Path.Combine(_folder.FullName, name);
+        string path = _folder[name];
         File.WriteAllText(path, content);
         return DataReader.ReadFile(path);
     }

@@ -18,11 +18,11 @@ public sealed partial class FormatTableTests
     {
         Match[] rows = [.. RowPattern().Matches(Page()).Cast<Match>()];
         Assert.Equal(Enum.GetNames<AdapterLayout>(), rows.Select(static row => row.Groups["layout"].Value));
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         foreach (Match row in rows)
         {
             AdapterLayout layout = Enum.Parse<AdapterLayout>(row.Groups["layout"].Value);
-            string path = folder.File($"{layout}.safetensors");
+            string path = folder[$"{layout}.safetensors"];
             string w1 = row.Groups["name"].Value;
             Dictionary<string, string>? metadata = layout == AdapterLayout.DiffusersModel
                 ? new() { ["lora_adapter_metadata"] = LoKrConfigJson.Write(new() { R = 4 }) }

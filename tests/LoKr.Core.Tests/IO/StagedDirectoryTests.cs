@@ -1,14 +1,15 @@
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Core.Tests.IO;
 
 public sealed class StagedDirectoryTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
 
-    private string Destination => _folder.File("parent/out");
+    private string Destination => _folder["parent/out"];
 
     public void Dispose() => _folder.Dispose();
 
@@ -90,7 +91,7 @@ public sealed class StagedDirectoryTests : IDisposable
         Directory.CreateDirectory(Path.GetDirectoryName(Destination)!);
         File.WriteAllText(Destination, "file");
         Assert.Equal(ErrorIds.DestinationExists, Assert.Throws<LoKrException>(() => new StagedDirectory(Destination, force: true)).ErrorId);
-        string repository = _folder.File("repository");
+        string repository = _folder["repository"];
         Directory.CreateDirectory(Path.Combine(repository, ".git"));
         Assert.Equal(ErrorIds.InvalidArgument, Assert.Throws<LoKrException>(() => new StagedDirectory(repository, force: true)).ErrorId);
         Assert.Equal(ErrorIds.InvalidArgument, Assert.Throws<LoKrException>(() => new StagedDirectory(".", force: true)).ErrorId);
@@ -103,7 +104,7 @@ public sealed class StagedDirectoryTests : IDisposable
     public void A_link_to_a_folder_stays_a_link()
     {
         Put("old");
-        string link = _folder.File("link");
+        string link = _folder["link"];
         Directory.CreateSymbolicLink(link, Destination);
         using (StagedDirectory staged = new(link, force: true))
         {

@@ -15,7 +15,7 @@ public sealed class AttentionTests
 {
     private const double Exact = 1e-10;
 
-    private static readonly LoKrConfig Both = new() { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["attention", "out_proj"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_both = new() { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["attention", "out_proj"]), InitWeights = InitWeights.Random };
 
     /// <summary>Embedding, heads; bias, extra key, zero key; whether queries, keys and values are one tensor, or two, or three.</summary>
     public static TheoryData<int, int, bool, bool, bool, int> Cases
@@ -42,9 +42,9 @@ public sealed class AttentionTests
         using DisposeScope scope = NewDisposeScope();
         foreach (LoKrConfig config in new[]
         {
-            Both, Both with { R = 50 }, Both with { R = 1, DecomposeBoth = true, DecomposeFactor = 2 },
-            Both with { WeightDecompose = true }, Both with { WeightDecompose = true, WeightDecomposeAxis = WeightDecomposeAxis.Input },
-            Both with { TargetModules = ModuleSelector.FromNames(["attention"]) }, Both with { TargetModules = ModuleSelector.FromNames(["out_proj"]) },
+            s_both, s_both with { R = 50 }, s_both with { R = 1, DecomposeBoth = true, DecomposeFactor = 2 },
+            s_both with { WeightDecompose = true }, s_both with { WeightDecompose = true, WeightDecomposeAxis = WeightDecomposeAxis.Input },
+            s_both with { TargetModules = ModuleSelector.FromNames(["attention"]) }, s_both with { TargetModules = ModuleSelector.FromNames(["out_proj"]) },
         })
         {
             random.manual_seed(7);
@@ -113,7 +113,7 @@ public sealed class AttentionTests
         Assert.True(TensorAssert.Same(before, random.get_rng_state()));
 
         using LoKrModel model = new(new Wrapper(attention));
-        model.AddAdapter(Both, seed: 2);
+        model.AddAdapter(s_both, seed: 2);
         Tensor x = randn(40, 6, 12);
         Tensor weights = attention.call(x, x, x).Item2.detach();
         attention.eval();
@@ -152,7 +152,7 @@ public sealed class AttentionTests
         random.manual_seed(3);
         MultiheadAttention attention = nn.MultiheadAttention(12, 3, 0.1);
         using LoKrModel model = new(new Wrapper(attention));
-        LoKrAdapter adapter = model.AddAdapter(Both, seed: 2);
+        LoKrAdapter adapter = model.AddAdapter(s_both, seed: 2);
         Assert.Equal(adapter.ParameterCount, model.CountParameters().Trainable);
         model.Module.train();
         Dictionary<string, Tensor> state = model.GetBaseState().ToDictionary(static pair => pair.Key, static pair => pair.Value.detach().clone());
@@ -190,12 +190,12 @@ public sealed class AttentionTests
         Assert.All(model.GetModules(), static module => Assert.True(module.IsSupported));
         Assert.Equal(
             ["attention.lokr_w1", "attention.lokr_w2_a", "attention.lokr_w2_b", "attention.out_proj.lokr_w1", "attention.out_proj.lokr_w2"],
-            model.AddAdapter(Both).GetTensors().Keys.Order(StringComparer.Ordinal));
-        Assert.Equal("attention.out_proj", Assert.Single(model.AddAdapter(Both with { TargetModules = ModuleSelector.FromPattern("all-linear") }, "linear").Layers).ModuleName);
-        Assert.Equal(ErrorIds.SavedModuleInvalid, Assert.Throws<LoKrException>(() => model.AddAdapter(Both with { ModulesToSave = ["out_proj"] }, "saved")).ErrorId);
+            model.AddAdapter(s_both).GetTensors().Keys.Order(StringComparer.Ordinal));
+        Assert.Equal("attention.out_proj", Assert.Single(model.AddAdapter(s_both with { TargetModules = ModuleSelector.FromPattern("all-linear") }, "linear").Layers).ModuleName);
+        Assert.Equal(ErrorIds.SavedModuleInvalid, Assert.Throws<LoKrException>(() => model.AddAdapter(s_both with { ModulesToSave = ["out_proj"] }, "saved")).ErrorId);
 
         using LoKrModel other = new(new Wrapper(nn.MultiheadAttention(12, 3, kdim: 8, vdim: 8)));
-        LoKrException error = Assert.Throws<LoKrException>(() => other.AddAdapter(Both with { TargetModules = ModuleSelector.FromNames(["attention"]) }));
+        LoKrException error = Assert.Throws<LoKrException>(() => other.AddAdapter(s_both with { TargetModules = ModuleSelector.FromNames(["attention"]) }));
         Assert.Equal(ErrorIds.ModuleTypeNotSupported, error.ErrorId);
     }
 
@@ -205,7 +205,7 @@ public sealed class AttentionTests
         using DisposeScope scope = NewDisposeScope();
         MultiheadAttention attention = nn.MultiheadAttention(12, 3);
         using LoKrModel model = new(new Wrapper(attention));
-        model.AddAdapter(Both);
+        model.AddAdapter(s_both);
         Dictionary<string, Tensor> state = model.GetBaseState().ToDictionary(static pair => pair.Key, static pair => pair.Value.detach().clone());
         Tensor x = randn(5, 2, 12);
         Assert.ThrowsAny<Exception>(() => attention.call(randn(5, 12), x, x));
@@ -258,18 +258,18 @@ public sealed class AttentionTests
 
     private sealed class Wrapper : nn.Module<Tensor, Tensor>
     {
-        private readonly MultiheadAttention attention;
+        private readonly MultiheadAttention _attention;
 
         public Wrapper(MultiheadAttention attention)
             : base("wrapper")
         {
-            this.attention = attention;
-            RegisterComponents();
+            _attention = attention;
+            register_module("attention", _attention);
         }
 
         public override Tensor forward(Tensor input)
         {
-            (Tensor output, Tensor weights) = attention.call(input, input, input);
+            (Tensor output, Tensor weights) = _attention.call(input, input, input);
             weights.Dispose();
             return output;
         }

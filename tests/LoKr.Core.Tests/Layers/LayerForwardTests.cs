@@ -12,7 +12,7 @@ namespace LoKr.Core.Tests.Layers;
 /// <summary>Dropouts and initialization of one adapted layer.</summary>
 public sealed class LayerForwardTests
 {
-    private static readonly LoKrConfig Config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q"]), InitWeights = InitWeights.Random };
 
     [Theory]
     [InlineData(false)]
@@ -21,7 +21,7 @@ public sealed class LayerForwardTests
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = Build(out TorchSharp.Modules.Linear layer);
-        LoKrAdapter adapter = model.AddAdapter(Config with { RankDropout = 0.4, RankDropoutScale = rescale }, seed: 5);
+        LoKrAdapter adapter = model.AddAdapter(s_config with { RankDropout = 0.4, RankDropoutScale = rescale }, seed: 5);
         Tensor x = randn(7, 24);
         Tensor plain = layer.forward(x);
         Tensor contribution = x.matmul(adapter.Layers[0].GetDeltaWeight().t());
@@ -46,7 +46,7 @@ public sealed class LayerForwardTests
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = Build(out TorchSharp.Modules.Linear layer);
-        model.AddAdapter(Config with { ModuleDropout = 0.5 }, seed: 5);
+        model.AddAdapter(s_config with { ModuleDropout = 0.5 }, seed: 5);
         Tensor x = randn(2, 24);
         Tensor plain = layer.forward(x);
         model.Module.train();
@@ -62,7 +62,7 @@ public sealed class LayerForwardTests
         using DisposeScope scope = NewDisposeScope();
         TorchSharp.Modules.Linear below = nn.Linear(6, 8);
         using LoKrModel model = new(nn.Sequential(("below", below), ("q", nn.Linear(8, 4)), ("above", nn.Linear(4, 2))));
-        model.AddAdapter(Config, seed: 5);
+        model.AddAdapter(s_config, seed: 5);
         bool? graph = null;
         below.register_forward_hook((_, _, output) =>
         {
@@ -83,7 +83,7 @@ public sealed class LayerForwardTests
         foreach (bool both in new[] { false, true })
         {
             using LoKrModel model = new(TestNetworks.Network(("q", nn.Linear(4096, 4096))));
-            LoKrAdapter adapter = model.AddAdapter(Config with { R = 8, DecomposeBoth = both, InitWeights = scheme }, seed: 1);
+            LoKrAdapter adapter = model.AddAdapter(s_config with { R = 8, DecomposeBoth = both, InitWeights = scheme }, seed: 1);
             string[] zeros = scheme switch
             {
                 InitWeights.Default => [FactorNames.W1, FactorNames.W1A],
@@ -117,7 +117,7 @@ public sealed class LayerForwardTests
         Tensor Values(long? seed)
         {
             using LoKrModel model = new(TestNetworks.Network(("q", nn.Linear(24, 48))));
-            return model.AddAdapter(Config, seed: seed).FlatParameters[0].Value.clone();
+            return model.AddAdapter(s_config, seed: seed).FlatParameters[0].Value.clone();
         }
 
         Assert.True(Values(3).equal(Values(3)).all().ToBoolean());

@@ -18,7 +18,7 @@ public sealed class NormTests
 {
     private const double Exact = 1e-10;
 
-    private static readonly LoKrConfig Config = new() { R = 2, TrainNorm = true, TargetModules = ModuleSelector.FromNames(["linear"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_config = new() { R = 2, TrainNorm = true, TargetModules = ModuleSelector.FromNames(["linear"]), InitWeights = InitWeights.Random };
 
     [Theory]
     [InlineData("layer")]
@@ -32,7 +32,7 @@ public sealed class NormTests
         Dictionary<string, Tensor> state = model.GetBaseState().ToDictionary(static pair => pair.Key, static pair => pair.Value.detach().clone());
         Tensor x = randn([3, 12], dtype: float64).requires_grad_();
         Tensor plain = PeftCase.Run(model, x).detach();
-        LoKrAdapter adapter = model.AddAdapter(Config with { TargetModules = ModuleSelector.FromNames([]) });
+        LoKrAdapter adapter = model.AddAdapter(s_config with { TargetModules = ModuleSelector.FromNames([]) });
         Assert.True(TensorAssert.Same(plain, PeftCase.Run(model, x)));
         Fill(adapter);
 
@@ -78,7 +78,7 @@ public sealed class NormTests
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = Build("layer", out _);
-        LoKrAdapter adapter = model.AddAdapter(Config);
+        LoKrAdapter adapter = model.AddAdapter(s_config);
         Assert.Equal(["linear.lokr_w1", "linear.lokr_w2", "norm.b_norm", "norm.w_norm"], adapter.GetTensors().Keys.Order(StringComparer.Ordinal));
         Assert.Equal(adapter.Layers[0].Factors.ParameterCount + 24, model.CountParameters().Trainable);
         LoKrModuleInfo module = model.GetModules().Single(static module => module.Name == "norm");
@@ -89,19 +89,19 @@ public sealed class NormTests
         Tensor output = PeftCase.Run(model, x);
 
         using LoKrModel other = Build("layer", out _);
-        other.LoadAdapter(Config, tensors);
+        other.LoadAdapter(s_config, tensors);
         TensorAssert.Close(output, PeftCase.Run(other, x), Exact, "loaded");
         other.MoveTo(dtype: float32);
         TensorAssert.Close(output, PeftCase.Run(other, x.to(float32)), 1e-5, "moved");
 
         // A norm that a file leaves out is unchanged; one of another shape, or none at all, is an error.
         tensors.Remove("norm.b_norm");
-        LoKrAdapter partial = model.LoadAdapter(Config, tensors, "partial");
+        LoKrAdapter partial = model.LoadAdapter(s_config, tensors, "partial");
         Assert.Equal(0, partial.Norms[0].Bias!.abs().max().ToDouble());
         tensors["norm.w_norm"] = zeros(5);
-        Assert.Equal(ErrorIds.AdapterShapeMismatch, Id(() => model.LoadAdapter(Config, tensors, "x")));
+        Assert.Equal(ErrorIds.AdapterShapeMismatch, Id(() => model.LoadAdapter(s_config, tensors, "x")));
         tensors.Remove("norm.w_norm");
-        Assert.Equal(ErrorIds.AdapterKeysMismatch, Id(() => model.LoadAdapter(Config, tensors, "x")));
+        Assert.Equal(ErrorIds.AdapterKeysMismatch, Id(() => model.LoadAdapter(s_config, tensors, "x")));
         Assert.Equal(ErrorIds.LoraConversionNotSupported, Id(() => LoraConverter.Convert(adapter, LoraRank.OfSize(1), TestContext.Current.CancellationToken)));
     }
 
@@ -131,10 +131,10 @@ public sealed class NormTests
     {
         using DisposeScope outer = NewDisposeScope();
         using LoKrModel model = Build("group", out _);
-        Fill(model.AddAdapter(Config, "a"));
-        Fill(model.AddAdapter(Config, "b"));
+        Fill(model.AddAdapter(s_config, "a"));
+        Fill(model.AddAdapter(s_config, "b"));
         Tensor x = randn(3, 12, dtype: float64);
-        LoKrConfig norms = Config with { TargetModules = ModuleSelector.FromNames([]) };
+        LoKrConfig norms = s_config with { TargetModules = ModuleSelector.FromNames([]) };
         Fill(model.AddAdapter(norms, "c"));
         Fill(model.AddAdapter(norms, "d"));
         Tensor Of(params string[] names)

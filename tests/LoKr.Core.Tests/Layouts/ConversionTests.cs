@@ -16,7 +16,7 @@ namespace LoKr.Core.Tests.Layouts;
 /// <summary>Conversions between layouts preserve every bit and the effect of an adapter on a model.</summary>
 public sealed class ConversionTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
 
     public static TheoryData<string> PeftCases => InspectionTests.PeftCases;
 
@@ -39,11 +39,11 @@ public sealed class ConversionTests : IDisposable
         }
 
         Assert.Equal(AdapterLayout.Kohya, Convert(source, "a.safetensors", AdapterLayout.Kohya).Layout);
-        Assert.Equal(AdapterLayout.Comfy, Convert(_folder.File("a.safetensors"), "b.safetensors", AdapterLayout.Comfy).Layout);
-        Assert.Equal(AdapterLayout.Peft, Convert(_folder.File("b.safetensors"), "c", AdapterLayout.Peft).Layout);
-        SameTensors(Path.Combine(source, PeftAdapterFolder.WeightsFile), _folder.File($"c/{PeftAdapterFolder.WeightsFile}"));
-        Assert.Equal(File.ReadAllBytes(Path.Combine(source, PeftAdapterFolder.WeightsFile)), File.ReadAllBytes(_folder.File($"c/{PeftAdapterFolder.WeightsFile}")));
-        Assert.Equal(LoKrConfigJson.Write(LoKrConfigJson.Read(Path.Combine(source, PeftAdapterFolder.ConfigFile), out _)), File.ReadAllText(_folder.File($"c/{PeftAdapterFolder.ConfigFile}")));
+        Assert.Equal(AdapterLayout.Comfy, Convert(_folder["a.safetensors"], "b.safetensors", AdapterLayout.Comfy).Layout);
+        Assert.Equal(AdapterLayout.Peft, Convert(_folder["b.safetensors"], "c", AdapterLayout.Peft).Layout);
+        SameTensors(Path.Combine(source, PeftAdapterFolder.WeightsFile), _folder[$"c/{PeftAdapterFolder.WeightsFile}"]);
+        Assert.Equal(File.ReadAllBytes(Path.Combine(source, PeftAdapterFolder.WeightsFile)), File.ReadAllBytes(_folder[$"c/{PeftAdapterFolder.WeightsFile}"]));
+        Assert.Equal(LoKrConfigJson.Write(LoKrConfigJson.Read(Path.Combine(source, PeftAdapterFolder.ConfigFile), out _)), File.ReadAllText(_folder[$"c/{PeftAdapterFolder.ConfigFile}"]));
     }
 
     [Fact]
@@ -63,9 +63,9 @@ public sealed class ConversionTests : IDisposable
 
             string[] files = [.. Enumerable.Range(0, 3).Select(i => $"{Path.GetFileName(Path.GetDirectoryName(Path.GetDirectoryName(folder)))}-{Path.GetFileName(folder)}-{i}")];
             Convert(folder, $"{files[0]}.safetensors", AdapterLayout.OneTrainer);
-            Convert(_folder.File($"{files[0]}.safetensors"), $"{files[1]}.safetensors", AdapterLayout.Hcp);
-            Convert(_folder.File($"{files[1]}.safetensors"), files[2], AdapterLayout.Peft);
-            Assert.Equal(File.ReadAllBytes(Path.Combine(folder, PeftAdapterFolder.WeightsFile)), File.ReadAllBytes(_folder.File($"{files[2]}/{PeftAdapterFolder.WeightsFile}")));
+            Convert(_folder[$"{files[0]}.safetensors"], $"{files[1]}.safetensors", AdapterLayout.Hcp);
+            Convert(_folder[$"{files[1]}.safetensors"], files[2], AdapterLayout.Peft);
+            Assert.Equal(File.ReadAllBytes(Path.Combine(folder, PeftAdapterFolder.WeightsFile)), File.ReadAllBytes(_folder[$"{files[2]}/{PeftAdapterFolder.WeightsFile}"]));
         }
     }
 
@@ -80,13 +80,13 @@ public sealed class ConversionTests : IDisposable
         PeftCase reference = PeftCase.Open("peft-layers", name);
         using LoKrModel model = reference.BuildModel();
         Convert(source, "a.safetensors", AdapterLayout.Lycoris);
-        Strip(_folder.File("a.safetensors"), _folder.File("b.safetensors"));
-        LoKrException exception = Record.Exception(() => Convert(_folder.File("b.safetensors"), "c", AdapterLayout.Peft)) as LoKrException ?? new("", default, "");
+        Strip(_folder["a.safetensors"], _folder["b.safetensors"]);
+        LoKrException exception = Record.Exception(() => Convert(_folder["b.safetensors"], "c", AdapterLayout.Peft)) as LoKrException ?? new("", default, "");
         Assert.Equal(ErrorIds.AdapterModulesUnknown, exception.ErrorId);
         IReadOnlyList<string> warnings = [];
-        AdapterConverter.Convert(_folder.File("b.safetensors"), _folder.File("c"), AdapterLayout.Peft, new() { Model = model }, out warnings);
+        AdapterConverter.Convert(_folder["b.safetensors"], _folder["c"], AdapterLayout.Peft, new() { Model = model }, out warnings);
         Assert.Empty(warnings);
-        using AdapterFile file = AdapterFile.Open(_folder.File("c"));
+        using AdapterFile file = AdapterFile.Open(_folder["c"]);
         AdapterImporter.Import(model, file);
         Dictionary<string, Tensor> io = reference.Tensors("io.safetensors");
         TensorAssert.Close(io["adapter_output"], PeftCase.Run(model, io["input"]), TensorAssert.Layer, "adapter output");
@@ -107,9 +107,9 @@ public sealed class ConversionTests : IDisposable
             }
 
             using LoKrModel model = new(TestNetworks.Network(("test", Layer(source))));
-            AdapterConverter.Convert(source, _folder.File(file), layout, new() { Model = model }, out _);
-            AdapterConverter.Convert(_folder.File(file), _folder.File($"{layout}-back.safetensors"), AdapterLayout.Kohya, new() { Read = new() { Component = AdapterComponent.Unet } }, out _);
-            SameTensors(source, _folder.File($"{layout}-back.safetensors"));
+            AdapterConverter.Convert(source, _folder[file], layout, new() { Model = model }, out _);
+            AdapterConverter.Convert(_folder[file], _folder[$"{layout}-back.safetensors"], AdapterLayout.Kohya, new() { Read = new() { Component = AdapterComponent.Unet } }, out _);
+            SameTensors(source, _folder[$"{layout}-back.safetensors"]);
         }
     }
 
@@ -131,7 +131,7 @@ public sealed class ConversionTests : IDisposable
         string? obstacle = Obstacle(source);
         foreach (AdapterLayout layout in Enum.GetValues<AdapterLayout>())
         {
-            string path = _folder.File($"{layout}.safetensors");
+            string path = _folder[$"{layout}.safetensors"];
             bool saves = Saved(source).Length > 0;
             if (layout is AdapterLayout.Peft or AdapterLayout.PeftInMemory || (obstacle is null || (!saves && !AdapterLayouts.HasAlphaTensors(layout))))
             {
@@ -167,7 +167,7 @@ public sealed class ConversionTests : IDisposable
         Tensor expected = PeftCase.Run(model, x);
         foreach (AdapterLayout layout in Enum.GetValues<AdapterLayout>())
         {
-            string path = _folder.File($"{layout}.safetensors");
+            string path = _folder[$"{layout}.safetensors"];
             if (layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel)
             {
                 Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterExporter.Export(model, "default", path, layout)).ErrorId);
@@ -187,7 +187,7 @@ public sealed class ConversionTests : IDisposable
     private static LoKrModel Norm() => new(TestNetworks.Network(("fc", nn.Linear(8, 16)), ("norm", nn.LayerNorm(16))));
 
     private LoKrAdapterInfo Convert(string source, string destination, AdapterLayout layout) =>
-        AdapterConverter.Convert(source, _folder.File(destination), layout, new(), out _);
+        AdapterConverter.Convert(source, _folder[destination], layout, new(), out _);
 
     /// <summary>A part of the error message if only PEFT's layout can express the adapter, or null.</summary>
     private static string? Obstacle(string folder)

@@ -6,6 +6,7 @@ using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Tests.Support;
 using LoKr.Core.Tests.Safetensors;
+using LoKr.Testing;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
@@ -15,7 +16,7 @@ namespace LoKr.Core.Tests.Layouts;
 /// <summary>Files that are damaged, assembled by hand or malicious: every way of reading ends in an error with an id and changes nothing.</summary>
 public sealed class HostileFileTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
 
     public void Dispose() => _folder.Dispose();
 
@@ -76,8 +77,8 @@ public sealed class HostileFileTests : IDisposable
         LoKrAdapterCheck check = AdapterValidator.Check(path, new() { Model = model });
         Assert.False(check.IsValid);
         Assert.Equal(id, check.Findings[0].ErrorId);
-        Assert.Throws<LoKrException>(() => AdapterConverter.Convert(path, _folder.File("y.safetensors"), AdapterLayout.Comfy, new() { Model = model }, out _));
-        Assert.False(File.Exists(_folder.File("y.safetensors")));
+        Assert.Throws<LoKrException>(() => AdapterConverter.Convert(path, _folder["y.safetensors"], AdapterLayout.Comfy, new() { Model = model }, out _));
+        Assert.False(File.Exists(_folder["y.safetensors"]));
     }
 
     [Theory]
@@ -135,7 +136,7 @@ public sealed class HostileFileTests : IDisposable
         // Other layouts have no rule for shapes; PEFT's has, and the result is a warning.
         foreach (AdapterLayout layout in (AdapterLayout[])[AdapterLayout.Kohya, AdapterLayout.Hcp, AdapterLayout.Peft])
         {
-            string copy = _folder.File(layout == AdapterLayout.Peft ? "peft" : $"{layout}.safetensors");
+            string copy = _folder[layout == AdapterLayout.Peft ? "peft" : $"{layout}.safetensors"];
             IReadOnlyList<string> warnings = AdapterExporter.Export(model, "default", copy, layout);
             Assert.Equal(layout == AdapterLayout.Peft, warnings.Count > 0);
             using LoKrModel fresh = Network();
@@ -145,7 +146,7 @@ public sealed class HostileFileTests : IDisposable
             Testing.TensorAssert.Close(expected, PeftCase.Run(fresh, x), 1e-6, $"output by way of {layout}");
         }
 
-        LoKrException exception = Assert.Throws<LoKrException>(() => AdapterExporter.Export(model, "default", _folder.File("d.safetensors"), AdapterLayout.DiffusersModel));
+        LoKrException exception = Assert.Throws<LoKrException>(() => AdapterExporter.Export(model, "default", _folder["d.safetensors"], AdapterLayout.DiffusersModel));
         Assert.Equal(ErrorIds.ConversionUnsupported, exception.ErrorId);
     }
 
@@ -153,7 +154,7 @@ public sealed class HostileFileTests : IDisposable
     public void Values_that_are_not_finite_are_found_on_request()
     {
         using DisposeScope scope = NewDisposeScope();
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["fc.lokr_w1"] = ones(4, 4), ["fc.lokr_w2"] = tensor(new[] { 1f, float.NaN }).reshape(1, 2) });
         Assert.True(AdapterValidator.Check(path, new()).IsValid);
         Assert.Equal(ErrorIds.AdapterValueInvalid, Assert.Single(AdapterValidator.Check(path, new() { Values = true }).Findings).ErrorId);
@@ -163,7 +164,7 @@ public sealed class HostileFileTests : IDisposable
     public void Integers_are_not_factors()
     {
         using DisposeScope scope = NewDisposeScope();
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["fc.lokr_w1"] = ones(4, 4, dtype: int8), ["fc.lokr_w2"] = ones(4, 2) });
         Assert.Equal(ErrorIds.TensorDTypeMismatch, AdapterValidator.Check(path, new()).Findings[0].ErrorId);
         Dictionary<string, Tensor> low = new() { ["fc.lokr_w1"] = ones(4, 4), ["fc.lokr_w2_a"] = ones(4, 2), ["fc.lokr_w2_b"] = ones(2, 2), ["fc.alpha"] = tensor(6L) };
@@ -183,7 +184,7 @@ public sealed class HostileFileTests : IDisposable
     [InlineData("""{"__metadata__":{"lokr_ps":"{"}}""", 0, ErrorIds.AdapterConfigInvalid)]
     public void A_bad_container_or_header_is_a_finding(string header, int bytes, string id)
     {
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         File.WriteAllBytes(path, SafetensorsBytes.Make(header, bytes));
         Assert.Equal(id, Assert.Throws<LoKrException>(() => AdapterInspector.Inspect(path)).ErrorId);
         Assert.Equal(id, AdapterValidator.Check(path, new()).Findings[0].ErrorId);
@@ -193,7 +194,7 @@ public sealed class HostileFileTests : IDisposable
     public void An_edited_header_neither_renames_nor_scales()
     {
         using DisposeScope scope = NewDisposeScope();
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         Dictionary<string, string> metadata = new()
         {
             ["lokr_ps"] = """{"layout":"Hcp","configs":{"Model":{"peft_type":"LOKR","r":1,"alpha":100}},"modules":{"lora_unet_a_b":"c.d","lora_unet_a_c":"a.c"}}""",
@@ -208,9 +209,9 @@ public sealed class HostileFileTests : IDisposable
         }
 
         Assert.Equal(3, AdapterInspector.Inspect(path).Scale);
-        Assert.Equal(ErrorIds.AdapterModulesUnknown, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(path, _folder.File("y"), AdapterLayout.Peft, new(), out _)).ErrorId);
+        Assert.Equal(ErrorIds.AdapterModulesUnknown, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(path, _folder["y"], AdapterLayout.Peft, new(), out _)).ErrorId);
         using LoKrModel model = new(nn.Sequential(("a", nn.Sequential(("b", nn.Linear(32, 32))))));
-        LoKrAdapterInfo peft = AdapterConverter.Convert(path, _folder.File("y"), AdapterLayout.Peft, new() { Model = model }, out _);
+        LoKrAdapterInfo peft = AdapterConverter.Convert(path, _folder["y"], AdapterLayout.Peft, new() { Model = model }, out _);
         Assert.Equal(3, peft.Scale);
     }
 
@@ -227,7 +228,7 @@ public sealed class HostileFileTests : IDisposable
     private string Write(string file, string tensors)
     {
         random.manual_seed(3);
-        string path = _folder.File(file);
+        string path = _folder[file];
         Dictionary<string, Tensor> all = tensors.Split(';', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).ToDictionary(
             static text => text.Split(' ', '=')[0],
             static text => text.Contains('=', StringComparison.Ordinal)

@@ -66,24 +66,24 @@ public sealed class ModuleNameTests
     [Fact]
     public void A_pipeline_folder_has_the_names_for_a_kohya_network()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         string kohya = Fixtures.Require("lycoris", "kohya-tiny-sd", "network-published-names.safetensors");
         AdapterConvertOptions options = new() { BasePath = Fixtures.Require("diffusers", "tiny-sd") };
-        LoKrAdapterInfo comfy = AdapterConverter.Convert(kohya, folder.File("comfy.safetensors"), AdapterLayout.Comfy, options, out _);
+        LoKrAdapterInfo comfy = AdapterConverter.Convert(kohya, folder["comfy.safetensors"], AdapterLayout.Comfy, options, out _);
         Assert.Equal(["Unet", "TextEncoder"], comfy.Components);
 
         // LyCORIS sorts the factors of four channels split by 4, and PEFT does not.
-        Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(kohya, folder.File("diffusers"), AdapterLayout.Diffusers, options, out _)).ErrorId);
-        LoKrAdapterInfo unet = AdapterConverter.Convert(kohya, folder.File("unet"), AdapterLayout.Peft, options with { Read = new() { Component = AdapterComponent.Unet } }, out IReadOnlyList<string> warnings);
+        Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(kohya, folder["diffusers"], AdapterLayout.Diffusers, options, out _)).ErrorId);
+        LoKrAdapterInfo unet = AdapterConverter.Convert(kohya, folder["unet"], AdapterLayout.Peft, options with { Read = new() { Component = AdapterComponent.Unet } }, out IReadOnlyList<string> warnings);
         Assert.Contains("PEFT cannot", Assert.Single(warnings), StringComparison.Ordinal);
         Assert.True(unet.ModuleCount < comfy.ModuleCount);
-        Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(kohya, folder.File("all"), AdapterLayout.Peft, options, out _)).ErrorId);
+        Assert.Equal(ErrorIds.ConversionUnsupported, Assert.Throws<LoKrException>(() => AdapterConverter.Convert(kohya, folder["all"], AdapterLayout.Peft, options, out _)).ErrorId);
 
         // Every layout with names for both components preserves the factors and alphas that kohya's trainer wrote.
-        string last = folder.File("comfy.safetensors");
+        string last = folder["comfy.safetensors"];
         foreach (AdapterLayout layout in (AdapterLayout[])[AdapterLayout.OneTrainer, AdapterLayout.Comfy, AdapterLayout.Kohya])
         {
-            string next = folder.File($"{layout}-back.safetensors");
+            string next = folder[$"{layout}-back.safetensors"];
             AdapterConverter.Convert(last, next, layout, new(), out _);
             last = next;
         }
@@ -103,9 +103,9 @@ public sealed class ModuleNameTests
     [InlineData("diffusers", AdapterLayout.Kohya)]
     public void Networks_of_the_fixtures_keep_their_factors_in_another_layout(string name, AdapterLayout layout)
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
-        string destination = folder.File(layout is AdapterLayout.Peft ? "a" : "a.safetensors");
+        string destination = folder[layout is AdapterLayout.Peft ? "a" : "a.safetensors"];
         LoKrAdapterInfo before = AdapterInspector.Inspect(Fixtures.Require("formats", name));
         LoKrAdapterInfo after = AdapterConverter.Convert(Fixtures.Require("formats", name), destination, layout, new() { BasePath = Fixtures.Require("diffusers", "tiny-sd", "unet") }, out _);
         Assert.Equal(before.ModuleCount, after.ModuleCount);

@@ -11,7 +11,7 @@ namespace LoKr.Core.Tests.Layouts;
 
 public sealed class PeftAdapterFolderTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
 
     public void Dispose()
@@ -37,7 +37,7 @@ public sealed class PeftAdapterFolderTests : IDisposable
             using var scope = NewDisposeScope();
             using PeftAdapterFolder adapter = PeftAdapterFolder.Read(source);
             Assert.Empty(adapter.Warnings);
-            string copy = _folder.File("copy");
+            string copy = _folder["copy"];
             PeftAdapterFolder.Write(copy, adapter.Config, adapter.Tensors.Entries.Keys.ToDictionary(name => name, name => adapter.Tensors.Read(name)), force: true);
             Assert.True(File.ReadAllBytes(weights).AsSpan().SequenceEqual(File.ReadAllBytes(Path.Combine(copy, PeftAdapterFolder.WeightsFile))), weights);
             Assert.Equal(File.ReadAllText(config), File.ReadAllText(Path.Combine(copy, PeftAdapterFolder.ConfigFile)));
@@ -50,8 +50,8 @@ public sealed class PeftAdapterFolderTests : IDisposable
     [Fact]
     public void Tensors_are_named_without_the_prefix_and_read_into_existing_memory()
     {
-        Write(_folder.File("a"));
-        using PeftAdapterFolder adapter = PeftAdapterFolder.Read(_folder.File("a"));
+        Write(_folder["a"]);
+        using PeftAdapterFolder adapter = PeftAdapterFolder.Read(_folder["a"]);
         Assert.Equal(["classifier.weight", "lin.lokr_w1", "lin.lokr_w2"], adapter.Tensors.Entries.Keys.Order(StringComparer.Ordinal));
         Assert.Equal("lin.lokr_w1", adapter.Tensors.Entries["lin.lokr_w1"].Name);
         Assert.True(adapter.Config.InferenceMode);
@@ -65,7 +65,7 @@ public sealed class PeftAdapterFolderTests : IDisposable
     [Fact]
     public void An_existing_adapter_needs_force_and_other_files_of_the_folder_stay()
     {
-        string path = _folder.File("a");
+        string path = _folder["a"];
         Write(path);
         Write(Path.Combine(path, "second"));
         Assert.Equal(ErrorIds.DestinationExists, Assert.Throws<LoKrException>(() => Write(path)).ErrorId);
@@ -78,7 +78,7 @@ public sealed class PeftAdapterFolderTests : IDisposable
     [Fact]
     public void A_failed_write_leaves_the_existing_adapter_and_nothing_else()
     {
-        string path = _folder.File("a");
+        string path = _folder["a"];
         Write(path);
         byte[] before = File.ReadAllBytes(Path.Combine(path, PeftAdapterFolder.WeightsFile));
         Dictionary<string, Tensor> bad = new() { ["x"] = zeros([1], dtype: ScalarType.ComplexFloat32) };
@@ -90,25 +90,25 @@ public sealed class PeftAdapterFolderTests : IDisposable
     [Fact]
     public void Missing_files_are_named_with_advice()
     {
-        Assert.Equal(ErrorIds.PathNotFound, Error(_folder.File("absent")).ErrorId);
+        Assert.Equal(ErrorIds.PathNotFound, Error(_folder["absent"]).ErrorId);
 
         LoKrException exception = Error(_folder.Path);
         Assert.Equal(ErrorIds.AdapterFileNotFound, exception.ErrorId);
         Assert.Contains(PeftAdapterFolder.ConfigFile, exception.Message, StringComparison.Ordinal);
 
-        Write(_folder.File("inner"));
+        Write(_folder["inner"]);
         Assert.Contains("inner", Error(_folder.Path).Message, StringComparison.Ordinal);
 
-        string weights = _folder.File($"inner/{PeftAdapterFolder.WeightsFile}");
+        string weights = _folder[$"inner/{PeftAdapterFolder.WeightsFile}"];
         Assert.Equal(ErrorIds.AdapterFileNotFound, Error(weights).ErrorId);
 
         File.Delete(weights);
-        exception = Error(_folder.File("inner"));
+        exception = Error(_folder["inner"]);
         Assert.Equal(ErrorIds.AdapterFileNotFound, exception.ErrorId);
         Assert.Contains(PeftAdapterFolder.WeightsFile, exception.Message, StringComparison.Ordinal);
 
-        File.WriteAllText(_folder.File("inner/adapter_model.bin"), "x");
-        Assert.Equal(ErrorIds.PickleRefused, Error(_folder.File("inner")).ErrorId);
+        File.WriteAllText(_folder["inner/adapter_model.bin"], "x");
+        Assert.Equal(ErrorIds.PickleRefused, Error(_folder["inner"]).ErrorId);
     }
 
     [Theory]
@@ -117,9 +117,9 @@ public sealed class PeftAdapterFolderTests : IDisposable
     [InlineData("lora_unet_x.lokr_w1")]
     public void A_name_without_the_prefix_is_refused(string name)
     {
-        Write(_folder.File("a"));
-        SafetensorsWriter.Write(_folder.File($"a/{PeftAdapterFolder.WeightsFile}"), new Dictionary<string, Tensor> { [name] = ones(1) });
-        LoKrException exception = Error(_folder.File("a"));
+        Write(_folder["a"]);
+        SafetensorsWriter.Write(_folder[$"a/{PeftAdapterFolder.WeightsFile}"], new Dictionary<string, Tensor> { [name] = ones(1) });
+        LoKrException exception = Error(_folder["a"]);
         Assert.Equal(ErrorIds.AdapterKeyInvalid, exception.ErrorId);
         Assert.Contains($"'{name}'", exception.Message, StringComparison.Ordinal);
     }

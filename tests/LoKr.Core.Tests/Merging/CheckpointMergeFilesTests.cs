@@ -16,7 +16,7 @@ namespace LoKr.Core.Tests.Merging;
 public sealed class CheckpointMergeFilesTests : IDisposable
 {
     private const string Causal = """{"model_type": "test", "architectures": ["TestForCausalLM"]}""";
-    private static readonly LoKrConfig Config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["proj"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["proj"]), InitWeights = InitWeights.Random };
 
     private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
@@ -74,7 +74,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string adapter = Write(tensors);
         ErrorAssert.Throws(ErrorIds.AdapterShapeMismatch, () => Run(from, adapter), "m.0.proj.lokr_w1 is [3, 3]");
         tensors.Remove("m.1.proj.lokr_w2_b");
-        PeftAdapterFolder.Write(adapter, Config, tensors, force: true);
+        PeftAdapterFolder.Write(adapter, s_config, tensors, force: true);
         ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Run(from, adapter), "1 missing (m.1.proj.lokr_w2_b)");
         AssertNothingWritten();
     }
@@ -118,12 +118,12 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         Dictionary<string, Tensor> weights = Weights(["model.0.proj", "score"]).ToDictionary(static pair => pair.Key, static pair => pair.Value.to(bfloat16), StringComparer.Ordinal);
         string from = Base(weights);
         Tensor head = randn(40, 24);
-        string adapter = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, Config with { ModulesToSave = ["score"] });
+        string adapter = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, s_config with { ModulesToSave = ["score"] });
         LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(adapter, 0.5)] });
         Assert.Equal((1, 1), (result.ModuleCount, result.SavedModuleCount));
         Assert.Contains(result.Warnings, static warning => warning.Contains("scales the deltas only", StringComparison.Ordinal));
         Assert.True(TensorAssert.Same(head.to(bfloat16), MergeFiles.Read(_folder["out"])["score.weight"]));
-        string second = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, Config with { ModulesToSave = ["score"] }, "second");
+        string second = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, s_config with { ModulesToSave = ["score"] }, "second");
         ErrorAssert.Throws(ErrorIds.SavedModuleConflict, () => MergeFiles.Run(MergeFiles.Options(from, _folder["other"], adapter, second)), "score.weight");
     }
 
@@ -309,7 +309,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     private static Dictionary<string, Tensor> Weights(IEnumerable<string> modules) => modules.ToDictionary(static module => module + ".weight", static _ => randn(40, 24), StringComparer.Ordinal);
 
     private static Dictionary<string, Tensor> Factors(IEnumerable<string> modules, long rows, long columns) => modules
-        .SelectMany(module => FactorShapes.Create(rows, columns, [], Config.R, Config).Tensors().Select(entry => (Name: $"{module}.{entry.Suffix}", entry.Shape)))
+        .SelectMany(module => FactorShapes.Create(rows, columns, [], s_config.R, s_config).Tensors().Select(entry => (Name: $"{module}.{entry.Suffix}", entry.Shape)))
         .ToDictionary(static entry => entry.Name, static entry => randn(entry.Shape), StringComparer.Ordinal);
 
     private string Base(Dictionary<string, Tensor> tensors, long maxShardBytes = long.MaxValue, string? config = """{"model_type": "test"}""") =>
@@ -319,7 +319,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
 
     private string Write(Dictionary<string, Tensor> tensors, LoKrConfig? config = null, string name = "adapter")
     {
-        PeftAdapterFolder.Write(_folder[name], config ?? Config, tensors, force: true);
+        PeftAdapterFolder.Write(_folder[name], config ?? s_config, tensors, force: true);
         return _folder[name];
     }
 

@@ -15,7 +15,7 @@ namespace LoKr.Core.Tests.Merging;
 /// <summary>The result of a merge on disk is, bit for bit, that of a merge in memory.</summary>
 public sealed class CheckpointMergeTests
 {
-    private static readonly LoKrConfig Config = new() { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["c_layer"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_config = new() { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["c_layer"]), InitWeights = InitWeights.Random };
 
     public static TheoryData<string> PeftCases => Fixtures.Cases("peft-layers");
 
@@ -106,9 +106,9 @@ public sealed class CheckpointMergeTests
         random.manual_seed(4);
         using LoKrModel model = new(Network("linear", type));
         Dictionary<string, Tensor> before = MergeFiles.State(model);
-        Perturb(model.AddAdapter(Config, "a"));
-        Perturb(model.AddAdapter(Config with { DecomposeFactor = 4, DecomposeBoth = true }, "b"));
-        Perturb(model.AddAdapter(Config with { WeightDecompose = true, DecomposeFactor = 2 }, "c"));
+        Perturb(model.AddAdapter(s_config, "a"));
+        Perturb(model.AddAdapter(s_config with { DecomposeFactor = 4, DecomposeBoth = true }, "b"));
+        Perturb(model.AddAdapter(s_config with { WeightDecompose = true, DecomposeFactor = 2 }, "c"));
         string[] saved = [.. "abc".Select(name => MergeFiles.Adapter(folder[name.ToString()], model, name.ToString()))];
         MergeFiles.Run(MergeFiles.Options(MergeFiles.Base(folder["base"], before), folder["out"], saved));
 
@@ -130,8 +130,8 @@ public sealed class CheckpointMergeTests
         network.to(type);
         using LoKrModel model = new(network);
         Dictionary<string, Tensor> before = MergeFiles.State(model);
-        Perturb(model.AddAdapter(Config with { TrainNorm = true }, "a"));
-        Perturb(model.AddAdapter(Config with { TrainNorm = true }, "b"));
+        Perturb(model.AddAdapter(s_config with { TrainNorm = true }, "a"));
+        Perturb(model.AddAdapter(s_config with { TrainNorm = true }, "b"));
         string[] saved = [MergeFiles.Adapter(folder["a"], model, "a"), MergeFiles.Adapter(folder["b"], model, "b")];
         string from = MergeFiles.Base(folder["base"], before);
         MergeFiles.Run(MergeFiles.Options(from, folder["one"], saved[0]));
@@ -174,7 +174,7 @@ public sealed class CheckpointMergeTests
 
     private static LoKrConfig Option(string option)
     {
-        LoKrConfig config = Config;
+        LoKrConfig config = s_config;
         return option switch
         {
             "plain" => config,

@@ -12,7 +12,7 @@ namespace LoKr.Core.Tests.Model;
 
 public sealed class InMemoryMergeTests
 {
-    private static readonly LoKrConfig Config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj", "v_proj"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_config = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj", "v_proj"]), InitWeights = InitWeights.Random };
 
     [Fact]
     public void Undoing_merges_made_one_after_the_other_restores_every_bit()
@@ -20,8 +20,8 @@ public sealed class InMemoryMergeTests
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = new(TestNetworks.Decoder());
         Dictionary<string, Tensor> before = State(model);
-        model.AddAdapter(Config, "a");
-        model.AddAdapter(Config with { TargetModules = ModuleSelector.FromNames(["q_proj"]) }, "b");
+        model.AddAdapter(s_config, "a");
+        model.AddAdapter(s_config with { TargetModules = ModuleSelector.FromNames(["q_proj"]) }, "b");
         model.SetActiveAdapters(["a", "b"]);
         Tensor x = randn(3, 12);
         Tensor both = PeftCase.Run(model, x).detach();
@@ -57,7 +57,7 @@ public sealed class InMemoryMergeTests
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = new(TestNetworks.Decoder());
         Dictionary<string, Tensor> before = State(model);
-        LoKrAdapter adapter = model.AddAdapter(Config);
+        LoKrAdapter adapter = model.AddAdapter(s_config);
         using (no_grad())
         {
             adapter.Layers[^1].Factors.Tensors[FactorNames.W1][0, 0] = value;
@@ -81,7 +81,7 @@ public sealed class InMemoryMergeTests
         Dictionary<string, Tensor> before = State(model);
         Tensor x = randn(3, 12);
         Tensor plain = PeftCase.Run(model, x).detach();
-        model.AddAdapter(Config);
+        model.AddAdapter(s_config);
         model.Merge();
         model.SetAdaptersEnabled(false);
         AssertSame(before, State(model));

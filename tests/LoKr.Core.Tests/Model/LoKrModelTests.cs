@@ -13,7 +13,7 @@ namespace LoKr.Core.Tests.Model;
 
 public sealed class LoKrModelTests
 {
-    private static readonly LoKrConfig Query = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_query = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj"]), InitWeights = InitWeights.Random };
 
     [Fact]
     public void The_first_adapter_freezes_the_base_and_removing_the_last_one_unfreezes_it()
@@ -21,8 +21,8 @@ public sealed class LoKrModelTests
         using LoKrModel model = new(TestNetworks.Decoder());
         TorchSharp.Modules.Parameter[] parameters = [.. model.Module.parameters()];
         parameters[0].requires_grad = false;
-        model.AddAdapter(Query);
-        model.AddAdapter(Query, "second");
+        model.AddAdapter(s_query);
+        model.AddAdapter(s_query, "second");
         Assert.Equal(["default"], model.ActiveAdapters);
         Assert.All(parameters, static parameter => Assert.False(parameter.requires_grad));
         Assert.All(model.GetAdapter("default").FlatParameters[0].Views, static view => Assert.True(view.requires_grad));
@@ -41,11 +41,11 @@ public sealed class LoKrModelTests
     public void Names_are_checked()
     {
         using LoKrModel model = new(TestNetworks.Decoder());
-        model.AddAdapter(Query);
-        Assert.Equal(ErrorIds.AdapterExists, Id(() => model.AddAdapter(Query)));
-        Assert.Equal(ErrorIds.AdapterNameInvalid, Id(() => model.AddAdapter(Query, "a.b")));
-        Assert.Equal(ErrorIds.AdapterNameInvalid, Id(() => model.AddAdapter(Query, "a/b")));
-        Assert.Equal(ErrorIds.AdapterNameInvalid, Id(() => model.AddAdapter(Query, " ")));
+        model.AddAdapter(s_query);
+        Assert.Equal(ErrorIds.AdapterExists, Id(() => model.AddAdapter(s_query)));
+        Assert.Equal(ErrorIds.AdapterNameInvalid, Id(() => model.AddAdapter(s_query, "a.b")));
+        Assert.Equal(ErrorIds.AdapterNameInvalid, Id(() => model.AddAdapter(s_query, "a/b")));
+        Assert.Equal(ErrorIds.AdapterNameInvalid, Id(() => model.AddAdapter(s_query, " ")));
         Assert.Equal(ErrorIds.AdapterNotFound, Id(() => model.RemoveAdapter("other")));
         Assert.Equal(ErrorIds.AdapterNotFound, Id(() => model.SetActiveAdapters(["default", "other"])));
         Assert.Equal(["default"], model.ActiveAdapters);
@@ -56,7 +56,7 @@ public sealed class LoKrModelTests
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = new(TestNetworks.Decoder());
-        LoKrConfig config = Query with { ModulesToSave = ["lm_head"] };
+        LoKrConfig config = s_query with { ModulesToSave = ["lm_head"] };
         Dictionary<string, Tensor> tensors;
         using (LoKrModel other = new(TestNetworks.Decoder()))
         {
@@ -84,7 +84,7 @@ public sealed class LoKrModelTests
     public void A_model_without_weights_gets_its_tensors_without_memory()
     {
         using LoKrModel model = new(TestNetworks.Network(("q_proj", nn.Linear(1_000_000, 1_000_000, device: META)), ("head", nn.Linear(4096, 16384, device: META))));
-        LoKrAdapter adapter = model.AddAdapter(Query with { ModulesToSave = ["head"] });
+        LoKrAdapter adapter = model.AddAdapter(s_query with { ModulesToSave = ["head"] });
         Assert.Equal(
             ["head.bias", "head.weight", "q_proj.lokr_w1", "q_proj.lokr_w2_a", "q_proj.lokr_w2_b"],
             adapter.GetTensors().Keys.Order(StringComparer.Ordinal));
@@ -106,7 +106,7 @@ public sealed class LoKrModelTests
         using LoKrModel model = new(TestNetworks.Network(("q_proj", layer)));
         Tensor x = randn([5, 12]).to(type);
         Tensor baseOutput = PeftCase.Run(model, x).detach();
-        LoKrAdapter adapter = model.AddAdapter(Query, seed: 7);
+        LoKrAdapter adapter = model.AddAdapter(s_query, seed: 7);
         ScalarType factors = type == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
         Assert.Equal(factors, adapter.FlatParameters.Single().Value.dtype);
         Tensor output = PeftCase.Run(model, x);
@@ -128,8 +128,8 @@ public sealed class LoKrModelTests
     public void Live_tensors_stay_the_same_over_steps_with_and_without_gradients()
     {
         using LoKrModel model = new(TestNetworks.Decoder());
-        model.AddAdapter(Query with { TargetModules = ModuleSelector.FromPattern("all-linear"), DecomposeBoth = true, R = 1, RankDropout = 0.1, ModuleDropout = 0.2, ModulesToSave = ["lm_head"] });
-        LoKrAdapter second = model.AddAdapter(Query, "second");
+        model.AddAdapter(s_query with { TargetModules = ModuleSelector.FromPattern("all-linear"), DecomposeBoth = true, R = 1, RankDropout = 0.1, ModuleDropout = 0.2, ModulesToSave = ["lm_head"] });
+        LoKrAdapter second = model.AddAdapter(s_query, "second");
         model.SetActiveAdapters(["default", "second"]);
         model.Module.train();
         long live = 0;
@@ -166,7 +166,7 @@ public sealed class LoKrModelTests
             }
 
             using DisposeScope scope = NewDisposeScope();
-            model.AddAdapter(Query with { ModulesToSave = ["lm_head"] });
+            model.AddAdapter(s_query with { ModulesToSave = ["lm_head"] });
             PeftCase.Run(model, randn(2, 12)).sum().backward();
             model.Merge();
             model.UndoMerge();
@@ -180,8 +180,8 @@ public sealed class LoKrModelTests
     public void Modules_show_shapes_counts_and_state()
     {
         using LoKrModel model = new(TestNetworks.Decoder());
-        model.AddAdapter(Query with { ModulesToSave = ["lm_head"] }, "a");
-        model.AddAdapter(Query, "b");
+        model.AddAdapter(s_query with { ModulesToSave = ["lm_head"] }, "a");
+        model.AddAdapter(s_query, "b");
         model.Merge(["b"]);
         IReadOnlyList<LoKrModuleInfo> modules = model.GetModules();
         Assert.Equal("model", modules[0].Name);
@@ -205,7 +205,7 @@ public sealed class LoKrModelTests
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = new(TestNetworks.Decoder());
-        model.AddAdapter(Query with { InferenceMode = true, ModulesToSave = ["lm_head"] });
+        model.AddAdapter(s_query with { InferenceMode = true, ModulesToSave = ["lm_head"] });
         Assert.Equal(0, model.CountParameters().Trainable);
         Assert.False(PeftCase.Run(model, randn(2, 12)).requires_grad);
         model.SetAdapterTrainable("default", true);
@@ -219,7 +219,7 @@ public sealed class LoKrModelTests
     {
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = new(TestNetworks.Decoder());
-        LoKrAdapter adapter = model.AddAdapter(Query with { ModulesToSave = ["lm_head"] });
+        LoKrAdapter adapter = model.AddAdapter(s_query with { ModulesToSave = ["lm_head"] });
         using (no_grad())
         {
             adapter.FlatParameters[0].Value.add_(0.1);

@@ -14,7 +14,7 @@ namespace LoKr.Core.Tests.Model;
 /// <summary>Modules trained whole: the module keeps its own parameters, which point at the trained copy while the adapter runs.</summary>
 public sealed class SavedModuleTests
 {
-    private static readonly LoKrConfig Config = new() { TargetModules = ModuleSelector.FromNames(["query"]), ModulesToSave = ["head"] };
+    private static readonly LoKrConfig s_config = new() { TargetModules = ModuleSelector.FromNames(["query"]), ModulesToSave = ["head"] };
 
     [Theory]
     [InlineData(ScalarType.Float32)]
@@ -28,7 +28,7 @@ public sealed class SavedModuleTests
         Dictionary<string, Tensor> originals = Snapshot(model);
         TorchSharp.Modules.Parameter[] parameters = [.. model.Module.parameters()];
 
-        LoKrAdapter adapter = model.AddAdapter(Config);
+        LoKrAdapter adapter = model.AddAdapter(s_config);
         Assert.Equal(["head"], adapter.SavedModules);
         Assert.Equal(type == ScalarType.Float32 ? 1 : 2, adapter.FlatParameters.Count);
         Assert.True(PeftCase.Run(model, x).equal(before).all().ToBoolean());
@@ -74,7 +74,7 @@ public sealed class SavedModuleTests
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel model = Build(ScalarType.Float32);
         Dictionary<string, Tensor> originals = Snapshot(model);
-        LoKrAdapter adapter = model.AddAdapter(Config);
+        LoKrAdapter adapter = model.AddAdapter(s_config);
         Assert.Equal(
             ["head.dense.bias", "head.dense.weight", "head.norm.bias", "head.norm.num_batches_tracked", "head.norm.running_mean", "head.norm.running_var", "head.norm.weight", "head.out.bias", "head.out.weight"],
             adapter.GetTensors().Keys.Where(static key => key.StartsWith("head.", StringComparison.Ordinal)).Order(StringComparer.Ordinal));
@@ -93,14 +93,14 @@ public sealed class SavedModuleTests
         using LoKrModel model = Build(ScalarType.Float32);
         Tensor x = randn(5, 8);
         Tensor before = PeftCase.Run(model, x).detach();
-        model.AddAdapter(Config, "a");
+        model.AddAdapter(s_config, "a");
         using (no_grad())
         {
             model.GetAdapter("a").FlatParameters[0].Value.add_(0.1);
         }
 
         Tensor a = PeftCase.Run(model, x).detach();
-        model.AddAdapter(Config, "b");
+        model.AddAdapter(s_config, "b");
         Assert.True(PeftCase.Run(model, x).equal(a).all().ToBoolean());
         Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.SetActiveAdapters(["a", "b"])).ErrorId);
         Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.Merge(["b"])).ErrorId);
@@ -116,10 +116,10 @@ public sealed class SavedModuleTests
     public void A_module_is_not_trained_whole_and_adapted_at_once()
     {
         using LoKrModel model = Build(ScalarType.Float32);
-        model.AddAdapter(Config, "a");
+        model.AddAdapter(s_config, "a");
         Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(new() { TargetModules = ModuleSelector.FromNames(["dense"]) }, "b")).ErrorId);
-        Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(Config with { ModulesToSave = ["head.dense"] }, "b")).ErrorId);
-        Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(Config with { ModulesToSave = ["query"], TargetModules = ModuleSelector.FromNames([]) }, "b")).ErrorId);
+        Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(s_config with { ModulesToSave = ["head.dense"] }, "b")).ErrorId);
+        Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(s_config with { ModulesToSave = ["query"], TargetModules = ModuleSelector.FromNames([]) }, "b")).ErrorId);
         Assert.Single(model.Adapters);
     }
 
@@ -127,8 +127,8 @@ public sealed class SavedModuleTests
     public void A_norm_is_not_trained_whole_and_changed_at_once()
     {
         using LoKrModel model = new(TestNetworks.Network(("query", nn.Linear(8, 8)), ("norm", nn.LayerNorm(8))));
-        LoKrConfig norms = Config with { ModulesToSave = null, TrainNorm = true };
-        LoKrConfig whole = Config with { ModulesToSave = ["norm"] };
+        LoKrConfig norms = s_config with { ModulesToSave = null, TrainNorm = true };
+        LoKrConfig whole = s_config with { ModulesToSave = ["norm"] };
         model.AddAdapter(norms, "a");
         Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => model.AddAdapter(whole, "b")).ErrorId);
         model.RemoveAdapter("a");
@@ -144,7 +144,7 @@ public sealed class SavedModuleTests
         TorchSharp.Modules.Linear second = nn.Linear(8, 8);
         second.weight = first.weight;
         using LoKrModel model = new(TestNetworks.Network(("query", nn.Linear(8, 8)), ("embed", first), ("head", second)));
-        Assert.Equal(ErrorIds.TiedWeight, Assert.Throws<LoKrException>(() => model.AddAdapter(Config)).ErrorId);
+        Assert.Equal(ErrorIds.TiedWeight, Assert.Throws<LoKrException>(() => model.AddAdapter(s_config)).ErrorId);
     }
 
     private static LoKrModel Build(ScalarType type)

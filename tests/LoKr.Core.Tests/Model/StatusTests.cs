@@ -15,7 +15,7 @@ public sealed class StatusTests
     private const string Q0 = "model.layers.0.self_attn.q_proj";
     private const string V0 = "model.layers.0.self_attn.v_proj";
 
-    private static readonly LoKrConfig Query = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj"]), InitWeights = InitWeights.Random };
+    private static readonly LoKrConfig s_query = new() { R = 2, TargetModules = ModuleSelector.FromNames(["q_proj"]), InitWeights = InitWeights.Random };
 
     [Fact]
     public void Layers_and_model_say_what_is_active_merged_enabled_and_trainable()
@@ -25,8 +25,8 @@ public sealed class StatusTests
         Assert.Equal(ErrorIds.AdapterNotFound, Assert.Throws<LoKrException>(() => model.GetModelStatus()).ErrorId);
         Assert.Empty(model.GetAdapterStatus());
 
-        model.AddAdapter(Query, "b");
-        model.AddAdapter(Query with { TargetModules = ModuleSelector.FromNames(["q_proj", "v_proj"]) }, "a");
+        model.AddAdapter(s_query, "b");
+        model.AddAdapter(s_query with { TargetModules = ModuleSelector.FromNames(["q_proj", "v_proj"]) }, "a");
         IReadOnlyList<LoKrLayerStatus> layers = model.GetLayerStatus();
         Assert.Equal([Q0, V0, Q0.Replace('0', '1'), V0.Replace('0', '1')], layers.Select(static layer => layer.Name));
         LoKrLayerStatus query = layers[0];
@@ -67,7 +67,7 @@ public sealed class StatusTests
     public void Gradients_switched_by_hand_are_irregular()
     {
         using LoKrModel model = new(TestNetworks.Decoder());
-        LoKrAdapter adapter = model.AddAdapter(Query);
+        LoKrAdapter adapter = model.AddAdapter(s_query);
         adapter.Layers[0].Factors.Tensors[FactorNames.W1].requires_grad = false;
         Assert.Equal(TriState.Irregular, model.GetLayerStatus()[0].RequiresGrad["default"]);
         Assert.Equal(TriState.True, model.GetLayerStatus()[1].RequiresGrad["default"]);

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Core.Tests.Runtime;
@@ -10,10 +11,10 @@ public sealed class CudaPackagesTests : IDisposable
     private const string Version = "9.8.7";
     private const string Rid = "linux-x64";
 
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
     private readonly byte[] _whole = RandomNumberGenerator.GetBytes(5000);
 
-    private string Packages => _folder.File("packages");
+    private string Packages => _folder["packages"];
 
     public void Dispose() => _folder.Dispose();
 
@@ -22,7 +23,7 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder.File("store"), Version, packages);
+        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
         CudaPackages.Assemble(folder, packages, Version, Rid);
         Assert.Equal(_whole, File.ReadAllBytes(Path.Combine(folder, "libtorch_cuda.so")));
         string small = Path.Combine(folder, "libtorch_cpu.so");
@@ -37,7 +38,7 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder.File("store"), Version, packages);
+        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
         Thread[] threads = [.. Enumerable.Range(0, 8).Select(_ => new Thread(() => CudaPackages.Assemble(folder, packages, Version, Rid)))];
         foreach (Thread thread in threads)
         {
@@ -58,11 +59,11 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder.File("store"), Version, packages);
+        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
         CudaPackages.Assemble(folder, packages, Version, Rid);
         string link = Path.Combine(folder, "libtorch_cpu.so");
         File.Delete(link);
-        File.CreateSymbolicLink(link, _folder.File("gone"));
+        File.CreateSymbolicLink(link, _folder["gone"]);
         CudaPackages.Assemble(folder, packages, Version, Rid);
         Assert.Equal("small", File.ReadAllText(link));
     }
@@ -73,7 +74,7 @@ public sealed class CudaPackagesTests : IDisposable
         Restore();
         Directory.Delete(Path.Combine(Packages, $"libtorch-cuda-12.8-{Rid}-part2-fragment2"), recursive: true);
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder.File("store"), Version, packages);
+        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
         LoKrException exception = Assert.Throws<LoKrException>(() => CudaPackages.Assemble(folder, packages, Version, Rid));
         Assert.Equal(ErrorIds.RuntimeLoadFailed, exception.ErrorId);
         Assert.Empty(Directory.GetFileSystemEntries(Path.GetDirectoryName(folder)!));
@@ -84,7 +85,7 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         Assert.Empty(CudaPackages.Find(Packages, "9.9.9", Rid));
-        Assert.Empty(CudaPackages.Find(_folder.File("absent"), Version, Rid));
+        Assert.Empty(CudaPackages.Find(_folder["absent"], Version, Rid));
     }
 
     private void Restore()

@@ -1,16 +1,17 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Core.Tests.Runtime;
 
 public sealed class RuntimeLocatorTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
     private readonly RuntimeSearchPaths _paths;
 
     public RuntimeLocatorTests() => _paths = new RuntimeSearchPaths(
-        null, _folder.File("store"), _folder.File("module"), _folder.File("torchsharp-dll"), _folder.File("packages"), "1.2.3", "9.8.7");
+        null, _folder["store"], _folder["module"], _folder["torchsharp-dll"], _folder["packages"], "1.2.3", "9.8.7");
 
     private static string Rid => NativeNames.RuntimeIdentifier;
 
@@ -45,7 +46,7 @@ public sealed class RuntimeLocatorTests : IDisposable
         File.WriteAllText(Path.Combine(store, "build-version"), "9.8.7+cu999");
         Assert.Equal((store, "UserStore", "cuda"), (Locate().Folder, Locate().Source, Locate().Flavor));
 
-        string named = Libraries(_folder.File("named"), "torch_cpu", "LibTorchSharp");
+        string named = Libraries(_folder["named"], "torch_cpu", "LibTorchSharp");
         File.WriteAllText(Path.Combine(named, "build-version"), "9.8.7");
         RuntimeSearchPaths withVariable = _paths with { Environment = named };
         Assert.Equal((named, "Environment"), (new RuntimeLocator(withVariable).Locate(new()).Folder, new RuntimeLocator(withVariable).Locate(new()).Source));
@@ -79,8 +80,8 @@ public sealed class RuntimeLocatorTests : IDisposable
     {
         LibtorchPackage("9.8.7");
         TorchSharpPackage();
-        string empty = Directory.CreateDirectory(_folder.File("empty")).FullName;
-        foreach (string path in (string[])[empty, _folder.File("absent")])
+        string empty = Directory.CreateDirectory(_folder["empty"]).FullName;
+        foreach (string path in (string[])[empty, _folder["absent"]])
         {
             LoKrException exception = Assert.Throws<LoKrException>(() => Locate(new RuntimeOptions(path)));
             Assert.Equal(ErrorIds.RuntimeNotFound, exception.ErrorId);
@@ -95,7 +96,7 @@ public sealed class RuntimeLocatorTests : IDisposable
     public void The_lib_folder_of_an_installed_PyTorch_is_taken_with_its_version()
     {
         TorchSharpPackage();
-        string package = _folder.File("site-packages/torch");
+        string package = _folder["site-packages/torch"];
         string lib = Libraries(Path.Combine(package, "lib"), "torch_cpu", "c10", "torch_cuda");
         File.WriteAllText(Path.Combine(package, "version.py"), "from typing import Optional\n__all__ = ['__version__']\n__version__ = '9.8.7+cu128'\ndebug = False\n");
         foreach (string path in (string[])[lib, package, lib + Path.DirectorySeparatorChar])
@@ -113,18 +114,18 @@ public sealed class RuntimeLocatorTests : IDisposable
     [Fact]
     public void The_version_is_found_in_what_distributors_leave_behind()
     {
-        string lib = Libraries(_folder.File("a/torch/lib"), "torch_cpu");
+        string lib = Libraries(_folder["a/torch/lib"], "torch_cpu");
         Assert.Null(LibtorchVersion.Detect(lib));
-        Directory.CreateDirectory(_folder.File("a/torch-9.8.7+cpu.dist-info"));
+        Directory.CreateDirectory(_folder["a/torch-9.8.7+cpu.dist-info"]);
         Assert.Equal("9.8.7+cpu", LibtorchVersion.Detect(lib));
 
-        string header = Directory.CreateDirectory(_folder.File("b/include/torch/headeronly")).FullName;
-        lib = Libraries(_folder.File("b/lib"), "torch_cpu");
+        string header = Directory.CreateDirectory(_folder["b/include/torch/headeronly"]).FullName;
+        lib = Libraries(_folder["b/lib"], "torch_cpu");
         File.WriteAllText(Path.Combine(header, "version.h"), "#define TORCH_VERSION_MAJOR 9\n#define TORCH_VERSION_MINOR 8\n#define TORCH_VERSION_PATCH 7\n");
         Assert.Equal("9.8.7", LibtorchVersion.Detect(lib));
 
-        lib = Libraries(_folder.File("c/lib"), "torch_cpu");
-        File.WriteAllText(_folder.File("c/build-version"), "9.8.7+cu126\n");
+        lib = Libraries(_folder["c/lib"], "torch_cpu");
+        File.WriteAllText(_folder["c/build-version"], "9.8.7+cu126\n");
         Assert.Equal("9.8.7+cu126", LibtorchVersion.Detect(lib));
     }
 
@@ -135,7 +136,7 @@ public sealed class RuntimeLocatorTests : IDisposable
         string native = Path.Combine(real.NuGetPackages, $"libtorch-cpu-{Rid}", real.ExpectedLibtorch, "runtimes", Rid, "native");
         string binding = Path.Combine(native, NativeNames.FileName("torch_python"));
         Assert.SkipUnless(File.Exists(binding), $"No {binding}.");
-        string bare = Directory.CreateDirectory(_folder.File("bare")).FullName;
+        string bare = Directory.CreateDirectory(_folder["bare"]).FullName;
         File.CreateSymbolicLink(Path.Combine(bare, Path.GetFileName(binding)), binding);
         Assert.Equal(real.ExpectedLibtorch, LibtorchVersion.Detect(bare));
         Assert.Equal(real.ExpectedLibtorch, LibtorchVersion.Detect(native));
@@ -145,7 +146,7 @@ public sealed class RuntimeLocatorTests : IDisposable
     public void A_version_that_cannot_be_told_is_an_error()
     {
         TorchSharpPackage();
-        string lib = Libraries(_folder.File("unknown"), "torch_cpu");
+        string lib = Libraries(_folder["unknown"], "torch_cpu");
         Assert.Equal(ErrorIds.RuntimeVersionMismatch, Assert.Throws<LoKrException>(() => Locate(new RuntimeOptions(lib))).ErrorId);
         Assert.Null(Locate(new RuntimeOptions(lib, AllowVersionMismatch: true)).Version);
     }
@@ -153,7 +154,7 @@ public sealed class RuntimeLocatorTests : IDisposable
     [Fact]
     public void Libtorch_without_the_library_of_TorchSharp_is_named()
     {
-        string lib = Libraries(_folder.File("alone"), "torch_cpu");
+        string lib = Libraries(_folder["alone"], "torch_cpu");
         LoKrException exception = Assert.Throws<LoKrException>(() => Locate(new RuntimeOptions(lib)));
         Assert.Equal(ErrorIds.RuntimeNotFound, exception.ErrorId);
         Assert.Contains(NativeNames.FileName("LibTorchSharp"), exception.Message, StringComparison.Ordinal);

@@ -1,5 +1,6 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
+using LoKr.Testing;
 using TorchSharp;
 using Xunit;
 
@@ -49,10 +50,10 @@ public sealed class TorchRuntimeTests
     public void Another_runtime_cannot_be_named_once_one_is_loaded()
     {
         LoKrRuntimeInfo info = TorchRuntime.EnsureLoaded();
-        using TemporaryFolder other = new();
+        using TempFolder other = new();
         foreach (string name in (string[])["torch_cpu", "LibTorchSharp"])
         {
-            File.WriteAllText(other.File(NativeNames.FileName(name)), "not a library");
+            File.WriteAllText(other[NativeNames.FileName(name)], "not a library");
         }
 
         LoKrException exception = Assert.Throws<LoKrException>(() => TorchRuntime.EnsureLoaded(new RuntimeOptions(other.Path)));
@@ -80,7 +81,7 @@ public sealed class TorchRuntimeTests
         Assert.SkipUnless(OperatingSystem.IsLinux(), "The work-around is for Linux.");
         RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
         string library = new RuntimeLocator(paths).Locate(new()).LibTorchSharp;
-        using TemporaryFolder store = new();
+        using TempFolder store = new();
         string[] results = new string[8];
         Parallel.For(0, results.Length, i => results[i] = LibstdcxxWorkaround.Apply(library, store.Path, []));
         string only = Assert.Single(results.Distinct());
@@ -92,13 +93,13 @@ public sealed class TorchRuntimeTests
     [Fact]
     public void A_library_that_cannot_be_loaded_is_a_typed_error()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         foreach (string name in (string[])["c10", "torch_cpu", "LibTorchSharp"])
         {
-            File.WriteAllText(folder.File(NativeNames.FileName(name)), "not a library");
+            File.WriteAllText(folder[NativeNames.FileName(name)], "not a library");
         }
 
-        RuntimeCandidate candidate = new(folder.Path, folder.File(NativeNames.FileName("LibTorchSharp")), "1.0.0", "cpu", "Parameter");
+        RuntimeCandidate candidate = new(folder.Path, folder[NativeNames.FileName("LibTorchSharp")], "1.0.0", "cpu", "Parameter");
         LoKrException exception = Assert.Throws<LoKrException>(() => NativeLoader.Load(candidate, candidate.LibTorchSharp));
         Assert.Equal(ErrorIds.RuntimeLoadFailed, exception.ErrorId);
         Assert.Contains(NativeNames.FileName("c10"), exception.Message, StringComparison.Ordinal);

@@ -10,7 +10,7 @@ namespace LoKr.Core.Tests.Safetensors;
 
 public sealed class CheckpointTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
 
     public void Dispose()
@@ -38,7 +38,7 @@ public sealed class CheckpointTests : IDisposable
         Assert.Equal(
             ["model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors", "model.safetensors.index.json"],
             Files());
-        using JsonDocument index = JsonDocument.Parse(File.ReadAllText(_folder.File("model.safetensors.index.json")));
+        using JsonDocument index = JsonDocument.Parse(File.ReadAllText(_folder["model.safetensors.index.json"]));
         Assert.Equal(tensors.Values.Sum(tensor => tensor.numel() * tensor.ElementSize), index.RootElement.GetProperty("metadata").GetProperty("total_size").GetInt64());
         Assert.Equal(tensors.Count, index.RootElement.GetProperty("weight_map").EnumerateObject().Count());
         // 400 bytes; 800 bytes alone; 80 and 8 bytes together.
@@ -67,7 +67,7 @@ public sealed class CheckpointTests : IDisposable
     public void Damage_to_the_index_is_named()
     {
         CheckpointWriter.Write(_folder.Path, Weights(), maxShardBytes: 450);
-        string path = _folder.File("model.safetensors.index.json");
+        string path = _folder["model.safetensors.index.json"];
         string good = File.ReadAllText(path);
         foreach ((string json, string id) in new (string, string)[]
         {
@@ -89,14 +89,14 @@ public sealed class CheckpointTests : IDisposable
         }
 
         File.WriteAllText(path, good);
-        File.Copy(_folder.File("model-00001-of-00003.safetensors"), _folder.File("model-00002-of-00003.safetensors"), overwrite: true);
+        File.Copy(_folder["model-00001-of-00003.safetensors"], _folder["model-00002-of-00003.safetensors"], overwrite: true);
         Assert.Equal(ErrorIds.CheckpointTensorMisplaced, Assert.Throws<LoKrException>(() => CheckpointReader.Open(_folder.Path).Dispose()).ErrorId);
     }
 
     [Fact]
     public void Folders_without_weights_say_so()
     {
-        Assert.Equal(ErrorIds.PathNotFound, Assert.Throws<LoKrException>(() => CheckpointReader.Open(_folder.File("absent"))).ErrorId);
+        Assert.Equal(ErrorIds.PathNotFound, Assert.Throws<LoKrException>(() => CheckpointReader.Open(_folder["absent"])).ErrorId);
         Assert.Equal(ErrorIds.CheckpointNotFound, Assert.Throws<LoKrException>(() => CheckpointReader.Open(_folder.Path)).ErrorId);
     }
 
@@ -106,7 +106,7 @@ public sealed class CheckpointTests : IDisposable
     [InlineData("model.pt")]
     public void A_folder_with_pickles_only_is_refused_with_advice(string name)
     {
-        File.WriteAllText(_folder.File(name), "x");
+        File.WriteAllText(_folder[name], "x");
         LoKrException exception = Assert.Throws<LoKrException>(() => CheckpointReader.Open(_folder.Path));
         Assert.Equal(ErrorIds.PickleRefused, exception.ErrorId);
         Assert.Contains("safe_serialization", exception.Advice, StringComparison.Ordinal);
@@ -123,8 +123,8 @@ public sealed class CheckpointTests : IDisposable
             ("d.safetensors", [0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8]),
         })
         {
-            File.WriteAllBytes(_folder.File(name), content);
-            Assert.Equal(ErrorIds.PickleRefused, Assert.Throws<LoKrException>(() => SafetensorsReader.Open(_folder.File(name))).ErrorId);
+            File.WriteAllBytes(_folder[name], content);
+            Assert.Equal(ErrorIds.PickleRefused, Assert.Throws<LoKrException>(() => SafetensorsReader.Open(_folder[name])).ErrorId);
         }
     }
 

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Text;
 using LoKr.Core.Errors;
 using LoKr.Core.Safetensors;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Core.Tests.Safetensors;
@@ -63,16 +64,16 @@ public sealed class SafetensorsMalformedTests
     [InlineData("""{"\ud800":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}""", 8, ErrorIds.SafetensorsHeaderInvalid)]
     public void A_malformed_file_is_refused(string header, int dataBytes, string errorId)
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         LoKrException exception = Refused(folder, SafetensorsBytes.Make(header, dataBytes));
         Assert.Equal(errorId, exception.ErrorId);
-        Assert.Contains(folder.File("x.safetensors"), exception.Message, StringComparison.Ordinal);
+        Assert.Contains(folder["x.safetensors"], exception.Message, StringComparison.Ordinal);
     }
 
     [Fact]
     public void A_deeply_nested_header_is_refused()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         string nested = "{\"a\":{\"x\":" + new string('[', 100_000) + new string(']', 100_000) + "}}";
         Assert.Equal(ErrorIds.SafetensorsHeaderInvalid, Refused(folder, SafetensorsBytes.Make(nested, 0)).ErrorId);
     }
@@ -80,7 +81,7 @@ public sealed class SafetensorsMalformedTests
     [Fact]
     public void A_header_that_is_not_UTF8_is_refused()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         byte[] header = Encoding.Latin1.GetBytes("{\"\xff\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}");
         Assert.Equal(ErrorIds.SafetensorsHeaderInvalid, Refused(folder, SafetensorsBytes.Make(header, [])).ErrorId);
     }
@@ -88,7 +89,7 @@ public sealed class SafetensorsMalformedTests
     [Fact]
     public void A_header_of_more_than_100_MB_is_refused_without_reading_it()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         byte[] file = new byte[64];
         BinaryPrimitives.WriteUInt64LittleEndian(file, 100_000_001);
         Assert.Equal(ErrorIds.SafetensorsHeaderTooLarge, Refused(folder, file).ErrorId);
@@ -103,7 +104,7 @@ public sealed class SafetensorsMalformedTests
     [InlineData(40)]
     public void A_file_cut_inside_the_header_is_truncated(int length)
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         byte[] file = SafetensorsBytes.Make("""{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}""", 8);
         Assert.Equal(ErrorIds.SafetensorsTruncated, Refused(folder, file[..length]).ErrorId);
     }
@@ -111,7 +112,7 @@ public sealed class SafetensorsMalformedTests
     [Fact]
     public void Every_cut_of_a_good_file_is_refused()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         byte[] file = SafetensorsBytes.Make("""{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}""", 11);
         for (int length = 0; length < file.Length; length++)
         {
@@ -122,10 +123,10 @@ public sealed class SafetensorsMalformedTests
     [Fact]
     public void Random_damage_to_the_header_never_escapes_as_another_exception()
     {
-        using TemporaryFolder folder = new();
+        using TempFolder folder = new();
         byte[] good = SafetensorsBytes.Make("""{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}""", 11);
         Random random = new(7);
-        string path = folder.File("x.safetensors");
+        string path = folder["x.safetensors"];
         int refused = 0;
         for (int round = 0; round < 2000; round++)
         {
@@ -154,8 +155,8 @@ public sealed class SafetensorsMalformedTests
     [Fact]
     public void A_boolean_that_is_neither_0_nor_1_is_refused()
     {
-        using TemporaryFolder folder = new();
-        string path = folder.File("x.safetensors");
+        using TempFolder folder = new();
+        string path = folder["x.safetensors"];
         File.WriteAllBytes(path, SafetensorsBytes.Make("""{"a":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]}}""", [0, 1, 2]));
         using SafetensorsReader reader = SafetensorsReader.Open(path);
         Assert.Equal(ErrorIds.SafetensorsValueInvalid, Assert.Throws<LoKrException>(() => reader.Read("a")).ErrorId);
@@ -164,8 +165,8 @@ public sealed class SafetensorsMalformedTests
     [Fact]
     public void A_file_that_shrinks_after_it_was_opened_is_truncated()
     {
-        using TemporaryFolder folder = new();
-        string path = folder.File("x.safetensors");
+        using TempFolder folder = new();
+        string path = folder["x.safetensors"];
         byte[] file = SafetensorsBytes.Make("""{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}""", 8);
         File.WriteAllBytes(path, file);
         using SafetensorsReader reader = SafetensorsReader.Open(path);
@@ -178,9 +179,9 @@ public sealed class SafetensorsMalformedTests
         Assert.Equal(ErrorIds.SafetensorsTruncated, Assert.Throws<LoKrException>(() => reader.Read("a")).ErrorId);
     }
 
-    private static LoKrException Refused(TemporaryFolder folder, byte[] file)
+    private static LoKrException Refused(TempFolder folder, byte[] file)
     {
-        string path = folder.File("x.safetensors");
+        string path = folder["x.safetensors"];
         File.WriteAllBytes(path, file);
         return Assert.Throws<LoKrException>(() => SafetensorsReader.Open(path).Dispose());
     }

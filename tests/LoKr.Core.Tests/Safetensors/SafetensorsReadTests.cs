@@ -9,7 +9,7 @@ namespace LoKr.Core.Tests.Safetensors;
 
 public sealed class SafetensorsReadTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
 
     public void Dispose()
@@ -192,7 +192,7 @@ public sealed class SafetensorsReadTests : IDisposable
     public void A_header_of_many_megabytes_is_read()
     {
         string big = new('x', 20_000_000);
-        string path = _folder.File("big.safetensors");
+        string path = _folder["big.safetensors"];
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["w"] = ones(1) }, new Dictionary<string, string> { ["notes"] = big });
         using SafetensorsReader reader = SafetensorsReader.Open(path);
         Assert.Equal(big, reader.Metadata["notes"]);
@@ -212,14 +212,14 @@ public sealed class SafetensorsReadTests : IDisposable
 
     private SafetensorsReader Save(Dictionary<string, Tensor> tensors)
     {
-        string path = _folder.File($"{Guid.NewGuid():N}.safetensors");
+        string path = _folder[$"{Guid.NewGuid():N}.safetensors"];
         SafetensorsWriter.Write(path, tensors);
         return SafetensorsReader.Open(path);
     }
 
     private SafetensorsReader Open(string header, byte[] data)
     {
-        string path = _folder.File($"{Guid.NewGuid():N}.safetensors");
+        string path = _folder[$"{Guid.NewGuid():N}.safetensors"];
         File.WriteAllBytes(path, SafetensorsBytes.Make(header, data));
         return SafetensorsReader.Open(path);
     }

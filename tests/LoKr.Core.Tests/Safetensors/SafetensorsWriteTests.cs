@@ -11,7 +11,7 @@ namespace LoKr.Core.Tests.Safetensors;
 
 public sealed class SafetensorsWriteTests : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
 
     public void Dispose()
@@ -71,7 +71,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     public void Metadata_and_names_with_special_characters_survive()
     {
         Dictionary<string, string> metadata = new() { ["format"] = "pt", ["json"] = "{\n \"a\": \"\\\u0001é😀\"\t}" };
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["na\"me\\é"] = ones(1) }, metadata);
         using SafetensorsReader reader = SafetensorsReader.Open(path);
         Assert.Equal(metadata, reader.Metadata);
@@ -93,7 +93,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     [Fact]
     public void A_shorter_file_replaces_a_longer_one_completely()
     {
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["w"] = ones(1000) });
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["v"] = ones(2) });
         using SafetensorsReader reader = SafetensorsReader.Open(path);
@@ -104,7 +104,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     [Fact]
     public void A_write_that_fails_leaves_the_former_file_and_nothing_else()
     {
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         SafetensorsWriter.Write(path, new Dictionary<string, Tensor> { ["w"] = ones(3) });
         byte[] before = File.ReadAllBytes(path);
         Tensor disposed = ones(3);
@@ -127,7 +127,7 @@ public sealed class SafetensorsWriteTests : IDisposable
         foreach (string name in (string[])["__metadata__", new string('\ud800', 1)])
         {
             Dictionary<string, Tensor> tensors = new() { [name] = ones(1) };
-            Assert.Equal(ErrorIds.SafetensorsNameInvalid, Assert.Throws<LoKrException>(() => SafetensorsWriter.Write(_folder.File("x"), tensors)).ErrorId);
+            Assert.Equal(ErrorIds.SafetensorsNameInvalid, Assert.Throws<LoKrException>(() => SafetensorsWriter.Write(_folder["x"], tensors)).ErrorId);
         }
 
         Assert.Empty(Directory.GetFileSystemEntries(_folder.Path));
@@ -137,7 +137,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     public void A_missing_folder_is_named()
     {
         Dictionary<string, Tensor> tensors = new() { ["w"] = ones(1) };
-        LoKrException exception = Assert.Throws<LoKrException>(() => SafetensorsWriter.Write(_folder.File("no/x.safetensors"), tensors));
+        LoKrException exception = Assert.Throws<LoKrException>(() => SafetensorsWriter.Write(_folder["no/x.safetensors"], tensors));
         Assert.Equal(ErrorIds.PathNotFound, exception.ErrorId);
     }
 
@@ -169,7 +169,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     public void Writing_leaves_no_tensors_behind()
     {
         Dictionary<string, Tensor> tensors = new() { ["w"] = randn(40, 40), ["t"] = randn(40, 40).t() };
-        string path = _folder.File("x.safetensors");
+        string path = _folder["x.safetensors"];
         long before = TensorCount.Settled();
         for (int i = 0; i < 20; i++)
         {
@@ -182,7 +182,7 @@ public sealed class SafetensorsWriteTests : IDisposable
     private byte[] RewriteTensors(SafetensorsReader reader)
     {
         using var scope = NewDisposeScope();
-        string copy = _folder.File("copy.safetensors");
+        string copy = _folder["copy.safetensors"];
         SafetensorsWriter.Write(copy, reader.Entries.Keys.Reverse().ToDictionary(name => name, name => reader.Read(name)), reader.Metadata);
         return File.ReadAllBytes(copy);
     }
@@ -205,7 +205,7 @@ public sealed class SafetensorsWriteTests : IDisposable
 
     private SafetensorsReader Save(Dictionary<string, Tensor> tensors)
     {
-        string path = _folder.File($"{Guid.NewGuid():N}.safetensors");
+        string path = _folder[$"{Guid.NewGuid():N}.safetensors"];
         SafetensorsWriter.Write(path, tensors);
         return SafetensorsReader.Open(path);
     }

@@ -17,14 +17,14 @@ namespace LoKr.Models.Tests.Families;
 
 public sealed class ClipTextTests
 {
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
     [Fact]
     public void Hidden_states_are_those_of_transformers()
     {
         string folder = Fixtures.Require("transformers", "clip-text");
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         TensorAssert.Close(io.Read("base_output"), ReferenceInput.Run(model, io), TensorAssert.Model, "clip-text");
@@ -41,7 +41,7 @@ public sealed class ClipTextTests
     {
         string pipeline = Fixtures.Require("diffusers", "tiny-sd");
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(Path.Combine(pipeline, "text_encoder"), _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(Path.Combine(pipeline, "text_encoder"), s_noTokenizer);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(pipeline, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         var encoder = (ITextEncoder)model.Module;
@@ -62,7 +62,7 @@ public sealed class ClipTextTests
         JsonObject config = TinyModel.ClipTextConfig();
         config["eos_token_id"] = eosId;
         TinyModel.Write(folder.Path, config);
-        using LoKrModel model = ModelLoader.Load(folder.Path, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder.Path, s_noTokenizer);
         Tensor ids = tensor(new long[,]
         {
             { 3, 5, 39, 39, 7 },
@@ -88,14 +88,14 @@ public sealed class ClipTextTests
         JsonObject config = TinyModel.ClipTextConfig();
         config["architectures"] = new JsonArray("CLIPTextModelWithProjection");
         TinyModel.Write(folder["in"], config);
-        using LoKrModel projecting = ModelLoader.Load(folder["in"], _noTokenizer);
+        using LoKrModel projecting = ModelLoader.Load(folder["in"], s_noTokenizer);
         Assert.Equal("CLIPTextModelWithProjection", projecting.Name);
 
         config["architectures"] = new JsonArray("CLIPTextModel");
         Directory.CreateDirectory(folder["plain"]);
         File.WriteAllText(folder["plain", "config.json"], config.ToJsonString());
         File.Copy(folder["in", "model.safetensors"], folder["plain", "model.safetensors"]);
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder["plain"], _noTokenizer);
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder["plain"], s_noTokenizer);
         using LoKrModel plain = result.Model;
         Assert.Equal(["text_projection.weight"], result.SkippedKeys);
 

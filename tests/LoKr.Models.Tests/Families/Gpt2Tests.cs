@@ -18,14 +18,14 @@ public sealed class Gpt2Tests
 {
     private const int Width = 4;
 
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
     [Fact]
     public void Logits_are_those_of_transformers_where_padded_too()
     {
         string folder = Fixtures.Require("transformers", "gpt2");
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         TensorAssert.Close(io.Read("base_output"), ReferenceInput.Run(model, io), TensorAssert.Model, "gpt2");
@@ -42,7 +42,7 @@ public sealed class Gpt2Tests
         JsonNode expected = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "generate.json")))!;
         int[] prompt = [.. expected["prompt_ids"]!.AsArray().Select(id => (int)id!)];
         int[] all = [.. expected["greedy_ids"]!.AsArray().Select(id => (int)id!)];
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         var language = (ICausalLanguageModel)model.Module;
         IReadOnlyList<int> generated = language.Generate(
             prompt, new GenerationOptions { MaxNewTokens = all.Length - prompt.Length }, TestContext.Current.CancellationToken);
@@ -68,7 +68,7 @@ public sealed class Gpt2Tests
             SafetensorsWriter.Write(folder["model.safetensors"], tensors, new Dictionary<string, string>());
         }
 
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, _noTokenizer);
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer);
         using LoKrModel model = result.Model;
         Assert.Empty(result.Warnings);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(source, "io.safetensors"));
@@ -97,8 +97,8 @@ public sealed class Gpt2Tests
                 tensors[$"transformer.h.{layer}.attn.c_attn.bias"].narrow(0, 0, 8).mul_(factor);
             }
         });
-        using LoKrModel option = ModelLoader.Load(folder["option"], _noTokenizer);
-        using LoKrModel hand = ModelLoader.Load(folder["hand"], _noTokenizer);
+        using LoKrModel option = ModelLoader.Load(folder["option"], s_noTokenizer);
+        using LoKrModel hand = ModelLoader.Load(folder["hand"], s_noTokenizer);
         (Tensor ids, Tensor mask) = TinyModel.Batch();
         TensorAssert.Close(Logits(hand), Logits(option), TensorAssert.Layer, key);
         using LoKrModel plain = Plain(folder);
@@ -153,7 +153,7 @@ public sealed class Gpt2Tests
         JsonObject config = TinyModel.Gpt2Config();
         config["tie_word_embeddings"] = false;
         IReadOnlyDictionary<string, Tensor> written = TinyModel.Write(folder["untied"], config);
-        using LoKrModel untied = ModelLoader.Load(folder["untied"], _noTokenizer);
+        using LoKrModel untied = ModelLoader.Load(folder["untied"], s_noTokenizer);
         Assert.True(TensorAssert.Same(written["lm_head.weight"], untied.Module.get_parameter("lm_head.weight")!));
         using LoKrModel tied = Plain(folder);
         Assert.True(TensorAssert.Same(tied.Module.get_parameter("transformer.wte.weight")!, tied.Module.get_parameter("lm_head.weight")!));
@@ -182,6 +182,6 @@ public sealed class Gpt2Tests
     private static LoKrModel Plain(TempFolder folder)
     {
         TinyModel.Write(folder["plain"], TinyModel.Gpt2Config());
-        return ModelLoader.Load(folder["plain"], _noTokenizer);
+        return ModelLoader.Load(folder["plain"], s_noTokenizer);
     }
 }

@@ -14,15 +14,15 @@ namespace LoKr.Models.Tests.Families;
 /// <summary>The causal language model folders that transformers wrote, against its outputs.</summary>
 public sealed class LlamaFixtureTests
 {
-    private static readonly string[] _names = ["llama", "llama-tied", "mistral", "qwen2", "qwen3"];
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly string[] s_names = ["llama", "llama-tied", "mistral", "qwen2", "qwen3"];
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
-    public static TheoryData<string> Models() => [.. _names];
+    public static TheoryData<string> Models() => [.. s_names];
 
     public static TheoryData<string, string> Adapters()
     {
         TheoryData<string, string> rows = [];
-        foreach (string name in _names)
+        foreach (string name in s_names)
         {
             string? folder = Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, "transformers", name, "adapters");
             string[] adapters = folder is not null && Directory.Exists(folder) ? [.. Directory.GetDirectories(folder).Order(StringComparer.Ordinal)] : [""];
@@ -41,7 +41,7 @@ public sealed class LlamaFixtureTests
     {
         string folder = Fixtures.Require("transformers", name);
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         Tensor logits = ((ICausalLanguageModel)model.Module).Logits(io.Read("in.input_ids"), io.Read("in.attention_mask"));
@@ -54,7 +54,7 @@ public sealed class LlamaFixtureTests
     {
         string folder = Fixtures.Require("transformers", name);
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         var language = (ICausalLanguageModel)model.Module;
@@ -71,7 +71,7 @@ public sealed class LlamaFixtureTests
         JsonNode expected = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "generate.json")))!;
         int[] prompt = [.. expected["prompt_ids"]!.AsArray().Select(id => (int)id!)];
         int[] all = [.. expected["greedy_ids"]!.AsArray().Select(id => (int)id!)];
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         var language = (ICausalLanguageModel)model.Module;
         IReadOnlyList<int> generated = language.Generate(
             prompt, new GenerationOptions { MaxNewTokens = all.Length - prompt.Length }, TestContext.Current.CancellationToken);
@@ -89,7 +89,7 @@ public sealed class LlamaFixtureTests
         string adapterFolder = Fixtures.Require("transformers", name, "adapters", adapterName);
         JsonNode expected = JsonNode.Parse(File.ReadAllText(Path.Combine(adapterFolder, "case.json")))!;
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(folder, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
         using PeftAdapterFolder peft = PeftAdapterFolder.Read(adapterFolder);
         LoKrAdapter adapter = model.LoadAdapter(
             peft.Config with { InferenceMode = false },
@@ -133,7 +133,7 @@ public sealed class LlamaFixtureTests
         File.WriteAllText(old["config.json"], config.ToJsonString());
         File.Copy(Path.Combine(folder, "model.safetensors"), old["model.safetensors"]);
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(old.Path, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(old.Path, s_noTokenizer);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
         Tensor logits = ((ICausalLanguageModel)model.Module).Logits(io.Read("in.input_ids"), io.Read("in.attention_mask"));

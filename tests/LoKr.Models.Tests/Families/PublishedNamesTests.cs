@@ -19,7 +19,7 @@ namespace LoKr.Models.Tests.Families;
 /// <summary>Checkpoints and adapters of both generations of module names, in every combination.</summary>
 public sealed class PublishedNamesTests
 {
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
     public static TheoryData<string, bool, bool> Combinations()
     {
@@ -55,7 +55,7 @@ public sealed class PublishedNamesTests
                 RenameTargets(copy, ("q_proj", "query"), ("v_proj", "value"));
             }
 
-            using LoKrModel model = ModelLoader.Load(folder["model"], _noTokenizer);
+            using LoKrModel model = ModelLoader.Load(folder["model"], s_noTokenizer);
             TensorAssert.Close(io.Read("base_output"), ReferenceInput.Run(model, io), TensorAssert.Model, name);
             LoKrAdapter adapter = PeftStart.Load(model, copy);
             using SafetensorsReader expected = SafetensorsReader.Open(Path.Combine(adapterFolder, "io.safetensors"));
@@ -82,7 +82,7 @@ public sealed class PublishedNamesTests
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
         NameGenerations.Copy(source, folder["in"], ModelConfig.Load(source).ModelType, published);
-        using (LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer))
+        using (LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer))
         {
             ModelExporter.Export(model, folder["out"]);
         }
@@ -160,7 +160,7 @@ public sealed class PublishedNamesTests
         using DisposeScope scope = NewDisposeScope();
         TinyModel.Write(folder.Path, TinyModel.VitConfig(), tensors =>
             tensors["vit.encoder.layer.0.intermediate.dense.bias"] = tensors["vit.layers.0.mlp.fc1.bias"].clone());
-        ErrorAssert.Throws(ErrorIds.CheckpointKeysMismatch, () => ModelLoader.Load(folder.Path, _noTokenizer), "same parameter");
+        ErrorAssert.Throws(ErrorIds.CheckpointKeysMismatch, () => ModelLoader.Load(folder.Path, s_noTokenizer), "same parameter");
     }
 
     [Theory]

@@ -10,7 +10,7 @@ namespace LoKr.Models.Tests.Families;
 
 public sealed class TokenSamplerTests
 {
-    private static readonly double[] _probabilities = [0.05, 0.4, 0.15, 0.3, 0.1];
+    private static readonly double[] s_probabilities = [0.05, 0.4, 0.15, 0.3, 0.1];
 
     [Theory]
     [InlineData(1.0, 0, 1.0, new[] { 0.05, 0.4, 0.15, 0.3, 0.1 })]
@@ -24,7 +24,7 @@ public sealed class TokenSamplerTests
     {
         using DisposeScope scope = NewDisposeScope();
         using TokenSampler sampler = new(new GenerationOptions { Temperature = temperature, TopK = topK, TopP = topP, Seed = 4 });
-        Tensor logits = (tensor(_probabilities).log() + 3).to(ScalarType.Float32);
+        Tensor logits = (tensor(s_probabilities).log() + 3).to(ScalarType.Float32);
         const int draws = 4000;
         int[] counts = new int[weights.Length];
         for (int i = 0; i < draws; i++)

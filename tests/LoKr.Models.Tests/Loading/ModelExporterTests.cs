@@ -16,8 +16,8 @@ namespace LoKr.Models.Tests.Loading;
 
 public sealed class ModelExporterTests
 {
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
-    private static readonly string[] _files = ["config.json", "model.safetensors"];
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
+    private static readonly string[] s_files = ["config.json", "model.safetensors"];
 
     public static TheoryData<string> Models() => Fixtures.Cases("transformers");
 
@@ -32,7 +32,7 @@ public sealed class ModelExporterTests
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(source, "io.safetensors"));
-        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(source, s_noTokenizer);
         ModelExporter.Export(model, folder["out"]);
 
         using SafetensorsReader before = SafetensorsReader.Open(Path.Combine(source, "model.safetensors"));
@@ -44,7 +44,7 @@ public sealed class ModelExporterTests
             JsonNode.Parse(File.ReadAllText(Path.Combine(source, "config.json"))),
             JsonNode.Parse(File.ReadAllText(folder["out", "config.json"]))));
 
-        using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
+        using LoKrModel again = ModelLoader.Load(folder["out"], s_noTokenizer);
         Assert.True(TensorAssert.Same(ReferenceInput.Run(model, io), ReferenceInput.Run(again, io)));
     }
 
@@ -62,7 +62,7 @@ public sealed class ModelExporterTests
             tensors.Remove("classifier.weight");
             tensors.Remove("classifier.bias");
         });
-        using (LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer with { Labels = ["net", "web"], DType = ScalarType.BFloat16 }))
+        using (LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer with { Labels = ["net", "web"], DType = ScalarType.BFloat16 }))
         {
             ModelExporter.Export(model, folder["out"]);
         }
@@ -76,7 +76,7 @@ public sealed class ModelExporterTests
         Assert.Equal("ä", (string?)written["my_own"]!["kept"]);
         using SafetensorsReader weights = SafetensorsReader.Open(folder["out", "model.safetensors"]);
         Assert.All(weights.Entries.Values, entry => Assert.Equal(SafetensorsDType.BF16, entry.DType));
-        using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
+        using LoKrModel again = ModelLoader.Load(folder["out"], s_noTokenizer);
         Assert.Equal(["net", "web"], ((ISequenceClassifier)again.Module).Labels);
     }
 
@@ -86,11 +86,11 @@ public sealed class ModelExporterTests
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
         TinyModel.Write(folder["in"], TinyModel.BertConfig());
-        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer);
         ModelExporter.Export(model, folder["out"], maxShardBytes: 2000);
         Assert.True(Directory.GetFiles(folder["out"], "model-*-of-*.safetensors").Length > 1);
         Assert.True(File.Exists(folder["out", "model.safetensors.index.json"]));
-        using LoKrModel again = ModelLoader.Load(folder["out"], _noTokenizer);
+        using LoKrModel again = ModelLoader.Load(folder["out"], s_noTokenizer);
         Dictionary<string, TorchSharp.Modules.Parameter> expected = model.Module.named_parameters().ToDictionary(item => item.name, item => item.parameter);
         Assert.All(again.Module.named_parameters(), item => Assert.True(TensorAssert.Same(expected[item.name], item.parameter), item.name));
     }
@@ -103,7 +103,7 @@ public sealed class ModelExporterTests
         File.WriteAllText(folder["in", "tokenizer_config.json"], "{\"a\": 1}");
         File.WriteAllText(folder["in", "generation_config.json"], "{\"b\": 2}");
         File.WriteAllText(folder["in", "training_args.bin"], "no");
-        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer);
         ModelExporter.Export(model, folder["out"]);
         Assert.Equal(
             ["config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"],
@@ -118,7 +118,7 @@ public sealed class ModelExporterTests
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGrad = no_grad();
         TinyModel.Write(folder["in"], TinyModel.BertConfig("a", "b"));
-        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer);
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, Alpha = 4, TargetModules = ModuleSelector.FromNames(["query", "value"]), InitWeights = InitWeights.Random, ModulesToSave = ["classifier"] }, seed: 5);
         foreach ((string name, Tensor tensor) in adapter.GetTensors())
         {
@@ -134,7 +134,7 @@ public sealed class ModelExporterTests
         Tensor adapted = ((ISequenceClassifier)model.Module).Classify(ids, mask);
         model.Merge();
         ModelExporter.Export(model, folder["out"]);
-        using LoKrModel merged = ModelLoader.Load(folder["out"], _noTokenizer);
+        using LoKrModel merged = ModelLoader.Load(folder["out"], s_noTokenizer);
         Assert.Equal(model.Module.named_parameters().Select(item => item.name), merged.Module.named_parameters().Select(item => item.name));
         Assert.Equal(0.25f, merged.Module.get_parameter("classifier.bias")![0].ToSingle());
         TensorAssert.Close(adapted, ((ISequenceClassifier)merged.Module).Classify(ids, mask), TensorAssert.Layer, "merged logits");
@@ -148,9 +148,9 @@ public sealed class ModelExporterTests
     {
         using TempFolder folder = new();
         TinyModel.Write(folder["in"], TinyModel.BertConfig());
-        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer);
         ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => ModelExporter.Export(model, folder[destination], force: true), "in");
-        Assert.Equal(_files, Directory.GetFiles(folder["in"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Equal(s_files, Directory.GetFiles(folder["in"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
     }
 
     [Fact]
@@ -158,14 +158,14 @@ public sealed class ModelExporterTests
     {
         using TempFolder folder = new();
         TinyModel.Write(folder["in"], TinyModel.BertConfig());
-        using LoKrModel model = ModelLoader.Load(folder["in"], _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer);
         Directory.CreateDirectory(folder["out"]);
         File.WriteAllText(folder["out", "mine.txt"], "mine");
         ErrorAssert.Throws(ErrorIds.DestinationExists, () => ModelExporter.Export(model, folder["out"]));
         Assert.Equal("mine.txt", Path.GetFileName(Assert.Single(Directory.GetFiles(folder["out"]))));
         Assert.Equal(2, Directory.GetFileSystemEntries(folder.Path).Length);
         ModelExporter.Export(model, folder["out"], force: true);
-        Assert.Equal(_files, Directory.GetFiles(folder["out"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Equal(s_files, Directory.GetFiles(folder["out"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
     }
 
     [Fact]

@@ -15,7 +15,7 @@ namespace LoKr.Models.Tests.Loading;
 
 public sealed class ModelLoaderTests
 {
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
     [Fact]
     public void Weights_arrive_bit_for_bit_frozen_and_in_evaluation_mode()
@@ -23,7 +23,7 @@ public sealed class ModelLoaderTests
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
         IReadOnlyDictionary<string, Tensor> written = TinyModel.Write(folder.Path, TinyModel.BertConfig("x", "y"));
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, _noTokenizer);
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer);
         using LoKrModel model = result.Model;
         Assert.Empty(result.Warnings);
         Assert.Equal(Path.GetFullPath(folder.Path), model.SourcePath);
@@ -54,10 +54,10 @@ public sealed class ModelLoaderTests
                 tensors[name] = tensors[name].to_type(dtype);
             }
         });
-        using LoKrModel byDefault = ModelLoader.Load(folder.Path, _noTokenizer);
+        using LoKrModel byDefault = ModelLoader.Load(folder.Path, s_noTokenizer);
         Assert.All(byDefault.Module.parameters(), parameter => Assert.Equal(ScalarType.Float32, parameter.dtype));
 
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, _noTokenizer with { DType = dtype });
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer with { DType = dtype });
         using LoKrModel half = result.Model;
         Assert.Contains("slower", Assert.Single(result.Warnings), StringComparison.Ordinal);
         Assert.All(half.Module.parameters(), parameter => Assert.Equal(dtype, parameter.dtype));
@@ -74,7 +74,7 @@ public sealed class ModelLoaderTests
     {
         using TempFolder folder = new();
         TinyModel.Write(folder.Path, TinyModel.BertConfig());
-        ErrorAssert.Throws(ErrorIds.DTypeNotSupported, () => ModelLoader.Load(folder.Path, _noTokenizer with { DType = ScalarType.Int64 }), "Int64", "bfloat16");
+        ErrorAssert.Throws(ErrorIds.DTypeNotSupported, () => ModelLoader.Load(folder.Path, s_noTokenizer with { DType = ScalarType.Int64 }), "Int64", "bfloat16");
     }
 
     [Fact]
@@ -90,7 +90,7 @@ public sealed class ModelLoaderTests
             ToPlainEncoder(tensors);
             tensors["embeddings.position_ids"] = arange(12, ScalarType.Int64).unsqueeze(0);
         });
-        ModelLoadOptions options = _noTokenizer with { Labels = [.. Enumerable.Range(0, 40).Select(i => $"label {i}")], Seed = 3 };
+        ModelLoadOptions options = s_noTokenizer with { Labels = [.. Enumerable.Range(0, 40).Select(i => $"label {i}")], Seed = 3 };
         ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, options);
         using LoKrModel model = result.Model;
         Assert.Equal(["classifier.weight", "classifier.bias"], result.FreshParameters);
@@ -112,7 +112,7 @@ public sealed class ModelLoaderTests
     {
         using TempFolder folder = new();
         TinyModel.Write(folder.Path, TinyModel.BertConfig(), tensors => Remove(tensors, "bert.pooler."));
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, _noTokenizer);
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer);
         using LoKrModel model = result.Model;
         Assert.Equal(["bert.pooler.dense.weight", "bert.pooler.dense.bias"], result.FreshParameters);
         Assert.Contains("bert.pooler.dense.weight", Assert.Single(result.Warnings), StringComparison.Ordinal);
@@ -132,7 +132,7 @@ public sealed class ModelLoaderTests
             Rename(tensors, "bert.embeddings.LayerNorm.bias", "bert.embeddings.LayerNorm.beta");
             tensors["cls.predictions.bias"] = zeros(40);
         });
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, _noTokenizer with { Labels = ["a", "b"] });
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer with { Labels = ["a", "b"] });
         using LoKrModel model = result.Model;
         Assert.Equal(["cls.predictions.bias"], result.SkippedKeys);
         Assert.Contains(result.Warnings, warning => warning.Contains("cls.predictions.bias", StringComparison.Ordinal));
@@ -146,7 +146,7 @@ public sealed class ModelLoaderTests
         JsonObject config = TinyModel.BertConfig();
         config["architectures"] = new JsonArray("BertForTokenClassification");
         TinyModel.Write(folder.Path, config);
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, _noTokenizer with { Labels = ["a", "b", "c"] });
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer with { Labels = ["a", "b", "c"] });
         using LoKrModel model = result.Model;
         Assert.Equal(["classifier.bias", "classifier.weight"], result.SkippedKeys.Order(StringComparer.Ordinal));
         Assert.Equal(["classifier.weight", "classifier.bias"], result.FreshParameters);
@@ -162,7 +162,7 @@ public sealed class ModelLoaderTests
             tensors["bert.encoder.layer.7.extra"] = zeros(2);
             tensors["bert.embeddings.word_embeddings.weight"] = zeros(39, 8);
         });
-        ErrorAssert.Throws(ErrorIds.CheckpointKeysMismatch, () => ModelLoader.Load(folder.Path, _noTokenizer),
+        ErrorAssert.Throws(ErrorIds.CheckpointKeysMismatch, () => ModelLoader.Load(folder.Path, s_noTokenizer),
             "bert.encoder.layer.0.output.dense.bias", "bert.encoder.layer.7.extra", "bert.embeddings.word_embeddings.weight: is [39, 8], the model's [40, 8]");
     }
 
@@ -171,7 +171,7 @@ public sealed class ModelLoaderTests
     {
         using TempFolder folder = new();
         TinyModel.Write(folder.Path, TinyModel.BertConfig(), tensors => Remove(tensors, "classifier.bias"));
-        ErrorAssert.Throws(ErrorIds.CheckpointKeysMismatch, () => ModelLoader.Load(folder.Path, _noTokenizer), "classifier.bias");
+        ErrorAssert.Throws(ErrorIds.CheckpointKeysMismatch, () => ModelLoader.Load(folder.Path, s_noTokenizer), "classifier.bias");
     }
 
     [Fact]
@@ -181,7 +181,7 @@ public sealed class ModelLoaderTests
         TinyModel.Write(folder.Path, TinyModel.BertConfig(), tensors =>
             tensors["bert.pooler.dense.weight"] = ones(8, 8, ScalarType.Int64));
         long before = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
-        ErrorAssert.Throws(ErrorIds.TensorDTypeMismatch, () => ModelLoader.Load(folder.Path, _noTokenizer), "bert.pooler.dense.weight", "I64");
+        ErrorAssert.Throws(ErrorIds.TensorDTypeMismatch, () => ModelLoader.Load(folder.Path, s_noTokenizer), "bert.pooler.dense.weight", "I64");
         Assert.Equal(before, DisposeScopeManager.Statistics.ThreadTotalLiveCount);
     }
 
@@ -191,7 +191,7 @@ public sealed class ModelLoaderTests
         using TempFolder folder = new();
         File.WriteAllText(folder["config.json"], TinyModel.BertConfig().ToJsonString());
         File.WriteAllBytes(folder["pytorch_model.bin"], [0x50, 0x4b, 3, 4]);
-        ErrorAssert.Throws(ErrorIds.PickleRefused, () => ModelLoader.Load(folder.Path, _noTokenizer), "pytorch_model.bin");
+        ErrorAssert.Throws(ErrorIds.PickleRefused, () => ModelLoader.Load(folder.Path, s_noTokenizer), "pytorch_model.bin");
     }
 
     [Fact]

@@ -20,7 +20,7 @@ namespace LoKr.Models.Tests.Merging;
 /// <summary>Merges on disk of folders of transformers and PEFT: the result is the export of a merge in memory.</summary>
 public sealed class CheckpointMergeTests
 {
-    private static readonly ModelLoadOptions _noTokenizer = new() { WithTokenizer = false };
+    private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
     public static TheoryData<string, string> Adapters
     {
@@ -57,7 +57,7 @@ public sealed class CheckpointMergeTests
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
         LoKrMergeResult result = Merge(source, folder["disk"], adapter);
-        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(source, s_noTokenizer);
         PeftStart.Load(model, adapter);
         LoKrMergeResult inMemory = model.Merge();
         ModelExporter.Export(model, folder["memory"]);
@@ -75,7 +75,7 @@ public sealed class CheckpointMergeTests
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(source, "io.safetensors"));
         using SafetensorsReader adapterIo = SafetensorsReader.Open(Path.Combine(adapter, "io.safetensors"));
         using IDisposable noGrad = no_grad();
-        using LoKrModel merged = ModelLoader.Load(folder["disk"], _noTokenizer);
+        using LoKrModel merged = ModelLoader.Load(folder["disk"], s_noTokenizer);
         TensorAssert.Close(adapterIo.Read("adapter_output"), ReferenceInput.Run(merged, io), TensorAssert.Model, modelName);
     }
 
@@ -96,7 +96,7 @@ public sealed class CheckpointMergeTests
         NameGenerations.Copy(source, folder["base"], modelType, publishedModel);
         NameGenerations.Copy(adapter, folder["adapter"], modelType, publishedAdapter, PeftAdapterFolder.Prefix);
         Merge(folder["base"], folder["disk"], folder["adapter"]);
-        using LoKrModel model = ModelLoader.Load(folder["base"], _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(folder["base"], s_noTokenizer);
         PeftStart.Load(model, folder["adapter"]);
         model.Merge();
         ModelExporter.Export(model, folder["memory"]);
@@ -117,7 +117,7 @@ public sealed class CheckpointMergeTests
             labels = [.. Enumerable.Range(0, (int)peft.Tensors.Entries["classifier.weight"].Shape[0]).Select(static i => $"LABEL_{i}")];
         }
 
-        using LoKrModel model = ModelLoader.Load(source, _noTokenizer with { Labels = labels, Seed = 1 });
+        using LoKrModel model = ModelLoader.Load(source, s_noTokenizer with { Labels = labels, Seed = 1 });
         PeftStart.Load(model, adapter);
         Assert.Equal(model.Merge().ModuleCount, result.ModuleCount);
 
@@ -125,7 +125,7 @@ public sealed class CheckpointMergeTests
         Assert.Equal("BertForSequenceClassification", (string?)config["architectures"]![0]);
         Assert.Equal(labels.Length, config["id2label"]!.AsObject().Count);
         Assert.Contains(result.Warnings, static warning => warning.Contains("LABEL_0", StringComparison.Ordinal));
-        ModelLoadResult loaded = ModelLoader.LoadWithReport(folder["disk"], _noTokenizer);
+        ModelLoadResult loaded = ModelLoader.LoadWithReport(folder["disk"], s_noTokenizer);
         using LoKrModel merged = loaded.Model;
         Assert.DoesNotContain(loaded.FreshParameters, static name => name.StartsWith("classifier", StringComparison.Ordinal));
         Assert.Equal(labels, ((ISequenceClassifier)merged.Module).Labels);
@@ -143,14 +143,14 @@ public sealed class CheckpointMergeTests
         string adapter = Fixtures.Require("transformers", "llama", "adapters", "all-linear");
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();
-        using (LoKrModel half = ModelLoader.Load(Fixtures.Require("transformers", "llama"), _noTokenizer with { DType = type }))
+        using (LoKrModel half = ModelLoader.Load(Fixtures.Require("transformers", "llama"), s_noTokenizer with { DType = type }))
         {
             ModelExporter.Export(half, folder["base"], maxShardBytes: 100_000);
         }
 
         LoKrMergeResult result = Merge(folder["base"], folder["disk"], adapter);
         Assert.True(result.Files.Count > 1);
-        using LoKrModel model = ModelLoader.Load(folder["base"], _noTokenizer with { DType = type });
+        using LoKrModel model = ModelLoader.Load(folder["base"], s_noTokenizer with { DType = type });
         PeftStart.Load(model, adapter);
         model.Merge();
         ModelExporter.Export(model, folder["memory"], maxShardBytes: 100_000);
@@ -164,7 +164,7 @@ public sealed class CheckpointMergeTests
     {
         string source = Fixtures.Require("transformers", modelName);
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(source, s_noTokenizer);
         string[] names = [.. model.Module.named_modules().Where(static entry => entry.module is Embedding).Select(static entry => entry.name)];
         Assert.Equal(modelName == "vit", names.Length == 0);
         Assert.All(names, name => CheckAdapter(model, source, new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames([name]) }));
@@ -176,7 +176,7 @@ public sealed class CheckpointMergeTests
     {
         string source = Fixtures.Require("transformers", modelName);
         using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(source, _noTokenizer);
+        using LoKrModel model = ModelLoader.Load(source, s_noTokenizer);
         CheckAdapter(model, source, new LoKrConfig { TargetModules = ModuleSelector.FromNames([]), TrainNorm = true });
     }
 

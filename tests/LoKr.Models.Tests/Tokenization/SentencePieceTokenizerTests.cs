@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
 using LoKr.Models.Tokenization.Models;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Models.Tests.Tokenization;

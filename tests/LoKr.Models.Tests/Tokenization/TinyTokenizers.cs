@@ -5,6 +5,7 @@ using Google.Protobuf;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
 using LoKr.Models.Tokenization.Models;
+using LoKr.Testing;
 
 namespace LoKr.Models.Tests.Tokenization;
 

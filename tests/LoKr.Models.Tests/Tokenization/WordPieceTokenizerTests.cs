@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Models.Tests.Tokenization;
