@@ -2,8 +2,10 @@
 
 $script:root = (Resolve-Path -LiteralPath "$PSScriptRoot/../..").Path
 
-# build.ps1 names the module it has built; by hand: $env:LOKR_MODULE = './artifacts/bin/LoKr.PowerShell/debug/LoKr.psd1'
-$script:manifest = $env:LOKR_MODULE ? (Resolve-Path -LiteralPath $env:LOKR_MODULE).Path : (Join-Path $root 'artifacts/bin/LoKr.PowerShell/debug/LoKr.psd1')
+# The module that LOKR_MODULE names, as `dotnet test` does, or the one that is imported already, as in LoKr.Shell, or the debug build.
+$script:loaded = Get-Module -Name LoKr | Select-Object -First 1
+$script:manifest = $env:LOKR_MODULE ? (Resolve-Path -LiteralPath $env:LOKR_MODULE).Path :
+    $loaded ? (Join-Path $loaded.ModuleBase 'LoKr.psd1') : (Join-Path $root 'artifacts/bin/LoKr.PowerShell/debug/LoKr.psd1')
 Import-Module -Name $manifest -Force
 
 # The tiny models and data of the C# tests, built beside the module.

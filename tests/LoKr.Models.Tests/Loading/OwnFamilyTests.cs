@@ -55,17 +55,18 @@ public sealed class OwnFamilyTests
 
     private sealed class TwoLayers : nn.Module<Tensor, Tensor>, IPretrainedModel
     {
-        private readonly Linear up;
-        private readonly Linear down;
+        private readonly Linear _up;
+        private readonly Linear _down;
 
         public TwoLayers(ModelConfig config, ModelBuildOptions options)
             : base(nameof(TwoLayers))
         {
             int size = config.GetSize("hidden_size");
             Config = config.ToJsonObject();
-            up = nn.Linear(size, 2 * size, hasBias: false, options.Device, options.DType);
-            down = nn.Linear(2 * size, size, hasBias: false, options.Device, options.DType);
-            RegisterComponents();
+            _up = nn.Linear(size, 2 * size, hasBias: false, options.Device, options.DType);
+            _down = nn.Linear(2 * size, size, hasBias: false, options.Device, options.DType);
+            register_module("up", _up);
+            register_module("down", _down);
         }
 
         public string ModelType => "two-layers";
@@ -80,8 +81,8 @@ public sealed class OwnFamilyTests
 
         public override Tensor forward(Tensor input)
         {
-            using Tensor wide = up.call(input);
-            return down.call(wide);
+            using Tensor wide = _up.call(input);
+            return _down.call(wide);
         }
     }
 }
