@@ -149,7 +149,8 @@ Describe 'LoKr.Shell' -Skip:$missing {
         $model.Dispose()
         $result = Invoke-Shell '-Command', 'Get-LoKrAdapter ./x.safetensors | Select-Object Name, Format | ConvertTo-Json'
         $result.ExitCode | Should -Be 0
-        ($result.Output | ConvertFrom-Json).Name | Should -Be 'x.safetensors'
+        $described = $result.Output | ConvertFrom-Json
+        $described.Name, $described.Format | Should -Be 'x.safetensors', 'Kohya'
     }
 
     It 'runs finally on Ctrl+C' -Skip:$IsWindows {
