@@ -2,7 +2,6 @@ using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;

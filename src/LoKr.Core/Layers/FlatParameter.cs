@@ -1,5 +1,4 @@
 using LoKr.Core.Safetensors;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Layers;

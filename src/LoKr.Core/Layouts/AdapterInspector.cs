@@ -2,7 +2,6 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
-using LoKr.Core.Model;
 using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
 

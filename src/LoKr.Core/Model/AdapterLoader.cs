@@ -2,7 +2,6 @@ using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Safetensors;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;

@@ -4,7 +4,6 @@ using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using LoKr.Core.Targeting;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;

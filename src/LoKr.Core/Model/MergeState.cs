@@ -1,4 +1,3 @@
-using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using TorchSharp;
 using static TorchSharp.torch;

@@ -1,7 +1,6 @@
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;

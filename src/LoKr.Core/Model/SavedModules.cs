@@ -1,5 +1,4 @@
 using LoKr.Core.Nn;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;

@@ -1,5 +1,3 @@
-using LoKr.Core.Factors;
-
 namespace LoKr.Core.Model;
 
 /// <summary>One adapter of a model in memory. Flat and serializable.</summary>

@@ -1,6 +1,4 @@
 using System.Buffers.Binary;
-using System.Collections.Frozen;
-using System.Text;
 using System.Text.Json;
 using System.Text.Unicode;
 using LoKr.Core.Errors;

@@ -1,7 +1,5 @@
 using System.Diagnostics;
 using LoKr.Core.Model;
-using LoKr.Core.Nn;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;

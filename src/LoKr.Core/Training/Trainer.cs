@@ -2,7 +2,6 @@ using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using TorchSharp;
-using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 

@@ -1,6 +1,5 @@
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
-using LoKr.Models.Families;
 
 namespace LoKr.Models.Diffusion;
 

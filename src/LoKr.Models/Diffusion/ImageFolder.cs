@@ -1,7 +1,6 @@
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
-using LoKr.Core.Safetensors;
 
 namespace LoKr.Models.Diffusion;
 

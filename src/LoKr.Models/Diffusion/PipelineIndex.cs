@@ -1,7 +1,6 @@
 using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
-using LoKr.Models.Families;
 
 namespace LoKr.Models.Diffusion;
 

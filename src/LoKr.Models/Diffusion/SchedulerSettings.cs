@@ -1,6 +1,5 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Runtime;
-using LoKr.Models.Families;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -1,6 +1,5 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
-using LoKr.Models.Families;
 using TorchSharp;
 using static TorchSharp.torch;
 

@@ -5,7 +5,6 @@ using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
-using LoKr.Models.Families;
 using TorchSharp;
 using static TorchSharp.torch;
 

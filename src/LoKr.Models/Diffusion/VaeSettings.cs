@@ -1,6 +1,5 @@
 using LoKr.Core.Configuration;
 using LoKr.Models.Families;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Diffusion;

@@ -1,5 +1,4 @@
 using LoKr.Core.Configuration;
-using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 

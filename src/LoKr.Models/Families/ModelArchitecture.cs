@@ -2,7 +2,6 @@ using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;

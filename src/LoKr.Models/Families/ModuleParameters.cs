@@ -1,6 +1,4 @@
-using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
-using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 

@@ -4,7 +4,6 @@ using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Diffusion;
-using LoKr.Models.Families;
 
 namespace LoKr.Models.Loading;
 

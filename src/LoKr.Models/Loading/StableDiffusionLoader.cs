@@ -4,7 +4,6 @@ using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
 using LoKr.Models.Diffusion;
-using LoKr.Models.Families;
 using LoKr.Models.Tokenization;
 using static TorchSharp.torch;
 

@@ -1,6 +1,5 @@
 using System.Text.Json;
 using LoKr.Core.IO;
-using LoKr.Models.Tokenization.Readers;
 
 namespace LoKr.Models.Tokenization;
 

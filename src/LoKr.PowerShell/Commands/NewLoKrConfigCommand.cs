@@ -1,6 +1,5 @@
 using System.Management.Automation;
 using LoKr.Core.Configuration;
-using LoKr.Core.Factors;
 using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;

@@ -1,8 +1,8 @@
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
-using LoKr.Core.Training;
 using LoKr.Core.Tests.Layers;
 using LoKr.Core.Tests.Support;
+using LoKr.Core.Training;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;

@@ -2,7 +2,6 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
-using LoKr.Core.IO;
 
 namespace LoKr.Core.Merging.Checkpoints;
 

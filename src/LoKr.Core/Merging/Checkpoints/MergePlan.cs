@@ -1,4 +1,3 @@
-using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Safetensors;
