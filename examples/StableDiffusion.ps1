@@ -1,12 +1,12 @@
 #Requires -Modules LoKr
 <#
 .SYNOPSIS
-    Teaches Stable Diffusion a folder of pictures with LoKr on its text encoder and UNet, and makes a picture before and after.
+    Trains LoKr on the text encoder and UNet of Stable Diffusion with a folder of images, and generates an image before and after.
 
 .DESCRIPTION
-    The pictures are PNG, JPEG or WebP files with a caption in a .txt of the same name, or listed in metadata.jsonl with file_name
-    and text. Their latents are computed once and kept beside them. Everything goes to -Destination: the two pictures, pictures
-    of the training on its way, and the adapter as one file that other programs read.
+    The images are PNG, JPEG or WebP files with a caption in a .txt of the same name, or listed in metadata.jsonl with file_name
+    and text. Their latents are computed once and cached beside them. Everything is written to -Destination: the two images,
+    samples generated during training, and the adapter as one file that other programs read.
 
     Lines for people go to the host; the output is one object with the figures.
 
@@ -19,11 +19,11 @@ param(
     [Parameter(Mandatory)]
     [string] $ModelPath,
 
-    # Folder of pictures with captions.
+    # Folder of images with captions.
     [Parameter(Mandatory)]
     [string] $Data,
 
-    # What the pictures that are made show.
+    # Prompt of the generated images.
     [Parameter(Mandatory)]
     [string] $Prompt,
 
@@ -31,13 +31,13 @@ param(
     [Parameter(Mandatory)]
     [string] $Destination,
 
-    # Side in pixels of the square that pictures are cut to.
+    # Side in pixels of the square that images are cropped to.
     [int] $Resolution = 512,
 
     # Optimizer steps.
     [int] $MaxSteps = 500,
 
-    # Pictures in a batch.
+    # Images in a batch.
     [int] $BatchSize = 1,
 
     # Highest learning rate.
@@ -49,10 +49,10 @@ param(
     # The delta weight is scaled by Alpha / R.
     [double] $Alpha = 32,
 
-    # Denoising steps of the pictures that are made.
+    # Denoising steps of the generated images.
     [int] $Steps = 30,
 
-    # Training steps between pictures on the way.
+    # Training steps between samples.
     [int] $SampleEvery = 100,
 
     # auto, cpu, cuda or cuda:N.
@@ -78,7 +78,7 @@ if ([System.IO.Directory]::Exists($folder) -and -not $Force) {
 
 $null = [System.IO.Directory]::CreateDirectory($folder)
 
-# Without its warning that pictures are not checked for what they show.
+# Without the warning that there is no safety checker.
 $sd = Import-LoKrModel -Path $ModelPath -Device $Device -WarningAction SilentlyContinue
 try {
     # The layers of PEFT's own example.
@@ -88,8 +88,8 @@ try {
         Add-LoKrAdapter -Model $sd.UNet -Seed $Seed
     Show-Figure '{0}: {1:N0} of {2:N0} parameters are trained' $sd.Name, $sd.TrainableParameterCount, $sd.ParameterCount
 
-    $picture = @{ Pipeline = $sd; InputObject = $Prompt; Seed = $Seed; Steps = $Steps; Width = $Resolution; Height = $Resolution; Force = $Force }
-    $before = Invoke-LoKrModel @picture -Destination "$folder/before.png"
+    $generation = @{ Pipeline = $sd; InputObject = $Prompt; Seed = $Seed; Steps = $Steps; Width = $Resolution; Height = $Resolution; Force = $Force }
+    $before = Invoke-LoKrModel @generation -Destination "$folder/before.png"
 
     $settings = @{
         Data              = $Data
@@ -114,7 +114,7 @@ try {
     Show-Figure '{0:N0} steps in {1:N1} s: loss {2:N4} to {3:N4}, at most {4:N0} MiB of memory' `
         $losses.Count, $training.Elapsed.TotalSeconds, $first, $last, ($training.PeakMemoryBytes / 1MB)
 
-    $after = Invoke-LoKrModel @picture -Destination "$folder/after.png"
+    $after = Invoke-LoKrModel @generation -Destination "$folder/after.png"
     $null = $sd | Export-LoKrAdapter -Destination "$folder/adapter.safetensors" -Format Kohya -Force:$Force
     Show-Figure '{0}, {1} and adapter.safetensors are in {2}' 'before.png', 'after.png', $folder
 

@@ -37,7 +37,7 @@ Describe '<Page>' -ForEach $pages {
     It 'names and links files that exist' {
         # What stands for the name of a file that the reader is going to write.
         $placeholder = 'NAME|Verb-?LoKrNoun'
-        [regex]::Matches($text, '\b(?:examples|src|tests|docs|tools)/[A-Za-z0-9_./-]*[A-Za-z0-9]') | ForEach-Object Value |
+        [regex]::Matches($text, '(?<![\w/.-])(?:examples|src|tests|docs|tools)/[A-Za-z0-9_./-]*[A-Za-z0-9]') | ForEach-Object Value |
             Where-Object { $_ -notmatch $placeholder -and -not (Test-Path -LiteralPath (Join-Path $root $_)) } | Should -BeNullOrEmpty
         [regex]::Matches($text, '\]\(([^)#]+)\)') | ForEach-Object { $_.Groups[1].Value } |
             Where-Object { $_ -notlike 'http*' -and -not (Test-Path -LiteralPath (Join-Path (Split-Path -Path $file) $_)) } | Should -BeNullOrEmpty
