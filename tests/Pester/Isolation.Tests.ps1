@@ -67,6 +67,46 @@ Describe 'The module in a fresh process' {
         Get-ChildItem -LiteralPath (Split-Path -Path $manifest) -Directory | Where-Object Name -In 'cpu', 'cuda-12.8' | Should -BeNullOrEmpty
     }
 
+    It 'lets threads wait as <Expected> where the environment says "<Given>"' -Skip:(-not $IsLinux) -ForEach @(
+        @{ Given = ''; Script = ''; Expected = 'PASSIVE' }
+        @{ Given = 'ACTIVE'; Script = ''; Expected = 'ACTIVE' }
+        @{ Given = ''; Script = "`$env:OMP_WAIT_POLICY = 'ACTIVE'"; Expected = 'ACTIVE' }
+    ) {
+        # What GNU's OpenMP library itself says when it is loaded.
+        $before = $env:OMP_WAIT_POLICY
+        try {
+            $env:OMP_WAIT_POLICY = $Given ? $Given : $null
+            $env:OMP_DISPLAY_ENV = 'true'
+            $lines = Invoke-Fresh "$Script`n`$null = Get-LoKrRuntime"
+        }
+        finally {
+            $env:OMP_WAIT_POLICY = $before
+            $env:OMP_DISPLAY_ENV = $null
+        }
+
+        "$lines" | Should -Match "OMP_WAIT_POLICY = '$Expected'"
+    }
+
+    It 'computes with as many threads as LOKR_THREADS and -Threads say' {
+        Invoke-Fresh @"
+            `$env:LOKR_THREADS = '3'
+            (Get-LoKrRuntime -NoLoad).Threads -eq `$null
+            (Get-LoKrRuntime).Threads
+            `$model = Import-LoKrModel '$encoder' -Label $($labels -join ',') -Threads 1 -WarningAction SilentlyContinue
+            (Get-LoKrRuntime).Threads
+            `$null = New-LoKrConfig -R 1 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter `$model | Start-LoKrTraining -Data '$train' -MaxSteps 1 -Threads 2
+            (Get-LoKrRuntime).Threads
+"@ | Should -Be 'True', '3', '1', '2'
+    }
+
+    It 'refuses a LOKR_THREADS of "<_>"' -ForEach '0', '-1', 'two' {
+        Invoke-Fresh @"
+            `$env:LOKR_THREADS = '$_'
+            try { Get-LoKrRuntime } catch { `$_.FullyQualifiedErrorId; `$_.Exception.Message }
+            `$null -eq [LoKr.Core.Runtime.TorchRuntime]::Current
+"@ | ForEach-Object { $_ -replace ',.*' } | Should -Be 'LoKr.InvalidArgument', "LOKR_THREADS is '$_'", 'True'
+    }
+
     It 'says what is missing where there is no libtorch' {
         $lines = Invoke-Fresh @'
             $env:LOKR_RUNTIME = Join-Path ([System.IO.Path]::GetTempPath()) 'no-such-runtime'

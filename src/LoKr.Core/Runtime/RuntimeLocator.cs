@@ -190,7 +190,8 @@ internal sealed record RuntimeCandidate(string Folder, string LibTorchSharp, str
 /// <summary>Where to look for libtorch and what to accept.</summary>
 /// <param name="Path">Folder with the libtorch libraries, or the <c>lib</c> folder of an installed PyTorch; null searches the usual places.</param>
 /// <param name="AllowVersionMismatch">Accept a libtorch of another version than TorchSharp was built for.</param>
-public sealed record RuntimeOptions(string? Path = null, bool AllowVersionMismatch = false);
+/// <param name="Threads">Number of threads that torch computes with in this process; null takes <c>LOKR_THREADS</c> when it is loaded, or as many as there are processors.</param>
+public sealed record RuntimeOptions(string? Path = null, bool AllowVersionMismatch = false, int? Threads = null);
 
 /// <summary>The places where libtorch is looked for, and the versions that fit.</summary>
 /// <param name="Environment">Value of <c>LOKR_RUNTIME</c>, or null.</param>

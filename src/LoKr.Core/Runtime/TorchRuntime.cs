@@ -23,35 +23,26 @@ public static class TorchRuntime
     /// </summary>
     /// <exception cref="LoKrException">
     /// <c>LoKr.RuntimeNotFound</c>, <c>LoKr.RuntimeVersionMismatch</c>, <c>LoKr.RuntimeLoadFailed</c>, <c>LoKr.RuntimeStoreNotWritable</c>;
-    /// <c>LoKr.RuntimeAlreadyLoaded</c> when a path is named and another runtime is in the process.
+    /// <c>LoKr.RuntimeAlreadyLoaded</c> when a path is named and another runtime is in the process;
+    /// <c>LoKr.InvalidArgument</c> for a number of threads that is not positive.
     /// </exception>
     public static LoKrRuntimeInfo EnsureLoaded(RuntimeOptions? options = null)
     {
-        if (options?.Path is null && Current is LoKrRuntimeInfo current)
+        if (options is null or { Path: null, Threads: null } && Current is LoKrRuntimeInfo current)
         {
             return current;
         }
 
         options ??= new RuntimeOptions();
+        int? threads = options.Threads is null && Current is not null ? null : TorchThreads.Requested(options.Threads);
         lock (s_lock)
         {
-            if (s_current is not null)
+            LoKrRuntimeInfo info = s_current is null ? Load(options) : options.Path is null ? s_current : SameOrRefused(s_current, options);
+            if (threads is int count)
             {
-                return options.Path is null ? s_current : SameOrRefused(s_current, options);
+                TorchThreads.SetCount(count);
             }
 
-            RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
-            RuntimeCandidate candidate = new RuntimeLocator(paths).Locate(options);
-            if (candidate.Packages.Count > 0)
-            {
-                CudaPackages.Assemble(candidate.Folder, candidate.Packages, paths.ExpectedLibtorch, NativeNames.RuntimeIdentifier);
-            }
-
-            List<string> workarounds = [];
-            string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, paths.Store, workarounds);
-            NativeLoader.Load(candidate, libTorchSharp);
-            LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };
-            Volatile.Write(ref s_current, info);
             return info;
         }
     }
@@ -70,6 +61,24 @@ public static class TorchRuntime
         RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
         LoKrRuntimeInfo found = Describe(new RuntimeLocator(paths).Locate(options), paths, []);
         return current is not null && current.Path == found.Path ? current : found;
+    }
+
+    private static LoKrRuntimeInfo Load(RuntimeOptions options)
+    {
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        RuntimeCandidate candidate = new RuntimeLocator(paths).Locate(options);
+        if (candidate.Packages.Count > 0)
+        {
+            CudaPackages.Assemble(candidate.Folder, candidate.Packages, paths.ExpectedLibtorch, NativeNames.RuntimeIdentifier);
+        }
+
+        List<string> workarounds = [];
+        string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, paths.Store, workarounds);
+        TorchThreads.SetWaitPolicy();
+        NativeLoader.Load(candidate, libTorchSharp);
+        LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };
+        Volatile.Write(ref s_current, info);
+        return info;
     }
 
     private static LoKrRuntimeInfo SameOrRefused(LoKrRuntimeInfo current, RuntimeOptions options)
@@ -155,6 +164,9 @@ public sealed record LoKrRuntimeInfo
 
     /// <summary>Devices that can be used; empty until loaded.</summary>
     public required IReadOnlyList<string> Devices { get; init; }
+
+    /// <summary>Number of threads that torch computes with on the CPU; null until loaded.</summary>
+    public int? Threads => IsLoaded ? torch.get_num_threads() : null;
 
     /// <summary>Workarounds that this machine needed, in words.</summary>
     public required IReadOnlyList<string> Workarounds { get; init; }

@@ -43,12 +43,17 @@ public sealed class ImportLoKrModelCommand : PathCommand
     [Parameter]
     public SwitchParameter AllowVersionMismatch { get; set; }
 
+    /// <summary>Number of threads that torch computes with in this process. The default is LOKR_THREADS, or one for each processor.</summary>
+    [Parameter]
+    [ValidateRange(1, 4096)]
+    public int? Threads { get; set; }
+
     /// <inheritdoc/>
     protected override void Process() => ForEachPath(Load);
 
     private void Load(string folder)
     {
-        EnsureRuntime(new RuntimeOptions(RuntimePath is null ? null : Paths.New(RuntimePath), AllowVersionMismatch));
+        EnsureRuntime(new RuntimeOptions(RuntimePath is null ? null : Paths.New(RuntimePath), AllowVersionMismatch, Threads));
         ModelLoadOptions options = new()
         {
             Labels = Label,

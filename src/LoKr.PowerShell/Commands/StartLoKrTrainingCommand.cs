@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Model;
+using LoKr.Core.Runtime;
 using LoKr.Core.Training;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
@@ -90,6 +91,11 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter]
     public SwitchParameter ReportStep { get; set; }
 
+    /// <summary>Number of threads that torch computes with in this process, from now on. The default is the number in use; Get-LoKrRuntime shows it.</summary>
+    [Parameter]
+    [ValidateRange(1, 4096)]
+    public int? Threads { get; set; }
+
     /// <inheritdoc/>
     protected override void Process()
     {
@@ -129,7 +135,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
             return;
         }
 
-        EnsureRuntime();
+        EnsureRuntime(new RuntimeOptions(Threads: Threads));
         train();
         if (!ReportStep)
         {
