@@ -95,9 +95,21 @@ internal static partial class LoKrConfigParser
     private static ModuleSelector? Selector(JsonFields fields, string key) => fields.Find(key) switch
     {
         null => null,
-        { ValueKind: JsonValueKind.String } pattern => ModuleSelector.FromPattern(fields.AsString(pattern, key)),
+        { ValueKind: JsonValueKind.String } pattern => PatternSelector(fields, key, fields.AsString(pattern, key)),
         _ => ModuleSelector.FromNames([.. fields.GetStrings(key)]),
     };
+
+    private static ModuleSelector PatternSelector(JsonFields fields, string key, string pattern)
+    {
+        ModuleSelector selector = ModuleSelector.FromPattern(pattern);
+        return selector.IsAllLinear ? selector : ModuleSelector.FromPattern(CheckPattern(fields, key, pattern));
+    }
+
+    private static string CheckPattern(JsonFields fields, string key, string pattern)
+    {
+        PythonRegex.Check(pattern, $"'{fields.FullName(key)}' in '{fields.Source}'");
+        return pattern;
+    }
 
     private static InitWeights Init(JsonFields fields) => fields.Find("init_weights") switch
     {
@@ -126,7 +138,7 @@ internal static partial class LoKrConfigParser
 
     // In file order, because the first pattern that matches wins.
     private static ImmutableArray<KeyValuePair<string, T>> Map<T>(JsonFields fields, string key, Func<JsonFields, JsonElement, string, T> convert) =>
-        fields.FindObject(key) is JsonFields map ? [.. map.Members.Select(member => KeyValuePair.Create(member.Key, convert(map, member.Value, member.Key)))] : [];
+        fields.FindObject(key) is JsonFields map ? [.. map.Members.Select(member => KeyValuePair.Create(CheckPattern(fields, key, member.Key), convert(map, member.Value, member.Key)))] : [];
 
     private static void AddUnknown(List<string> notes, JsonFields? fields) =>
         notes.AddRange((fields?.Unread ?? []).Select(key => $"'{key}' in '{fields!.Source}' is not understood and has no effect here."));

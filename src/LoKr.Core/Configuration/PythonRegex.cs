@@ -1,3 +1,6 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using LoKr.Core.Errors;
@@ -6,45 +9,120 @@ namespace LoKr.Core.Configuration;
 
 /// <summary>
 /// Regular expressions of PEFT configurations are Python's: anchored at the start, named groups written (?P&lt;name&gt;…),
-/// \Z for the very end. They are translated and run with a time limit so that no configuration can hang a session.
+/// \Z for the very end. They are translated and have limits of length, nesting and time, so that no configuration can hang or end a session.
 /// </summary>
 internal static class PythonRegex
 {
-    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(1);
+    /// <summary>Most characters of an expression: a thousand full module names fit.</summary>
+    internal const int LongestPattern = 65_536;
+
+    /// <summary>Most groups inside each other.</summary>
+    internal const int DeepestNesting = 100;
+
+    private const int MostCached = 1_024;
+
+    // Expressions by their text in .NET's syntax: an adapter asks for each of its patterns once a module.
+    private static readonly ConcurrentDictionary<(string Pattern, string End), TimedRegex> s_cache = new();
 
     /// <summary>Python's <c>re.match</c>: the expression must match at the start.</summary>
-    public static Match Match(string pattern, string text) => Run($@"\A(?:{Translate(pattern)})", pattern, text);
+    public static Match Match(string pattern, string text) => Get(pattern, "").Match(pattern, text);
 
     /// <summary>Python's <c>re.fullmatch</c>: the expression must match the whole text.</summary>
-    public static bool FullMatch(string pattern, string text) => Run($@"\A(?:{Translate(pattern)})\z", pattern, text).Success;
+    public static bool FullMatch(string pattern, string text) => Get(pattern, @"\z").Match(pattern, text).Success;
 
     /// <summary>Reads an expression without matching it, to refuse a broken one early.</summary>
-    public static void Check(string pattern) => Run($@"\A(?:{Translate(pattern)})", pattern, "");
-
-    private static Match Run(string translated, string pattern, string text)
+    /// <param name="pattern">The expression.</param>
+    /// <param name="place">Key and file that it comes from, for the error, or null.</param>
+    public static void Check(string pattern, string? place = null)
     {
         try
         {
-            return Regex.Match(text, translated, RegexOptions.CultureInvariant, s_limit);
+            Get(pattern, "");
         }
-        catch (RegexMatchTimeoutException exception)
+        catch (LoKrException exception) when (place is not null)
         {
-            throw new LoKrException(
-                ErrorIds.PatternInvalid,
-                LoKrErrorKind.LimitExceeded,
-                $"The pattern '{pattern}' took longer than {s_limit.TotalSeconds:0} s on the module name '{text}'.",
-                "Simplify it; nested repetitions such as (a+)+ are the usual cause.",
-                exception)
-            { Target = pattern };
+            throw new LoKrException(exception.ErrorId, exception.Kind, $"{place} cannot be used: {exception.Summary}", exception.Advice, exception) { Target = pattern };
+        }
+    }
+
+    private static TimedRegex Get(string pattern, string end)
+    {
+        if (s_cache.TryGetValue((pattern, end), out TimedRegex? known))
+        {
+            return known;
+        }
+
+        if (pattern.Length > LongestPattern)
+        {
+            throw TooLarge(pattern, string.Create(CultureInfo.InvariantCulture, $"has {pattern.Length} characters; {LongestPattern} are allowed"));
+        }
+
+        try
+        {
+            TimedRegex created = new(new Regex($@"\A(?:{Translate(pattern)}){end}", RegexOptions.CultureInvariant, TimedRegex.Limit));
+            if (s_cache.Count >= MostCached)
+            {
+                s_cache.Clear();
+            }
+
+            return s_cache.GetOrAdd((pattern, end), created);
         }
         catch (ArgumentException exception)
         {
-            throw new LoKrException(
+            throw Invalid(pattern, exception.Message, exception);
+        }
+    }
+
+    private static LoKrException TooLarge(string pattern, string problem) => new(
+        ErrorIds.PatternInvalid, LoKrErrorKind.LimitExceeded, $"The pattern '{Shorten(pattern)}' {problem}.", "Give a list of names, or a simpler pattern.")
+    { Target = pattern };
+
+    private static LoKrException Invalid(string pattern, string problem, Exception? cause) => new(
+        ErrorIds.PatternInvalid,
+        LoKrErrorKind.InvalidArgument,
+        $"The pattern '{Shorten(pattern)}' is not a valid regular expression: {Shorten(problem, 500)}",
+        "Escape special characters with a backslash, or give a list of names.",
+        cause)
+    { Target = pattern };
+
+    private static string Shorten(string text, int length = 200) => text.Length <= length ? text : text[..length] + "…";
+
+    // One expression with a limit for each match, and one for all slow matches of a model's names together.
+    private sealed class TimedRegex(Regex regex)
+    {
+        public static readonly TimeSpan Limit = TimeSpan.FromSeconds(1);
+
+        private static readonly TimeSpan s_slow = TimeSpan.FromMilliseconds(1);
+        private static readonly TimeSpan s_limitOfSlow = TimeSpan.FromSeconds(5);
+
+        private long _slowTicks;
+
+        public Match Match(string pattern, string text)
+        {
+            long start = Stopwatch.GetTimestamp();
+            try
+            {
+                Match match = regex.Match(text);
+                TimeSpan taken = Stopwatch.GetElapsedTime(start);
+                return taken <= s_slow || Interlocked.Add(ref _slowTicks, taken.Ticks) <= s_limitOfSlow.Ticks
+                    ? match
+                    : throw TooSlow(pattern, text, s_limitOfSlow, null);
+            }
+            catch (RegexMatchTimeoutException exception)
+            {
+                throw TooSlow(pattern, text, Limit, exception);
+            }
+        }
+
+        private LoKrException TooSlow(string pattern, string text, TimeSpan limit, Exception? cause)
+        {
+            Interlocked.Exchange(ref _slowTicks, 0);
+            return new LoKrException(
                 ErrorIds.PatternInvalid,
-                LoKrErrorKind.InvalidArgument,
-                $"The pattern '{pattern}' is not a valid regular expression: {exception.Message}",
-                "Escape special characters with a backslash, or give a list of names.",
-                exception)
+                LoKrErrorKind.LimitExceeded,
+                $"The pattern '{Shorten(pattern)}' took longer than {limit.TotalSeconds:0} s {(cause is null ? "on the names of the modules, the last of them" : "on the module name")} '{Shorten(text)}'.",
+                "Simplify it; nested repetitions such as (a+)+ are the usual cause.",
+                cause)
             { Target = pattern };
         }
     }
@@ -53,6 +131,7 @@ internal static class PythonRegex
     {
         StringBuilder result = new(pattern.Length);
         bool inClass = false;
+        int depth = 0;
         for (int i = 0; i < pattern.Length; i++)
         {
             char c = pattern[i];
@@ -84,13 +163,14 @@ internal static class PythonRegex
             }
             else if (At(pattern, i, "(?P<"))
             {
+                Open();
                 result.Append("(?<");
                 i += 3;
             }
             else if (At(pattern, i, "(?P="))
             {
                 int end = pattern.IndexOf(')', i);
-                string name = end < 0 ? throw Unclosed(pattern) : pattern[(i + 4)..end];
+                string name = end < 0 ? throw Invalid(pattern, "(?P=… is not closed.", null) : pattern[(i + 4)..end];
                 result.Append(@"\k<").Append(name).Append('>');
                 i = end;
             }
@@ -102,18 +182,29 @@ internal static class PythonRegex
             }
             else
             {
+                if (c == '(')
+                {
+                    Open();
+                }
+                else if (c == ')')
+                {
+                    depth--;
+                }
+
                 result.Append(c);
             }
         }
 
         return result.ToString();
+
+        void Open()
+        {
+            if (++depth > DeepestNesting)
+            {
+                throw TooLarge(pattern, string.Create(CultureInfo.InvariantCulture, $"has more than {DeepestNesting} groups inside each other"));
+            }
+        }
     }
 
     private static bool At(string pattern, int index, string text) => string.CompareOrdinal(pattern, index, text, 0, text.Length) == 0;
-
-    private static LoKrException Unclosed(string pattern) => new(
-        ErrorIds.PatternInvalid,
-        LoKrErrorKind.InvalidArgument,
-        $"The pattern '{pattern}' is not a valid regular expression: (?P=… is not closed.")
-    { Target = pattern };
 }

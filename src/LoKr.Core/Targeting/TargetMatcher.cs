@@ -87,7 +87,8 @@ internal sealed class TargetMatcher(LoKrConfig config)
             index = match.Groups[1].Value;
         }
 
-        return index is not null && layers.Contains(int.Parse(index, CultureInfo.InvariantCulture));
+        // A number that is no layer's, such as one of twenty digits, is not chosen.
+        return int.TryParse(index, NumberStyles.None, CultureInfo.InvariantCulture, out int layer) && layers.Contains(layer);
     }
 }
 

@@ -135,6 +135,17 @@ internal static class TokenizerError
         Target = file,
     };
 
+    /// <summary>The error for a part of a file that exceeds a limit of size or time.</summary>
+    public static LoKrException Limit(string file, string problem, Exception? cause = null) => new(
+        ErrorIds.TokenizerInvalid,
+        LoKrErrorKind.LimitExceeded,
+        $"The tokenizer file '{file}' cannot be used: {problem}.",
+        CopyAdvice,
+        cause)
+    {
+        Target = file,
+    };
+
     public static LoKrException Invalid(string file, string problem, Exception? cause = null, string? advice = null) => new(
         ErrorIds.TokenizerInvalid,
         LoKrErrorKind.InvalidData,

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layers;
@@ -183,6 +184,65 @@ public sealed class TargetMatchingTests
     [InlineData("(a+)+$", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!")]
     public void A_pattern_that_never_ends_is_stopped(string pattern, string text) =>
         Assert.Equal(ErrorIds.PatternInvalid, Assert.Throws<LoKrException>(() => PythonRegex.FullMatch(pattern, text)).ErrorId);
+
+    [Fact]
+    public void A_pattern_that_is_slow_on_every_name_is_stopped()
+    {
+        // Each name takes a good part of a second, so no single match reaches its limit.
+        Stopwatch watch = Stopwatch.StartNew();
+        LoKrException error = Assert.Throws<LoKrException>(() =>
+        {
+            for (int module = 0; module < 100_000; module++)
+            {
+                PythonRegex.FullMatch("(a+)+$", new string('a', 20 + (module % 2)) + "!");
+            }
+        });
+        Assert.Equal((ErrorIds.PatternInvalid, LoKrErrorKind.LimitExceeded), (error.ErrorId, error.Kind));
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 30);
+    }
+
+    public static TheoryData<string> HugePatterns => new(
+        new string('(', 20_000) + "a" + new string(')', 20_000),
+        string.Concat(Enumerable.Repeat("(?P<n>", 20_000)) + "a",
+        string.Join('|', Enumerable.Range(0, 50_000).Select(static number => $"w{number}")));
+
+    [Theory]
+    [MemberData(nameof(HugePatterns))]
+    public void Patterns_that_are_too_long_or_too_deep_are_refused_at_once(string pattern)
+    {
+        Stopwatch watch = Stopwatch.StartNew();
+        foreach (LoKrConfig config in new[]
+        {
+            Pattern(pattern), Names("q_proj") with { ExcludeModules = ModuleSelector.FromPattern(pattern) },
+            Names("q_proj") with { RankPattern = [KeyValuePair.Create(pattern, 4)] }, Names("q_proj") with { AlphaPattern = [KeyValuePair.Create(pattern, 4.0)] },
+            Names("q_proj") with { LayersToTransform = [1], LayersPattern = [pattern] }, Names("q_proj") with { ModulesToSave = [pattern] },
+        })
+        {
+            LoKrException error = Error(config);
+            Assert.Equal((ErrorIds.PatternInvalid, LoKrErrorKind.LimitExceeded), (error.ErrorId, error.Kind));
+            Assert.InRange(error.Message.Length, 1, 1_000);
+        }
+
+        LoKrException read = Assert.Throws<LoKrException>(() => LoKrConfigJson.Parse($$"""{"peft_type":"LOKR","target_modules":"{{pattern}}"}""", "adapter_config.json", out _));
+        Assert.Equal(ErrorIds.PatternInvalid, read.ErrorId);
+        Assert.Contains("'target_modules'", read.Message, StringComparison.Ordinal);
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 5);
+    }
+
+    [Fact]
+    public void The_longest_patterns_are_built_and_matched_in_seconds()
+    {
+        Stopwatch watch = Stopwatch.StartNew();
+        string names = string.Join('|', Enumerable.Range(0, 9_000).Select(static number => $"w{number}"));
+        Assert.True(PythonRegex.FullMatch(names, "w8999"));
+        Assert.True(PythonRegex.FullMatch(string.Concat(Enumerable.Repeat("a?|", 20_000)), "a"));
+        Assert.True(PythonRegex.FullMatch(string.Concat(Enumerable.Repeat("[(]", 200)), new string('(', 200)));
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 10);
+    }
+
+    [Fact]
+    public void A_layer_number_of_many_digits_is_no_layer() => Assert.False(
+        new TargetMatcher(Names("q_proj") with { LayersToTransform = [1] }).IsChosenLayer("model.layers.99999999999999999999.self_attn.q_proj"));
 
     [Theory]
     [InlineData(@"a{,2}", "aa", true)]

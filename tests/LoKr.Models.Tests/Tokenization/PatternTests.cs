@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using LoKr.Core.Errors;
 using LoKr.Models.Tokenization;
 using LoKr.Models.Tokenization.Patterns;
@@ -84,6 +85,55 @@ public sealed class PatternTests
     public void Words_are_those_of_unicode(string text, string pieces) => Assert.Equal(
         pieces.Split('|'),
         new PatternSplitter(new WordPattern(), SplitBehavior.Removed, invert: true).Split(text).Select(part => text.Substring(part.Offset, part.Length)));
+
+    public static TheoryData<string> HugePatterns => new(
+        new string('(', 20_000) + "a" + new string(')', 20_000),
+        string.Join('|', Enumerable.Range(0, 50_000).Select(static number => $"w{number}")),
+        string.Concat(Enumerable.Repeat("(?:", 101)) + "a" + new string(')', 101),
+        "(?i:" + new string('x', 20_000) + ")");
+
+    [Theory]
+    [MemberData(nameof(HugePatterns))]
+    public void Expressions_that_are_too_long_or_too_deep_are_errors_with_file_and_key(string pattern)
+    {
+        Stopwatch watch = Stopwatch.StartNew();
+        string split = $$"""{"type":"Split","pattern":{"Regex":"{{pattern}}"},"behavior":"Isolated","invert":false}""";
+        LoKrException error = Assert.Throws<LoKrException>(() => TinyTokenizers.Load(TinyTokenizers.ByteLevelJson(("pre_tokenizer", split))));
+        Assert.Equal((ErrorIds.TokenizerInvalid, LoKrErrorKind.LimitExceeded), (error.ErrorId, error.Kind));
+        Assert.Contains("tokenizer.json", error.Message, StringComparison.Ordinal);
+        Assert.Contains("pre_tokenizer.pattern.Regex", error.Message, StringComparison.Ordinal);
+        Assert.InRange(error.Message.Length, 1, 1_000);
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 5);
+    }
+
+    [Theory]
+    [InlineData("|", 9_999)]
+    [InlineData("(?:|)", 9_999)]
+    [InlineData("[\\u0100-\\u0FF0]?", 9_990)]
+    [InlineData("b*+", 9_999)]
+    public void The_longest_expressions_are_built_in_seconds(string part, int length)
+    {
+        string pattern = string.Concat(Enumerable.Repeat("a" + part, length / (part.Length + 1)));
+        Stopwatch watch = Stopwatch.StartNew();
+        Assert.NotEmpty(new CodePointRegex(pattern, "test").Find(new string('a', 20_000)));
+        Assert.InRange(watch.Elapsed.TotalSeconds, 0, 10);
+    }
+
+    [Theory]
+    [InlineData("(?:ab?|ac?)*b")]
+    [InlineData("(?:a|ab?)*c?b")]
+    public void An_expression_that_never_ends_is_an_error(string pattern)
+    {
+        CodePointRegex regex = new(pattern, "tokenizer.json", "pre_tokenizer.pattern.Regex");
+        foreach (string text in new[] { new string('a', 60) + "-b", new string('a', 60) + "\U0001F680b" })
+        {
+            Stopwatch watch = Stopwatch.StartNew();
+            LoKrException error = Assert.Throws<LoKrException>(() => regex.Find(text));
+            Assert.Equal((ErrorIds.TokenizerInvalid, LoKrErrorKind.LimitExceeded), (error.ErrorId, error.Kind));
+            Assert.Contains("'pre_tokenizer.pattern.Regex'", error.Message, StringComparison.Ordinal);
+            Assert.InRange(watch.Elapsed.TotalSeconds, 0, 10);
+        }
+    }
 
     private static IEnumerable<string> Split(string pattern, SplitBehavior behavior, string text, bool invert = false) =>
         new PatternSplitter(new CodePointRegex(pattern, "test"), behavior, invert)

@@ -11,36 +11,40 @@ namespace LoKr.Models.Tokenization.Patterns;
 /// </summary>
 internal sealed class CodePointRegex : ITextPattern
 {
+    // An honest pattern takes microseconds for a match and a second for a hundred megabytes.
+    private static readonly TimeSpan s_matchLimit = TimeSpan.FromSeconds(2);
+    private const long TextLimitMilliseconds = 10_000;
+
+    private readonly PatternOrigin _origin;
     private readonly Regex _regex;
     private readonly char[] _standIns;
 
     /// <param name="pattern">The expression in Oniguruma's syntax, as in the tokenizer's file.</param>
     /// <param name="file">The file, for errors.</param>
-    public CodePointRegex(string pattern, string file)
+    /// <param name="key">Its key in the file, for errors.</param>
+    public CodePointRegex(string pattern, string file, string? key = null)
     {
-        TranslatedPattern translated = OnigurumaTranslator.Translate(pattern, file);
+        _origin = new PatternOrigin(pattern, file, key);
+        TranslatedPattern translated = OnigurumaTranslator.Translate(_origin);
         _standIns = StandIns(translated, file);
         try
         {
-            _regex = new Regex(translated.Expression, RegexOptions.CultureInvariant | RegexOptions.Compiled);
+            _regex = new Regex(translated.Expression, RegexOptions.CultureInvariant | RegexOptions.Compiled, s_matchLimit);
         }
         catch (ArgumentException exception)
         {
-            throw TokenizerError.Invalid(file, $"the regular expression '{pattern}' is malformed", exception);
+            throw TokenizerError.Invalid(file, $"{_origin.Description} is malformed", exception);
         }
     }
 
     /// <inheritdoc/>
+    /// <exception cref="Core.Errors.LoKrException"><see cref="Core.Errors.ErrorIds.TokenizerInvalid"/> where matching takes too long.</exception>
     public List<(int Start, int Length)> Find(string text)
     {
         List<(int Start, int Length)> matches = [];
         if (text.AsSpan().IndexOfAnyInRange('\uD800', '\uDFFF') < 0)
         {
-            foreach (ValueMatch match in _regex.EnumerateMatches(text))
-            {
-                matches.Add((match.Index, match.Length));
-            }
-
+            Find(text, null, matches);
             return matches;
         }
 
@@ -56,24 +60,46 @@ internal sealed class CodePointRegex : ITextPattern
         }
 
         starts[count] = at;
-        foreach (ValueMatch match in _regex.EnumerateMatches(copy.AsSpan(0, count)))
-        {
-            int start = starts[match.Index];
-            matches.Add((start, starts[match.Index + match.Length] - start));
-        }
-
+        Find(copy.AsSpan(0, count), starts, matches);
         return matches;
     }
 
+    private void Find(ReadOnlySpan<char> text, int[]? starts, List<(int Start, int Length)> matches)
+    {
+        // Each match has a limit, and so has a text of many slow ones: ten seconds, and ten more for each million characters.
+        long end = Environment.TickCount64 + TextLimitMilliseconds + (text.Length / 100);
+        try
+        {
+            foreach (ValueMatch match in _regex.EnumerateMatches(text))
+            {
+                matches.Add(starts is null
+                    ? (match.Index, match.Length)
+                    : (starts[match.Index], starts[match.Index + match.Length] - starts[match.Index]));
+                if (Environment.TickCount64 > end)
+                {
+                    throw TooSlow(text.Length, null);
+                }
+            }
+        }
+        catch (RegexMatchTimeoutException exception)
+        {
+            throw TooSlow(text.Length, exception);
+        }
+    }
+
+    private Core.Errors.LoKrException TooSlow(int length, Exception? cause) => TokenizerError.Limit(
+        _origin.File, string.Create(CultureInfo.InvariantCulture, $"{_origin.Description} takes too long on a text of {length} characters"), cause);
+
     private static char[] StandIns(TranslatedPattern pattern, string file)
     {
+        bool[] named = pattern.MarkNamed();
         char[] standIns = new char[(int)UnicodeCategory.OtherNotAssigned + 1];
 
         // From U+0080 on, because patterns name ASCII characters.
         for (int code = 0x80; code <= 0xFFFF; code++)
         {
             ref char standIn = ref standIns[(int)CharUnicodeInfo.GetUnicodeCategory((char)code)];
-            if (standIn == '\0' && !pattern.Names((char)code))
+            if (standIn == '\0' && !named[code])
             {
                 standIn = (char)code;
             }

@@ -9,12 +9,17 @@ namespace LoKr.Models.Tokenization.Patterns;
 /// </summary>
 internal sealed class OnigurumaTranslator
 {
+    // Patterns of published tokenizers have some hundred characters and three groups inside each other.
+    private const int LongestPattern = 10_000;
+    private const int DeepestNesting = 100;
+
     private static readonly (string Opening, bool IgnoreCase)[] s_groups =
         [("(?:", false), ("(?i:", true), ("(?=", false), ("(?!", false), ("(?<=", false), ("(?<!", false), ("(?>", false)];
 
     private readonly PatternCursor _cursor;
     private readonly CharacterSetTranslator _sets;
     private readonly CaseFoldingTranslator _folding;
+    private int _depth;
 
     private OnigurumaTranslator(PatternCursor cursor)
     {
@@ -24,12 +29,18 @@ internal sealed class OnigurumaTranslator
     }
 
     /// <summary>Translates a pattern.</summary>
-    /// <param name="pattern">The expression in Oniguruma's syntax.</param>
-    /// <param name="file">The file, for errors.</param>
-    /// <exception cref="Core.Errors.LoKrException"><see cref="Core.Errors.ErrorIds.TokenizerUnsupported"/> for a construct that is not translated.</exception>
-    public static TranslatedPattern Translate(string pattern, string file)
+    /// <param name="origin">The expression in Oniguruma's syntax.</param>
+    /// <exception cref="Core.Errors.LoKrException">
+    /// <see cref="Core.Errors.ErrorIds.TokenizerUnsupported"/> for a construct that is not translated, and for an expression that is too long or too deep.
+    /// </exception>
+    public static TranslatedPattern Translate(PatternOrigin origin)
     {
-        PatternCursor cursor = new(pattern, file);
+        if (origin.Pattern.Length > LongestPattern)
+        {
+            throw origin.TooLarge(string.Create(CultureInfo.InvariantCulture, $"has {origin.Pattern.Length} characters; {LongestPattern} are allowed"));
+        }
+
+        PatternCursor cursor = new(origin);
         new OnigurumaTranslator(cursor).Alternatives(ignoreCase: false);
         return cursor.IsAtEnd
             ? new TranslatedPattern(cursor.Output.ToString(), cursor.Named)
@@ -86,6 +97,11 @@ internal sealed class OnigurumaTranslator
 
     private void Group()
     {
+        if (++_depth > DeepestNesting)
+        {
+            throw _cursor.Origin.TooLarge(string.Create(CultureInfo.InvariantCulture, $"has more than {DeepestNesting} groups inside each other"));
+        }
+
         foreach ((string opening, bool ignoreCase) in s_groups)
         {
             if (_cursor.StartsWith(opening))
@@ -118,6 +134,7 @@ internal sealed class OnigurumaTranslator
 
         _cursor.At++;
         _cursor.Output.Append(')');
+        _depth--;
     }
 
     private void Quantifier(int start)
@@ -175,23 +192,57 @@ internal sealed class OnigurumaTranslator
 /// <param name="Named">Characters that the expression names literally or in a range.</param>
 internal sealed record TranslatedPattern(string Expression, IReadOnlyList<(char First, char Last)> Named)
 {
-    /// <summary>Whether the expression names this character literally or in a range.</summary>
-    public bool Names(char character) => Named.Any(range => range.First <= character && character <= range.Last);
+    /// <summary>For each character whether the expression names it literally or in a range.</summary>
+    public bool[] MarkNamed()
+    {
+        int[] changes = new int[char.MaxValue + 2];
+        foreach ((char first, char last) in Named)
+        {
+            changes[first]++;
+            changes[last + 1]--;
+        }
+
+        bool[] named = new bool[char.MaxValue + 1];
+        int open = 0;
+        for (int code = 0; code < named.Length; code++)
+        {
+            open += changes[code];
+            named[code] = open > 0;
+        }
+
+        return named;
+    }
+}
+
+/// <summary>A regular expression with the place it comes from, for errors.</summary>
+/// <param name="Pattern">The expression in Oniguruma's syntax.</param>
+/// <param name="File">The file, or the tokenizer whose own pattern it is.</param>
+/// <param name="Key">Its key in the file, or null.</param>
+internal sealed record PatternOrigin(string Pattern, string File, string? Key)
+{
+    /// <summary>The words for the expression in messages, shortened.</summary>
+    public string Description =>
+        $"the regular expression '{(Pattern.Length > 200 ? Pattern[..200] + "…" : Pattern)}'{(Key is null ? "" : $" of '{Key}'")}";
+
+    /// <summary>The error for an expression beyond a limit.</summary>
+    public Core.Errors.LoKrException TooLarge(string problem) => TokenizerError.Limit(File, $"{Description} {problem}");
 }
 
 /// <summary>The place in a pattern up to which it is translated, and the translation so far.</summary>
-internal sealed class PatternCursor(string pattern, string file)
+internal sealed class PatternCursor(PatternOrigin origin)
 {
     private readonly List<(char First, char Last)> _named = [];
 
-    public string Pattern => pattern;
+    public PatternOrigin Origin => origin;
+
+    public string Pattern => origin.Pattern;
 
     /// <summary>Index of the next character.</summary>
     public int At { get; set; }
 
-    public bool IsAtEnd => At >= pattern.Length;
+    public bool IsAtEnd => At >= Pattern.Length;
 
-    public char Current => pattern[At];
+    public char Current => Pattern[At];
 
     public StringBuilder Output { get; } = new();
 
@@ -199,9 +250,9 @@ internal sealed class PatternCursor(string pattern, string file)
     public IReadOnlyList<(char First, char Last)> Named => _named;
 
     /// <summary>Reads the next character.</summary>
-    public char Take() => pattern[At++];
+    public char Take() => Pattern[At++];
 
-    public bool StartsWith(string text) => pattern.AsSpan(At).StartsWith(text, StringComparison.Ordinal);
+    public bool StartsWith(string text) => Pattern.AsSpan(At).StartsWith(text, StringComparison.Ordinal);
 
     /// <summary>Writes a character that stands for itself.</summary>
     public char Literal(char c)
@@ -233,5 +284,5 @@ internal sealed class PatternCursor(string pattern, string file)
     public void Name(char first, char last) => _named.Add((first, last));
 
     public Core.Errors.LoKrException Unsupported(string construct) =>
-        TokenizerError.Unsupported(file, $"{construct} in the regular expression '{pattern}'");
+        TokenizerError.Unsupported(origin.File, $"{construct} in {origin.Description}");
 }

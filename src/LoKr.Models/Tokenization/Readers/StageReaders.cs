@@ -204,7 +204,7 @@ internal static class PatternReader
 
         if (pattern.Has("Regex"))
         {
-            return new CodePointRegex(pattern.GetString("Regex"), owner.Source);
+            return new CodePointRegex(pattern.GetString("Regex"), owner.Source, pattern.FullName("Regex"));
         }
 
         string literal = pattern.GetString("String");
