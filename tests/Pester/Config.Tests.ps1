@@ -96,6 +96,8 @@ Describe 'New-LoKrConfig' {
         @{ Arguments = '-RankDropout 1'; Id = 'LoKr.DropoutInvalid' }
         @{ Arguments = '-DecomposeFactor 0'; Id = 'LoKr.DecomposeFactorInvalid' }
         @{ Arguments = '-LayersPattern layer'; Id = 'LoKr.LayersPatternInvalid' }
+        @{ Arguments = "-TargetModulePattern '.*\.query' -LayersToTransform 1"; Id = 'LoKr.LayersPatternInvalid' }
+        @{ Arguments = '-TargetModules all-linear -LayersToTransform 1'; Id = 'LoKr.LayersPatternInvalid' }
         @{ Arguments = "-TargetModulePattern '('"; Id = 'LoKr.PatternInvalid' }
         @{ Arguments = '-TargetModules a -TargetModulePattern b'; Id = 'LoKr.InvalidArgument' }
         @{ Arguments = "-TargetModules '.*query'"; Id = 'LoKr.InvalidArgument' }

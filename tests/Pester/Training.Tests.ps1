@@ -81,6 +81,11 @@ Describe 'A training' {
         [math]::Abs($model.LastTraining.After.Loss - ($model | Measure-LoKrModel -Data $rowsToMeasure -BatchSize 5).Loss) | Should -BeLessThan 1e-5
     }
 
+    It 'says which settings of evaluations have no effect without data for them' {
+        $null = $model | Start-LoKrTraining -Data $rows -EvaluateEvery 1 -EvaluateBefore -MaxSteps 1 -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -Be 'EvaluateEvery has no effect without validation data. EvaluateBefore has no effect without validation data.'
+    }
+
     It 'stops with its pipeline, at once' {
         $shell = [powershell]::Create([System.Management.Automation.RunspaceMode]::NewRunspace)
         $null = $shell.AddScript('param($manifest, $model, $rows) Import-Module -Name $manifest; $model | Start-LoKrTraining -Data $rows -MaxSteps 100000 -ReportStep')

@@ -57,6 +57,11 @@ internal static partial class LoKrConfigParser
         AddUnknown(notes, mapping);
         AddUnknown(notes, extension);
         AddScalingNote(notes, config, version, fields.Source);
+        if (IgnoredSettings.HasLayerFilterWithPattern(config))
+        {
+            notes.Add($"'layers_to_transform' in '{fields.Source}' has no effect, in PEFT either, because 'target_modules' is a pattern.");
+        }
+
         warnings = notes;
         return config;
     }

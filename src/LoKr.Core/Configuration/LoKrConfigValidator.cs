@@ -5,9 +5,24 @@ namespace LoKr.Core.Configuration;
 /// <summary>Checks a configuration on its own, before any model is involved.</summary>
 public static class LoKrConfigValidator
 {
-    /// <summary>Throws for the first value that cannot be used or is not supported.</summary>
+    /// <summary>Throws for the first value of a new adapter that cannot be used, is not supported, or contradicts another one.</summary>
     /// <exception cref="LoKrException">With the id of the problem and the field as its target.</exception>
     public static void Validate(LoKrConfig config)
+    {
+        ValidateStored(config);
+        if (IgnoredSettings.HasLayerFilterWithPattern(config))
+        {
+            throw Invalid(ErrorIds.LayersPatternInvalid, nameof(config.LayersToTransform),
+                $"LayersToTransform is given together with '{config.TargetModules}' as TargetModules; a layer filter applies to names, not to a pattern.",
+                "Write the layers into the pattern, or name the modules.");
+        }
+    }
+
+    /// <summary>
+    /// Throws for the first value of an adapter that exists already. Unlike <see cref="Validate"/> it accepts settings that have no effect, as PEFT does
+    /// when it loads such an adapter; the reader of the file reports them.
+    /// </summary>
+    internal static void ValidateStored(LoKrConfig config)
     {
         ArgumentNullException.ThrowIfNull(config);
         CheckRank(config.R, nameof(config.R));
@@ -63,7 +78,7 @@ public static class LoKrConfigValidator
 
     private static void CheckTargets(LoKrConfig config)
     {
-        if (config.LayersPattern is { IsDefaultOrEmpty: false } && config.LayersToTransform is null)
+        if (config.LayersPattern is { IsDefaultOrEmpty: false } && config.LayersToTransform is not { IsDefaultOrEmpty: false })
         {
             throw Invalid(ErrorIds.LayersPatternInvalid, nameof(config.LayersPattern),
                 "LayersPattern is given without LayersToTransform.", "Say which layers to adapt with LayersToTransform, or leave LayersPattern out.");

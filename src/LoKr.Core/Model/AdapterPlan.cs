@@ -21,7 +21,7 @@ internal static class AdapterPlanner
     /// <exception cref="LoKrException">The configuration is not valid, or does not fit the model.</exception>
     public static AdapterPlan Plan(nn.Module root, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors = null)
     {
-        LoKrConfigValidator.Validate(config);
+        LoKrConfigValidator.ValidateStored(config);
         TargetResolution targets = TargetResolver.Resolve(root, config, s_kinds);
         return new(
             targets.Config,

@@ -29,8 +29,9 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     /// <summary>Adds an adapter with initial values.</summary>
     public LoKrAdapter Add(LoKrConfig config, string name, long? seed)
     {
+        LoKrConfigValidator.Validate(config);
         LoKrConfig named = ModuleAliases.Translate(root, config, out string[] warnings);
-        LoKrAdapter adapter = Create(name, named, null, warnings);
+        LoKrAdapter adapter = Create(name, named, null, [.. IgnoredSettings.Describe(config), .. warnings]);
         adapter.IsTrainable = !config.InferenceMode;
         using (FactorInitializer initializer = new(seed))
         {
@@ -53,6 +54,7 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
         try
         {
             AdapterLoader.Load(adapter, named);
+            adapter.WarnIfZero();
         }
         catch
         {
@@ -205,7 +207,7 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
         warnings = [.. warnings, .. CheckName(name)];
         AdapterPlan plan = AdapterPlanner.Plan(root, config, tensors);
         hosts.CheckOverlap(plan);
-        return new(name, plan, Originals(plan), warnings);
+        return new(name, plan, Originals(plan), [.. warnings, .. AdapterWarnings.OfScales(plan)]);
     }
 
     private LoKrAdapter Attach(LoKrAdapter adapter)

@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -42,8 +43,8 @@ public sealed class LoKrAdapter
     /// <summary>The flat buffers that hold every trainable number: one, or one for each element type where saved modules differ from the factors.</summary>
     public IReadOnlyList<FlatParameter> FlatParameters { get; private set; }
 
-    /// <summary>Warnings from when the adapter was added: patterns and targets without effect, tied weights.</summary>
-    public IReadOnlyList<string> Warnings { get; }
+    /// <summary>Warnings from when the adapter was added: settings, patterns and targets without effect, tied weights, an adapter that changes nothing.</summary>
+    public IReadOnlyList<string> Warnings { get; private set; }
 
     /// <summary>Number of trainable parameters.</summary>
     public long ParameterCount => FlatParameters.Sum(static flat => flat.ParameterCount);
@@ -129,6 +130,20 @@ public sealed class LoKrAdapter
         foreach ((LoKrNorm mine, LoKrNorm theirs) in Norms.Zip(moved.Norms))
         {
             mine.Replace(theirs.Weight, theirs.Bias);
+        }
+    }
+
+    /// <summary>Whether it changes nothing: factors whose product is zero on every layer, no other change.</summary>
+    internal bool IsZero() => Layers.Count > 0 && Copies.Count == 0
+        && Norms.All(static norm => norm.Tensors.All(static pair => ZeroFactors.IsZero(pair.Tensor)))
+        && Layers.All(static layer => ZeroFactors.IsProductZero(layer.Factors.Tensors.Select(static pair => (pair.Key, new Func<torch.Tensor>(() => pair.Value)))));
+
+    /// <summary>Adds a warning if it changes nothing.</summary>
+    internal void WarnIfZero()
+    {
+        if (IsZero())
+        {
+            Warnings = [.. Warnings, AdapterWarnings.Zero(Name)];
         }
     }
 

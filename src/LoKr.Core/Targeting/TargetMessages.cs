@@ -112,6 +112,13 @@ internal static class TargetWarnings
             Add(warnings, idle, "These entries of TargetModules match no module");
         }
 
+        if (resolved.LayersToTransform is { IsDefaultOrEmpty: false } && given.TargetModules?.Pattern is null)
+        {
+            TargetMatcher matcher = new(resolved);
+            string[] unfiltered = [.. names.Where(name => !matcher.IsChosenLayer(name))];
+            Add(warnings, unfiltered, "LayersToTransform has no effect on these modules, which TargetModules names in full or by a pattern");
+        }
+
         Add(warnings, ModulePatterns.Unmatched(given.RankPattern, names), "These keys of RankPattern match no adapted module and have no effect");
         Add(warnings, ModulePatterns.Unmatched(given.AlphaPattern, names), "These keys of AlphaPattern match no adapted module and have no effect");
         if (given.ExcludeModules is not null && !anythingExcluded)

@@ -86,6 +86,19 @@ public sealed record TrainingOptions
     /// </summary>
     public bool GradientCheckpointing { get; init; }
 
+    /// <summary>Warnings about options of evaluations that have no effect.</summary>
+    /// <param name="hasValidation">Whether there are data to evaluate on.</param>
+    public IEnumerable<string> IgnoredOptions(bool hasValidation)
+    {
+        string[] ignored = hasValidation ? [] :
+        [
+            .. EvaluateEvery is null ? (string[])[] : [nameof(EvaluateEvery)],
+            .. EvaluateBefore ? (string[])[nameof(EvaluateBefore)] : [],
+            .. EvaluationBatchSize is null ? (string[])[] : [nameof(EvaluationBatchSize)],
+        ];
+        return ignored.Select(static option => $"{option} has no effect without validation data.");
+    }
+
     /// <summary>Throws for values that are out of range.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TrainingOptionInvalid"/>, naming the option and its value.</exception>
     public void Validate()

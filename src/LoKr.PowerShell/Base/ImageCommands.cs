@@ -142,6 +142,10 @@ public abstract class ImageTrainingCommand : TrainingCommand
         Samples = ReadSampleOptions(),
     };
 
+    /// <summary>Warnings about parameters that have no effect.</summary>
+    private protected IEnumerable<string> IgnoredImageParameters() => SamplePrompt is not null ? [] : new[] { nameof(SampleEvery), nameof(SampleSteps) }
+        .Where(MyInvocation.BoundParameters.ContainsKey).Select(static parameter => $"-{parameter} has no effect without -{nameof(SamplePrompt)}.");
+
     private SampleImages? ReadSampleOptions()
     {
         if (SamplePrompt is null != SampleDestination is null)

@@ -148,7 +148,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         TrainingOptions options = ReadOptions(BatchSize);
         using ITrainingTask task = ReadTask(data);
         using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
-        if (Confirms(Trainer.Plan(Model, task, options), validation?.Warnings))
+        if (Confirms(Trainer.Plan(Model, task, options), [.. validation?.Warnings ?? [], .. options.IgnoredOptions(validation is not null)]))
         {
             Run(Model, (report, token) => Trainer.Run(Model, task, validation, options, report, token));
         }
@@ -169,7 +169,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         TrainingOptions options = ReadOptions(MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
         ImageTraining training = ImageTraining.Read(
             Pipeline, DataRows.ReadFolders(Data, Paths), DataRows.ReadFolders(ValidationData ?? [], Paths), ReadImageOptions(), StopToken);
-        if (Confirms(training.Plan(options)))
+        if (Confirms(training.Plan(options), [.. options.IgnoredOptions(ValidationData is { Length: > 0 }), .. IgnoredImageParameters()]))
         {
             ComputeLatents(training);
             Run(Pipeline, (report, token) => training.Run(options, report, token));

@@ -17,7 +17,8 @@ internal static class Advice
     private static readonly FrozenDictionary<string, string> s_texts = new Dictionary<string, string>
     {
         // A configuration and its targets.
-        [ErrorIds.LayersPatternInvalid] = "Give -LayersPattern and -LayersToTransform together, or neither.",
+        [ErrorIds.LayersPatternInvalid] =
+            "Give -LayersPattern only with -LayersToTransform, and -LayersToTransform only with names in -TargetModules: a pattern, or all-linear, names its layers itself.",
         [ErrorIds.TargetModulesRequired] = "Name the modules with -TargetModules, or use all-linear. " + ListModules,
         [ErrorIds.AllModulesExcluded] = CompareTargets,
         [ErrorIds.NoModuleTargeted] = CompareTargets,

@@ -23,6 +23,7 @@ public sealed class LoKrConfigValidatorTests
         { nameof(LoKrConfig.ModulesToSave), ErrorIds.InvalidArgument },
         { nameof(LoKrConfig.TargetModules), ErrorIds.InvalidArgument },
         { nameof(LoKrConfig.WeightDecompose), ErrorIds.OptionNotSupported },
+        { nameof(LoKrConfig.LayersToTransform), ErrorIds.LayersPatternInvalid },
     };
 
     [Theory]
@@ -43,6 +44,7 @@ public sealed class LoKrConfigValidatorTests
             nameof(LoKrConfig.ModulesToSave) => s_good with { ModulesToSave = [""] },
             nameof(LoKrConfig.TargetModules) => s_good with { TargetModules = ModuleSelector.FromNames([""]) },
             nameof(LoKrConfig.WeightDecompose) => s_good with { WeightDecompose = true, RankDropout = 0.1 },
+            nameof(LoKrConfig.LayersToTransform) => s_good with { TargetModules = ModuleSelector.FromPattern(@".*\.q_proj"), LayersToTransform = [1] },
             _ => throw new ArgumentOutOfRangeException(nameof(field)),
         };
         Assert.Equal(errorId, Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(config)).ErrorId);
@@ -61,6 +63,16 @@ public sealed class LoKrConfigValidatorTests
         RsLora = true,
         Factorization = FactorizationConvention.Lycoris,
     });
+
+    [Fact]
+    public void A_layer_filter_does_not_go_with_all_linear_either_and_an_empty_one_is_none()
+    {
+        LoKrConfig config = new() { TargetModules = ModuleSelector.FromPattern("all-linear"), LayersToTransform = [0] };
+        Assert.Equal(ErrorIds.LayersPatternInvalid, Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(config)).ErrorId);
+        LoKrConfigValidator.Validate(config with { LayersToTransform = [] });
+        Assert.Equal(ErrorIds.LayersPatternInvalid,
+            Assert.Throws<LoKrException>(() => LoKrConfigValidator.Validate(s_good with { LayersPattern = ["h"], LayersToTransform = [] })).ErrorId);
+    }
 
     [Fact]
     public void Scaling_follows_the_convention()

@@ -67,12 +67,12 @@ public sealed class TargetMatchingTests
     }
 
     [Fact]
-    public void Layers_filter_names_by_index_but_not_exact_names_or_patterns()
+    public void Layers_filter_names_by_index_but_not_exact_names_and_never_patterns()
     {
         Assert.Equal([Q1], Targets(Names("q_proj") with { LayersToTransform = [1] }));
         Assert.Equal([Q0, Q1], Targets(Names("q_proj") with { LayersToTransform = [] }));
         Assert.Equal([Q0, V1], Targets(Names(Q0, "v_proj") with { LayersToTransform = [1] }));
-        Assert.Equal([Q0, Q1], Targets(Pattern(".*q_proj") with { LayersToTransform = [1] }));
+        Assert.Equal(ErrorIds.LayersPatternInvalid, Error(Pattern(".*q_proj") with { LayersToTransform = [1] }).ErrorId);
         Assert.Equal([Q0], Targets(Names("q_proj") with { LayersToTransform = [0], LayersPattern = ["layers"] }));
         Assert.Equal([Q0], Targets(Names("q_proj") with { LayersToTransform = [0], LayersPattern = ["(layers|h)"] }));
         LoKrException none = Error(Names("q_proj") with { LayersToTransform = [0], LayersPattern = ["blocks"] });

@@ -5,6 +5,8 @@ using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Targeting;
+using TorchSharp;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -33,8 +35,18 @@ internal sealed class AdapterMatcher
     /// <exception cref="LoKrException">Tensors do not fit; all of those are named.</exception>
     public static void Match(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
-        LoKrConfigValidator.Validate(adapter.Config);
+        LoKrConfigValidator.ValidateStored(adapter.Config);
         new AdapterMatcher(checkpoint, adapter, plan).Match();
+    }
+
+    /// <summary>Whether an adapter changes nothing. Reads no more than the factors of one layer if it is trained.</summary>
+    /// <param name="adapter">The adapter.</param>
+    public static bool IsZero(CheckpointMergeAdapter adapter)
+    {
+        AdapterKeys keys = new(adapter.Tensors.Entries.Keys);
+        using DisposeScope scope = NewDisposeScope();
+        return keys is { Saved.Count: 0, Norms.Count: 0, Layers.Count: > 0 } && keys.Layers.All(module => ZeroFactors.IsProductZero(
+            keys.OfLayer(module).Select(key => (key[(module.Length + 1)..], new Func<Tensor>(() => adapter.Tensors.Read(key))))));
     }
 
     private void Match()

@@ -192,6 +192,11 @@ public sealed class CheckpointMerge : IDisposable
             throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = source.Path };
         }
 
+        if (AdapterMatcher.IsZero(adapter))
+        {
+            _warnings.Add(AdapterWarnings.Zero(adapter.Name));
+        }
+
         if (adapter.Weight != 1 && _plan.SavedModuleCount > saved)
         {
             _warnings.Add($"The modules that '{adapter.Name}' trained whole are used as they are; its weight scales the deltas only.");
