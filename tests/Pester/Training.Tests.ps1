@@ -150,6 +150,13 @@ Describe 'A training' {
         Get-TensorCount | Should -Be $before
     }
 
+    It 'that diverges ends with an error, leaves its steps, and a finite adapter' {
+        Get-ErrorId { $model | Start-LoKrTraining -Data $rows -MaxSteps 20 -LearningRate 1e30 -WarmupRatio 0 -Seed 1 } | Should -Be 'LoKr.LossNotFinite'
+        $model.LastTraining.StopReason | Should -Be 'Diverged'
+        $model.LastTraining.History.Count | Should -BeGreaterThan 0
+        [double]::IsFinite((Get-Loss $model)) | Should -BeTrue
+    }
+
     It 'prints its plan with -WhatIf' {
         $text = pwsh -NoProfile -NonInteractive -Command @"
             Import-Module -Name '$manifest'

@@ -15,7 +15,7 @@ public static class TextClassifier
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <returns>One result for each text, in order; scores are softmax probabilities.</returns>
     /// <exception cref="LoKrException">
-    /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/> or <see cref="ErrorIds.DataValueInvalid"/>.
+    /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LogitsNotFinite"/>.
     /// </exception>
     public static IReadOnlyList<LoKrClassification> Classify(LoKrModel model, IReadOnlyList<string> texts, int? maxLength = null)
     {
@@ -38,6 +38,14 @@ public static class TextClassifier
         using var scope = NewDisposeScope();
         Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device));
         double[] scores = logits.to(ScalarType.Float64).softmax(-1).cpu().data<double>().ToArray();
+        int broken = Array.FindIndex(scores, double.IsNaN);
+        if (broken >= 0)
+        {
+            string text = texts[broken / classifier.Labels.Count];
+            throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, $"The scores of {model.Name} for the text '{text}' are NaN or infinite.",
+                "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = text };
+        }
+
         return [.. texts.Select((text, row) => Describe(text, classifier.Labels, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
     }
 

@@ -43,7 +43,7 @@ public sealed record LoKrTrainingResult
     /// <summary>Every step.</summary>
     public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
 
-    /// <summary>Completed or Canceled.</summary>
+    /// <summary><c>Completed</c>; <c>Canceled</c>; <c>Diverged</c> after a loss that was NaN or infinite; <c>Signal</c> after a signal of the operating system.</summary>
     public required string StopReason { get; init; }
 
     /// <summary>Evaluation before the first step, if there is evaluation data and it was asked for.</summary>

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using static TorchSharp.torch;
 
@@ -15,6 +16,7 @@ public static class Evaluator
     /// <param name="task">The data; all of it is used.</param>
     /// <param name="batchSize">Rows in a batch; affects only speed and memory.</param>
     /// <param name="cancellationToken">Checked before every batch.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.LogitsNotFinite"/>: the loss is NaN or infinite.</exception>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
     public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, CancellationToken cancellationToken = default) =>
         Evaluate([model], task, batchSize, cancellationToken);
@@ -49,6 +51,13 @@ public static class Evaluator
         }
 
         double[] totals = sums.cpu().data<double>().ToArray();
+        if (!double.IsFinite(totals[0]))
+        {
+            throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData,
+                $"The loss of {model.Name} on the data is NaN or infinite, because its outputs are.",
+                "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = model };
+        }
+
         double mean = totals[0] / count;
         return new LoKrEvaluation
         {

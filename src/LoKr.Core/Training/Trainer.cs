@@ -32,7 +32,7 @@ public static class Trainer
             WarmupSteps = Schedule.For(options, total).WarmupSteps,
             TrainableParameterCount = parameters.Sum(flat => flat.ParameterCount),
             OptimizerBytes = parameters.Sum(flat =>
-                (2 * flat.Value.numel() * flat.Value.dtype.ElementSize()) + FlatAdamW.StateBytes(flat.Value.numel(), flat.Value.dtype)),
+                (2 * flat.Value.numel() * flat.Value.dtype.ElementSize()) + FlatAdamW.StateBytes(flat.Value.numel(), flat.Value.dtype) + LastFiniteValues.Bytes(flat)),
             ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,
@@ -43,7 +43,8 @@ public static class Trainer
     /// <summary>
     /// Trains, and returns when done or canceled (<see cref="LoKrTrainingResult.StopReason"/>). The result is also the model's
     /// <see cref="LoKrModel.LastTraining"/>. Every module returns to the mode it was in, also after an exception, and the parameters have
-    /// their values after the last complete step.
+    /// their values after the last complete step. A run that diverges throws; then the parameters have the values that last gave a finite loss,
+    /// and <see cref="LoKrModel.LastTraining"/> is the run up to there.
     /// </summary>
     /// <param name="model">The model. The adapter that <see cref="TrainingOptions.AdapterName"/> names becomes the active one if it is not active.</param>
     /// <param name="task">Data and loss.</param>
@@ -54,7 +55,7 @@ public static class Trainer
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TrainingOptionInvalid"/>, <see cref="ErrorIds.NoAdapter"/>, <see cref="ErrorIds.AdapterAmbiguous"/>,
     /// <see cref="ErrorIds.AdapterNotTrainable"/>, <see cref="ErrorIds.AdapterNotCalled"/>, <see cref="ErrorIds.LossInvalid"/>,
-    /// <see cref="ErrorIds.LossNotFinite"/> or <see cref="ErrorIds.GradientNotFinite"/>.
+    /// <see cref="ErrorIds.LossNotFinite"/>, <see cref="ErrorIds.GradientNotFinite"/>, or in an evaluation <see cref="ErrorIds.LogitsNotFinite"/>.
     /// </exception>
     public static LoKrTrainingResult Run(
         LoKrModel model,
@@ -94,13 +95,7 @@ public static class Trainer
         }
 
         using TrainingRun run = new(trainees, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options));
-        LoKrTrainingResult result = run.Execute(onStep, cancellationToken);
-        foreach (Trainee trainee in trainees)
-        {
-            trainee.Model.LastTraining = result;
-        }
-
-        return result;
+        return run.Execute(onStep, cancellationToken);
     }
 
     /// <summary>Number of optimizer steps in an epoch; the last one may have fewer batches.</summary>

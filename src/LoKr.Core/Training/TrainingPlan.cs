@@ -24,7 +24,7 @@ public sealed record TrainingPlan
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 
-    /// <summary>Bytes of trainable values, their gradients and the state of the optimizer.</summary>
+    /// <summary>Bytes of trainable values, a copy of them, their gradients and the state of the optimizer.</summary>
     public required long OptimizerBytes { get; init; }
 
     /// <summary>Bytes of all parameters of the model, adapters included.</summary>

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using LoKr.Core.Errors;
+using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using static TorchSharp.torch;
@@ -20,6 +21,7 @@ internal sealed class TrainingRun : IDisposable
     private readonly ModuleModes[] _modes;
     private readonly TrainableOnly[] _trainable;
     private readonly FlatAdamW _optimizer;
+    private readonly LastFiniteValues _lastFinite;
     private readonly CheckpointedBlocks? _checkpoints;
     private readonly CallCheck[] _calls;
     private readonly MemoryPeak _memory = new();
@@ -39,12 +41,15 @@ internal sealed class TrainingRun : IDisposable
 
         _modes = [.. trainees.Select(trainee => new ModuleModes(trainee.Model.Module))];
         _calls = [.. trainees.Select(trainee => new CallCheck(trainee.Adapter))];
+        FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
+        _lastFinite = new LastFiniteValues(parameters);
         _optimizer = new FlatAdamW(
-            [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)], options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+            parameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
         _trainable = [.. trainees.Select(trainee => new TrainableOnly(trainee.Model, trainee.Adapter))];
         _checkpoints = options.GradientCheckpointing ? new CheckpointedBlocks(trainees) : null;
     }
 
+    /// <summary>Runs, and sets the result on every model that is trained, also when the run diverges.</summary>
     public LoKrTrainingResult Execute(Action<LoKrTrainingStep>? onStep, CancellationToken token)
     {
         LoKrEvaluation? before = null;
@@ -59,8 +64,30 @@ internal sealed class TrainingRun : IDisposable
         {
             stopReason = "Canceled";
         }
+        catch (LoKrException exception) when (exception.ErrorId is ErrorIds.LossNotFinite or ErrorIds.GradientNotFinite or ErrorIds.LogitsNotFinite)
+        {
+            _lastFinite.Restore();
+            Report("Diverged", before, null);
+            throw;
+        }
 
-        return new LoKrTrainingResult
+        return Report(stopReason, before, after);
+    }
+
+    public void Dispose()
+    {
+        _checkpoints?.Dispose();
+        _optimizer.ZeroGradients();
+        _optimizer.Dispose();
+        _lastFinite.Dispose();
+        Array.ForEach(_trainable, static trainable => trainable.Dispose());
+        Array.ForEach(_modes, static modes => modes.Dispose());
+        _memory.Dispose();
+    }
+
+    private LoKrTrainingResult Report(string stopReason, LoKrEvaluation? before, LoKrEvaluation? after)
+    {
+        LoKrTrainingResult result = new()
         {
             AdapterName = Trainee.NameOf(_trainees),
             History = _history,
@@ -72,16 +99,12 @@ internal sealed class TrainingRun : IDisposable
             PeakMemoryBytes = _memory.Bytes,
             Elapsed = Stopwatch.GetElapsedTime(_started),
         };
-    }
+        foreach (Trainee trainee in _trainees)
+        {
+            trainee.Model.LastTraining = result;
+        }
 
-    public void Dispose()
-    {
-        _checkpoints?.Dispose();
-        _optimizer.ZeroGradients();
-        _optimizer.Dispose();
-        Array.ForEach(_trainable, static trainable => trainable.Dispose());
-        Array.ForEach(_modes, static modes => modes.Dispose());
-        _memory.Dispose();
+        return result;
     }
 
     private LoKrEvaluation? Train(Action<LoKrTrainingStep>? onStep, CancellationToken token)
@@ -107,6 +130,11 @@ internal sealed class TrainingRun : IDisposable
                 LoKrTrainingStep step = Step(group, epoch + ((double)inEpoch / stepsPerEpoch), token);
                 _history.Add(step);
                 bool final = step.Step == _schedule.TotalSteps;
+                if (final)
+                {
+                    RequireFiniteParameters(step);
+                }
+
                 if (_validation is not null && (final || (_options.EvaluateEvery is int every ? step.Step % every == 0 : inEpoch == stepsPerEpoch)))
                 {
                     last = Evaluate(token)!;
@@ -134,6 +162,7 @@ internal sealed class TrainingRun : IDisposable
         _optimizer.ZeroGradients();
         Tensor loss = Accumulate(group, index, token);
         (double lossValue, double norm) = ReadFinite(loss, _optimizer.GradientNorm(), index + 1, learningRate);
+        _lastFinite.Keep();
         _optimizer.Clip(_options.MaxGradientNorm, norm);
         _optimizer.Step(learningRate);
         _throughput.Add(group.Sum(batch => batch.UnitCount), Stopwatch.GetElapsedTime(started));
@@ -199,14 +228,27 @@ internal sealed class TrainingRun : IDisposable
         }
 
         bool lossIsFinite = double.IsFinite(values[0]);
-        throw new LoKrException(
+        throw Diverged(
             lossIsFinite ? ErrorIds.GradientNotFinite : ErrorIds.LossNotFinite,
-            LoKrErrorKind.InvalidData,
-            string.Create(
-                CultureInfo.InvariantCulture,
-                $"The {(lossIsFinite ? "gradient" : "loss")} became {values[lossIsFinite ? 1 : 0]} in step {step} of {_schedule.TotalSteps} (learning rate {learningRate:G4})."),
-            "The adapter has its values of the previous step. Use a lower learning rate, a warm-up or clipping, or check the data of that step.") { Target = step };
+            string.Create(CultureInfo.InvariantCulture, $"The {(lossIsFinite ? "gradient" : "loss")} became {values[lossIsFinite ? 1 : 0]}"),
+            step,
+            learningRate);
     }
+
+    /// <summary>Throws where the last step, which no further loss looks at, made a parameter infinite or NaN.</summary>
+    private void RequireFiniteParameters(LoKrTrainingStep step)
+    {
+        if (!_lastFinite.AreCurrentFinite())
+        {
+            throw Diverged(ErrorIds.LossNotFinite, "A parameter became NaN or infinite", step.Step, step.LearningRate);
+        }
+    }
+
+    private LoKrException Diverged(string id, string what, int step, double learningRate) => new(
+        id,
+        LoKrErrorKind.InvalidData,
+        string.Create(CultureInfo.InvariantCulture, $"{what} in step {step} of {_schedule.TotalSteps} (learning rate {learningRate:G4})."),
+        "The adapter has the values that last gave a finite loss. Use a lower learning rate, a warm-up or clipping, or check the data of that step.") { Target = step };
 
     private LoKrEvaluation? Evaluate(CancellationToken token) =>
         _validation is null ? null : Evaluator.Evaluate([.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);

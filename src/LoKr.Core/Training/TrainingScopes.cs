@@ -2,6 +2,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
@@ -40,6 +41,53 @@ internal sealed class TrainableOnly : IDisposable
             _model.SetAdapterTrainable(adapter.Name, trainable);
         }
     }
+}
+
+/// <summary>The values of the trained parameters that last gave a finite loss and a finite gradient, beside those that the optimizer changes.</summary>
+internal sealed class LastFiniteValues : IDisposable
+{
+    private readonly (Tensor Current, Tensor Kept)[] _values;
+
+    /// <summary>Keeps the values of now.</summary>
+    public LastFiniteValues(IEnumerable<FlatParameter> parameters)
+    {
+        using var noGrad = no_grad();
+        _values = [.. parameters.Select(static flat => (flat.Value, flat.Value.clone().DetachFromDisposeScope()))];
+    }
+
+    /// <summary>Bytes beside a buffer.</summary>
+    public static long Bytes(FlatParameter flat) => flat.Value.numel() * flat.Value.dtype.ElementSize();
+
+    /// <summary>Keeps the values of now: one copy for each buffer.</summary>
+    public void Keep()
+    {
+        using var noGrad = no_grad();
+        foreach ((Tensor current, Tensor kept) in _values)
+        {
+            kept.copy_(current);
+        }
+    }
+
+    /// <summary>Puts the kept values back.</summary>
+    public void Restore()
+    {
+        using var noGrad = no_grad();
+        foreach ((Tensor current, Tensor kept) in _values)
+        {
+            current.copy_(kept);
+        }
+    }
+
+    /// <summary>Whether every value of now is finite; it waits for the device.</summary>
+    public bool AreCurrentFinite()
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        return _values.All(static value => value.Current.isfinite().all().item<bool>());
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => Array.ForEach(_values, static value => value.Kept.Dispose());
 }
 
 /// <summary>Runs the blocks of the models with gradient checkpointing until disposed.</summary>

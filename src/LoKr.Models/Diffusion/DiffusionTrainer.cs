@@ -45,18 +45,30 @@ public static class DiffusionTrainer
         }
 
         pipeline.ReleaseVae();
-        pipeline.LastTraining = Trainer.Run(
-            [.. pipeline.Models.Values],
-            task,
-            validation,
-            options,
-            step =>
+        LoKrModel[] models = [.. pipeline.Models.Values];
+        LoKrTrainingResult?[] before = [.. models.Select(static model => model.LastTraining)];
+        try
+        {
+            return Trainer.Run(
+                models,
+                task,
+                validation,
+                options,
+                step =>
+                {
+                    onStep?.Invoke(step);
+                    samples?.GenerateIfDue(pipeline, step, cancellationToken);
+                },
+                cancellationToken);
+        }
+        finally
+        {
+            // A run that diverges throws, and leaves its result on the models that it trained.
+            if (models.Where((model, index) => !ReferenceEquals(model.LastTraining, before[index])).FirstOrDefault() is LoKrModel trained)
             {
-                onStep?.Invoke(step);
-                samples?.GenerateIfDue(pipeline, step, cancellationToken);
-            },
-            cancellationToken);
-        return pipeline.LastTraining;
+                pipeline.LastTraining = trained.LastTraining;
+            }
+        }
     }
 }
 

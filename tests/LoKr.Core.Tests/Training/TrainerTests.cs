@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.Inference;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using LoKr.Testing;
@@ -174,7 +175,7 @@ public sealed class TrainerTests : IDisposable
     }
 
     [Fact]
-    public void A_loss_that_is_not_finite_stops_before_the_parameters_change()
+    public void A_run_that_diverges_ends_with_the_values_that_last_gave_a_finite_loss()
     {
         using LoKrModel model = Plain();
         int step = 0;
@@ -182,7 +183,7 @@ public sealed class TrainerTests : IDisposable
         using CustomLossTask task = new([1, 2, 3, 4], (m, _) =>
         {
             step++;
-            if (step == 3)
+            if (step == 2)
             {
                 using var noGrad = no_grad();
                 kept.copy_(model.Adapters[0].FlatParameters[0].Value);
@@ -196,6 +197,52 @@ public sealed class TrainerTests : IDisposable
         Assert.Equal(3, e.Target);
         TensorAssert.Close(kept, model.Adapters[0].FlatParameters[0].Value, 0, "parameters");
         Assert.False(model.Module.training);
+        Assert.Equal("Diverged", model.LastTraining!.StopReason);
+        Assert.Equal([1, 2], model.LastTraining.History.Select(item => item.Step));
+    }
+
+    [Fact]
+    public void A_learning_rate_that_is_far_too_high_leaves_a_finite_adapter()
+    {
+        using LoKrModel model = Plain(InitWeights.Random);
+        using CustomLossTask task = new([1, 2, 3, 4], (m, _) => Loss(m, 0));
+        TrainingOptions options = s_options with { LearningRate = 1e25, MaxSteps = 6, WarmupRatio = 0, MaxGradientNorm = 0 };
+        Assert.Equal(ErrorIds.LossNotFinite, Assert.Throws<LoKrException>(() => Trainer.Run(model, task, null, options, null, Token)).ErrorId);
+        Assert.Equal("Diverged", model.LastTraining!.StopReason);
+        using Tensor loss = Loss(model, 0);
+        Assert.True(float.IsFinite(loss.ToSingle()));
+    }
+
+    [Fact]
+    public void A_last_step_that_breaks_the_parameters_is_taken_back()
+    {
+        // Without gradient and epsilon the step of AdamW is 0 / 0.
+        using LoKrModel model = Plain(InitWeights.Random);
+        using Tensor before = model.Adapters[0].FlatParameters[0].Value.clone();
+        using CustomLossTask task = new([1], (m, _) => Loss(m, 0) * 0);
+        TrainingOptions options = s_options with { MaxSteps = 1, WarmupRatio = 0, Epsilon = 0 };
+        Assert.Equal(ErrorIds.LossNotFinite, Assert.Throws<LoKrException>(() => Trainer.Run(model, task, null, options, null, Token)).ErrorId);
+        Assert.Equal("Diverged", model.LastTraining!.StopReason);
+        TensorAssert.Close(before, model.Adapters[0].FlatParameters[0].Value, 0, "parameters");
+    }
+
+    [Fact]
+    public void Scores_that_are_not_finite_are_an_error_of_classification_and_evaluation()
+    {
+        using LoKrModel model = new(new TinyClassifier("odd", "even"), tokenizer: new TinyTokenizer());
+        using ITrainingTask task = new TextClassificationTask(model, Texts(8));
+        Assert.True(double.IsFinite(Evaluator.Evaluate(model, task, 4, Token).Loss));
+        using (no_grad())
+        {
+            foreach (TorchSharp.Modules.Parameter parameter in model.Module.parameters())
+            {
+                parameter.fill_(float.NaN);
+            }
+        }
+
+        Assert.Equal(ErrorIds.LogitsNotFinite, Assert.Throws<LoKrException>(() => Evaluator.Evaluate(model, task, 4, Token)).ErrorId);
+        LoKrException e = Assert.Throws<LoKrException>(() => TextClassifier.Classify(model, ["1", "2"]));
+        Assert.Equal((ErrorIds.LogitsNotFinite, "1"), (e.ErrorId, e.Target));
     }
 
     [Fact]
@@ -294,7 +341,7 @@ public sealed class TrainerTests : IDisposable
         Assert.Equal((8, 3, 6, 2), (plan.BatchesPerEpoch, plan.StepsPerEpoch, plan.TotalSteps, plan.WarmupSteps));
         Assert.Equal(plan.TotalSteps, result.History.Count);
         Assert.Equal(model.Adapters[0].ParameterCount, plan.TrainableParameterCount);
-        Assert.Equal(4 * 4 * plan.TrainableParameterCount, plan.OptimizerBytes);
+        Assert.Equal(5 * 4 * plan.TrainableParameterCount, plan.OptimizerBytes);
         Assert.Equal(0, result.History[0].LearningRate);
     }
 
