@@ -104,6 +104,9 @@ public static class ErrorIds
     /// <summary>The disk is full.</summary>
     public const string DiskFull = "LoKr.DiskFull";
 
+    /// <summary>A folder that holds neither a model nor an adapter is not replaced.</summary>
+    public const string DestinationForeign = "LoKr.DestinationForeign";
+
     /// <summary>Another process is writing the same destination.</summary>
     public const string DestinationBusy = "LoKr.DestinationBusy";
 

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text;
 using LoKr.Core.Errors;
 using Microsoft.Win32.SafeHandles;
@@ -60,32 +61,58 @@ internal sealed class PendingFile : IDisposable
 {
     private readonly string _path;
     private readonly string _temporary;
+    private readonly FileStream _stream;
     private bool _committed;
 
-    /// <summary>Creates the temporary file, or empties one that an interrupted process left.</summary>
+    /// <summary>Creates the temporary file; one that exists, or a link of that name, is an error. It has the mode of the file that it replaces.</summary>
     /// <param name="path">Final path.</param>
     /// <param name="temporary">Path on the same volume until then.</param>
     public PendingFile(string path, string temporary)
     {
         (_path, _temporary) = (path, temporary);
-        Handle = File.OpenHandle(temporary, FileMode.Create, FileAccess.Write, FileShare.None);
+        FileStreamOptions options = new() { Mode = FileMode.CreateNew, Access = FileAccess.Write, Share = FileShare.None, BufferSize = 0 };
+        bool replaces = File.Exists(path);
+        if (replaces && !OperatingSystem.IsWindows())
+        {
+            options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+        }
+
+        _stream = new FileStream(temporary, options);
+        Handle = _stream.SafeFileHandle;
+        if (!replaces)
+        {
+            return;
+        }
+
+        try
+        {
+            NativeFiles.CopyAccess(path, temporary);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
     }
 
     /// <summary>Handle to write with.</summary>
     public SafeFileHandle Handle { get; }
 
-    /// <summary>Flushes the content to the disk and renames the file.</summary>
+    /// <summary>Flushes the content to the disk, renames the file, and flushes its new name.</summary>
     public void Commit()
     {
         RandomAccess.FlushToDisk(Handle);
+        _stream.Dispose();
         Handle.Dispose();
         File.Move(_temporary, _path, overwrite: true);
         _committed = true;
+        NativeFiles.FlushFolder(Path.GetDirectoryName(_path)!);
     }
 
     /// <summary>Closes the file, and removes it unless it was renamed.</summary>
     public void Dispose()
     {
+        _stream.Dispose();
         Handle.Dispose();
         if (!_committed)
         {
@@ -94,12 +121,59 @@ internal sealed class PendingFile : IDisposable
     }
 }
 
-/// <summary>Names of files and folders that are being written or removed: hidden, unique, and beside their destination.</summary>
+/// <summary>Names of files and folders that are being written or removed: hidden, beside their destination, and never longer than a name may be.</summary>
 internal static class TemporaryName
 {
-    /// <summary>A path on the volume of another one.</summary>
+    // File systems allow 255 bytes; a dot before the name and ".GUID.tmp" after it have to fit too.
+    private const int MaxNameBytes = 255 - 1 - 37;
+
+    /// <summary>A path on the volume of another one that no other process uses.</summary>
     /// <param name="path">Full path of the destination.</param>
+    /// <param name="suffix">Extension of three letters.</param>
+    public static string Beside(string path, string suffix) => Of(path, $"{Guid.NewGuid():N}.{suffix}");
+
+    /// <summary>The path on the volume of another one that every process uses for a purpose.</summary>
+    /// <param name="path">Full path of the destination.</param>
+    /// <param name="purpose">The purpose, at most 36 bytes.</param>
+    public static string Of(string path, string purpose) => Path.Combine(Path.GetDirectoryName(path)!, $".{Shorten(Path.GetFileName(path))}.{purpose}");
+
+    /// <summary>Whether a path is one that <see cref="Beside"/> made.</summary>
+    /// <param name="path">Path in the folder of the destination.</param>
+    /// <param name="destination">Full path of the destination.</param>
     /// <param name="suffix">Extension.</param>
-    public static string Beside(string path, string suffix) =>
-        Path.Combine(Path.GetDirectoryName(path)!, $".{Path.GetFileName(path)}.{Guid.NewGuid():N}.{suffix}");
+    public static bool IsBeside(string path, string destination, string suffix)
+    {
+        string name = Path.GetFileName(path);
+        string start = $".{Shorten(Path.GetFileName(destination))}.";
+        return name.Length == start.Length + 32 + 1 + suffix.Length
+            && name.StartsWith(start, StringComparison.Ordinal)
+            && name.EndsWith("." + suffix, StringComparison.Ordinal)
+            && Guid.TryParseExact(name.AsSpan(start.Length, 32), "N", out _);
+    }
+
+    // A name that is cut ends with a hash, so that two names with the same beginning stay apart.
+    private static string Shorten(string name)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(name);
+        if (bytes.Length <= MaxNameBytes)
+        {
+            return name;
+        }
+
+        string hash = "~" + Convert.ToHexStringLower(SHA256.HashData(bytes).AsSpan(0, 8));
+        int room = MaxNameBytes - hash.Length;
+        StringBuilder kept = new();
+        foreach (Rune rune in name.EnumerateRunes())
+        {
+            room -= rune.Utf8SequenceLength;
+            if (room < 0)
+            {
+                break;
+            }
+
+            kept.Append(rune.ToString());
+        }
+
+        return kept.Append(hash).ToString();
+    }
 }

@@ -2,17 +2,20 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.IO;
 
-/// <summary>Compares the places of folders, with links followed.</summary>
+/// <summary>Compares the places of folders, with links followed at every depth.</summary>
 public static class FolderPaths
 {
+    // As many as Linux follows.
+    private const int MaxLinks = 40;
+
     /// <summary>Refuses a destination that is, is inside or contains the source folder: a folder is replaced as a whole, and its other files would be lost.</summary>
     /// <param name="source">Folder that is read.</param>
     /// <param name="destination">Folder to write.</param>
-    /// <exception cref="LoKrException"><c>LoKr.ExportIntoSource</c>.</exception>
+    /// <exception cref="LoKrException"><c>LoKr.ExportIntoSource</c>; <c>LoKr.FileNotReadable</c> for links in a circle.</exception>
     public static void CheckApart(string source, string destination)
     {
-        string from = Real(source);
-        string to = Real(destination);
+        string from = Resolve(source);
+        string to = Resolve(destination);
         if (Contains(from, to) || Contains(to, from))
         {
             throw new LoKrException(ErrorIds.ExportIntoSource, LoKrErrorKind.InvalidArgument,
@@ -20,15 +23,65 @@ public static class FolderPaths
         }
     }
 
-    private static string Real(string path)
+    /// <summary>The full path of a file or folder without links in it; parts that do not exist stay as they are.</summary>
+    /// <param name="path">A path.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotReadable</c> for links in a circle.</exception>
+    public static string Resolve(string path)
     {
-        string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
-        return Directory.Exists(full) ? new DirectoryInfo(full).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? full : full;
+        string full = Path.GetFullPath(path);
+        string resolved = Path.GetPathRoot(full)!;
+        Stack<string> rest = new(Parts(full));
+        for (int links = 0; rest.TryPop(out string? part);)
+        {
+            string next = part == ".." ? Path.GetDirectoryName(resolved) ?? resolved : Path.Combine(resolved, part);
+            if (part == ".." || LinkTarget(next) is not { } target)
+            {
+                resolved = next;
+                continue;
+            }
+
+            if (++links > MaxLinks)
+            {
+                throw FileErrors.NotReadable(path, new IOException("Too many links follow each other."));
+            }
+
+            if (Path.IsPathRooted(target))
+            {
+                target = Path.GetFullPath(target, resolved);
+                resolved = Path.GetPathRoot(target)!;
+            }
+
+            foreach (string inner in Parts(target))
+            {
+                rest.Push(inner);
+            }
+        }
+
+        return Path.TrimEndingDirectorySeparator(resolved);
     }
 
-    private static bool Contains(string outer, string inner)
+    /// <summary>Whether a folder is another one or contains it.</summary>
+    /// <param name="outer">Full path without links.</param>
+    /// <param name="inner">Full path without links.</param>
+    internal static bool Contains(string outer, string inner)
     {
         string relative = Path.GetRelativePath(outer, inner);
         return relative == "." || (!Path.IsPathRooted(relative) && relative.Split(Path.DirectorySeparatorChar)[0] != "..");
+    }
+
+    // Last part first.
+    private static IEnumerable<string> Parts(string path) => path[Path.GetPathRoot(path)!.Length..]
+        .Split([Path.DirectorySeparatorChar, Path.AltDirectorySeparatorChar], StringSplitOptions.RemoveEmptyEntries).Where(static part => part != ".").Reverse();
+
+    private static string? LinkTarget(string path)
+    {
+        try
+        {
+            return new FileInfo(path).LinkTarget;
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotReadable(path, exception);
+        }
     }
 }

@@ -3,19 +3,28 @@ using LoKr.Core.Errors;
 namespace LoKr.Core.IO;
 
 /// <summary>
-/// A folder that appears complete or not at all: written under a temporary name beside its destination and renamed by <see cref="Commit"/>.
-/// Disposing without a commit removes what was written.
+/// A folder that appears complete or not at all: written under a temporary name beside its destination, and swapped with it in one step by
+/// <see cref="Commit"/>. Disposing without a commit removes what was written. One writer at a time has a destination; it also removes what
+/// killed writers of the same destination left.
 /// </summary>
 public sealed class StagedDirectory : IDisposable
 {
+    private const string TemporarySuffix = "tmp";
+    private const string FormerSuffix = "old";
+
+    // One of these directly in a folder shows that this module or a trainer wrote it.
+    private static readonly string[] s_marks =
+        ["config.json", "model_index.json", "adapter_config.json", "adapter_model.bin", "*.safetensors", "*.safetensors.index.json"];
+
     private readonly string _destination;
     private readonly bool _force;
     private readonly bool _carryOver;
+    private readonly DestinationLock _lock;
     private bool _done;
     private bool _leave;
 
     /// <summary>Starts a folder; missing parents are created.</summary>
-    /// <param name="destination">Where it will be.</param>
+    /// <param name="destination">Where it will be. Links in it are followed: what they point to is replaced, not the link.</param>
     /// <param name="force">Replace what is there; otherwise an existing, non-empty destination is an error.</param>
     /// <param name="carryOver">Carry over files and folders of the former destination that the new one does not have.</param>
     /// <param name="resume">
@@ -23,8 +32,9 @@ public sealed class StagedDirectory : IDisposable
     /// (<see cref="LeaveForResume"/>); null for a folder of this run alone.
     /// </param>
     /// <exception cref="LoKrException">
-    /// <c>LoKr.DestinationExists</c>; <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole
-    /// (the current folder or one above it, a repository); <c>LoKr.FileNotWritable</c>.
+    /// <c>LoKr.DestinationExists</c>; <c>LoKr.DestinationForeign</c> for a folder that holds neither a model nor an adapter;
+    /// <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole (the current folder or one above it, the home
+    /// folder, a repository); <c>LoKr.DestinationBusy</c> while another writer has it; <c>LoKr.FileNotWritable</c>.
     /// </exception>
     public StagedDirectory(string destination, bool force, bool carryOver = false, string? resume = null)
     {
@@ -33,23 +43,35 @@ public sealed class StagedDirectory : IDisposable
         _carryOver = carryOver;
         _destination = Resolve(destination);
         CheckDestination();
-        string parent = System.IO.Path.GetDirectoryName(_destination)!;
+        DestinationLock? held = null;
         try
         {
-            Directory.CreateDirectory(parent);
-            Path = resume is null ? TemporaryName.Beside(_destination, "tmp") : System.IO.Path.Combine(parent, $".{System.IO.Path.GetFileName(_destination)}.{resume}");
-            Directory.CreateDirectory(Path);
+            Directory.CreateDirectory(System.IO.Path.GetDirectoryName(_destination)!);
+            held = DestinationLock.Take(_destination);
+            RemoveLeftovers();
+            CheckDestination();
+            Path = TemporaryName.Of(_destination, resume ?? $"{Guid.NewGuid():N}.{TemporarySuffix}");
+            CreateFolder(resume is not null);
+            _lock = held;
+            held = null;
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
             throw FileErrors.NotWritable(_destination, exception);
+        }
+        finally
+        {
+            held?.Dispose();
         }
     }
 
     /// <summary>Temporary folder to write into.</summary>
     public string Path { get; }
 
-    /// <summary>Flushes and renames; the former folder, if any, is removed only after the new one is in place.</summary>
+    /// <summary>
+    /// Flushes, and swaps the folder with the former one, which is removed afterwards. The modes of the former folder and its files stay, and
+    /// so do their owners where this process may set them; files that are new are not open to more users than the former ones were.
+    /// </summary>
     /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c> where something appeared there meanwhile, <c>LoKr.FileNotWritable</c>.</exception>
     public void Commit()
     {
@@ -58,32 +80,27 @@ public sealed class StagedDirectory : IDisposable
         try
         {
             FlushFiles();
-            string? former = null;
             if (Directory.Exists(_destination))
             {
-                former = TemporaryName.Beside(_destination, "old");
-                Directory.Move(_destination, former);
-            }
-
-            try
-            {
-                Directory.Move(Path, _destination);
-                _done = true;
-            }
-            catch when (former is not null)
-            {
-                Directory.Move(former, _destination);
-                throw;
-            }
-
-            if (former is not null)
-            {
+                CopyAccess();
                 if (_carryOver)
                 {
-                    CarryOver(former);
+                    CarryOver(_destination, Path);
                 }
 
-                Directory.Delete(former, recursive: true);
+                FlushFolders();
+                NativeFiles.CopyAccess(_destination, Path);
+                string former = NativeFiles.TryExchange(Path, _destination) ? Path : SwapByRenames(Path, _destination);
+                _done = true;
+                NativeFiles.FlushFolder(System.IO.Path.GetDirectoryName(_destination)!);
+                RemoveFormer(former);
+            }
+            else
+            {
+                FlushFolders();
+                Directory.Move(Path, _destination);
+                _done = true;
+                NativeFiles.FlushFolder(System.IO.Path.GetDirectoryName(_destination)!);
             }
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -95,15 +112,98 @@ public sealed class StagedDirectory : IDisposable
     /// <summary>Lets <see cref="Dispose"/> leave what was written, for a later run to go on with.</summary>
     public void LeaveForResume() => _leave = true;
 
-    /// <summary>Removes what was written, unless it was committed or is left for a later run.</summary>
+    /// <summary>Removes what was written, unless it was committed or is left for a later run, and lets the next writer in.</summary>
     public void Dispose()
     {
-        if (!_done && !_leave && Directory.Exists(Path))
+        try
         {
-            Directory.Delete(Path, recursive: true);
+            if (!_done && !_leave && Directory.Exists(Path))
+            {
+                Directory.Delete(Path, recursive: true);
+            }
+        }
+        finally
+        {
+            _done = true;
+            _lock.Dispose();
+        }
+    }
+
+    /// <summary>Replaces a folder where the system cannot swap two; the next writer repairs what a kill between the steps leaves.</summary>
+    /// <returns>Where the former folder is.</returns>
+    internal static string SwapByRenames(string staged, string destination)
+    {
+        string former = TemporaryName.Beside(destination, FormerSuffix);
+        Directory.Move(destination, former);
+        try
+        {
+            Directory.Move(staged, destination);
+        }
+        catch
+        {
+            Directory.Move(former, destination);
+            throw;
         }
 
-        _done = true;
+        return former;
+    }
+
+    private void RemoveFormer(string former)
+    {
+        try
+        {
+            // A kill while it is removed leaves a name that no writer resumes or restores.
+            string removed = TemporaryName.Beside(_destination, TemporarySuffix);
+            Directory.Move(former, removed);
+            Directory.Delete(removed, recursive: true);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            // The new folder is complete and in place, so this is not a failure; the next writer tries again.
+        }
+    }
+
+    // Nobody else writes this destination while the lock is held, so these are of writers that were killed.
+    private void RemoveLeftovers()
+    {
+        string[] former = Leftovers(FormerSuffix);
+        if (former.Length == 1 && !System.IO.Path.Exists(_destination))
+        {
+            // Killed between two renames: this is the destination.
+            Directory.Move(former[0], _destination);
+        }
+
+        foreach (string path in Leftovers(TemporarySuffix).Concat(Leftovers(FormerSuffix)))
+        {
+            Directory.Delete(path, recursive: true);
+        }
+    }
+
+    private string[] Leftovers(string suffix) =>
+    [
+        .. Directory.EnumerateDirectories(System.IO.Path.GetDirectoryName(_destination)!)
+            .Where(path => TemporaryName.IsBeside(path, _destination, suffix) && NativeFiles.IsOwnFolder(path)),
+    ];
+
+    private void CreateFolder(bool resume)
+    {
+        if (resume && System.IO.Path.Exists(Path))
+        {
+            if (!NativeFiles.IsOwnFolder(Path))
+            {
+                throw new IOException($"'{Path}' is a link, or not a folder of this user. Remove it.");
+            }
+        }
+        else
+        {
+            NativeFiles.CreateFolder(Path);
+        }
+
+        if (!OperatingSystem.IsWindows() && Directory.Exists(_destination))
+        {
+            // Not open to more users than the folder that it replaces.
+            File.SetUnixFileMode(Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        }
     }
 
     private void CheckDestination()
@@ -118,36 +218,96 @@ public sealed class StagedDirectory : IDisposable
             return;
         }
 
-        if (Directory.EnumerateFileSystemEntries(_destination).Any() && !_force)
+        bool isEmpty = !Directory.EnumerateFileSystemEntries(_destination).Any();
+        if (!isEmpty && !_force)
         {
             throw FileErrors.Exists(_destination, $"'{_destination}' exists and is not empty.");
         }
 
-        StringComparison comparison = OperatingSystem.IsLinux() ? StringComparison.Ordinal : StringComparison.OrdinalIgnoreCase;
-        string current = Directory.GetCurrentDirectory() + System.IO.Path.DirectorySeparatorChar;
-        if (current.StartsWith(_destination + System.IO.Path.DirectorySeparatorChar, comparison)
+        string home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
+        if (FolderPaths.Contains(_destination, FolderPaths.Resolve(Directory.GetCurrentDirectory()))
+            || (home.Length > 0 && FolderPaths.Contains(_destination, FolderPaths.Resolve(home)))
             || (!_carryOver && Directory.Exists(System.IO.Path.Combine(_destination, ".git"))))
         {
             throw new LoKrException(
                 ErrorIds.InvalidArgument,
                 LoKrErrorKind.InvalidArgument,
-                $"'{_destination}' is the current folder, one above it, or a repository; it is not replaced as a whole.",
+                $"'{_destination}' is the current folder or the home folder, one above it, or a repository; it is not replaced as a whole.",
                 "Name a folder of its own.")
+            {
+                Target = _destination,
+            };
+        }
+
+        if (!isEmpty && !_carryOver && !Array.Exists(s_marks, mark => Directory.EnumerateFiles(_destination, mark).Any()))
+        {
+            throw new LoKrException(
+                ErrorIds.DestinationForeign,
+                LoKrErrorKind.AlreadyExists,
+                $"'{_destination}' holds neither a model nor an adapter, so it is not replaced.",
+                "Choose another destination, or empty the folder first.")
             {
                 Target = _destination,
             };
         }
     }
 
-    private void CarryOver(string former)
+    // What the user has in the former folder gets a second name in the new one, so that a kill at any moment loses neither.
+    private static void CarryOver(string former, string staged)
     {
-        foreach (string path in Directory.EnumerateFileSystemEntries(former).ToArray())
+        foreach (FileSystemInfo entry in new DirectoryInfo(former).EnumerateFileSystemInfos())
         {
-            string target = System.IO.Path.Combine(_destination, System.IO.Path.GetFileName(path));
-            if (!System.IO.Path.Exists(target))
+            string target = System.IO.Path.Combine(staged, entry.Name);
+            if (new FileInfo(target).LinkTarget is not null || System.IO.Path.Exists(target))
             {
-                Directory.Move(path, target);
+                continue;
             }
+
+            if (entry.LinkTarget is { } link)
+            {
+                _ = entry is DirectoryInfo ? Directory.CreateSymbolicLink(target, link) : File.CreateSymbolicLink(target, link);
+            }
+            else if (entry is DirectoryInfo)
+            {
+                NativeFiles.CreateFolder(target);
+                CarryOver(entry.FullName, target);
+                NativeFiles.CopyAccess(entry.FullName, target);
+            }
+            else
+            {
+                NativeFiles.LinkOrCopy(entry.FullName, target);
+            }
+        }
+    }
+
+    private void CopyAccess()
+    {
+        if (OperatingSystem.IsWindows())
+        {
+            return;
+        }
+
+        EnumerationOptions own = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = false };
+        UnixFileMode[] modes = [.. Directory.EnumerateFiles(_destination, "*", own).Select(File.GetUnixFileMode)];
+        UnixFileMode widest = modes.Length == 0 ? (UnixFileMode)0x1ff : modes.Aggregate(UnixFileMode.UserRead | UnixFileMode.UserWrite, static (all, mode) => all | mode);
+        foreach (string file in Directory.EnumerateFiles(Path, "*", own))
+        {
+            string former = System.IO.Path.Combine(_destination, System.IO.Path.GetRelativePath(Path, file));
+            if (File.Exists(former))
+            {
+                NativeFiles.CopyAccess(former, file);
+            }
+            else
+            {
+                NativeFiles.CopyOwner(_destination, file);
+                File.SetUnixFileMode(file, File.GetUnixFileMode(file) & widest);
+            }
+        }
+
+        foreach (string folder in Directory.EnumerateDirectories(Path, "*", own))
+        {
+            string former = System.IO.Path.Combine(_destination, System.IO.Path.GetRelativePath(Path, folder));
+            NativeFiles.CopyAccess(Directory.Exists(former) ? former : _destination, folder);
         }
     }
 
@@ -161,10 +321,18 @@ public sealed class StagedDirectory : IDisposable
         }
     }
 
-    // A link to a folder is followed: what it points to is replaced, not the link.
+    private void FlushFolders()
+    {
+        EnumerationOptions own = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = false };
+        foreach (string folder in Directory.EnumerateDirectories(Path, "*", own).Append(Path))
+        {
+            NativeFiles.FlushFolder(folder);
+        }
+    }
+
     private static string Resolve(string destination)
     {
-        string full = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(destination));
+        string full = FolderPaths.Resolve(destination);
         if (System.IO.Path.GetDirectoryName(full) is null)
         {
             throw new LoKrException(
@@ -177,7 +345,6 @@ public sealed class StagedDirectory : IDisposable
             };
         }
 
-        FileSystemInfo? target = Directory.Exists(full) ? Directory.ResolveLinkTarget(full, returnFinalTarget: true) : null;
-        return target is null ? full : System.IO.Path.TrimEndingDirectorySeparator(target.FullName);
+        return full;
     }
 }

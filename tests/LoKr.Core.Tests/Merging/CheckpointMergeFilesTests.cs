@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
@@ -232,14 +233,51 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => MergeFiles.Run(MergeFiles.Options(from, from, adapter) with { Force = true }));
         ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => MergeFiles.Run(MergeFiles.Options(from, Path.Combine(from, "in"), adapter)));
         ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => MergeFiles.Run(MergeFiles.Options(from, adapter, adapter) with { Force = true }));
-        using (File.Open(_folder[".busy.lokr-merge.lock"], FileMode.Create, FileAccess.ReadWrite, FileShare.None))
+        using (new StagedDirectory(_folder["busy"], force: false))
         {
             ErrorAssert.Throws(ErrorIds.DestinationBusy, () => MergeFiles.Run(MergeFiles.Options(from, _folder["busy"], adapter)), "busy");
         }
 
+        ErrorAssert.Throws(ErrorIds.DestinationForeign, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { Force = true }), "out");
+        File.WriteAllText(_folder["out", "config.json"], "{}");
         MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { Force = true });
         Assert.False(File.Exists(_folder["out", "mine.txt"]));
         Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path, ".out*"));
+    }
+
+    [Fact]
+    public void A_link_planted_as_working_folder_keeps_what_it_points_to()
+    {
+        string from = Base(Weights(["m.proj"]));
+        string adapter = Adapter(["m.proj"]);
+        Directory.CreateDirectory(_folder["victim"]);
+        _folder.Write("victim/precious", "1");
+        Directory.CreateSymbolicLink(_folder[".out.lokr-merge"], _folder["victim"]);
+        ErrorAssert.Throws(ErrorIds.FileNotWritable, () => Run(from, adapter), ".out.lokr-merge");
+        Assert.Equal("1", File.ReadAllText(_folder["victim", "precious"]));
+        AssertNothingWritten();
+    }
+
+    [Fact]
+    public void A_commit_that_fails_keeps_the_finished_files_for_the_next_run()
+    {
+        string from = Base(Weights([.. Enumerable.Range(0, 4).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
+        CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], Adapter(["m.1.proj"]));
+        using (CheckpointMerge merge = CheckpointMerge.Open(options))
+        {
+            void Appear(CheckpointMergeProgress progress)
+            {
+                Directory.CreateDirectory(_folder["out"]);
+                File.WriteAllText(_folder["out", $"mine-{Environment.CurrentManagedThreadId}"], "1");
+            }
+
+            ErrorAssert.Throws(ErrorIds.DestinationExists, () => merge.Run(Appear), "out");
+        }
+
+        Directory.Delete(_folder["out"], recursive: true);
+        LoKrMergeResult result = MergeFiles.Run(options);
+        Assert.Equal(result.Files.Count, result.ResumedFileCount);
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_folder.Path, ".*"));
     }
 
     [Fact]

@@ -164,6 +164,8 @@ public sealed class ModelExporterTests
         ErrorAssert.Throws(ErrorIds.DestinationExists, () => ModelExporter.Export(model, folder["out"]));
         Assert.Equal("mine.txt", Path.GetFileName(Assert.Single(Directory.GetFiles(folder["out"]))));
         Assert.Equal(2, Directory.GetFileSystemEntries(folder.Path).Length);
+        ErrorAssert.Throws(ErrorIds.DestinationForeign, () => ModelExporter.Export(model, folder["out"], force: true));
+        File.WriteAllText(folder["out", "config.json"], "{}");
         ModelExporter.Export(model, folder["out"], force: true);
         Assert.Equal(s_files, Directory.GetFiles(folder["out"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
     }

@@ -118,7 +118,6 @@ public sealed class CheckpointMerge : IDisposable
         long started = Stopwatch.GetTimestamp();
         TorchRuntime.EnsureLoaded();
         using StagedDirectory staged = new(Destination, _options.Force, resume: ResumeName);
-        using FileStream held = Hold(staged);
         int resumed;
         try
         {
@@ -126,6 +125,7 @@ public sealed class CheckpointMerge : IDisposable
             resumed = WriteShards(staged.Path, journal, progress, started, cancel);
             WriteIndex(staged.Path);
             WriteCompanions(staged.Path);
+            Commit(staged, journal);
         }
         catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
         {
@@ -133,8 +133,6 @@ public sealed class CheckpointMerge : IDisposable
             throw;
         }
 
-        File.Delete(Path.Combine(staged.Path, MergeJournal.FileName));
-        staged.Commit();
         return new LoKrMergeResult
         {
             Adapters = [.. _options.Adapters.Select(static adapter => adapter.Name)],
@@ -203,18 +201,18 @@ public sealed class CheckpointMerge : IDisposable
         }
     }
 
-    // A lock of the operating system, which releases it when the process dies.
-    private FileStream Hold(StagedDirectory staged)
+    private static void Commit(StagedDirectory staged, MergeJournal journal)
     {
+        journal.Remove();
         try
         {
-            return new FileStream(staged.Path + ".lock", FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
+            staged.Commit();
         }
-        catch (IOException exception) when (!FileErrors.IsDiskFull(exception))
+        catch when (Directory.Exists(staged.Path))
         {
-            staged.LeaveForResume();
-            throw new LoKrException(ErrorIds.DestinationBusy, LoKrErrorKind.InvalidOperation,
-                $"Another merge is writing '{Destination}'.", "Wait until it has finished, or choose another destination.", exception) { Target = Destination };
+            // The finished files stay for the next run, which needs their list.
+            journal.Save();
+            throw;
         }
     }
 

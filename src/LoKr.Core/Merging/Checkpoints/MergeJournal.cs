@@ -125,7 +125,21 @@ internal sealed class MergeJournal
         }
     }
 
-    private void Save()
+    /// <summary>Removes the file, as the last step before the folder becomes the destination.</summary>
+    public void Remove()
+    {
+        try
+        {
+            File.Delete(_path);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(_path, exception);
+        }
+    }
+
+    /// <summary>Writes the file.</summary>
+    public void Save()
     {
         JsonObject files = [];
         foreach ((string name, string checksum) in _files.OrderBy(static pair => pair.Key, StringComparer.Ordinal))

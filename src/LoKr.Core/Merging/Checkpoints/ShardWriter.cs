@@ -180,7 +180,7 @@ internal sealed class OpenShard : IDisposable
         _pending = _pieces.Length;
         try
         {
-            _file = new PendingFile(_path, _path + ".partial");
+            _file = new PendingFile(_path, TemporaryName.Of(_path, "partial"));
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
