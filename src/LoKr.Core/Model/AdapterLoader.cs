@@ -1,7 +1,9 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layers;
+using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;
@@ -16,7 +18,7 @@ internal static class AdapterLoader
         IReadOnlyDictionary<string, Tensor> expected = adapter.GetTensors();
         Check(
             adapter.Name,
-            expected.ToDictionary(static pair => pair.Key, static pair => pair.Value.shape, StringComparer.Ordinal),
+            expected.Concat(BaseCopies.Find(adapter, tensors.Keys)).ToDictionary(static pair => pair.Key, static pair => pair.Value.shape, StringComparer.Ordinal),
             tensors.ToDictionary(static pair => pair.Key, static pair => (IReadOnlyList<long>)pair.Value.shape, StringComparer.Ordinal));
 
         using IDisposable noGrad = no_grad();
@@ -88,4 +90,57 @@ internal static class AdapterLoader
             problems.Add($"{keys.Length} {what} ({string.Join("; ", keys)})");
         }
     }
+}
+
+/// <summary>
+/// Base weights that PEFT saves beside the factors where an adapter targets the embeddings or the output layer
+/// (<c>lm_head.base_layer.weight</c>). They are the model's own; an adapter trained on other values is worth a warning.
+/// </summary>
+internal static class BaseCopies
+{
+    private const string Mark = ".base_layer.";
+
+    /// <summary>The name in the model of a tensor that is a copy of an adapted layer's own, or null.</summary>
+    /// <param name="key">Name of a tensor of an adapter.</param>
+    /// <param name="isAdapted">Whether a module carries factors.</param>
+    public static string? Original(string key, Func<string, bool> isAdapted) =>
+        key.LastIndexOf(Mark, StringComparison.Ordinal) is int end and > 0 && key[(end + Mark.Length)..] is ("weight" or "bias") and string local && isAdapted(key[..end])
+            ? $"{key[..end]}.{local}"
+            : null;
+
+    /// <summary>The model's tensors of which a file has copies, by the name of the copy.</summary>
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="keys">Names of the tensors of the file.</param>
+    public static IEnumerable<KeyValuePair<string, Tensor>> Find(LoKrAdapter adapter, IEnumerable<string> keys)
+    {
+        Dictionary<string, BaseLayer> layers = adapter.Layers.ToDictionary(static layer => layer.ModuleName, static layer => layer.BaseLayer, StringComparer.Ordinal);
+        foreach (string key in keys)
+        {
+            if (Original(key, layers.ContainsKey) is string original
+                && ModuleTree.Parameters(layers[key[..key.LastIndexOf(Mark, StringComparison.Ordinal)]].Module)
+                    .FirstOrDefault(entry => original.EndsWith("." + entry.Name, StringComparison.Ordinal)).Parameter is Tensor parameter)
+            {
+                yield return new(key, parameter);
+            }
+        }
+    }
+
+    /// <summary>The warnings about copies of which the model has other values.</summary>
+    /// <param name="adapter">The adapter; nothing is merged.</param>
+    /// <param name="tensors">Tensors of the file.</param>
+    public static IEnumerable<string> Warnings(LoKrAdapter adapter, IReadOnlyDictionary<string, Tensor> tensors)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        foreach ((string key, Tensor own) in Find(adapter, tensors.Keys).Where(static pair => pair.Value.device_type != DeviceType.META).ToArray())
+        {
+            if (!tensors[key].to(own.dtype).to(own.device).eq(own).all().ToBoolean())
+            {
+                yield return Differs(key);
+            }
+        }
+    }
+
+    /// <summary>The warning about a copy of which the model has other values.</summary>
+    public static string Differs(string key) =>
+        $"'{key}' in the adapter's file differs from the weight of this model, which is used instead: the adapter was trained on another base model, or on one whose weights have changed since.";
 }

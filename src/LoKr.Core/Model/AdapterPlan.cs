@@ -17,7 +17,7 @@ internal static class AdapterPlanner
     /// <summary>Plans an adapter. Nothing is allocated.</summary>
     /// <param name="root">The model.</param>
     /// <param name="config">The configuration, with the module names of the tree.</param>
-    /// <param name="tensors">Tensors of the adapter's file where they decide the shapes; null where the configuration does.</param>
+    /// <param name="tensors">Tensors of the adapter's file, whose shapes count where the configuration says so; null for a new adapter.</param>
     /// <exception cref="LoKrException">The configuration is not valid, or does not fit the model.</exception>
     public static AdapterPlan Plan(nn.Module root, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors = null)
     {
@@ -32,7 +32,7 @@ internal static class AdapterPlanner
     }
 
     private static LayerPlan PlanLayer(BaseLayer layer, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors) =>
-        tensors is null ? LayerPlan.Create(layer, config) : LayerPlan.FromFile(layer, config, tensors);
+        LayerPlan.Create(layer, config, tensors is null ? null : suffix => tensors.GetValueOrDefault(ModuleTree.Join(layer.Name, suffix))?.shape);
 }
 
 /// <summary>The modules that an adapter changes, before anything is allocated.</summary>

@@ -49,12 +49,16 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     {
         IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
         LoKrConfig translated = ModuleAliases.Translate(root, config, out _);
-        LoKrAdapter adapter = Create(name, translated, translated.ShapesFromFile ? named : null, []);
+        LoKrAdapter adapter = Create(name, translated, named, []);
         adapter.IsTrainable = trainable;
         try
         {
             AdapterLoader.Load(adapter, named);
             adapter.WarnIfZero();
+            if (merges.Merged.Count == 0)
+            {
+                adapter.AddWarnings(BaseCopies.Warnings(adapter, named));
+            }
         }
         catch
         {

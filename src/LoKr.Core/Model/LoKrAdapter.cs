@@ -147,6 +147,9 @@ public sealed class LoKrAdapter
         }
     }
 
+    /// <summary>Adds warnings about the file that the adapter was loaded from.</summary>
+    internal void AddWarnings(IEnumerable<string> warnings) => Warnings = [.. Warnings, .. warnings];
+
     /// <summary>Releases the buffers; no module may use them any more.</summary>
     internal void Release()
     {

@@ -21,8 +21,7 @@ internal static class TargetErrors
     public static LoKrException NothingTargeted(
         LoKrConfig given,
         LoKrConfig resolved,
-        IReadOnlyList<ModulePlace> modules,
-        ILookup<TargetMatcher.Verdict, ModulePlace> verdicts)
+        ILookup<TargetMatcher.Verdict, string> verdicts)
     {
         bool excluded = verdicts[TargetMatcher.Verdict.Excluded].Any() || verdicts[TargetMatcher.Verdict.Saved].Any();
         bool unmatched = verdicts[TargetMatcher.Verdict.None].Any();
@@ -44,9 +43,10 @@ internal static class TargetErrors
             : "";
         if (!excluded)
         {
-            string names = string.Join(", ", modules.Select(static entry => entry.Name).Take(12));
+            string[] modules = [.. verdicts.SelectMany(static names => names)];
+            string names = string.Join(", ", modules.Take(12));
             return new(ErrorIds.TargetModuleNotFound, LoKrErrorKind.NotFound,
-                $"No module of the model is called {resolved.TargetModules}.{layers} The model has {modules.Count} modules: {names}{(modules.Count > 12 ? ", …" : "")}.", LookUp)
+                $"No module of the model is called {resolved.TargetModules}.{layers} The model has {modules.Length} modules: {names}{(modules.Length > 12 ? ", …" : "")}.", LookUp)
             { Target = resolved.TargetModules!.ToString() };
         }
 

@@ -28,7 +28,7 @@ internal static class TargetResolver
         ModulePlace[] layers = [.. verdicts[TargetMatcher.Verdict.Target].Except(norms)];
         if (layers.Length == 0 && !TrainsOthersOnly(config, resolved))
         {
-            throw TargetErrors.NothingTargeted(config, resolved, modules, verdicts);
+            throw TargetErrors.NothingTargeted(config, resolved, modules.ToLookup(place => matcher.Check(place.Name), static place => place.Name));
         }
 
         if (Array.Find(layers, place => !kinds.IsLayer(place)) is ModulePlace unsupported)
@@ -39,6 +39,27 @@ internal static class TargetResolver
         IReadOnlyList<(string Name, nn.Module Module)> saved = SavedModules(ModuleTree.Modules(root), resolved, layers);
         List<string> warnings = TargetWarnings.Collect(config, resolved, root, modules, layers, saved, verdicts[TargetMatcher.Verdict.Excluded].Any());
         return new(Minimize(config, resolved, layers, modules), layers, norms, saved, warnings);
+    }
+
+    /// <summary>Finds the modules that a configuration targets among names, for a model that is known by its checkpoint only.</summary>
+    /// <param name="names">Names of the modules with weights.</param>
+    /// <param name="config">The configuration.</param>
+    /// <param name="modelType">The architecture, whose default targets count where the configuration has none.</param>
+    /// <returns>The targets; null where names alone do not tell them: for all-linear, and for an architecture without defaults.</returns>
+    /// <exception cref="LoKrException">Nothing is targeted.</exception>
+    public static IReadOnlySet<string>? Resolve(IReadOnlyCollection<string> names, LoKrConfig config, string? modelType)
+    {
+        LoKrConfig resolved = config with { ModulesToSave = WithTaskHead(config), TargetModules = config.TargetModules ?? DefaultTargets.Find(modelType) };
+        if (resolved.TargetModules is null or { IsAllLinear: true })
+        {
+            return null;
+        }
+
+        TargetMatcher matcher = new(resolved);
+        ILookup<TargetMatcher.Verdict, string> verdicts = names.ToLookup(matcher.Check);
+        return verdicts.Contains(TargetMatcher.Verdict.Target) || TrainsOthersOnly(config, resolved)
+            ? verdicts[TargetMatcher.Verdict.Target].ToHashSet(StringComparer.Ordinal)
+            : throw TargetErrors.NothingTargeted(config, resolved, verdicts);
     }
 
     /// <summary>Names that a task adds to modules_to_save.</summary>

@@ -353,7 +353,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     private string Base(Dictionary<string, Tensor> tensors, long maxShardBytes = long.MaxValue, string? config = """{"model_type": "test"}""") =>
         MergeFiles.Base(_folder["base"], tensors, maxShardBytes, config: config);
 
-    private string Adapter(IEnumerable<string> modules) => Write(Factors(modules, 40, 24));
+    private string Adapter(string[] modules) => Write(Factors(modules, 40, 24), s_config with { TargetModules = ModuleSelector.FromNames(modules) });
 
     private string Write(Dictionary<string, Tensor> tensors, LoKrConfig? config = null, string name = "adapter")
     {

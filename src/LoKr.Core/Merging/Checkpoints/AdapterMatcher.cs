@@ -1,3 +1,4 @@
+using System.Globalization;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -19,7 +20,10 @@ internal sealed class AdapterMatcher
     private readonly AdapterKeys _keys;
     private readonly CheckpointNames _names;
     private readonly Dictionary<string, long[]> _expected = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, string> _weights = new(StringComparer.Ordinal);
     private readonly List<string> _unmatched = [];
+    private readonly Dictionary<string, SafetensorsEntry> _copies = new(StringComparer.Ordinal);
+    private readonly List<string> _warnings = [];
 
     private AdapterMatcher(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
@@ -32,11 +36,14 @@ internal sealed class AdapterMatcher
     /// <param name="checkpoint">The checkpoint.</param>
     /// <param name="adapter">The adapter.</param>
     /// <param name="plan">The plan.</param>
+    /// <returns>Warnings about the adapter on this checkpoint.</returns>
     /// <exception cref="LoKrException">Tensors do not fit; all of those are named.</exception>
-    public static void Match(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
+    public static IReadOnlyList<string> Match(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
         LoKrConfigValidator.ValidateStored(adapter.Config);
-        new AdapterMatcher(checkpoint, adapter, plan).Match();
+        AdapterMatcher matcher = new(checkpoint, adapter, plan);
+        matcher.Match();
+        return matcher._warnings;
     }
 
     /// <summary>Whether an adapter changes nothing. Reads no more than the factors of one layer if it is trained.</summary>
@@ -66,8 +73,15 @@ internal sealed class AdapterMatcher
             AddSaved(key);
         }
 
+        foreach (string key in _keys.BaseCopies)
+        {
+            AddBaseCopy(key);
+        }
+
         CheckUnmatched();
+        CheckTargets();
         AdapterLoader.Check(_adapter.Name, _expected, _adapter.Tensors.Entries.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shape, StringComparer.Ordinal));
+        _warnings.AddRange(_copies.Where(pair => _checkpoint.Differs(pair.Value, _adapter.Tensors, pair.Key)).Select(static pair => BaseCopies.Differs(pair.Key)));
         if (_names.Prepended.Length > 0)
         {
             _plan.HeadPrefix = _names.Prepended;
@@ -90,21 +104,31 @@ internal sealed class AdapterMatcher
         }
 
         CheckMergeable(weight);
-        LoKrConfig config = _adapter.Config;
+        if (!_weights.TryAdd(key, module))
+        {
+            throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+                $"'{module}' and '{_weights[key]}' of adapter '{_adapter.Name}' are two names of '{key}'.",
+                "The file mixes two generations of names; delete one of the two modules.") { Target = module };
+        }
+
+        (LayerSettings settings, bool isTransposed) = Expect(module, weight);
+        _plan.Add(weight, new MergeContribution(_adapter, module, settings, isTransposed));
+    }
+
+    /// <summary>Adds the tensors of a layer to those that the adapter must have.</summary>
+    private (LayerSettings Settings, bool IsTransposed) Expect(string module, SafetensorsEntry weight)
+    {
         (long rows, long columns) = DeltaSize(module, weight);
         bool isTransposed = _checkpoint.Transposed.Contains(weight, rows, columns);
         (long outFeatures, long inFeatures) = isTransposed ? (weight.Shape[1], weight.Shape[0]) : (weight.Shape[0], weight.Shape[1]);
-        int rank = ModulePatterns.Find(config.RankPattern, module, config.R);
-        LoKrConfigValidator.CheckRank(rank, $"the rank of '{module}'");
-        double alpha = ModulePatterns.Find(config.AlphaPattern, module, config.Alpha);
-        FactorShapes shapes = FactorShapes.Create(outFeatures, inFeatures, [.. weight.Shape.Skip(2)], rank, config);
-        (string Suffix, long[] Shape)[] tensors = [.. LayerTensors.List(shapes, config, outFeatures, inFeatures)];
-        foreach ((string suffix, long[] shape) in tensors)
+        LayerSettings settings = LayerSettings.Create(module, new(outFeatures, inFeatures, [.. weight.Shape.Skip(2)]), _adapter.Config,
+            suffix => _adapter.Tensors.Entries.GetValueOrDefault($"{module}.{suffix}")?.Shape);
+        foreach ((string suffix, long[] shape) in settings.Tensors)
         {
             _expected.Add($"{module}.{suffix}", shape);
         }
 
-        _plan.Add(weight, new MergeContribution(_adapter, module, shapes, tensors, LoKrScaling.Compute(config, rank, alpha, shapes.BothFull), isTransposed));
+        return (settings, isTransposed);
     }
 
     private void AddNorm(string key)
@@ -144,6 +168,19 @@ internal sealed class AdapterMatcher
         }
     }
 
+    private void AddBaseCopy(string key)
+    {
+        if (_names.Find(_keys.Original(key)!) is not string name)
+        {
+            _unmatched.Add(key);
+            return;
+        }
+
+        SafetensorsEntry stored = _checkpoint.Entries[name];
+        _expected.Add(key, [.. stored.Shape]);
+        _copies.Add(key, stored);
+    }
+
     // A head that the checkpoint of a bare model does not have: a module at the root that the configuration trains whole.
     private bool IsNewHead(string[] saved, string key)
     {
@@ -175,6 +212,53 @@ internal sealed class AdapterMatcher
                 $"The adapter was made for another model; tensors of this one have names like '{example}'.") { Target = _unmatched[0] };
         }
     }
+
+    /// <summary>
+    /// Compares the modules of the file with those that the configuration targets, as loading into a model does: another configuration than
+    /// the file's has another rank and alpha too. A checkpoint may hold modules that the model of the adapter does not have (another head, a
+    /// decoder, layers for prediction ahead); factors are missing only for modules beside adapted ones.
+    /// </summary>
+    private void CheckTargets()
+    {
+        const string end = ".weight";
+        Dictionary<string, string[]> names = _checkpoint.Entries.Values
+            .Where(static entry => entry.Name.EndsWith(end, StringComparison.Ordinal))
+            .ToDictionary(static entry => entry.Name, entry => (string[])[.. _names.InAdapter(entry.Name).Select(static name => name[..^end.Length])], StringComparer.Ordinal);
+        foreach ((string key, string module) in _weights)
+        {
+            names[key] = [module, .. names.GetValueOrDefault(key, [])];
+        }
+
+        if (TargetResolver.Resolve([.. names.Values.SelectMany(static all => all).Distinct(StringComparer.Ordinal)], _adapter.Config, _checkpoint.ModelType) is not { } targets)
+        {
+            return;
+        }
+
+        HashSet<string> blocks = [.. _weights.Values.Select(Block)];
+        foreach ((string key, string[] all) in names)
+        {
+            bool isTarget = all.Any(targets.Contains);
+            if (_weights.TryGetValue(key, out string? module))
+            {
+                if (!isTarget)
+                {
+                    _keys.OfLayer(module).ToList().ForEach(name => _expected.Remove(name));
+                }
+            }
+            else if (isTarget && _checkpoint.Entries[key] is { Shape.Count: >= 2 } weight && blocks.Contains(Block(all[0])) && IsOfModel(all[0]))
+            {
+                Expect(all[0], weight);
+            }
+        }
+    }
+
+    // The name of the module around one, whatever the number of its layer.
+    private static string Block(string module) =>
+        string.Join('.', AdapterKeys.Module(module).Split('.').Select(static part => part.All(char.IsAsciiDigit) ? "#" : part));
+
+    private bool IsOfModel(string module) => _checkpoint.LayerCount is not int count
+        || module.Split('.').FirstOrDefault(static part => part.Length > 0 && part.All(char.IsAsciiDigit)) is not string layer
+        || !int.TryParse(layer, CultureInfo.InvariantCulture, out int number) || number < count;
 
     private void CheckMergeable(SafetensorsEntry weight)
     {
@@ -209,6 +293,7 @@ internal sealed class AdapterKeys
     ];
 
     private readonly List<string> _factors = [];
+    private readonly HashSet<string> _layers;
 
     /// <summary>Sorts the names.</summary>
     /// <param name="keys">Names of the tensors, without a prefix.</param>
@@ -219,7 +304,9 @@ internal sealed class AdapterKeys
         HashSet<string> layers = [.. Layers];
         List<string> norms = [];
         List<string> saved = [];
-        foreach (string key in all)
+        _layers = layers;
+        BaseCopies = [.. all.Where(key => Original(key) is not null)];
+        foreach (string key in all.Except(BaseCopies))
         {
             // A scalar or a scale without factors is a parameter of a module that is saved whole.
             List<string> kind = NormParameter(key) is not null ? norms : Suffix(key) is not null && layers.Contains(Module(key)) ? _factors : saved;
@@ -233,6 +320,9 @@ internal sealed class AdapterKeys
     /// <summary>Modules with factors.</summary>
     public IReadOnlyList<string> Layers { get; }
 
+    /// <summary>Names of copies of the base weights of adapted layers.</summary>
+    public IReadOnlyList<string> BaseCopies { get; }
+
     /// <summary>Names of the changes of norms.</summary>
     public IReadOnlyList<string> Norms { get; }
 
@@ -244,6 +334,9 @@ internal sealed class AdapterKeys
 
     /// <summary>Names of the factors of a layer.</summary>
     public IEnumerable<string> OfLayer(string module) => _factors.Where(key => Module(key) == module);
+
+    /// <summary>The tensor of an adapted layer of which a tensor is a copy, or null.</summary>
+    public string? Original(string key) => Model.BaseCopies.Original(key, _layers.Contains);
 
     /// <summary>The module that a tensor belongs to.</summary>
     public static string Module(string key) => key[..Math.Max(key.LastIndexOf('.'), 0)];

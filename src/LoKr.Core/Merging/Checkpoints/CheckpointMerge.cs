@@ -184,7 +184,7 @@ public sealed class CheckpointMerge : IDisposable
         _adapters.Add(adapter);
         _warnings.AddRange(adapter.Warnings.Select(warning => $"{adapter.Name}: {warning}"));
         (int deltas, int saved) = (_plan.DeltaCount, _plan.SavedModuleCount);
-        AdapterMatcher.Match(traits, adapter, _plan);
+        _warnings.AddRange(AdapterMatcher.Match(traits, adapter, _plan).Select(warning => $"{adapter.Name}: {warning}"));
         if ((_plan.DeltaCount, _plan.SavedModuleCount) == (deltas, saved))
         {
             throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = source.Path };

@@ -13,10 +13,11 @@ internal sealed class CheckpointNames
     private readonly IModuleAliases? _aliases;
     private readonly Dictionary<string, List<string>> _plain;
     private readonly Dictionary<string, List<string>> _byName;
+    private readonly Rule _rule;
 
     private CheckpointNames(IModuleAliases? aliases, Dictionary<string, List<string>> plain, Dictionary<string, List<string>> byName, Rule rule)
     {
-        (_aliases, _plain, _byName) = (aliases, plain, byName);
+        (_aliases, _plain, _byName, _rule) = (aliases, plain, byName, rule);
         Prepended = rule.Prepend;
     }
 
@@ -82,6 +83,14 @@ internal sealed class CheckpointNames
                 "The checkpoint has two generations of names; use one that has each weight once.") { Target = name };
     }
 
+    /// <summary>The names that a tensor of the checkpoint can have in the adapter; the first is the one closest to the checkpoint's.</summary>
+    public IReadOnlyList<string> InAdapter(string key)
+    {
+        string name = _rule.Apply(key);
+        string canonical = Canonical(_aliases, name);
+        return [.. new[] { name, canonical, _aliases?.Published(canonical) ?? canonical }.Distinct(StringComparer.Ordinal)];
+    }
+
     private static void CheckOne(List<CheckpointNames> complete, string weight)
     {
         string[] keys = [.. complete.Select(names => names._byName[weight][0]).Distinct(StringComparer.Ordinal)];
@@ -128,7 +137,7 @@ internal sealed class CheckpointNames
         Dictionary<string, List<string>> names = new(keys.Count, StringComparer.Ordinal);
         foreach (string key in keys)
         {
-            string name = Canonical(aliases, rule.Prepend + (key.StartsWith(rule.Remove, StringComparison.Ordinal) ? key[rule.Remove.Length..] : key));
+            string name = Canonical(aliases, rule.Apply(key));
             if (names.TryGetValue(name, out List<string>? same))
             {
                 same.Add(key);
@@ -151,5 +160,8 @@ internal sealed class CheckpointNames
         return aliases?.Canonical(current) ?? current;
     }
 
-    private sealed record Rule(string Remove, string Prepend);
+    private sealed record Rule(string Remove, string Prepend)
+    {
+        public string Apply(string key) => Prepend + (key.StartsWith(Remove, StringComparison.Ordinal) ? key[Remove.Length..] : key);
+    }
 }

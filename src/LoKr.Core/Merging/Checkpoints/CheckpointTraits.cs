@@ -1,7 +1,11 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Nn;
+using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
+using TorchSharp;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -21,8 +25,39 @@ internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase m
     /// <summary>Published names, or null.</summary>
     public IModuleAliases? Aliases => model.Names;
 
+    /// <summary>The architecture, or null.</summary>
+    public string? ModelType => model.Config?.FindModelType();
+
+    /// <summary>Number of layers that the configuration names; a checkpoint may hold more, which the model does not have. Null where it does not say.</summary>
+    public int? LayerCount => model.Config?.FindInt("num_hidden_layers");
+
     /// <summary>The weights that are stored in×out.</summary>
     public TransposedWeights Transposed { get; } = new(source.Entries, model.Config?.FindModelType());
+
+    /// <summary>Whether a tensor of the checkpoint has other values than one of an adapter, in its own type.</summary>
+    /// <param name="stored">The tensor of the checkpoint.</param>
+    /// <param name="tensors">Tensors of the adapter.</param>
+    /// <param name="key">Name of a tensor of the same shape.</param>
+    public bool Differs(SafetensorsEntry stored, ITensorSource tensors, string key)
+    {
+        TorchRuntime.EnsureLoaded();
+        using DisposeScope scope = NewDisposeScope();
+        long count = stored.Shape.Product();
+        for (long start = 0; start < count; start += LayerDelta.BlockBytes)
+        {
+            using DisposeScope inner = NewDisposeScope();
+            Tensor own = empty(Math.Min(LayerDelta.BlockBytes, count - start), SafetensorsDTypes.Natural(stored.DType));
+            Tensor copy = empty_like(own);
+            source.ReadRange(stored.Name, start, own);
+            tensors.ReadRange(key, start, copy);
+            if (!own.eq(copy).all().ToBoolean())
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
 
     /// <summary>Refuses to change a weight that another module shares.</summary>
     /// <param name="module">Full name of the module in the adapter.</param>

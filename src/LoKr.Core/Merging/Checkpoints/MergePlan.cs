@@ -1,5 +1,6 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.Layers;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -160,23 +161,15 @@ internal sealed record AdapterTensor(CheckpointMergeAdapter Adapter, string Key)
 /// <summary>The delta that one adapter adds to one weight of a checkpoint; its factors are read when the weight is merged.</summary>
 /// <param name="Adapter">The adapter.</param>
 /// <param name="Module">Name of the module in the adapter.</param>
-/// <param name="Shapes">Shapes of the factors.</param>
-/// <param name="Tensors">Suffixes and shapes of the layer's tensors.</param>
-/// <param name="Scaling">Factor of w1 ⊗ w2, as trained.</param>
+/// <param name="Settings">Shapes and scale of the factors, and the options that apply to this layer.</param>
 /// <param name="IsTransposed">Whether the weight is stored in×out.</param>
-internal sealed record MergeContribution(
-    CheckpointMergeAdapter Adapter,
-    string Module,
-    FactorShapes Shapes,
-    IReadOnlyList<(string Suffix, long[] Shape)> Tensors,
-    double Scaling,
-    bool IsTransposed)
+internal sealed record MergeContribution(CheckpointMergeAdapter Adapter, string Module, LayerSettings Settings, bool IsTransposed)
 {
     /// <summary>Rows of the stored weight that share a row of the outer factor.</summary>
-    public long Group => RowBlock.GroupOf(IsTransposed, Shapes.Reversed, Shapes.L, Shapes.K, Shapes.N);
+    public long Group => RowBlock.GroupOf(IsTransposed, Settings.Shapes.Reversed, Settings.Shapes.L, Settings.Shapes.K, Settings.Shapes.N);
 
     /// <summary>Whether the weight is decomposed into magnitude and direction (DoRA).</summary>
-    public bool Decomposes => Adapter.Config.WeightDecompose;
+    public bool Decomposes => Settings.Config.WeightDecompose;
 
     /// <summary>Reads the factors.</summary>
     /// <param name="type">Type in which they are applied.</param>
@@ -184,7 +177,7 @@ internal sealed record MergeContribution(
     {
         using DisposeScope scope = NewDisposeScope();
         Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
-        foreach ((string suffix, long[] shape) in Tensors)
+        foreach ((string suffix, long[] shape) in Settings.Tensors)
         {
             string key = $"{Module}.{suffix}";
             if (Adapter.Tensors.Entries.ContainsKey(key))
@@ -193,6 +186,6 @@ internal sealed record MergeContribution(
             }
         }
 
-        return new LayerDelta(new KroneckerFactors(tensors, Shapes.Kernel, Shapes.Reversed), Adapter.Config, Scaling, Adapter.Weight, IsTransposed);
+        return new LayerDelta(new KroneckerFactors(tensors, Settings.Shapes.Kernel, Settings.Shapes.Reversed), Settings.Config, Settings.Scaling, Adapter.Weight, IsTransposed);
     }
 }
