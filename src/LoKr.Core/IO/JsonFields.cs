@@ -138,6 +138,9 @@ public class JsonFields
         return _element.TryGetProperty(key, out JsonElement value) && value.ValueKind != JsonValueKind.Null ? value : null;
     }
 
+    /// <summary>A member of any type, or null; the member does not count as read.</summary>
+    public JsonElement? Peek(string key) => _element.TryGetProperty(key, out JsonElement value) && value.ValueKind != JsonValueKind.Null ? value : null;
+
     /// <summary>A member of any type.</summary>
     public JsonElement Get(string key) => Find(key) ?? throw Missing(key);
 

@@ -12,6 +12,8 @@ namespace LoKr.Models.Diffusion;
 /// </summary>
 public sealed record SchedulerSettings
 {
+    private const int MostTimesteps = 100_000;
+
     /// <summary>Name of the file.</summary>
     public const string FileName = "scheduler_config.json";
 
@@ -77,6 +79,11 @@ public sealed record SchedulerSettings
         RefuseUnsupported(config, chosen);
         bool zeroTerminal = chosen != SchedulerKind.PNDM && config.GetBool("rescale_betas_zero_snr", false);
         int timesteps = config.GetSize("num_train_timesteps", 1000);
+        if (timesteps > MostTimesteps)
+        {
+            throw config.Invalid("num_train_timesteps", $"is {timesteps}; {MostTimesteps} are the most that are supported");
+        }
+
         return new SchedulerSettings
         {
             Kind = chosen,

@@ -32,7 +32,7 @@ internal sealed class CheckpointMap
     /// <summary>Rows of the classification head in a checkpoint, or null where it has no head of this architecture.</summary>
     public static long? HeadRows(ITensorSource source, ModelArchitecture architecture, ModelConfig config) =>
         architecture.Layout.LabelWeight is { } name && !HasForeignHead(architecture, config)
-            && source.Entries.TryGetValue(name, out SafetensorsEntry? entry) && entry.Shape.Count == 2
+            && source.Entries.TryGetValue(name, out SafetensorsEntry? entry) && entry.Shape is [_, > 0]
             ? entry.Shape[0]
             : null;
 

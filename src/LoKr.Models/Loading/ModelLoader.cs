@@ -40,6 +40,7 @@ public static class ModelLoader
 
         TorchRuntime.EnsureLoaded();
         using CheckpointReader source = CheckpointReader.Open(folder, architecture.Layout.WeightsName);
+        ConfigSizes.Check(config, source);
         List<string> warnings = [];
         ScalarType dtype = ChooseDType(source, config, options, warnings);
         IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
@@ -71,6 +72,7 @@ public static class ModelLoader
     {
         ArgumentNullException.ThrowIfNull(config);
         ModelArchitecture architecture = Resolve(config, options?.Labels, ArchitectureRegistry.Default);
+        ConfigSizes.Check(config, checkpoint: null);
         TorchRuntime.EnsureLoaded();
         nn.Module module = architecture.Build(config, options ?? new ModelBuildOptions());
         Finish(module);
