@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Data;
 
@@ -38,21 +39,34 @@ public static class DataReader
             throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The data file {path} does not exist.", "Check the path.") { Target = path };
         }
 
-        List<DataRow> rows;
+        List<DataRow> rows = Decode(path, reader => read(reader, Path.GetFileName(path)).ToList());
+        return rows.Count > 0
+            ? rows
+            : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"{path} has no rows.", "Give it at least one.") { Target = path };
+    }
+
+    /// <summary>Reads a whole text file: UTF-8, with or without a byte order mark; UTF-16 needs its mark.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.FileNotReadable"/> or <see cref="ErrorIds.DataEncodingInvalid"/>.</exception>
+    public static string ReadText(string path)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        return Decode(path, static reader => reader.ReadToEnd());
+    }
+
+    private static T Decode<T>(string path, Func<TextReader, T> read)
+    {
         try
         {
-            using StreamReader reader = new(path, new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true));
-            rows = [.. read(reader, Path.GetFileName(path))];
+            using FileStream file = FileSystem.OpenRead(path);
+            using StreamReader reader = new(file, new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true));
+            return read(reader);
         }
         catch (DecoderFallbackException e)
         {
             throw new LoKrException(
                 ErrorIds.DataEncodingInvalid, LoKrErrorKind.InvalidData, $"{path} is not UTF-8.", "Save it as UTF-8.", e) { Target = path };
         }
-
-        return rows.Count > 0
-            ? rows
-            : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"{path} has no rows.", "Give it at least one.") { Target = path };
     }
 }
 

@@ -12,8 +12,12 @@ namespace LoKr.Models.Diffusion;
 /// <summary>Reads PNG, JPEG and WebP files and writes PNG. Images are byte tensors [height, width, 3], red first, in sRGB.</summary>
 public static class ImageFile
 {
-    // 300 megapixels: more than any camera, and about a gigabyte while it is read.
+    // Four bytes a pixel while it is decoded, and three more for the result. 300 megapixels are more than any camera has.
     private const long LargestPixelCount = 300_000_000;
+
+    // An honest file has at least one byte for 500 pixels: a picture of one color alone gets beyond, and up to this size it may.
+    private const long PixelsPerByte = 500;
+    private const long AlwaysAllowedPixelCount = 25_000_000;
 
     /// <summary>Extensions of image files, in lower case.</summary>
     public static IReadOnlyList<string> Extensions { get; } = [".png", ".jpg", ".jpeg", ".webp"];
@@ -25,7 +29,7 @@ public static class ImageFile
     /// <param name="path">The file.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.FileNotReadable"/> or <see cref="ErrorIds.ImageNotReadable"/>.</exception>
     public static (int Width, int Height) ReadSize(string path) => Open(path, codec =>
-        SwapsSides(codec.EncodedOrigin) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
+        SwapsSides(Orientation(path, codec)) ? (codec.Info.Height, codec.Info.Width) : (codec.Info.Width, codec.Info.Height));
 
     /// <summary>
     /// Reads an image: its EXIF orientation applied, converted from its color profile to sRGB, and transparency composited on white.
@@ -55,7 +59,7 @@ public static class ImageFile
         TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
         Tensor image = tensor(pixels, [info.Height, info.Width, 4], ScalarType.Byte).narrow(-1, 0, 3);
-        return Turn(image, codec.EncodedOrigin).contiguous().MoveToOuterDisposeScope();
+        return Turn(image, Orientation(path, codec)).contiguous().MoveToOuterDisposeScope();
     });
 
     /// <summary>Writes a PNG atomically.</summary>
@@ -88,17 +92,37 @@ public static class ImageFile
 
         // Opened by .NET, whose exceptions tell why a file cannot be opened.
         using FileStream file = FileSystem.OpenRead(path);
+        long length = file.Length;
         return Guard(() =>
         {
             using SKManagedStream stream = new(file);
             using SKCodec? codec = SKCodec.Create(stream, out SKCodecResult result);
-            return codec is null
-                ? throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it is truncated" : "it is damaged or not a PNG, JPEG or WebP")
-                : (long)codec.Info.Width * codec.Info.Height > LargestPixelCount
-                    ? throw NotReadable(path, $"its {codec.Info.Width}×{codec.Info.Height} pixels are more than {LargestPixelCount:N0}")
-                    : use(codec);
+            if (codec is null)
+            {
+                throw NotReadable(path, result == SKCodecResult.IncompleteInput ? "it is truncated" : "it is damaged or not a PNG, JPEG or WebP");
+            }
+
+            CheckSize(path, codec.Info, length);
+            return use(codec);
         });
     }
+
+    // Before anything is decoded: a few kilobytes may declare gigabytes.
+    private static void CheckSize(string path, SKImageInfo info, long fileLength)
+    {
+        long pixels = (long)info.Width * info.Height;
+        long allowed = Math.Min(LargestPixelCount, Math.Max(AlwaysAllowedPixelCount, fileLength * PixelsPerByte));
+        if (pixels > allowed)
+        {
+            throw NotReadable(path, pixels > LargestPixelCount
+                ? $"its {info.Width}×{info.Height} pixels are more than {LargestPixelCount:N0}"
+                : $"its {fileLength:N0} bytes declare {info.Width}×{info.Height} pixels, which take {pixels * 4 / 1_000_000:N0} MB to decode");
+        }
+    }
+
+    // SkiaSharp reads the orientation of JPEG and WebP only.
+    private static SKEncodedOrigin Orientation(string path, SKCodec codec) =>
+        codec.EncodedFormat == SKEncodedImageFormat.Png && PngOrientation.Read(path) is int value ? (SKEncodedOrigin)value : codec.EncodedOrigin;
 
     private static T Guard<T>(Func<T> action)
     {

@@ -35,7 +35,7 @@ public sealed class ImageFolder
     /// <param name="cancellationToken">Stops between images.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.CaptionMissing"/>, <see cref="ErrorIds.ImageNotReadable"/>,
-    /// or the errors of the metadata file.
+    /// <see cref="ErrorIds.DataEncodingInvalid"/>, or the errors of the metadata file.
     /// </exception>
     public static ImageFolder Read(string path, ImageDataOptions options, CancellationToken cancellationToken = default)
     {
@@ -66,7 +66,7 @@ public sealed class ImageFolder
         foreach (string file in Directory.EnumerateFiles(folder).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
         {
             string text = System.IO.Path.ChangeExtension(file, ".txt");
-            listed.Add((file, File.Exists(text) ? FileSystem.ReadText(text).Trim() : null));
+            listed.Add((file, File.Exists(text) ? DataReader.ReadText(text).Trim() : null));
         }
 
         return listed;
@@ -79,7 +79,7 @@ public sealed class ImageFolder
         {
             string name = RowFields.Text(row, "file_name", Expected);
             string? caption = RowFields.Has(row, "text") ? RowFields.Text(row, "text", Expected).Trim() : null;
-            listed.Add((System.IO.Path.GetFullPath(System.IO.Path.Combine(Path, name)), caption));
+            listed.Add((Inside(name, row.Origin), caption));
         }
 
         HashSet<string> named = [.. listed.Select(entry => entry.Item1)];
@@ -90,6 +90,19 @@ public sealed class ImageFolder
         }
 
         return listed;
+    }
+
+    // A data set that was downloaded names its own images only.
+    private string Inside(string name, string origin)
+    {
+        bool valid = name.Length > 0 && !name.Contains('\0', StringComparison.Ordinal) && !System.IO.Path.IsPathRooted(name);
+        string full = valid ? System.IO.Path.GetFullPath(System.IO.Path.Combine(Path, name)) : Path;
+        string relative = System.IO.Path.GetRelativePath(Path, full);
+        bool inside = valid && !System.IO.Path.IsPathRooted(relative) && relative.Split(System.IO.Path.DirectorySeparatorChar)[0] != "..";
+        return inside
+            ? full
+            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The file_name of {origin} is '{name}', which is not inside the folder '{Path}'.",
+                "Name images relative to the folder of the metadata, and inside it.") { Target = origin };
     }
 
     private void Add(List<(string File, string? Caption)> listed, ImageDataOptions options, CancellationToken cancellationToken)

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using LoKr.Core.Errors;
 using LoKr.Models.Diffusion;
 using LoKr.Testing;
@@ -91,6 +92,76 @@ public sealed class ImageFileTests : IDisposable
             ? image[bottom == 0 ? height - 3 : 2, right == 0 ? 2 : width - 3, 0].item<byte>()
             : image[bottom == 0 ? 2 : height - 3, right == 0 ? width - 3 : 2, 0].item<byte>();
         Assert.InRange(beside, 100, 156);
+    }
+
+    /// <summary>The same orientations in the eXIf chunk of a PNG, in both byte orders.</summary>
+    [Theory]
+    [InlineData(1, 0, 0)]
+    [InlineData(2, 0, 31)]
+    [InlineData(3, 15, 31)]
+    [InlineData(4, 15, 0)]
+    [InlineData(5, 0, 0)]
+    [InlineData(6, 0, 15)]
+    [InlineData(7, 31, 15)]
+    [InlineData(8, 31, 0)]
+    public void The_exif_orientation_of_a_png_turns_the_image(byte orientation, int row, int column)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string path = Encode("a.png", SKEncodedImageFormat.Png, 32, 16, (x, y) => x == 0 && y == 0 ? SKColors.White : SKColors.Black);
+        byte[] plain = File.ReadAllBytes(path);
+        byte[][] exifs =
+        [
+            [.. "II*\0"u8, 8, 0, 0, 0, 2, 0, 0x0F, 0x01, 2, 0, 1, 0, 0, 0, 65, 0, 0, 0, 0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0, 0, 0, 0, 0],
+            [.. "MM\0*"u8, 0, 0, 0, 8, 0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0],
+        ];
+        foreach (byte[] exif in exifs)
+        {
+            // After the header chunk, which ends at byte 33.
+            File.WriteAllBytes(path, [.. plain[..33], .. Chunk("eXIf"u8, exif), .. plain[33..]]);
+            bool turned = orientation >= 5;
+            Assert.Equal(turned ? (16, 32) : (32, 16), ImageFile.ReadSize(path));
+            Tensor image = ImageFile.Read(path);
+            Assert.Equal(255, image[row, column, 0].item<byte>());
+            Assert.Equal(255L, image.select(2, 0).sum().item<long>());
+        }
+
+        File.WriteAllBytes(path, [.. plain[..33], .. Chunk("eXIf"u8, [.. "II*\0"u8, 255, 255, 255, 255, 9, 0]), .. plain[33..]]);
+        Assert.Equal((32, 16), ImageFile.ReadSize(path));
+    }
+
+    [Fact]
+    public void A_small_file_that_declares_gigabytes_is_refused_before_it_is_decoded()
+    {
+        string path = Encode("bomb.png", SKEncodedImageFormat.Png, 2, 2, (_, _) => SKColors.White);
+        byte[] plain = File.ReadAllBytes(path);
+        byte[] header = plain[16..29];
+        BinaryPrimitives.WriteInt32BigEndian(header, 17_000);
+        BinaryPrimitives.WriteInt32BigEndian(header.AsSpan(4), 17_000);
+        File.WriteAllBytes(path, [.. plain[..8], .. Chunk("IHDR"u8, header), .. plain[33..], .. new byte[35_000]]);
+        long before = GC.GetTotalAllocatedBytes();
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.ReadSize(path), path, "17000×17000", "1,156 MB");
+        ErrorAssert.Throws(ErrorIds.ImageNotReadable, () => ImageFile.Read(path).Dispose(), path);
+        Assert.InRange(GC.GetTotalAllocatedBytes() - before, 0, 100_000_000);
+    }
+
+    private static byte[] Chunk(ReadOnlySpan<byte> type, byte[] data)
+    {
+        byte[] chunk = new byte[data.Length + 12];
+        BinaryPrimitives.WriteInt32BigEndian(chunk, data.Length);
+        type.CopyTo(chunk.AsSpan(4));
+        data.CopyTo(chunk, 8);
+        uint crc = uint.MaxValue;
+        foreach (byte value in chunk.AsSpan(4, data.Length + 4))
+        {
+            crc ^= value;
+            for (int bit = 0; bit < 8; bit++)
+            {
+                crc = (crc & 1) == 0 ? crc >> 1 : (crc >> 1) ^ 0xEDB88320;
+            }
+        }
+
+        BinaryPrimitives.WriteUInt32BigEndian(chunk.AsSpan(data.Length + 8), ~crc);
+        return chunk;
     }
 
     [Fact]

@@ -54,6 +54,36 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
+    public void Captions_that_are_not_UTF_8_are_errors_that_name_the_file()
+    {
+        string photos = TinyImages.Write(_folder["photos"], 2);
+        byte[] windows = [.. "the customer"u8, 0x92, .. "s caf"u8, 0xE9];
+        File.WriteAllBytes(Path.Combine(photos, "01-green.txt"), windows);
+        ErrorAssert.Throws(ErrorIds.DataEncodingInvalid, () => Read(photos), "01-green.txt", "UTF-8");
+
+        File.WriteAllText(Path.Combine(photos, "01-green.txt"), "un café", System.Text.Encoding.Unicode);
+        Assert.Equal("un café", Read(photos).Images[1].Caption);
+
+        File.WriteAllBytes(Path.Combine(photos, ImageFolder.MetadataName), [.. "{\"file_name\": \"01-green.png\", \"text\": \""u8, .. windows, .. "\"}\n"u8]);
+        ErrorAssert.Throws(ErrorIds.DataEncodingInvalid, () => Read(photos), ImageFolder.MetadataName, "UTF-8");
+    }
+
+    [Theory]
+    [InlineData("../other/00-red.png")]
+    [InlineData("..")]
+    [InlineData("more/../../other/00-red.png")]
+    [InlineData("/etc/hostname.png")]
+    [InlineData("a\\u0000.png")]
+    public void Metadata_names_images_inside_its_folder_only(string name)
+    {
+        string photos = TinyImages.Write(_folder["photos"], 1);
+        TinyImages.Write(_folder["other"], 1);
+        File.WriteAllText(Path.Combine(photos, ImageFolder.MetadataName), $$"""{"file_name": "{{name}}", "text": "x"}""");
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => Read(photos), "metadata.jsonl:1", "inside");
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => Read(photos, s_options with { Unreadable = UnreadableImage.Skip }), "metadata.jsonl:1");
+    }
+
+    [Fact]
     public void An_image_that_cannot_be_read_stops_or_is_passed_over_by_name()
     {
         string photos = TinyImages.Write(_folder["photos"], 3);
