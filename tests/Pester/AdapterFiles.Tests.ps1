@@ -64,7 +64,11 @@ Describe 'Convert-LoKrAdapter' {
     }
 
     It 'comes back from another layout bit by bit' {
+        $left = "$TestDrive/.kohya.safetensors.$([guid]::NewGuid().ToString('N')).tmp"
+        Set-Content -LiteralPath $left -Value unfinished
+        (Get-Item -LiteralPath $left -Force).LastWriteTimeUtc = [datetime]::UtcNow.AddHours(-1)
         $null = Convert-LoKrAdapter -Path "$TestDrive/peft" -Destination "$TestDrive/kohya.safetensors" -Format Kohya
+        $left | Should -Not -Exist
         (Get-LoKrAdapter -Path "$TestDrive/kohya.safetensors").Layout | Should -Be 'Kohya'
         $null = Convert-LoKrAdapter -Path "$TestDrive/kohya.safetensors" -Destination "$TestDrive/back" -Format Peft -Model $model
         $first = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft"

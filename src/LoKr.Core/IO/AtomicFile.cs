@@ -10,6 +10,9 @@ public static class AtomicFile
 {
     private static readonly UTF8Encoding s_utf8 = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
+    // A writer creates its file a moment before it locks it.
+    private static readonly TimeSpan s_abandonedAge = TimeSpan.FromMinutes(1);
+
     /// <summary>Writes a file through a stream.</summary>
     /// <param name="path">File to write; its folder has to exist.</param>
     /// <param name="write">Writes the content.</param>
@@ -50,6 +53,48 @@ public static class AtomicFile
         ArgumentNullException.ThrowIfNull(text);
         byte[] bytes = s_utf8.GetBytes(text);
         Write(path, stream => stream.Write(bytes));
+    }
+
+    /// <summary>
+    /// Removes the unfinished files that killed writers of the same file left: those that nobody has open, and that are not new. It lists the
+    /// folder, so it is for files that users name, not for one of thousands.
+    /// </summary>
+    /// <param name="path">File to write; its folder has to exist.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotWritable</c>.</exception>
+    internal static void RemoveLeftovers(string path)
+    {
+        string full = Path.GetFullPath(path);
+        try
+        {
+            foreach (string file in Directory.EnumerateFiles(Path.GetDirectoryName(full)!).Where(file => TemporaryName.IsBeside(file, full, "tmp") && IsAbandoned(file)).ToArray())
+            {
+                File.Delete(file);
+            }
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(full, exception);
+        }
+    }
+
+    private static bool IsAbandoned(string path)
+    {
+        FileInfo file = new(path);
+        if (file.LinkTarget is not null || DateTime.UtcNow - file.LastWriteTimeUtc < s_abandonedAge)
+        {
+            return false;
+        }
+
+        try
+        {
+            using SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None);
+            return true;
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            // A live writer has it open, or it is another user's, or it is gone.
+            return false;
+        }
     }
 }
 
@@ -102,10 +147,15 @@ internal sealed class PendingFile : IDisposable
     public void Commit()
     {
         RandomAccess.FlushToDisk(Handle);
-        _stream.Dispose();
-        Handle.Dispose();
+        if (OperatingSystem.IsWindows())
+        {
+            // Elsewhere the file stays locked until it has its name: nobody takes it for one of a killed writer.
+            _stream.Dispose();
+        }
+
         File.Move(_temporary, _path, overwrite: true);
         _committed = true;
+        _stream.Dispose();
         NativeFiles.FlushFolder(Path.GetDirectoryName(_path)!);
     }
 
@@ -113,7 +163,6 @@ internal sealed class PendingFile : IDisposable
     public void Dispose()
     {
         _stream.Dispose();
-        Handle.Dispose();
         if (!_committed)
         {
             File.Delete(_temporary);

@@ -29,7 +29,7 @@ public sealed class StagedDirectory : IDisposable
     /// <param name="carryOver">Carry over files and folders of the former destination that the new one does not have.</param>
     /// <param name="resume">
     /// Part of the temporary name that later runs for the same destination use again, so that they find what an interrupted one left
-    /// (<see cref="LeaveForResume"/>); null for a folder of this run alone.
+    /// (<see cref="LeaveForResume"/>); null or empty for a folder of this run alone.
     /// </param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.DestinationExists</c>; <c>LoKr.DestinationForeign</c> for a folder that holds neither a model nor an adapter;
@@ -50,8 +50,8 @@ public sealed class StagedDirectory : IDisposable
             held = DestinationLock.Take(_destination);
             RemoveLeftovers();
             CheckDestination();
-            Path = TemporaryName.Of(_destination, resume ?? $"{Guid.NewGuid():N}.{TemporarySuffix}");
-            CreateFolder(resume is not null);
+            Path = TemporaryName.Of(_destination, string.IsNullOrEmpty(resume) ? $"{Guid.NewGuid():N}.{TemporarySuffix}" : resume);
+            CreateFolder(!string.IsNullOrEmpty(resume));
             _lock = held;
             held = null;
         }

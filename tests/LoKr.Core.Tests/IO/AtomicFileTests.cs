@@ -73,4 +73,26 @@ public sealed class AtomicFileTests : IDisposable
         Assert.Throws<IOException>(() => new PendingFile(_folder["file"], _folder["temporary"]).Dispose());
         Assert.Equal("precious", File.ReadAllText(_folder["victim"]));
     }
+
+    [Fact]
+    public void Leftovers_are_removed_when_they_are_old_and_nobody_has_them_open()
+    {
+        string[] left = [.. Enumerable.Range(0, 4).Select(i => TemporaryName.Beside(_folder[i == 3 ? "other" : "file"], "tmp"))];
+        foreach (string path in left)
+        {
+            File.WriteAllText(path, "1");
+        }
+
+        using PendingFile live = new(_folder["file"], TemporaryName.Beside(_folder["file"], "tmp"));
+        foreach (string path in Directory.GetFiles(_folder.Path).Where(path => path != left[1]))
+        {
+            File.SetLastWriteTimeUtc(path, DateTime.UtcNow.AddHours(-1));
+        }
+
+        AtomicFile.RemoveLeftovers(_folder["file"]);
+        Assert.Equal([false, true, false, true], left.Select(File.Exists));
+        live.Commit();
+        Assert.True(File.Exists(_folder["file"]));
+        Assert.Equal(3, Directory.GetFiles(_folder.Path).Length);
+    }
 }
