@@ -29,13 +29,21 @@ internal sealed class DestinationLock : IDisposable
     /// <summary>Releases the lock.</summary>
     public void Dispose()
     {
-        if (OperatingSystem.IsLinux())
+        using SafeFileHandle file = _file;
+        if (!OperatingSystem.IsLinux())
+        {
+            return;
+        }
+
+        try
         {
             // Removed while it is held: a process that opened it before sees that the name is gone, and opens another one.
             File.Delete(_path);
         }
-
-        _file.Dispose();
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            // The folder is gone or closed to this process by now; a file that stays without a holder is no obstacle to the next writer.
+        }
     }
 
     private static DestinationLock TakeOnLinux(string destination, string path)

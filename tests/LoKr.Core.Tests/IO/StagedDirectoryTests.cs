@@ -249,6 +249,19 @@ public sealed class StagedDirectoryTests : IDisposable
     }
 
     [Fact]
+    public void A_parent_that_vanishes_is_an_error_of_the_commit_and_not_of_the_end()
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows keeps folders of open files.");
+        using (StagedDirectory staged = new(Destination, force: false))
+        {
+            Directory.Delete(Path.GetDirectoryName(Destination)!, recursive: true);
+            ErrorAssert.Throws(ErrorIds.FileNotWritable, staged.Commit);
+        }
+
+        Assert.Empty(Directory.GetFileSystemEntries(_folder.Path));
+    }
+
+    [Fact]
     public void Leftovers_of_killed_writers_of_the_same_destination_are_removed()
     {
         Put("config.json");
