@@ -13,6 +13,7 @@ public sealed class TempFolder : IDisposable
     /// <summary>Writes a text file.</summary>
     public TempFolder Write(string name, string content)
     {
+        Directory.CreateDirectory(System.IO.Path.GetDirectoryName(this[name])!);
         File.WriteAllText(this[name], content);
         return this;
     }
@@ -20,6 +21,7 @@ public sealed class TempFolder : IDisposable
     /// <summary>Writes a file of bytes.</summary>
     public TempFolder Write(string name, byte[] content)
     {
+        Directory.CreateDirectory(System.IO.Path.GetDirectoryName(this[name])!);
         File.WriteAllBytes(this[name], content);
         return this;
     }

@@ -95,7 +95,8 @@ public sealed class ModelConfig : JsonFields
         }
 
         string generation = Path.Combine(folder, "generation_config.json");
-        return new ModelConfig(ReadElement(path), path, File.Exists(generation) ? Read(generation) : null);
+        return new ModelConfig(
+            ReadElement(ModelLinks.Check(folder, path)), path, File.Exists(generation) ? Read(ModelLinks.Check(folder, generation)) : null);
     }
 
     /// <summary>Reads <c>config.json</c> of a folder that may have none.</summary>
@@ -105,7 +106,7 @@ public sealed class ModelConfig : JsonFields
     public static ModelConfig? LoadIfPresent(string folder)
     {
         string path = Path.Combine(folder, FileName);
-        return File.Exists(path) ? Read(path) : null;
+        return File.Exists(path) ? Read(ModelLinks.Check(folder, path)) : null;
     }
 
     /// <summary>Reads one file.</summary>

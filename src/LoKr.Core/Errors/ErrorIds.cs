@@ -287,6 +287,9 @@ public static class ErrorIds
     /// <summary>A model with unmerged adapters cannot be exported.</summary>
     public const string ExportUnmerged = "LoKr.ExportUnmerged";
 
+    /// <summary>A file in a model's folder is a link to a place outside the folder.</summary>
+    public const string LinkOutsideFolder = "LoKr.LinkOutsideFolder";
+
     /// <summary>The destination of an export is the model's own folder, is inside it, or contains it.</summary>
     public const string ExportIntoSource = "LoKr.ExportIntoSource";
 

@@ -1,3 +1,4 @@
+using System.Formats.Tar;
 using LoKr.Core.Errors;
 
 namespace LoKr.Core.IO;
@@ -56,8 +57,44 @@ public static class FileSystem
         AtomicFile.Write(destination, content.CopyTo);
     }
 
+    /// <summary>Refuses pipes, sockets and devices: opening a pipe may block forever, and reading a device may never end.</summary>
+    /// <param name="path">The path; one that does not exist is left to its reader.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotReadable</c>.</exception>
+    internal static void CheckRegular(string path)
+    {
+        try
+        {
+            // All of them have a length of 0; only then is the kind worth the price of asking.
+            FileInfo file = new(path);
+            file = file.LinkTarget is null ? file : (file.ResolveLinkTarget(returnFinalTarget: true) as FileInfo) ?? file;
+            if (!OperatingSystem.IsWindows() && file is { Exists: true, Length: 0 } && !IsRegular(file.FullName))
+            {
+                throw new IOException("It is a pipe, a socket or a device, not a file.");
+            }
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotReadable(path, exception);
+        }
+    }
+
+    // .NET tells the kind of a file without opening it only where it archives it.
+    private static bool IsRegular(string path)
+    {
+        using MemoryStream archive = new();
+        using (TarWriter writer = new(archive, leaveOpen: true))
+        {
+            writer.WriteEntry(path, "file");
+        }
+
+        archive.Position = 0;
+        using TarReader reader = new(archive);
+        return reader.GetNextEntry()?.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile;
+    }
+
     private static T Reading<T>(string path, Func<string, T> read)
     {
+        CheckRegular(path);
         try
         {
             return read(path);

@@ -46,6 +46,7 @@ public sealed class SafetensorsReader : ITensorSource
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         string full = Path.GetFullPath(path);
+        FileSystem.CheckRegular(full);
         SafeFileHandle? handle = null;
         try
         {

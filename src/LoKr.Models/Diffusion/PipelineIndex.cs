@@ -1,6 +1,7 @@
 using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Models.Diffusion;
 
@@ -88,7 +89,7 @@ internal sealed class PipelineIndex
         }
 
         return Exists(full)
-            ? new PipelineIndex(full, ModelConfig.Read(Path.Combine(full, FileName)))
+            ? new PipelineIndex(full, ModelConfig.Read(ModelLinks.Check(full, Path.Combine(full, FileName))))
             : throw new LoKrException(ErrorIds.PipelineNotFound, LoKrErrorKind.NotFound, $"'{full}' has no {FileName} and is therefore not a diffusers pipeline.",
                 "Name the folder that contains unet, vae, text_encoder, tokenizer and scheduler, as save_pretrained of a pipeline writes it.") { Target = full };
     }
@@ -128,6 +129,7 @@ internal sealed class PipelineIndex
                 throw Missing(name, $"'{Config.Source}' lists the component '{name}', but the folder '{PathOf(name)}' does not exist.");
             }
 
+            ModelLinks.Check(Folder, PathOf(name));
             if (built.Length > 0 && !built.Contains(className, StringComparer.Ordinal))
             {
                 throw Unsupported(name, $"The component '{name}' of '{Folder}' is a {className}.", $"Supported is {string.Join(" or ", built)}.");

@@ -66,7 +66,7 @@ public static class ModelExporter
 
         foreach (string file in CompanionFiles(model))
         {
-            FileSystem.CopyContent(file, Path.Combine(folder, Path.GetFileName(file)));
+            FileSystem.CopyContent(ModelLinks.Check(Path.GetDirectoryName(file)!, file), Path.Combine(folder, Path.GetFileName(file)));
         }
     }
 

@@ -52,7 +52,7 @@ public static class StableDiffusionExporter
             {
                 foreach (string file in Directory.EnumerateFiles(source))
                 {
-                    FileSystem.CopyContent(file, Path.Combine(folder, Path.GetFileName(file)));
+                    FileSystem.CopyContent(ModelLinks.Check(pipeline.SourcePath, file), Path.Combine(folder, Path.GetFileName(file)));
                 }
             }
         }
@@ -69,7 +69,7 @@ public static class StableDiffusionExporter
         string[] beside = [ModelConfig.FileName, .. sharded ? [$"{Name}.safetensors.index.json"] : Array.Empty<string>()];
         foreach (string file in reader.Files.Concat(beside.Select(file => Path.Combine(source, file))))
         {
-            FileSystem.CopyContent(file, Path.Combine(folder, Path.GetFileName(file)));
+            FileSystem.CopyContent(ModelLinks.Check(source, file), Path.Combine(folder, Path.GetFileName(file)));
         }
     }
 }

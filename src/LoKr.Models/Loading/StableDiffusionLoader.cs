@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
@@ -116,7 +117,7 @@ public static class StableDiffusionLoader
     {
         string path = Path.Combine(index.PathOf("scheduler"), "scheduler_config.json");
         return File.Exists(path)
-            ? ModelConfig.Read(path)
+            ? ModelConfig.Read(ModelLinks.Check(index.Folder, path))
             : throw new LoKrException(ErrorIds.PipelineComponentMissing, LoKrErrorKind.NotFound, $"The pipeline in '{index.Folder}' has no '{path}'.",
                 "The download is incomplete; get the missing file.") { Target = path };
     }

@@ -39,6 +39,7 @@ public static class TokenizerLoader
         {
             Target = folder,
         };
+        files.CheckLinks();
         try
         {
             TokenizerConfig config = TokenizerConfig.Read(files);
@@ -108,6 +109,15 @@ internal sealed class TokenizerFolder
 
     /// <summary>The file that defines the tokenizer, or null.</summary>
     public string? Definition => Definitions.Select(PathOf).FirstOrDefault(File.Exists);
+
+    /// <summary>Refuses files that are links to places outside the folder, or no files; the model's configuration is one of those that are read.</summary>
+    public void CheckLinks()
+    {
+        foreach (string file in s_all.Append(Core.Configuration.ModelConfig.FileName).Select(PathOf).Where(File.Exists))
+        {
+            ModelLinks.Check(_folder, file);
+        }
+    }
 
     /// <summary>Full path of a file, which need not exist.</summary>
     public string PathOf(string name) => Path.Combine(_folder, name);

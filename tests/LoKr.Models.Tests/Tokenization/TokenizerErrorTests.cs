@@ -28,6 +28,23 @@ public sealed class TokenizerErrorTests
     }
 
     [Theory]
+    [InlineData("vocab.txt")]
+    [InlineData("tokenizer_config.json")]
+    [InlineData("chat_template.jinja")]
+    public void A_file_that_links_to_a_place_outside_the_folder_is_refused(string name)
+    {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "Links need a privilege on Windows.");
+        using TempFolder folder = new TempFolder().Write("secret", "[UNK]").Write("model/vocab.txt", "[UNK]\n[CLS]\n[SEP]\n[PAD]\n[MASK]\nx\n");
+        string link = folder["model", name];
+        File.Delete(link);
+        File.CreateSymbolicLink(link, "../secret");
+        File.WriteAllText(folder["model", "tokenizer.json"], TinyTokenizers.ByteLevelJson().ToJsonString());
+        LoKrException error = Assert.Throws<LoKrException>(() => TokenizerLoader.Load(folder["model"]));
+        Assert.Equal(ErrorIds.LinkOutsideFolder, error.ErrorId);
+        Assert.Contains(name, error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("normalizer", """{"type":"Precompiled","precompiled_charsmap":"AA=="}""", "Precompiled")]
     [InlineData("normalizer", """{"type":"NFC","new_option":1}""", "new_option")]
     [InlineData("normalizer", """{"type":"Sequence","normalizers":[{"type":"Nmt"}]}""", "Nmt")]

@@ -2,6 +2,8 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -16,18 +18,34 @@ internal static class CompanionFiles
         StringComparer.OrdinalIgnoreCase);
 
     /// <summary>Files to copy, as paths relative to the folder.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check"/>.</exception>
     public static IReadOnlyList<string> List(string folder) =>
     [
-        .. Directory.EnumerateFiles(folder).Select(static path => Path.GetFileName(path)).Where(IsCompanion).Order(StringComparer.Ordinal),
-        .. Directory.EnumerateDirectories(folder).Where(static path => !Path.GetFileName(path).StartsWith('.')).SelectMany(Inside).Select(path => Path.GetRelativePath(folder, path)).Order(StringComparer.Ordinal),
+        .. Directory.EnumerateFiles(folder).Where(static path => IsCompanion(Path.GetFileName(path)))
+            .Select(path => Path.GetFileName(ModelLinks.Check(folder, path))).Order(StringComparer.Ordinal),
+        .. Directory.EnumerateDirectories(folder).Where(static path => !Path.GetFileName(path).StartsWith('.'))
+            .SelectMany(inner => Inside(folder, inner)).Select(path => Path.GetRelativePath(folder, path)).Order(StringComparer.Ordinal),
     ];
 
     // A folder beside the weights belongs to them (1_Pooling) unless it has weights of its own.
-    private static string[] Inside(string folder)
+    private static List<string> Inside(string root, string folder)
     {
-        EnumerationOptions options = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint };
-        string[] files = [.. Directory.EnumerateFiles(folder, "*", options)];
-        return Array.Exists(files, static path => s_weights.Contains(Path.GetExtension(path))) ? [] : files;
+        List<string> files = [];
+        Walk(root, folder, [], files);
+        return files.Exists(static path => s_weights.Contains(Path.GetExtension(path))) ? [] : files.ConvertAll(path => ModelLinks.Check(root, path));
+    }
+
+    // A folder that a link leads back to is listed once.
+    private static void Walk(string root, string folder, HashSet<string> seen, List<string> files)
+    {
+        if (seen.Add(FolderPaths.Resolve(ModelLinks.Check(root, folder))))
+        {
+            files.AddRange(Directory.EnumerateFiles(folder));
+            foreach (string inner in Directory.EnumerateDirectories(folder))
+            {
+                Walk(root, inner, seen, files);
+            }
+        }
     }
 
     private static bool IsCompanion(string name) => !name.StartsWith('.')
