@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
@@ -54,6 +55,7 @@ internal sealed class AdapterWriter
         using IDisposable noGrad = torch.no_grad();
         AdapterWriter writer = new(layout, content, options.Component);
         writer.Collect();
+        writer._warnings.AddRange(NonFinite.Warnings(writer._tensors.Where(static pair => !pair.Key.EndsWith("." + AdapterSuffixes.Alpha, StringComparison.Ordinal))));
         if (isFile)
         {
             writer.WriteFile(destination);

@@ -274,7 +274,7 @@ public sealed class LoKrModel : IAdaptable
                 Adapters = [.. adapters.Select(static adapter => adapter.Name)],
                 ModuleCount = merge.WeightCount,
                 SavedModuleCount = adapters.Sum(static adapter => adapter.SavedModules.Count),
-                Warnings = [.. adapters.Where(static adapter => adapter.IsZero()).Select(static adapter => AdapterWarnings.Zero(adapter.Name)), .. _adapters.Active.Where(IsIdleSomewhere)
+                Warnings = [.. merge.Warnings, .. adapters.Where(static adapter => adapter.IsZero()).Select(static adapter => AdapterWarnings.Zero(adapter.Name)), .. _adapters.Active.Where(IsIdleSomewhere)
                     .Select(static adapter => $"Adapter '{adapter.Name}' is active but not merged; as in PEFT it is idle on layers into which another adapter is merged.")],
                 Elapsed = Stopwatch.GetElapsedTime(started),
             };

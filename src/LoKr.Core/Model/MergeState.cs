@@ -1,3 +1,4 @@
+using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -37,6 +38,10 @@ internal sealed class MergeState : IDisposable
 
                 SavedWeight before = merge.Save(group.Key, group.First().Change);
                 Merge([.. group], weight, _originals.GetValueOrDefault(group.Key, before).Value, safe);
+                if (!safe && NonFinite.Count(weight) is long count and > 0 && count - NonFinite.Count(before.Value) is long added and > 0)
+                {
+                    merge.AddWarning(ModelErrors.NotFinite(group.Key, added, weight.dtype));
+                }
             }
 
             return merge;
@@ -96,7 +101,7 @@ internal sealed class MergeState : IDisposable
             change.MergeInto(sum, original);
             if (safe && !IsFinite(sum))
             {
-                throw ModelErrors.MergeNotFinite(adapter, change.Name);
+                throw ModelErrors.MergeNotFinite(adapter.Name, change.Name, weight.dtype, "no weight was changed");
             }
         }
 
@@ -105,7 +110,7 @@ internal sealed class MergeState : IDisposable
             weight.copy_(sum);
             if (safe && !IsFinite(weight))
             {
-                throw ModelErrors.MergeNotFinite(changes[^1].Adapter, changes[^1].Change.Name);
+                throw ModelErrors.MergeNotFinite(changes[^1].Adapter.Name, changes[^1].Change.Name, weight.dtype, "no weight was changed");
             }
         }
     }
@@ -121,6 +126,10 @@ internal sealed class MergeState : IDisposable
 internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> adapters)
 {
     private readonly Dictionary<string, SavedWeight> _changed = new(StringComparer.Ordinal);
+    private readonly List<string> _warnings = [];
+
+    /// <summary>Warnings about the result.</summary>
+    public IReadOnlyList<string> Warnings => _warnings;
 
     /// <summary>Number of weights that changed.</summary>
     public int WeightCount => _changed.Count;
@@ -140,6 +149,9 @@ internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> a
 
         _changed.Clear();
     }
+
+    /// <summary>Adds a warning about the result.</summary>
+    internal void AddWarning(string warning) => _warnings.Add(warning);
 
     /// <summary>Saves a weight before it is changed.</summary>
     internal SavedWeight Save(string name, WeightChange change)

@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;
 
@@ -85,10 +86,18 @@ internal static class ModelErrors
     public static LoKrException NoWeights() => new(
         ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights; there is nothing to merge into.", "Load it with its weights.");
 
-    public static LoKrException MergeNotFinite(LoKrAdapter adapter, string weight) => new(
+    public static LoKrException MergeNotFinite(string adapter, string weight, ScalarType type, string unchanged) => new(
         ErrorIds.MergeNotFinite,
         LoKrErrorKind.InvalidData,
-        $"Merging adapter '{adapter.Name}' would put NaN or infinity into '{weight}'; no weight was changed.",
-        "The adapter is probably broken; train it again with a lower learning rate.")
+        $"Merging adapter '{adapter}' would put NaN or infinity into '{weight}'; {unchanged}.",
+        NotFiniteAdvice(type))
     { Target = weight };
+
+    /// <summary>The warning about a merged weight with numbers that are not finite.</summary>
+    public static string NotFinite(string weight, long count, ScalarType type) =>
+        $"{count} numbers of '{weight}' became NaN or infinity in the merge. {NotFiniteAdvice(type)} A safe merge refuses such a result.";
+
+    private static string NotFiniteAdvice(ScalarType type) => type == ScalarType.Float16
+        ? "float16 holds numbers up to 65504; bfloat16 or float32 would hold larger ones. If the adapter itself contains NaN or infinity, train it again with a lower learning rate."
+        : "The adapter is probably broken; train it again with a lower learning rate.";
 }

@@ -127,6 +127,42 @@ public sealed class DiskAndMemoryTests : IDisposable
     }
 
     [Theory]
+    [InlineData(ScalarType.Float16, 300.0, "bfloat16 or float32")]
+    [InlineData(ScalarType.BFloat16, double.NaN, "is probably broken")]
+    [InlineData(ScalarType.Float32, double.PositiveInfinity, "is probably broken")]
+    public void Numbers_that_the_merge_makes_infinite_are_counted_and_reported(ScalarType type, double value, string advice)
+    {
+        Dictionary<string, Tensor> weights = new(StringComparer.Ordinal) { ["q_proj.weight"] = zeros(16, 16).to(type), ["v_proj.weight"] = zeros(16, 16).to(type) };
+        weights["q_proj.weight"][15, 15] = double.PositiveInfinity;
+        string from = MergeFiles.Base(_folder["base"], weights, config: Llama);
+        LoKrConfig config = s_config with { R = 4, Alpha = 4 };
+        Tensor w1 = zeros(4, 4);
+        w1[0, 0] = value;
+        string adapter = Adapter(config, new() { ["q_proj.lokr_w1"] = w1, ["q_proj.lokr_w2"] = full(4, 4, 300f) });
+        Assert.Equal(["q_proj.weight"], SameResult(from, adapter));
+
+        // Row 0 to 3 by column 0 to 3, or for NaN and infinity times zero every number of the kind; what was infinite before does not count.
+        long added = MergeFiles.Read(_folder["out"])["q_proj.weight"].isfinite().logical_not().sum().ToInt64() - 1;
+        Assert.True(added >= 16);
+        string[] reported = [.. _warnings.Where(static warning => warning.Contains("became NaN or infinity", StringComparison.Ordinal))];
+        Assert.True(reported.Length == 2, string.Join("|", _warnings));
+        Assert.All(reported, warning => Assert.Contains($"{added} numbers of 'q_proj", warning, StringComparison.Ordinal));
+        Assert.All(reported, warning => Assert.Contains(advice, warning, StringComparison.Ordinal));
+        LoKrException error = ErrorAssert.Throws(ErrorIds.MergeNotFinite, () => MergeFiles.Run(MergeFiles.Options(from, _folder["safe"], adapter) with { Safe = true }));
+        Assert.Contains(advice, error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Conversion_reports_numbers_that_are_not_finite()
+    {
+        Tensor w1 = ones(4, 4);
+        w1[1, 2] = double.NaN;
+        string adapter = Adapter(s_config with { R = 4 }, new() { ["m.q_proj.lokr_w1"] = w1, ["m.q_proj.lokr_w2"] = ones(4, 4) });
+        AdapterConverter.Convert(adapter, _folder["out.safetensors"], AdapterLayout.Lycoris, new(), out IReadOnlyList<string> warnings);
+        Assert.Single(warnings, static warning => warning.Contains("1 numbers of 'lycoris_m_q_proj.lokr_w1' are NaN or infinity", StringComparison.Ordinal));
+    }
+
+    [Theory]
     [InlineData("lmhead-base-layer", "adapter", null)]
     [InlineData("disk-ignores-targets", "other-module", ErrorIds.AdapterKeysMismatch)]
     [InlineData("disk-ignores-targets", "other-layer", ErrorIds.TargetModuleNotFound)]
@@ -188,7 +224,7 @@ public sealed class DiskAndMemoryTests : IDisposable
             using PeftAdapterFolder folder = PeftAdapterFolder.Read(adapter);
             LoKrAdapter loaded = model.LoadAdapter(folder.Config, folder.Tensors.Entries.Keys.ToDictionary(static name => name, name => folder.Tensors.Read(name), StringComparer.Ordinal));
             _warnings.AddRange(loaded.Warnings);
-            model.Merge();
+            _warnings.AddRange(model.Merge().Warnings);
         }) as LoKrException;
         LoKrException? onDisk = Record.Exception(() =>
             _warnings.AddRange(MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { Force = true }).Warnings)) as LoKrException;

@@ -230,8 +230,9 @@ public sealed class CheckpointMerge : IDisposable
             progress?.Invoke(new CheckpointMergeProgress(shard.FileName, count, total, written, ByteCount, Stopwatch.GetElapsedTime(started)));
         }
 
-        new ShardWriter(folder, _options.Safe, OnWritten, (shard, sum) => journal.Add(shard.FileName, sum), cancel)
-            .Write(_shards.Where(shard => !done.Contains(shard.FileName)));
+        ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum) => journal.Add(shard.FileName, sum), cancel);
+        writer.Write(_shards.Where(shard => !done.Contains(shard.FileName)));
+        _warnings.AddRange(writer.Warnings);
         return done.Count;
     }
 

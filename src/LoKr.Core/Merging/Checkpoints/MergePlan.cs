@@ -139,6 +139,10 @@ internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnl
     /// <summary>The adapter's tensor that replaces it, or null.</summary>
     public AdapterTensor? Replacement { get; init; }
 
+    /// <summary>Names of the adapters that change it.</summary>
+    public IEnumerable<string> AdapterNames => Layers.Select(static layer => layer.Adapter).Concat(Norms.Select(static norm => norm.Adapter))
+        .Concat(Replacement is null ? [] : [Replacement.Adapter]).Select(static adapter => adapter.Name).Distinct(StringComparer.Ordinal);
+
     /// <summary>Whether its bytes are those of the base model.</summary>
     public bool IsCopy => Layers.Count == 0 && Norms.Count == 0 && Replacement is null;
 

@@ -1,12 +1,12 @@
+using System.Collections.Concurrent;
 using System.IO.Hashing;
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
-using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.IO;
+using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using Microsoft.Win32.SafeHandles;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
@@ -25,7 +25,12 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
     private readonly Queue<MergeShard> _waiting = new();
     private readonly List<OpenShard> _open = [];
     private readonly List<Task> _completing = [];
+    private readonly ConcurrentDictionary<string, (long Count, SafetensorsDType Type)> _notFinite = new(StringComparer.Ordinal);
     private ExceptionDispatchInfo? _failure;
+
+    /// <summary>Warnings about weights that the merge made NaN or infinite.</summary>
+    public IEnumerable<string> Warnings => _notFinite.OrderBy(static pair => pair.Key, StringComparer.Ordinal)
+        .Select(static pair => ModelErrors.NotFinite(pair.Key, pair.Value.Count, SafetensorsDTypes.Natural(pair.Value.Type)));
 
     /// <summary>Writes files; returns when all of them are on the disk under their names.</summary>
     public void Write(IEnumerable<MergeShard> shards)
@@ -126,6 +131,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         if (target.Replacement is { } replacement)
         {
             replacement.Adapter.Tensors.ReadRange(replacement.Key, piece.Start / SafetensorsDTypes.Size(target.DType), values);
+            CheckFinite(bytes, target, piece.Start);
             return bytes;
         }
 
@@ -134,20 +140,35 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         {
             work.Prepare();
             work.Merge(values, piece.Start);
-            CheckFinite(values, target);
+            CheckFinite(bytes, target, piece.Start);
         }
 
         return bytes;
     }
 
-    private void CheckFinite(Tensor rows, MergeTarget target)
+    private void CheckFinite(ReadOnlySpan<byte> rows, MergeTarget target, long start)
     {
-        using DisposeScope scope = NewDisposeScope();
-        if (safe && !rows.isfinite().all().ToBoolean())
+        long count = NonFinite.Count(rows, target.DType);
+        if (count == 0)
         {
-            throw new LoKrException(ErrorIds.MergeNotFinite, LoKrErrorKind.InvalidData,
-                $"The merge would result in NaN or infinity in '{target.Entry!.Name}'; nothing was written.", "An adapter seems to have diverged; train it again with a lower learning rate.")
-            { Target = target.Entry.Name };
+            return;
+        }
+
+        if (safe)
+        {
+            throw ModelErrors.MergeNotFinite(string.Join("', '", target.AdapterNames), target.Name, SafetensorsDTypes.Natural(target.DType), "nothing was written");
+        }
+
+        if (target.Entry is { } entry && target.Replacement is null)
+        {
+            byte[] before = new byte[rows.Length];
+            target.Shard!.ReadBytes(entry, start, before);
+            count -= NonFinite.Count(before, target.DType);
+        }
+
+        if (count > 0)
+        {
+            _notFinite.AddOrUpdate(target.Name, (count, target.DType), (_, former) => (former.Count + count, target.DType));
         }
     }
 }
