@@ -222,6 +222,22 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     }
 
     [Fact]
+    public void An_interrupted_merge_of_another_base_of_the_same_length_and_time_is_not_resumed()
+    {
+        string[] modules = [.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")];
+        string from = Base(Weights(modules), maxShardBytes: 5000);
+        string adapter = Adapter(modules);
+        CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], adapter);
+        Dictionary<string, DateTime> times = Directory.EnumerateFiles(from).ToDictionary(static file => file, File.GetLastWriteTimeUtc, StringComparer.Ordinal);
+        Interrupt(options, after: 6);
+        Base(Weights(modules), maxShardBytes: 5000);
+        Assert.All(times, static pair => File.SetLastWriteTimeUtc(pair.Key, pair.Value));
+        Assert.Equal(0, MergeFiles.Run(options).ResumedFileCount);
+        MergeFiles.Run(options with { Destination = _folder["reference"] });
+        AssertSame(MergeFiles.Bytes(_folder["reference"]), _folder["out"]);
+    }
+
+    [Fact]
     public void An_existing_or_busy_destination_or_the_source_is_an_error()
     {
         string from = Base(Weights(["m.proj"]));

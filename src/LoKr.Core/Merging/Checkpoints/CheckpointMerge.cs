@@ -121,7 +121,7 @@ public sealed class CheckpointMerge : IDisposable
         int resumed;
         try
         {
-            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source.Files, _adapters, _shards));
+            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source, _adapters, _shards));
             resumed = WriteShards(staged.Path, journal, progress, started, cancel);
             WriteIndex(staged.Path);
             WriteCompanions(staged.Path);

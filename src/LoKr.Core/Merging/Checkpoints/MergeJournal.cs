@@ -4,6 +4,7 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.IO;
+using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -15,6 +16,9 @@ internal sealed class MergeJournal
 {
     /// <summary>Name of the file; it is removed before the folder appears.</summary>
     public const string FileName = ".lokr-merge.json";
+
+    // Bytes at the beginning, in the middle and at the end of a tensor.
+    private const int SampleBytes = 4096;
 
     private readonly Lock _gate = new();
     private readonly string _path;
@@ -46,19 +50,18 @@ internal sealed class MergeJournal
     }
 
     /// <summary>A hash of everything that decides the bytes of the result; a merge resumes the work of an earlier one only if it is the same.</summary>
-    /// <param name="baseFiles">Files of the base model.</param>
+    /// <param name="source">The base model.</param>
     /// <param name="adapters">The adapters.</param>
     /// <param name="shards">Files of the result.</param>
-    public static string Fingerprint(IEnumerable<string> baseFiles, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeShard> shards)
+    public static string Fingerprint(CheckpointReader source, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeShard> shards)
     {
         StringBuilder text = new();
         text.AppendLine(typeof(MergeJournal).Assembly.ManifestModule.ModuleVersionId.ToString());
-        foreach (string file in baseFiles)
+        foreach (SafetensorsReader shard in source.Shards)
         {
-            // Hashing these would take as long as the merge.
-            FileInfo info = new(file);
+            FileInfo info = new(shard.FilePath);
             FileInfo target = info.ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? info;
-            text.AppendLine(CultureInfo.InvariantCulture, $"{file}|{target.Length}|{target.LastWriteTimeUtc.Ticks}");
+            text.AppendLine(CultureInfo.InvariantCulture, $"{shard.FilePath}|{target.Length}|{target.LastWriteTimeUtc.Ticks}|{Samples(shard)}");
         }
 
         foreach (CheckpointMergeAdapter adapter in adapters)
@@ -77,6 +80,26 @@ internal sealed class MergeJournal
         }
 
         return Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
+    }
+
+    // Hashing whole files would take as long as the merge. Every tensor is sampled, so that another training of the same model shows.
+    private static string Samples(SafetensorsReader shard)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        byte[] sample = new byte[SampleBytes];
+        foreach (SafetensorsEntry entry in shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.Name, StringComparer.Ordinal))
+        {
+            hash.AppendData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{entry.Name}|{entry.DType}|{string.Join(',', entry.Shape)}|{entry.Offset}\n")));
+            int count = (int)Math.Min(SampleBytes, entry.ByteCount);
+            foreach (long start in new[] { 0, (entry.ByteCount - count) / 2, entry.ByteCount - count }.Distinct())
+            {
+                Span<byte> bytes = sample.AsSpan(0, count);
+                shard.ReadBytes(entry, start, bytes);
+                hash.AppendData(bytes);
+            }
+        }
+
+        return Convert.ToHexString(hash.GetHashAndReset());
     }
 
     /// <summary>Verifies the listed files, and removes everything else from the folder.</summary>
