@@ -179,6 +179,27 @@ Describe 'A tiny model' {
 
     It 'classifies objects with a text' {
         ([pscustomobject] @{ Text = 'vpn'; Id = 1 } | Invoke-LoKrModel -Model $model).Text | Should -Be 'vpn'
+        @(@{ text = 'vpn' }, [pscustomobject] @{ Prompt = 'card' }, [ordered] @{ PROMPT = 'pin' }, 7 | Invoke-LoKrModel -Model $model).Text | Should -Be 'vpn', 'card', 'pin', '7'
+        (Invoke-LoKrModel $model -Text 'vpn').Text | Should -Be 'vpn'
+        (Invoke-LoKrModel $model '').Text | Should -Be ''
+    }
+
+    It 'refuses objects without a text, and goes on with the next' {
+        foreach ($item in (Get-Process -Id $PID), @{ Name = 'vpn' }, [pscustomobject] @{ Text = $null }, [datetime]::Now, [pscustomobject] @{ Text = @{} }) {
+            Get-ErrorId { $item | Invoke-LoKrModel -Model $model } | Should -Be 'LoKr.DataValueInvalid'
+        }
+
+        @(@{ Name = 'x' }, 'vpn' | Invoke-LoKrModel -Model $model -ErrorAction SilentlyContinue).Text | Should -Be 'vpn'
+    }
+
+    It 'counts texts that are cut, once a call' {
+        $long = 'vpn ' * 40
+        $null = $long, 'vpn', $long | Invoke-LoKrModel -Model $model -BatchSize 1 -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -Be '2 texts are cut to 32 tokens; the longest has 42.'
+        $null = $long | Invoke-LoKrModel -Model $model -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -Be 'The text has 42 tokens; the first 32 are used.'
+        $null = $model | Measure-LoKrModel -Data @{ text = $long; label = 'network' } -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -Be '1 of 1 texts are cut to 32 tokens; the longest has 42.'
     }
 
     It 'gives a trained adapter to a fresh model' {

@@ -110,6 +110,12 @@ Describe 'A Stable Diffusion pipeline' {
         Get-Distance (Read-Pixel $images[1].Path) (Read-Pixel $again.Path) | Should -BeLessOrEqual 1
     }
 
+    It 'says once that prompts are cut' {
+        $long = 'x' * 100
+        $null = $long, 'y' | Invoke-LoKrModel $sd -Steps 1 -Destination "$work/cut.png" -Force -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -BeLike 'The prompt has * tokens; the first 24 are used.'
+    }
+
     It 'replaces files only with -Force, and not with -WhatIf' {
         Set-Content -LiteralPath "$work/rack.png" -Value 'old' -NoNewline
         Get-ErrorId { Invoke-LoKrModel $sd x -Steps 1 -Destination "$work/rack.png" } | Should -Be 'LoKr.DestinationExists'

@@ -87,12 +87,17 @@ public static class RowFields
         return TryGet(row, column, out _);
     }
 
-    /// <summary>Returns the text of a column.</summary>
+    /// <summary>Returns the text of a column, which is not empty and has more than spaces.</summary>
     /// <param name="row">The row.</param>
     /// <param name="column">Name of the column.</param>
     /// <param name="expected">The required columns, for messages.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
     public static string Text(DataRow row, string column, string expected) =>
+        AnyText(row, column, expected) is string text && !string.IsNullOrWhiteSpace(text) ? text : throw Wrong(row, column, "text that is not empty");
+
+    /// <summary>Returns the text of a column, which may be empty.</summary>
+    /// <inheritdoc cref="Text"/>
+    public static string AnyText(DataRow row, string column, string expected) =>
         Require(row, column, expected) is string text ? text : throw Wrong(row, column, "text");
 
     /// <summary>Returns the value of a column of text, numbers or truth values as text.</summary>
@@ -153,6 +158,7 @@ public static class RowFields
         {
             null => "null",
             "" => "empty",
+            string text when string.IsNullOrWhiteSpace(text) => "blank",
             JsonElement element => "a JSON " + element.ValueKind.ToString().ToLowerInvariant(),
             _ => $"a {value.GetType().Name}",
         };

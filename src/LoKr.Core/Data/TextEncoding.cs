@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.ExceptionServices;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
@@ -64,6 +65,36 @@ internal static class TextEncoding
         }
 
         return results;
+    }
+}
+
+/// <summary>Token ids of a text, and how many it has without a limit.</summary>
+/// <param name="Ids">The ids that are used, special tokens included.</param>
+/// <param name="TokenCount">Number of tokens of the whole text, special tokens included.</param>
+public sealed record CutText(int[] Ids, int TokenCount)
+{
+    /// <summary>Whether the end of the text is not used.</summary>
+    public bool IsCut => TokenCount > Ids.Length;
+
+    /// <summary>The warning about texts that were cut, or none.</summary>
+    /// <param name="cut">Number of tokens of each text that was cut, before it was.</param>
+    /// <param name="count">Number of all texts.</param>
+    /// <param name="what">Name of the texts in the plural.</param>
+    /// <param name="longest">Number of tokens that were kept.</param>
+    public static IEnumerable<string> Describe(IReadOnlyCollection<int> cut, int count, string what, int longest) =>
+        cut is not { Count: > 0 } ? [] : [string.Create(CultureInfo.InvariantCulture, $"{cut.Count} of {count} {what} are cut to {longest} tokens; the longest has {cut.Max()}.")];
+
+    /// <summary>Encodes a text up to a limit; only one that exceeds it is read to its end.</summary>
+    /// <param name="tokenizer">The tokenizer.</param>
+    /// <param name="text">The text.</param>
+    /// <param name="longest">Most tokens to use.</param>
+    public static CutText Encode(ITextTokenizer tokenizer, string text, int longest)
+    {
+        ArgumentNullException.ThrowIfNull(tokenizer);
+        int[] ids = [.. tokenizer.Encode(text, addSpecialTokens: true, longest + 1)];
+        return ids.Length <= longest
+            ? new(ids, ids.Length)
+            : new([.. tokenizer.Encode(text, addSpecialTokens: true, longest)], tokenizer.Encode(text).Count);
     }
 }
 

@@ -13,11 +13,12 @@ public static class TextClassifier
     /// <param name="model">A sequence classifier with a tokenizer.</param>
     /// <param name="texts">The texts of the batch; longer ones are cut on the right, special tokens are not.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="onCut">Called for each text that is cut.</param>
     /// <returns>One result for each text, in order; scores are softmax probabilities.</returns>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LogitsNotFinite"/>.
     /// </exception>
-    public static IReadOnlyList<LoKrClassification> Classify(LoKrModel model, IReadOnlyList<string> texts, int? maxLength = null)
+    public static IReadOnlyList<LoKrClassification> Classify(LoKrModel model, IReadOnlyList<string> texts, int? maxLength = null, Action<CutText>? onCut = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(texts);
@@ -30,7 +31,7 @@ public static class TextClassifier
 
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
-        TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest))], tokenizer.PadId ?? 0);
+        TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest, onCut))], tokenizer.PadId ?? 0);
 
         using ModuleModes modes = new(model.Module);
         model.Module.eval();
@@ -49,11 +50,16 @@ public static class TextClassifier
         return [.. texts.Select((text, row) => Describe(text, classifier.Labels, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
     }
 
-    private static int[] Encode(ITextTokenizer tokenizer, string text, int longest)
+    private static int[] Encode(ITextTokenizer tokenizer, string text, int longest, Action<CutText>? onCut)
     {
-        int[] ids = [.. tokenizer.Encode(text, addSpecialTokens: true, longest)];
-        return ids.Length > 0
-            ? ids
+        CutText encoded = CutText.Encode(tokenizer, text, longest);
+        if (encoded.IsCut)
+        {
+            onCut?.Invoke(encoded);
+        }
+
+        return encoded.Ids.Length > 0
+            ? encoded.Ids
             : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
     }
 

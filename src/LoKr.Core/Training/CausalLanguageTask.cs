@@ -116,13 +116,13 @@ public sealed class CausalLanguageTask : ITrainingTask
 
     private static (string Prompt, string Completion) Texts(DataRow row) =>
         RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
-            ? (RowFields.Text(row, "prompt", Expected), RowFields.Text(row, "completion", Expected))
+            ? (RowFields.AnyText(row, "prompt", Expected), RowFields.Text(row, "completion", Expected))
             : ("", RowFields.Text(row, "text", Expected));
 
     private void Add(IReadOnlyList<DataRow> rows, EncodedText[] encoded, int longest)
     {
         List<string> lost = [];
-        int cut = 0;
+        List<int> cut = [];
         for (int i = 0; i < encoded.Length; i++)
         {
             (int[] ids, int start) = encoded[i];
@@ -133,7 +133,11 @@ public sealed class CausalLanguageTask : ITrainingTask
                 continue;
             }
 
-            cut += length < ids.Length ? 1 : 0;
+            if (length < ids.Length)
+            {
+                cut.Add(ids.Length);
+            }
+
             _ids.Add(ids[..length]);
             _lossStarts.Add(start);
             _lengths.Add(length);
@@ -154,10 +158,7 @@ public sealed class CausalLanguageTask : ITrainingTask
             _warnings.Add($"{lost.Count} of {rows.Count} rows have no token to learn from within {longest} tokens and are left out: {named}.");
         }
 
-        if (cut > 0)
-        {
-            _warnings.Add($"{cut} of {rows.Count} rows are cut to {longest} tokens.");
-        }
+        _warnings.AddRange(CutText.Describe(cut, rows.Count, "rows", longest));
     }
 }
 

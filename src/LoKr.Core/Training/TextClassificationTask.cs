@@ -40,7 +40,9 @@ public sealed class TextClassificationTask : ITrainingTask
         string[] texts = [.. rows.Select(row => RowFields.Text(row, "text", Expected))];
         Dictionary<string, long> known = KnownLabels(classifier.Labels);
         _labels = [.. rows.Select(row => LabelOf(row, known, classifier.Labels))];
-        _ids = TextEncoding.EncodeAll(rows.Count, i => tokenizer.Encode(texts[i], addSpecialTokens: true, longest).ToArray(), cancellationToken);
+        CutText[] encoded = TextEncoding.EncodeAll(rows.Count, i => CutText.Encode(tokenizer, texts[i], longest), cancellationToken);
+        _ids = [.. encoded.Select(static text => text.Ids)];
+        Warnings = [.. CutText.Describe([.. encoded.Where(static text => text.IsCut).Select(static text => text.TokenCount)], rows.Count, "texts", longest)];
         _lengths = [.. _ids.Select(ids => ids.Length)];
         int empty = Array.IndexOf(_lengths, 0);
         if (empty >= 0)
@@ -63,7 +65,7 @@ public sealed class TextClassificationTask : ITrainingTask
     public TrainingMetric Metric => TrainingMetric.Accuracy;
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> Warnings => [];
+    public IReadOnlyList<string> Warnings { get; }
 
     /// <inheritdoc/>
     public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;

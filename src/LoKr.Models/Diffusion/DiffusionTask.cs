@@ -1,3 +1,4 @@
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
@@ -18,6 +19,7 @@ public sealed class DiffusionTask : ITrainingTask
     private readonly NoiseSchedule _schedule;
     private readonly double _latentScale;
     private readonly int[][] _groups;
+    private readonly IReadOnlyList<string> _given;
 
     /// <summary>Creates the task for images whose latents are computed.</summary>
     /// <param name="pipeline">The pipeline; its autoencoder is no longer used.</param>
@@ -40,7 +42,7 @@ public sealed class DiffusionTask : ITrainingTask
         _schedule = new NoiseSchedule(SchedulerSettings.Read(pipeline.SchedulerConfig, SchedulerKind.DDPM));
         _latentScale = pipeline.LatentScale;
         _groups = [.. rows.Select((row, index) => (row, index)).GroupBy(entry => (entry.row.Width, entry.row.Height), entry => entry.index).Select(group => group.ToArray())];
-        Warnings = warnings ?? [];
+        _given = warnings ?? [];
     }
 
     /// <inheritdoc/>
@@ -53,7 +55,7 @@ public sealed class DiffusionTask : ITrainingTask
     public TrainingMetric Metric => TrainingMetric.None;
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> Warnings { get; }
+    public IReadOnlyList<string> Warnings => field ??= [.. _given, .. DescribeCut()];
 
     /// <inheritdoc/>
     public int CountBatches(int batchSize) => _groups.Sum(group => (group.Length + batchSize - 1) / batchSize);
@@ -85,6 +87,13 @@ public sealed class DiffusionTask : ITrainingTask
     /// <summary>Does nothing: the latents are on disk.</summary>
     public void Dispose()
     {
+    }
+
+    // Captions are tokenized again for every batch, so those that are too long are counted only for who asks.
+    private IEnumerable<string> DescribeCut()
+    {
+        CutText[] cut = [.. _rows.Select(row => _pipeline.Measure(row.Caption)).Where(static text => text.IsCut)];
+        return cut.Length == 0 ? [] : CutText.Describe([.. cut.Select(static text => text.TokenCount)], _rows.Count, "captions", cut.Min(static text => text.Ids.Length));
     }
 
     private Tensor Errors(TrainingBatch batch)

@@ -78,7 +78,7 @@ public sealed class ImageFolder
         foreach (DataRow row in DataReader.ReadFile(metadata))
         {
             string name = RowFields.Text(row, "file_name", Expected);
-            string? caption = RowFields.Has(row, "text") ? RowFields.Text(row, "text", Expected).Trim() : null;
+            string? caption = RowFields.Has(row, "text") ? RowFields.AnyText(row, "text", Expected).Trim() : null;
             listed.Add((Inside(name, row.Origin), caption));
         }
 

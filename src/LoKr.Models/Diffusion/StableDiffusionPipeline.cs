@@ -137,6 +137,15 @@ public sealed class StableDiffusionPipeline : IAdaptable
             Tokenizer2 is null ? null : Tokenize(Tokenizer2, TextEncoder2!, texts));
     }
 
+    /// <summary>Token ids of a text for the text encoder, or for the second one where it takes less of the text.</summary>
+    /// <param name="text">The text.</param>
+    public CutText Measure(string text)
+    {
+        CutText first = CutText.Encode(Tokenizer, text, LongestText(Tokenizer, TextEncoder));
+        CutText? second = Tokenizer2 is null ? null : CutText.Encode(Tokenizer2, text, LongestText(Tokenizer2, TextEncoder2!));
+        return second is { IsCut: true } && second.Ids.Length < first.Ids.Length ? second : first;
+    }
+
     /// <summary>Hidden states of texts for the UNet, with gradients for adapters of the text encoders that train.</summary>
     /// <param name="tokens">Token ids; padding is attended to, as in diffusers.</param>
     /// <returns>
@@ -182,9 +191,12 @@ public sealed class StableDiffusionPipeline : IAdaptable
         }
     }
 
+    private static int LongestText(ITextTokenizer tokenizer, LoKrModel encoder) =>
+        Math.Min(((ITextEncoder)encoder.Module).MaxSequenceLength, tokenizer.MaxLength ?? int.MaxValue);
+
     private static Tensor Tokenize(ITextTokenizer tokenizer, LoKrModel encoder, IReadOnlyList<string> texts)
     {
-        int length = Math.Min(((ITextEncoder)encoder.Module).MaxSequenceLength, tokenizer.MaxLength ?? int.MaxValue);
+        int length = LongestText(tokenizer, encoder);
 
         // CLIP's tokenizer pads with the end of the text unless its files name another token.
         int padding = tokenizer.PadId ?? tokenizer.EosId ?? throw new LoKrException(ErrorIds.TokenizerUnsupported, LoKrErrorKind.NotSupported,

@@ -1,4 +1,6 @@
+using System.Globalization;
 using System.Management.Automation;
+using LoKr.Core.Data;
 using LoKr.Core.Inference;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -16,6 +18,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
     private readonly List<string> _waiting = [];
+    private readonly List<CutText> _cut = [];
 
     // Over all prompts of this call, so that every file has a number of its own.
     private ImageSeries? _series;
@@ -31,12 +34,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>The texts, or objects with a property Text or Prompt.</summary>
-    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
+    /// <summary>The texts, or hashtables or objects with a property Text or Prompt.</summary>
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true)]
     [Alias("Text", "Prompt")]
-    [AllowEmptyString]
     [ValidateNotNull]
-    public string[] InputObject { get; set; } = [];
+    public object[] InputObject { get; set; } = [];
 
     /// <summary>Texts that a classifier takes at once, by default 16, or images that are generated at once, by default 1. It does not change the order of the results.</summary>
     [Parameter]
@@ -74,8 +76,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        foreach (string text in InputObject)
+        foreach (object item in InputObject)
         {
+            if (Read(item) is not string text)
+            {
+                continue;
+            }
+
             if (ParameterSetName == ImageSet)
             {
                 ForOne(text, () => Generate(text));
@@ -104,6 +111,23 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         {
             Classify();
         }
+
+        if (_cut.Count > 0)
+        {
+            string what = ParameterSetName == ImageSet ? "prompt" : "text";
+            int used = _cut.Min(static text => text.Ids.Length);
+            int longest = _cut.Max(static text => text.TokenCount);
+            WriteWarning(_cut.Count == 1
+                ? string.Create(CultureInfo.InvariantCulture, $"The {what} has {longest} tokens; the first {used} are used.")
+                : string.Create(CultureInfo.InvariantCulture, $"{_cut.Count} {what}s are cut to {used} tokens; the longest has {longest}."));
+        }
+    }
+
+    private string? Read(object item)
+    {
+        string? text = null;
+        ForOne(item, () => text = TextInputs.Read(item));
+        return text;
     }
 
     private void Classify()
@@ -111,7 +135,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         StopToken.ThrowIfCancellationRequested();
         string[] texts = [.. _waiting];
         _waiting.Clear();
-        foreach (LoKrClassification result in TextClassifier.Classify(Model, texts, MaxLength))
+        foreach (LoKrClassification result in TextClassifier.Classify(Model, texts, MaxLength, _cut.Add))
         {
             WriteObject(result);
         }
@@ -127,6 +151,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
 
         EnsureRuntime();
+        _cut.AddRange(new[] { prompt, NegativePrompt is not null && _cut.Count == 0 ? NegativePrompt : "" }.Select(Pipeline.Measure).Where(static text => text.IsCut));
         ImageGenerationOptions options = ReadImageOptions(Seed, MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
         using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
         foreach (LoKrPicture image in _series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))

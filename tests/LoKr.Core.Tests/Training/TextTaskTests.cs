@@ -57,6 +57,36 @@ public sealed class TextTaskTests
         Assert.Equal(ErrorIds.MaxLengthTooLarge, Assert.Throws<LoKrException>(() => new TextClassificationTask(model, [Rows.Labeled("a", "red")], 33)).ErrorId);
     }
 
+    [Theory]
+    [InlineData("", "empty")]
+    [InlineData(" \t ", "blank")]
+    public void An_empty_or_blank_text_is_refused_with_its_row(string text, string found)
+    {
+        using LoKrModel classifier = TinyClassifier.Create("red", "green");
+        using LoKrModel language = TinyLanguageModel.Create();
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new TextClassificationTask(classifier, [Rows.Labeled("a", "red"), Rows.Labeled(text, "red", 3)]).Dispose(), "t.jsonl:3", found);
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new CausalLanguageTask(language, [Rows.Text("a"), Rows.Text(text, 3)]).Dispose(), "t.jsonl:3", found);
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new CausalLanguageTask(language, [Rows.Pair("a", text, 3)]).Dispose(), "completion of t.jsonl:3", found);
+        using CausalLanguageTask unconditional = new(language, [Rows.Pair(text, "a")]);
+        Assert.Equal(1, unconditional.RowCount);
+    }
+
+    [Fact]
+    public void Texts_to_classify_that_are_cut_are_counted()
+    {
+        using LoKrModel model = TinyClassifier.Create("red", "green");
+        DataRow[] rows = [Rows.Labeled("abcdefghi", "red"), Rows.Labeled("abcde", "red"), Rows.Labeled("abc", "green")];
+        using TextClassificationTask cut = new(model, rows, 5);
+        Assert.Equal("2 of 3 texts are cut to 5 tokens; the longest has 10.", Assert.Single(cut.Warnings));
+        Assert.Equal(5, Only<ClassificationBatch>(cut).Tokens.Length);
+        using TextClassificationTask whole = new(model, rows);
+        Assert.Empty(whole.Warnings);
+
+        List<CutText> told = [];
+        LoKr.Core.Inference.TextClassifier.Classify(model, ["abcdefghi", "abc"], 5, told.Add);
+        Assert.Equal((10, 5), (Assert.Single(told).TokenCount, told[0].Ids.Length));
+    }
+
     [Fact]
     public void Columns_are_found_whatever_their_case()
     {
@@ -112,7 +142,7 @@ public sealed class TextTaskTests
         using CausalLanguageTask task = new(model, [Rows.Pair("abcdefgh", "x", 1), Rows.Pair("ab", "cdefgh", 2), Rows.Pair("a", "b", 3)], maxLength: 6);
         Assert.Equal(2, task.RowCount);
         Assert.Contains(task.Warnings, warning => warning.Contains("1 of 3", StringComparison.Ordinal) && warning.Contains("t.jsonl:1.", StringComparison.Ordinal));
-        Assert.Contains("1 of 3 rows are cut to 6 tokens.", task.Warnings);
+        Assert.Contains("1 of 3 rows are cut to 6 tokens; the longest has 10.", task.Warnings);
         LoKrException e = Assert.Throws<LoKrException>(() => new CausalLanguageTask(model, [Rows.Pair("abcdefgh", "x")], maxLength: 6));
         Assert.Equal(ErrorIds.DataWithoutLoss, e.ErrorId);
     }

@@ -58,6 +58,18 @@ public sealed class DiffusionTrainingTests : IDisposable
     }
 
     [Fact]
+    public void Captions_that_are_cut_are_counted()
+    {
+        using StableDiffusionPipeline pipeline = Adapted();
+        LatentRow[] rows = [.. new[] { "red", new string('x', 100), new string('y', 60) }.Select(caption => new LatentRow("", caption, 2, 2, 16, 16))];
+        using DiffusionTask task = new(pipeline, rows, null, ["first"]);
+        Assert.Equal(["first", $"2 of 3 captions are cut to 24 tokens; the longest has {pipeline.Tokenizer.Encode(rows[1].Caption).Count}."], task.Warnings);
+        using DiffusionTask whole = new(pipeline, rows[..1]);
+        Assert.Empty(whole.Warnings);
+        Assert.False(pipeline.Measure("red").IsCut);
+    }
+
+    [Fact]
     public void A_run_on_images_lowers_the_loss_changes_the_output_and_holds_no_autoencoder()
     {
         using DisposeScope scope = NewDisposeScope();
