@@ -81,3 +81,45 @@ Describe 'Several runspaces' {
         }
     }
 }
+
+Describe 'One model' {
+    It 'is not trained, merged or disposed while another runspace trains it' {
+        $model = Get-AdaptedModel
+        $job = Start-ThreadJob -ScriptBlock {
+            Import-Module -Name $using:manifest
+            $using:model | Start-LoKrTraining -Data $using:train -Epochs 100000
+        }
+        try {
+            for ($i = 0; $i -lt 300 -and $job.Progress.Count -lt 2; $i++) {
+                Start-Sleep -Milliseconds 100
+            }
+
+            Get-ErrorId { $model | Start-LoKrTraining -Data $train -MaxSteps 1 } | Should -Be 'LoKr.ModelBusy'
+            Get-ErrorId { $model | Merge-LoKrAdapter } | Should -Be 'LoKr.ModelBusy'
+            Get-ErrorId { 'vpn' | Invoke-LoKrModel $model } | Should -Be 'LoKr.ModelBusy'
+            { $model.Dispose() } | Should -Throw '*being trained*'
+            $job.State | Should -Be 'Running'
+        }
+        finally {
+            Stop-Job -Job $job
+            Remove-Job -Job $job -Force
+        }
+
+        ($model | Start-LoKrTraining -Data $train -MaxSteps 1).LastTraining.StopReason | Should -Be 'Completed'
+        $model.Dispose()
+    }
+
+    It 'that was disposed says so, by id and in its view' {
+        $model = Get-AdaptedModel
+        $model.Dispose()
+        $config = New-LoKrConfig -R 1 -TargetModules query
+        foreach ($script in { $model | Start-LoKrTraining -Data $train -MaxSteps 1 }, { 'vpn' | Invoke-LoKrModel $model }, { $model | Measure-LoKrModel -Data $eval },
+            { $model | Merge-LoKrAdapter }, { $config | Add-LoKrAdapter $model -Name b }, { $model | Get-LoKrModule }, { $model | Get-LoKrAdapter },
+            { $model | Export-LoKrAdapter -Destination "$TestDrive/x" }, { $model | Export-LoKrModel -Destination "$TestDrive/y" }, { $model | Disable-LoKrAdapter }) {
+            Get-ErrorId $script | Should -Be 'LoKr.ModelDisposed' -Because "$script"
+        }
+
+        Get-Display $model | Should -Match 'BertForSequenceClassification.*disposed'
+        Get-Display ($model | Format-List) | Should -Match 'Device +: disposed'
+    }
+}

@@ -323,6 +323,12 @@ public static class ErrorIds
     /// <summary>A tokenizer file is damaged, or two of them contradict each other.</summary>
     public const string TokenizerInvalid = "LoKr.TokenizerInvalid";
 
+    /// <summary>Another thread trains, merges, changes or runs the model.</summary>
+    public const string ModelBusy = "LoKr.ModelBusy";
+
+    /// <summary>The model was disposed.</summary>
+    public const string ModelDisposed = "LoKr.ModelDisposed";
+
     /// <summary>A training option is out of its range.</summary>
     public const string TrainingOptionInvalid = "LoKr.TrainingOptionInvalid";
 

@@ -29,6 +29,7 @@ public static class TextClassifier
             return [];
         }
 
+        using IDisposable use = model.Use.Run("run");
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
         TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest, onCut))], tokenizer.PadId ?? 0);

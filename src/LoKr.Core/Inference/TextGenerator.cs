@@ -24,6 +24,7 @@ public static class TextGenerator
         ArgumentNullException.ThrowIfNull(options);
         ICausalLanguageModel language = model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
             ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Load a causal language model to generate text.");
+        using IDisposable use = model.Use.Run("run");
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         long started = Stopwatch.GetTimestamp();
 

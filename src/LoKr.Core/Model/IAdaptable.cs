@@ -83,6 +83,7 @@ public static class AdaptableExtensions
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(config);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         Dictionary<string, LoKrAdapter> added = new(StringComparer.Ordinal);
         LoKrException? nothing = null;
         try
@@ -124,6 +125,7 @@ public static class AdaptableExtensions
     public static void SetActiveAdapters(this IAdaptable target, IReadOnlyList<string> names)
     {
         CheckNames(target, names);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         (LoKrModel Model, string[] Names)[] parts = [.. target.Models.Values.Select(model => (model, names.Where(name => Has(model, name)).ToArray()))];
         foreach ((LoKrModel model, string[] own) in parts)
         {
@@ -140,6 +142,7 @@ public static class AdaptableExtensions
     public static void SetAdaptersEnabled(this IAdaptable target, bool enabled)
     {
         ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         foreach (LoKrModel model in target.Models.Values)
         {
             model.SetAdaptersEnabled(enabled);
@@ -151,6 +154,7 @@ public static class AdaptableExtensions
     public static void SetAdapterScale(this IAdaptable target, IReadOnlyList<string> names, double scale)
     {
         CheckNames(target, names);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         (LoKrModel Model, string[] Names)[] parts = [.. target.Models.Values.Select(model => (model, names.Where(name => Has(model, name)).ToArray()))];
         foreach ((LoKrModel model, string[] own) in parts)
         {
@@ -167,6 +171,8 @@ public static class AdaptableExtensions
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>.</exception>
     public static void SetAdapterTrainable(this IAdaptable target, string name, bool trainable)
     {
+        ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         foreach (string component in target.GetAdapters(name).Keys)
         {
             target.Models[component].SetAdapterTrainable(name, trainable);
@@ -177,6 +183,8 @@ public static class AdaptableExtensions
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>.</exception>
     public static void RemoveAdapter(this IAdaptable target, string name)
     {
+        ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         LoKrModel[] models = [.. target.GetAdapters(name).Keys.Select(component => target.Models[component])];
         foreach (LoKrModel model in models)
         {
@@ -198,6 +206,7 @@ public static class AdaptableExtensions
     public static LoKrMergeResult Merge(this IAdaptable target, IReadOnlyList<string>? names = null, bool safe = false)
     {
         ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
         long started = Stopwatch.GetTimestamp();
         if (names is not null)
         {
@@ -241,6 +250,7 @@ public static class AdaptableExtensions
     public static void UndoMerge(this IAdaptable target)
     {
         ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
         LoKrModel[] merged = [.. target.Models.Values.Where(static model => model.MergedAdapters.Count > 0)];
         foreach (LoKrModel model in merged.Length > 0 ? merged : [.. target.Models.Values])
         {

@@ -10,7 +10,8 @@ namespace LoKr.Core.Model;
 
 /// <summary>
 /// A model with its adapters: any <c>torch.nn.Module</c>, the folder it came from, adapters by name, which are active, enabled and merged.
-/// Owns the module. Not safe for use from several threads at once.
+/// Owns the module. Several threads may run it at once; while one trains or changes it, every other is refused
+/// (<see cref="ErrorIds.ModelBusy"/>), and after <see cref="Dispose"/> everyone is (<see cref="ErrorIds.ModelDisposed"/>).
 /// </summary>
 public sealed class LoKrModel : IAdaptable
 {
@@ -18,7 +19,6 @@ public sealed class LoKrModel : IAdaptable
     private readonly MergeState _merges = new();
     private readonly AdapterSet _adapters;
     private readonly ModelInspector _inspector;
-    private bool _disposed;
 
     /// <summary>Wraps a module.</summary>
     /// <param name="module">The model. It is not changed: adapters are attached by hooks.</param>
@@ -28,6 +28,7 @@ public sealed class LoKrModel : IAdaptable
     {
         ArgumentNullException.ThrowIfNull(module);
         (Module, SourcePath, Tokenizer) = (module, sourcePath, tokenizer);
+        Use = new(this);
         _adapters = new(module, _hosts, _merges);
         _inspector = new(this, _adapters, _hosts, _merges);
     }
@@ -50,11 +51,14 @@ public sealed class LoKrModel : IAdaptable
     /// <summary>Tokenizer of the folder, or null.</summary>
     public ITextTokenizer? Tokenizer { get; }
 
+    /// <summary>Whether the model was disposed.</summary>
+    public bool IsDisposed => Use.IsDisposed;
+
     /// <summary>Device of the first parameter; the CPU for a model without parameters.</summary>
-    public Device Device => Module.parameters().FirstOrDefault()?.device ?? CPU;
+    public Device Device => Alive.parameters().FirstOrDefault()?.device ?? CPU;
 
     /// <summary>Type of the first floating-point parameter; float32 for a model without one.</summary>
-    public ScalarType DType => Module.parameters().FirstOrDefault(static parameter => parameter.is_floating_point())?.dtype ?? ScalarType.Float32;
+    public ScalarType DType => Alive.parameters().FirstOrDefault(static parameter => parameter.is_floating_point())?.dtype ?? ScalarType.Float32;
 
     /// <summary>Adapters in the order they were added.</summary>
     public IReadOnlyList<LoKrAdapter> Adapters => _adapters.All;
@@ -74,6 +78,27 @@ public sealed class LoKrModel : IAdaptable
     /// <summary>Result of the last merge, or null.</summary>
     public LoKrMergeResult? LastMerge { get; private set; }
 
+    /// <summary>Who uses the model.</summary>
+    internal ModelUse Use { get; }
+
+    private ModelInspector Inspector
+    {
+        get
+        {
+            Use.RequireAlive();
+            return _inspector;
+        }
+    }
+
+    private nn.Module Alive
+    {
+        get
+        {
+            Use.RequireAlive();
+            return Module;
+        }
+    }
+
     IReadOnlyDictionary<string, LoKrModel> IAdaptable.Models => new Dictionary<string, LoKrModel>(StringComparer.Ordinal) { [""] = this };
 
     /// <summary>Adds an adapter with initial values; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
@@ -81,7 +106,11 @@ public sealed class LoKrModel : IAdaptable
     /// <param name="name">Its name.</param>
     /// <param name="seed">Seed of the initialization; null draws from torch's global generator.</param>
     /// <exception cref="LoKrException">The configuration or the name cannot be used; the model is as before.</exception>
-    public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null) => _adapters.Add(config, name, seed);
+    public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null)
+    {
+        using IDisposable use = Use.Change("changed");
+        return _adapters.Add(config, name, seed);
+    }
 
     /// <summary>Adds an adapter whose tensors were read from a file; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
     /// <param name="config">Its configuration.</param>
@@ -92,32 +121,57 @@ public sealed class LoKrModel : IAdaptable
     public LoKrAdapter LoadAdapter(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name = "default", bool trainable = true)
     {
         ArgumentNullException.ThrowIfNull(tensors);
+        using IDisposable use = Use.Change("changed");
         return _adapters.Load(config, tensors, name, trainable);
     }
 
     /// <summary>The adapter of a name.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, with the names that there are.</exception>
-    public LoKrAdapter GetAdapter(string name) => _adapters.Get(name);
+    public LoKrAdapter GetAdapter(string name)
+    {
+        Use.RequireAlive();
+        return _adapters.Get(name);
+    }
 
     /// <summary>The adapter that is the only active one.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterAmbiguous"/> for none or several.</exception>
-    public LoKrAdapter GetOnlyActiveAdapter() => _adapters.Active is [LoKrAdapter only] ? only : throw ModelErrors.NotOneActive(Name, ActiveAdapters, this);
+    public LoKrAdapter GetOnlyActiveAdapter()
+    {
+        Use.RequireAlive();
+        return _adapters.Active is [LoKrAdapter only] ? only : throw ModelErrors.NotOneActive(Name, ActiveAdapters, this);
+    }
 
     /// <summary>Makes exactly these adapters active; their contributions are added up in this order. Undoes a merge first, as PEFT does.</summary>
     /// <param name="names">Names; none leaves every adapter idle.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.SavedModuleConflict"/>; the model is as before.</exception>
-    public void SetActiveAdapters(IReadOnlyList<string> names) => _adapters.SetActive(Find(names));
+    public void SetActiveAdapters(IReadOnlyList<string> names)
+    {
+        using IDisposable use = Use.Change("changed");
+        _adapters.SetActive(Find(names));
+    }
 
     /// <summary>Removes an adapter; the base weights are as before. If it was the only active one, the first of the others becomes active.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>.</exception>
-    public void RemoveAdapter(string name) => _adapters.Remove(_adapters.Get(name));
+    public void RemoveAdapter(string name)
+    {
+        using IDisposable use = Use.Change("changed");
+        _adapters.Remove(_adapters.Get(name));
+    }
 
     /// <summary>Lets adapters take part in the forward pass, or not. Disabling them undoes a merge first, as PEFT does.</summary>
-    public void SetAdaptersEnabled(bool enabled) => _adapters.SetEnabled(enabled);
+    public void SetAdaptersEnabled(bool enabled)
+    {
+        using IDisposable use = Use.Change("changed");
+        _adapters.SetEnabled(enabled);
+    }
 
     /// <summary>Lets an adapter take gradients while it is active, or not. A new or loaded adapter does, unless its configuration says inference only.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>.</exception>
-    public void SetAdapterTrainable(string name, bool trainable) => _adapters.SetTrainable(_adapters.Get(name), trainable);
+    public void SetAdapterTrainable(string name, bool trainable)
+    {
+        using IDisposable use = Use.Change("changed");
+        _adapters.SetTrainable(_adapters.Get(name), trainable);
+    }
 
     /// <summary>Sets the strength of adapters: 1 as trained, 0.5 half of it (PEFT <c>set_scale</c>). Modules that are saved whole are not scaled.</summary>
     /// <param name="names">Names of the adapters; all are checked before any changes.</param>
@@ -125,6 +179,7 @@ public sealed class LoKrModel : IAdaptable
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>, <see cref="ErrorIds.InvalidArgument"/>.</exception>
     public void SetAdapterScale(IReadOnlyList<string> names, double scale)
     {
+        using IDisposable use = Use.Change("changed");
         CheckCanScale(names, scale);
         foreach (LoKrAdapter adapter in Find(names))
         {
@@ -137,12 +192,17 @@ public sealed class LoKrModel : IAdaptable
     /// <param name="safe">Refuse results that are not finite and leave the weights unchanged.</param>
     /// <remarks>As in PEFT, a layer with a merged adapter runs on its weight alone: an active adapter that is not merged is idle there.</remarks>
     /// <exception cref="LoKrException">Nothing to merge, a weight is shared, or (safe) a result is not finite; the weights are as before.</exception>
-    public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false) => BeginMerge(names, safe).Commit();
+    public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false)
+    {
+        using IDisposable use = Use.Change("merged");
+        return BeginMerge(names, safe).Commit();
+    }
 
     /// <summary>Takes every merged adapter out of the base weights, which are bit for bit as before.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.NothingToMerge"/>: no adapter is merged.</exception>
     public void UndoMerge()
     {
+        using IDisposable use = Use.Change("merged");
         if (_merges.Merged.Count == 0)
         {
             throw ModelErrors.NothingMerged();
@@ -158,55 +218,63 @@ public sealed class LoKrModel : IAdaptable
     /// </summary>
     /// <param name="device">Device; null leaves it.</param>
     /// <param name="dtype">Floating-point type of the base weights; null leaves it.</param>
-    public void MoveTo(Device? device = null, ScalarType? dtype = null) => _adapters.Move(() =>
+    public void MoveTo(Device? device = null, ScalarType? dtype = null)
     {
-        if (device is not null)
+        using IDisposable use = Use.Change("moved");
+        _adapters.Move(() =>
         {
-            Module.to(device);
-        }
+            if (device is not null)
+            {
+                Module.to(device);
+            }
 
-        if (dtype is ScalarType type)
-        {
-            Module.to(type);
-        }
-    });
+            if (dtype is ScalarType type)
+            {
+                Module.to(type);
+            }
+        });
+    }
 
     /// <summary>Every module of the model (without the root), in order, with shapes, counts and adapter state.</summary>
-    public IReadOnlyList<LoKrModuleInfo> GetModules() => _inspector.GetModules();
+    public IReadOnlyList<LoKrModuleInfo> GetModules() => Inspector.GetModules();
 
     /// <summary>
     /// Trainable and total parameters as PEFT counts them: the total includes base, adapters and, beside their originals, the trained copies of
     /// saved modules; shared weights count once.
     /// </summary>
-    public ParameterCount CountParameters() => _inspector.CountParameters();
+    public ParameterCount CountParameters() => Inspector.CountParameters();
 
     /// <summary>
     /// Tensors of the merged or unadapted base model by the names of the module tree, tied duplicates left out; not copies.
     /// A saved module has the values of its trained copy if its adapter is merged, and of its original otherwise.
     /// </summary>
-    public IReadOnlyDictionary<string, Tensor> GetBaseState() => _inspector.GetBaseState();
+    public IReadOnlyDictionary<string, Tensor> GetBaseState() => Inspector.GetBaseState();
 
     /// <summary>Every adapter with its state, in the order they were added.</summary>
-    public IReadOnlyList<LoKrAdapterStatus> GetAdapterStatus() => _inspector.GetAdapterStatus();
+    public IReadOnlyList<LoKrAdapterStatus> GetAdapterStatus() => Inspector.GetAdapterStatus();
 
     /// <summary>Every adapted layer with the states of its adapters (PEFT <c>get_layer_status</c>), in module order.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: the model has no adapter.</exception>
-    public IReadOnlyList<LoKrLayerStatus> GetLayerStatus() => _inspector.GetLayerStatus();
+    public IReadOnlyList<LoKrLayerStatus> GetLayerStatus() => Inspector.GetLayerStatus();
 
     /// <summary>All adapted layers together (PEFT <c>get_model_status</c>).</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>: the model has no adapter.</exception>
     public LoKrModelStatus GetModelStatus() =>
         LoKrModelStatus.Combine(GetLayerStatus(), Name, [.. Adapters.Select(static adapter => adapter.Name)], CountParameters());
 
+    /// <summary>Throws for a model that was disposed.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ModelDisposed"/>.</exception>
+    public void ThrowIfDisposed() => Use.RequireAlive();
+
     /// <inheritdoc/>
     public override string ToString() => Name;
 
     /// <summary>Removes every hook, releases the adapters and the module.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ModelBusy"/>: another thread uses the model.</exception>
     public void Dispose()
     {
-        if (!_disposed)
+        if (Use.TryDispose())
         {
-            _disposed = true;
             _hosts.Dispose();
             _adapters.Dispose();
             _merges.Dispose();

@@ -8,6 +8,13 @@ internal static class ModelErrors
 {
     private const string AddFirst = "Add or load an adapter first.";
 
+    public static LoKrException Busy(LoKrModel model, string purpose) => new(
+        ErrorIds.ModelBusy, LoKrErrorKind.InvalidOperation, $"{model.Name} is being {purpose} by another thread.",
+        "Wait until that is done, or load a model of its own for each thread.") { Target = model };
+
+    public static LoKrException Disposed(string name, object target) => new(
+        ErrorIds.ModelDisposed, LoKrErrorKind.InvalidOperation, $"{name} was disposed: its weights are released.", "Load the model again.") { Target = target };
+
     public static LoKrException NotFound(string name, IReadOnlyList<string> known) => new(
         ErrorIds.AdapterNotFound,
         LoKrErrorKind.NotFound,

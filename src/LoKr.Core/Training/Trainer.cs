@@ -85,6 +85,8 @@ public static class Trainer
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(task);
+        ArgumentNullException.ThrowIfNull(models);
+        using ModelUses uses = ModelUses.Change(models, "trained");
         IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
         foreach ((LoKrModel model, LoKrAdapter adapter) in trainees)
         {

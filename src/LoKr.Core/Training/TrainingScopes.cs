@@ -144,21 +144,31 @@ internal sealed class CheckpointedBlocks : IDisposable
     }
 }
 
-/// <summary>Puts models into evaluation mode until disposed; then every module returns to the mode it was in.</summary>
+/// <summary>
+/// Puts models into evaluation mode until disposed, on the same thread; then every module returns to the mode it was in. Meanwhile no other thread
+/// may train or change them.
+/// </summary>
 public sealed class EvaluationMode : IDisposable
 {
+    private readonly ModelUses _uses;
     private readonly ModuleModes[] _modes;
 
     /// <summary>Puts every module of the models into evaluation mode.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ModelBusy"/>, <see cref="ErrorIds.ModelDisposed"/>.</exception>
     public EvaluationMode(IEnumerable<LoKrModel> models)
     {
         LoKrModel[] all = [.. models];
+        _uses = ModelUses.Run(all, "run");
         _modes = [.. all.Select(model => new ModuleModes(model.Module))];
         Array.ForEach(all, static model => model.Module.eval());
     }
 
     /// <inheritdoc/>
-    public void Dispose() => Array.ForEach(_modes, static modes => modes.Dispose());
+    public void Dispose()
+    {
+        Array.ForEach(_modes, static modes => modes.Dispose());
+        _uses.Dispose();
+    }
 }
 
 /// <summary>

@@ -22,7 +22,6 @@ public sealed class StableDiffusionPipeline : IAdaptable
     private readonly long _vaeParameters;
     private AutoencoderKL? _vae;
     private string? _vaeFingerprint;
-    private bool _disposed;
 
     internal StableDiffusionPipeline(
         PipelineIndex index, LoKrModel textEncoder, LoKrModel? textEncoder2, LoKrModel unet, AutoencoderKL vae, Func<AutoencoderKL> readVae)
@@ -62,7 +61,11 @@ public sealed class StableDiffusionPipeline : IAdaptable
     {
         get
         {
-            ObjectDisposedException.ThrowIf(_disposed, this);
+            if (IsDisposed)
+            {
+                throw new LoKrException(ErrorIds.ModelDisposed, LoKrErrorKind.InvalidOperation, $"{Name} was disposed: its weights are released.", "Load the pipeline again.") { Target = this };
+            }
+
             return _vae ??= _readVae();
         }
     }
@@ -87,6 +90,9 @@ public sealed class StableDiffusionPipeline : IAdaptable
 
     /// <summary>Settings of the scheduler: scheduler/scheduler_config.json, with its class in <c>_class_name</c>.</summary>
     public required ModelConfig SchedulerConfig { get; init; }
+
+    /// <summary>Whether the pipeline was disposed.</summary>
+    public bool IsDisposed { get; private set; }
 
     /// <summary>Device of the UNet.</summary>
     public Device Device => UNet.Device;
@@ -181,13 +187,14 @@ public sealed class StableDiffusionPipeline : IAdaptable
     /// <summary>Releases every component.</summary>
     public void Dispose()
     {
-        if (!_disposed)
+        if (!IsDisposed)
         {
-            _disposed = true;
-            ReleaseVae();
+            // Refused while another thread uses it; then the rest is as it was.
             UNet.Dispose();
             TextEncoder.Dispose();
             TextEncoder2?.Dispose();
+            ReleaseVae();
+            IsDisposed = true;
         }
     }
 

@@ -118,6 +118,7 @@ public static class ModelExporter
     /// <summary>Refuses a model whose adapters would be lost with <see cref="ErrorIds.ExportUnmerged"/>.</summary>
     internal static void CheckMerged(LoKrModel model)
     {
+        model.ThrowIfDisposed();
         string[] unmerged = [.. model.Adapters.Select(adapter => adapter.Name).Except(model.MergedAdapters, StringComparer.Ordinal)];
         string[] active = [.. model.ActiveAdapters.Except(model.MergedAdapters, StringComparer.Ordinal)];
         if (active.Length > 0 || (unmerged.Length > 0 && model.MergedAdapters.Count == 0))

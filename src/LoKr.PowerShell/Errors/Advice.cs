@@ -39,6 +39,8 @@ internal static class Advice
         [ErrorIds.LabelsMismatch] = "Leave -Label out to use the checkpoint's head, or start from an encoder without a head to train a new one.",
 
         // Training and running.
+        [ErrorIds.ModelBusy] = "Wait until it is done, or use Import-LoKrModel in each runspace for a model of its own.",
+        [ErrorIds.ModelDisposed] = "Import it again with Import-LoKrModel.",
         [ErrorIds.NoAdapter] = AddAdapter + ", or name the one to train with -AdapterName.",
         [ErrorIds.AdapterNotTrainable] =
             "Undo-LoKrMerge takes merged adapters out, Enable-LoKrAdapter switches them on, and Set-LoKrAdapter -Trainable lets one be trained.",
