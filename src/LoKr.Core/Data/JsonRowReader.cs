@@ -1,5 +1,7 @@
+using System.Text;
 using System.Text.Json;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Data;
 
@@ -7,6 +9,8 @@ namespace LoKr.Core.Data;
 internal static class JsonRowReader
 {
     private static readonly JsonDocumentOptions s_options = new() { AllowDuplicateProperties = false };
+
+    private static readonly UTF8Encoding s_strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
     /// <summary>Reads one object per line.</summary>
     public static IEnumerable<DataRow> ReadLines(TextReader reader, string name)
@@ -51,7 +55,7 @@ internal static class JsonRowReader
     {
         try
         {
-            using JsonDocument document = JsonDocument.Parse(line, s_options);
+            using JsonDocument document = Parse(line);
             return ToRow(document.RootElement, origin);
         }
         catch (JsonException e)
@@ -64,11 +68,25 @@ internal static class JsonRowReader
     {
         try
         {
-            return JsonDocument.Parse(text, s_options);
+            return Parse(text);
         }
         catch (JsonException e)
         {
-            throw Invalid($"{name}:{e.LineNumber + 1}", $"is not JSON ({e.Message})", "A .json file must be one array of objects; for one object per line, name it .jsonl.", e);
+            throw Invalid(e.LineNumber is null ? name : $"{name}:{e.LineNumber + 1}", $"is not JSON ({e.Message})", "A .json file must be one array of objects; for one object per line, name it .jsonl.", e);
+        }
+    }
+
+    // A lone surrogate in UTF-16 text cannot be read at all, and an escaped one not as text.
+    private static JsonDocument Parse(string text)
+    {
+        try
+        {
+            byte[] utf8 = s_strict.GetBytes(text);
+            return JsonUnicode.FindInvalid(utf8) is string problem ? throw new JsonException(problem) : JsonDocument.Parse(utf8, s_options);
+        }
+        catch (EncoderFallbackException exception)
+        {
+            throw new JsonException("the text is not valid Unicode", exception);
         }
     }
 

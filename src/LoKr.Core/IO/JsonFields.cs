@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.Unicode;
@@ -20,6 +21,8 @@ public sealed record JsonErrors(string Invalid, string Unsupported, string? Advi
 public class JsonFields
 {
     private static readonly JsonDocumentOptions s_options = new() { AllowDuplicateProperties = false };
+
+    private static readonly UTF8Encoding s_strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
     private readonly JsonElement _element;
     private readonly JsonErrors _errors;
@@ -92,14 +95,18 @@ public class JsonFields
     /// <exception cref="LoKrException"><see cref="JsonErrors.Invalid"/> for text that is not one JSON object with distinct keys.</exception>
     public static JsonFields Parse(string json, string source, JsonErrors errors)
     {
+        ArgumentNullException.ThrowIfNull(json);
+        byte[] utf8;
         try
         {
-            return new JsonFields(JsonElement.Parse(json, s_options), source, errors);
+            utf8 = s_strict.GetBytes(json);
         }
-        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
+        catch (EncoderFallbackException exception)
         {
             throw NotJson(source, errors, exception);
         }
+
+        return Parse(utf8, source, errors);
     }
 
     private protected static JsonElement ParseElement(ReadOnlySpan<byte> utf8, string source, JsonErrors errors)
@@ -107,7 +114,9 @@ public class JsonFields
         utf8 = utf8.StartsWith("\uFEFF"u8) ? utf8[3..] : utf8;
         try
         {
-            return Utf8.IsValid(utf8) ? JsonElement.Parse(utf8, s_options) : throw new JsonException("The text is not UTF-8.");
+            return !Utf8.IsValid(utf8) ? throw new JsonException("The text is not UTF-8.")
+                : JsonUnicode.FindInvalid(utf8) is string problem ? throw new JsonException(problem)
+                : JsonElement.Parse(utf8, s_options);
         }
         catch (Exception exception) when (exception is JsonException or InvalidOperationException)
         {

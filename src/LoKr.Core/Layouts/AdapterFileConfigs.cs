@@ -154,7 +154,7 @@ internal sealed class AdapterFileConfigs
                 ? Math.Max(hint, -1)
                 : null;
         }
-        catch (JsonException)
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
         {
             // A trainer's note for people; the shapes determine the factor too.
             return null;

@@ -39,15 +39,21 @@ public sealed class JsonFieldsTests
     [Theory]
     [InlineData("""{"a":"\ud800"}""")]
     [InlineData("""{"a":["\udc00x"]}""")]
-    public void A_lone_surrogate_is_an_error_that_names_the_key(string json)
-    {
-        JsonFields fields = JsonFields.Parse(json, Source, s_errors);
-        ErrorAssert.Throws("LoKr.Damaged", () => _ = fields.Get("a").ValueKind == System.Text.Json.JsonValueKind.String ? fields.GetString("a") : fields.GetStrings("a")[0], Source, "'a'");
-    }
+    public void A_lone_surrogate_is_an_error_that_names_the_key(string json) =>
+        ErrorAssert.Throws("LoKr.Damaged", () => JsonFields.Parse(json, Source, s_errors), Source, "'a'", "line 1");
+
+    [Fact]
+    public void A_lone_surrogate_is_an_error_that_names_the_line_and_the_full_key() => ErrorAssert.Throws(
+        "LoKr.Damaged",
+        () => JsonFields.Parse("{\"x\":{\"y\":1},\n\"ok\":\"\\ud83d\\ude80\",\n\"a\":[{\"b\":\"\\uD83D\"}]}", Source, s_errors), Source, "line 3", "'a.b'");
 
     [Fact]
     public void A_lone_surrogate_in_a_key_is_an_error() =>
-        ErrorAssert.Throws("LoKr.Damaged", () => _ = JsonFields.Parse("""{"\ud800":1}""", Source, s_errors).Members.Count(), Source);
+        ErrorAssert.Throws("LoKr.Damaged", () => JsonFields.Parse("""{"\ud800":1}""", Source, s_errors), Source, "line 1");
+
+    [Fact]
+    public void A_lone_surrogate_in_the_text_itself_is_an_error() =>
+        ErrorAssert.Throws("LoKr.Damaged", () => JsonFields.Parse("{\"a\":\"\uD83D\"}", Source, s_errors), Source);
 
     [Fact]
     public void A_nested_key_is_named_in_full()
