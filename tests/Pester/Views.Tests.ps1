@@ -79,7 +79,7 @@ Describe 'Views' {
         @{ Name = 'states of adapters'; Script = { $model | Get-LoKrAdapter }; Shows = 'default' }
         @{ Name = 'states of layers'; Script = { $model | Get-LoKrAdapter -ByLayer }; Shows = 'lokr\.Linear' }
         @{ Name = 'the state of a model'; Script = { $model | Get-LoKrAdapter -Summary }; Shows = 'BertForSequenceClassification' }
-        @{ Name = 'the runtime'; Script = { Get-LoKrRuntime }; Shows = 'LibtorchVersion +: \d' }
+        @{ Name = 'the runtime'; Script = { Get-LoKrRuntime }; Shows = '(?s)LibtorchVersion +: \d.*Threads +: \d' }
     ) {
         $text = Get-Display (& $Script)
         $text | Should -Match $Shows
