@@ -228,7 +228,7 @@ public sealed class PipelineTests : IDisposable
         Assert.True(TensorAssert.Same(before, pipeline.Vae.Decode(latents)));
         Assert.True(pipeline.IsVaeLoaded);
         pipeline.Dispose();
-        Assert.Throws<ObjectDisposedException>(() => pipeline.Vae);
+        ErrorAssert.Throws(ErrorIds.ModelDisposed, () => _ = pipeline.Vae);
     }
 
     [Fact]
