@@ -16,6 +16,9 @@ public sealed class StagedDirectory : IDisposable
     private static readonly string[] s_marks =
         ["config.json", "model_index.json", "adapter_config.json", "adapter_model.bin", "*.safetensors", "*.safetensors.index.json"];
 
+    // Everything below a folder that belongs to it; links are not followed.
+    private static readonly EnumerationOptions s_withoutLinks = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = false };
+
     private readonly string _destination;
     private readonly bool _force;
     private readonly bool _carryOver;
@@ -287,10 +290,9 @@ public sealed class StagedDirectory : IDisposable
             return;
         }
 
-        EnumerationOptions own = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = false };
-        UnixFileMode[] modes = [.. Directory.EnumerateFiles(_destination, "*", own).Select(File.GetUnixFileMode)];
+        UnixFileMode[] modes = [.. Directory.EnumerateFiles(_destination, "*", s_withoutLinks).Select(File.GetUnixFileMode)];
         UnixFileMode widest = modes.Length == 0 ? (UnixFileMode)0x1ff : modes.Aggregate(UnixFileMode.UserRead | UnixFileMode.UserWrite, static (all, mode) => all | mode);
-        foreach (string file in Directory.EnumerateFiles(Path, "*", own))
+        foreach (string file in Directory.EnumerateFiles(Path, "*", s_withoutLinks))
         {
             string former = System.IO.Path.Combine(_destination, System.IO.Path.GetRelativePath(Path, file));
             if (File.Exists(former))
@@ -304,7 +306,7 @@ public sealed class StagedDirectory : IDisposable
             }
         }
 
-        foreach (string folder in Directory.EnumerateDirectories(Path, "*", own))
+        foreach (string folder in Directory.EnumerateDirectories(Path, "*", s_withoutLinks))
         {
             string former = System.IO.Path.Combine(_destination, System.IO.Path.GetRelativePath(Path, folder));
             NativeFiles.CopyAccess(Directory.Exists(former) ? former : _destination, folder);
@@ -323,8 +325,7 @@ public sealed class StagedDirectory : IDisposable
 
     private void FlushFolders()
     {
-        EnumerationOptions own = new() { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = false };
-        foreach (string folder in Directory.EnumerateDirectories(Path, "*", own).Append(Path))
+        foreach (string folder in Directory.EnumerateDirectories(Path, "*", s_withoutLinks).Append(Path))
         {
             NativeFiles.FlushFolder(folder);
         }
