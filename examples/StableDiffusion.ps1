@@ -82,9 +82,9 @@ $null = [System.IO.Directory]::CreateDirectory($folder)
 $sd = Import-LoKrModel -Path $ModelPath -Device $Device -WarningAction SilentlyContinue
 try {
     # The layers of PEFT's own example.
-    $null = New-LoKrConfig -R $R -Alpha $Alpha -TargetModules k_proj, q_proj, v_proj, out_proj, fc1, fc2 |
+    New-LoKrConfig -R $R -Alpha $Alpha -TargetModules k_proj, q_proj, v_proj, out_proj, fc1, fc2 |
         Add-LoKrAdapter -Model $sd.TextEncoder -Seed $Seed
-    $null = New-LoKrConfig -R $R -Alpha $Alpha -TargetModules proj_in, proj_out, to_k, to_q, to_v, to_out.0, ff.net.0.proj, ff.net.2 -UseEffectiveConv2d |
+    New-LoKrConfig -R $R -Alpha $Alpha -TargetModules proj_in, proj_out, to_k, to_q, to_v, to_out.0, ff.net.0.proj, ff.net.2 -UseEffectiveConv2d |
         Add-LoKrAdapter -Model $sd.UNet -Seed $Seed
     Show-Figure '{0}: {1:N0} of {2:N0} parameters are trained' $sd.Name, $sd.TrainableParameterCount, $sd.ParameterCount
 
@@ -105,7 +105,7 @@ try {
         SampleSteps       = $Steps
         SampleDestination = "$folder/samples"
     }
-    $null = $sd | Start-LoKrTraining @settings
+    $sd | Start-LoKrTraining @settings
     $training = $sd.LastTraining
     $losses = @($training.History | ForEach-Object { $_.Loss })
     $tenth = [math]::Max(1, [math]::Floor($losses.Count / 10))
@@ -115,7 +115,7 @@ try {
         $losses.Count, $training.Elapsed.TotalSeconds, $first, $last, ($training.PeakMemoryBytes / 1MB)
 
     $after = Invoke-LoKrModel @generation -Destination "$folder/after.png"
-    $null = $sd | Export-LoKrAdapter -Destination "$folder/adapter.safetensors" -Format Kohya -Force:$Force
+    $sd | Export-LoKrAdapter -Destination "$folder/adapter.safetensors" -Format Kohya -Force:$Force
     Show-Figure '{0}, {1} and adapter.safetensors are in {2}' 'before.png', 'after.png', $folder
 
     [pscustomobject]@{

@@ -100,7 +100,7 @@ try {
     $before = $model | Measure-LoKrModel -Data $ValidationData -MaxLength $MaxLength -BatchSize $BatchSize
     Show-Figure 'before   perplexity {0,8:N2} over {1:N0} tokens of {2:N0} rows' $before.Perplexity, $before.TokenCount, $before.RowCount
 
-    $null = New-LoKrConfig -R $R -Alpha $Alpha -TargetModules all-linear -TaskType CAUSAL_LM |
+    New-LoKrConfig -R $R -Alpha $Alpha -TargetModules all-linear -TaskType CAUSAL_LM |
         Add-LoKrAdapter -Model $model -Seed $Seed |
         Start-LoKrTraining @settings
     $training = $model.LastTraining
@@ -121,7 +121,7 @@ try {
     }
 
     if ($Destination) {
-        $null = $model | Merge-LoKrAdapter | Export-LoKrModel -Destination $Destination -Force:$Force
+        $model | Merge-LoKrAdapter | Export-LoKrModel -Destination $Destination -Force:$Force
         Show-Figure 'exported to {0}' $Destination
     }
 

@@ -113,7 +113,7 @@ foreach ($name in $runs.Keys) {
     $model = Import-LoKrModel -Path $ModelPath -Label $labels -Device $Device -Seed $Seed
     try {
         $before = $model | Measure-LoKrModel -Data $ValidationData -MaxLength $MaxLength -BatchSize $BatchSize
-        $null = New-LoKrConfig -R $R -Alpha $Alpha -TargetModules $runs[$name].TargetModules -TaskType SEQ_CLS |
+        New-LoKrConfig -R $R -Alpha $Alpha -TargetModules $runs[$name].TargetModules -TaskType SEQ_CLS |
             Add-LoKrAdapter -Model $model -Seed $Seed |
             Start-LoKrTraining @settings -LearningRate $runs[$name].LearningRate
         $training = $model.LastTraining
@@ -127,7 +127,7 @@ foreach ($name in $runs.Keys) {
             $name, $before.Accuracy, $training.After.Accuracy, $training.TrainableParameterCount, $results[$name].Seconds
 
         if ($Destination -and $name -eq 'LoKr and head') {
-            $null = $model | Merge-LoKrAdapter | Export-LoKrModel -Destination $Destination -Force:$Force
+            $model | Merge-LoKrAdapter | Export-LoKrModel -Destination $Destination -Force:$Force
             Show-Figure 'exported to {0}' $Destination
         }
     }

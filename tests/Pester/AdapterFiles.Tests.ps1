@@ -6,8 +6,8 @@
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
     $script:model = Get-Model
-    $null = New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1
-    $null = $model | Export-LoKrAdapter -Destination "$TestDrive/peft" -Name helpdesk
+    New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1
+    $model | Export-LoKrAdapter -Destination "$TestDrive/peft" -Name helpdesk
 }
 
 AfterAll {
@@ -71,8 +71,8 @@ Describe 'Convert-LoKrAdapter' {
         $left | Should -Not -Exist
         (Get-LoKrAdapter -Path "$TestDrive/kohya.safetensors").Layout | Should -Be 'Kohya'
         $null = Convert-LoKrAdapter -Path "$TestDrive/kohya.safetensors" -Destination "$TestDrive/back" -Format Peft -Model $model
-        $first = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft"
-        $second = Get-Model | Import-LoKrAdapter -Path "$TestDrive/back"
+        $first = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft" -PassThru
+        $second = Get-Model | Import-LoKrAdapter -Path "$TestDrive/back" -PassThru
         ($second | Measure-LoKrModel -Data $eval).Loss | Should -Be ($first | Measure-LoKrModel -Data $eval).Loss
     }
 
@@ -88,8 +88,8 @@ Describe 'Convert-LoKrAdapter' {
 Describe 'The adapter of a tiny model' {
     BeforeAll {
         $script:small = Get-TinyModel
-        $null = New-LoKrConfig -R 1 -Alpha 2 -TargetModules query, value -InitWeights Random | Add-LoKrAdapter -Model $small -Seed 1
-        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/small"
+        New-LoKrConfig -R 1 -Alpha 2 -TargetModules query, value -InitWeights Random | Add-LoKrAdapter -Model $small -Seed 1
+        $small | Export-LoKrAdapter -Destination "$TestDrive/small"
     }
 
     AfterAll {
@@ -106,15 +106,15 @@ Describe 'The adapter of a tiny model' {
 
         $before = Get-Loss $small
         foreach ($file in 'small.kohya.safetensors', 'small.comfy.safetensors', 'small.back') {
-            $null = $small | Remove-LoKrAdapter -Name * | Import-LoKrAdapter -Path "$TestDrive/$file"
+            $small | Remove-LoKrAdapter -Name * | Import-LoKrAdapter -Path "$TestDrive/$file"
             [math]::Abs((Get-Loss $small) - $before) | Should -BeLessThan 1e-6 -Because $file
         }
     }
 
     It 'becomes LoRA, from the model and from its file' {
-        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/rehearsed" -LoraRank 2 -WhatIf
+        $small | Export-LoKrAdapter -Destination "$TestDrive/rehearsed" -LoraRank 2 -WhatIf
         "$TestDrive/rehearsed" | Should -Not -Exist
-        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/lora" -LoraEnergy 1
+        $small | Export-LoKrAdapter -Destination "$TestDrive/lora" -LoraEnergy 1
         $result = Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/converted" -LoraEnergy 1 -Model $small
         $result.ModuleCount | Should -Be 4
         [math]::Round($result.Energy, 9) | Should -Be 1
@@ -129,7 +129,7 @@ Describe 'The adapter of a tiny model' {
     }
 
     It 'is described as a file and as a folder, and the next path goes on' {
-        $null = $small | Export-LoKrAdapter -Destination "$TestDrive/a.safetensors" -Format Kohya
+        $small | Export-LoKrAdapter -Destination "$TestDrive/a.safetensors" -Format Kohya
         $found = @(Get-Item -LiteralPath "$TestDrive/a.safetensors", "$TestDrive/small" | Get-LoKrAdapter)
         $found.Layout | Should -Be 'Kohya', 'Peft'
         $found.ModuleCount | Should -Be 4, 4
@@ -176,7 +176,7 @@ Describe 'The adapter of a tiny model' {
     }
 
     It 'takes another alpha or scaling' {
-        $null = $small | Import-LoKrAdapter -Path "$TestDrive/small" -Name b -Alpha 6 | Import-LoKrAdapter -Path "$TestDrive/small" -Name c -Scaling None
+        $small | Import-LoKrAdapter -Path "$TestDrive/small" -Name b -Alpha 6 | Import-LoKrAdapter -Path "$TestDrive/small" -Name c -Scaling None
         $small.GetAdapter('b').Layers.Scaling | Sort-Object -Unique | Should -Be 6
         $small.GetAdapter('c').Layers.Scaling | Sort-Object -Unique | Should -Be 1
     }

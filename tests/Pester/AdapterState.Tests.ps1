@@ -27,8 +27,8 @@ Describe 'Two adapters on a layer' {
         $script:net = [TorchSharp.torch+nn]::Linear(12, 8)
         $script:x = [TorchSharp.torch]::rand(3, 12)
         $config = New-LoKrConfig -R 2 -TargetModules all-linear -InitWeights Random
-        $script:model = $config | Add-LoKrAdapter -Model $net -Name a -Seed 1
-        $null = $config | Add-LoKrAdapter -Model $model -Name b -Seed 2
+        $script:model = $config | Add-LoKrAdapter -Model $net -Name a -Seed 1 -PassThru
+        $config | Add-LoKrAdapter -Model $model -Name b -Seed 2
     }
 
     AfterEach {
@@ -36,15 +36,15 @@ Describe 'Two adapters on a layer' {
     }
 
     It 'add up where both are active, and scale' {
-        $null = $model | Disable-LoKrAdapter
+        $model | Disable-LoKrAdapter
         $none = Get-Answer
-        $null = $model | Enable-LoKrAdapter | Set-LoKrAdapter -Name a -Active
+        $model | Enable-LoKrAdapter | Set-LoKrAdapter -Name a -Active
         $a = Get-Answer
-        $null = $model | Set-LoKrAdapter -Name b -Active
+        $model | Set-LoKrAdapter -Name b -Active
         $b = Get-Answer
-        $null = $model | Set-LoKrAdapter -Name a, b -Active
+        $model | Set-LoKrAdapter -Name a, b -Active
         $both = Get-Answer
-        $null = $model | Set-LoKrAdapter -Name a -Scale 0.5
+        $model | Set-LoKrAdapter -Name a -Scale 0.5
         $half = Get-Answer
 
         $size = $both.abs().max().item[single]()
@@ -64,28 +64,28 @@ Describe 'Two adapters on a layer' {
     }
 
     It 'tell a merged one' {
-        $null = $model | Merge-LoKrAdapter -Name a
+        $model | Merge-LoKrAdapter -Name a
         $summary = $model | Get-LoKrAdapter -Summary
         $summary.MergedAdapters | Should -Be 'a'
         "$($summary.Enabled)" | Should -Be 'True'
         $layers = @($model | Get-LoKrAdapter -Name a -ByLayer)
         $layers.Count | Should -Be 1
         $layers.MergedAdapters | Should -Be 'a'
-        $null = $model | Undo-LoKrMerge | Remove-LoKrAdapter -Name *
+        $model | Undo-LoKrMerge | Remove-LoKrAdapter -Name *
         $model | Get-LoKrAdapter | Should -BeNullOrEmpty
         Get-ErrorId { $model | Get-LoKrAdapter -ByLayer } | Should -Be 'LoKr.AdapterNotFound'
     }
 
     It 'leave the base model when removed' {
-        $null = $model | Disable-LoKrAdapter
+        $model | Disable-LoKrAdapter
         $none = Get-Answer
-        $null = $model | Enable-LoKrAdapter | Remove-LoKrAdapter -Name *
+        $model | Enable-LoKrAdapter | Remove-LoKrAdapter -Name *
         @($model.Adapters).Count | Should -Be 0
         Get-Distance $none (Get-Answer) | Should -Be 0
     }
 
     It 'can be frozen' {
-        $null = $model | Set-LoKrAdapter -Name a -Trainable:$false
+        $model | Set-LoKrAdapter -Name a -Trainable:$false
         $model.GetAdapter('a').IsTrainable | Should -BeFalse
         Get-ErrorId { $model | Start-LoKrTraining -AdapterName a -Batch 1 -Loss { } } | Should -Be 'LoKr.AdapterNotTrainable'
     }
@@ -104,9 +104,9 @@ Describe 'Two adapters on a layer' {
     }
 
     It 'stay as they are with -WhatIf: <Case>' -ForEach @(
-        @{ Case = 'Set-LoKrAdapter'; Script = { $model | Set-LoKrAdapter -Name b -Active -Scale 3 -WhatIf } }
-        @{ Case = 'Disable-LoKrAdapter'; Script = { $model | Disable-LoKrAdapter -WhatIf } }
-        @{ Case = 'Remove-LoKrAdapter'; Script = { $model | Remove-LoKrAdapter -Name a -WhatIf } }
+        @{ Case = 'Set-LoKrAdapter'; Script = { $model | Set-LoKrAdapter -Name b -Active -Scale 3 -WhatIf -PassThru } }
+        @{ Case = 'Disable-LoKrAdapter'; Script = { $model | Disable-LoKrAdapter -WhatIf -PassThru } }
+        @{ Case = 'Remove-LoKrAdapter'; Script = { $model | Remove-LoKrAdapter -Name a -WhatIf -PassThru } }
     ) {
         & $Script | Should -Be $model
         $model.Adapters.Name | Should -Be 'a', 'b'
@@ -119,8 +119,8 @@ Describe 'Two adapters on a layer' {
 Describe 'A module made in a script' {
     It 'stays the same model' {
         $net = [TorchSharp.torch+nn]::Sequential([TorchSharp.torch+nn]::Linear(10, 20), [TorchSharp.torch+nn]::Linear(20, 3))
-        $first = Add-LoKrAdapter -Model $net -Config (New-LoKrConfig -R 2 -TargetModules all-linear)
-        $second = Add-LoKrAdapter -Model $net -Config (New-LoKrConfig -R 2 -TargetModules 0) -Name other
+        $first = Add-LoKrAdapter -Model $net -Config (New-LoKrConfig -R 2 -TargetModules all-linear) -PassThru
+        $second = Add-LoKrAdapter -Model $net -Config (New-LoKrConfig -R 2 -TargetModules 0) -Name other -PassThru
         [object]::ReferenceEquals($first, $second) | Should -BeTrue
         $first.Adapters.Name | Should -Be 'default', 'other'
         $first.Adapters[0].Layers.Count | Should -Be 2

@@ -26,7 +26,7 @@ function Get-Model {
 # The same with an adapter on the queries, and the head trained beside it.
 function Get-AdaptedModel {
     $model = Get-Model
-    New-LoKrConfig -R 4 -Alpha 8 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
+    New-LoKrConfig -R 4 -Alpha 8 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1 -PassThru
 }
 
 # A BERT of a few kilobytes with a fresh head, and data that it can learn: $rows to train on, $rowsToMeasure beside them.
@@ -40,7 +40,7 @@ function Get-TinyModel {
 # The same with an adapter on queries and values, and the head trained beside it.
 function Get-AdaptedTinyModel {
     $model = Get-TinyModel
-    New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $model -Seed 1
+    New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $model -Seed 1 -PassThru
 }
 
 # The loss of a model on the tiny data.

@@ -43,11 +43,11 @@ Describe 'The tab key' {
     }
 
     It 'offers all adapters of a model, and no other words' {
-        $null = New-LoKrConfig -TargetModules key | Add-LoKrAdapter -Model $model -Name second
+        New-LoKrConfig -TargetModules key | Add-LoKrAdapter -Model $model -Name second
         Get-Completion 'Export-LoKrAdapter -Model $model -Destination x -Name ' | Should -Be 'default', 'second'
         Get-Completion 'Merge-LoKrAdapter -Model $model -Name d' | Should -Be 'default'
         Get-Completion '$model | Merge-LoKrAdapter | Export-LoKrAdapter x -Name s' | Should -Be 'second'
-        $null = $model | Remove-LoKrAdapter -Name second
+        $model | Remove-LoKrAdapter -Name second
     }
 
     It 'offers nothing for a model that is not there' {

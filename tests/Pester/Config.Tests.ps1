@@ -114,7 +114,7 @@ Describe 'New-LoKrConfig' {
 Describe 'Get-LoKrConfig' {
     BeforeAll {
         $script:model = Get-AdaptedTinyModel
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/a[1]" | Export-LoKrAdapter -Destination "$TestDrive/a2"
+        $model | Export-LoKrAdapter -Destination "$TestDrive/a[1]" | Export-LoKrAdapter -Destination "$TestDrive/a2"
     }
 
     AfterAll {
@@ -138,7 +138,7 @@ Describe 'Get-LoKrConfig' {
     It 'starts at the current location, not at that of the process' {
         Push-Location -LiteralPath $TestDrive
         try {
-            $null = $model | Export-LoKrAdapter -Destination ./here
+            $model | Export-LoKrAdapter -Destination ./here
             "$TestDrive/here/adapter_model.safetensors" | Should -Exist
             @(Get-LoKrConfig -Path ./here).Count | Should -Be 1
         }

@@ -10,7 +10,7 @@ BeforeAll {
 Describe 'A merge on disk' {
     BeforeAll {
         $script:model = Get-AdaptedTinyModel
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
     }
 
     AfterAll {
@@ -28,7 +28,7 @@ Describe 'A merge on disk' {
         "$($records | Where-Object { $_ -is [System.Management.Automation.WarningRecord] })" | Should -Match 'LABEL_0'
         Get-ChildItem -LiteralPath $TestDrive -Force -Filter '.*' | Should -BeNullOrEmpty
 
-        $null = $model | Merge-LoKrAdapter
+        $model | Merge-LoKrAdapter
         $expected = $model.GetBaseState()
         $merged = Import-LoKrModel -Path "$TestDrive/merged"
         $merged.Module.Labels.Count | Should -Be 3
@@ -37,7 +37,7 @@ Describe 'A merge on disk' {
         }
 
         $merged.Dispose()
-        $null = $model | Undo-LoKrMerge
+        $model | Undo-LoKrMerge
     }
 
     It 'shows progress' {
@@ -53,8 +53,8 @@ Describe 'A merge on disk' {
     }
 
     It 'gives each adapter its weight' {
-        $null = $model | Remove-LoKrAdapter -Name default
-        $null = New-LoKrConfig -TargetModules query -InitWeights Random | Add-LoKrAdapter -Model $model -Name q -Seed 3 | Export-LoKrAdapter -Destination "$TestDrive/q" -Name q
+        $model | Remove-LoKrAdapter -Name default
+        New-LoKrConfig -TargetModules query -InitWeights Random | Add-LoKrAdapter -Model $model -Name q -Seed 3 | Export-LoKrAdapter -Destination "$TestDrive/q" -Name q
         (Merge-LoKrAdapter -LiteralPath $tiny -Adapter "$TestDrive/q" -Weight 0.5 -Destination "$TestDrive/one").ModuleCount | Should -Be 2
         Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Weight 1, 2 -Destination "$TestDrive/two" } | Should -Be 'LoKr.InvalidArgument'
         Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -Destination "$TestDrive/one" } | Should -Be 'LoKr.DestinationExists'
@@ -86,12 +86,12 @@ Describe 'A merge on disk' {
 Describe 'A merge on disk of a trained encoder' {
     It 'measures as the merge in memory does' {
         $model = Get-Model
-        $null = New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/peft" -Name helpdesk
+        New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1
+        $model | Export-LoKrAdapter -Destination "$TestDrive/peft" -Name helpdesk
         $merge = Merge-LoKrAdapter -Path $encoder -Adapter "$TestDrive/peft" -Destination "$TestDrive/merged"
         $merge.Adapters.Count | Should -Be 1
         Get-Display $merge | Should -Match ' 4 '
-        $other = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft" | Merge-LoKrAdapter
+        $other = Get-Model | Import-LoKrAdapter -Path "$TestDrive/peft" | Merge-LoKrAdapter -PassThru
         $read = Import-LoKrModel -Path "$TestDrive/merged" -Label $labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
         [math]::Abs(($read | Measure-LoKrModel -Data $eval).Loss - ($other | Measure-LoKrModel -Data $eval).Loss) | Should -BeLessThan 1e-3
         $model.Dispose()

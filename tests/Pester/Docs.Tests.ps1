@@ -72,7 +72,7 @@ Describe 'The help' {
         $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/pairs.jsonl", 8)
         Push-Location -LiteralPath $work
         $first = Import-LoKrModel -Path ./minilm -Label network, access, billing -WarningAction SilentlyContinue
-        $null = New-LoKrConfig -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $first | Export-LoKrAdapter -Destination ./adapter
+        New-LoKrConfig -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $first | Export-LoKrAdapter -Destination ./adapter
         $first.Dispose()
     }
 

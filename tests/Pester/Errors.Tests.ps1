@@ -189,13 +189,13 @@ Describe 'An adapted model' {
     }
 
     It 'replaces what is there only with -Force' {
-        $null = $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged"
+        $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged"
         $before = Get-Snapshot $TestDrive
         Get-ErrorId { $adapted | Export-LoKrModel -Destination "$TestDrive/merged" } | Should -Be 'LoKr.DestinationExists'
         Get-ErrorId { $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" } | Should -Be 'LoKr.DestinationExists'
         Get-Snapshot $TestDrive | Should -Be $before
-        $null = $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" -Force | Export-LoKrModel -Destination "$TestDrive/merged" -Force
-        $null = $adapted | Undo-LoKrMerge
+        $adapted | Export-LoKrAdapter -Destination "$TestDrive/adapter" -Force | Export-LoKrModel -Destination "$TestDrive/merged" -Force
+        $adapted | Undo-LoKrMerge
     }
 }
 

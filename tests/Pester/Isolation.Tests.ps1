@@ -62,7 +62,7 @@ Describe 'The module in a fresh process' {
         Invoke-Fresh @'
             $layer = [TorchSharp.torch+nn]::Linear(3, 4)
             [LoKr.Core.Runtime.TorchRuntime]::Current.IsLoaded
-            ($layer | Add-LoKrAdapter -Config (New-LoKrConfig -R 1 -TargetModules all-linear)).Adapters.Count
+            ($layer | Add-LoKrAdapter -Config (New-LoKrConfig -R 1 -TargetModules all-linear) -PassThru).Adapters.Count
 '@ | Should -Be 'True', '1'
         Get-ChildItem -LiteralPath (Split-Path -Path $manifest) -Directory | Where-Object Name -In 'cpu', 'cuda-12.8' | Should -BeNullOrEmpty
     }
@@ -94,7 +94,7 @@ Describe 'The module in a fresh process' {
             (Get-LoKrRuntime).Threads
             `$model = Import-LoKrModel '$encoder' -Label $($labels -join ',') -Threads 1 -WarningAction SilentlyContinue
             (Get-LoKrRuntime).Threads
-            `$null = New-LoKrConfig -R 1 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter `$model | Start-LoKrTraining -Data '$train' -MaxSteps 1 -Threads 2
+            New-LoKrConfig -R 1 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter `$model | Start-LoKrTraining -Data '$train' -MaxSteps 1 -Threads 2
             (Get-LoKrRuntime).Threads
 "@ | Should -Be 'True', '3', '1', '2'
     }
@@ -124,7 +124,7 @@ Describe 'The module in a fresh process' {
             `$config = New-LoKrConfig -TargetModules all-linear
             Remove-Module -Name LoKr
             Import-Module -Name '$manifest'
-            ([TorchSharp.torch+nn]::Linear(3, 4) | Add-LoKrAdapter -Config `$config).Adapters.Count
+            ([TorchSharp.torch+nn]::Linear(3, 4) | Add-LoKrAdapter -Config `$config -PassThru).Adapters.Count
 "@ | Should -Be '1'
     }
 }

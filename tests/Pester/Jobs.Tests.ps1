@@ -52,8 +52,8 @@ Describe 'A job of another process' {
         $job = Start-Job -ScriptBlock {
             Import-Module -Name $using:manifest
             $model = Import-LoKrModel -Path $using:encoder -Label $using:labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
-            $null = New-LoKrConfig -R 4 -Alpha 8 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
-            $null = $model | Start-LoKrTraining -Data $using:train -MaxSteps 2 -Seed 1
+            New-LoKrConfig -R 4 -Alpha 8 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
+            $model | Start-LoKrTraining -Data $using:train -MaxSteps 2 -Seed 1
             $model
             $model.LastTraining
         }
@@ -69,8 +69,8 @@ Describe 'Several runspaces' {
         $results = 1..3 | ForEach-Object -Parallel {
             Import-Module -Name $using:manifest
             $model = Import-LoKrModel -Path $using:encoder -Label $using:labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
-            $null = New-LoKrConfig -R $_ -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
-            $null = $model | Start-LoKrTraining -Data $using:train -Epochs 2 -LearningRate 1e-2 -Seed 1
+            New-LoKrConfig -R $_ -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
+            $model | Start-LoKrTraining -Data $using:train -Epochs 2 -LearningRate 1e-2 -Seed 1
             $model.LastTraining
             $model.Dispose()
         }
@@ -105,7 +105,7 @@ Describe 'One model' {
             Remove-Job -Job $job -Force
         }
 
-        ($model | Start-LoKrTraining -Data $train -MaxSteps 1).LastTraining.StopReason | Should -Be 'Completed'
+        ($model | Start-LoKrTraining -Data $train -MaxSteps 1 -PassThru).LastTraining.StopReason | Should -Be 'Completed'
         $model.Dispose()
     }
 

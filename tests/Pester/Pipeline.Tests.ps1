@@ -18,7 +18,7 @@ Describe 'The story' {
 
     It 'adds an adapter that changes nothing yet' {
         $before = $model | Measure-LoKrModel -Data $eval
-        $passed = New-LoKrConfig -R 8 -Alpha 16 -TargetModules all-linear -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
+        $passed = New-LoKrConfig -R 8 -Alpha 16 -TargetModules all-linear -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1 -PassThru
         $passed | Should -Be $model
         $model.Adapters.Count | Should -Be 1
         ($model | Get-LoKrConfig).Alpha | Should -Be 16
@@ -33,7 +33,7 @@ Describe 'The story' {
     }
 
     It 'trains' {
-        $null = $model | Start-LoKrTraining -Data $train -ValidationData $eval -Epochs 3 -BatchSize 16 -LearningRate 1e-2 -WarmupRatio 0.06 -Seed 1
+        $model | Start-LoKrTraining -Data $train -ValidationData $eval -Epochs 3 -BatchSize 16 -LearningRate 1e-2 -WarmupRatio 0.06 -Seed 1
         $training = $model.LastTraining
         $training.StopReason | Should -Be 'Completed'
         $training.History.Count | Should -Be $training.History[-1].TotalSteps
@@ -41,52 +41,52 @@ Describe 'The story' {
     }
 
     It 'trains on objects from the pipeline' {
-        $null = Get-Content -LiteralPath $train -TotalCount 32 | ConvertFrom-Json | Start-LoKrTraining -Model $model -MaxSteps 2 -BatchSize 16 -LearningRate 1e-5 -Seed 1
+        Get-Content -LiteralPath $train -TotalCount 32 | ConvertFrom-Json | Start-LoKrTraining -Model $model -MaxSteps 2 -BatchSize 16 -LearningRate 1e-5 -Seed 1
         $model.LastTraining.History.Count | Should -Be 2
     }
 
     It 'switches, scales and disables the adapter' {
         $trained = ($model | Measure-LoKrModel -Data $eval).Loss
-        $null = $model | Disable-LoKrAdapter
+        $model | Disable-LoKrAdapter
         ($model | Measure-LoKrModel -Data $eval).Loss | Should -BeGreaterThan ($trained + 0.1)
-        $null = $model | Enable-LoKrAdapter
+        $model | Enable-LoKrAdapter
         ($model | Measure-LoKrModel -Data $eval).Loss | Should -Be $trained
-        $null = $model | Set-LoKrAdapter -Name default -Scale 0.5
+        $model | Set-LoKrAdapter -Name default -Scale 0.5
         ($model | Measure-LoKrModel -Data $eval).Loss | Should -Not -Be $trained
-        $null = $model | Set-LoKrAdapter -Name default -Scale 1
+        $model | Set-LoKrAdapter -Name default -Scale 1
         ($model | Measure-LoKrModel -Data $eval).Loss | Should -Be $trained
     }
 
     It 'adds a second adapter and removes it' {
         $answers = @($texts | Invoke-LoKrModel -Model $model)
-        $null = New-LoKrConfig -R 2 -TargetModules key | Add-LoKrAdapter -Model $model -Name second -Seed 2
-        $null = $model | Set-LoKrAdapter -Name default, second -Active
+        New-LoKrConfig -R 2 -TargetModules key | Add-LoKrAdapter -Model $model -Name second -Seed 2
+        $model | Set-LoKrAdapter -Name default, second -Active
         $model.ActiveAdapters | Should -Be 'default', 'second'
-        $null = $model | Remove-LoKrAdapter -Name sec*
-        $null = $model | Set-LoKrAdapter -Name default -Active
+        $model | Remove-LoKrAdapter -Name sec*
+        $model | Set-LoKrAdapter -Name default -Active
         $model.Adapters.Count | Should -Be 1
         @($texts | Invoke-LoKrModel -Model $model).Score | Should -Be $answers.Score
     }
 
     It 'merges, and takes the merge back' {
         $answers = @($texts | Invoke-LoKrModel -Model $model)
-        $null = $model | Merge-LoKrAdapter
+        $model | Merge-LoKrAdapter
         $model.MergedAdapters | Should -Be 'default'
         @($texts | Invoke-LoKrModel -Model $model).Label | Should -Be $answers.Label
-        $null = $model | Undo-LoKrMerge
+        $model | Undo-LoKrMerge
         @($model.MergedAdapters).Count | Should -Be 0
         @($texts | Invoke-LoKrModel -Model $model).Score | Should -Be $answers.Score
     }
 
     It 'exports the adapter, and imports it again' {
         $answers = @($texts | Invoke-LoKrModel -Model $model)
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/adapter"
+        $model | Export-LoKrAdapter -Destination "$TestDrive/adapter"
         (Get-Content -Raw -LiteralPath "$TestDrive/adapter/adapter_config.json" | ConvertFrom-Json).peft_type | Should -Be 'LOKR'
         (Get-LoKrConfig -Path "$TestDrive/adapter").R | Should -Be 8
         (Get-ChildItem -LiteralPath "$TestDrive/adapter" -Filter *.safetensors | Get-LoKrAdapter).ParameterCount | Should -Be $model.Adapters[0].ParameterCount
         $other = Get-Model
         try {
-            $null = $other | Import-LoKrAdapter -Path "$TestDrive/adapter"
+            $other | Import-LoKrAdapter -Path "$TestDrive/adapter"
             @($texts | Invoke-LoKrModel -Model $other).Label | Should -Be $answers.Label
         }
         finally {
@@ -95,7 +95,7 @@ Describe 'The story' {
     }
 
     It 'exports the model, and imports it again' {
-        $null = $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged"
+        $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged"
         $answers = @($texts | Invoke-LoKrModel -Model $model)
         $other = Get-Item -LiteralPath "$TestDrive/merged" | Import-LoKrModel -Device cpu
         try {
@@ -120,8 +120,8 @@ Describe 'Any module of a script' {
         $null = [TorchSharp.torch]::manual_seed(1)
         $layer = [TorchSharp.torch+nn]::Linear(6, 4)
         $batches = foreach ($i in 1..4) { @{ X = [TorchSharp.torch]::randn(8, 6); Y = [TorchSharp.torch]::randn(8, 4) } }
-        $model = New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $layer -Seed 1
-        $model = $model | Start-LoKrTraining -Batch $batches -Epochs 8 -LearningRate 0.05 -Seed 1 -Loss {
+        $model = New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $layer -Seed 1 -PassThru
+        $model | Start-LoKrTraining -Batch $batches -Epochs 8 -LearningRate 0.05 -Seed 1 -Loss {
             param($model, $batch)
             [TorchSharp.torch+nn+functional]::mse_loss($model.Module.call($batch.X), $batch.Y)
         }
@@ -203,20 +203,20 @@ Describe 'A tiny model' {
     }
 
     It 'gives a trained adapter to a fresh model' {
-        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 10 -LearningRate 2e-2 -Seed 1 | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 10 -LearningRate 2e-2 -Seed 1 | Export-LoKrAdapter -Destination "$TestDrive/saved"
         $fresh = Import-LoKrModel -Path $tiny -Label network, access, billing -Seed 9 -WarningAction SilentlyContinue
-        $null = $fresh | Import-LoKrAdapter -Path "$TestDrive/saved" -Name again
+        $fresh | Import-LoKrAdapter -Path "$TestDrive/saved" -Name again
         [math]::Abs((Get-Loss $fresh) - (Get-Loss $model)) | Should -BeLessThan 1e-6
         $fresh.ActiveAdapters | Should -Be 'again'
         $fresh.Adapters[0].IsTrainable | Should -BeFalse
         $fresh.Adapters[0].Config.BaseModelNameOrPath | Should -Be $model.SourcePath
         $fresh.Dispose()
-        $null = $model | Import-LoKrAdapter -Path "$TestDrive/sav*" -Name b -Trainable
+        $model | Import-LoKrAdapter -Path "$TestDrive/sav*" -Name b -Trainable
         $model.GetAdapter('b').IsTrainable | Should -BeTrue
     }
 
     It 'is merged by pattern, and unmerged to the same loss' {
-        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 5 -Seed 1
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 5 -Seed 1
         $before = Get-Loss $model
         $passed, $verbose = $model | Merge-LoKrAdapter -Name d* -Safe -Verbose 4>&1 | Sort-Object { $_ -is [System.Management.Automation.VerboseRecord] }
         $passed | Should -Be $model

@@ -7,14 +7,14 @@ BeforeAll {
     . "$PSScriptRoot/Common.ps1"
 
     function Add-Adapter {
-        $null = New-LoKrConfig -R 8 -Alpha 32 -TargetModules k_proj, q_proj, v_proj, out_proj, fc1, fc2 | Add-LoKrAdapter -Model $sd.TextEncoder -Seed 1
-        $null = New-LoKrConfig -R 8 -Alpha 32 -TargetModules proj_in, proj_out, to_k, to_q, to_v, to_out.0, ff.net.0.proj, ff.net.2 -UseEffectiveConv2d |
+        New-LoKrConfig -R 8 -Alpha 32 -TargetModules k_proj, q_proj, v_proj, out_proj, fc1, fc2 | Add-LoKrAdapter -Model $sd.TextEncoder -Seed 1
+        New-LoKrConfig -R 8 -Alpha 32 -TargetModules proj_in, proj_out, to_k, to_q, to_v, to_out.0, ff.net.0.proj, ff.net.2 -UseEffectiveConv2d |
             Add-LoKrAdapter -Model $sd.UNet -Seed 2
     }
 
     function Remove-Adapter {
-        $null = $sd.TextEncoder | Remove-LoKrAdapter -Name default
-        $null = $sd.UNet | Remove-LoKrAdapter -Name default
+        $sd.TextEncoder | Remove-LoKrAdapter -Name default
+        $sd.UNet | Remove-LoKrAdapter -Name default
     }
 
     function Read-Pixel([string] $Path) {
@@ -84,8 +84,8 @@ Describe 'A Stable Diffusion pipeline' {
         # Scaled away at call time, the adapters leave the first image; merged, they leave the last.
         Get-Distance $before (Get-Image scaled.png @{ AdapterScale = 0 }) | Should -Be 0
         Get-Distance $adapted (Get-Image again.png) | Should -Be 0
-        $null = $sd.TextEncoder | Merge-LoKrAdapter
-        $null = $sd.UNet | Merge-LoKrAdapter
+        $sd.TextEncoder | Merge-LoKrAdapter
+        $sd.UNet | Merge-LoKrAdapter
         Get-Distance $adapted (Get-Image merged.png) | Should -BeLessOrEqual 1
     }
 
@@ -164,7 +164,7 @@ Describe 'A Stable Diffusion pipeline' {
         @{ Case = 'a folder for each model'; Leaf = 'rack'; Option = @{} }
     ) {
         Add-Adapter
-        $null = $sd | Start-LoKrTraining -Data $photos -Resolution 16 -MaxSteps 3 -LearningRate 1e-2 -Seed 1
+        $sd | Start-LoKrTraining -Data $photos -Resolution 16 -MaxSteps 3 -LearningRate 1e-2 -Seed 1
         $trained = $sd.TrainableParameterCount
         $adapted = Get-Image adapted.png
         $place = "$work/$Leaf"
@@ -173,7 +173,7 @@ Describe 'A Stable Diffusion pipeline' {
         Remove-Adapter
         Get-Distance $adapted (Get-Image bare.png) | Should -BeGreaterThan 0
 
-        $null = Import-LoKrAdapter $sd -Path $place -Name other -WhatIf
+        Import-LoKrAdapter $sd -Path $place -Name other -WhatIf
         @($sd.AdapterNames).Count | Should -Be 0
         Import-LoKrAdapter $sd -Path $place -Name other -Trainable | Should -Be $sd
         $sd.AdapterNames | Should -Be 'text_encoder/other', 'unet/other'
@@ -184,7 +184,7 @@ Describe 'A Stable Diffusion pipeline' {
 
     It 'has one model that takes its part of a file' {
         Add-Adapter
-        $null = $sd | Export-LoKrAdapter -Destination "$work/kohya.safetensors" -Format Kohya | Export-LoKrAdapter -Destination "$work/peft"
+        $sd | Export-LoKrAdapter -Destination "$work/kohya.safetensors" -Format Kohya | Export-LoKrAdapter -Destination "$work/peft"
         "$work/peft/unet/adapter_model.safetensors" | Should -Exist
         Get-ErrorId { $sd.UNet | Import-LoKrAdapter -Path "$work/kohya.safetensors" -Name b } | Should -Be 'LoKr.AdapterModulesUnknown'
         $sd.UNet | Import-LoKrAdapter -Path "$work/kohya.safetensors" -Name b -Component Unet | Should -Not -BeNullOrEmpty
@@ -241,7 +241,7 @@ Describe 'A Stable Diffusion pipeline' {
         Set-Content -LiteralPath "$damaged/01-green.png" -Value 'not an image'
         Remove-Item -LiteralPath "$damaged/02-blue.txt"
         $options = @{ Data = $damaged; Resolution = 16; MaxSteps = 1; UnreadableImage = 'Skip'; MissingCaption = 'Allow' }
-        $null = $sd | Start-LoKrTraining @options -WarningVariable warned -WarningAction SilentlyContinue
+        $sd | Start-LoKrTraining @options -WarningVariable warned -WarningAction SilentlyContinue
         $warned.Count | Should -Be 1
         "$warned" | Should -Match '01-green\.png'
         $sd.LastTraining.StopReason | Should -Be 'Completed'
@@ -252,8 +252,8 @@ Describe 'A Stable Diffusion pipeline' {
         Add-Adapter
         Get-ErrorId { $sd | Export-LoKrModel -Destination "$work/copy" } | Should -Be 'LoKr.ExportUnmerged'
         "$work/copy" | Should -Not -Exist
-        $null = $sd.TextEncoder | Merge-LoKrAdapter
-        $null = $sd.UNet | Merge-LoKrAdapter
+        $sd.TextEncoder | Merge-LoKrAdapter
+        $sd.UNet | Merge-LoKrAdapter
         Export-LoKrModel $sd -Destination "$work/merged"
         $sd | Export-LoKrModel -Destination "$work/piped"
         foreach ($name in 'merged', 'piped') {

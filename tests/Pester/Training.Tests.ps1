@@ -43,7 +43,7 @@ Describe 'A training' {
     }
 
     It 'shows progress now and then, counts down, and ends it' {
-        $shell = Invoke-Beside '$null = $model | Start-LoKrTraining -Data $rows -ValidationData $more -Epochs 8 -Verbose' @{ model = $model; rows = $rows; more = $rowsToMeasure }
+        $shell = Invoke-Beside '$model | Start-LoKrTraining -Data $rows -ValidationData $more -Epochs 8 -Verbose' @{ model = $model; rows = $rows; more = $rowsToMeasure }
         $shown = @($shell.Streams.Progress | Where-Object RecordType -EQ Processing)
         $shown.Count | Should -BeGreaterThan 0
         $shown.Count | Should -BeLessOrEqual (2 + $model.LastTraining.Elapsed.TotalMilliseconds / 200)
@@ -66,9 +66,9 @@ Describe 'A training' {
 
     It 'takes rows of the pipeline like the rows of a file' {
         Set-Content -LiteralPath "$TestDrive/two.jsonl" -Value '{"text": "vpn slow", "label": "network"}', '{"text": "card", "label": "billing"}'
-        $null = $model | Start-LoKrTraining -Data "$TestDrive/two.jsonl" -MaxSteps 1 -Seed 4
+        $model | Start-LoKrTraining -Data "$TestDrive/two.jsonl" -MaxSteps 1 -Seed 4
         $other = Get-AdaptedTinyModel
-        $null = [pscustomobject] @{ text = 'vpn slow'; label = 'network' }, @{ text = 'card'; label = 'billing' } |
+        [pscustomobject] @{ text = 'vpn slow'; label = 'network' }, @{ text = 'card'; label = 'billing' } |
             Start-LoKrTraining -Model $other -MaxSteps 1 -Seed 4
         [math]::Abs($other.LastTraining.History[0].Loss - $model.LastTraining.History[0].Loss) | Should -BeLessThan 1e-6
         $other.Dispose()
@@ -76,13 +76,13 @@ Describe 'A training' {
 
     It 'measures before and after' {
         $before = Get-Loss $model
-        $null = $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -EvaluateBefore -MaxSteps 5
+        $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -EvaluateBefore -MaxSteps 5
         [math]::Abs($model.LastTraining.Before.Loss - $before) | Should -BeLessThan 1e-6
         [math]::Abs($model.LastTraining.After.Loss - ($model | Measure-LoKrModel -Data $rowsToMeasure -BatchSize 5).Loss) | Should -BeLessThan 1e-5
     }
 
     It 'says which settings of evaluations have no effect without data for them' {
-        $null = $model | Start-LoKrTraining -Data $rows -EvaluateEvery 1 -EvaluateBefore -MaxSteps 1 -WarningVariable warnings -WarningAction SilentlyContinue
+        $model | Start-LoKrTraining -Data $rows -EvaluateEvery 1 -EvaluateBefore -MaxSteps 1 -WarningVariable warnings -WarningAction SilentlyContinue
         "$warnings" | Should -Be 'EvaluateEvery has no effect without validation data. EvaluateBefore has no effect without validation data.'
     }
 
@@ -117,7 +117,7 @@ Describe 'A training' {
         $steps.Step | Should -Be 1, 2, 3
         $once | Should -Be 1
         Test-Stopped
-        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 3
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 3
         $model.LastTraining.StopReason | Should -Be 'Completed'
         $model.LastTraining.History.Count | Should -Be 3
     }
@@ -144,9 +144,9 @@ Describe 'A training' {
     }
 
     It 'leaves no tensor behind' {
-        $null = $model | Start-LoKrTraining -Data $rows -MaxSteps 2
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 2
         $before = Get-TensorCount
-        $null = $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MaxSteps 20
+        $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MaxSteps 20
         Get-TensorCount | Should -Be $before
     }
 
@@ -161,8 +161,8 @@ Describe 'A training' {
         $text = pwsh -NoProfile -NonInteractive -Command @"
             Import-Module -Name '$manifest'
             `$model = Import-LoKrModel -Path '$tiny' -Label network, access, billing -WarningAction SilentlyContinue
-            `$null = New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$model
-            `$null = `$model | Start-LoKrTraining -Data '$rows' -Epochs 5 -BatchSize 8 -WarmupRatio 0.1 -WhatIf
+            New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$model
+            `$model | Start-LoKrTraining -Data '$rows' -Epochs 5 -BatchSize 8 -WarmupRatio 0.1 -WhatIf
 "@ | Out-String
         $text | Should -Match '60 steps \(12 an epoch, 6 warm-up\) on 96 rows'
         $text | Should -Match "$($model.Adapters[0].ParameterCount) parameters"
@@ -173,7 +173,7 @@ Describe 'A training' {
 Describe 'A loss of the script' {
     BeforeEach {
         $script:net = [TorchSharp.torch+nn]::Linear(6, 4)
-        $null = $net | Add-LoKrAdapter -Config (New-LoKrConfig -R 2 -TargetModules all-linear) -Seed 1
+        $net | Add-LoKrAdapter -Config (New-LoKrConfig -R 2 -TargetModules all-linear) -Seed 1
     }
 
     It 'is a tensor' {
@@ -192,7 +192,7 @@ Describe 'A language model' {
         $data = [LoKr.Testing.TinyData]::WriteCompletions("$TestDrive/pairs.jsonl", 20)
         $model = Import-LoKrModel -Path ([LoKr.Testing.TinyModel]::WriteLlama("$TestDrive/llama"))
         $before = $model | Measure-LoKrModel -Data $data
-        $null = $model | Add-LoKrAdapter -Config (New-LoKrConfig -R 4 -TargetModules all-linear) -Seed 1 |
+        $model | Add-LoKrAdapter -Config (New-LoKrConfig -R 4 -TargetModules all-linear) -Seed 1 |
             Start-LoKrTraining -Data $data -Epochs 10 -LearningRate 2e-2 -Seed 1
         ($model | Measure-LoKrModel -Data $data).Perplexity | Should -BeLessThan ($before.Perplexity / 2)
         $greedy = @('vpn: ', 'card: ' | Invoke-LoKrModel -Model $model -MaxNewTokens 5)

@@ -57,8 +57,8 @@ Describe '<_>' -ForEach $types {
 Describe 'Views' {
     BeforeAll {
         $script:model = Get-AdaptedModel
-        $null = $model | Start-LoKrTraining -Data $train -ValidationData $eval -MaxSteps 3 -Seed 1
-        $null = $model | Merge-LoKrAdapter
+        $model | Start-LoKrTraining -Data $train -ValidationData $eval -MaxSteps 3 -Seed 1
+        $model | Merge-LoKrAdapter
     }
 
     AfterAll {

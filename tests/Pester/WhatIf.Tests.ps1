@@ -17,14 +17,14 @@ Describe 'With -WhatIf' {
     }
 
     It '<Command> leaves the model as it is' -ForEach @(
-        @{ Command = 'Add-LoKrAdapter'; Script = { New-LoKrConfig -TargetModules key | Add-LoKrAdapter -Model $model -Name other -WhatIf } }
-        @{ Command = 'Set-LoKrAdapter'; Script = { $model | Set-LoKrAdapter -Name default -Scale 3 -WhatIf } }
-        @{ Command = 'Disable-LoKrAdapter'; Script = { $model | Disable-LoKrAdapter -WhatIf } }
-        @{ Command = 'Enable-LoKrAdapter'; Script = { $model | Enable-LoKrAdapter -WhatIf } }
-        @{ Command = 'Remove-LoKrAdapter'; Script = { $model | Remove-LoKrAdapter -Name * -WhatIf } }
-        @{ Command = 'Merge-LoKrAdapter'; Script = { $model | Merge-LoKrAdapter -WhatIf } }
-        @{ Command = 'Undo-LoKrMerge'; Script = { $model | Undo-LoKrMerge -WhatIf } }
-        @{ Command = 'Start-LoKrTraining'; Script = { $model | Start-LoKrTraining -Data $train -WhatIf } }
+        @{ Command = 'Add-LoKrAdapter'; Script = { New-LoKrConfig -TargetModules key | Add-LoKrAdapter -Model $model -Name other -WhatIf -PassThru } }
+        @{ Command = 'Set-LoKrAdapter'; Script = { $model | Set-LoKrAdapter -Name default -Scale 3 -WhatIf -PassThru } }
+        @{ Command = 'Disable-LoKrAdapter'; Script = { $model | Disable-LoKrAdapter -WhatIf -PassThru } }
+        @{ Command = 'Enable-LoKrAdapter'; Script = { $model | Enable-LoKrAdapter -WhatIf -PassThru } }
+        @{ Command = 'Remove-LoKrAdapter'; Script = { $model | Remove-LoKrAdapter -Name * -WhatIf -PassThru } }
+        @{ Command = 'Merge-LoKrAdapter'; Script = { $model | Merge-LoKrAdapter -WhatIf -PassThru } }
+        @{ Command = 'Undo-LoKrMerge'; Script = { $model | Undo-LoKrMerge -WhatIf -PassThru } }
+        @{ Command = 'Start-LoKrTraining'; Script = { $model | Start-LoKrTraining -Data $train -WhatIf -PassThru } }
     ) {
         $before = ($model | Measure-LoKrModel -Data $eval).Loss
         & $Script | Should -Be $model
@@ -36,7 +36,7 @@ Describe 'With -WhatIf' {
     }
 
     It 'Import-LoKrAdapter loads nothing' {
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
         $model | Import-LoKrAdapter -Path "$TestDrive/saved" -Name other -WhatIf | Should -Be $model
         $model.Adapters.Name | Should -Be 'default'
         Remove-Item -LiteralPath "$TestDrive/saved" -Recurse
@@ -54,8 +54,8 @@ Describe 'With -WhatIf' {
     }
 
     It 'nothing is written' {
-        $null = $model | Export-LoKrAdapter -Destination "$TestDrive/adapter" -WhatIf
-        $null = $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged" -WhatIf
+        $model | Export-LoKrAdapter -Destination "$TestDrive/adapter" -WhatIf
+        $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged" -WhatIf
         Get-ChildItem -LiteralPath $TestDrive | Should -BeNullOrEmpty
     }
 

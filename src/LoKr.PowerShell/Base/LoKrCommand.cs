@@ -37,7 +37,12 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     }
 
     /// <inheritdoc/>
-    protected sealed override void BeginProcessing() => Guard(Begin);
+    protected sealed override void BeginProcessing()
+    {
+        // Before the first object: what binds from the pipeline later is not what was written on the line.
+        Paths.IsLiteral = MyInvocation.BoundParameters.ContainsKey("LiteralPath");
+        Guard(Begin);
+    }
 
     /// <inheritdoc/>
     protected sealed override void ProcessRecord() => Guard(Process);

@@ -7,7 +7,7 @@ namespace LoKr.PowerShell.Base;
 
 /// <summary>Base of the cmdlets that work on the adapters of a model or pipeline from the pipeline of PowerShell.</summary>
 [EditorBrowsable(EditorBrowsableState.Never)]
-public abstract class ModelCommand : LoKrCommand
+public abstract class ModelCommand : PassThruCommand
 {
     /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true)]

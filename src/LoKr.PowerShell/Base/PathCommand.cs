@@ -41,23 +41,3 @@ public abstract class PathCommand : LoKrCommand
         }
     }
 }
-
-/// <summary>
-/// Base of the cmdlets that read one file or folder. Their parameter sets differ, and an attribute cannot name the set of another
-/// class, so each puts its own attributes on the two properties.
-/// </summary>
-[EditorBrowsable(EditorBrowsableState.Never)]
-public abstract class OnePathCommand : LoKrCommand
-{
-    /// <summary>The file or folder to read. Wildcards are allowed if they match one item.</summary>
-    public abstract string Path { get; set; }
-
-    /// <summary>The file or folder to read, taken as it is written.</summary>
-    public abstract string LiteralPath { get; set; }
-
-    /// <summary>Whether the paths of this call are taken as they are written.</summary>
-    protected bool IsLiteral => LiteralPath.Length > 0;
-
-    /// <summary>Full path of the file or folder; none and several are errors.</summary>
-    protected string ResolvePath() => Paths.ExistingOne(IsLiteral ? LiteralPath : Path, IsLiteral);
-}

@@ -7,7 +7,7 @@ namespace LoKr.PowerShell.Base;
 
 /// <summary>Base of the cmdlets that train: steps, optimizer and schedule.</summary>
 [EditorBrowsable(EditorBrowsableState.Never)]
-public abstract class TrainingCommand : LoKrCommand
+public abstract class TrainingCommand : PassThruCommand
 {
     /// <summary>The defaults of the library, which are those of the parameters.</summary>
     private protected static readonly TrainingOptions s_defaults = new();

@@ -9,15 +9,18 @@ namespace LoKr.PowerShell.Binding;
 /// <summary>Turns paths as users write them, with drives, wildcards and the current location of PowerShell, into paths of the file system.</summary>
 internal sealed class PathResolver(PSCmdlet cmdlet)
 {
+    /// <summary>Whether every path of the call is taken as it is written, because -LiteralPath was given. Objects of the pipeline that bind to it decide for themselves only.</summary>
+    public bool IsLiteral { get; set; }
+
     /// <summary>Full paths of the existing files or folders that a path matches; none is an exception.</summary>
     /// <param name="path">The path.</param>
-    /// <param name="literal">Whether characters such as [ are taken as they are.</param>
+    /// <param name="literal">Whether characters such as [ are taken as they are; null to follow the call.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>
-    public IReadOnlyList<string> Existing(string path, bool literal = false)
+    public IReadOnlyList<string> Existing(string path, bool? literal = null)
     {
         try
         {
-            if (literal)
+            if (literal ?? IsLiteral)
             {
                 string full = New(path);
                 return Path.Exists(full) ? [full] : throw NotFound(path, full, null);
@@ -35,7 +38,7 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
 
     /// <summary>Full path of the only file or folder that a path matches; none and several are exceptions.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.InvalidArgument"/> for several, and as for <see cref="Existing"/>.</exception>
-    public string ExistingOne(string path, bool literal = false)
+    public string ExistingOne(string path, bool? literal = null)
     {
         IReadOnlyList<string> found = Existing(path, literal);
         return found.Count == 1
@@ -43,6 +46,13 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
             : throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
                 $"'{path}' matches {found.Count} items: {string.Join(", ", found)}.", "Name one of them.") { Target = path };
     }
+
+    /// <summary>Full path of the only file or folder that one of two parameters names.</summary>
+    /// <param name="path">The value of -Path.</param>
+    /// <param name="literalPath">The value of -LiteralPath, empty if it was not given.</param>
+    /// <exception cref="LoKrException">As for <see cref="ExistingOne(string, bool?)"/>.</exception>
+    public string ExistingOne(string path, string literalPath) =>
+        literalPath.Length > 0 ? ExistingOne(literalPath, literal: true) : ExistingOne(path, literal: false);
 
     /// <summary>Full path of something that need not exist, for example a destination.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/> for an unknown drive, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>

@@ -7,10 +7,10 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Adds a fresh LoKr adapter to a model and passes the model on.</summary>
+/// <summary>Adds a fresh LoKr adapter to a model.</summary>
 [Cmdlet(VerbsCommon.Add, "LoKrAdapter", DefaultParameterSetName = "Config", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
-public sealed class AddLoKrAdapterCommand : LoKrCommand
+public sealed class AddLoKrAdapterCommand : PassThruCommand
 {
     /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = "Config")]
@@ -49,6 +49,6 @@ public sealed class AddLoKrAdapterCommand : LoKrCommand
             WriteVerbose($"{Model.CountParameters()}.");
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 }

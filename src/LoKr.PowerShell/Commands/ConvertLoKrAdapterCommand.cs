@@ -12,7 +12,7 @@ namespace LoKr.PowerShell.Commands;
 [Cmdlet(VerbsData.Convert, "LoKrAdapter", DefaultParameterSetName = "Path", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath"])]
 [OutputType(typeof(LoraConversionResult), ParameterSetName = ["PathLoraRank", "LiteralPathLoraRank", "PathLoraEnergy", "LiteralPathLoraEnergy"])]
-public sealed class ConvertLoKrAdapterCommand : OnePathCommand
+public sealed class ConvertLoKrAdapterCommand : LoKrCommand
 {
     /// <summary>Safetensors file, or adapter folder. Wildcards are allowed if they match one item.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
@@ -20,7 +20,7 @@ public sealed class ConvertLoKrAdapterCommand : OnePathCommand
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraEnergy")]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
-    public override string Path { get; set; } = "";
+    public string Path { get; set; } = "";
 
     /// <summary>Safetensors file, or adapter folder, taken as it is written.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
@@ -28,7 +28,7 @@ public sealed class ConvertLoKrAdapterCommand : OnePathCommand
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathLoraEnergy")]
     [Alias("PSPath", "FullName")]
     [ValidateNotNullOrEmpty]
-    public override string LiteralPath { get; set; } = "";
+    public string LiteralPath { get; set; } = "";
 
     /// <summary>Layout to write.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "Path")]
@@ -87,7 +87,7 @@ public sealed class ConvertLoKrAdapterCommand : OnePathCommand
         LoraRank? rank = ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank)
             : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy)
             : null;
-        string path = ResolvePath();
+        string path = Paths.ExistingOne(Path, LiteralPath);
         string destination = Paths.New(Destination);
         if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {(rank is null ? Format : $"LoRA with {rank}")}"))
         {

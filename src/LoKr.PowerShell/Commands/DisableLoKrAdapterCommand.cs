@@ -5,7 +5,7 @@ using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Switches the adapters of a model off without removing them, and passes the model on. A merge is undone first, as in PEFT.</summary>
+/// <summary>Switches the adapters of a model off without removing them. A merge is undone first, as in PEFT.</summary>
 [Cmdlet(VerbsLifecycle.Disable, "LoKrAdapter", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class DisableLoKrAdapterCommand : ModelCommand
@@ -18,6 +18,6 @@ public sealed class DisableLoKrAdapterCommand : ModelCommand
             Model.SetAdaptersEnabled(false);
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 }

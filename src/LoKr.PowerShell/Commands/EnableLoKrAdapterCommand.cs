@@ -5,7 +5,7 @@ using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Switches the active adapters of a model on again, and passes the model on.</summary>
+/// <summary>Switches the active adapters of a model on again.</summary>
 [Cmdlet(VerbsLifecycle.Enable, "LoKrAdapter", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class EnableLoKrAdapterCommand : ModelCommand
@@ -18,6 +18,6 @@ public sealed class EnableLoKrAdapterCommand : ModelCommand
             Model.SetAdaptersEnabled(true);
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 }

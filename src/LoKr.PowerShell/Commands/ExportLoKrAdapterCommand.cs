@@ -8,10 +8,10 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Writes an adapter as PEFT saves it, in the layout of another program, or as LoRA, and passes the model on.</summary>
+/// <summary>Writes an adapter as PEFT saves it, in the layout of another program, or as LoRA.</summary>
 [Cmdlet(VerbsData.Export, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
-public sealed class ExportLoKrAdapterCommand : LoKrCommand
+public sealed class ExportLoKrAdapterCommand : PassThruCommand
 {
     private const string ModelSet = "Model";
     private const string PipelineSet = "Pipeline";
@@ -78,7 +78,7 @@ public sealed class ExportLoKrAdapterCommand : LoKrCommand
             Export(target, name, destination);
         }
 
-        WriteObject(target);
+        PassOn(target);
     }
 
     private void Export(IAdaptable target, string name, string destination)

@@ -8,10 +8,10 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Loads an adapter file of any layout onto a model or a whole pipeline, and passes it on.</summary>
+/// <summary>Loads an adapter file of any layout onto a model or a whole pipeline.</summary>
 [Cmdlet(VerbsData.Import, "LoKrAdapter", DefaultParameterSetName = PathSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
-public sealed class ImportLoKrAdapterCommand : OnePathCommand
+public sealed class ImportLoKrAdapterCommand : PassThruCommand
 {
     private const string PathSet = "Path";
     private const string LiteralPathSet = "LiteralPath";
@@ -36,14 +36,14 @@ public sealed class ImportLoKrAdapterCommand : OnePathCommand
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = PipelinePathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
-    public override string Path { get; set; } = "";
+    public string Path { get; set; } = "";
 
     /// <summary>File or folder, taken as it is written.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
     [Parameter(Mandatory = true, ParameterSetName = PipelineLiteralPathSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
-    public override string LiteralPath { get; set; } = "";
+    public string LiteralPath { get; set; } = "";
 
     /// <summary>Name of the adapter in this model.</summary>
     [Parameter]
@@ -74,7 +74,7 @@ public sealed class ImportLoKrAdapterCommand : OnePathCommand
     protected override void Process()
     {
         IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet ? Pipeline : Model;
-        string path = ResolvePath();
+        string path = Paths.ExistingOne(Path, LiteralPath);
         if (ShouldProcess(target.Name, $"Import LoKr adapter '{Name}' from {path}"))
         {
             EnsureRuntime();
@@ -86,7 +86,7 @@ public sealed class ImportLoKrAdapterCommand : OnePathCommand
             }
         }
 
-        WriteObject(target);
+        PassOn(target);
     }
 
     private void Warn(LoKrAdapterFinding finding)

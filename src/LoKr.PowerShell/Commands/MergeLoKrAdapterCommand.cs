@@ -15,7 +15,7 @@ namespace LoKr.PowerShell.Commands;
 [Cmdlet(VerbsData.Merge, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet])]
 [OutputType(typeof(LoKrMergeResult), ParameterSetName = [PathSet, LiteralPathSet])]
-public sealed class MergeLoKrAdapterCommand : OnePathCommand
+public sealed class MergeLoKrAdapterCommand : PassThruCommand
 {
     private const string ModelSet = "Model";
     private const string PathSet = "Path";
@@ -41,13 +41,13 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
-    public override string Path { get; set; } = "";
+    public string Path { get; set; } = "";
 
     /// <summary>Folder of the base model, taken as it is written.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
-    public override string LiteralPath { get; set; } = "";
+    public string LiteralPath { get; set; } = "";
 
     /// <summary>Folders of adapters that PEFT or Export-LoKrAdapter saved, in the order in which they are added. Wildcards are allowed.</summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
@@ -82,6 +82,10 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
     [Parameter]
     public SwitchParameter Safe { get; set; }
 
+    /// <summary>Writes the model even where no command follows in the pipeline: for a variable, or as the result of a function or script block.</summary>
+    [Parameter(ParameterSetName = ModelSet)]
+    public override SwitchParameter PassThru { get; set; }
+
     /// <inheritdoc/>
     protected override void Process()
     {
@@ -105,7 +109,7 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
             WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s.");
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 
     private void MergeFiles()
@@ -127,7 +131,7 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
 
     private CheckpointMergeOptions ReadOptions()
     {
-        string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path, IsLiteral))];
+        string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path))];
         if (Weight.Length != 1 && Weight.Length != adapters.Length)
         {
             throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
@@ -136,7 +140,7 @@ public sealed class MergeLoKrAdapterCommand : OnePathCommand
 
         return new()
         {
-            Base = BaseModel.Read(ResolvePath()),
+            Base = BaseModel.Read(Paths.ExistingOne(Path, LiteralPath)),
             Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]))],
             Destination = Paths.New(Destination),
             MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,

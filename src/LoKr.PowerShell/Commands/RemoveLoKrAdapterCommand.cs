@@ -6,7 +6,7 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Removes adapters from a model and passes the model on. The base weights are as they were before.</summary>
+/// <summary>Removes adapters from a model. The base weights are as they were before.</summary>
 [Cmdlet(VerbsCommon.Remove, "LoKrAdapter", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class RemoveLoKrAdapterCommand : ModelCommand
@@ -29,6 +29,6 @@ public sealed class RemoveLoKrAdapterCommand : ModelCommand
             }
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 }

@@ -7,7 +7,7 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Sets which adapters are active, their strength, and whether they are trained; passes the model on.</summary>
+/// <summary>Sets which adapters of a model are active, their strength, and whether they are trained.</summary>
 [Cmdlet(VerbsCommon.Set, "LoKrAdapter", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class SetLoKrAdapterCommand : ModelCommand
@@ -46,7 +46,7 @@ public sealed class SetLoKrAdapterCommand : ModelCommand
             Apply(names, setsTrainable);
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 
     private string Describe(bool setsTrainable) => string.Join(", ", ((string?[])[

@@ -10,7 +10,7 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Trains an adapter and passes the model on; the figures are in its LastTraining.</summary>
+/// <summary>Trains an adapter of a model; the figures are in the LastTraining of the model.</summary>
 [Cmdlet(VerbsLifecycle.Start, "LoKrTraining", DefaultParameterSetName = DataSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), typeof(LoKrTrainingStep))]
 public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
@@ -87,7 +87,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = RowSet)]
     public int? MaxLength { get; set; }
 
-    /// <summary>Writes a LoKrTrainingStep after each step, instead of the model at the end.</summary>
+    /// <summary>Writes a LoKrTrainingStep after each step. The model is then written only with -PassThru, after the last one.</summary>
     [Parameter]
     public SwitchParameter ReportStep { get; set; }
 
@@ -131,15 +131,15 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         {
             // Adding the adapter was only rehearsed as well, so there is nothing to plan with.
             ShouldProcess(target.Name, "Train the adapter");
-            WriteObject(target);
+            PassOn(target);
             return;
         }
 
         EnsureRuntime(new RuntimeOptions(Threads: Threads));
         train();
-        if (!ReportStep)
+        if (!ReportStep || PassThru)
         {
-            WriteObject(target);
+            PassOn(target);
         }
     }
 

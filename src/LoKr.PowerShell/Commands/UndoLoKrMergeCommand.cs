@@ -5,7 +5,7 @@ using LoKr.PowerShell.Base;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Takes every merged adapter out of the base weights and passes the model on.</summary>
+/// <summary>Takes every merged adapter out of the base weights of a model.</summary>
 [Cmdlet(VerbsCommon.Undo, "LoKrMerge", SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class UndoLoKrMergeCommand : ModelCommand
@@ -18,6 +18,6 @@ public sealed class UndoLoKrMergeCommand : ModelCommand
             Model.UndoMerge();
         }
 
-        WriteObject(Model);
+        PassOn(Model);
     }
 }
