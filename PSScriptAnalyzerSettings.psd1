@@ -1,6 +1,8 @@
 @{
     Severity            = @('Error', 'Warning', 'Information')
     IncludeDefaultRules = $true
+    # The mark is for Windows PowerShell 5.1; the scripts need PowerShell 7.6, which reads UTF-8 without it.
+    ExcludeRules        = @('PSUseBOMForUnicodeEncodedFile')
     Rules               = @{
         PSUseConsistentIndentation       = @{
             Enable              = $true

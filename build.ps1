@@ -8,7 +8,22 @@
     Build    builds the solution.
     Test     runs `dotnet test`, the Pester suite included.
     Analyze  runs PSScriptAnalyzer over every script and manifest; any finding fails (needs PSScriptAnalyzer).
-    Package  lays out the module in out/LoKr and puts it into out/LoKr.<version>.zip and .nupkg.
+    Package  lays out the module in Destination/LoKr and puts it into LoKr.<version>.zip and .nupkg beside it, with its bill of
+             materials (LoKr.<version>.cdx.json, CycloneDX) and the checksums of all three (SHA256SUMS).
+
+.PARAMETER Destination
+    The folder that Package writes to; out, unless another is given.
+
+.PARAMETER CertificatePath
+    A PKCS#12 file (.pfx) with a code-signing certificate and its key. Package signs SHA256SUMS with it (SHA256SUMS.p7s, a
+    detached CMS signature: openssl cms -verify -binary -inform DER -in SHA256SUMS.p7s -content SHA256SUMS), and on Windows also
+    the files of the module, for Authenticode.
+
+.PARAMETER CertificatePassword
+    The password of that file.
+
+.PARAMETER TimestampServer
+    The address of a timestamp server, so that Authenticode signatures outlive the certificate.
 
 .EXAMPLE
     ./build.ps1 -Task Build, Test
@@ -18,6 +33,9 @@
 
 .EXAMPLE
     ./build.ps1 -Task Package -Configuration Release
+
+.EXAMPLE
+    ./build.ps1 -Task Package -CertificatePath ./signing.pfx -CertificatePassword (Read-Host -AsSecureString)
 #>
 [CmdletBinding()]
 param(
@@ -27,7 +45,18 @@ param(
     [string[]] $Task = 'Build',
 
     [ValidateSet('Debug', 'Release')]
-    [string] $Configuration
+    [string] $Configuration,
+
+    [ValidateNotNullOrEmpty()]
+    [string] $Destination = (Join-Path $PSScriptRoot 'out'),
+
+    [ValidateNotNullOrEmpty()]
+    [string] $CertificatePath,
+
+    [securestring] $CertificatePassword,
+
+    [ValidateNotNullOrEmpty()]
+    [string] $TimestampServer
 )
 
 $ErrorActionPreference = 'Stop'
@@ -37,6 +66,10 @@ $tasks = @($Task -split ',' | ForEach-Object Trim)
 if (-not $Configuration) {
     $Configuration = ($tasks -contains 'Package') ? 'Release' : 'Debug'
 }
+
+# What Package needs to know.
+$out = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($Destination)
+$signing = @{ Path = $CertificatePath; Password = $CertificatePassword; TimestampServer = $TimestampServer }
 
 $root = $PSScriptRoot
 $solution = Join-Path $root 'LoKr.slnx'
@@ -98,22 +131,112 @@ function Invoke-AnalyzeTask {
             Invoke-ScriptAnalyzer -Path $_.FullName -Settings (Join-Path $root 'PSScriptAnalyzerSettings.psd1')
         })
     if ($findings.Count -gt 0) {
-        $findings | Format-Table -Property ScriptName, Line, RuleName, Message -Wrap | Out-Host
+        $findings | ForEach-Object { "$([System.IO.Path]::GetRelativePath($root, $_.ScriptPath)):$($_.Line): $($_.RuleName): $($_.Message)" } | Out-Host
         throw "PSScriptAnalyzer: $($findings.Count) findings in $($files.Count) files."
     }
 
     "PSScriptAnalyzer: no findings in $($files.Count) files."
 }
 
+# The certificate that Package signs with; nothing where none is given.
+function Get-SigningCertificate {
+    if (-not $signing.Path) {
+        return
+    }
+
+    $password = $signing.Password ? @{ Password = $signing.Password } : @{ NoPromptForPassword = $true }
+    $certificate = Get-PfxCertificate -FilePath $signing.Path @password
+    if (-not $certificate.HasPrivateKey) {
+        throw "$($signing.Path) has no private key to sign with."
+    }
+
+    $certificate
+}
+
+# Authenticode, which PowerShell checks where the execution policy asks for it. Only Windows can write it.
+function Add-ModuleSignature {
+    [CmdletBinding()]
+    param(
+        [Parameter(Mandatory)] [string] $Module,
+        [Parameter(Mandatory)] [System.Security.Cryptography.X509Certificates.X509Certificate2] $Certificate
+    )
+
+    if (-not $IsWindows) {
+        Write-Warning -Message 'The files of the module are signed for Authenticode on Windows only; SHA256SUMS is signed here too.'
+        return
+    }
+
+    $timestamp = $signing.TimestampServer ? @{ TimestampServer = $signing.TimestampServer } : @{}
+    $signed = Get-ChildItem -LiteralPath $Module -Recurse -File -Include 'LoKr*.dll', '*.psd1', '*.ps1xml' |
+        Set-AuthenticodeSignature -Certificate $Certificate -HashAlgorithm SHA256 -IncludeChain NotRoot @timestamp
+    $failed = @($signed | Where-Object Status -NE 'Valid')
+    if ($failed.Count -gt 0) {
+        throw "$($failed.Count) of $(@($signed).Count) files were not signed. $($failed[0].Path): $($failed[0].StatusMessage)"
+    }
+}
+
+# The packages that the module consists of, from what NuGet resolved for this build.
+function Write-BillOfMaterial {
+    [CmdletBinding()]
+    param(
+        [Parameter(Mandatory)] [string] $Path,
+        [Parameter(Mandatory)] [version] $Version
+    )
+
+    Push-Location -LiteralPath $root
+    try {
+        Invoke-Dotnet tool restore
+        # Compiled against, not shipped: PowerShellStandard.Library.
+        Invoke-Dotnet dotnet-CycloneDX src/LoKr.PowerShell/LoKr.PowerShell.csproj --disable-package-restore --exclude-filter PowerShellStandard.Library --set-name LoKr --set-version "$Version" --set-type Library --output-format Json --output (Split-Path -Path $Path -Parent) --filename (Split-Path -Path $Path -Leaf)
+    }
+    finally {
+        Pop-Location
+    }
+}
+
+# SHA256SUMS, as sha256sum -c reads it, and its signature.
+function Write-Checksum {
+    [CmdletBinding()]
+    param(
+        [Parameter(Mandatory)] [string[]] $Path,
+        [Parameter(Mandatory)] [string] $Destination,
+        [System.Security.Cryptography.X509Certificates.X509Certificate2] $Certificate
+    )
+
+    $lines = $Path | ForEach-Object { "$((Get-FileHash -LiteralPath $_ -Algorithm SHA256).Hash.ToLowerInvariant())  $(Split-Path -Path $_ -Leaf)`n" }
+    $bytes = [System.Text.Encoding]::ASCII.GetBytes(-join $lines)
+    [System.IO.File]::WriteAllBytes($Destination, $bytes)
+
+    # The signature of an earlier package is not one of this.
+    $signature = "$Destination.p7s"
+    if (Test-Path -LiteralPath $signature) {
+        Remove-Item -LiteralPath $signature
+    }
+
+    if ($Certificate) {
+        $message = [System.Security.Cryptography.Pkcs.SignedCms]::new([System.Security.Cryptography.Pkcs.ContentInfo]::new($bytes), $true)
+        $message.ComputeSignature([System.Security.Cryptography.Pkcs.CmsSigner]::new($Certificate))
+        [System.IO.File]::WriteAllBytes($signature, $message.Encode())
+    }
+}
+
 function Invoke-PackageTask {
-    $out = Join-Path $root 'out'
+    $certificate = Get-SigningCertificate
+    $null = New-Item -ItemType Directory -Path $out -Force
     $module = Join-Path $out 'LoKr'
 
     # Managed code, manifest, views and help, without libtorch, which Get-LoKrRuntime finds (or says how to get).
-    Invoke-Dotnet build (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration -t:LayoutModule
+    Invoke-Dotnet build (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration '-t:LayoutModule' "-p:LoKrLayoutPath=$module/"
     Copy-Item -LiteralPath (Join-Path $root 'README.md'), (Join-Path $root 'CHANGELOG.md') -Destination $module
+    if ($certificate) {
+        Add-ModuleSignature -Module $module -Certificate $certificate
+    }
 
     $info = Test-ModuleManifest -Path (Join-Path $module 'LoKr.psd1')
+    $bill = Join-Path $out "LoKr.$($info.Version).cdx.json"
+    Write-BillOfMaterial -Path $bill -Version $info.Version
+    Copy-Item -LiteralPath $bill -Destination (Join-Path $module 'LoKr.cdx.json')
+
     $zip = Join-Path $out "LoKr.$($info.Version).zip"
     Compress-Archive -LiteralPath $module -DestinationPath $zip -Force
 
@@ -132,7 +255,9 @@ function Invoke-PackageTask {
         Unregister-PSResourceRepository -Name $repository
     }
 
-    Get-Item -LiteralPath $zip, $nupkg
+    $sums = Join-Path $out 'SHA256SUMS'
+    Write-Checksum -Path $zip, $nupkg, $bill -Destination $sums -Certificate $certificate
+    Get-Item -LiteralPath $zip, $nupkg, $bill, $sums
 }
 
 foreach ($name in $tasks) {

@@ -4,8 +4,15 @@ $script:root = (Resolve-Path -LiteralPath "$PSScriptRoot/../..").Path
 
 # The module that LOKR_MODULE names, as `dotnet test` does, or the one that is imported already, as in LoKr.Shell, or the debug build.
 $script:loaded = Get-Module -Name LoKr | Select-Object -First 1
-$script:manifest = $env:LOKR_MODULE ? (Resolve-Path -LiteralPath $env:LOKR_MODULE).Path :
-    $loaded ? (Join-Path $loaded.ModuleBase 'LoKr.psd1') : (Join-Path $root 'artifacts/bin/LoKr.PowerShell/debug/LoKr.psd1')
+$script:manifest = if ($env:LOKR_MODULE) {
+    (Resolve-Path -LiteralPath $env:LOKR_MODULE).Path
+}
+elseif ($loaded) {
+    Join-Path $loaded.ModuleBase 'LoKr.psd1'
+}
+else {
+    Join-Path $root 'artifacts/bin/LoKr.PowerShell/debug/LoKr.psd1'
+}
 Import-Module -Name $manifest -Force
 
 # The tiny models and data of the C# tests, built beside the module.

@@ -71,7 +71,7 @@ Describe 'Advice' {
 Describe 'A model folder' {
     BeforeAll {
         # A file of tensors with a header of its own and as many bytes as it asks for.
-        function Set-Weight([string] $Header, [int] $Bytes) {
+        function Write-Weight([string] $Header, [int] $Bytes) {
             $text = [System.Text.Encoding]::UTF8.GetBytes($Header.PadRight([math]::Ceiling($Header.Length / 8) * 8))
             [System.IO.File]::WriteAllBytes("$tiny/model.safetensors", [System.BitConverter]::GetBytes([long] $text.Length) + $text + [byte[]]::new($Bytes))
         }
@@ -120,14 +120,14 @@ Describe 'A model folder' {
     }
 
     It 'has tensors that do not overlap' {
-        Set-Weight '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}' 12
+        Write-Weight '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}' 12
         Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b } | Should -Be 'LoKr.SafetensorsOverlap'
     }
 
     It 'has weights of a floating-point type' {
         $all = [System.IO.File]::ReadAllBytes("$tiny/model.safetensors")
         $length = [System.BitConverter]::ToInt64($all, 0)
-        Set-Weight ([System.Text.Encoding]::UTF8.GetString($all, 8, $length).TrimEnd().Replace('"F32"', '"I32"')) ($all.Length - 8 - $length)
+        Write-Weight ([System.Text.Encoding]::UTF8.GetString($all, 8, $length).TrimEnd().Replace('"F32"', '"I32"')) ($all.Length - 8 - $length)
         Get-ErrorId { Import-LoKrModel -Path $tiny -Label a, b } | Should -Be 'LoKr.TensorDTypeMismatch'
     }
 

@@ -55,7 +55,7 @@ BeforeAll {
         }
     }
 
-    function Set-Script([string] $Text) {
+    function Write-Script([string] $Text) {
         Set-Content -LiteralPath "$TestDrive/script.ps1" -Value $Text
         "$TestDrive/script.ps1"
     }
@@ -63,7 +63,7 @@ BeforeAll {
 
 Describe 'LoKr.Shell' -Skip:$missing {
     It 'binds the arguments of a script by name, position and switch' {
-        $script = Set-Script @'
+        $script = Write-Script @'
             param([string] $ModelPath, [int] $Epochs = 1, [switch] $Fast, [string[]] $Rest, [switch] $Off)
             "$ModelPath|$Epochs|$Fast|$($Rest -join ',')|$Off|$($PSScriptRoot -eq [IO.Path]::GetDirectoryName($PSCommandPath))"
 '@
@@ -81,7 +81,7 @@ Describe 'LoKr.Shell' -Skip:$missing {
         @{ Text = "try { throw 'no' } catch { exit 3 }"; Status = 3 }
         @{ Text = 'if ('; Status = 1 }
     ) {
-        $result = Invoke-Shell (Set-Script $Text)
+        $result = Invoke-Shell (Write-Script $Text)
         $result.ExitCode | Should -Be $Status
         $result.Output | Should -Not -Contain 'not here'
         $result.Error.Length -gt 0 | Should -Be ($Status -eq 1)
@@ -98,7 +98,7 @@ Describe 'LoKr.Shell' -Skip:$missing {
     }
 
     It 'shows where an error is' {
-        $result = Invoke-Shell (Set-Script "`nNew-LoKrConfig -R 0")
+        $result = Invoke-Shell (Write-Script "`nNew-LoKrConfig -R 0")
         $result.Error | Should -Match 'New-LoKrConfig'
         $result.Error | Should -Match 'script\.ps1:2'
         $result.Error | Should -Match 'R is 0'
@@ -160,14 +160,14 @@ Describe 'LoKr.Shell' -Skip:$missing {
             return
         }
 
-        $result = Invoke-Shell (Set-Script "try { 'ready'; while (`$true) { [Threading.Thread]::Sleep(20) } } finally { [Console]::Out.WriteLine('finally') }") -Signal INT -After ready
+        $result = Invoke-Shell (Write-Script "try { 'ready'; while (`$true) { [Threading.Thread]::Sleep(20) } } finally { [Console]::Out.WriteLine('finally') }") -Signal INT -After ready
         $result.Output | Should -Contain 'finally'
     }
 
     It 'ends a training at a step on SIGTERM, and the script chooses the status' -Skip:$IsWindows {
         $model = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/bert")
         $data = [LoKr.Testing.TinyData]::WriteTickets("$TestDrive/train.jsonl", 48, 1)
-        $result = Invoke-Shell (Set-Script @"
+        $result = Invoke-Shell (Write-Script @"
             `$ErrorActionPreference = 'Stop'
             `$model = Import-LoKrModel '$model' -Label network, access, billing
             try {

@@ -12,7 +12,7 @@ BeforeAll {
             Add-LoKrAdapter -Model $sd.UNet -Seed 2
     }
 
-    function Remove-Adapter {
+    function Clear-Adapter {
         $sd.TextEncoder | Remove-LoKrAdapter -Name default
         $sd.UNet | Remove-LoKrAdapter -Name default
     }
@@ -170,7 +170,7 @@ Describe 'A Stable Diffusion pipeline' {
         $place = "$work/$Leaf"
         $sd | Export-LoKrAdapter -Destination $place @Option | Should -Be $sd
         Get-ErrorId { $sd | Export-LoKrAdapter -Destination $place @Option } | Should -Be 'LoKr.DestinationExists'
-        Remove-Adapter
+        Clear-Adapter
         Get-Distance $adapted (Get-Image bare.png) | Should -BeGreaterThan 0
 
         Import-LoKrAdapter $sd -Path $place -Name other -WhatIf
