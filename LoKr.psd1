@@ -13,6 +13,7 @@
     CmdletsToExport      = @(
         'New-LoKrConfig'
         'Get-LoKrConfig'
+        'Measure-LoKrConfig'
         'Import-LoKrModel'
         'Export-LoKrModel'
         'Get-LoKrModule'

@@ -79,6 +79,8 @@ Describe 'Views' {
         @{ Name = 'states of adapters'; Script = { $model | Get-LoKrAdapter }; Shows = 'default' }
         @{ Name = 'states of layers'; Script = { $model | Get-LoKrAdapter -ByLayer }; Shows = 'lokr\.Linear' }
         @{ Name = 'the state of a model'; Script = { $model | Get-LoKrAdapter -Summary }; Shows = 'BertForSequenceClassification' }
+        @{ Name = 'the cost of a configuration'; Script = { New-LoKrConfig -R 4 -TargetModules query | Measure-LoKrConfig $model }; Shows = "(?s)# +R.*1 +4 +8 +-1 query +2 +[\d,.]+ +[\d.,]+ +[\d.,]+ KB" }
+        @{ Name = 'the cost of modules'; Script = { New-LoKrConfig -R 4 -TargetModules query | Measure-LoKrConfig $model -ByModule }; Shows = "self\.qu.*Layer +4 w1 \d+" }
         @{ Name = 'the runtime'; Script = { Get-LoKrRuntime }; Shows = '(?s)LibtorchVersion +: \d.*Threads +: \d' }
     ) {
         $text = Get-Display (& $Script)

@@ -27,6 +27,13 @@ public sealed class ModuleSelector : IEquatable<ModuleSelector>
     /// <summary>A selector from one regular expression, or <c>all-linear</c>.</summary>
     public static ModuleSelector FromPattern(string pattern) => new(null, pattern);
 
+    /// <summary>Whether the selector means a module: an entry is its name or an ending, or the expression matches the whole name. Not for <see cref="IsAllLinear"/>.</summary>
+    /// <param name="name">Full dotted name.</param>
+    public bool Matches(string name) => Pattern is not null ? PythonRegex.FullMatch(Pattern, name) : Names!.Any(entry => MatchesEntry(entry, name));
+
+    /// <summary>Whether an entry of a list is responsible for a name.</summary>
+    internal static bool MatchesEntry(string entry, string name) => name == entry || name.EndsWith("." + entry, StringComparison.Ordinal);
+
     /// <inheritdoc/>
     public bool Equals(ModuleSelector? other) => other is not null
         && Pattern == other.Pattern

@@ -141,12 +141,26 @@ internal static class ConvolutionPlan
     /// <param name="batch">Images times groups.</param>
     /// <param name="inputSize">Positions of the input.</param>
     /// <param name="outputSize">Positions of the output.</param>
-    public static ContractionPlan Choose(KroneckerFactors factors, long batch, long inputSize, long outputSize)
+    public static ContractionPlan Choose(KroneckerFactors factors, long batch, long inputSize, long outputSize) => Choose(
+        new FactorShapes(factors.L, factors.M, factors.K, factors.N, factors.Kernel, factors.W2B?.shape[0] ?? 0, factors.W1A is not null, factors.W2B is not null, factors.Core is not null)
+        {
+            OuterRank = factors.W1A?.shape[1],
+        },
+        batch,
+        inputSize,
+        outputSize);
+
+    /// <inheritdoc cref="Choose(KroneckerFactors, long, long, long)"/>
+    /// <param name="shapes">Shapes of the factors.</param>
+    /// <param name="batch">Images times groups.</param>
+    /// <param name="inputSize">Positions of the input.</param>
+    /// <param name="outputSize">Positions of the output.</param>
+    public static ContractionPlan Choose(FactorShapes shapes, long batch, long inputSize, long outputSize)
     {
-        (double l, double m, double k, double n) = (factors.L, factors.M, factors.K, factors.N);
-        (long? rank1, long? rank2) = (factors.W1A?.shape[1], factors.W2B?.shape[0]);
-        bool tucker = factors.Core is not null;
-        long kernelSize = factors.Kernel.Product();
+        (double l, double m, double k, double n) = (shapes.L, shapes.M, shapes.K, shapes.N);
+        (long? rank1, long? rank2) = (shapes.LowRankW1 ? shapes.OuterRank ?? shapes.Rank : null, shapes.LowRankW2 ? shapes.Rank : null);
+        bool tucker = shapes.Tucker;
+        long kernelSize = shapes.Kernel.Product();
         ContractionPlan? best = null;
         foreach (bool build1 in rank1 is null ? [false] : (bool[])[false, true])
         {

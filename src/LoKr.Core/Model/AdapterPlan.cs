@@ -31,6 +31,16 @@ internal static class AdapterPlanner
             targets.Warnings);
     }
 
+    /// <summary>Plans a new adapter, with published names translated. Nothing is allocated.</summary>
+    /// <param name="root">The model.</param>
+    /// <param name="config">The configuration.</param>
+    /// <exception cref="LoKrException">The configuration is not valid, or does not fit the model.</exception>
+    public static AdapterPlan PlanNew(nn.Module root, LoKrConfig config)
+    {
+        LoKrConfigValidator.Validate(config);
+        return Plan(root, ModuleAliases.Translate(root, config, out _));
+    }
+
     private static LayerPlan PlanLayer(BaseLayer layer, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors) =>
         LayerPlan.Create(layer, config, tensors is null ? null : suffix => tensors.GetValueOrDefault(ModuleTree.Join(layer.Name, suffix))?.shape);
 }

@@ -85,27 +85,10 @@ public static class AdaptableExtensions
         ArgumentNullException.ThrowIfNull(config);
         using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
         Dictionary<string, LoKrAdapter> added = new(StringComparer.Ordinal);
-        LoKrException? nothing = null;
         try
         {
-            foreach ((string component, LoKrModel model) in target.Models)
-            {
-                if (ForComponent(target, model, config) is not LoKrConfig own)
-                {
-                    continue;
-                }
-
-                try
-                {
-                    added.Add(component, model.AddAdapter(own, name, seed));
-                }
-                catch (LoKrException exception) when (exception.ErrorId is ErrorIds.TargetModuleNotFound or ErrorIds.TargetModulesRequired)
-                {
-                    nothing ??= exception;
-                }
-            }
-
-            return added.Count > 0 ? added : throw nothing!;
+            InEachComponent(target, config, added, (model, own) => model.AddAdapter(own, name, seed));
+            return added;
         }
         catch
         {
@@ -289,6 +272,46 @@ public static class AdaptableExtensions
     {
         ArgumentNullException.ThrowIfNull(target);
         return [.. target.Models.SelectMany(static part => part.Value.GetModules().Select(module => module with { Name = ModuleTree.Join(part.Key, module.Name) }))];
+    }
+
+    /// <summary>What <see cref="AddAdapter"/> would change in each component. Nothing is allocated.</summary>
+    /// <exception cref="LoKrException">As for <see cref="AddAdapter"/>.</exception>
+    internal static IReadOnlyDictionary<string, AdapterPlan> PlanAdapter(this IAdaptable target, LoKrConfig config)
+    {
+        Dictionary<string, AdapterPlan> plans = new(StringComparer.Ordinal);
+        InEachComponent(target, config, plans, static (model, own) => AdapterPlanner.PlanNew(model.Module, own));
+        return plans;
+    }
+
+    /// <summary>Does something in every component in which a configuration targets something; nothing in any is an error.</summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="config">The configuration.</param>
+    /// <param name="done">Takes the results by component as they come, so that a caller can revert them after an error.</param>
+    /// <param name="apply">The work, with the configuration of a component.</param>
+    private static void InEachComponent<T>(IAdaptable target, LoKrConfig config, Dictionary<string, T> done, Func<LoKrModel, LoKrConfig, T> apply)
+    {
+        LoKrException? nothing = null;
+        foreach ((string component, LoKrModel model) in target.Models)
+        {
+            if (ForComponent(target, model, config) is not LoKrConfig own)
+            {
+                continue;
+            }
+
+            try
+            {
+                done.Add(component, apply(model, own));
+            }
+            catch (LoKrException exception) when (exception.ErrorId is ErrorIds.TargetModuleNotFound or ErrorIds.TargetModulesRequired)
+            {
+                nothing ??= exception;
+            }
+        }
+
+        if (done.Count == 0)
+        {
+            throw nothing!;
+        }
     }
 
     private static string[] Distinct(IAdaptable target, Func<LoKrModel, IEnumerable<string>> names)

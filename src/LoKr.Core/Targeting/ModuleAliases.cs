@@ -72,7 +72,7 @@ internal static class ModuleAliases
     {
         IModuleAliases? aliases = root as IModuleAliases;
         return ModuleTree.Places(root).Any(place =>
-            TargetMatcher.MatchesEntry(entry, place.Name) || (aliases is not null && TargetMatcher.MatchesEntry(entry, aliases.Published(place.Name))));
+            ModuleSelector.MatchesEntry(entry, place.Name) || (aliases is not null && ModuleSelector.MatchesEntry(entry, aliases.Published(place.Name))));
     }
 
     private sealed class Translator(IModuleAliases aliases, string[] names, LoKrConfig config)
@@ -102,7 +102,7 @@ internal static class ModuleAliases
 
             return ModuleSelector.FromNames(selector.Names!.SelectMany(entry => Resolve(
                 entry,
-                name => TargetMatcher.MatchesEntry(entry, name),
+                name => ModuleSelector.MatchesEntry(entry, name),
                 exact: filtered && HasLayerFilter,
                 chosen: filtered ? name => IsChosen(entry, name) : null)).Distinct(StringComparer.Ordinal));
         }

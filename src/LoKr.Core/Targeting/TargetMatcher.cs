@@ -29,7 +29,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
     /// <summary>Decides about one full module name.</summary>
     public Verdict Check(string name)
     {
-        if (config.ExcludeModules is ModuleSelector exclude && MatchesSelector(exclude, name))
+        if (config.ExcludeModules is ModuleSelector exclude && exclude.Matches(name))
         {
             return Verdict.Excluded;
         }
@@ -56,13 +56,6 @@ internal sealed class TargetMatcher(LoKrConfig config)
         // As in PEFT, an exact name passes without the layer filter.
         return _names.Contains(name) || (MatchesSuffix(targets.Names!, name) && IsChosenLayer(name)) ? Verdict.Target : Verdict.None;
     }
-
-    /// <summary>Whether an entry of the target list is responsible for a name.</summary>
-    public static bool MatchesEntry(string entry, string name) => name == entry || name.EndsWith("." + entry, StringComparison.Ordinal);
-
-    private static bool MatchesSelector(ModuleSelector selector, string name) => selector.Pattern is string pattern
-        ? PythonRegex.FullMatch(pattern, name)
-        : selector.Names!.Any(entry => MatchesEntry(entry, name));
 
     private static bool MatchesSuffix(IReadOnlyList<string> entries, string name) =>
         entries.Any(entry => name.EndsWith("." + entry, StringComparison.Ordinal));
@@ -115,7 +108,7 @@ internal static class ModuleEndings
         string[] shortest = [.. targets
             .Select(name => Of(name).FirstOrDefault(ending => !others.Contains(ending)) ?? name)
             .Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal)];
-        return names.All(name => shortest.Any(ending => TargetMatcher.MatchesEntry(ending, name)) == targets.Contains(name)) ? shortest : null;
+        return names.All(name => shortest.Any(ending => ModuleSelector.MatchesEntry(ending, name)) == targets.Contains(name)) ? shortest : null;
     }
 }
 

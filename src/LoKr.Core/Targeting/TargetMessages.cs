@@ -108,7 +108,7 @@ internal static class TargetWarnings
         string[] names = [.. layers.Select(static layer => layer.Name)];
         if (given.TargetModules?.Names is IReadOnlyList<string> entries)
         {
-            string[] idle = [.. entries.Where(entry => !modules.Any(module => TargetMatcher.MatchesEntry(entry, module.Name)))];
+            string[] idle = [.. entries.Where(entry => !modules.Any(module => ModuleSelector.MatchesEntry(entry, module.Name)))];
             Add(warnings, idle, "These entries of TargetModules match no module");
         }
 

@@ -31,8 +31,7 @@ public static class Trainer
             TotalSteps = total,
             WarmupSteps = Schedule.For(options, total).WarmupSteps,
             TrainableParameterCount = parameters.Sum(flat => flat.ParameterCount),
-            OptimizerBytes = parameters.Sum(flat =>
-                (2 * flat.Value.numel() * flat.Value.dtype.ElementSize()) + FlatAdamW.StateBytes(flat.Value.numel(), flat.Value.dtype) + LastFiniteValues.Bytes(flat)),
+            OptimizerBytes = parameters.Sum(static flat => TrainingBytes.Of(flat.Value.numel(), flat.Value.dtype).Total),
             ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,

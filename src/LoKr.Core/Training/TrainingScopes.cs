@@ -55,8 +55,8 @@ internal sealed class LastFiniteValues : IDisposable
         _values = [.. parameters.Select(static flat => (flat.Value, flat.Value.clone().DetachFromDisposeScope()))];
     }
 
-    /// <summary>Bytes beside a buffer.</summary>
-    public static long Bytes(FlatParameter flat) => flat.Value.numel() * flat.Value.dtype.ElementSize();
+    /// <summary>Bytes for a buffer of a number of elements.</summary>
+    public static long Bytes(long elements, ScalarType dtype) => elements * dtype.ElementSize();
 
     /// <summary>Keeps the values of now: one copy for each buffer.</summary>
     public void Keep()

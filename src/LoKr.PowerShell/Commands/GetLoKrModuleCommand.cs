@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Configuration;
 using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
@@ -8,9 +9,15 @@ namespace LoKr.PowerShell.Commands;
 /// <summary>Lists the modules of a model with their shapes, parameters and adapters.</summary>
 [Cmdlet(VerbsCommon.Get, "LoKrModule")]
 [OutputType(typeof(LoKrModuleInfo))]
-public sealed class GetLoKrModuleCommand : ModelCommand
+public sealed class GetLoKrModuleCommand : LoKrCommand
 {
-    /// <summary>Full names of modules; wildcards are allowed (*.query). The default is all modules.</summary>
+    /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true)]
+    [LoKrModelTransformation]
+    [ValidateNotNull]
+    public IAdaptable Model { get; set; } = null!;
+
+    /// <summary>Names of modules, or endings of names (query), as for -TargetModules; wildcards are allowed (*.query). The default is all modules.</summary>
     [Parameter(Position = 0)]
     [SupportsWildcards]
     [ArgumentCompleter(typeof(ModuleNameCompleter))]
@@ -28,15 +35,28 @@ public sealed class GetLoKrModuleCommand : ModelCommand
     [Parameter]
     public SwitchParameter Adapted { get; set; }
 
+    /// <summary>Lists only modules that can take an adapter.</summary>
+    [Parameter]
+    public SwitchParameter Adaptable { get; set; }
+
+    /// <summary>One regular expression that must match the whole name of a module, as for -TargetModulePattern.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? Pattern { get; set; }
+
     /// <inheritdoc/>
     protected override void Process()
     {
-        WildcardPattern[] names = Patterns(Name);
+        // A wildcard matches the whole name; a plain name is a name or an ending, as in a list of target modules.
+        WildcardPattern[] names = Patterns([.. Name.SelectMany(static name => WildcardPattern.ContainsWildcardCharacters(name) ? (string[])[name] : [name, "*." + name])]);
         WildcardPattern[] types = Patterns(Type);
+        Func<string, bool> matches = Pattern is null ? static _ => true : ModuleSelector.FromPattern(Pattern).Matches;
         foreach (LoKrModuleInfo module in Model.GetModules())
         {
             if (Array.Exists(names, pattern => pattern.IsMatch(module.Name))
                 && Array.Exists(types, pattern => pattern.IsMatch(module.ModuleType))
+                && matches(module.Name)
+                && (!Adaptable || module.IsSupported)
                 && (!Adapted || module.IsAdapted || module.SavedBy.Count > 0))
             {
                 WriteObject(module);

@@ -53,9 +53,21 @@ public static class ViewText
     public static string Size(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture) switch
     {
         <= 0 => "",
+        < 1_000 and long bytes => string.Create(CultureInfo.CurrentCulture, $"{bytes} B"),
         < 1_000_000 and long bytes => $"{Number(bytes / 1e3, 1)} KB",
         < 1_000_000_000 and long bytes => $"{Number(bytes / 1e6, 1)} MB",
         long bytes => $"{Number(bytes / 1e9, 2)} GB",
+    };
+
+    /// <summary>A number of operations with a suffix: <c>12.3 M</c>; empty for none.</summary>
+    public static string Operations(object? value) => value is null ? "" : Convert.ToDouble(value, CultureInfo.InvariantCulture) switch
+    {
+        <= 0 => "",
+        < 1e3 and double count => Number(count, 0),
+        < 1e6 and double count => $"{Number(count / 1e3, 1)} K",
+        < 1e9 and double count => $"{Number(count / 1e6, 1)} M",
+        < 1e12 and double count => $"{Number(count / 1e9, 1)} G",
+        double count => $"{Number(count / 1e12, 1)} T",
     };
 
     /// <summary>Seconds, minutes and hours of a time span: <c>0:01:05.3</c>.</summary>

@@ -1,0 +1,74 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Model;
+using LoKr.Models.Diffusion;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Loading;
+
+/// <summary>The module tree of a Hugging Face folder without its weights, on <c>meta</c>: names and shapes from config.json alone.</summary>
+public static class ModelShapes
+{
+    /// <summary>Reads the shapes of a folder: of a pipeline if it holds <c>model_index.json</c>, of one model otherwise. It may have no weights.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <returns>A model, or the components of a pipeline that take adapters; the caller disposes it. It cannot run.</returns>
+    /// <exception cref="LoKrException">As for <see cref="ModelLoader.Build"/>, and <see cref="ErrorIds.PipelineInvalid"/> and the other errors of a pipeline's folder.</exception>
+    public static IAdaptable Read(string folder)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        string full = Path.GetFullPath(folder);
+        return StableDiffusionLoader.IsPipeline(full) ? PipelineShapes.Read(full) : ReadModel(full);
+    }
+
+    private static LoKrModel ReadModel(string folder) => new(ModelLoader.Build(ModelConfig.Load(folder)), folder);
+
+    private sealed class PipelineShapes(string name, string folder, IReadOnlyDictionary<string, LoKrModel> models) : IAdaptable
+    {
+        private static readonly string[] s_components = ["text_encoder", "text_encoder_2", "unet"];
+
+        public string Name => name;
+
+        public string? SourcePath => folder;
+
+        public IReadOnlyDictionary<string, LoKrModel> Models => models;
+
+        public Device Device => META;
+
+        public ScalarType DType => ScalarType.Float32;
+
+        public LoKrTrainingResult? LastTraining { get; set; }
+
+        public static PipelineShapes Read(string folder)
+        {
+            PipelineIndex index = PipelineIndex.Read(folder);
+            Dictionary<string, LoKrModel> models = new(StringComparer.Ordinal);
+            try
+            {
+                foreach (string component in s_components.Where(index.Components.Contains))
+                {
+                    models.Add(component, ReadModel(index.PathOf(component)));
+                }
+
+                return new(index.ClassName, folder, models);
+            }
+            catch
+            {
+                Dispose(models);
+                throw;
+            }
+        }
+
+        public ParameterCount CountParameters() => new(
+            models.Values.Sum(static model => model.CountParameters().Trainable), models.Values.Sum(static model => model.CountParameters().Total));
+
+        public void Dispose() => Dispose(models);
+
+        private static void Dispose(IReadOnlyDictionary<string, LoKrModel> models)
+        {
+            foreach (LoKrModel model in models.Values)
+            {
+                model.Dispose();
+            }
+        }
+    }
+}
