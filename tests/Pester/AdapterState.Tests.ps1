@@ -116,6 +116,32 @@ Describe 'Two adapters on a layer' {
     }
 }
 
+Describe 'An adapter with DoRA' {
+    It 'lies between the base and the trained weight, or follows LyCORIS by name' {
+        $script:net = [TorchSharp.torch+nn]::Linear(12, 8)
+        $script:x = [TorchSharp.torch]::rand(3, 12)
+        $model = New-LoKrConfig -R 2 -TargetModules all-linear -InitWeights Random -WeightDecompose | Add-LoKrAdapter -Model $net -Seed 1 -PassThru
+        ($model | Get-LoKrAdapter).DoraStrength | Should -Be 'Linear'
+        $one = Get-Answer
+        $null = $model | Set-LoKrAdapter -Name default -Scale 0
+        $zero = Get-Answer
+        $null = $model | Set-LoKrAdapter -Name default -Scale 0.5
+        $half = Get-Answer
+        $null = $model | Set-LoKrAdapter -Name default -DoraStrength Lycoris
+        $lycoris = Get-Answer
+        $null = $model | Disable-LoKrAdapter
+        $size = $one.abs().max().item[single]()
+        Get-Distance $zero (Get-Answer) | Should -BeLessThan (1e-5 * $size)
+        Get-Distance $one.add($zero) $half.add($half) | Should -BeLessThan (1e-5 * $size)
+        Get-Distance $lycoris $half | Should -BeGreaterThan (1e-3 * $size)
+        ($model | Get-LoKrAdapter).DoraStrength | Should -Be 'Lycoris'
+        Get-Display ($model | Get-LoKrAdapter | Format-List) | Should -Match 'DoraStrength +: Lycoris'
+        $null = New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $model -Name plain
+        Get-ErrorId { $model | Set-LoKrAdapter -Name plain -DoraStrength Lycoris } | Should -Be 'LoKr.InvalidArgument'
+        $model.Dispose()
+    }
+}
+
 Describe 'A module made in a script' {
     It 'stays the same model' {
         $net = [TorchSharp.torch+nn]::Sequential([TorchSharp.torch+nn]::Linear(10, 20), [TorchSharp.torch+nn]::Linear(20, 3))

@@ -64,6 +64,23 @@ Describe 'A merge on disk' {
         "$TestDrive/two" | Should -Not -Exist
     }
 
+    It 'takes the strength of DoRA as said' {
+        $dora = Import-LoKrModel -Path $tiny -WarningAction SilentlyContinue
+        $null = New-LoKrConfig -TargetModules query -InitWeights Random -WeightDecompose | Add-LoKrAdapter -Model $dora -Seed 3 | Export-LoKrAdapter -Destination "$TestDrive/dora" -WarningAction SilentlyContinue
+        $null = $dora | Set-LoKrAdapter -Name default -Scale 0.5 -DoraStrength Lycoris | Merge-LoKrAdapter
+        foreach ($meaning in 'Linear', 'Lycoris') {
+            $null = Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/dora" -Weight 0.5 -DoraStrength $meaning -Destination "$TestDrive/dora-$meaning"
+            $merged = Import-LoKrModel -Path "$TestDrive/dora-$meaning" -WarningAction SilentlyContinue
+            $differing = $merged.GetBaseState().GetEnumerator().Where({ $_.Key -like '*query*' -and -not $_.Value.eq($dora.GetBaseState()[$_.Key]).all().item[bool]() })
+            $differing.Count | Should -Be ($meaning -eq 'Linear' ? 2 : 0)
+            $merged.Dispose()
+        }
+
+        $dora.Dispose()
+        Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/q" -DoraStrength Lycoris -Destination "$TestDrive/two" } | Should -Be 'LoKr.InvalidArgument'
+        "$TestDrive/two" | Should -Not -Exist
+    }
+
     It 'replaces no folder of documents, and not the base through a link above it' {
         $null = New-Item -ItemType Directory -Path "$TestDrive/documents"
         Set-Content -LiteralPath "$TestDrive/documents/letter.txt" -Value letter

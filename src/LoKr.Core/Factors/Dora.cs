@@ -5,6 +5,21 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Factors;
 
+/// <summary>What a strength s other than 1 makes of an adapter with DoRA, whose trained weight is W' = (W + Δ)·q. Programs disagree.</summary>
+public enum DoraStrength
+{
+    /// <summary>W + s·(W' − W), as for an adapter without DoRA: 0 is the base weight, 1 the trained one (ComfyUI).</summary>
+    Linear,
+
+    /// <summary>(W + Δ)·(s·(q − 1) + 1): the strength weakens the quotient alone, and 0 is W + Δ (LyCORIS's multiplier).</summary>
+    Lycoris,
+}
+
+/// <summary>Strength of an adapter.</summary>
+/// <param name="Value">The number, 1 as trained.</param>
+/// <param name="Dora">Its meaning for DoRA.</param>
+internal readonly record struct AdapterStrength(double Value, DoraStrength Dora);
+
 /// <summary>
 /// The rules of DoRA on w1 ⊗ w2 as in LyCORIS (<c>weight_decompose</c>, arXiv:2402.09353): W' = (W + Δ)·q with the quotient
 /// q = magnitude/(‖W + Δ‖ + ε), norms by output row or by input column.
@@ -16,16 +31,22 @@ internal static class Dora
         ? [outFeatures, 1, .. kernel.Select(static _ => 1L)]
         : [1, inFeatures, .. kernel.Select(static _ => 1L)];
 
-    /// <summary>Computes the quotients q. A strength s other than 1 turns q into s·(q − 1) + 1.</summary>
+    /// <summary>Computes the quotients q; for LyCORIS's strength s, s·(q − 1) + 1.</summary>
     /// <param name="magnitude">The magnitudes of some rows or columns.</param>
     /// <param name="norms">Norms ‖W + Δ‖ of the same rows or columns.</param>
-    /// <param name="strength">Strength of the adapter, 1 as trained.</param>
-    public static Tensor Quotients(Tensor magnitude, Tensor norms, double strength)
+    /// <param name="strength">Strength of the adapter.</param>
+    public static Tensor Quotients(Tensor magnitude, Tensor norms, AdapterStrength strength)
     {
         double epsilon = magnitude.dtype is ScalarType.Float64 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
         Tensor quotients = magnitude / (norms + epsilon);
-        return strength == 1 ? quotients : ((quotients - 1) * strength) + 1;
+        return strength.Dora is DoraStrength.Linear || strength.Value == 1 ? quotients : ((quotients - 1) * strength.Value) + 1;
     }
+
+    /// <summary>The part of a change that is applied: s of W' − W, or of the difference of the outputs; all of it for LyCORIS's strength.</summary>
+    /// <param name="change">The change, with the <see cref="Quotients"/> of the same strength.</param>
+    /// <param name="strength">Strength of the adapter.</param>
+    public static Tensor Applied(Tensor change, AdapterStrength strength) =>
+        strength.Dora is DoraStrength.Lycoris || strength.Value == 1 ? change : change * strength.Value;
 
     /// <summary>
     /// Computes squared Euclidean norms of the rows, or of the columns, of W + scale·(w1 ⊗ w2), kernel included, without forming the product:

@@ -21,7 +21,7 @@ internal sealed class LayerDelta : IDisposable
     private readonly IReadOnlyList<long> _kernel;
     private readonly bool _isReversed;
     private readonly double _scaling;
-    private readonly double _strength;
+    private readonly AdapterStrength _strength;
     private readonly bool _normsOfRows;
     private readonly Tensor? _magnitude;
     private Tensor? _columnQuotients;
@@ -30,9 +30,9 @@ internal sealed class LayerDelta : IDisposable
     /// <param name="factors">Factors of the delta, out×in.</param>
     /// <param name="config">Configuration of the adapter.</param>
     /// <param name="scaling">Scale of w1 ⊗ w2 as trained.</param>
-    /// <param name="strength">Strength of the adapter, 1 as trained.</param>
+    /// <param name="strength">Strength of the adapter.</param>
     /// <param name="isTransposed">Whether the weight is stored in×out.</param>
-    public LayerDelta(KroneckerFactors factors, LoKrConfig config, double scaling, double strength, bool isTransposed)
+    public LayerDelta(KroneckerFactors factors, LoKrConfig config, double scaling, AdapterStrength strength, bool isTransposed)
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
@@ -58,7 +58,7 @@ internal sealed class LayerDelta : IDisposable
             _normsOfRows = (config.WeightDecomposeAxis == WeightDecomposeAxis.Output) != isTransposed;
         }
 
-        _scaling = config.WeightDecompose ? scaling : scaling * strength;
+        _scaling = config.WeightDecompose ? scaling : scaling * strength.Value;
         _strength = strength;
     }
 
@@ -130,7 +130,7 @@ internal sealed class LayerDelta : IDisposable
             ? Dora.Quotients(_magnitude.narrow(0, start, sum.shape[0]), linalg.vector_norm(sum.reshape(sum.shape[0], -1), 2, [1], false), _strength).reshape([-1, 1, .. ones])
             : _columnQuotients!.reshape([1, -1, .. ones]);
         sum.mul_(quotients);
-        rows.copy_(rows.to(Type) + (sum - original));
+        rows.copy_(rows.to(Type) + Dora.Applied(sum - original, _strength));
     }
 
     /// <summary>

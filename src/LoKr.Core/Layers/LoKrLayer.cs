@@ -43,6 +43,9 @@ public sealed class LoKrLayer
     /// <summary>Strength of the adapter on this layer, 1 as trained (PEFT <c>set_scale</c>).</summary>
     public double Scale { get; set; } = 1;
 
+    /// <summary>What <see cref="Scale"/> means if the layer has DoRA.</summary>
+    public DoraStrength DoraStrength { get; set; }
+
     /// <summary>How often the layer has run since it was attached; zero after a training step means that the hook of the base layer never runs.</summary>
     public long CallCount => _callCount;
 
@@ -51,6 +54,8 @@ public sealed class LoKrLayer
     internal BaseLayer BaseLayer => Plan.Base;
 
     internal LoKrConfig Config => Plan.Config;
+
+    internal AdapterStrength Strength => new(Scale, DoraStrength);
 
     /// <summary>The scaling as trained, without <see cref="Scale"/>.</summary>
     internal double DefaultScaling { get; }

@@ -31,7 +31,7 @@ internal static class WeightDecomposition
         Tensor result = layer.Config.WeightDecomposeAxis == WeightDecomposeAxis.Input
             ? target.ApplyScaledColumns(x, plain, layer.Factors, layer.DefaultScaling, quotients)
             : target.ScaleRows(plain, x, quotients - 1) + target.ScaleRows(target.Apply(x, layer.Factors, layer.DefaultScaling), x, quotients);
-        return result.MoveToOuterDisposeScope();
+        return Dora.Applied(result, layer.Strength).MoveToOuterDisposeScope();
     }
 
     /// <summary>Adds W' − W to a weight, in place.</summary>
@@ -43,7 +43,7 @@ internal static class WeightDecomposition
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         bool isTransposed = layer.BaseLayer is TransposedLinearBaseLayer;
-        using LayerDelta delta = new(layer.Factors, layer.Config, layer.DefaultScaling, layer.Scale, isTransposed);
+        using LayerDelta delta = new(layer.Factors, layer.Config, layer.DefaultScaling, layer.Strength, isTransposed);
         Tensor original = baseWeight.to(weight.device);
         delta.Measure((start, count) => original.narrow(0, start, count), weight.shape);
         foreach ((long start, long count) in LayerDelta.Runs(weight.shape[0], delta.Group, weight.stride(0) * 4))
@@ -59,6 +59,6 @@ internal static class WeightDecomposition
         Tensor magnitude = layer.Factors.Tensors[FactorNames.DoraScale];
         Tensor weight = layer.BaseLayer.AsMatrix(layer.BaseLayer.Weight.detach()).to(magnitude.dtype).contiguous();
         Tensor norms = Dora.SquaredNorms(layer.Factors, weight, layer.DefaultScaling, layer.Config.WeightDecomposeAxis).sqrt();
-        return Dora.Quotients(magnitude.reshape(-1), norms, layer.Scale).MoveToOuterDisposeScope();
+        return Dora.Quotients(magnitude.reshape(-1), norms, layer.Strength).MoveToOuterDisposeScope();
     }
 }

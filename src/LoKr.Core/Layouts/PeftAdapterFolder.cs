@@ -171,6 +171,7 @@ public sealed record PeftMergeSource(string Path, double Weight = 1) : Checkpoin
         {
             Name = Name,
             Weight = Weight,
+            DoraStrength = DoraStrength,
             Config = folder.Config,
             Tensors = folder.Tensors,
             Files = [System.IO.Path.Combine(folder.Path, PeftAdapterFolder.ConfigFile), System.IO.Path.Combine(folder.Path, PeftAdapterFolder.WeightsFile)],

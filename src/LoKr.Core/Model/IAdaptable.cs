@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Nn;
 using LoKr.Core.Targeting;
 using static TorchSharp.torch;
@@ -147,6 +148,34 @@ public static class AdaptableExtensions
         foreach ((LoKrModel model, string[] own) in parts)
         {
             model.SetAdapterScale(own, scale);
+        }
+    }
+
+    /// <summary>Sets what the strength of adapters means where they have DoRA, on every component that has them.</summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="names">Names of the adapters; all are checked before any changes.</param>
+    /// <param name="strength">The meaning.</param>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.AdapterNotFound"/>, <see cref="ErrorIds.AdapterMerged"/>; <see cref="ErrorIds.InvalidArgument"/> if none of them has DoRA.
+    /// </exception>
+    public static void SetDoraStrength(this IAdaptable target, IReadOnlyList<string> names, DoraStrength strength)
+    {
+        CheckNames(target, names);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "changed");
+        foreach (LoKrModel model in target.Models.Values)
+        {
+            model.CheckNotMerged([.. names.Where(name => Has(model, name))]);
+        }
+
+        LoKrAdapter[] adapters = [.. names.SelectMany(name => target.GetAdapters(name).Values)];
+        if (!adapters.Any(static adapter => adapter.HasDora))
+        {
+            throw ModelErrors.NoDora(names);
+        }
+
+        foreach (LoKrAdapter adapter in adapters)
+        {
+            adapter.DoraStrength = strength;
         }
     }
 

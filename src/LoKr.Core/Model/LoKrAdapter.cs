@@ -10,6 +10,7 @@ namespace LoKr.Core.Model;
 public sealed class LoKrAdapter
 {
     private double _scale = 1;
+    private DoraStrength _doraStrength;
 
     /// <summary>Puts an allocated adapter together.</summary>
     /// <param name="name">Its name.</param>
@@ -70,6 +71,23 @@ public sealed class LoKrAdapter
             }
         }
     }
+
+    /// <summary>What <see cref="Scale"/> means on layers with DoRA.</summary>
+    public DoraStrength DoraStrength
+    {
+        get => _doraStrength;
+        internal set
+        {
+            _doraStrength = value;
+            foreach (LoKrLayer layer in Layers)
+            {
+                layer.DoraStrength = value;
+            }
+        }
+    }
+
+    /// <summary>Whether any of its layers has DoRA.</summary>
+    public bool HasDora => Layers.Any(static layer => layer.Config.WeightDecompose);
 
     /// <summary>The modules that it changes.</summary>
     internal AdapterPlan Plan { get; }

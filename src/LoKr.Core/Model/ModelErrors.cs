@@ -51,6 +51,10 @@ internal static class ModelErrors
         ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"An adapter cannot be scaled by {scale}.", "Give a finite number; 1 is as trained.")
     { Target = scale };
 
+    public static LoKrException NoDora(IEnumerable<string> adapters) => new(
+        ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"The meaning of the strength for DoRA is given, but none of these adapters has DoRA: {string.Join(", ", adapters)}.",
+        "Leave it out; the strength of an adapter without DoRA has one meaning.");
+
     public static LoKrException Disabled() => new(
         ErrorIds.AdaptersDisabled, LoKrErrorKind.InvalidOperation, "The adapters are disabled.", "Enable them before merging.");
 

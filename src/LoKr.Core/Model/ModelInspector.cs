@@ -68,6 +68,7 @@ internal sealed class ModelInspector(LoKrModel model, AdapterSet adapters, HostS
         IsEnabled = adapters.Enabled,
         RequiresGrad = RequiresGrad(adapter.FlatParameters.SelectMany(static flat => flat.Views)),
         Scale = adapter.Scale,
+        DoraStrength = adapter.HasDora ? adapter.DoraStrength : null,
         R = adapter.Config.R,
         Alpha = adapter.Config.Alpha,
         ModuleCount = adapter.Layers.Count,

@@ -1,3 +1,5 @@
+using LoKr.Core.Factors;
+
 namespace LoKr.Core.Model;
 
 /// <summary>One adapter of a model in memory. Flat and serializable.</summary>
@@ -23,6 +25,9 @@ public sealed record LoKrAdapterStatus
 
     /// <summary>Strength, 1 as trained.</summary>
     public required double Scale { get; init; }
+
+    /// <summary>What the strength means where the adapter has DoRA; null for one without.</summary>
+    public DoraStrength? DoraStrength { get; init; }
 
     /// <summary>Rank of its configuration.</summary>
     public required int R { get; init; }

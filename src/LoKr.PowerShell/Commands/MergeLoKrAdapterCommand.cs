@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
@@ -61,6 +62,15 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
     public double[] Weight { get; set; } = [1];
+
+    /// <summary>
+    /// Meaning of the strength s of an adapter with DoRA. Linear: W + s·(W' − W), where 0 is the base weight and 1 the trained weight W'.
+    /// Lycoris: the multiplier of LyCORIS, which weakens the magnitudes alone: (W + Δ)·(s·(q − 1) + 1).
+    /// For a model in memory use Set-LoKrAdapter.
+    /// </summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public DoraStrength DoraStrength { get; set; }
 
     /// <summary>Folder to write. It appears complete or not at all; an interrupted merge is resumed when the command is repeated.</summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
@@ -141,7 +151,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         return new()
         {
             Base = BaseModel.Read(Paths.ExistingOne(Path, LiteralPath)),
-            Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]))],
+            Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]) { DoraStrength = DoraStrength })],
             Destination = Paths.New(Destination),
             MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
             Force = Force,

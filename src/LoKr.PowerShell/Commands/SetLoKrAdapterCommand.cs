@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
@@ -27,17 +28,26 @@ public sealed class SetLoKrAdapterCommand : ModelCommand
     [Parameter]
     public double? Scale { get; set; }
 
+    /// <summary>
+    /// Meaning of the strength s of an adapter with DoRA. Linear: W + s·(W' − W), where 0 is the base weight and 1 the trained weight W'.
+    /// Lycoris: the multiplier of LyCORIS, which weakens the magnitudes alone: (W + Δ)·(s·(q − 1) + 1).
+    /// </summary>
+    [Parameter]
+    public DoraStrength DoraStrength { get; set; }
+
     /// <summary>Lets the adapters be trained while they are active; -Trainable:$false freezes them.</summary>
     [Parameter]
     public SwitchParameter Trainable { get; set; }
+
+    private bool SetsDoraStrength => MyInvocation.BoundParameters.ContainsKey(nameof(DoraStrength));
 
     /// <inheritdoc/>
     protected override void Process()
     {
         bool setsTrainable = MyInvocation.BoundParameters.ContainsKey(nameof(Trainable));
-        if (!Active && Scale is null && !setsTrainable)
+        if (!Active && Scale is null && !SetsDoraStrength && !setsTrainable)
         {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "There is nothing to set.", "Give -Active, -Scale or -Trainable.");
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "There is nothing to set.", "Give -Active, -Scale, -DoraStrength or -Trainable.");
         }
 
         IReadOnlyList<string> names = AdapterNames.Require(Model, Name);
@@ -51,13 +61,19 @@ public sealed class SetLoKrAdapterCommand : ModelCommand
 
     private string Describe(bool setsTrainable) => string.Join(", ", ((string?[])[
         Scale is double scale ? FormattableString.Invariant($"scale {scale}") : null,
+        SetsDoraStrength ? $"DoRA strength {DoraStrength}" : null,
         setsTrainable ? (Trainable ? "trainable" : "frozen") : null,
         Active ? "active" : null,
     ]).Where(part => part is not null));
 
     private void Apply(IReadOnlyList<string> names, bool setsTrainable)
     {
-        // Strength first: it is the only one that can be refused.
+        // Strength first: nothing else can be refused.
+        if (SetsDoraStrength)
+        {
+            Model.SetDoraStrength(names, DoraStrength);
+        }
+
         if (Scale is double scale)
         {
             Model.SetAdapterScale(names, scale);

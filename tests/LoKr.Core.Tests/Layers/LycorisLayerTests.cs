@@ -62,6 +62,11 @@ public sealed class LycorisLayerTests
         TensorAssert.Close(io["adapter_output"], Run(), TensorAssert.Layer, "merged output");
         model.UndoMerge();
         Assert.True(TensorAssert.Same(io["base.weight"], model.GetBaseState()["test.weight"]));
+        if (adapter.HasDora)
+        {
+            model.SetDoraStrength(["default"], DoraStrength.Lycoris);
+        }
+
         adapter.Scale = 0.4;
         Tensor scaled = Run();
         model.Merge();

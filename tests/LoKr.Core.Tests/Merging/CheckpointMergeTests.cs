@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
@@ -94,6 +95,15 @@ public sealed class CheckpointMergeTests
         model.SetAdapterScale(["default"], 0.5);
         model.Merge();
         Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["half"])));
+        if (config.WeightDecompose)
+        {
+            MergeFiles.Run(MergeFiles.Options(from, folder["lycoris"]) with { Adapters = [new PeftMergeSource(saved, 0.5) { DoraStrength = DoraStrength.Lycoris }] });
+            model.UndoMerge();
+            model.SetDoraStrength(["default"], DoraStrength.Lycoris);
+            model.Merge();
+            Assert.NotEmpty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["half"])));
+            Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["lycoris"])));
+        }
     }
 
     [Theory]

@@ -41,6 +41,11 @@ public sealed class CheckpointMerge : IDisposable
                 Add(source, traits);
             }
 
+            if (!_plan.HasDora && options.Adapters.Any(static source => source.DoraStrength != default))
+            {
+                throw ModelErrors.NoDora(options.Adapters.Select(static source => source.Name));
+            }
+
             _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _plan, _baseName, most) : MergeShard.Keep(_source, _plan);
         }
         catch

@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 
@@ -55,6 +56,9 @@ public abstract record CheckpointMergeSource(string Path, double Weight)
     /// <summary>Last part of the path, for messages and results.</summary>
     public string Name => System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(Path)));
 
+    /// <summary>What <see cref="Weight"/> means where the adapter has DoRA; other than the default it needs an adapter that has.</summary>
+    public DoraStrength DoraStrength { get; init; }
+
     /// <summary>Opens the adapter.</summary>
     public abstract CheckpointMergeAdapter Open();
 }
@@ -67,6 +71,9 @@ public sealed record CheckpointMergeAdapter : IDisposable
 
     /// <summary>Strength, 1 as trained.</summary>
     public required double Weight { get; init; }
+
+    /// <summary>What the strength means where the adapter has DoRA.</summary>
+    public DoraStrength DoraStrength { get; init; }
 
     /// <summary>Configuration of the adapter.</summary>
     public required LoKrConfig Config { get; init; }

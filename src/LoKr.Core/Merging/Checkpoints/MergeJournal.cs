@@ -66,7 +66,7 @@ internal sealed class MergeJournal
 
         foreach (CheckpointMergeAdapter adapter in adapters)
         {
-            text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}");
+            text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}|{adapter.DoraStrength}");
             foreach (string file in adapter.Files)
             {
                 using FileStream stream = FileSystem.OpenRead(file);

@@ -20,6 +20,9 @@ internal sealed class MergePlan(CheckpointReader source)
     /// <summary>Number of deltas in all; a tensor may get several.</summary>
     public int DeltaCount => _changes.Values.Sum(static changes => changes.DeltaCount);
 
+    /// <summary>Whether any delta is one of DoRA.</summary>
+    public bool HasDora => _changes.Values.Any(static changes => changes.Layers.Exists(static layer => layer.Decomposes));
+
     /// <summary>Number of modules that adapters replace or add whole.</summary>
     public int SavedModuleCount => _savedModules.Count;
 
@@ -190,6 +193,6 @@ internal sealed record MergeContribution(CheckpointMergeAdapter Adapter, string 
             }
         }
 
-        return new LayerDelta(new KroneckerFactors(tensors, Settings.Shapes.Kernel, Settings.Shapes.Reversed), Settings.Config, Settings.Scaling, Adapter.Weight, IsTransposed);
+        return new LayerDelta(new KroneckerFactors(tensors, Settings.Shapes.Kernel, Settings.Shapes.Reversed), Settings.Config, Settings.Scaling, new(Adapter.Weight, Adapter.DoraStrength), IsTransposed);
     }
 }
