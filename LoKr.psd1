@@ -3,7 +3,7 @@
     ModuleVersion        = '0.1.0'
     GUID                 = '6c1f3a52-8e0b-4d4c-9f57-2b8a1f6f0d11'
     Author               = 'LoKr for PowerShell contributors'
-    Copyright            = '(c) 2026 LoKr for PowerShell contributors. MIT licence.'
+    Copyright            = '(c) 2026 LoKr for PowerShell contributors. MIT license.'
     Description          = 'Low-rank Kronecker (LoKr) adapters for Hugging Face models: train, merge, inspect and exchange them with PEFT, without ever building the dense matrix.'
     PowerShellVersion    = '7.6'
     CompatiblePSEditions = @('Core')
@@ -39,8 +39,16 @@
     TypesToProcess       = @('LoKr.Types.ps1xml')
     PrivateData          = @{
         PSData = @{
-            Tags                     = @('PSEdition_Core', 'Windows', 'Linux', 'LoKr', 'LoRA', 'PEFT', 'LyCORIS', 'TorchSharp', 'MachineLearning')
-            ReleaseNotes             = 'See CHANGELOG.md.'
+            Tags                     = @('PSEdition_Core', 'Windows', 'Linux', 'MacOS', 'LoKr', 'LoRA', 'PEFT', 'LyCORIS', 'Transformers', 'Diffusers', 'StableDiffusion', 'Safetensors', 'TorchSharp', 'MachineLearning')
+            # The project's address is stated here; help and package metadata take it from this line.
+            ProjectUri               = 'https://github.com/lokr-powershell/LoKr'
+            LicenseUri               = 'https://github.com/lokr-powershell/LoKr/blob/main/LICENSE'
+            IconUri                  = 'https://github.com/lokr-powershell/LoKr/raw/main/docs/images/icon.png'
+            ReleaseNotes             = @'
+0.1.0, the first release: LoKr adapters trained, merged, inspected, converted and exchanged with PEFT, LyCORIS, kohya,
+ComfyUI, diffusers and OneTrainer, on text classifiers, language models and Stable Diffusion, without Python.
+Every change: https://github.com/lokr-powershell/LoKr/blob/main/CHANGELOG.md
+'@
             RequireLicenseAcceptance = $false
         }
     }

@@ -94,3 +94,26 @@ function Get-Display([object] $InputObject, [int] $Width = 120) {
 function Get-Completion([string] $Line) {
     (TabExpansion2 -inputScript $Line -cursorColumn $Line.Length).CompletionMatches.CompletionText
 }
+
+# What is wrong with a piece of PowerShell that stands in a page: it does not parse, or a command or one of its parameters does not exist.
+function Get-CodeProblem([string] $Code) {
+    $errors = $null
+    $ast = [System.Management.Automation.Language.Parser]::ParseInput($Code, [ref] $null, [ref] $errors)
+    $errors | ForEach-Object { "line $($_.Extent.StartLineNumber): $($_.Message)" }
+    foreach ($call in $ast.FindAll({ $args[0] -is [System.Management.Automation.Language.CommandAst] }, $true)) {
+        $name = $call.GetCommandName()
+        if ($name -notmatch '^[A-Za-z]+-[A-Za-z]+$') {
+            continue
+        }
+
+        $command = Get-Command -Name $name -ErrorAction Ignore
+        if (-not $command) {
+            "$name is not a command"
+            continue
+        }
+
+        $known = @($command.Parameters.Keys) + @($command.Parameters.Values.Aliases)
+        $call.CommandElements | Where-Object { $_ -is [System.Management.Automation.Language.CommandParameterAst] -and $_.ParameterName -notin $known } |
+            ForEach-Object { "$name has no parameter -$($_.ParameterName)" }
+    }
+}

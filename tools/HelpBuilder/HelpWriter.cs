@@ -6,7 +6,9 @@ using System.Xml.Linq;
 namespace HelpBuilder;
 
 /// <summary>Makes MAML, and the generated end of each page, from the pages and the assembly.</summary>
-internal sealed class HelpWriter(ParameterDocs docs)
+/// <param name="docs">What the parameters are for.</param>
+/// <param name="project">The project's address, from the manifest; `Get-Help -Online` opens the pages below it.</param>
+internal sealed class HelpWriter(ParameterDocs docs, Uri project)
 {
     private static readonly XNamespace s_maml = "http://schemas.microsoft.com/maml/2004/10";
     private static readonly XNamespace s_command = "http://schemas.microsoft.com/maml/dev/command/2004/10";
@@ -45,7 +47,21 @@ internal sealed class HelpWriter(ParameterDocs docs)
             text.Append(CultureInfo.InvariantCulture, $"\n### -{parameter.Name}\n\n{docs.Describe(cmdlet, parameter.Name)}\n\n*{TypeName(parameter.ParameterType)}{value}; pipeline input: {pipeline}{aliases}*\n");
         }
 
+        text.Append("\n## INPUTS\n\n").Append(Inputs(cmdlet)).Append('\n');
         return text.ToString();
+    }
+
+    private static string Inputs(CmdletInfo cmdlet)
+    {
+        string[] values = [.. ParameterDocs.FromPipeline(cmdlet).Select(parameter => $"`{parameter.ParameterType.FullName}` for `-{parameter.Name}`")];
+        string[] names = [.. ParameterDocs.Of(cmdlet).Where(parameter => parameter.ParameterSets.Values.Any(set => set.ValueFromPipelineByPropertyName)).Select(parameter => $"`{parameter.Name}`")];
+        return (values, names) switch
+        {
+            ([], []) => "None: the cmdlet takes nothing from the pipeline.",
+            (_, []) => $"{string.Join(", ", values)}.",
+            ([], _) => $"Objects with the properties {string.Join(", ", names)}.",
+            _ => $"{string.Join(", ", values)}; or objects with the properties {string.Join(", ", names)}.",
+        };
     }
 
     private XElement Command(HelpPage page, CmdletInfo cmdlet) => new(s_command + "command",
@@ -62,18 +78,31 @@ internal sealed class HelpWriter(ParameterDocs docs)
                 .Select(parameter => Parameter(cmdlet, parameter.Name, parameter.ParameterType, parameter.IsMandatory, parameter.Position, Pipeline(parameter.ValueFromPipeline, parameter.ValueFromPipelineByPropertyName), parameter.Aliases))))),
         new XElement(s_command + "parameters", ParameterDocs.Of(cmdlet).Select(parameter => Parameter(cmdlet, parameter.Name, parameter.ParameterType,
             parameter.ParameterSets.Values.Any(set => set.IsMandatory), parameter.ParameterSets.Values.Max(set => set.Position), Pipeline(parameter.ParameterSets.Values), parameter.Aliases))),
-        new XElement(s_command + "inputTypes", ParameterDocs.Of(cmdlet).Where(parameter => parameter.ParameterSets.Values.Any(set => set.ValueFromPipeline))
-            .Select(parameter => new XElement(s_command + "inputType", new XElement(s_dev + "type", new XElement(s_maml + "name", parameter.ParameterType.FullName))))),
-        new XElement(s_command + "returnValues", new XElement(s_command + "returnValue",
-            new XElement(s_dev + "type", new XElement(s_maml + "name", page.Outputs)), new XElement(s_maml + "description"))),
+        new XElement(s_command + "inputTypes", InputTypes(cmdlet)),
+        new XElement(s_command + "returnValues", cmdlet.OutputType.Select((type, index) => new XElement(s_command + "returnValue",
+            new XElement(s_dev + "type", new XElement(s_maml + "name", type.Name)),
+            // What the page says of all of them stands below the first.
+            new XElement(s_maml + "description", index == 0 ? Para(page.Outputs) : null)))),
         new XElement(s_maml + "alertSet", page.Notes.Select(note => new XElement(s_maml + "alert", Para(note)))),
         new XElement(s_command + "examples", page.Examples.Select((example, index) => new XElement(s_command + "example",
             new XElement(s_maml + "title", $"Example {index + 1}: {example.Title}"),
             new XElement(s_dev + "code", example.Code),
             // The empty lines keep the next title apart.
             new XElement(s_dev + "remarks", example.Remarks.Length == 0 ? Para("") : new[] { Para(example.Remarks), Para(""), Para("") })))),
-        new XElement(s_command + "relatedLinks", page.Links.Select(link => new XElement(s_maml + "navigationLink",
-            new XElement(s_maml + "linkText", link), new XElement(s_maml + "uri")))));
+        // Get-Help -Online opens the first address.
+        new XElement(s_command + "relatedLinks", Link("Online version:", $"{project.ToString().TrimEnd('/')}/blob/main/docs/en-US/{cmdlet.Name}.md"), page.Links.Select(link => Link(link, ""))));
+
+    private static XElement Link(string text, string address) =>
+        new(s_maml + "navigationLink", new XElement(s_maml + "linkText", text), new XElement(s_maml + "uri", address));
+
+    private XElement[] InputTypes(CmdletInfo cmdlet)
+    {
+        XElement[] types = [.. ParameterDocs.FromPipeline(cmdlet).Select(parameter => Input(parameter.ParameterType.FullName!, $"-{parameter.Name}: {docs.Describe(cmdlet, parameter.Name)}"))];
+        return types.Length > 0 ? types : [Input("None", Inputs(cmdlet).Replace("`", "", StringComparison.Ordinal))];
+
+        static XElement Input(string type, string description) => new(s_command + "inputType",
+            new XElement(s_dev + "type", new XElement(s_maml + "name", type)), new XElement(s_maml + "description", Para(description)));
+    }
 
     private XElement Parameter(CmdletInfo cmdlet, string name, Type type, bool mandatory, int position, string pipeline, IEnumerable<string> aliases)
     {

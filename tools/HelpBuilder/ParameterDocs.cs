@@ -16,6 +16,10 @@ internal sealed class ParameterDocs(string xmlFile)
         .Where(parameter => !Cmdlet.CommonParameters.Contains(parameter.Name))
         .OrderBy(parameter => parameter.Name, StringComparer.Ordinal);
 
+    /// <summary>Those that take whole objects from the pipeline.</summary>
+    public static IEnumerable<ParameterMetadata> FromPipeline(CmdletInfo cmdlet) =>
+        Of(cmdlet).Where(parameter => parameter.ParameterSets.Values.Any(set => set.ValueFromPipeline));
+
     /// <summary>The description of a parameter.</summary>
     public string Describe(CmdletInfo cmdlet, string parameter) => parameter switch
     {

@@ -16,8 +16,8 @@ if (args is not [string manifest, string folder, string mode, ..] || (mode == "-
     return 64;
 }
 
-HelpWriter writer = new(new ParameterDocs(Path.Combine(Path.GetDirectoryName(Path.GetFullPath(manifest))!, "LoKr.PowerShell.xml")));
 CmdletInfo[] cmdlets = Cmdlets(Path.GetFullPath(manifest));
+HelpWriter writer = new(new ParameterDocs(Path.Combine(Path.GetDirectoryName(Path.GetFullPath(manifest))!, "LoKr.PowerShell.xml")), cmdlets[0].Module.ProjectUri);
 string[] names = [.. Directory.EnumerateFiles(folder, "*-*.md").Select(file => Path.GetFileNameWithoutExtension(file))];
 string[] alone =
 [
