@@ -119,6 +119,39 @@ Describe 'The module in a fresh process' {
         $LASTEXITCODE | Should -Be 1
     }
 
+    It 'loads nothing while other users can change the runtime store' -Skip:$IsWindows {
+        $before = $env:LOKR_HOME
+        try {
+            $env:LOKR_HOME = "$TestDrive/store"
+            $null = New-Item -ItemType Directory -Path "$env:LOKR_HOME/runtime"
+            chmod 775 "$env:LOKR_HOME"
+            Invoke-Fresh @'
+                try { Get-LoKrRuntime } catch { ($_.FullyQualifiedErrorId -split ',')[0]; "$($_.CategoryInfo.Category)" }
+                try { $null = [TorchSharp.torch+nn]::Linear(3, 4) } catch { $_.Exception.InnerException.ErrorId }
+                $null -eq [LoKr.Core.Runtime.TorchRuntime]::Current
+'@ | Should -Be 'LoKr.RuntimeStoreUntrusted', 'SecurityError', 'LoKr.RuntimeStoreUntrusted', 'True'
+            chmod 755 "$env:LOKR_HOME"
+            Invoke-Fresh '(Get-LoKrRuntime).IsLoaded' | Should -Be 'True'
+        }
+        finally {
+            $env:LOKR_HOME = $before
+        }
+    }
+
+    It 'makes a store that it trusts whatever the umask is' -Skip:(-not $IsLinux) {
+        $before = $env:LOKR_HOME
+        try {
+            $env:LOKR_HOME = "$TestDrive/umask"
+            $script = "Import-Module '$manifest'; (Get-LoKrRuntime).IsLoaded"
+            foreach ($run in 1, 2) {
+                sh -c 'umask 000; exec pwsh -NoProfile -NonInteractive -Command "$1"' sh $script | Should -Be 'True'
+            }
+        }
+        finally {
+            $env:LOKR_HOME = $before
+        }
+    }
+
     It 'can be removed and imported again' {
         Invoke-Fresh @"
             `$config = New-LoKrConfig -TargetModules all-linear

@@ -308,6 +308,12 @@ public static class ErrorIds
     /// <summary>The per-user runtime store cannot be written.</summary>
     public const string RuntimeStoreNotWritable = "LoKr.RuntimeStoreNotWritable";
 
+    /// <summary>Other users can change what the runtime store holds, so no native code is loaded from it.</summary>
+    public const string RuntimeStoreUntrusted = "LoKr.RuntimeStoreUntrusted";
+
+    /// <summary>A library of a runtime is not the one that was published or installed.</summary>
+    public const string RuntimeDamaged = "LoKr.RuntimeDamaged";
+
     /// <summary>A device name is not auto, cpu, cuda or cuda:N.</summary>
     public const string DeviceInvalid = "LoKr.DeviceInvalid";
 

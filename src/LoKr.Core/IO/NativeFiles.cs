@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
 
@@ -165,11 +166,40 @@ internal static unsafe partial class NativeFiles
     public static bool IsOwnFolder(string path) =>
         Directory.Exists(path) && new DirectoryInfo(path).LinkTarget is null && (!OperatingSystem.IsLinux() || Identify(path).User == EffectiveUser());
 
+    /// <summary>The owner of a file or folder where that is neither this user nor root; null elsewhere, and on systems other than Linux. Links are not followed.</summary>
+    public static uint? ForeignOwner(string path) =>
+        OperatingSystem.IsLinux() && Identify(path).User is var owner && owner != 0 && owner != EffectiveUser() ? owner : null;
+
+    /// <summary>
+    /// What changes whenever a file is replaced or written; links are followed. On Linux it holds the time of the last change, which no program
+    /// can set; elsewhere only what .NET tells.
+    /// </summary>
+    public static string ChangeStamp(string path)
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            FileInfo file = new(path);
+            file = file.LinkTarget is null ? file : (FileInfo)file.ResolveLinkTarget(returnFinalTarget: true)!;
+            return string.Create(CultureInfo.InvariantCulture, $"{file.Length}:{file.CreationTimeUtc.Ticks}:{file.LastWriteTimeUtc.Ticks}");
+        }
+
+        StatX found = StatOf(AtCurrent, path, 0, path);
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"{found.DeviceMajor}:{found.DeviceMinor}:{found.Inode}:{found.Size}:{found.Modified.Seconds}.{found.Modified.Nanoseconds}:{found.Changed.Seconds}.{found.Changed.Nanoseconds}");
+    }
+
     private static FileIdentity Identify(int folder, string path, int flags, string name)
+    {
+        StatX found = StatOf(folder, path, flags, name);
+        return new(found.DeviceMajor, found.DeviceMinor, found.Inode, found.Links, found.User, found.Group);
+    }
+
+    private static StatX StatOf(int folder, string path, int flags, string name)
     {
         StatX found = default;
         Check(Stat(folder, path, flags, 0x7ff, &found), name);
-        return new(found.DeviceMajor, found.DeviceMinor, found.Inode, found.Links, found.User, found.Group);
+        return found;
     }
 
     private static int Check(int result, string path) => result >= 0 ? result : throw Failure(path);
@@ -223,11 +253,27 @@ internal static unsafe partial class NativeFiles
         [FieldOffset(32)]
         public ulong Inode;
 
+        [FieldOffset(40)]
+        public ulong Size;
+
+        [FieldOffset(96)]
+        public StatXTime Changed;
+
+        [FieldOffset(112)]
+        public StatXTime Modified;
+
         [FieldOffset(136)]
         public uint DeviceMajor;
 
         [FieldOffset(140)]
         public uint DeviceMinor;
+    }
+
+    [StructLayout(LayoutKind.Sequential, Size = 16)]
+    private struct StatXTime
+    {
+        public long Seconds;
+        public uint Nanoseconds;
     }
 }
 

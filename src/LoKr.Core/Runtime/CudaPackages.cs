@@ -28,17 +28,17 @@ internal static class CudaPackages
     }
 
     /// <summary>Folder of the store in which the packages are joined; its name depends on them.</summary>
-    public static string FolderFor(string store, string version, IReadOnlyList<string> packages)
+    public static string FolderFor(RuntimeStore store, string version, IReadOnlyList<string> packages)
     {
         byte[] hash = SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', packages)));
-        return Path.Combine(store, "linked", $"{version}-cuda-{Convert.ToHexStringLower(hash)[..12]}");
+        return Path.Combine(store.Root, "linked", $"{version}-cuda-{Convert.ToHexStringLower(hash)[..12]}");
     }
 
     /// <summary>
     /// Joins the packages unless that was done before. Several processes may do it at once: each builds a folder of its own,
     /// and the first rename wins.
     /// </summary>
-    public static void Assemble(string folder, IReadOnlyList<string> packages, string version, string rid)
+    public static void Assemble(RuntimeStore store, string folder, IReadOnlyList<string> packages, string version, string rid)
     {
         if (IsComplete(folder))
         {
@@ -46,28 +46,28 @@ internal static class CudaPackages
         }
 
         string temporary = TemporaryName.Beside(folder, "tmp");
+        store.CreateFolder(temporary);
         try
         {
-            Directory.CreateDirectory(temporary);
             foreach (string file in packages.SelectMany(package => NativeFiles(package, rid)))
             {
                 Place(file, Path.Combine(temporary, Path.GetFileName(file)));
             }
 
             File.WriteAllText(Path.Combine(temporary, "build-version"), $"{version}+cuda\n");
+            RuntimeManifest manifest = RuntimeManifest.Describe(temporary, version, "cuda", rid, "NuGet packages", []);
+            manifest.Write(temporary);
+            foreach (FileInfo file in new DirectoryInfo(temporary).EnumerateFiles().Where(file => file.LinkTarget is null))
+            {
+                FileTrust.Restrict(file.FullName);
+            }
+
+            RuntimeStore.RememberStamps(temporary, manifest.Files);
             Publish(temporary, folder);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
-            throw new LoKrException(
-                ErrorIds.RuntimeStoreNotWritable,
-                LoKrErrorKind.InputOutput,
-                $"The CUDA packages cannot be joined in '{folder}': {exception.Message}",
-                "Free some space, or set LOKR_HOME to a folder that can be written.",
-                exception)
-            {
-                Target = folder,
-            };
+            throw RuntimeStore.NotWritable(folder, exception);
         }
         finally
         {
@@ -91,7 +91,7 @@ internal static class CudaPackages
 
     // A link whose target is gone from the package cache is a reason to start over.
     private static bool IsComplete(string folder) =>
-        File.Exists(Path.Combine(folder, "build-version")) && Directory.EnumerateFiles(folder).All(IsIntact);
+        File.Exists(Path.Combine(folder, RuntimeManifest.FileName)) && Directory.EnumerateFiles(folder).All(IsIntact);
 
     // File.Exists is true for a broken link.
     private static bool IsIntact(string file) => File.ResolveLinkTarget(file, returnFinalTarget: true) is not { Exists: false };

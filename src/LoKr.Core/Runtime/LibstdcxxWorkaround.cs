@@ -18,7 +18,7 @@ internal static class LibstdcxxWorkaround
     private const ushort WeakFlag = 2;
 
     /// <summary>The library to load: the original, or the path of a patched copy in the store, with what was done.</summary>
-    public static string Apply(string libTorchSharp, string store, List<string> workarounds)
+    public static string Apply(string libTorchSharp, RuntimeStore store, List<string> workarounds)
     {
         if (!OperatingSystem.IsLinux())
         {
@@ -37,8 +37,8 @@ internal static class LibstdcxxWorkaround
 
             byte[] patched = Weaken(bytes, missing, host);
             string names = string.Join(", ", missing.Select(need => need.Version));
-            string copy = Path.Combine(store, "patched", $"{Convert.ToHexStringLower(SHA256.HashData(patched))[..16]}", Path.GetFileName(libTorchSharp));
-            Store(copy, patched);
+            string copy = Path.Combine(store.Root, "patched", $"{Convert.ToHexStringLower(SHA256.HashData(patched))[..16]}", Path.GetFileName(libTorchSharp));
+            Store(store, copy, patched);
             workarounds.Add($"{host} lacks {names}, which {Path.GetFileName(libTorchSharp)} names but does not use; a copy with that requirement made weak is loaded from {copy}.");
             return copy;
         }
@@ -115,31 +115,26 @@ internal static class LibstdcxxWorkaround
     }
 
     // Several processes may do this at once: each writes its own temporary file, and the last rename wins with equal content.
-    private static void Store(string path, byte[] content)
+    private static void Store(RuntimeStore store, string path, byte[] content)
     {
+        store.RequireTrusted(Path.GetDirectoryName(path));
         if (File.Exists(path) && File.ReadAllBytes(path).AsSpan().SequenceEqual(content))
         {
             return;
         }
 
+        store.CreateFolder(Path.GetDirectoryName(path)!);
+        string temporary = TemporaryName.Beside(path, "tmp");
         try
         {
-            Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-            using PendingFile file = new(path, TemporaryName.Beside(path, "tmp"));
+            using PendingFile file = new(path, temporary);
             RandomAccess.Write(file.Handle, content, 0);
+            FileTrust.Restrict(temporary);
             file.Commit();
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
-            throw new LoKrException(
-                ErrorIds.RuntimeStoreNotWritable,
-                LoKrErrorKind.InputOutput,
-                $"The runtime store '{Path.GetDirectoryName(path)}' cannot be written: {exception.Message}",
-                "Set LOKR_HOME to a folder that can be written.",
-                exception)
-            {
-                Target = path,
-            };
+            throw RuntimeStore.NotWritable(Path.GetDirectoryName(path)!, exception);
         }
     }
 }

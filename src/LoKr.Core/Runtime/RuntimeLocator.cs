@@ -70,7 +70,7 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
         IReadOnlyList<string> cuda = CudaPackages.Find(paths.NuGetPackages, paths.ExpectedLibtorch, rid);
         if (cuda.Count > 0 && FindLibTorchSharp(paths.ModuleFolder) is string cudaNative)
         {
-            string folder = CudaPackages.FolderFor(paths.Store, paths.ExpectedLibtorch, cuda);
+            string folder = CudaPackages.FolderFor(new RuntimeStore(paths.Store), paths.ExpectedLibtorch, cuda);
             yield return new RuntimeCandidate(folder, cudaNative, paths.ExpectedLibtorch, "cuda", "NuGet") { Packages = cuda };
         }
 

@@ -22,7 +22,8 @@ public static class TorchRuntime
     /// the per-user store, the folder of the module, the NuGet packages folder.
     /// </summary>
     /// <exception cref="LoKrException">
-    /// <c>LoKr.RuntimeNotFound</c>, <c>LoKr.RuntimeVersionMismatch</c>, <c>LoKr.RuntimeLoadFailed</c>, <c>LoKr.RuntimeStoreNotWritable</c>;
+    /// <c>LoKr.RuntimeNotFound</c>, <c>LoKr.RuntimeVersionMismatch</c>, <c>LoKr.RuntimeLoadFailed</c>, <c>LoKr.RuntimeStoreNotWritable</c>,
+    /// <c>LoKr.RuntimeStoreUntrusted</c>, <c>LoKr.RuntimeDamaged</c>;
     /// <c>LoKr.RuntimeAlreadyLoaded</c> when a path is named and another runtime is in the process;
     /// <c>LoKr.InvalidArgument</c> for a number of threads that is not positive.
     /// </exception>
@@ -66,14 +67,21 @@ public static class TorchRuntime
     private static LoKrRuntimeInfo Load(RuntimeOptions options)
     {
         RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        RuntimeStore store = new(paths.Store);
+        store.RequireTrusted();
         RuntimeCandidate candidate = new RuntimeLocator(paths).Locate(options);
         if (candidate.Packages.Count > 0)
         {
-            CudaPackages.Assemble(candidate.Folder, candidate.Packages, paths.ExpectedLibtorch, NativeNames.RuntimeIdentifier);
+            CudaPackages.Assemble(store, candidate.Folder, candidate.Packages, paths.ExpectedLibtorch, NativeNames.RuntimeIdentifier);
+        }
+
+        if (store.Contains(candidate.Folder))
+        {
+            store.Verify(candidate.Folder);
         }
 
         List<string> workarounds = [];
-        string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, paths.Store, workarounds);
+        string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, store, workarounds);
         TorchThreads.SetWaitPolicy();
         NativeLoader.Load(candidate, libTorchSharp);
         LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };

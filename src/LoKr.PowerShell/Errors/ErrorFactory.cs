@@ -44,6 +44,7 @@ internal static class ErrorFactory
     private static ErrorCategory Category(LoKrException exception) => exception.ErrorId switch
     {
         ModuleErrorIds.AccessDenied => ErrorCategory.PermissionDenied,
+        ErrorIds.RuntimeStoreUntrusted => ErrorCategory.SecurityError,
         ModuleErrorIds.TrainingInterrupted => ErrorCategory.OperationStopped,
         ModuleErrorIds.Unexpected => ErrorCategory.NotSpecified,
         _ => exception.Kind switch

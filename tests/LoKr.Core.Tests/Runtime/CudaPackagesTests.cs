@@ -16,6 +16,8 @@ public sealed class CudaPackagesTests : IDisposable
 
     private string Packages => _folder["packages"];
 
+    private RuntimeStore Store => new(_folder["home", "runtime"]);
+
     public void Dispose() => _folder.Dispose();
 
     [Fact]
@@ -23,14 +25,19 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
-        CudaPackages.Assemble(folder, packages, Version, Rid);
+        string folder = CudaPackages.FolderFor(Store, Version, packages);
+        CudaPackages.Assemble(Store, folder, packages, Version, Rid);
         Assert.Equal(_whole, File.ReadAllBytes(Path.Combine(folder, "libtorch_cuda.so")));
         string small = Path.Combine(folder, "libtorch_cpu.so");
         Assert.Equal("small", File.ReadAllText(small));
         Assert.NotNull(new FileInfo(small).LinkTarget);
         Assert.Equal("9.8.7+cuda", LibtorchVersion.Detect(folder));
-        Assert.Equal(3, Directory.GetFileSystemEntries(folder).Length);
+        Assert.Equal(
+            ["build-version", "libtorch_cpu.so", "libtorch_cuda.so", RuntimeManifest.FileName, RuntimeManifest.StampsName],
+            Directory.GetFileSystemEntries(folder).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Store.Verify(folder);
+        File.WriteAllText(Path.Combine(Packages, $"libtorch-cuda-12.8-{Rid}-part1", Version, "runtimes", Rid, "native", "libtorch_cpu.so"), "other");
+        Assert.Equal(ErrorIds.RuntimeDamaged, Assert.Throws<LoKrException>(() => Store.Verify(folder)).ErrorId);
     }
 
     [Fact]
@@ -38,8 +45,8 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
-        Thread[] threads = [.. Enumerable.Range(0, 8).Select(_ => new Thread(() => CudaPackages.Assemble(folder, packages, Version, Rid)))];
+        string folder = CudaPackages.FolderFor(Store, Version, packages);
+        Thread[] threads = [.. Enumerable.Range(0, 8).Select(_ => new Thread(() => CudaPackages.Assemble(Store, folder, packages, Version, Rid)))];
         foreach (Thread thread in threads)
         {
             thread.Start();
@@ -59,12 +66,12 @@ public sealed class CudaPackagesTests : IDisposable
     {
         Restore();
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
-        CudaPackages.Assemble(folder, packages, Version, Rid);
+        string folder = CudaPackages.FolderFor(Store, Version, packages);
+        CudaPackages.Assemble(Store, folder, packages, Version, Rid);
         string link = Path.Combine(folder, "libtorch_cpu.so");
         File.Delete(link);
         File.CreateSymbolicLink(link, _folder["gone"]);
-        CudaPackages.Assemble(folder, packages, Version, Rid);
+        CudaPackages.Assemble(Store, folder, packages, Version, Rid);
         Assert.Equal("small", File.ReadAllText(link));
     }
 
@@ -74,8 +81,8 @@ public sealed class CudaPackagesTests : IDisposable
         Restore();
         Directory.Delete(Path.Combine(Packages, $"libtorch-cuda-12.8-{Rid}-part2-fragment2"), recursive: true);
         IReadOnlyList<string> packages = CudaPackages.Find(Packages, Version, Rid);
-        string folder = CudaPackages.FolderFor(_folder["store"], Version, packages);
-        LoKrException exception = Assert.Throws<LoKrException>(() => CudaPackages.Assemble(folder, packages, Version, Rid));
+        string folder = CudaPackages.FolderFor(Store, Version, packages);
+        LoKrException exception = Assert.Throws<LoKrException>(() => CudaPackages.Assemble(Store, folder, packages, Version, Rid));
         Assert.Equal(ErrorIds.RuntimeLoadFailed, exception.ErrorId);
         Assert.Empty(Directory.GetFileSystemEntries(Path.GetDirectoryName(folder)!));
     }

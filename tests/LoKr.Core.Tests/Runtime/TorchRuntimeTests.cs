@@ -81,13 +81,14 @@ public sealed class TorchRuntimeTests
         Assert.SkipUnless(OperatingSystem.IsLinux(), "The work-around is for Linux.");
         RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
         string library = new RuntimeLocator(paths).Locate(new()).LibTorchSharp;
-        using TempFolder store = new();
+        using TempFolder home = new();
+        RuntimeStore store = new(home["runtime"]);
         string[] results = new string[8];
-        Parallel.For(0, results.Length, i => results[i] = LibstdcxxWorkaround.Apply(library, store.Path, []));
+        Parallel.For(0, results.Length, i => results[i] = LibstdcxxWorkaround.Apply(library, store, []));
         string only = Assert.Single(results.Distinct());
         Assert.SkipWhen(only == library, "This system needs no work-around.");
         Assert.Equal(new FileInfo(library).Length, new FileInfo(only).Length);
-        Assert.Equal([only], Directory.GetFiles(store.Path, "*", SearchOption.AllDirectories));
+        Assert.Equal([only], Directory.GetFiles(store.Root, "*", SearchOption.AllDirectories));
     }
 
     [Fact]
