@@ -15,7 +15,7 @@ public abstract class ImageGenerationCommand : LoKrCommand
     private static readonly ImageGenerationOptions s_defaults = new();
 
     /// <summary>PNG file to write; the second image is written to NAME-2.png, and so on.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = ImageSet)]
+    [Parameter(Mandatory = true, ParameterSetName = ImageSet, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
@@ -123,7 +123,7 @@ public abstract class ImageTrainingCommand : TrainingCommand
     public int SampleSteps { get; set; } = 25;
 
     /// <summary>Folder for sample images; it is created if it does not exist.</summary>
-    [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = ImageSet, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string? SampleDestination { get; set; }
 

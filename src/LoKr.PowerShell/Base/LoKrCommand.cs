@@ -18,6 +18,9 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     /// <summary>Canceled when the user or the engine stops the pipeline.</summary>
     protected CancellationToken StopToken => _stop.Token;
 
+    /// <summary>The current object for error records, as a path or a name: $Error would keep a model itself in memory.</summary>
+    protected virtual string? Subject => null;
+
     /// <summary>Resolves paths from parameters.</summary>
     private protected PathResolver Paths { get; }
 
@@ -26,7 +29,10 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     {
     }
 
-    /// <summary>Work on one object of the pipeline; exceptions end the command with an error record.</summary>
+    /// <summary>
+    /// Work on one object. An exception about an object of the pipeline is written, and the next object follows; where the call
+    /// itself names the only object, it ends the command.
+    /// </summary>
     protected virtual void Process()
     {
     }
@@ -45,7 +51,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     }
 
     /// <inheritdoc/>
-    protected sealed override void ProcessRecord() => Guard(Process);
+    protected sealed override void ProcessRecord() => Guard(Process, oneOfMany: MyInvocation.ExpectingInput);
 
     /// <inheritdoc/>
     protected sealed override void EndProcessing() => Guard(End);
@@ -113,7 +119,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         return runtime;
     }
 
-    private void Guard(Action action)
+    private void Guard(Action action, bool oneOfMany = false)
     {
         try
         {
@@ -125,7 +131,15 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
         catch (Exception exception) when (!ErrorFactory.IsEngine(exception))
         {
-            ThrowTerminatingError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name));
+            ErrorRecord record = ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, Subject);
+
+            // A signal to end is about the whole run.
+            if (!oneOfMany || record.CategoryInfo.Category == ErrorCategory.OperationStopped)
+            {
+                ThrowTerminatingError(record);
+            }
+
+            WriteError(record);
         }
     }
 }

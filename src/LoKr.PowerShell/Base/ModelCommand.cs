@@ -14,4 +14,7 @@ public abstract class ModelCommand : PassThruCommand
     [LoKrModelTransformation]
     [ValidateNotNull]
     public IAdaptable Model { get; set; } = null!;
+
+    /// <inheritdoc/>
+    protected override string? Subject => NameOf(Model);
 }

@@ -15,6 +15,9 @@ public abstract class PassThruCommand : LoKrCommand
     [Parameter]
     public virtual SwitchParameter PassThru { get; set; }
 
+    /// <summary>A model or pipeline in an error record: the folder it was read from, or its class.</summary>
+    private protected static string? NameOf(IAdaptable? model) => model?.SourcePath ?? model?.Name;
+
     /// <summary>Writes a model for the next command of the pipeline, or because -PassThru asks for it.</summary>
     /// <param name="model">The model or the pipeline.</param>
     protected void PassOn(IAdaptable model)

@@ -18,21 +18,21 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>
     public IReadOnlyList<string> Existing(string path, bool? literal = null)
     {
+        if (literal ?? IsLiteral)
+        {
+            string full = New(path);
+            return Path.Exists(full) ? [full] : throw NotFound(path, full, null);
+        }
+
         try
         {
-            if (literal ?? IsLiteral)
-            {
-                string full = New(path);
-                return Path.Exists(full) ? [full] : throw NotFound(path, full, null);
-            }
-
             Collection<string> found = cmdlet.GetResolvedProviderPathFromPSPath(path, out ProviderInfo provider);
             RequireFileSystem(path, provider);
-            return found.Count > 0 ? found : throw NotFound(path, path, null);
+            return found.Count > 0 ? found : throw NoMatch(path, null);
         }
         catch (SessionStateException exception)
         {
-            throw NotFound(path, path, exception);
+            throw NoMatch(path, exception);
         }
     }
 
@@ -80,6 +80,19 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
             throw new LoKrException(ModuleErrorIds.PathNotFileSystem, LoKrErrorKind.InvalidArgument,
                 $"'{path}' belongs to the {provider.Name} provider.", "Give the path of a file or folder.") { Target = path };
         }
+    }
+
+    // Names with brackets are common ("style [v1.2].safetensors"), and as wildcards they do not match themselves.
+    private LoKrException NoMatch(string path, Exception? inner)
+    {
+        if (!WildcardPattern.ContainsWildcardCharacters(path) || !Path.Exists(New(path)))
+        {
+            return NotFound(path, path, inner);
+        }
+
+        string parameter = cmdlet.MyInvocation.MyCommand.Parameters.ContainsKey("LiteralPath") ? "use -LiteralPath, or " : "";
+        return new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"Nothing matches '{path}' as a pattern, but it exists when it is taken literally.",
+            $"To take it literally, {parameter}write a backtick before each bracket.", inner) { Target = path };
     }
 
     private static LoKrException NotFound(string path, string full, Exception? inner) => new(ErrorIds.PathNotFound, LoKrErrorKind.NotFound,

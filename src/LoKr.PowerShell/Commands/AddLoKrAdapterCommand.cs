@@ -35,6 +35,9 @@ public sealed class AddLoKrAdapterCommand : PassThruCommand
     public long? Seed { get; set; }
 
     /// <inheritdoc/>
+    protected override string? Subject => NameOf(Model);
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         if (ShouldProcess(Model.Name, $"Add LoKr adapter '{Name}'"))

@@ -46,7 +46,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     public double LoraEnergy { get; set; }
 
     /// <summary>Safetensors file to write. For LoRA, Peft, Diffusers and DiffusersModel a name without that extension is a folder.</summary>
-    [Parameter(Mandatory = true, Position = 1)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
@@ -80,6 +80,9 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     /// <summary>Replaces the destination if it exists.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc/>
+    protected override string? Subject => LiteralPath.Length > 0 ? LiteralPath : Path;
 
     /// <inheritdoc/>
     protected override void Process()

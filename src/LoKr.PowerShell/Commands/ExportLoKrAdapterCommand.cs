@@ -32,7 +32,7 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
     /// <summary>Folder to write, or a safetensors file. It appears complete or not at all; other files of an existing folder stay.</summary>
-    [Parameter(Mandatory = true, Position = 0)]
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
@@ -62,6 +62,9 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     /// <summary>Replaces an existing adapter.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
+
+    /// <inheritdoc/>
+    protected override string? Subject => NameOf(ParameterSetName == PipelineSet ? Pipeline : Model);
 
     /// <inheritdoc/>
     protected override void Process()

@@ -27,7 +27,7 @@ public sealed class ExportLoKrModelCommand : LoKrCommand
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
     /// <summary>Folder to write. It appears complete or not at all.</summary>
-    [Parameter(Mandatory = true, Position = 0)]
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 

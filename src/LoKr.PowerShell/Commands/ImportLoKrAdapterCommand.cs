@@ -71,6 +71,9 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     public AdapterLayout? SourceFormat { get; set; }
 
     /// <inheritdoc/>
+    protected override string? Subject => LiteralPath.Length > 0 ? LiteralPath : Path;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet ? Pipeline : Model;

@@ -20,8 +20,8 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private readonly List<string> _waiting = [];
     private readonly List<CutText> _cut = [];
 
-    // Over all prompts of this call, so that every file has a number of its own.
-    private ImageSeries? _series;
+    // One for each destination, over all its prompts, so that every file has a number of its own.
+    private readonly Dictionary<string, ImageSeries> _series = new(StringComparer.Ordinal);
 
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
@@ -143,8 +143,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     private void Generate(string prompt)
     {
-        _series ??= new ImageSeries(Paths.New(Destination), Force);
-        IReadOnlyList<string> files = _series.Reserve(Count);
+        string destination = Paths.New(Destination);
+        if (!_series.TryGetValue(destination, out ImageSeries? series))
+        {
+            _series.Add(destination, series = new ImageSeries(destination, Force));
+        }
+
+        IReadOnlyList<string> files = series.Reserve(Count);
         if (!ShouldProcess(string.Join(", ", files), $"Generate {(Count == 1 ? "an image" : $"{Count} images")} of '{prompt}'"))
         {
             return;
@@ -154,7 +159,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         _cut.AddRange(new[] { prompt, NegativePrompt is not null && _cut.Count == 0 ? NegativePrompt : "" }.Select(Pipeline.Measure).Where(static text => text.IsCut));
         ImageGenerationOptions options = ReadImageOptions(Seed, MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
         using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
-        foreach (LoKrPicture image in _series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))
+        foreach (LoKrPicture image in series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))
         {
             WriteObject(image);
         }

@@ -8,22 +8,32 @@ using LoKr.PowerShell.Binding;
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Measures a model on data: loss, and accuracy or perplexity.</summary>
-[Cmdlet(VerbsDiagnostic.Measure, "LoKrModel")]
+[Cmdlet(VerbsDiagnostic.Measure, "LoKrModel", DefaultParameterSetName = DataSet)]
 [OutputType(typeof(LoKrEvaluation))]
 public sealed class MeasureLoKrModelCommand : LoKrCommand
 {
+    private const string DataSet = "Data";
+    private const string RowSet = "Row";
+    private readonly List<object?> _rows = [];
+
     /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
-    [Parameter(Mandatory = true, ValueFromPipeline = true)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = DataSet)]
+    [Parameter(Mandatory = true, ParameterSetName = RowSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
 
     /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects.</summary>
-    [Parameter(Mandatory = true, Position = 0)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [SupportsWildcards]
     [AllowEmptyCollection]
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
+
+    /// <summary>Rows from the pipeline, as hashtables or objects.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = RowSet)]
+    [ValidateNotNull]
+    public PSObject? InputObject { get; set; }
 
     /// <summary>Rows in a batch; it affects only speed and memory.</summary>
     [Parameter]
@@ -35,9 +45,33 @@ public sealed class MeasureLoKrModelCommand : LoKrCommand
     public int? MaxLength { get; set; }
 
     /// <inheritdoc/>
+    protected override string? Subject => Model?.SourcePath ?? Model?.Name;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
-        IReadOnlyList<DataRow> rows = DataRows.Read(Data, Paths);
+        if (ParameterSetName == RowSet)
+        {
+            _rows.Add(InputObject);
+        }
+        else
+        {
+            Measure(Data);
+        }
+    }
+
+    /// <inheritdoc/>
+    protected override void End()
+    {
+        if (ParameterSetName == RowSet)
+        {
+            Measure(_rows);
+        }
+    }
+
+    private void Measure(IReadOnlyList<object?> data)
+    {
+        IReadOnlyList<DataRow> rows = DataRows.Read(data, Paths);
         using ITrainingTask task = TrainingTaskFactory.Create(Model, rows, MaxLength, StopToken);
         WriteWarnings(task.Warnings);
         WriteObject(Evaluator.Evaluate(Model, task, BatchSize, StopToken));

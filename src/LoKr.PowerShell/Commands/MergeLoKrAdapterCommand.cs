@@ -21,6 +21,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     private const string ModelSet = "Model";
     private const string PathSet = "Path";
     private const string LiteralPathSet = "LiteralPath";
+    private bool _adaptersAreLiteral;
 
     /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
@@ -50,9 +51,10 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
-    /// <summary>Folders of adapters that PEFT or Export-LoKrAdapter saved, in the order in which they are added. Wildcards are allowed.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = PathSet)]
-    [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
+    /// <summary>Folders of adapters that PEFT or Export-LoKrAdapter saved, in the order in which they are added. Wildcards are allowed; folders from the pipeline are taken as they are, each for a merge of its own.</summary>
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
+    [Alias("FullName")]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
     public string[] Adapter { get; set; } = [];
@@ -73,8 +75,8 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     public DoraStrength DoraStrength { get; set; }
 
     /// <summary>Folder to write. It appears complete or not at all; an interrupted merge is resumed when the command is repeated.</summary>
-    [Parameter(Mandatory = true, ParameterSetName = PathSet)]
-    [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
@@ -95,6 +97,12 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     /// <summary>Writes the model even where no command follows in the pipeline: for a variable, or as the result of a function or script block.</summary>
     [Parameter(ParameterSetName = ModelSet)]
     public override SwitchParameter PassThru { get; set; }
+
+    /// <inheritdoc/>
+    protected override void Begin() => _adaptersAreLiteral = Paths.IsLiteral || !MyInvocation.BoundParameters.ContainsKey(nameof(Adapter));
+
+    /// <inheritdoc/>
+    protected override string? Subject => ParameterSetName == ModelSet ? NameOf(Model) : string.Join(", ", Adapter);
 
     /// <inheritdoc/>
     protected override void Process()
@@ -141,7 +149,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
 
     private CheckpointMergeOptions ReadOptions()
     {
-        string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path))];
+        string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path, _adaptersAreLiteral))];
         if (Weight.Length != 1 && Weight.Length != adapters.Length)
         {
             throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,

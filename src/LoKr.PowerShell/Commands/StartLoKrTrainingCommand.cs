@@ -97,6 +97,9 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     public int? Threads { get; set; }
 
     /// <inheritdoc/>
+    protected override string? Subject => NameOf(ParameterSetName == ImageSet ? Pipeline : Model);
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         switch (ParameterSetName)
