@@ -44,6 +44,54 @@ Describe '<Page>' -ForEach $pages {
     }
 }
 
+Describe 'The PowerShell in <Page>' -ForEach $pages {
+    It 'parses, and its commands have the parameters that they are given' {
+        $text = Get-Content -LiteralPath (Join-Path $root $Page) -Raw
+        [regex]::Matches($text, '(?ms)^```powershell\n(.+?)^```') | ForEach-Object { Get-CodeProblem $_.Groups[1].Value } | Should -BeNullOrEmpty
+    }
+}
+
+Describe 'The table from PEFT and LyCORIS' {
+    BeforeDiscovery {
+        # Rows of two cells; a bar inside code is escaped.
+        $rows = Get-Content -LiteralPath "$PSScriptRoot/../../docs/from-peft-and-lycoris.md" | Where-Object { $_ -match '^\| `?\S' -and $_ -notmatch '^\| (?:PEFT|LyCORIS) \|' } | ForEach-Object {
+            $cells = ($_ -split '(?<!\\)\|').Trim()
+            @{ There = $cells[1]; Here = $cells[2].Replace('\|', '|'); Count = $cells.Count }
+        }
+    }
+
+    It 'has a command, or says why not, for <There>' -ForEach $rows {
+        $Count | Should -Be 4
+        $code = @([regex]::Matches($Here, '`([^`]+)`') | ForEach-Object { $_.Groups[1].Value })
+        # A row without a command has a reason; in a reason, only what looks like a command is one.
+        if ($Here -notmatch '^\*not here:\* \S') {
+            $code | Should -Not -BeNullOrEmpty
+        }
+
+        foreach ($command in $code | Where-Object { $_ -match '^[$\[''(]|^[A-Z][a-z]+-[A-Z]' }) {
+            Get-CodeProblem $command | Should -BeNullOrEmpty
+        }
+    }
+
+    It 'names members that exist' {
+        $text = Get-Content -LiteralPath (Join-Path $root 'docs/from-peft-and-lycoris.md') -Raw
+        $model = Get-AdaptedTinyModel
+        try {
+            $members = @([regex]::Matches($text, '`(\$model\.[^`|]+)`') | ForEach-Object { $_.Groups[1].Value } | Where-Object { $_ -notlike '*$batch*' } | Sort-Object -Unique)
+            $members.Count | Should -BeGreaterThan 8
+            foreach ($member in $members) {
+                $null -eq (& ([scriptblock]::Create($member))) | Should -BeFalse -Because "$member has a value"
+            }
+
+            [LoKr.Core.Factors.Factorization]::Split(768, 8).Item2 | Should -Be 96
+            [LoKr.Core.Factors.Factorization]::Split(768, 8, 'Lycoris').Item2 | Should -Be 96
+        }
+        finally {
+            $model.Dispose()
+        }
+    }
+}
+
 Describe 'The readme' {
     It 'names the two commands' {
         $text = Get-Content -LiteralPath (Join-Path $root 'README.md') -Raw
@@ -61,24 +109,35 @@ Describe 'The pages of the cmdlets' {
 }
 
 Describe 'The help' {
+    BeforeAll {
+        # A folder such as a reader has: the encoder and the tickets of the repository, and tiny models of the other kinds.
+        $script:template = (New-Item -ItemType Directory -Path "$TestDrive/template").FullName
+        Copy-Item -LiteralPath $encoder -Destination "$template/minilm" -Recurse
+        Copy-Item -Path "$root/examples/data/*.jsonl" -Destination $template
+        $null = [LoKr.Testing.TinyModel]::WriteLlama("$template/llama")
+        $null = [LoKr.Testing.TinyPipeline]::Write("$template/stable-diffusion", $false, $null)
+        $null = [LoKr.Testing.TinyImages]::Write("$template/photos", 4)
+        $null = [LoKr.Testing.TinyData]::WriteCompletions("$template/pairs.jsonl", 8)
+        $model = Get-AdaptedModel
+        $model | Export-LoKrAdapter -Destination "$template/adapter"
+        $model.Dispose()
+    }
+
     BeforeEach {
-        $script:work = (New-Item -ItemType Directory -Path "$TestDrive/$(New-Guid)").FullName
-        $null = [LoKr.Testing.TinyModel]::WriteBert("$work/minilm")
-        $null = [LoKr.Testing.TinyModel]::WriteLlama("$work/llama")
-        $null = [LoKr.Testing.TinyPipeline]::Write("$work/stable-diffusion", $false, $null)
-        $null = [LoKr.Testing.TinyImages]::Write("$work/photos", 4)
-        $null = [LoKr.Testing.TinyData]::WriteTickets("$work/tickets.train.jsonl", 30, 1)
-        $null = [LoKr.Testing.TinyData]::WriteTickets("$work/tickets.eval.jsonl", 12, 2)
-        $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/pairs.jsonl", 8)
+        $script:work = "$TestDrive/$(New-Guid)"
+        Copy-Item -LiteralPath $template -Destination $work -Recurse
         Push-Location -LiteralPath $work
-        $first = Import-LoKrModel -Path ./minilm -Label network, access, billing -WarningAction SilentlyContinue
-        New-LoKrConfig -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model $first | Export-LoKrAdapter -Destination ./adapter
-        $first.Dispose()
     }
 
     AfterEach {
         Pop-Location
         Remove-Item -LiteralPath $work -Recurse -Force
+    }
+
+    It 'of <Cmdlet> has an example as people write it: <Title>' -ForEach $cases {
+        Get-CodeProblem $Code | Should -BeNullOrEmpty
+        # Nothing has to be thrown away at the prompt, and lists are for cmdlets, not for methods.
+        $Code | Should -Not -Match 'Out-Null|\$null =|> \$null|\[void\]|\[(?:System\.)?(?:IO|Linq)\.'
     }
 
     It 'of <Cmdlet> has an example that runs: <Title>' -ForEach $cases {
