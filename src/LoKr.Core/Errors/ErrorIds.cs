@@ -356,6 +356,30 @@ public static class ErrorIds
     /// <summary>The gradient became NaN or infinite.</summary>
     public const string GradientNotFinite = "LoKr.GradientNotFinite";
 
+    /// <summary>An evaluation has no value of the metric.</summary>
+    public const string MetricUnavailable = "LoKr.MetricUnavailable";
+
+    /// <summary>Another process has the run folder.</summary>
+    public const string RunBusy = "LoKr.RunBusy";
+
+    /// <summary>The folder has a run already, or holds something else.</summary>
+    public const string RunExists = "LoKr.RunExists";
+
+    /// <summary>The folder has no run, or none that can be continued.</summary>
+    public const string RunNotFound = "LoKr.RunNotFound";
+
+    /// <summary>A file of a run folder is damaged.</summary>
+    public const string RunInvalid = "LoKr.RunInvalid";
+
+    /// <summary>A run began with other data, another base model, or another configuration.</summary>
+    public const string RunMismatch = "LoKr.RunMismatch";
+
+    /// <summary>The tensors of a checkpoint do not fit the run.</summary>
+    public const string CheckpointMismatch = "LoKr.CheckpointMismatch";
+
+    /// <summary>The disk has less free space than a run has to leave.</summary>
+    public const string DiskSpaceLow = "LoKr.DiskSpaceLow";
+
     /// <summary>A loss is not one number, or has no gradient.</summary>
     public const string LossInvalid = "LoKr.LossInvalid";
 

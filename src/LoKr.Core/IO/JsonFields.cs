@@ -55,6 +55,9 @@ public class JsonFields
     /// <summary>File or other origin.</summary>
     public string Source { get; }
 
+    /// <summary>The object itself.</summary>
+    internal JsonElement Element => _element;
+
     /// <summary>Keys that lead to this object, separated by dots; empty for the whole file.</summary>
     public string KeyPath { get; }
 

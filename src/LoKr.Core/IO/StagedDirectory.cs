@@ -22,7 +22,7 @@ public sealed class StagedDirectory : IDisposable
     private readonly string _destination;
     private readonly bool _force;
     private readonly bool _carryOver;
-    private readonly DestinationLock _lock;
+    private readonly FileLock _lock;
     private bool _done;
     private bool _leave;
 
@@ -46,7 +46,7 @@ public sealed class StagedDirectory : IDisposable
         _carryOver = carryOver;
         _destination = Resolve(destination);
         CheckDestination();
-        DestinationLock? held = null;
+        FileLock? held = null;
         try
         {
             Directory.CreateDirectory(System.IO.Path.GetDirectoryName(_destination)!);

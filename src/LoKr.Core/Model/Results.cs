@@ -1,3 +1,5 @@
+using LoKr.Core.Errors;
+
 namespace LoKr.Core.Model;
 
 /// <summary>The outcome of a merge. Flat and serializable.</summary>
@@ -43,7 +45,10 @@ public sealed record LoKrTrainingResult
     /// <summary>Every step.</summary>
     public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
 
-    /// <summary><c>Completed</c>; <c>Canceled</c>; <c>Diverged</c> after a loss that was NaN or infinite; <c>Signal</c> after a signal of the operating system.</summary>
+    /// <summary>
+    /// <c>Completed</c>; <c>EarlyStopped</c> after evaluations without improvement; <c>TimeLimit</c>; <c>Canceled</c>; <c>Diverged</c> after a
+    /// loss that was NaN or infinite; <c>Signal</c> after a signal of the operating system; <c>Stopped</c> from another process.
+    /// </summary>
     public required string StopReason { get; init; }
 
     /// <summary>Evaluation before the first step, if there is evaluation data and it was asked for.</summary>
@@ -51,6 +56,9 @@ public sealed record LoKrTrainingResult
 
     /// <summary>Evaluation after the last step, if there is evaluation data.</summary>
     public LoKrEvaluation? After { get; init; }
+
+    /// <summary>The step with the best evaluation, whose values the adapter has where the best ones are kept; null without evaluations.</summary>
+    public int? BestStep { get; init; }
 
     /// <summary>Seed of the order of the rows: the one that was given, or the one that was drawn.</summary>
     public long Seed { get; init; }
@@ -129,6 +137,17 @@ public sealed record LoKrEvaluation
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
 
+    /// <summary>The value of a metric.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.MetricUnavailable</c>: the task has no such measure.</exception>
+    public double ValueOf(EvaluationMetric metric) => metric switch
+    {
+        EvaluationMetric.Loss => Loss,
+        EvaluationMetric.Accuracy when Accuracy is double accuracy => accuracy,
+        EvaluationMetric.Perplexity when Perplexity is double perplexity => perplexity,
+        _ => throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
+            $"The evaluation has no {metric.ToString().ToLowerInvariant()}.", "Use the loss, or a metric of the task.") { Target = metric },
+    };
+
     /// <inheritdoc/>
     public override string ToString() => FormattableString.Invariant($"loss {Loss:F4}") + (Accuracy is double accuracy
         ? FormattableString.Invariant($", accuracy {accuracy:F4}")
@@ -146,4 +165,27 @@ public enum TrainingMetric
 
     /// <summary>exp(loss).</summary>
     Perplexity,
+}
+
+/// <summary>A value of an evaluation that tells which of two is better.</summary>
+public enum EvaluationMetric
+{
+    /// <summary>Mean loss; lower is better.</summary>
+    Loss,
+
+    /// <summary>Share of right answers; higher is better.</summary>
+    Accuracy,
+
+    /// <summary>exp(loss); lower is better.</summary>
+    Perplexity,
+}
+
+/// <summary>Comparison by a metric.</summary>
+public static class EvaluationMetrics
+{
+    /// <summary>Whether higher values are better.</summary>
+    public static bool IsHigherBetter(this EvaluationMetric metric) => metric is EvaluationMetric.Accuracy;
+
+    /// <summary>How much better a value is than another one; negative for a worse one.</summary>
+    public static double Improvement(this EvaluationMetric metric, double value, double than) => metric.IsHigherBetter() ? value - than : than - value;
 }

@@ -295,6 +295,6 @@ internal readonly record struct TrainingBytes(long Values, long Gradients, long 
     public static TrainingBytes Of(long count, ScalarType dtype)
     {
         long bytes = count * dtype.ElementSize();
-        return new(bytes, bytes, FlatAdamW.StateBytes(count, dtype) + LastFiniteValues.Bytes(count, dtype));
+        return new(bytes, bytes, FlatAdamW.StateBytes(count, dtype) + KeptValues.Bytes(count, dtype));
     }
 }

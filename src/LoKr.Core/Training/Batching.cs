@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 using System.Threading.Channels;
 using LoKr.Core.Data;
 
@@ -79,6 +81,41 @@ public static class LengthBuckets
             z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
             z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
             return z ^ (z >> 31);
+        }
+    }
+}
+
+/// <summary>SHA-256 over the rows of a task, each with its length, so that equal hashes mean equal rows in an equal order.</summary>
+internal sealed class RowHash
+{
+    private readonly IncrementalHash _hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+
+    /// <summary>Adds the token ids of rows.</summary>
+    public RowHash Add(IReadOnlyCollection<int[]> rows)
+    {
+        Add([rows.Count]);
+        foreach (int[] row in rows)
+        {
+            Add([row.Length]);
+            _hash.AppendData(MemoryMarshal.AsBytes(row.AsSpan()));
+        }
+
+        return this;
+    }
+
+    /// <summary>Adds one number a row.</summary>
+    public RowHash Add(long[] values)
+    {
+        _hash.AppendData(MemoryMarshal.AsBytes(values.AsSpan()));
+        return this;
+    }
+
+    /// <summary>Ends the hash, and returns it as lower-case hexadecimal digits.</summary>
+    public string Finish()
+    {
+        using (_hash)
+        {
+            return Convert.ToHexStringLower(_hash.GetHashAndReset());
         }
     }
 }

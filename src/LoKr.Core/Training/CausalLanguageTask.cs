@@ -68,6 +68,9 @@ public sealed class CausalLanguageTask : ITrainingTask
     public IReadOnlyList<string> Warnings => _warnings;
 
     /// <inheritdoc/>
+    public string DataHash => field ??= new RowHash().Add(_ids).Add([.. _lossStarts.Select(static start => (long)start)]).Finish();
+
+    /// <inheritdoc/>
     public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
 
     /// <inheritdoc/>

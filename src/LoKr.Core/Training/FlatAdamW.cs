@@ -16,7 +16,6 @@ public sealed class FlatAdamW : IDisposable
     private readonly double _beta2;
     private readonly double _epsilon;
     private readonly double _weightDecay;
-    private int _step;
 
     /// <summary>Allocates the state.</summary>
     /// <param name="parameters">Buffers to train; the caller owns them.</param>
@@ -40,6 +39,20 @@ public sealed class FlatAdamW : IDisposable
                 zeros_like(values).DetachFromDisposeScope()));
         }
     }
+
+    /// <summary>
+    /// The state by name, live and not copied: <c>mean.N</c> and <c>square.N</c>, and <c>master.N</c> where the parameters are in half
+    /// precision, for buffer N. With <see cref="StepCount"/> it is all that the next step depends on beside the parameters.
+    /// </summary>
+    internal IEnumerable<(string Name, Tensor Tensor)> State => _slots.SelectMany(static (slot, index) => (IEnumerable<(string, Tensor)>)
+    [
+        ($"mean.{index}", slot.Mean),
+        ($"square.{index}", slot.Square),
+        .. ReferenceEquals(slot.Values, slot.Parameter.Value) ? ((string, Tensor)[])[] : [($"master.{index}", slot.Values)],
+    ]);
+
+    /// <summary>Number of steps that were made.</summary>
+    internal int StepCount { get; set; }
 
     /// <summary>Bytes of optimizer state, without values and gradients, for a buffer of a number of elements.</summary>
     internal static long StateBytes(long elements, ScalarType dtype) =>
@@ -90,9 +103,9 @@ public sealed class FlatAdamW : IDisposable
     /// <summary>Updates the parameters.</summary>
     public void Step(double learningRate)
     {
-        _step++;
-        double correction1 = 1 - Math.Pow(_beta1, _step);
-        double correction2 = Math.Sqrt(1 - Math.Pow(_beta2, _step));
+        StepCount++;
+        double correction1 = 1 - Math.Pow(_beta1, StepCount);
+        double correction2 = Math.Sqrt(1 - Math.Pow(_beta2, StepCount));
         using var noGrad = no_grad();
         foreach (Slot slot in _slots)
         {

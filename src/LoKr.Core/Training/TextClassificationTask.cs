@@ -68,6 +68,9 @@ public sealed class TextClassificationTask : ITrainingTask
     public IReadOnlyList<string> Warnings { get; }
 
     /// <inheritdoc/>
+    public string DataHash => field ??= new RowHash().Add(_ids).Add(_labels).Finish();
+
+    /// <inheritdoc/>
     public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
 
     /// <inheritdoc/>

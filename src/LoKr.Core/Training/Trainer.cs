@@ -31,7 +31,7 @@ public static class Trainer
             TotalSteps = total,
             WarmupSteps = Schedule.For(options, total).WarmupSteps,
             TrainableParameterCount = parameters.Sum(flat => flat.ParameterCount),
-            OptimizerBytes = parameters.Sum(static flat => TrainingBytes.Of(flat.Value.numel(), flat.Value.dtype).Total),
+            OptimizerBytes = parameters.Sum(flat => TrainingBytes.Of(flat.Value.numel(), flat.Value.dtype).Total + (options.KeepBest ? KeptValues.Bytes(flat.Value.numel(), flat.Value.dtype) : 0)),
             ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,
@@ -40,7 +40,7 @@ public static class Trainer
     }
 
     /// <summary>
-    /// Trains, and returns when done or canceled (<see cref="LoKrTrainingResult.StopReason"/>). The result is also the model's
+    /// Trains, and returns when done, ended early or canceled (<see cref="LoKrTrainingResult.StopReason"/>). The result is also the model's
     /// <see cref="LoKrModel.LastTraining"/>. Every module returns to the mode it was in, also after an exception, and the parameters have
     /// their values after the last complete step. A run that diverges throws; then the parameters have the values that last gave a finite loss,
     /// and <see cref="LoKrModel.LastTraining"/> is the run up to there.
@@ -62,7 +62,7 @@ public static class Trainer
         ITrainingTask? validation,
         TrainingOptions options,
         Action<LoKrTrainingStep>? onStep = null,
-        CancellationToken cancellationToken = default) => Run([model], task, validation, options, onStep, cancellationToken);
+        CancellationToken cancellationToken = default) => Run([model], task, validation, options, null, onStep, cancellationToken);
 
     /// <summary>
     /// Trains adapters of several models of one pipeline together, with one optimizer over all of them; models without adapters do not change.
@@ -81,6 +81,24 @@ public static class Trainer
         ITrainingTask? validation,
         TrainingOptions options,
         Action<LoKrTrainingStep>? onStep = null,
+        CancellationToken cancellationToken = default) => Run(models, task, validation, options, null, onStep, cancellationToken);
+
+    /// <summary>Trains as the other methods do, with a journal that follows the run, so that it can be continued later.</summary>
+    /// <inheritdoc cref="Run(IReadOnlyList{LoKrModel}, ITrainingTask, ITrainingTask, TrainingOptions, Action{LoKrTrainingStep}, CancellationToken)"/>
+    /// <param name="models">The models; at least one has an adapter to train.</param>
+    /// <param name="task">Data and loss.</param>
+    /// <param name="validation">Data to evaluate on, or null.</param>
+    /// <param name="options">Steps, learning rate and so on.</param>
+    /// <param name="journal">Follows the run; null for none.</param>
+    /// <param name="onStep">Called after every step, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
+    public static LoKrTrainingResult Run(
+        IReadOnlyList<LoKrModel> models,
+        ITrainingTask task,
+        ITrainingTask? validation,
+        TrainingOptions options,
+        ITrainingJournal? journal,
+        Action<LoKrTrainingStep>? onStep = null,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(task);
@@ -95,7 +113,7 @@ public static class Trainer
             }
         }
 
-        using TrainingRun run = new(trainees, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options));
+        using TrainingRun run = new(trainees, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options), journal);
         return run.Execute(onStep, cancellationToken);
     }
 

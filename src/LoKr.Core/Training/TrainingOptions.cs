@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.Model;
 
 namespace LoKr.Core.Training;
 
@@ -28,8 +29,9 @@ public sealed record TrainingOptions
     public bool LengthBucketing { get; init; } = true;
 
     /// <summary>
-    /// Seed of the order of the rows and of dropout. Null draws a new order and leaves torch's generator alone; a seed is set on torch's
-    /// generator, of which a process has one.
+    /// Seed of the order of the rows and of dropout. Null draws a new order and leaves torch's generator alone. From a seed, the number of the
+    /// step and that of its batch torch's generator, of which a process has one, is seeded before every batch, so that a step draws the same
+    /// numbers wherever a run is continued.
     /// </summary>
     public long? Seed { get; init; }
 
@@ -75,6 +77,23 @@ public sealed record TrainingOptions
     /// <summary>Rows in a batch of an evaluation; null for <see cref="BatchSize"/>.</summary>
     public int? EvaluationBatchSize { get; init; }
 
+    /// <summary>What tells which evaluation is the best; null for the measure of the task (accuracy, perplexity), or the loss where it has none.</summary>
+    public EvaluationMetric? Metric { get; init; }
+
+    // End of the run.
+
+    /// <summary>Number of evaluations without improvement after which the run ends; null for no early end.</summary>
+    public int? Patience { get; init; }
+
+    /// <summary>How much better than the best one an evaluation has to be to count as an improvement, in units of <see cref="Metric"/>.</summary>
+    public double MinimumImprovement { get; init; }
+
+    /// <summary>Whether the adapter ends with the values that had the best evaluation, not with those of the last step.</summary>
+    public bool KeepBest { get; init; }
+
+    /// <summary>Time after which the run ends with a complete step; null for none. Work before the first step is not counted.</summary>
+    public TimeSpan? TimeLimit { get; init; }
+
     // Adapter and memory.
 
     /// <summary>Name of the adapter to train; null for the active one.</summary>
@@ -95,6 +114,8 @@ public sealed record TrainingOptions
             .. EvaluateEvery is null ? (string[])[] : [nameof(EvaluateEvery)],
             .. EvaluateBefore ? (string[])[nameof(EvaluateBefore)] : [],
             .. EvaluationBatchSize is null ? (string[])[] : [nameof(EvaluationBatchSize)],
+            .. Patience is null ? (string[])[] : [nameof(Patience)],
+            .. KeepBest ? (string[])[nameof(KeepBest)] : [],
         ];
         return ignored.Select(static option => $"{option} has no effect without validation data.");
     }
@@ -119,6 +140,10 @@ public sealed record TrainingOptions
         Require(EvaluateEvery is null or >= 1, nameof(EvaluateEvery), EvaluateEvery, "at least 1");
         Require(MaxLength is null or >= 2, nameof(MaxLength), MaxLength, "at least 2 tokens");
         Require(EvaluationBatchSize is null or >= 1, nameof(EvaluationBatchSize), EvaluationBatchSize, "at least 1");
+        Require(Metric is null || Enum.IsDefined(Metric.Value), nameof(Metric), Metric, "Loss, Accuracy or Perplexity");
+        Require(Patience is null or >= 1, nameof(Patience), Patience, "at least 1");
+        Require(double.IsFinite(MinimumImprovement) && MinimumImprovement >= 0, nameof(MinimumImprovement), MinimumImprovement, "0 or more");
+        Require(TimeLimit is null || TimeLimit.Value > TimeSpan.Zero, nameof(TimeLimit), TimeLimit, "a time above 0");
     }
 
     private static void Require(bool condition, string option, object? value, string allowed)

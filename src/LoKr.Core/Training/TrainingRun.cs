@@ -21,44 +21,63 @@ internal sealed class TrainingRun : IDisposable
     private readonly ModuleModes[] _modes;
     private readonly TrainableOnly[] _trainable;
     private readonly FlatAdamW _optimizer;
-    private readonly LastFiniteValues _lastFinite;
+    private readonly KeptValues _lastFinite;
+    private readonly BestEvaluation _best;
+    private readonly TrainingTensors _tensors;
     private readonly CheckpointedBlocks? _checkpoints;
     private readonly CallCheck[] _calls;
     private readonly MemoryPeak _memory = new();
     private readonly Throughput _throughput = new();
     private readonly List<LoKrTrainingStep> _history = [];
+    private readonly ITrainingJournal? _journal;
+    private readonly bool _seedsDropout;
+    private readonly bool _dropsModules;
+    private readonly CancellationTokenSource _timeLimit = new();
     private readonly long _started = Stopwatch.GetTimestamp();
+    private TimeSpan _before;
+    private LoKrEvaluation? _first;
+    private LoKrEvaluation? _last;
+    private bool _evaluationIsDue;
 
-    public TrainingRun(IReadOnlyList<Trainee> trainees, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, int totalSteps)
+    public TrainingRun(
+        IReadOnlyList<Trainee> trainees, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, int totalSteps, ITrainingJournal? journal)
     {
-        (_trainees, _model, _task, _validation, _options) = (trainees, trainees[0].Model, task, validation, options);
+        (_trainees, _model, _task, _validation, _options, _journal) = (trainees, trainees[0].Model, task, validation, options, journal);
         _schedule = Schedule.For(options, totalSteps);
-        _seed = options.Seed ?? Random.Shared.NextInt64();
-        if (options.Seed is long seed)
-        {
-            random.manual_seed(seed);
-        }
-
+        TrainingState? start = journal?.Start;
+        _seed = start?.Seed ?? options.Seed ?? journal?.Seed ?? Random.Shared.NextInt64();
+        _seedsDropout = options.Seed is not null || journal is not null;
+        _dropsModules = trainees.Any(static trainee => trainee.Adapter.Config.ModuleDropout > 0);
         _modes = [.. trainees.Select(trainee => new ModuleModes(trainee.Model.Module))];
         _calls = [.. trainees.Select(trainee => new CallCheck(trainee.Adapter))];
         FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
-        _lastFinite = new LastFiniteValues(parameters);
+        _lastFinite = new KeptValues(parameters, "finite");
+        _best = new BestEvaluation(options, task.Metric, options.KeepBest && validation is not null ? new KeptValues(parameters, "best") : null);
         _optimizer = new FlatAdamW(
             parameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+        _tensors = new([.. parameters.Select((flat, index) => ($"value.{index}", flat.Value)), .. _optimizer.State, .. _lastFinite.State, .. _best.State]);
         _trainable = [.. trainees.Select(trainee => new TrainableOnly(trainee.Model, trainee.Adapter))];
         _checkpoints = options.GradientCheckpointing ? new CheckpointedBlocks(trainees) : null;
+        if (start is not null)
+        {
+            Resume(start);
+        }
     }
 
     /// <summary>Runs, and sets the result on every model that is trained, also when the run diverges.</summary>
     public LoKrTrainingResult Execute(Action<LoKrTrainingStep>? onStep, CancellationToken token)
     {
-        LoKrEvaluation? before = null;
-        LoKrEvaluation? after = null;
-        string stopReason = "Completed";
+        string stopReason;
         try
         {
-            before = _options.EvaluateBefore ? Evaluate(token) : null;
-            after = Train(onStep, token);
+            using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(_timeLimit.Token, _journal?.Stop ?? default);
+            _journal?.OnStart(Capture);
+            if (_options.TimeLimit is TimeSpan limit)
+            {
+                _timeLimit.CancelAfter(limit);
+            }
+
+            stopReason = Train(onStep, stop.Token, token);
         }
         catch (OperationCanceledException) when (token.IsCancellationRequested)
         {
@@ -67,11 +86,11 @@ internal sealed class TrainingRun : IDisposable
         catch (LoKrException exception) when (exception.ErrorId is ErrorIds.LossNotFinite or ErrorIds.GradientNotFinite or ErrorIds.LogitsNotFinite)
         {
             _lastFinite.Restore();
-            Report("Diverged", before, null);
+            Report("Diverged");
             throw;
         }
 
-        return Report(stopReason, before, after);
+        return Report(stopReason);
     }
 
     public void Dispose()
@@ -80,25 +99,38 @@ internal sealed class TrainingRun : IDisposable
         _optimizer.ZeroGradients();
         _optimizer.Dispose();
         _lastFinite.Dispose();
+        _best.Dispose();
+        _timeLimit.Dispose();
         Array.ForEach(_trainable, static trainable => trainable.Dispose());
         Array.ForEach(_modes, static modes => modes.Dispose());
         _memory.Dispose();
     }
 
-    private LoKrTrainingResult Report(string stopReason, LoKrEvaluation? before, LoKrEvaluation? after)
+    private TimeSpan Elapsed => _before + Stopwatch.GetElapsedTime(_started);
+
+    private LoKrTrainingResult Report(string stopReason)
     {
         LoKrTrainingResult result = new()
         {
             AdapterName = Trainee.NameOf(_trainees),
             History = _history,
             StopReason = stopReason,
-            Before = before,
-            After = after,
+            Before = _first,
+            After = _last,
+            BestStep = _best.Step,
             Seed = _seed,
             TrainableParameterCount = _trainees.Sum(trainee => trainee.Adapter.ParameterCount),
             PeakMemoryBytes = _memory.Bytes,
-            Elapsed = Stopwatch.GetElapsedTime(_started),
+            Elapsed = Elapsed,
         };
+
+        // A run that goes on later has the values of its last step; only a finished one ends with the best.
+        if (stopReason is "Completed" or "EarlyStopped" && _best.Restore())
+        {
+            result = result with { After = _best.Evaluation };
+        }
+
+        _journal?.OnEnd(result, Capture);
         foreach (Trainee trainee in _trainees)
         {
             trainee.Model.LastTraining = result;
@@ -107,9 +139,37 @@ internal sealed class TrainingRun : IDisposable
         return result;
     }
 
-    private LoKrEvaluation? Train(Action<LoKrTrainingStep>? onStep, CancellationToken token)
+    private TrainingState Capture() => new()
     {
-        LoKrEvaluation? last = null;
+        Seed = _seed,
+        TotalSteps = _schedule.TotalSteps,
+        History = _history,
+        EvaluationIsDue = _evaluationIsDue,
+        Before = _first,
+        Last = _last,
+        Best = _best.Evaluation,
+        BestStep = _best.Step,
+        EvaluationsWithoutImprovement = _best.WithoutImprovement,
+        Elapsed = Elapsed,
+        Tensors = _tensors.Live,
+    };
+
+    private void Resume(TrainingState start)
+    {
+        _tensors.Restore(start.Tensors);
+        _optimizer.StepCount = start.History.Count;
+        _history.AddRange(start.History);
+        _best.Resume(start);
+        (_before, _first, _last, _evaluationIsDue) = (start.Elapsed, start.Before, start.Last, start.EvaluationIsDue);
+    }
+
+    private string Train(Action<LoKrTrainingStep>? onStep, CancellationToken stop, CancellationToken token)
+    {
+        if (_options.EvaluateBefore && _history.Count == 0 && !Evaluate(ref _first, stop, token))
+        {
+            return EndReason();
+        }
+
         int stepsPerEpoch = Trainer.StepsPerEpoch(_task, _options);
         using var gradients = enable_grad();
 
@@ -119,15 +179,22 @@ internal sealed class TrainingRun : IDisposable
             trainee.Model.Module.train();
         }
 
-        for (int epoch = 0; _history.Count < _schedule.TotalSteps; epoch++)
+        // A run that goes on begins with what followed its last step.
+        if (_history.Count > 0 && (_evaluationIsDue ? Complete(_history[^1], onStep, stop, token) : EndAfter(_history[^1])) is string ended)
         {
+            return ended;
+        }
+
+        while (true)
+        {
+            (int epoch, int done) = Math.DivRem(_history.Count, stepsPerEpoch);
             BatchOrder order = new(_options.BatchSize, Shuffle: true, _options.LengthBucketing, _seed, epoch);
-            using Prefetch<TrainingBatch[]> prefetch = new(_task.Batches(order).Chunk(_options.GradientAccumulation));
-            int inEpoch = 0;
+            IEnumerable<TrainingBatch> rest = _task.Batches(order).Skip(done * _options.GradientAccumulation);
+            using Prefetch<TrainingBatch[]> prefetch = new(rest.Chunk(_options.GradientAccumulation));
             foreach (TrainingBatch[] group in prefetch.Items())
             {
-                inEpoch++;
-                LoKrTrainingStep step = Step(group, epoch + ((double)inEpoch / stepsPerEpoch), token);
+                done++;
+                LoKrTrainingStep step = Step(group, epoch + ((double)done / stepsPerEpoch), token);
                 _history.Add(step);
                 bool final = step.Step == _schedule.TotalSteps;
                 if (final)
@@ -135,23 +202,42 @@ internal sealed class TrainingRun : IDisposable
                     RequireFiniteParameters(step);
                 }
 
-                if (_validation is not null && (final || (_options.EvaluateEvery is int every ? step.Step % every == 0 : inEpoch == stepsPerEpoch)))
+                _evaluationIsDue = _validation is not null && (final || (_options.EvaluateEvery is int every ? step.Step % every == 0 : done == stepsPerEpoch));
+                if (Complete(step, onStep, stop, token) is string reason)
                 {
-                    last = Evaluate(token)!;
-                    step = step with { EvaluationLoss = last.Loss, Accuracy = last.Accuracy, Perplexity = last.Perplexity };
-                    _history[^1] = step;
-                }
-
-                onStep?.Invoke(step);
-                if (final)
-                {
-                    return last;
+                    return reason;
                 }
             }
         }
-
-        return last;
     }
+
+    /// <summary>Does what follows a step: its evaluation, the reports.</summary>
+    /// <returns>Why the run ends with it, or null.</returns>
+    private string? Complete(LoKrTrainingStep step, Action<LoKrTrainingStep>? onStep, CancellationToken stop, CancellationToken token)
+    {
+        bool isBest = false;
+        if (_evaluationIsDue)
+        {
+            if (!Evaluate(ref _last, stop, token))
+            {
+                return EndReason();
+            }
+
+            _evaluationIsDue = false;
+            isBest = _best.Add(_last!, step.Step);
+            step = step with { EvaluationLoss = _last!.Loss, Accuracy = _last.Accuracy, Perplexity = _last.Perplexity };
+            _history[^1] = step;
+        }
+
+        onStep?.Invoke(step);
+        _journal?.OnStep(step, isBest, Capture);
+        return EndAfter(step) ?? (stop.IsCancellationRequested ? EndReason() : null);
+    }
+
+    private string? EndAfter(LoKrTrainingStep step) =>
+        step.Step == _schedule.TotalSteps ? "Completed" : _best.IsExhausted ? "EarlyStopped" : null;
+
+    private string EndReason() => _timeLimit.IsCancellationRequested ? "TimeLimit" : _journal!.StopReason;
 
     private LoKrTrainingStep Step(TrainingBatch[] group, double epoch, CancellationToken token)
     {
@@ -175,7 +261,7 @@ internal sealed class TrainingRun : IDisposable
             LearningRate = learningRate,
             GradientNorm = norm,
             TokensPerSecond = _throughput.PerSecond,
-            Elapsed = Stopwatch.GetElapsedTime(_started),
+            Elapsed = Elapsed,
         };
     }
 
@@ -187,9 +273,11 @@ internal sealed class TrainingRun : IDisposable
     {
         double all = group.Sum(batch => batch.LossCount);
         Tensor sum = zeros([], ScalarType.Float32, _model.Device);
-        foreach (TrainingBatch batch in group)
+        for (int i = 0; i < group.Length; i++)
         {
+            TrainingBatch batch = group[i];
             token.ThrowIfCancellationRequested();
+            SeedDropout(index, i);
             using var scope = NewDisposeScope();
             Tensor loss = _task.Loss(_model, batch);
             if (index == 0)
@@ -199,6 +287,13 @@ internal sealed class TrainingRun : IDisposable
 
             if (!loss.requires_grad)
             {
+                if (_dropsModules)
+                {
+                    // Module dropout left out every layer, so this batch has no gradient.
+                    sum.add_(loss.detach().to(ScalarType.Float32, sum.device) * (group.Length == 1 ? 1 : batch.LossCount / all));
+                    continue;
+                }
+
                 throw new LoKrException(
                     ErrorIds.LossInvalid,
                     LoKrErrorKind.InvalidOperation,
@@ -250,6 +345,32 @@ internal sealed class TrainingRun : IDisposable
         string.Create(CultureInfo.InvariantCulture, $"{what} in step {step} of {_schedule.TotalSteps} (learning rate {learningRate:G4})."),
         "The adapter has the values that last gave a finite loss. Use a lower learning rate, a warm-up or clipping, or check the data of that step.") { Target = step };
 
-    private LoKrEvaluation? Evaluate(CancellationToken token) =>
-        _validation is null ? null : Evaluator.Evaluate([.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, token);
+    /// <summary>
+    /// Gives torch's generator a state that depends on the seed, the step and the batch within the step only: dropout, and whatever else draws
+    /// from it, draws the same numbers in a run that was continued, with any number of workers.
+    /// </summary>
+    private void SeedDropout(int step, int batch)
+    {
+        if (_seedsDropout)
+        {
+            ulong mixed = unchecked(((ulong)_seed * 0x9E3779B97F4A7C15) ^ ((ulong)(step + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(batch + 1) * 0x94D049BB133111EB));
+            using Generator generator = random.manual_seed(unchecked((long)(mixed ^ (mixed >> 31))));
+        }
+    }
+
+    /// <summary>Evaluates; returns false when the run is to end meanwhile.</summary>
+    private bool Evaluate(ref LoKrEvaluation? evaluation, CancellationToken stop, CancellationToken token)
+    {
+        using CancellationTokenSource either = CancellationTokenSource.CreateLinkedTokenSource(stop, token);
+        try
+        {
+            evaluation = _validation is null ? null : Evaluator.Evaluate(
+                [.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, either.Token);
+            return true;
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested && !token.IsCancellationRequested)
+        {
+            return false;
+        }
+    }
 }

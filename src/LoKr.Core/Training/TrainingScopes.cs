@@ -43,17 +43,24 @@ internal sealed class TrainableOnly : IDisposable
     }
 }
 
-/// <summary>The values of the trained parameters that last gave a finite loss and a finite gradient, beside those that the optimizer changes.</summary>
-internal sealed class LastFiniteValues : IDisposable
+/// <summary>A copy of the trained parameters beside those that the optimizer changes: the values that last gave a finite loss, or those of the best evaluation.</summary>
+internal sealed class KeptValues : IDisposable
 {
     private readonly (Tensor Current, Tensor Kept)[] _values;
+    private readonly string _name;
 
     /// <summary>Keeps the values of now.</summary>
-    public LastFiniteValues(IEnumerable<FlatParameter> parameters)
+    /// <param name="parameters">The trained parameters.</param>
+    /// <param name="name">What the values are, for <see cref="State"/>.</param>
+    public KeptValues(IEnumerable<FlatParameter> parameters, string name)
     {
         using var noGrad = no_grad();
+        _name = name;
         _values = [.. parameters.Select(static flat => (flat.Value, flat.Value.clone().DetachFromDisposeScope()))];
     }
+
+    /// <summary>The kept values by name, live and not copied.</summary>
+    public IEnumerable<(string Name, Tensor Tensor)> State => _values.Select((value, index) => ($"{_name}.{index}", value.Kept));
 
     /// <summary>Bytes for a buffer of a number of elements.</summary>
     public static long Bytes(long elements, ScalarType dtype) => elements * dtype.ElementSize();

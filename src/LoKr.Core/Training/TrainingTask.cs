@@ -21,6 +21,11 @@ public interface ITrainingTask : IDisposable
     /// <summary>Warnings about the data for the user, for example rows that were cut or left out.</summary>
     IReadOnlyList<string> Warnings { get; }
 
+    /// <summary>
+    /// SHA-256 of all that the task trains on, in order, as lower-case hexadecimal digits: equal for equal data. Null where it cannot be told.
+    /// </summary>
+    string? DataHash => null;
+
     /// <summary>Number of batches in an epoch.</summary>
     int CountBatches(int batchSize);
 

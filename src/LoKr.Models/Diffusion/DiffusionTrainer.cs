@@ -36,6 +36,26 @@ public static class DiffusionTrainer
         TrainingOptions options,
         SampleImages? samples = null,
         Action<LoKrTrainingStep>? onStep = null,
+        CancellationToken cancellationToken = default) => Run(pipeline, task, validation, options, null, samples, onStep, cancellationToken);
+
+    /// <summary>Trains as the other method does, with a journal that follows the run, so that it can be continued later.</summary>
+    /// <inheritdoc cref="Run(StableDiffusionPipeline, ITrainingTask, ITrainingTask, TrainingOptions, SampleImages, Action{LoKrTrainingStep}, CancellationToken)"/>
+    /// <param name="pipeline">The pipeline.</param>
+    /// <param name="task">Data and loss, a <see cref="DiffusionTask"/>.</param>
+    /// <param name="validation">Data to evaluate on, or null.</param>
+    /// <param name="options">Steps, learning rate and so on.</param>
+    /// <param name="journal">Follows the run; null for none.</param>
+    /// <param name="samples">Images to generate during training, or null.</param>
+    /// <param name="onStep">Called after every step, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every batch and every denoising step.</param>
+    public static LoKrTrainingResult Run(
+        StableDiffusionPipeline pipeline,
+        ITrainingTask task,
+        ITrainingTask? validation,
+        TrainingOptions options,
+        ITrainingJournal? journal,
+        SampleImages? samples = null,
+        Action<LoKrTrainingStep>? onStep = null,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
@@ -54,6 +74,7 @@ public static class DiffusionTrainer
                 task,
                 validation,
                 options,
+                journal,
                 step =>
                 {
                     onStep?.Invoke(step);

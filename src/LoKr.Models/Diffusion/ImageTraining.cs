@@ -1,4 +1,5 @@
 using LoKr.Core.Model;
+using LoKr.Core.Runs;
 using LoKr.Core.Training;
 
 namespace LoKr.Models.Diffusion;
@@ -54,7 +55,7 @@ public sealed class ImageTraining
         return DiffusionTrainer.Plan(_pipeline, task, options);
     }
 
-    /// <summary>Computes the latents that are not cached yet. <see cref="Run"/> does so as well; a separate call reports progress and what was found.</summary>
+    /// <summary>Computes the latents that are not cached yet. A run does so as well; a separate call reports progress and what was found.</summary>
     /// <param name="onImage">Called after every image, on this thread.</param>
     /// <param name="cancellationToken">Checked before every image; latents that are computed stay cached.</param>
     /// <returns>The cache of each folder, of those to evaluate on after those to train on.</returns>
@@ -69,17 +70,33 @@ public sealed class ImageTraining
         return [.. _training.Concat(_validation).Select(folder => _latents[folder])];
     }
 
-    /// <summary>Trains, as <see cref="DiffusionTrainer.Run"/> does.</summary>
+    /// <summary>Trains, as <see cref="DiffusionTrainer"/> does.</summary>
     /// <param name="options">Steps, learning rate and so on.</param>
     /// <param name="onStep">Called after every step, on this thread.</param>
     /// <param name="cancellationToken">Checked before every batch and every denoising step.</param>
-    /// <exception cref="Core.Errors.LoKrException">As for <see cref="LatentCache.Prepare"/> and <see cref="DiffusionTrainer.Run"/>.</exception>
-    public LoKrTrainingResult Run(TrainingOptions options, Action<LoKrTrainingStep>? onStep = null, CancellationToken cancellationToken = default)
+    /// <exception cref="Core.Errors.LoKrException">As for <see cref="LatentCache.Prepare"/> and <see cref="DiffusionTrainer"/>.</exception>
+    public LoKrTrainingResult Run(TrainingOptions options, Action<LoKrTrainingStep>? onStep = null, CancellationToken cancellationToken = default) =>
+        Run(options, null, null, onStep, cancellationToken);
+
+    /// <summary>Trains in a run folder, as <see cref="RunRecorder.Record"/> does.</summary>
+    /// <param name="options">Steps, learning rate and so on.</param>
+    /// <param name="run">The run folder; null for a run in memory.</param>
+    /// <param name="onOpen">Gets the recorder of the folder before the first step.</param>
+    /// <param name="onStep">Called after every step, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every batch and every denoising step.</param>
+    /// <exception cref="Core.Errors.LoKrException">
+    /// As for <see cref="LatentCache.Prepare"/>, <see cref="DiffusionTrainer"/> and <see cref="RunRecorder.Record"/>.
+    /// </exception>
+    public LoKrTrainingResult Run(
+        TrainingOptions options, RunOptions? run, Action<RunRecorder>? onOpen, Action<LoKrTrainingStep>? onStep = null, CancellationToken cancellationToken = default)
     {
         ComputeLatents(null, cancellationToken);
         using DiffusionTask task = TaskOn(_training);
         using DiffusionTask? validation = _validation.Count == 0 ? null : TaskOn(_validation);
-        return DiffusionTrainer.Run(_pipeline, task, validation, options, _options.SizedSamples, onStep, cancellationToken);
+        return RunRecorder.Record(run, _pipeline, task, validation, options, Train, onOpen);
+
+        LoKrTrainingResult Train(ITrainingJournal? journal) =>
+            DiffusionTrainer.Run(_pipeline, task, validation, options, journal, _options.SizedSamples, onStep, cancellationToken);
     }
 
     private DiffusionTask TaskOn(IEnumerable<ImageFolder> folders) =>

@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
+using LoKr.Core.Runs;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
 using LoKr.Models.Diffusion;
@@ -273,6 +274,36 @@ public sealed class DiffusionTrainingTests : IDisposable
         Assert.Equal((16, 16), ImageFile.ReadSize(_folder["new", "samples", "step-000003-1.png"]));
         ErrorAssert.Throws(ErrorIds.TrainingOptionInvalid, () => ImageTraining.Read(pipeline, [photos], options: new ImageTrainingOptions { Samples = samples with { Every = 0 } }));
         ErrorAssert.Throws(ErrorIds.ImageSizeInvalid, () => ImageTraining.Read(pipeline, [photos], options: new ImageTrainingOptions { Images = new ImageDataOptions { Resolution = 20 } }));
+    }
+
+    [Fact]
+    public void A_run_in_a_folder_that_is_canceled_goes_on_with_the_same_bits()
+    {
+        string photos = TinyImages.Write(_folder["photos"], 4);
+        RunOptions run = new() { Path = _folder["run"] };
+        (LoKrTrainingResult expected, byte[] bytes) = Train(null, null);
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(Token);
+        (LoKrTrainingResult first, _) = Train(run, stop);
+        (LoKrTrainingResult second, byte[] resumed) = Train(run, null);
+        Assert.Equal(("Canceled", 3), (first.StopReason, first.History.Count));
+        Assert.Equal(expected.History.Select(step => (step.Loss, step.EvaluationLoss)), second.History.Select(step => (step.Loss, step.EvaluationLoss)));
+        Assert.Equal(bytes, resumed);
+
+        (LoKrTrainingResult Result, byte[] Bytes) Train(RunOptions? run, CancellationTokenSource? stop)
+        {
+            using StableDiffusionPipeline pipeline = Adapted();
+            ImageTraining training = ImageTraining.Read(pipeline, [photos], [photos], new ImageTrainingOptions { Images = s_data with { CachePath = _folder["cache"] } }, Token);
+            LoKrTrainingResult result = training.Run(s_options with { MaxSteps = 6, EvaluateEvery = 2 }, run, null, step => CancelAfter(step.Step, stop), stop?.Token ?? Token);
+            return (result, [.. pipeline.Models.Values.SelectMany(model => model.Adapters).SelectMany(adapter => adapter.FlatParameters).SelectMany(flat => flat.Value.detach().bytes.ToArray())]);
+        }
+
+        static void CancelAfter(int step, CancellationTokenSource? stop)
+        {
+            if (step == 3)
+            {
+                stop?.Cancel();
+            }
+        }
     }
 
     [Fact]

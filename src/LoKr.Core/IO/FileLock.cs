@@ -1,0 +1,164 @@
+using System.Globalization;
+using System.Text;
+using LoKr.Core.Errors;
+using Microsoft.Win32.SafeHandles;
+
+namespace LoKr.Core.IO;
+
+/// <summary>
+/// A file with a lock of the operating system, which releases it when the process ends, however it ends. The file says who holds it.
+/// </summary>
+internal sealed class FileLock : IDisposable
+{
+    private readonly SafeFileHandle _file;
+    private readonly string _path;
+
+    private FileLock(SafeFileHandle file, string path) => (_file, _path, Former) = (file, path, ReadText(file));
+
+    /// <summary>What a holder that did not end in order left in the file; empty without one.</summary>
+    public string Former { get; }
+
+    /// <summary>The process, the machine and the time, as one line.</summary>
+    public static string DescribeHolder() => string.Create(CultureInfo.InvariantCulture,
+        $"process {Environment.ProcessId} ({Path.GetFileName(Environment.ProcessPath)}) on {Environment.MachineName}, since {DateTime.UtcNow:yyyy-MM-dd HH:mm:ss} UTC");
+
+    /// <summary>Takes the lock. <see cref="Write"/> then says who holds it.</summary>
+    /// <param name="path">Full path of the file; its folder exists.</param>
+    /// <param name="busy">Makes the error for a lock that another process holds, from the first line of its file.</param>
+    /// <exception cref="LoKrException">The error of <paramref name="busy"/>.</exception>
+    /// <exception cref="IOException">The file cannot be opened, or is not a lock.</exception>
+    public static FileLock Take(string path, Func<string, LoKrException> busy) => OperatingSystem.IsLinux() ? TakeOnLinux(path, busy) : TakeElsewhere(path, busy);
+
+    /// <summary>What the file says now; empty for a file that cannot be read.</summary>
+    public static string Peek(string path)
+    {
+        try
+        {
+            using SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            return ReadText(file);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            // Without a file nobody holds it; elsewhere than on Linux a held one cannot be opened.
+            return "";
+        }
+    }
+
+    /// <summary>Replaces what the file says.</summary>
+    public void Write(string text)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(text);
+        RandomAccess.Write(_file, bytes, 0);
+        RandomAccess.SetLength(_file, bytes.Length);
+    }
+
+    /// <summary>What the file says now.</summary>
+    public string Read() => ReadText(_file);
+
+    /// <summary>Releases the lock.</summary>
+    public void Dispose()
+    {
+        using SafeFileHandle file = _file;
+        if (!OperatingSystem.IsLinux())
+        {
+            return;
+        }
+
+        try
+        {
+            // Removed while it is held: a process that opened it before sees that the name is gone, and opens another one.
+            File.Delete(_path);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            // The folder is gone or closed to this process by now; a file that stays without a holder is no obstacle to the next writer.
+        }
+    }
+
+    private static FileLock TakeOnLinux(string path, Func<string, LoKrException> busy)
+    {
+        while (true)
+        {
+            SafeFileHandle file = NativeFiles.OpenWithoutLinks(path, write: true);
+            try
+            {
+                if (!NativeFiles.TryLock(file, path))
+                {
+                    throw busy(ReadHolder(file));
+                }
+
+                FileIdentity held = NativeFiles.Identify(file, path);
+                if (held.Links > 1)
+                {
+                    throw new IOException($"'{path}' is not a lock: the file has another name too.");
+                }
+
+                if (held.Links == 1)
+                {
+                    FileLock taken = new(file, path);
+                    file = null!;
+                    return taken;
+                }
+            }
+            finally
+            {
+                file?.Dispose();
+            }
+        }
+    }
+
+    private static FileLock TakeElsewhere(string path, Func<string, LoKrException> busy)
+    {
+        if (new FileInfo(path).LinkTarget is not null)
+        {
+            throw new IOException($"'{path}' is a link.");
+        }
+
+        try
+        {
+            return new(File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, FileOptions.DeleteOnClose), path);
+        }
+        catch (IOException exception) when (IsConflict(exception))
+        {
+            throw busy("another process");
+        }
+    }
+
+    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION of Windows, EWOULDBLOCK of macOS.
+    private static bool IsConflict(IOException exception) =>
+        OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x20 or 0x21 : exception.HResult is 35;
+
+    private static string ReadHolder(SafeFileHandle file)
+    {
+        string text = ReadText(file).Split('\n')[0].Trim();
+        return text.StartsWith("process ", StringComparison.Ordinal) && !text.Any(char.IsControl) ? text : "another process";
+    }
+
+    private static string ReadText(SafeFileHandle file)
+    {
+        byte[] bytes = new byte[512];
+        return Encoding.UTF8.GetString(bytes, 0, RandomAccess.Read(file, bytes, 0));
+    }
+}
+
+/// <summary>The right to write one destination folder: a <see cref="FileLock"/> beside it.</summary>
+internal static class DestinationLock
+{
+    /// <summary>Takes the lock.</summary>
+    /// <param name="destination">Full path of the folder to write; its parent exists.</param>
+    /// <exception cref="LoKrException"><c>LoKr.DestinationBusy</c>.</exception>
+    /// <exception cref="IOException">The file cannot be opened, or is not a lock.</exception>
+    public static FileLock Take(string destination)
+    {
+        FileLock held = FileLock.Take(TemporaryName.Of(destination, "lokr-lock"), holder => new LoKrException(
+            ErrorIds.DestinationBusy,
+            LoKrErrorKind.InvalidOperation,
+            $"'{destination}' is being written by {holder}.",
+            "Wait until it has finished, or choose another destination.")
+        {
+            Target = destination,
+        });
+        held.Write(FileLock.DescribeHolder());
+        return held;
+    }
+}

@@ -1,0 +1,60 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using LoKr.Core.Errors;
+
+namespace LoKr.Core.IO;
+
+/// <summary>
+/// Records as JSON files: names in camel case, enumerations by name, numbers that read back to the same bits, absent members left out.
+/// Unknown members are ignored, so that files of a later version can be read.
+/// </summary>
+public static class JsonRecords
+{
+    private static readonly JsonSerializerOptions s_line = new(JsonSerializerDefaults.Web)
+    {
+        DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals,
+        Converters = { new JsonStringEnumConverter() },
+    };
+
+    private static readonly JsonSerializerOptions s_file = new(s_line) { WriteIndented = true };
+
+    /// <summary>Writes a record to a file, which appears complete or not at all.</summary>
+    /// <exception cref="LoKrException">As for <see cref="AtomicFile.Write"/>.</exception>
+    public static void Write<T>(string path, T record) => AtomicFile.WriteText(path, JsonSerializer.Serialize(record, s_file) + "\n");
+
+    /// <summary>A record in one line, without the end of the line.</summary>
+    public static string ToLine<T>(T record) => JsonSerializer.Serialize(record, s_line);
+
+    /// <summary>Reads a record from a file.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="errors">Ids and advice of the errors.</param>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>; <see cref="JsonErrors.Invalid"/> naming file and key for anything that is not such a record.
+    /// </exception>
+    public static T Read<T>(string path, JsonErrors errors) => Convert<T>(JsonFields.Read(path, errors), errors);
+
+    /// <summary>Reads a record from text.</summary>
+    /// <inheritdoc cref="Read{T}"/>
+    /// <param name="json">The text.</param>
+    /// <param name="source">File and line or other origin, for messages.</param>
+    /// <param name="errors">Ids and advice of the errors.</param>
+    public static T Parse<T>(string json, string source, JsonErrors errors) => Convert<T>(JsonFields.Parse(json, source, errors), errors);
+
+    private static T Convert<T>(JsonFields fields, JsonErrors errors)
+    {
+        ArgumentNullException.ThrowIfNull(errors);
+        try
+        {
+            return fields.Element.Deserialize<T>(s_line)!;
+        }
+        catch (Exception exception) when (exception is JsonException or NotSupportedException or InvalidOperationException or ArgumentException)
+        {
+            string at = exception is JsonException { Path.Length: > 2 } json ? $" at '{json.Path[2..]}'" : "";
+            throw new LoKrException(errors.Invalid, LoKrErrorKind.InvalidData, $"'{fields.Source}' is not valid{at}: {exception.Message}", errors.Advice, exception)
+            { Target = fields.Source };
+        }
+    }
+}
