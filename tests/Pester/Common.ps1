@@ -117,3 +117,55 @@ function Get-CodeProblem([string] $Code) {
             ForEach-Object { "$name has no parameter -$($_.ParameterName)" }
     }
 }
+
+# LoKr.Shell, and the pwsh that runs the tests.
+$script:shell = $env:LOKR_SHELL ? $env:LOKR_SHELL : (Join-Path $root 'artifacts/bin/LoKr.Shell/debug/LoKr.Shell.dll')
+$script:pwsh = Join-Path $PSHOME 'pwsh.dll'
+
+# Runs a shell to its end, with a signal after a line of its output: Output, Error (text) and ExitCode.
+function Invoke-Shell([string[]] $ArgumentList, [string] $InputText = '', [string] $Signal = '', [string] $After = '', [string] $Program = $shell) {
+    $start = [System.Diagnostics.ProcessStartInfo]::new('dotnet')
+    foreach ($argument in @($Program, '-NoProfile') + $ArgumentList) {
+        $start.ArgumentList.Add($argument)
+    }
+
+    $start.RedirectStandardInput = $start.RedirectStandardOutput = $start.RedirectStandardError = $true
+    $start.WorkingDirectory = "$TestDrive"
+    $start.Environment['NO_COLOR'] = '1'
+    $start.Environment['TERM'] = 'dumb'
+    $process = [System.Diagnostics.Process]::Start($start)
+    try {
+        $failed = $process.StandardError.ReadToEndAsync()
+        $process.StandardInput.Write($InputText)
+        $process.StandardInput.Close()
+        $lines = @(while ($Signal -and $null -ne ($line = $process.StandardOutput.ReadLine())) {
+                $line
+                if ($line -like "*$After*") {
+                    & kill "-$Signal" $process.Id
+                    break
+                }
+            })
+        $rest = $process.StandardOutput.ReadToEndAsync()
+        if (-not $process.WaitForExit(180000)) {
+            throw "The shell did not end. $($rest.Result)"
+        }
+
+        [pscustomobject] @{
+            Output   = @($lines) + @($rest.Result -split '\r?\n') | ForEach-Object { $_ -replace '\e\[\?1[hl]' } | Where-Object { $_ }
+            Error    = $failed.Result
+            ExitCode = $process.ExitCode
+        }
+    }
+    finally {
+        if (-not $process.HasExited) {
+            $process.Kill($true)
+        }
+
+        $process.Dispose()
+    }
+}
+
+function Write-Script([string] $Text) {
+    Set-Content -LiteralPath "$TestDrive/script.ps1" -Value $Text
+    "$TestDrive/script.ps1"
+}

@@ -10,55 +10,6 @@ BeforeDiscovery {
 
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
-    $script:shell = $env:LOKR_SHELL ? $env:LOKR_SHELL : (Join-Path $root 'artifacts/bin/LoKr.Shell/debug/LoKr.Shell.dll')
-
-    # Runs the shell to its end: Output, Error (text) and ExitCode.
-    function Invoke-Shell([string[]] $ArgumentList, [string] $InputText = '', [string] $Signal = '', [string] $After = '') {
-        $start = [System.Diagnostics.ProcessStartInfo]::new('dotnet')
-        foreach ($argument in @($shell, '-NoProfile') + $ArgumentList) {
-            $start.ArgumentList.Add($argument)
-        }
-
-        $start.RedirectStandardInput = $start.RedirectStandardOutput = $start.RedirectStandardError = $true
-        $start.WorkingDirectory = "$TestDrive"
-        $start.Environment['NO_COLOR'] = '1'
-        $start.Environment['TERM'] = 'dumb'
-        $process = [System.Diagnostics.Process]::Start($start)
-        try {
-            $failed = $process.StandardError.ReadToEndAsync()
-            $process.StandardInput.Write($InputText)
-            $process.StandardInput.Close()
-            $lines = @(while ($Signal -and $null -ne ($line = $process.StandardOutput.ReadLine())) {
-                    $line
-                    if ($line -like "*$After*") {
-                        & kill "-$Signal" $process.Id
-                        break
-                    }
-                })
-            $rest = $process.StandardOutput.ReadToEndAsync()
-            if (-not $process.WaitForExit(180000)) {
-                throw "LoKr.Shell did not end. $($rest.Result)"
-            }
-
-            [pscustomobject] @{
-                Output   = @($lines) + @($rest.Result -split '\r?\n') | ForEach-Object { $_ -replace '\e\[\?1[hl]' } | Where-Object { $_ }
-                Error    = $failed.Result
-                ExitCode = $process.ExitCode
-            }
-        }
-        finally {
-            if (-not $process.HasExited) {
-                $process.Kill($true)
-            }
-
-            $process.Dispose()
-        }
-    }
-
-    function Write-Script([string] $Text) {
-        Set-Content -LiteralPath "$TestDrive/script.ps1" -Value $Text
-        "$TestDrive/script.ps1"
-    }
 }
 
 Describe 'LoKr.Shell' -Skip:$missing {
@@ -162,25 +113,5 @@ Describe 'LoKr.Shell' -Skip:$missing {
 
         $result = Invoke-Shell (Write-Script "try { 'ready'; while (`$true) { [Threading.Thread]::Sleep(20) } } finally { [Console]::Out.WriteLine('finally') }") -Signal INT -After ready
         $result.Output | Should -Contain 'finally'
-    }
-
-    It 'ends a training at a step on SIGTERM, and the script chooses the status' -Skip:$IsWindows {
-        $model = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/bert")
-        $data = [LoKr.Testing.TinyData]::WriteTickets("$TestDrive/train.jsonl", 48, 1)
-        $result = Invoke-Shell (Write-Script @"
-            `$ErrorActionPreference = 'Stop'
-            `$model = Import-LoKrModel '$model' -Label network, access, billing
-            try {
-                New-LoKrConfig -R 2 -TargetModules query | Add-LoKrAdapter `$model |
-                    Start-LoKrTraining -Data '$data' -MaxSteps 1000000 -ReportStep | ForEach-Object { if (`$_.Step -eq 3) { 'step 3' } }
-            } catch {
-                `$_.FullyQualifiedErrorId
-                `$model.LastTraining.StopReason
-                exit 143
-            }
-"@) -Signal TERM -After 'step 3'
-        $result.ExitCode | Should -Be 143
-        "$($result.Output)" | Should -Match 'LoKr\.TrainingInterrupted'
-        $result.Output | Should -Contain 'Signal'
     }
 }

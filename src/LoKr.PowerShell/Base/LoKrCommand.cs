@@ -1,8 +1,10 @@
 using System.ComponentModel;
 using System.Management.Automation;
+using System.Runtime.ExceptionServices;
 using LoKr.Core.Runtime;
 using LoKr.PowerShell.Binding;
 using LoKr.PowerShell.Errors;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Base;
 
@@ -10,13 +12,16 @@ namespace LoKr.PowerShell.Base;
 [EditorBrowsable(EditorBrowsableState.Never)]
 public abstract class LoKrCommand : PSCmdlet, IDisposable
 {
-    private readonly CancellationTokenSource _stop = new();
+    private CommandLife? _life;
 
     /// <summary>Creates the cmdlet.</summary>
     protected LoKrCommand() => Paths = new PathResolver(this);
 
-    /// <summary>Canceled when the user or the engine stops the pipeline.</summary>
-    protected CancellationToken StopToken => _stop.Token;
+    /// <summary>Canceled when the user or the engine stops the pipeline, and when a signal ends the process.</summary>
+    protected CancellationToken StopToken => Life.StopToken;
+
+    /// <summary>How signals and Ctrl+C end this command.</summary>
+    private protected CommandLife Life => _life ??= new CommandLife(Host);
 
     /// <summary>The current object for error records, as a path or a name: $Error would keep a model itself in memory.</summary>
     protected virtual string? Subject => null;
@@ -47,6 +52,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     {
         // Before the first object: what binds from the pipeline later is not what was written on the line.
         Paths.IsLiteral = MyInvocation.BoundParameters.ContainsKey("LiteralPath");
+        ProcessSignals.Current.Add(Life);
         Guard(Begin);
     }
 
@@ -57,7 +63,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     protected sealed override void EndProcessing() => Guard(End);
 
     /// <inheritdoc/>
-    protected sealed override void StopProcessing() => _stop.Cancel();
+    protected sealed override void StopProcessing() => Life.Cancel();
 
     /// <inheritdoc/>
     public void Dispose()
@@ -71,7 +77,23 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     {
         if (disposing)
         {
-            _stop.Dispose();
+            _life?.Dispose();
+        }
+    }
+
+    /// <summary>Hands an object to the next command. Meanwhile the thread is in its code, where a signal cannot wait for this command.</summary>
+    /// <param name="value">The object.</param>
+    protected new void WriteObject(object? value)
+    {
+        bool ends = Life.Leave();
+        try
+        {
+            ThrowIfEnding(ends);
+            base.WriteObject(value);
+        }
+        finally
+        {
+            Life.Enter();
         }
     }
 
@@ -121,25 +143,49 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
 
     private void Guard(Action action, bool oneOfMany = false)
     {
+        Exception? failure = null;
+        Life.Enter();
         try
         {
             action();
         }
-        catch (OperationCanceledException) when (Stopping)
+        catch (Exception exception)
         {
-            // Ctrl+C: the engine raises PipelineStoppedException itself.
+            failure = exception;
         }
-        catch (Exception exception) when (!ErrorFactory.IsEngine(exception))
+
+        bool ends = Life.Leave();
+        switch (failure)
         {
-            ErrorRecord record = ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, Subject);
+            case null:
+            case OperationCanceledException when Stopping || ends:
+                // Ctrl+C: the engine raises PipelineStoppedException itself.
+                break;
+            case not null when ErrorFactory.IsEngine(failure):
+                ThrowIfEnding(ends && failure is not PipelineStoppedException);
+                ExceptionDispatchInfo.Throw(failure);
+                break;
+            case not null when ends:
+                // No script reads it any more.
+                Life.Announce($"{MyInvocation.MyCommand.Name}: {failure.Message}");
+                break;
+            case not null when oneOfMany:
+                WriteError(ErrorFactory.Create(failure, MyInvocation.MyCommand.Name, Subject));
+                break;
+            default:
+                ThrowTerminatingError(ErrorFactory.Create(failure, MyInvocation.MyCommand.Name, Subject));
+                break;
+        }
 
-            // A signal to end is about the whole run.
-            if (!oneOfMany || record.CategoryInfo.Category == ErrorCategory.OperationStopped)
-            {
-                ThrowTerminatingError(record);
-            }
+        ThrowIfEnding(ends);
+    }
 
-            WriteError(record);
+    // No catch and no trap of a script takes this exception; finally blocks run.
+    private static void ThrowIfEnding(bool ends)
+    {
+        if (ends)
+        {
+            throw new TerminateException();
         }
     }
 }

@@ -192,7 +192,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     }
 
     private void Run(IAdaptable target, Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread = false) =>
-        new TrainingHost(this, target, ReportStep, StopToken).Run(work, onPipelineThread);
+        new TrainingHost(this, target, ReportStep ? WriteObject : static _ => { }, Life).Run(work, onPipelineThread);
 
     private void ComputeLatents(ImageTraining training)
     {

@@ -1,42 +1,28 @@
 using System.Management.Automation;
-using System.Runtime.InteropServices;
-using LoKr.Core.Errors;
 using LoKr.Core.Model;
-using LoKr.PowerShell.Errors;
 
 namespace LoKr.PowerShell.Hosting;
 
-/// <summary>Runs a training for a cmdlet: progress, records of steps, and an orderly end at Ctrl+C, at a closed pipeline and at SIGTERM.</summary>
+/// <summary>Runs a training for a cmdlet: progress, records of steps, and an orderly end at Ctrl+C, at a closed pipeline and at a signal.</summary>
 /// <param name="cmdlet">The cmdlet.</param>
 /// <param name="target">The model or pipeline that is trained.</param>
-/// <param name="writesSteps">Whether each step is written to the pipeline.</param>
-/// <param name="stop">Canceled when the pipeline is stopped.</param>
-internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, bool writesSteps, CancellationToken stop)
+/// <param name="onStep">Called for each step on the pipeline thread.</param>
+/// <param name="life">Ends the training.</param>
+internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKrTrainingStep> onStep, CommandLife life)
 {
     /// <summary>Runs the work.</summary>
     /// <param name="work">Trains; gets a function for reports, and a token that ends it after the current step.</param>
     /// <param name="onPipelineThread">Whether the work runs on the pipeline thread, the only one on which script blocks can run.</param>
-    /// <exception cref="LoKrException"><see cref="ModuleErrorIds.TrainingInterrupted"/>: a signal ended the run.</exception>
     public void Run(Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread)
     {
-        using CancellationTokenSource cancel = CancellationTokenSource.CreateLinkedTokenSource(stop);
-        bool interrupted = false;
-        using PosixSignalRegistration signal = PosixSignalRegistration.Create(PosixSignal.SIGTERM, context =>
-        {
-            context.Cancel = true;
-            interrupted = true;
-            cancel.Cancel();
-        });
-        LoKrTrainingResult result = RunReported(work, onPipelineThread, cancel.Token);
-        if (interrupted)
+        LoKrTrainingResult result = RunReported(work, onPipelineThread, life.StopToken);
+        if (life.IsEnding)
         {
             target.LastTraining = result with { StopReason = "Signal" };
-            throw new LoKrException(ModuleErrorIds.TrainingInterrupted, LoKrErrorKind.InvalidOperation,
-                $"Training was ended by a signal after {result.History.Count} steps.", "The adapter is as after the last of them; its LastTraining holds the figures.") { Target = target.Name };
         }
 
-        // Ctrl+C while the last report was on its way: the engine ends the pipeline, and the next command must not run on.
-        stop.ThrowIfCancellationRequested();
+        // Ctrl+C or a signal while the last report was on its way: the next command must not run on.
+        life.StopToken.ThrowIfCancellationRequested();
     }
 
     private LoKrTrainingResult RunReported(Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread, CancellationToken cancel)
@@ -69,9 +55,6 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, bool writes
 
         bar.ShowIfDue((double)step.Step / step.TotalSteps,
             $"step {step.Step}/{step.TotalSteps}, epoch {step.Epoch:F2}, loss {step.Loss:F4}, {step.TokensPerSecond:F0} a second");
-        if (writesSteps)
-        {
-            cmdlet.WriteObject(step);
-        }
+        onStep(step);
     }
 }

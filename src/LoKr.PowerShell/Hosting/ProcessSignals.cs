@@ -1,0 +1,202 @@
+using System.Management.Automation.Host;
+using System.Management.Automation.Runspaces;
+using System.Reflection;
+using System.Runtime.InteropServices;
+
+namespace LoKr.PowerShell.Hosting;
+
+/// <summary>
+/// What SIGTERM and SIGHUP do while commands of the module run: the commands stop as at Ctrl+C, <c>finally</c> blocks run, nothing after
+/// them does, and the process ends with 128 + the number of the signal, whatever the script catches or exits with.
+/// </summary>
+/// <remarks>
+/// Without a command of the module the runtime ends the process at once, with the same code. In an application that hosts PowerShell
+/// signals are the application's.
+/// </remarks>
+internal sealed class ProcessSignals
+{
+    // pwsh, LoKr.Shell, and the child processes of both.
+    private readonly bool _isShell = Assembly.GetEntryAssembly()?.GetReferencedAssemblies().Any(static name => name.Name == "Microsoft.PowerShell.ConsoleHost") ?? false;
+
+    private readonly Lock _lock = new();
+    private readonly List<CommandLife> _running = [];
+    private PosixSignalRegistration[] _registrations = [];
+
+    /// <summary>The instance of the process, which is what signals are sent to.</summary>
+    public static ProcessSignals Current { get; } = new();
+
+    /// <summary>Holds the signals for a command, until <see cref="Remove"/>.</summary>
+    public void Add(CommandLife command)
+    {
+        lock (_lock)
+        {
+            _running.Add(command);
+            if (_running.Count == 1 && _isShell)
+            {
+                _registrations = [PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal), PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal)];
+            }
+        }
+    }
+
+    /// <summary>Releases the signals if no other command holds them.</summary>
+    public void Remove(CommandLife command)
+    {
+        PosixSignalRegistration[] released = [];
+        lock (_lock)
+        {
+            if (_running.Remove(command) && _running.Count == 0)
+            {
+                (released, _registrations) = (_registrations, released);
+            }
+        }
+
+        // Outside of the lock: disposing may wait for a handler, which takes it.
+        foreach (PosixSignalRegistration registration in released)
+        {
+            registration.Dispose();
+        }
+    }
+
+    private void OnSignal(PosixSignalContext context)
+    {
+        CommandLife? speaker;
+        CommandLife[] ending;
+        lock (_lock)
+        {
+            speaker = _running.FirstOrDefault(static command => command.IsInConsole) ?? _running.FirstOrDefault();
+            ending = [.. _running.Where(static command => command.BeginEnd())];
+        }
+
+        if (speaker is null)
+        {
+            return;
+        }
+
+        context.Cancel = true;
+        int code = context.Signal == PosixSignal.SIGHUP ? 129 : 143;
+
+        // The last word, also where a finally block calls exit.
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => Environment.ExitCode = code;
+        speaker.Announce($"{context.Signal}: the process ends with exit code {code}.");
+        if (speaker.IsInConsole)
+        {
+            speaker.Host.SetShouldExit(code);
+        }
+
+        foreach (CommandLife command in ending)
+        {
+            command.Cancel();
+        }
+
+        if (ending.Length == 0)
+        {
+            // The console's thread is in other code, or waits for a job that runs the command: only the engine can stop that.
+            new Thread(() => EndProcess(speaker, code)) { IsBackground = true, Name = "LoKr end of the process" }.Start();
+        }
+    }
+
+    // Closing the first runspace stops its pipeline, waits for its finally blocks, and closes all other runspaces.
+    private static void EndProcess(CommandLife speaker, int code)
+    {
+        try
+        {
+            using System.Management.Automation.PowerShell shell = System.Management.Automation.PowerShell.Create();
+            shell.AddCommand("Microsoft.PowerShell.Utility\\Get-Runspace").Invoke<Runspace>().MinBy(static runspace => runspace.Id)?.Close();
+        }
+        catch (Exception exception)
+        {
+            speaker.Announce(exception.Message);
+        }
+
+        Environment.Exit(code);
+    }
+}
+
+/// <summary>The life of one command: whether its thread is in code of the module, and how Ctrl+C and signals end it.</summary>
+/// <param name="host">The host of the command.</param>
+internal sealed class CommandLife(PSHost host) : IDisposable
+{
+    private readonly Lock _lock = new();
+    private readonly CancellationTokenSource _stop = new();
+    private int _depth;
+    private bool _ending;
+    private bool _disposed;
+
+    /// <summary>Canceled when the pipeline is stopped, and when a signal ends the process.</summary>
+    public CancellationToken StopToken => _stop.Token;
+
+    /// <summary>Whether a signal ends the process and the command ends the script.</summary>
+    public bool IsEnding
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _ending;
+            }
+        }
+    }
+
+    /// <summary>The host of the command.</summary>
+    public PSHost Host => host;
+
+    /// <summary>Whether the command runs in pwsh's console, which ends the process when its script is done; other hosts and threads of jobs do not.</summary>
+    public bool IsInConsole { get; } = host.Name == "ConsoleHost";
+
+    /// <summary>Enters code of the module.</summary>
+    public void Enter()
+    {
+        lock (_lock)
+        {
+            _depth++;
+        }
+    }
+
+    /// <summary>Leaves code of the module.</summary>
+    /// <returns>Whether the command must end the script, as a signal ends the process.</returns>
+    public bool Leave()
+    {
+        lock (_lock)
+        {
+            _depth--;
+            return _ending;
+        }
+    }
+
+    /// <summary>Lets the command end the script of the console, if its thread is in code of the module.</summary>
+    /// <returns>Whether it will.</returns>
+    public bool BeginEnd()
+    {
+        lock (_lock)
+        {
+            return _ending = IsInConsole && _depth > 0;
+        }
+    }
+
+    /// <summary>Ends the work of the command.</summary>
+    public void Cancel()
+    {
+        lock (_lock)
+        {
+            // A signal may come when the command is done.
+            if (!_disposed)
+            {
+                _stop.Cancel();
+            }
+        }
+    }
+
+    /// <summary>Shows a line beside the streams of PowerShell, of which a script that is being ended reads none.</summary>
+    public void Announce(string line) => host.UI.WriteErrorLine(line);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        ProcessSignals.Current.Remove(this);
+        lock (_lock)
+        {
+            _disposed = true;
+            _stop.Dispose();
+        }
+    }
+}
