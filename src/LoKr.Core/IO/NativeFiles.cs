@@ -192,7 +192,7 @@ internal static unsafe partial class NativeFiles
     private static FileIdentity Identify(int folder, string path, int flags, string name)
     {
         StatX found = StatOf(folder, path, flags, name);
-        return new(found.DeviceMajor, found.DeviceMinor, found.Inode, found.Links, found.User, found.Group);
+        return new(found.DeviceMajor, found.DeviceMinor, found.Inode, found.Links, found.User, found.Group, (found.Changed.Seconds * 1_000_000_000) + found.Changed.Nanoseconds);
     }
 
     private static StatX StatOf(int folder, string path, int flags, string name)
@@ -277,5 +277,5 @@ internal static unsafe partial class NativeFiles
     }
 }
 
-/// <summary>A file of Linux, whatever its name.</summary>
-internal readonly record struct FileIdentity(uint DeviceMajor, uint DeviceMinor, ulong Inode, uint Links, uint User, uint Group);
+/// <summary>A file of Linux, whatever its name. The last change, in nanoseconds, tells it from a later file with the same inode.</summary>
+internal readonly record struct FileIdentity(uint DeviceMajor, uint DeviceMinor, ulong Inode, uint Links, uint User, uint Group, long Changed);

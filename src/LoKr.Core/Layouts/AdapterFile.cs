@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
 
@@ -81,7 +82,16 @@ public sealed class AdapterFile : IDisposable
     public static AdapterFile Open(string path, AdapterLayout? layout = null)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
-        (string weights, string? config) = AdapterFileLocator.Find(System.IO.Path.GetFullPath(path));
+        string full = System.IO.Path.GetFullPath(path);
+
+        // A file beside a configuration is of the version of its folder too.
+        string folder = Directory.Exists(full) ? full : System.IO.Path.GetDirectoryName(full) ?? full;
+        return FolderVersion.Read(folder, () => OpenVersion(full, layout), static opened => opened.Dispose());
+    }
+
+    private static AdapterFile OpenVersion(string path, AdapterLayout? layout)
+    {
+        (string weights, string? config) = AdapterFileLocator.Find(path);
         SafetensorsReader reader = SafetensorsReader.Open(weights);
         try
         {

@@ -53,6 +53,12 @@ public sealed class PeftAdapterFolder : IDisposable
     /// </exception>
     public static PeftAdapterFolder Read(string folder)
     {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        return FolderVersion.Read(folder, () => Open(folder), static opened => opened.Dispose());
+    }
+
+    private static PeftAdapterFolder Open(string folder)
+    {
         LoKrConfig config = ReadConfig(folder, out IReadOnlyList<string> warnings);
         string full = System.IO.Path.GetFullPath(folder);
         string weights = RequireWeights(full);

@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
@@ -29,7 +30,7 @@ public static class ModelLoader
     public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null)
     {
         options ??= new ModelLoadOptions();
-        return LoadConfigured(folder, ModelConfig.Load(folder), options);
+        return FolderVersion.Read(folder, () => LoadConfigured(folder, ModelConfig.Load(folder), options), static loaded => loaded.Model.Dispose());
     }
 
     /// <summary>The same for a folder whose configuration has been read.</summary>

@@ -28,7 +28,10 @@ public static class StableDiffusionLoader
     /// <see cref="ErrorIds.PipelineNotFound"/>, <see cref="ErrorIds.PipelineComponentMissing"/>, <see cref="ErrorIds.PipelineUnsupported"/>,
     /// <see cref="ErrorIds.PipelineInvalid"/>, and the errors of <see cref="ModelLoader.LoadWithReport"/> and <see cref="TokenizerLoader.Load"/>.
     /// </exception>
-    public static StableDiffusionLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null)
+    public static StableDiffusionLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null) =>
+        FolderVersion.Read(folder, () => LoadVersion(folder, options), static loaded => loaded.Pipeline.Dispose());
+
+    private static StableDiffusionLoadResult LoadVersion(string folder, ModelLoadOptions? options)
     {
         PipelineIndex index = PipelineIndex.Read(folder);
         options = (options ?? new ModelLoadOptions()) with { WithTokenizer = false };

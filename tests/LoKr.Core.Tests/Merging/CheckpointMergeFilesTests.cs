@@ -221,6 +221,36 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         AssertSame(MergeFiles.Bytes(_folder["reference"]), _folder["out"]);
     }
 
+    [Theory]
+    [InlineData("{\"fingerprint\":\"\\udc00x\",\"files\":{}}")]
+    [InlineData("{\"fingerprint\":1,\"files\":{\"\\ud800\":\"\"}}")]
+    [InlineData("{\"fingerprint\"")]
+    [InlineData("[]")]
+    public void An_interrupted_merge_with_a_damaged_journal_starts_from_the_beginning(string journal)
+    {
+        string[] modules = [.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")];
+        string from = Base(Weights(modules), maxShardBytes: 5000);
+        CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], Adapter(modules));
+        Interrupt(options, after: 6);
+        File.WriteAllText(_folder[".out.lokr-merge", ".lokr-merge.json"], journal);
+        Assert.Equal(0, MergeFiles.Run(options).ResumedFileCount);
+        MergeFiles.Run(options with { Destination = _folder["reference"] });
+        AssertSame(MergeFiles.Bytes(_folder["reference"]), _folder["out"]);
+    }
+
+    [Fact]
+    public void A_base_that_another_one_replaces_during_the_merge_is_an_error()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "Only Linux tells folders apart.");
+        string from = Base(Weights(["m.proj"]));
+        CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], Adapter(["m.proj"]));
+        using CheckpointMerge merge = CheckpointMerge.Open(options);
+        Directory.Move(from, _folder["moved"]);
+        Base(Weights(["m.proj"]));
+        ErrorAssert.Throws(ErrorIds.FileNotReadable, () => merge.Run(cancel: TestContext.Current.CancellationToken), from);
+        Assert.False(Directory.Exists(_folder["out"]));
+    }
+
     [Fact]
     public void An_interrupted_merge_of_another_base_of_the_same_length_and_time_is_not_resumed()
     {

@@ -130,6 +130,7 @@ public sealed class CheckpointMerge : IDisposable
             resumed = WriteShards(staged.Path, journal, progress, started, cancel);
             WriteIndex(staged.Path);
             WriteCompanions(staged.Path);
+            CheckBaseStayed();
             Commit(staged, journal);
         }
         catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
@@ -284,6 +285,15 @@ public sealed class CheckpointMerge : IDisposable
         {
             LoKrConfig owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
             AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), HeadConfig.Write(_options.Base, _plan.Added.Values, owner, _warnings));
+        }
+    }
+
+    // The weights are those of the files that were opened, and the other files are copied at the end: both have to be of one model.
+    private void CheckBaseStayed()
+    {
+        if (_options.Base.Version is FolderVersion version && version.WasReplaced(FolderVersion.Of(BasePath)))
+        {
+            throw FileErrors.NotReadable(BasePath, new IOException("Another model took its place while it was merged. Run the merge again."));
         }
     }
 

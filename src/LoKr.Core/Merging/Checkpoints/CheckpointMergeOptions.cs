@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 
@@ -42,10 +43,17 @@ public sealed record CheckpointBase(string Path, ModelConfig? Config)
     /// </summary>
     public string? HeadClass { get; init; }
 
+    /// <summary>The folder whose configuration was read, before it was; null where nothing was read.</summary>
+    internal FolderVersion? Version { get; init; }
+
     /// <summary>Reads the configuration of a model of any architecture.</summary>
     /// <param name="path">Folder of the model.</param>
     /// <exception cref="LoKrException"><c>LoKr.ModelConfigInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
-    public static CheckpointBase Read(string path) => new(path, ModelConfig.LoadIfPresent(path));
+    public static CheckpointBase Read(string path)
+    {
+        FolderVersion version = FolderVersion.Of(path);
+        return new(path, ModelConfig.LoadIfPresent(path)) { Version = version };
+    }
 }
 
 /// <summary>An adapter on disk. The merge opens it, and closes it when the merge is disposed.</summary>

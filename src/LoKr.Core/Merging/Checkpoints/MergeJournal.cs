@@ -34,7 +34,7 @@ internal sealed class MergeJournal
     {
         string path = Path.Combine(folder, FileName);
         Dictionary<string, string> files = new(StringComparer.Ordinal);
-        if (File.Exists(path) && Parse(FileSystem.ReadText(path)) is JsonObject json
+        if (File.Exists(path) && Parse(FileSystem.ReadBytes(path)) is JsonObject json
             && json["fingerprint"] is JsonValue value && value.TryGetValue(out string? found) && found == fingerprint && json["files"] is JsonObject list)
         {
             foreach ((string name, JsonNode? sum) in list)
@@ -173,15 +173,17 @@ internal sealed class MergeJournal
         AtomicFile.WriteText(_path, new JsonObject { ["fingerprint"] = _fingerprint, ["files"] = files }.ToJsonString());
     }
 
-    private static JsonObject? Parse(string text)
+    // Half a journal, or one of text that is none, counts as none: the merge starts from the beginning.
+    private static JsonObject? Parse(byte[] json)
     {
         try
         {
-            return JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { AllowDuplicateProperties = false }) as JsonObject;
+            return JsonUnicode.FindInvalid(json) is null
+                ? JsonNode.Parse(json, documentOptions: new JsonDocumentOptions { AllowDuplicateProperties = false }) as JsonObject
+                : null;
         }
-        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
+        catch (JsonException)
         {
-            // Half a journal counts as none: the merge starts from the beginning.
             return null;
         }
     }

@@ -1,0 +1,38 @@
+using System.Globalization;
+
+namespace LoKr.Reliability;
+
+/// <summary>
+/// How long the tests run, and where: seconds with <c>dotnet test</c>, hours with <c>LOKR_RELIABILITY=long</c>. <c>LOKR_RELIABILITY_KILLS</c>,
+/// <c>…_CASES</c>, <c>…_SECONDS</c> and <c>…_SEED</c> set single numbers, and <c>…_FOLDER</c> a folder on another file system.
+/// </summary>
+internal static class Effort
+{
+    private const string Variable = "LOKR_RELIABILITY";
+
+    /// <summary>Whether every kill point is tried, not a sample of them.</summary>
+    public static bool IsLong => Environment.GetEnvironmentVariable(Variable) == "long";
+
+    /// <summary>Kills of each writer at random moments.</summary>
+    public static int Kills => Number("KILLS", brief: 1, full: 200);
+
+    /// <summary>Mutated files over all readers.</summary>
+    public static int Cases => Number("CASES", brief: 4_000, full: 1_000_000);
+
+    /// <summary>Seconds of writers and readers at one destination.</summary>
+    public static int Seconds => Number("SECONDS", brief: 3, full: 60);
+
+    /// <summary>Seed of everything random. Tests print it.</summary>
+    public static int Seed => Number("SEED", brief: 20261128, full: 20261128);
+
+    /// <summary>
+    /// Folder to write in. A kill does not depend on the disk, whose flushes would take most of the time: in memory where the system has such a folder.
+    /// </summary>
+    public static string Folder => Environment.GetEnvironmentVariable($"{Variable}_FOLDER") is { Length: > 0 } named ? named : Directory.Exists("/dev/shm") ? "/dev/shm" : Path.GetTempPath();
+
+    private static int Number(string name, int brief, int full)
+    {
+        string? text = Environment.GetEnvironmentVariable($"{Variable}_{name}");
+        return string.IsNullOrEmpty(text) ? (IsLong ? full : brief) : int.Parse(text, CultureInfo.InvariantCulture);
+    }
+}
