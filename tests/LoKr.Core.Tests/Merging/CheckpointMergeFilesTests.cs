@@ -1,3 +1,4 @@
+using System.Text;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -224,6 +225,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
     [Theory]
     [InlineData("{\"fingerprint\":\"\\udc00x\",\"files\":{}}")]
     [InlineData("{\"fingerprint\":1,\"files\":{\"\\ud800\":\"\"}}")]
+    [InlineData("{\"fingerprint\":\"\u00ff\",\"files\":{}}")]
     [InlineData("{\"fingerprint\"")]
     [InlineData("[]")]
     public void An_interrupted_merge_with_a_damaged_journal_starts_from_the_beginning(string journal)
@@ -232,7 +234,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string from = Base(Weights(modules), maxShardBytes: 5000);
         CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], Adapter(modules));
         Interrupt(options, after: 6);
-        File.WriteAllText(_folder[".out.lokr-merge", ".lokr-merge.json"], journal);
+        File.WriteAllText(_folder[".out.lokr-merge", ".lokr-merge.json"], journal, Encoding.Latin1);
         Assert.Equal(0, MergeFiles.Run(options).ResumedFileCount);
         MergeFiles.Run(options with { Destination = _folder["reference"] });
         AssertSame(MergeFiles.Bytes(_folder["reference"]), _folder["out"]);

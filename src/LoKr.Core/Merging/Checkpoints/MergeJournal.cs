@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Safetensors;
 
@@ -20,6 +21,8 @@ internal sealed class MergeJournal
     // Bytes at the beginning, in the middle and at the end of a tensor.
     private const int SampleBytes = 4096;
 
+    private static readonly JsonErrors s_errors = new(ErrorIds.InvalidArgument, ErrorIds.InvalidArgument);
+
     private readonly Lock _gate = new();
     private readonly string _path;
     private readonly string _fingerprint;
@@ -34,15 +37,13 @@ internal sealed class MergeJournal
     {
         string path = Path.Combine(folder, FileName);
         Dictionary<string, string> files = new(StringComparer.Ordinal);
-        if (File.Exists(path) && Parse(FileSystem.ReadBytes(path)) is JsonObject json
-            && json["fingerprint"] is JsonValue value && value.TryGetValue(out string? found) && found == fingerprint && json["files"] is JsonObject list)
+        if (File.Exists(path) && Read(path) is JsonFields json
+            && json.Find("fingerprint") is { ValueKind: JsonValueKind.String } found && found.ValueEquals(fingerprint)
+            && json.Find("files") is { ValueKind: JsonValueKind.Object } list)
         {
-            foreach ((string name, JsonNode? sum) in list)
+            foreach (JsonProperty file in list.EnumerateObject().Where(static file => file.Value.ValueKind == JsonValueKind.String))
             {
-                if (sum is JsonValue text && text.TryGetValue(out string? checksum))
-                {
-                    files.Add(name, checksum);
-                }
+                files.Add(file.Name, file.Value.GetString()!);
             }
         }
 
@@ -174,15 +175,13 @@ internal sealed class MergeJournal
     }
 
     // Half a journal, or one of text that is none, counts as none: the merge starts from the beginning.
-    private static JsonObject? Parse(byte[] json)
+    private static JsonFields? Read(string path)
     {
         try
         {
-            return JsonUnicode.FindInvalid(json) is null
-                ? JsonNode.Parse(json, documentOptions: new JsonDocumentOptions { AllowDuplicateProperties = false }) as JsonObject
-                : null;
+            return JsonFields.Read(path, s_errors);
         }
-        catch (JsonException)
+        catch (LoKrException exception) when (exception.ErrorId == s_errors.Invalid)
         {
             return null;
         }
