@@ -18,6 +18,7 @@ internal static class BenchmarkCatalog
         new DiskMergeCase(),
         new LoadCase(),
         new InspectCase(),
+        new ImportCase(),
         new LayerMemoryCase(),
     ];
 }

@@ -86,9 +86,9 @@ public sealed class ModuleLoader : IModuleAssemblyInitializer, IModuleAssemblyCl
 /// </summary>
 internal sealed class DependencyLoadContext : AssemblyLoadContext
 {
-    private readonly Dictionary<string, (AssemblyName Name, string Path)> _shipped = new(StringComparer.OrdinalIgnoreCase);
+    private readonly Dictionary<string, string> _shipped = new(StringComparer.OrdinalIgnoreCase);
 
-    /// <summary>Lists the assemblies of a folder; nothing is loaded yet.</summary>
+    /// <summary>Lists the assemblies of a folder; none is opened yet, which keeps an import short.</summary>
     public DependencyLoadContext(string folder)
         : base("LoKr dependencies")
     {
@@ -99,27 +99,21 @@ internal sealed class DependencyLoadContext : AssemblyLoadContext
 
         foreach (string path in Directory.EnumerateFiles(folder, "*.dll"))
         {
-            AssemblyName name = AssemblyName.GetAssemblyName(path);
-            _shipped[name.Name!] = (name, path);
+            _shipped[Path.GetFileNameWithoutExtension(path)] = path;
         }
     }
-
-    /// <summary>Simple names of the shipped assemblies.</summary>
-    public IEnumerable<string> Names => _shipped.Keys;
 
     /// <summary>Loads a shipped assembly; returns null if it is not one of them, or is older than requested.</summary>
     public Assembly? TryLoad(AssemblyName requested)
     {
-        if (requested.Name is null || !_shipped.TryGetValue(requested.Name, out var shipped))
+        if (requested.Name is null || !_shipped.TryGetValue(requested.Name, out string? path))
         {
             return null;
         }
 
         // A request for another strong name or a newer version is for somebody else's copy.
-        return (requested.Version is null || requested.Version <= shipped.Name.Version)
-            && SameKey(requested, shipped.Name)
-                ? LoadFromAssemblyPath(shipped.Path)
-                : null;
+        AssemblyName shipped = AssemblyName.GetAssemblyName(path);
+        return (requested.Version is null || requested.Version <= shipped.Version) && SameKey(requested, shipped) ? LoadFromAssemblyPath(path) : null;
     }
 
     /// <inheritdoc/>
