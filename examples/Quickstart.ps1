@@ -46,8 +46,8 @@ try {
     $before = $model | Measure-LoKrModel -Data "$data/tickets.eval.jsonl"
     Format-Figure 'Before training:   {0:P1} of {1} held-out tickets are right' $before.Accuracy, $before.RowCount
 
-    # 2. An adapter on every linear layer, and the head, are trained; the encoder's own weights stay as they are.
-    New-LoKrConfig -R $R -Alpha (2 * $R) -TargetModules all-linear -TaskType SEQ_CLS |
+    # 2. An adapter on every linear layer, and the new head, are trained; the encoder's own weights stay as they are.
+    New-LoKrConfig -R $R -Alpha (2 * $R) -TargetModules all-linear |
         Add-LoKrAdapter -Model $model -Seed 1 |
         Start-LoKrTraining -Data "$data/tickets.train.jsonl" -ValidationData "$data/tickets.eval.jsonl" -Epochs $Epochs -BatchSize 16 -LearningRate $LearningRate -WarmupRatio 0.06 -Seed 1
     Format-Figure 'Parameters:        {0}' $model.CountParameters()

@@ -15,7 +15,7 @@ string[] labels = ["access", "billing", "email", "hardware", "network", "softwar
 // Loads libtorch too. A program that uses TorchSharp's own functions before calls TorchRuntime.EnsureLoaded() first.
 using LoKrModel model = ModelLoader.Load(Path.Combine(examples, "models", "tiny-encoder"), new ModelLoadOptions { Labels = labels, Seed = 1 });
 model.AddAdapter(
-    new LoKrConfig { R = 8, Alpha = 16, TargetModules = ModuleSelector.FromPattern("all-linear"), TaskType = TaskType.SequenceClassification },
+    new LoKrConfig { R = 8, Alpha = 16, TargetModules = ModuleSelector.FromPattern("all-linear") },
     seed: 1);
 
 using ITrainingTask training = TrainingTaskFactory.Create(model, DataReader.ReadFile(Path.Combine(examples, "data", "tickets.train.jsonl")));

@@ -6,7 +6,7 @@
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
     $script:model = Get-Model
-    New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1
+    New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, key -ModulesToSave @() | Add-LoKrAdapter -Model $model -Name helpdesk -Seed 1 -WarningAction SilentlyContinue
     $model | Export-LoKrAdapter -Destination "$TestDrive/peft" -Name helpdesk
 }
 
@@ -88,7 +88,7 @@ Describe 'Convert-LoKrAdapter' {
 Describe 'The adapter of a tiny model' {
     BeforeAll {
         $script:small = Get-TinyModel
-        New-LoKrConfig -R 1 -Alpha 2 -TargetModules query, value -InitWeights Random | Add-LoKrAdapter -Model $small -Seed 1
+        New-LoKrConfig -R 1 -Alpha 2 -TargetModules query, value -InitWeights Random -ModulesToSave @() | Add-LoKrAdapter -Model $small -Seed 1 -WarningAction SilentlyContinue
         $small | Export-LoKrAdapter -Destination "$TestDrive/small"
     }
 

@@ -98,6 +98,27 @@ Describe 'The readme' {
         $text | Should -Match ([regex]::Escape('dotnet run --project src/LoKr.Shell -- examples/Quickstart.ps1'))
         $text | Should -Match '(?m)^dotnet test$'
     }
+
+    It 'begins with a pipeline that runs on the encoder and the tickets of the repository' {
+        $work = (New-Item -ItemType Directory -Path "$TestDrive/readme/examples" -Force).Parent.FullName
+        Copy-Item -LiteralPath (Join-Path $root 'examples/models'), (Join-Path $root 'examples/data') -Destination "$work/examples" -Recurse
+        $code = [regex]::Match((Get-Content -LiteralPath (Join-Path $root 'README.md') -Raw), '(?ms)^```powershell\n(?:Import-Module [^\n]+\n)?(.+?)^```').Groups[1].Value
+        Push-Location -LiteralPath $work
+        try {
+            $null = . ([scriptblock]::Create($code)) 3>&1
+            $model.LastTraining.After.Accuracy | Should -BeGreaterThan 0.6
+            $model.Dispose()
+            $again = Import-LoKrModel ./examples/models/tiny-encoder -Label $labels -WarningAction SilentlyContinue
+            $accuracy = ($again | Import-LoKrAdapter ./adapter | Measure-LoKrModel -Data $eval).Accuracy
+            $merged = Import-LoKrModel ./merged
+            ($merged | Measure-LoKrModel -Data $eval).Accuracy | Should -Be $accuracy
+            $again.Dispose()
+            $merged.Dispose()
+        }
+        finally {
+            Pop-Location
+        }
+    }
 }
 
 Describe 'The pages of the cmdlets' {

@@ -14,7 +14,7 @@ AfterAll {
 
 Describe 'Measure-LoKrConfig' {
     It 'takes configurations from the pipeline, or model and configuration in any order' {
-        $config = New-LoKrConfig -R 2 -TargetModules query, value -ModulesToSave classifier
+        $config = New-LoKrConfig -R 2 -TargetModules query, value
         $expected = ($config | Measure-LoKrConfig $model).ParameterCount
         (Measure-LoKrConfig $config $model).ParameterCount | Should -Be $expected
         ($model | Measure-LoKrConfig $config).ParameterCount | Should -Be $expected
@@ -37,14 +37,14 @@ Describe 'Measure-LoKrConfig' {
     It 'reads a folder without weights' {
         Copy-Item -LiteralPath $tiny -Destination "$TestDrive/no[weights]" -Recurse
         Remove-Item -LiteralPath "$TestDrive/no[weights]/model.safetensors"
-        $config = New-LoKrConfig -R 2 -TargetModules query, value
+        $config = New-LoKrConfig -R 2 -TargetModules query, value -ModulesToSave @()
         $cost = $config | Measure-LoKrConfig "$TestDrive/no[weights]"
         $cost.ParameterCount | Should -Be ($config | Measure-LoKrConfig $model).ParameterCount
         (Get-Item -LiteralPath "$TestDrive/no[weights]" | Measure-LoKrConfig $config).LayerCount | Should -Be $cost.LayerCount
     }
 
     It 'lists modules with their factors' {
-        $modules = New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Measure-LoKrConfig $model -ByModule
+        $modules = New-LoKrConfig -R 2 -TargetModules query | Measure-LoKrConfig $model -ByModule
         ($modules | Where-Object Role -EQ Layer).FactorShapes | Should -Match '^w1 \d+×\d+, w2'
         ($modules | Where-Object Role -EQ Saved).Name | Should -Be 'classifier'
     }

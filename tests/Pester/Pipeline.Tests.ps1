@@ -59,7 +59,7 @@ Describe 'The story' {
 
     It 'adds a second adapter and removes it' {
         $answers = @($texts | Invoke-LoKrModel -Model $model)
-        New-LoKrConfig -R 2 -TargetModules key | Add-LoKrAdapter -Model $model -Name second -Seed 2
+        New-LoKrConfig -R 2 -TargetModules key -ModulesToSave @() | Add-LoKrAdapter -Model $model -Name second -Seed 2 -WarningAction SilentlyContinue
         $model | Set-LoKrAdapter -Name default, second -Active
         $model.ActiveAdapters | Should -Be 'default', 'second'
         $model | Remove-LoKrAdapter -Name sec*
@@ -134,7 +134,7 @@ Describe 'Any module of a script' {
 Describe 'The pipeline of the readme' {
     It 'trains, merges and exports a model that answers alike' {
         $model = Get-TinyModel
-        $output = New-LoKrConfig -R 8 -Alpha 16 -TargetModules query, value -ModulesToSave classifier |
+        $output = New-LoKrConfig -R 8 -Alpha 16 -TargetModules query, value |
             Add-LoKrAdapter -Model $model -Seed 1 |
             Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -Epochs 15 -BatchSize 8 -LearningRate 2e-2 -Seed 1 |
             Merge-LoKrAdapter |
@@ -275,5 +275,66 @@ Describe 'A path' {
         finally {
             Pop-Location
         }
+    }
+}
+
+Describe 'A new head' {
+    BeforeAll {
+        $script:model = Get-TinyModel
+    }
+
+    AfterAll {
+        $model.Dispose()
+    }
+
+    It 'is trained and saved by default, so that the adapter is worth the same after an import' {
+        New-LoKrConfig -R 8 | Add-LoKrAdapter $model -Seed 1 |
+            Start-LoKrTraining -Data $rows -Epochs 10 -BatchSize 8 -LearningRate 2e-2 -Seed 1 |
+            Export-LoKrAdapter -Destination "$TestDrive/adapter" -WarningVariable warnings
+        $warnings | Should -BeNullOrEmpty
+        $config = Get-Content -LiteralPath "$TestDrive/adapter/adapter_config.json" -Raw | ConvertFrom-Json
+        $config.task_type, $config.modules_to_save | Should -Be 'SEQ_CLS', @('classifier', 'score')
+        $script:accuracy = ($model | Measure-LoKrModel -Data $rowsToMeasure).Accuracy
+        $accuracy | Should -BeGreaterThan 0.6
+        $again = Import-LoKrModel -LiteralPath $tiny -Label network, access, billing -Seed 2 -WarningAction SilentlyContinue
+        $again.FreshModules | Should -Be 'classifier'
+        $again | Import-LoKrAdapter "$TestDrive/adapter" -WarningVariable warnings
+        $warnings | Should -BeNullOrEmpty
+        ($again | Measure-LoKrModel -Data $rowsToMeasure).Accuracy | Should -Be $accuracy
+        $again.Dispose()
+    }
+
+    It 'that is declined is warned about by every cmdlet that would lose it' {
+        $options = @{ WarningVariable = 'warnings'; WarningAction = 'SilentlyContinue' }
+        New-LoKrConfig -R 2 -ModulesToSave @() | Add-LoKrAdapter $model -Name declined @options
+        "$warnings" | Should -BeLike "Adapter 'declined' does not save classifier.*"
+        $expected = "$warnings"
+        $model.GetAdapter('declined').UnsavedModules | Should -Be 'classifier'
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 1 -AdapterName declined @options
+        "$warnings" | Should -Be $expected
+        $model | Export-LoKrAdapter -Destination "$TestDrive/declined" -Name declined @options
+        "$warnings" | Should -Be $expected
+        $model | Export-LoKrAdapter -Destination "$TestDrive/lora" -Name declined -LoraRank 2 @options
+        "$warnings" | Should -Be $expected
+        $model | Import-LoKrAdapter "$TestDrive/declined" -Name again @options
+        "$warnings" | Should -Be $expected.Replace('declined', 'again')
+    }
+
+    It 'has the labels of the adapter with -LabelFrom, and others are refused' {
+        $again = Import-LoKrModel -LiteralPath $tiny -LabelFrom "$TestDrive/adapter" -WarningAction SilentlyContinue
+        ($again | Import-LoKrAdapter "$TestDrive/adapter" | Measure-LoKrModel -Data $rowsToMeasure).Accuracy | Should -Be $accuracy
+        $again.Dispose()
+        $other = Import-LoKrModel -LiteralPath $tiny -Label access, network, billing -WarningAction SilentlyContinue
+        $failure = Get-Failure { $other | Import-LoKrAdapter "$TestDrive/adapter" }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.LabelsMismatch,*'
+        "$failure $($failure.ErrorDetails.RecommendedAction)" | Should -Match 'network, access, billing.*-LabelFrom'
+        $other.Adapters.Count | Should -Be 0
+        $other.Dispose()
+        Get-ErrorId { Import-LoKrModel -LiteralPath $tiny -Label a, b, c -LabelFrom "$TestDrive/adapter" -ErrorAction Stop } | Should -Be 'LoKr.InvalidArgument'
+        $plain = New-Item -ItemType Directory -Path "$TestDrive/plain"
+        $llama = Import-LoKrModel -Path ([LoKr.Testing.TinyModel]::WriteLlama("$TestDrive/llama"))
+        New-LoKrConfig | Add-LoKrAdapter $llama | Export-LoKrAdapter -Destination "$plain/adapter"
+        $llama.Dispose()
+        Get-ErrorId { Import-LoKrModel -LiteralPath $tiny -LabelFrom "$plain/adapter" -ErrorAction Stop } | Should -Be 'LoKr.AdapterLabelsMissing'
     }
 }

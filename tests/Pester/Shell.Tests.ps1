@@ -96,7 +96,7 @@ Describe 'LoKr.Shell' -Skip:$missing {
 
     It 'describes an adapter file as JSON' {
         $model = Get-TinyModel
-        New-LoKrConfig -R 2 -TargetModules query | Add-LoKrAdapter -Model $model | Export-LoKrAdapter -Destination "$TestDrive/x.safetensors" -Format Kohya
+        New-LoKrConfig -R 2 -TargetModules query -ModulesToSave @() | Add-LoKrAdapter -Model $model | Export-LoKrAdapter -Destination "$TestDrive/x.safetensors" -Format Kohya
         $model.Dispose()
         $result = Invoke-Shell '-Command', 'Get-LoKrAdapter ./x.safetensors | Select-Object Name, Format | ConvertTo-Json'
         $result.ExitCode | Should -Be 0

@@ -59,7 +59,10 @@ public sealed record LoKrConfig
     /// <summary>Alpha by module pattern, in order; the first match wins (PEFT <c>alpha_pattern</c>).</summary>
     public ImmutableArray<KeyValuePair<string, double>> AlphaPattern { get; init; } = [];
 
-    /// <summary>Modules trained and saved whole beside the adapter (PEFT <c>modules_to_save</c>).</summary>
+    /// <summary>
+    /// Modules trained and saved whole beside the adapter (PEFT <c>modules_to_save</c>). A new adapter adds those that the checkpoint of the
+    /// model lacked; an empty list, unlike null, leaves them as they are.
+    /// </summary>
     public ImmutableArray<string>? ModulesToSave { get; init; }
 
     /// <summary>Task of the model (PEFT <c>task_type</c>).</summary>

@@ -1,5 +1,7 @@
 using System.Collections.Immutable;
 using LoKr.Core.Configuration;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
 using LoKr.Core.Targeting;
 using TorchSharp;
 
@@ -27,6 +29,12 @@ public sealed class LoraAdapter : IDisposable
 
     /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a lossless conversion.</summary>
     public double Energy { get; }
+
+    /// <summary>Warnings for the user, about modules with random values that the adapter does not hold.</summary>
+    public IReadOnlyList<string> Warnings { get; internal set; } = [];
+
+    /// <summary>What tells the base model apart from others.</summary>
+    internal IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; set; } = new Dictionary<AdapterComponent, ModelIdentity>();
 
     /// <inheritdoc/>
     public void Dispose()

@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layers;
+using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
@@ -43,7 +44,10 @@ public static class LoraConverter
             .ToDictionary(static entry => entry.Name, static entry => entry.Tensor, StringComparer.Ordinal);
         bool transposed = adapter.Layers.Any(static layer => layer.BaseLayer is TransposedLinearBaseLayer);
         LoraSource[] sources = [.. adapter.Layers.Select(static layer => new LoraSource(layer.ModuleName, layer.Factors, layer.Scaling, layer.BaseLayer is EmbeddingBaseLayer))];
-        return Convert(adapter.Config, sources, saved, rank, transposed, cancellation);
+        LoraAdapter lora = Convert(adapter.Config, sources, saved, rank, transposed, cancellation);
+        lora.BaseModels = new Dictionary<AdapterComponent, ModelIdentity> { [AdapterComponent.Model] = adapter.BaseModel };
+        lora.Warnings = [.. AdapterWarnings.Unsaved(adapter.Name, adapter.UnsavedModules)];
+        return lora;
     }
 
     /// <summary>Converts factors of any source, for example of a file.</summary>

@@ -17,7 +17,7 @@ public static class PeftLoraFolder
     public static void Write(string folder, LoraAdapter adapter, bool force = false)
     {
         ArgumentNullException.ThrowIfNull(adapter);
-        PeftAdapterFolder.Write(folder, LoraConfigJson.Write(adapter.Config), adapter.Tensors, force);
+        PeftAdapterFolder.Write(folder, LoraConfigJson.Write(adapter.Config), adapter.Tensors, adapter.BaseModels, force);
     }
 }
 

@@ -272,11 +272,14 @@ public static class ErrorIds
     /// <summary>The weights of a checkpoint do not fit the model its config.json describes.</summary>
     public const string CheckpointKeysMismatch = "LoKr.CheckpointKeysMismatch";
 
-    /// <summary>The given labels differ from those of the checkpoint's classification head.</summary>
+    /// <summary>The given labels differ from those of the checkpoint's classification head, or those of the model from those of an adapter's head.</summary>
     public const string LabelsMismatch = "LoKr.LabelsMismatch";
 
     /// <summary>Labels were given to a model that does not classify, or are empty or repeated.</summary>
     public const string LabelsInvalid = "LoKr.LabelsInvalid";
+
+    /// <summary>An adapter file does not name the labels of its classifier.</summary>
+    public const string AdapterLabelsMissing = "LoKr.AdapterLabelsMissing";
 
     /// <summary>Models cannot run in the requested element type.</summary>
     public const string DTypeNotSupported = "LoKr.DTypeNotSupported";

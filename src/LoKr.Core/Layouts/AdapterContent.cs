@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Model;
 using TorchSharp;
 
 namespace LoKr.Core.Layouts;
@@ -18,6 +19,9 @@ internal sealed record AdapterContent
 
     /// <summary>Configurations by component, where the adapter has any.</summary>
     public IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; init; } = new Dictionary<AdapterComponent, LoKrConfig>();
+
+    /// <summary>What tells the models that it was made for apart from others, by component, where it is known.</summary>
+    public IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; init; } = new Dictionary<AdapterComponent, ModelIdentity>();
 
     /// <summary>Metadata of the file's header.</summary>
     public IReadOnlyDictionary<string, string> Metadata { get; init; } = new Dictionary<string, string>();

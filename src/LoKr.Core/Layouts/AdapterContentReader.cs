@@ -44,6 +44,7 @@ internal static class AdapterContentReader
             Norms = norms,
             Saved = file.SavedTensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal),
             Configs = file.Configs,
+            BaseModels = file.BaseModels,
             Metadata = file.Metadata,
             FactorHint = file.FactorHint,
             AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),

@@ -28,7 +28,7 @@ public static class AdapterExporter
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentException.ThrowIfNullOrEmpty(destination);
-        return AdapterWriter.Write(Path.GetFullPath(destination), layout, Content(model, name, AdapterComponent.Model), options ?? new());
+        return [.. AdapterWriter.Write(Path.GetFullPath(destination), layout, Content(model, name, AdapterComponent.Model), options ?? new()), .. Unsaved(model, name)];
     }
 
     /// <summary>Writes the adapters of that name on the parts of a pipeline to one file.</summary>
@@ -44,11 +44,13 @@ public static class AdapterExporter
         ArgumentNullException.ThrowIfNull(models);
         ArgumentException.ThrowIfNullOrEmpty(destination);
         List<AdapterContent> parts = [];
+        List<string> unsaved = [];
         foreach ((string folder, LoKrModel model) in models)
         {
             if (AdapterComponents.ByFolder.TryGetValue(folder, out AdapterComponent component) && model.Adapters.Any(adapter => adapter.Name == name))
             {
                 parts.Add(Content(model, name, component));
+                unsaved.AddRange(Unsaved(model, name));
             }
         }
 
@@ -63,8 +65,9 @@ public static class AdapterExporter
             Norms = [.. parts.SelectMany(static part => part.Norms)],
             Saved = parts.SelectMany(static part => part.Saved).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal),
             Configs = parts.SelectMany(static part => part.Configs).ToDictionary(static pair => pair.Key, static pair => pair.Value),
+            BaseModels = parts.SelectMany(static part => part.BaseModels).ToDictionary(static pair => pair.Key, static pair => pair.Value),
         };
-        return AdapterWriter.Write(Path.GetFullPath(destination), layout, content, options ?? new());
+        return [.. AdapterWriter.Write(Path.GetFullPath(destination), layout, content, options ?? new()), .. unsaved];
     }
 
     /// <summary>
@@ -110,6 +113,8 @@ public static class AdapterExporter
         return [.. adapted.SelectMany(part => Export(part.Value, name, Path.Combine(destination, part.Key), layout, options))];
     }
 
+    private static IEnumerable<string> Unsaved(LoKrModel model, string name) => AdapterWarnings.Unsaved(name, model.GetAdapter(name).UnsavedModules);
+
     private static AdapterContent Content(LoKrModel model, string name, AdapterComponent component)
     {
         LoKrAdapter adapter = model.GetAdapter(name);
@@ -146,6 +151,7 @@ public static class AdapterExporter
             {
                 [component] = adapter.Config with { BaseModelNameOrPath = adapter.Config.BaseModelNameOrPath ?? model.SourcePath },
             },
+            BaseModels = new Dictionary<AdapterComponent, ModelIdentity> { [component] = adapter.BaseModel },
             FactorHint = adapter.Config.DecomposeFactor,
             AllNames = [.. ModuleTree.Modules(model.Module).Select(static entry => entry.Name)],
         };

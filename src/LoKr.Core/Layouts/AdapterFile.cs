@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
@@ -26,6 +27,7 @@ public sealed class AdapterFile : IDisposable
         SavedTensors = parser.SavedTensors;
         Findings = [.. configs.Findings, .. parser.Findings];
         Configs = configs.ByComponent;
+        BaseModels = configs.BaseModels;
         OriginalNames = configs.OriginalNames;
         FactorHint = configs.FactorHint;
     }
@@ -54,6 +56,11 @@ public sealed class AdapterFile : IDisposable
     /// <summary>Every tensor by its name in the file.</summary>
     public IReadOnlyDictionary<string, SafetensorsEntry> Entries => _reader.Entries;
 
+    /// <summary>
+    /// Names of the labels of the classifier that the adapter was made for, in the order of its outputs; null where the file does not say.
+    /// </summary>
+    public IReadOnlyList<string>? Labels => BaseModels.Values.Select(static model => model.Labels).FirstOrDefault(static labels => labels is not null);
+
     /// <summary>Problems with names and configurations. <see cref="AdapterValidator"/> adds those of shapes and scales.</summary>
     public IReadOnlyList<LoKrAdapterFinding> Findings { get; }
 
@@ -62,6 +69,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Configurations by component.</summary>
     internal IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; }
+
+    /// <summary>What tells the models that the adapter was made for apart from others, by component, as far as this library wrote it into the header.</summary>
+    internal IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; }
 
     /// <summary>Dotted names of modules that this library stored in the header of a file with underscores: prefix and underscored name → dotted name.</summary>
     internal IReadOnlyDictionary<string, string> OriginalNames { get; }

@@ -5,6 +5,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
@@ -14,16 +15,20 @@ internal sealed class AdapterFileConfigs
 {
     /// <summary>
     /// Header entry of this library: the configuration of every component and the dotted names behind underscores, so that a
-    /// conversion can be reverted exactly. Other programs ignore it.
+    /// conversion can be reverted exactly, and the labels and the fingerprint of the base model. Other programs ignore it.
     /// </summary>
     public const string OwnKey = "lokr_ps";
 
     private readonly Dictionary<AdapterComponent, LoKrConfig> _configs = [];
+    private readonly Dictionary<AdapterComponent, ModelIdentity> _baseModels = [];
     private readonly Dictionary<string, string> _names = new(StringComparer.Ordinal);
     private readonly List<LoKrAdapterFinding> _findings = [];
 
     /// <summary>Configurations by component; the one of the whole file applies to every component without its own.</summary>
     public IReadOnlyDictionary<AdapterComponent, LoKrConfig> ByComponent => _configs;
+
+    /// <summary>What tells the base models apart from others, by component.</summary>
+    public IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels => _baseModels;
 
     /// <summary>Dotted names by the names in the file.</summary>
     public IReadOnlyDictionary<string, string> OriginalNames => _names;
@@ -70,8 +75,9 @@ internal sealed class AdapterFileConfigs
         return configs;
     }
 
-    /// <summary>The header entry of this library.</summary>
-    public static string Write(AdapterLayout layout, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> names)
+    /// <summary>The header entry of this library for a file whose other entries do not hold configurations.</summary>
+    public static string Write(
+        AdapterLayout layout, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> names, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
     {
         JsonObject root = new() { ["layout"] = layout.ToString() };
         if (configs.Count > 0)
@@ -84,7 +90,63 @@ internal sealed class AdapterFileConfigs
             root["modules"] = new JsonObject(names.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => KeyValuePair.Create(pair.Key, (JsonNode?)pair.Value)));
         }
 
+        AddBaseModels(root, baseModels);
         return root.ToJsonString();
+    }
+
+    /// <summary>The header entry of this library with the base models alone; null where nothing is known about them.</summary>
+    public static string? WriteBaseModels(IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
+    {
+        JsonObject root = [];
+        AddBaseModels(root, baseModels);
+        return root.Count > 0 ? root.ToJsonString() : null;
+    }
+
+    /// <summary>What the header entry of this library says about the base model of an adapter for one model; null where there is none.</summary>
+    /// <param name="metadata">Metadata of the header.</param>
+    /// <param name="source">The file, for messages.</param>
+    public static ModelIdentity? FindBaseModel(IReadOnlyDictionary<string, string> metadata, string source) =>
+        metadata.TryGetValue(OwnKey, out string? own)
+            ? ReadBaseModels(JsonFields.Parse(own, $"{source} ({OwnKey})", LoKrConfigParser.Errors)).Select(static pair => pair.Value).FirstOrDefault()
+            : null;
+
+    private static IEnumerable<KeyValuePair<AdapterComponent, ModelIdentity>> ReadBaseModels(JsonFields root)
+    {
+        JsonFields models = root.GetObjectOrEmpty("base_models");
+        foreach ((string key, _) in models.Members)
+        {
+            if (Enum.TryParse(key, out AdapterComponent component))
+            {
+                JsonFields model = models.GetObject(key);
+                yield return KeyValuePair.Create<AdapterComponent, ModelIdentity>(
+                    component, new(model.FindString("fingerprint"), model.Has("labels") ? [.. model.GetStrings("labels")] : null));
+            }
+        }
+    }
+
+    private static void AddBaseModels(JsonObject root, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
+    {
+        JsonObject models = [];
+        foreach ((AdapterComponent component, ModelIdentity model) in baseModels.Where(static pair => !pair.Value.IsEmpty))
+        {
+            JsonObject entry = [];
+            if (model.Fingerprint is string fingerprint)
+            {
+                entry["fingerprint"] = fingerprint;
+            }
+
+            if (model.Labels is { } labels)
+            {
+                entry["labels"] = new JsonArray([.. labels.Select(static label => (JsonNode?)label)]);
+            }
+
+            models[component.ToString()] = entry;
+        }
+
+        if (models.Count > 0)
+        {
+            root["base_models"] = models;
+        }
     }
 
     private void Add(AdapterComponent component, JsonFields fields)
@@ -127,6 +189,11 @@ internal sealed class AdapterFileConfigs
             {
                 _configs[component] = LoKrConfigParser.Parse(configs.GetObject(key), out _);
             }
+        }
+
+        foreach ((AdapterComponent component, ModelIdentity model) in ReadBaseModels(root))
+        {
+            _baseModels[component] = model;
         }
 
         JsonFields modules = root.GetObjectOrEmpty("modules");

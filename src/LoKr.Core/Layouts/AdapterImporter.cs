@@ -19,14 +19,23 @@ public static class AdapterImporter
     /// <param name="trainable">Whether it takes gradients while it is active.</param>
     /// <exception cref="LoKrException">
     /// The file is not valid; modules are not the model's (<c>LoKr.AdapterModulesUnknown</c>); shapes do not fit (<c>LoKr.AdapterShapeMismatch</c>,
-    /// <c>LoKr.AdapterKeysMismatch</c>); the file has options that models do not support (<c>LoKr.OptionNotSupported</c>). The model is unchanged.
+    /// <c>LoKr.AdapterKeysMismatch</c>); its head is for other labels (<c>LoKr.LabelsMismatch</c>); the file has options that models do not support
+    /// (<c>LoKr.OptionNotSupported</c>). The model is unchanged.
     /// </exception>
     public static LoKrAdapter Import(LoKrModel model, AdapterFile file, AdapterReadOptions? options = null, string name = "default", bool trainable = false)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(file);
         options ??= new();
+        BaseModelCheck.RequireLabels(model, file);
         using DisposeScope scope = torch.NewDisposeScope();
+        LoKrAdapter adapter = Load(model, file, options, name, trainable);
+        adapter.AddWarnings(BaseModelCheck.Warnings(model, file, options.Component ?? AdapterComponent.Model));
+        return adapter;
+    }
+
+    private static LoKrAdapter Load(LoKrModel model, AdapterFile file, AdapterReadOptions options, string name, bool trainable)
+    {
         if (AdapterLayouts.IsPeft(file.Layout) && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
         {
             return ImportPeft(model, file, name, trainable);

@@ -211,6 +211,7 @@ internal sealed class AdapterWriter
         folder,
         _configs.Values.FirstOrDefault() ?? new LoKrConfig { TargetModules = ModuleSelector.FromNames([]) },
         _tensors.ToDictionary(static pair => pair.Key[PeftAdapterFolder.Prefix.Length..], static pair => pair.Value, StringComparer.Ordinal),
+        _content.BaseModels,
         force);
 
     private Dictionary<string, string> Metadata() => AdapterHeader.Build(_layout, _content, _configs, _names.Originals);
@@ -254,10 +255,14 @@ internal static class AdapterHeader
         if (layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel)
         {
             metadata[AdapterLayouts.DiffusersMetadata] = layout == AdapterLayout.DiffusersModel ? LoKrConfigJson.Write(configs.Values.First()) : Prefixed(configs);
+            if (AdapterFileConfigs.WriteBaseModels(content.BaseModels) is string own)
+            {
+                metadata[AdapterFileConfigs.OwnKey] = own;
+            }
         }
         else
         {
-            metadata[AdapterFileConfigs.OwnKey] = AdapterFileConfigs.Write(layout, AdapterLayouts.HasAlphaTensors(layout) ? content.Configs : configs, originals);
+            metadata[AdapterFileConfigs.OwnKey] = AdapterFileConfigs.Write(layout, AdapterLayouts.HasAlphaTensors(layout) ? content.Configs : configs, originals, content.BaseModels);
         }
 
         return metadata;

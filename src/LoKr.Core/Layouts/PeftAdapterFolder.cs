@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 
@@ -23,8 +24,6 @@ public sealed class PeftAdapterFolder : IDisposable
     public const string Prefix = "base_model.model.";
 
     private const string NameFolder = "Name a folder that PEFT or this library saved an adapter in.";
-
-    private static readonly Dictionary<string, string> s_metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
 
     private PeftAdapterFolder(string path, LoKrConfig config, IReadOnlyList<string> warnings, ITensorSource tensors)
     {
@@ -101,19 +100,32 @@ public sealed class PeftAdapterFolder : IDisposable
     {
         ArgumentNullException.ThrowIfNull(config);
         ArgumentNullException.ThrowIfNull(tensors);
-        Write(folder, LoKrConfigJson.Write(config with { InferenceMode = true }), tensors, force);
+        Write(folder, config, tensors, new Dictionary<AdapterComponent, ModelIdentity>(), force);
     }
+
+    /// <summary>The same with what is known about the base model.</summary>
+    internal static void Write(
+        string folder, LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force) =>
+        Write(folder, LoKrConfigJson.Write(config with { InferenceMode = true }), tensors, baseModels, force);
 
     /// <summary>Writes a folder with a configuration of any kind of adapter.</summary>
     /// <param name="folder">Where to write.</param>
     /// <param name="config">Content of the configuration file.</param>
     /// <param name="tensors">Tensors by name without the prefix.</param>
+    /// <param name="baseModels">What tells the base model apart from others. It goes into the header of the weights, which PEFT ignores; a key in the configuration that PEFT does not know is a warning there.</param>
     /// <param name="force">Replace an existing adapter.</param>
-    internal static void Write(string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, bool force)
+    internal static void Write(
+        string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force)
     {
+        Dictionary<string, string> metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
+        if (AdapterFileConfigs.WriteBaseModels(baseModels) is string own)
+        {
+            metadata[AdapterFileConfigs.OwnKey] = own;
+        }
+
         using StagedDirectory staged = new(folder, force, carryOver: true);
         Dictionary<string, torch.Tensor> named = tensors.ToDictionary(static pair => Prefix + pair.Key, static pair => pair.Value, StringComparer.Ordinal);
-        SafetensorsWriter.Write(System.IO.Path.Combine(staged.Path, WeightsFile), named, s_metadata);
+        SafetensorsWriter.Write(System.IO.Path.Combine(staged.Path, WeightsFile), named, metadata);
         AtomicFile.WriteText(System.IO.Path.Combine(staged.Path, ConfigFile), config);
         staged.Commit();
     }
@@ -182,6 +194,7 @@ public sealed record PeftMergeSource(string Path, double Weight = 1) : Checkpoin
             Tensors = folder.Tensors,
             Files = [System.IO.Path.Combine(folder.Path, PeftAdapterFolder.ConfigFile), System.IO.Path.Combine(folder.Path, PeftAdapterFolder.WeightsFile)],
             Warnings = folder.Warnings,
+            MadeFor = AdapterFileConfigs.FindBaseModel(folder.Tensors.Metadata, System.IO.Path.Combine(folder.Path, PeftAdapterFolder.WeightsFile)),
         };
     }
 }

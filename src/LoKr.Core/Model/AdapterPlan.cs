@@ -17,9 +17,10 @@ internal static class AdapterPlanner
     /// <summary>Plans an adapter. Nothing is allocated.</summary>
     /// <param name="root">The model.</param>
     /// <param name="config">The configuration, with the module names of the tree.</param>
+    /// <param name="fresh">Modules that the checkpoint of the model lacked.</param>
     /// <param name="tensors">Tensors of the adapter's file, whose shapes count where the configuration says so; null for a new adapter.</param>
     /// <exception cref="LoKrException">The configuration is not valid, or does not fit the model.</exception>
-    public static AdapterPlan Plan(nn.Module root, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors = null)
+    public static AdapterPlan Plan(nn.Module root, LoKrConfig config, IReadOnlyList<string> fresh, IReadOnlyDictionary<string, Tensor>? tensors = null)
     {
         LoKrConfigValidator.ValidateStored(config);
         TargetResolution targets = TargetResolver.Resolve(root, config, s_kinds);
@@ -28,17 +29,19 @@ internal static class AdapterPlanner
             [.. targets.Layers.Select(place => PlanLayer(BaseLayer.TryCreate(place)!, targets.Config, tensors))],
             [.. targets.Norms.Select(static place => NormBase.TryCreate(place)!)],
             targets.SavedModules,
+            FreshModules.Unsaved(fresh, targets.SavedModules.Select(static module => module.Name)),
             targets.Warnings);
     }
 
-    /// <summary>Plans a new adapter, with published names translated. Nothing is allocated.</summary>
+    /// <summary>Plans a new adapter, with published names translated and fresh modules saved. Nothing is allocated.</summary>
     /// <param name="root">The model.</param>
     /// <param name="config">The configuration.</param>
+    /// <param name="fresh">Modules that the checkpoint of the model lacked.</param>
     /// <exception cref="LoKrException">The configuration is not valid, or does not fit the model.</exception>
-    public static AdapterPlan PlanNew(nn.Module root, LoKrConfig config)
+    public static AdapterPlan PlanNew(nn.Module root, LoKrConfig config, IReadOnlyList<string> fresh)
     {
         LoKrConfigValidator.Validate(config);
-        return Plan(root, ModuleAliases.Translate(root, config, out _));
+        return Plan(root, FreshModules.Save(root, ModuleAliases.Translate(root, config, out _), fresh, out _), fresh);
     }
 
     private static LayerPlan PlanLayer(BaseLayer layer, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors) =>
@@ -50,12 +53,14 @@ internal static class AdapterPlanner
 /// <param name="Layers">Adapted layers, in module order.</param>
 /// <param name="Norms">Norms whose weights are trained, in module order.</param>
 /// <param name="SavedModules">Modules that are trained whole, in module order.</param>
+/// <param name="UnsavedModules">Modules that the checkpoint of the model lacked and that the adapter does not hold.</param>
 /// <param name="Warnings">Entries of the configuration that are probably a mistake.</param>
 internal sealed record AdapterPlan(
     LoKrConfig Config,
     IReadOnlyList<LayerPlan> Layers,
     IReadOnlyList<NormBase> Norms,
     IReadOnlyList<(string Name, nn.Module Module)> SavedModules,
+    IReadOnlyList<string> UnsavedModules,
     IReadOnlyList<string> Warnings);
 
 /// <summary>

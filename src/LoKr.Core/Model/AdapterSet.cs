@@ -11,7 +11,9 @@ namespace LoKr.Core.Model;
 /// <param name="root">The model.</param>
 /// <param name="hosts">The modules that carry adapters.</param>
 /// <param name="merges">The adapters that are merged into the base weights.</param>
-internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merges) : IDisposable
+/// <param name="identity">What tells the model apart from others.</param>
+/// <param name="fresh">Modules that the checkpoint of the model lacked.</param>
+internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merges, ModelIdentity identity, IReadOnlyList<string> fresh) : IDisposable
 {
     private readonly List<LoKrAdapter> _adapters = [];
     private readonly List<LoKrAdapter> _active = [];
@@ -30,8 +32,9 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     public LoKrAdapter Add(LoKrConfig config, string name, long? seed)
     {
         LoKrConfigValidator.Validate(config);
-        LoKrConfig named = ModuleAliases.Translate(root, config, out string[] warnings);
-        LoKrAdapter adapter = Create(name, named, null, [.. IgnoredSettings.Describe(config), .. warnings]);
+        LoKrConfig named = ModuleAliases.Translate(root, config, out string[] renamed);
+        LoKrConfig complete = FreshModules.Save(root, named, fresh, out string[] savedWhole);
+        LoKrAdapter adapter = Create(name, complete, null, [.. IgnoredSettings.Describe(config), .. renamed, .. savedWhole]);
         adapter.IsTrainable = !config.InferenceMode;
         using (FactorInitializer initializer = new(seed))
         {
@@ -209,9 +212,9 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     private LoKrAdapter Create(string name, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors, string[] warnings)
     {
         warnings = [.. warnings, .. CheckName(name)];
-        AdapterPlan plan = AdapterPlanner.Plan(root, config, tensors);
+        AdapterPlan plan = AdapterPlanner.Plan(root, config, fresh, tensors);
         hosts.CheckOverlap(plan);
-        return new(name, plan, Originals(plan), [.. warnings, .. AdapterWarnings.OfScales(plan)]);
+        return new(name, plan, Originals(plan), [.. warnings, .. AdapterWarnings.OfScales(plan), .. AdapterWarnings.Unsaved(name, plan.UnsavedModules)]) { BaseModel = identity };
     }
 
     private LoKrAdapter Attach(LoKrAdapter adapter)

@@ -308,7 +308,7 @@ public static class AdaptableExtensions
     internal static IReadOnlyDictionary<string, AdapterPlan> PlanAdapter(this IAdaptable target, LoKrConfig config)
     {
         Dictionary<string, AdapterPlan> plans = new(StringComparer.Ordinal);
-        InEachComponent(target, config, plans, static (model, own) => AdapterPlanner.PlanNew(model.Module, own));
+        InEachComponent(target, config, plans, static (model, own) => AdapterPlanner.PlanNew(model.Module, own, model.FreshModules));
         return plans;
     }
 

@@ -29,6 +29,9 @@ public sealed class LoKrAdapter
     /// <summary>Name of the adapter.</summary>
     public string Name { get; }
 
+    /// <summary>What tells the model that it is on apart from others; files of the adapter carry it.</summary>
+    public ModelIdentity BaseModel { get; internal init; } = new(null, null);
+
     /// <summary>Configuration with every default resolved.</summary>
     public LoKrConfig Config => Plan.Config;
 
@@ -41,10 +44,16 @@ public sealed class LoKrAdapter
     /// <summary>Full names of the modules that are trained and saved whole.</summary>
     public IReadOnlyList<string> SavedModules => [.. Plan.SavedModules.Select(static module => module.Name)];
 
+    /// <summary>
+    /// Full names of modules that the adapter does not hold although the checkpoint of the model lacked them (<see cref="LoKrModel.FreshModules"/>):
+    /// on a model that is loaded again they have other values. Empty unless the configuration declined to save them, or the adapter was loaded.
+    /// </summary>
+    public IReadOnlyList<string> UnsavedModules => Plan.UnsavedModules;
+
     /// <summary>The flat buffers that hold every trainable number: one, or one for each element type where saved modules differ from the factors.</summary>
     public IReadOnlyList<FlatParameter> FlatParameters { get; private set; }
 
-    /// <summary>Warnings from when the adapter was added: settings, patterns and targets without effect, tied weights, an adapter that changes nothing.</summary>
+    /// <summary>Warnings from when the adapter was added: settings, patterns and targets without effect, tied weights, random modules that are not saved, an adapter that changes nothing.</summary>
     public IReadOnlyList<string> Warnings { get; private set; }
 
     /// <summary>Number of trainable parameters.</summary>

@@ -24,12 +24,17 @@ public sealed class LoKrModel : IAdaptable
     /// <param name="module">The model. It is not changed: adapters are attached by hooks.</param>
     /// <param name="sourcePath">Folder it was read from, if any.</param>
     /// <param name="tokenizer">Its tokenizer, if any.</param>
-    public LoKrModel(nn.Module module, string? sourcePath = null, ITextTokenizer? tokenizer = null)
+    /// <param name="freshParameters">Full names of the parameters that its checkpoint lacked and that have random values, if any.</param>
+    /// <param name="fingerprint">The <see cref="Safetensors.CheckpointFingerprint"/> of its checkpoint, if any.</param>
+    public LoKrModel(
+        nn.Module module, string? sourcePath = null, ITextTokenizer? tokenizer = null, IReadOnlyList<string>? freshParameters = null, string? fingerprint = null)
     {
         ArgumentNullException.ThrowIfNull(module);
         (Module, SourcePath, Tokenizer) = (module, sourcePath, tokenizer);
+        FreshModules = Targeting.FreshModules.Of(freshParameters ?? []);
+        Identity = new(fingerprint, Pretrained is { } pretrained ? ModelLabels.FindNamed(pretrained.Config) : null);
         Use = new(this);
-        _adapters = new(module, _hosts, _merges);
+        _adapters = new(module, _hosts, _merges, Identity, FreshModules);
         _inspector = new(this, _adapters, _hosts, _merges);
     }
 
@@ -50,6 +55,15 @@ public sealed class LoKrModel : IAdaptable
 
     /// <summary>Tokenizer of the folder, or null.</summary>
     public ITextTokenizer? Tokenizer { get; }
+
+    /// <summary>What tells the model apart from others of its architecture: the fingerprint of its checkpoint, and its labels.</summary>
+    public ModelIdentity Identity { get; }
+
+    /// <summary>
+    /// Full names of the modules that the checkpoint lacked and that got random values when the model was loaded, such as a new head. A new
+    /// adapter trains and saves them (PEFT <c>modules_to_save</c>), unless its <see cref="LoKrConfig.ModulesToSave"/> is empty, not null.
+    /// </summary>
+    public IReadOnlyList<string> FreshModules { get; }
 
     /// <summary>Whether the model was disposed.</summary>
     public bool IsDisposed => Use.IsDisposed;

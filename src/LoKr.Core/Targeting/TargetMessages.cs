@@ -41,7 +41,7 @@ internal static class TargetErrors
         string layers = resolved.LayersToTransform is { IsDefaultOrEmpty: false } indices
             ? $" LayersToTransform allows only layers {string.Join(", ", indices)}{(resolved.LayersPattern is { IsDefaultOrEmpty: false } patterns ? $" of {string.Join(", ", patterns)}" : "")}."
             : "";
-        if (!excluded)
+        if (!excluded || !MatchesAnything(resolved, verdicts))
         {
             string[] modules = [.. verdicts.SelectMany(static names => names)];
             string names = string.Join(", ", modules.Take(12));
@@ -54,6 +54,13 @@ internal static class TargetErrors
             $"No module is left to adapt: those that TargetModules ({resolved.TargetModules}) names are excluded, or trained whole by ModulesToSave.{layers}",
             "Check TargetModules, ExcludeModules and ModulesToSave.")
         { Target = resolved.TargetModules!.ToString() };
+    }
+
+    /// <summary>Whether the targets match a module that is then excluded or saved; if not, they are simply not there.</summary>
+    private static bool MatchesAnything(LoKrConfig resolved, ILookup<TargetMatcher.Verdict, string> verdicts)
+    {
+        TargetMatcher matcher = new(resolved with { ExcludeModules = null, ModulesToSave = null });
+        return verdicts.SelectMany(static names => names).Any(name => matcher.Check(name) == TargetMatcher.Verdict.Target);
     }
 
     public static LoKrException NoNorm() => new(

@@ -35,7 +35,7 @@ public static class Trainer
             ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,
-            Warnings = task.Warnings,
+            Warnings = [.. task.Warnings, .. trainees.SelectMany(static trainee => AdapterWarnings.Unsaved(trainee.Adapter.Name, trainee.Adapter.UnsavedModules))],
         };
     }
 

@@ -36,7 +36,7 @@ public sealed record TrainingPlan
     /// <summary>Unit of <see cref="LargestBatch"/>: tokens or rows.</summary>
     public required string Unit { get; init; }
 
-    /// <summary>Warnings about the data for the user.</summary>
+    /// <summary>Warnings about the data, and about modules with random values that the adapter does not hold.</summary>
     public required IReadOnlyList<string> Warnings { get; init; }
 
     /// <summary>The plan in one sentence.</summary>

@@ -56,7 +56,7 @@ public static class ModelLoader
             CheckpointMap map = Fill(module, source, architecture, config, options, dtype);
             Describe(map, architecture, labels, warnings);
             Finish(module);
-            return new ModelLoadResult(new LoKrModel(module, folder, tokenizer), map.Fresh, map.Skipped, warnings);
+            return new ModelLoadResult(new LoKrModel(module, folder, tokenizer, map.Fresh, CheckpointFingerprint.Compute(source)), map.Fresh, map.Skipped, warnings);
         }
         catch
         {

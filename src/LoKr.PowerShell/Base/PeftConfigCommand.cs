@@ -20,7 +20,7 @@ public abstract class PeftConfigCommand : LoKrCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public double Alpha { get; set; } = 8;
 
-    /// <summary>Names, or endings of names, of the modules to adapt (query, value), or the single word all-linear. Without it and without -TargetModulePattern the default of the architecture applies; an empty list, @(), trains -ModulesToSave alone.</summary>
+    /// <summary>Names, or endings of names, of the modules to adapt (query, value), or the single word all-linear. Without it and without -TargetModulePattern the default of the architecture applies; an empty list, @(), trains -ModulesToSave, or a new head, alone.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("TargetModule")]
     [ArgumentCompleter(typeof(TargetModuleCompleter))]
@@ -44,10 +44,11 @@ public abstract class PeftConfigCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string? ExcludeModulePattern { get; set; }
 
-    /// <summary>Modules that are trained and saved whole with the adapter, for example a new classifier.</summary>
+    /// <summary>Modules that are trained and saved whole with the adapter. Add-LoKrAdapter adds those that the checkpoint lacked, such as a new classification head; an empty list, @(), leaves these as they are.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("ModuleToSave")]
-    [ValidateNotNullOrEmpty]
+    [AllowEmptyCollection]
+    [ValidateNotNull]
     public string[]? ModulesToSave { get; set; }
 
     /// <summary>Initialization of fresh factors: Default (PEFT's true: the delta starts at zero through w1), Random (PEFT's false), Lycoris (the delta starts at zero through w2). $true and $false are accepted.</summary>
@@ -97,7 +98,7 @@ public abstract class PeftConfigCommand : LoKrCommand
     [Parameter]
     public IDictionary? AlphaPattern { get; set; }
 
-    /// <summary>Task of the model. PEFT's spellings (SEQ_CLS, CAUSAL_LM …) are accepted. SequenceClassification trains and saves the head without naming it.</summary>
+    /// <summary>Task of the model. PEFT's spellings (SEQ_CLS, CAUSAL_LM …) are accepted. SequenceClassification trains and saves the head without naming it; a text classifier whose checkpoint lacked the head has this task by default.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [TaskTypeTransformation]
     public TaskType? TaskType { get; set; }

@@ -102,6 +102,7 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
         {
             using LoraAdapter lora = LoraConverter.Convert(adapter, rank, StopToken);
             PeftLoraFolder.Write(folder, lora, Force);
+            WriteWarnings(lora.Warnings);
             LoraConversionResult result = LoraConversionResult.Of(folder, lora);
             WriteVerbose($"LoRA of rank {result.SmallestRank} to {result.LargestRank} on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, written to {folder}.");
         }

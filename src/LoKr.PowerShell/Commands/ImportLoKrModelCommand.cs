@@ -1,4 +1,6 @@
 using System.Management.Automation;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Runtime;
 using LoKr.Models.Diffusion;
@@ -18,6 +20,12 @@ public sealed class ImportLoKrModelCommand : PathCommand
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string[]? Label { get; set; }
+
+    /// <summary>Adapter, a file or a folder, whose labels the classification head gets: those that it was trained for. Wildcards are allowed if they match one item.</summary>
+    [Parameter]
+    [SupportsWildcards]
+    [ValidateNotNullOrEmpty]
+    public string? LabelFrom { get; set; }
 
     /// <summary>Element type of the weights: float32, bfloat16 or float16. The default is the type of the checkpoint on a GPU, and float32 on the CPU.</summary>
     [Parameter]
@@ -51,12 +59,23 @@ public sealed class ImportLoKrModelCommand : PathCommand
     /// <inheritdoc/>
     protected override void Process() => ForEachPath(Load);
 
+    private IReadOnlyList<string>? ReadLabels()
+    {
+        if (LabelFrom is null)
+        {
+            return Label;
+        }
+
+        return Label is null ? AdapterLabels.Read(Paths.ExistingOne(LabelFrom)) : throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
+            "-Label and -LabelFrom are both given.", "Give the labels, or an adapter to take them from.") { Target = nameof(LabelFrom) };
+    }
+
     private void Load(string folder)
     {
         EnsureRuntime(new RuntimeOptions(RuntimePath is null ? null : Paths.New(RuntimePath), AllowVersionMismatch, Threads));
         ModelLoadOptions options = new()
         {
-            Labels = Label,
+            Labels = ReadLabels(),
             DType = DType?.ToUpperInvariant() switch
             {
                 null => null,

@@ -36,6 +36,7 @@ internal static class Advice
         [ErrorIds.AdapterScaleUnknown] = "Give -Alpha, or the convention with -Scaling.",
         [ErrorIds.ExportUnmerged] = "Merge them with Merge-LoKrAdapter, remove them with Remove-LoKrAdapter, or write the adapter alone with Export-LoKrAdapter.",
         [ErrorIds.LoraConversionNotSupported] = "Write the adapter as LoKr, or merge it with Merge-LoKrAdapter and write the model with Export-LoKrModel.",
+        [ErrorIds.AdapterLabelsMissing] = "Give the labels with -Label, in the order of the outputs.",
         [ErrorIds.LabelsMismatch] = "Leave -Label out to use the checkpoint's head, or start from an encoder without a head to train a new one.",
 
         // Training and running.
@@ -80,6 +81,7 @@ internal static class Advice
         { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-Format names a layout."),
         { ErrorId: ErrorIds.FileNotWritable } when command == "Start-LoKrTraining" =>
             "Check the permissions and the free space, or choose another folder: -LatentCache for latents, -SampleDestination for sample images. Nothing that was there before has changed.",
+        { ErrorId: ErrorIds.LabelsMismatch } when command == "Import-LoKrAdapter" => "Import the model with the labels of the adapter: Import-LoKrModel -LabelFrom and this path.",
         { ErrorId: ErrorIds.CaptionMissing } => Extend(exception, "-MissingCaption Allow trains such images with an empty caption."),
         { ErrorId: ErrorIds.DeviceNotFound } => Extend(exception, "Get-LoKrRuntime lists the devices; -Device auto uses a GPU only if there is one."),
         { ErrorId: ErrorIds.RuntimeVersionMismatch, Target: not null } => Extend(exception, "-AllowVersionMismatch allows it."),

@@ -63,6 +63,7 @@ public sealed class TargetMatchingTests
     {
         Assert.Equal([Q1], Targets(Names("q_proj") with { ModulesToSave = ["layers.0"] }));
         Assert.Equal(ErrorIds.NoModuleTargeted, Error(Names("lm_head") with { ModulesToSave = ["lm_head"] }).ErrorId);
+        Assert.Equal(ErrorIds.TargetModuleNotFound, Error(Names("no_such_module") with { ModulesToSave = ["lm_head"] }).ErrorId);
         Assert.Equal(ErrorIds.SavedModuleInvalid, Error(Names("q_proj") with { ModulesToSave = ["nope"] }).ErrorId);
     }
 

@@ -196,6 +196,11 @@ public sealed class CheckpointMerge : IDisposable
             throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = source.Path };
         }
 
+        if (adapter.MadeFor?.HasOtherWeights(new(CheckpointFingerprint.Compute(_source), null)) == true)
+        {
+            _warnings.Add(AdapterWarnings.OtherBase(adapter.Name, adapter.Config.BaseModelNameOrPath, $"'{BasePath}'"));
+        }
+
         if (AdapterMatcher.IsZero(adapter))
         {
             _warnings.Add(AdapterWarnings.Zero(adapter.Name));
@@ -283,7 +288,7 @@ public sealed class CheckpointMerge : IDisposable
 
         if (_plan.Added.Count > 0 && _options.Base.Config is not null)
         {
-            LoKrConfig owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey)).Config;
+            CheckpointMergeAdapter owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));
             AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), HeadConfig.Write(_options.Base, _plan.Added.Values, owner, _warnings));
         }
     }

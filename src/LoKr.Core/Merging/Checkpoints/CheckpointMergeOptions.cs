@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.IO;
+using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 
@@ -94,6 +95,9 @@ public sealed record CheckpointMergeAdapter : IDisposable
 
     /// <summary>Notes about the configuration, such as keys that are not understood.</summary>
     public IReadOnlyList<string> Warnings { get; init; } = [];
+
+    /// <summary>What its file says about the base model that it was made for; null where it does not.</summary>
+    public ModelIdentity? MadeFor { get; init; }
 
     /// <inheritdoc/>
     public void Dispose() => Tensors.Dispose();

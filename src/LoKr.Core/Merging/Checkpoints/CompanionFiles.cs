@@ -70,10 +70,11 @@ internal static class HeadConfig
     /// <summary>Formats the configuration of the model with the head.</summary>
     /// <param name="model">The base model, with a configuration.</param>
     /// <param name="tensors">Tensors that adapters add.</param>
-    /// <param name="adapter">Configuration of the adapter that adds the head.</param>
+    /// <param name="owner">The adapter that adds the head.</param>
     /// <param name="warnings">Warnings are added here.</param>
-    public static string Write(CheckpointBase model, IEnumerable<AdapterTensor> tensors, LoKrConfig adapter, List<string> warnings)
+    public static string Write(CheckpointBase model, IEnumerable<AdapterTensor> tensors, CheckpointMergeAdapter owner, List<string> warnings)
     {
+        LoKrConfig adapter = owner.Config;
         ModelConfig config = model.Config!;
         string? suffix = adapter.TaskType switch
         {
@@ -96,7 +97,11 @@ internal static class HeadConfig
         }
 
         bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
-        if (classifies && LabelCount(tensors) is int labels && Labels(config) != labels)
+        if (classifies && LabelCount(tensors) is int rows && owner.MadeFor?.Labels is { } names && names.Count == rows)
+        {
+            ModelLabels.Write(json, names);
+        }
+        else if (classifies && LabelCount(tensors) is int labels && Labels(config) != labels)
         {
             ModelLabels.Write(json, ModelLabels.Generic(labels));
             warnings.Add($"The adapter has a head with {labels} labels without names; config.json calls them LABEL_0 to LABEL_{labels - 1}.");

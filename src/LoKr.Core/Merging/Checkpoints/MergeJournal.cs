@@ -18,9 +18,6 @@ internal sealed class MergeJournal
     /// <summary>Name of the file; it is removed before the folder appears.</summary>
     public const string FileName = ".lokr-merge.json";
 
-    // Bytes at the beginning, in the middle and at the end of a tensor.
-    private const int SampleBytes = 4096;
-
     private static readonly JsonErrors s_errors = new(ErrorIds.InvalidArgument, ErrorIds.InvalidArgument);
 
     private readonly Lock _gate = new();
@@ -87,17 +84,10 @@ internal sealed class MergeJournal
     private static string Samples(SafetensorsReader shard)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        byte[] sample = new byte[SampleBytes];
         foreach (SafetensorsEntry entry in shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.Name, StringComparer.Ordinal))
         {
-            hash.AppendData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{entry.Name}|{entry.DType}|{string.Join(',', entry.Shape)}|{entry.Offset}\n")));
-            int count = (int)Math.Min(SampleBytes, entry.ByteCount);
-            foreach (long start in new[] { 0, (entry.ByteCount - count) / 2, entry.ByteCount - count }.Distinct())
-            {
-                Span<byte> bytes = sample.AsSpan(0, count);
-                shard.ReadBytes(entry, start, bytes);
-                hash.AppendData(bytes);
-            }
+            CheckpointFingerprint.Append(hash, shard, entry);
+            hash.AppendData(BitConverter.GetBytes(entry.Offset));
         }
 
         return Convert.ToHexString(hash.GetHashAndReset());

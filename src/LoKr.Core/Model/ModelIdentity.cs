@@ -1,0 +1,20 @@
+using LoKr.Core.Safetensors;
+
+namespace LoKr.Core.Model;
+
+/// <summary>What tells a base model apart from others of its architecture. Files of its adapters carry it.</summary>
+/// <param name="Fingerprint">The <see cref="CheckpointFingerprint"/> of its checkpoint; null for a model that was not loaded.</param>
+/// <param name="Labels">Names of the labels that it classifies into, in the order of the logits; null where there are none.</param>
+public sealed record ModelIdentity(string? Fingerprint, IReadOnlyList<string>? Labels)
+{
+    /// <summary>Whether nothing is known.</summary>
+    public bool IsEmpty => Fingerprint is null && Labels is null;
+
+    /// <summary>Whether the weights of the two are known to differ.</summary>
+    /// <param name="other">The other model.</param>
+    public bool HasOtherWeights(ModelIdentity other)
+    {
+        ArgumentNullException.ThrowIfNull(other);
+        return Fingerprint is not null && other.Fingerprint is not null && Fingerprint != other.Fingerprint;
+    }
+}
