@@ -54,8 +54,36 @@ Describe 'The module in a fresh process' {
             [LoKr.Models.Diffusion.ImageFile]::WritePng($path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
             "$([LoKr.Models.Diffusion.ImageFile]::ReadSize($path))"
             [System.IO.File]::Delete($path)
-            [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) -contains 'SkiaSharp' } | ForEach-Object Name
+            [Runtime.Loader.AssemblyLoadContext]::All | Where-Object { @($_.Assemblies | ForEach-Object { $_.GetName().Name }) -contains 'SkiaSharp.LoKr' } | ForEach-Object Name
 '@ | Should -Be '(6, 4)', 'LoKr dependencies'
+    }
+
+    It 'uses its own dependencies where another module has loaded older and newer ones' {
+        $packages = [LoKr.Core.Runtime.NativeNames]::PackagesFolder
+        $others = "$packages/skiasharp/3.119.4/lib/net6.0/SkiaSharp.dll", "$packages/google.protobuf/3.10.1/lib/netstandard2.0/Google.Protobuf.dll"
+        if ($others | Where-Object { -not (Test-Path -LiteralPath $_) }) {
+            Set-ItResult -Skipped -Because "$others are not restored"
+            return
+        }
+
+        $script = @"
+            Add-Type -Path '$($others[0])', '$($others[1])'
+            `$versions = { [AppDomain]::CurrentDomain.GetAssemblies() | ForEach-Object GetName | Where-Object Name -Match '^(SkiaSharp|Google.Protobuf)' | Sort-Object -Property Name | ForEach-Object { "`$(`$_.Name) `$(`$_.Version)" } }
+            & `$versions
+            Import-Module '$manifest'
+            `$path = '$TestDrive/own.png'
+            [LoKr.Models.Diffusion.ImageFile]::WritePng(`$path, [TorchSharp.torch]::zeros(4, 6, 3, [TorchSharp.torch+ScalarType]::Byte))
+            "`$([LoKr.Models.Diffusion.ImageFile]::ReadSize(`$path))"
+            `$log = [TorchSharp.torch+utils+tensorboard]::SummaryWriter('$TestDrive/log', 'run', `$false)
+            `$log.add_scalar('loss', [float] 1, 1)
+            `$model = Import-LoKrModel '$encoder' -Label $($labels -join ',') -WarningAction SilentlyContinue
+            New-LoKrConfig -R 1 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter `$model | Start-LoKrTraining -Data '$train' -MaxSteps 1
+            `$model.LastTraining.Steps
+            & `$versions
+"@
+        $lines = @(pwsh -NoProfile -NonInteractive -Command $script 2>&1 | ForEach-Object { "$_" })
+        $lines | Should -Be 'Google.Protobuf 3.10.1.0', 'SkiaSharp 3.119.0.0', '(6, 4)', '1',
+            'Google.Protobuf 3.10.1.0', 'Google.Protobuf.LoKr 3.31.1.0', 'SkiaSharp 3.119.0.0', 'SkiaSharp.LoKr 2.88.0.0'
     }
 
     It 'loads libtorch at the first call of a script, without copies or noise' {
