@@ -34,6 +34,8 @@
         'Start-LoKrTraining'
         'Get-LoKrRuntime'
         'Test-LoKrRuntime'
+        'Install-LoKrRuntime'
+        'Uninstall-LoKrRuntime'
     )
     FormatsToProcess     = @('LoKr.Format.ps1xml')
     TypesToProcess       = @('LoKr.Types.ps1xml')

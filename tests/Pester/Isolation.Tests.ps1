@@ -78,11 +78,11 @@ Describe 'The module in a fresh process' {
             `$log.add_scalar('loss', [float] 1, 1)
             `$model = Import-LoKrModel '$encoder' -Label $($labels -join ',') -WarningAction SilentlyContinue
             New-LoKrConfig -R 1 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter `$model | Start-LoKrTraining -Data '$train' -MaxSteps 1
-            `$model.LastTraining.Steps
+            "`$(`$model.LastTraining.StopReason)"
             & `$versions
 "@
         $lines = @(pwsh -NoProfile -NonInteractive -Command $script 2>&1 | ForEach-Object { "$_" })
-        $lines | Should -Be 'Google.Protobuf 3.10.1.0', 'SkiaSharp 3.119.0.0', '(6, 4)', '1',
+        $lines | Should -Be 'Google.Protobuf 3.10.1.0', 'SkiaSharp 3.119.0.0', '(6, 4)', 'Completed',
             'Google.Protobuf 3.10.1.0', 'Google.Protobuf.LoKr 3.31.1.0', 'SkiaSharp 3.119.0.0', 'SkiaSharp.LoKr 2.88.0.0'
     }
 

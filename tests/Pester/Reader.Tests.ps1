@@ -7,8 +7,8 @@ BeforeDiscovery {
     $script:pages = @(
         @{
             Page = 'README.md'
-            # Takes minutes and data beside the repository; a GPU.
-            Apart = 'On real data', 'On a GPU'
+            # Takes minutes and data beside the repository; a GPU; a package that is built first, which Package.Tests.ps1 installs.
+            Apart = 'On real data', 'On a GPU', 'Install'
             Files = 'merged/model.safetensors', 'adapter/adapter_model.safetensors', 'adapter.safetensors', 'merged-again/model.safetensors'
         }
         @{

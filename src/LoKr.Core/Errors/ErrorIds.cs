@@ -317,6 +317,12 @@ public static class ErrorIds
     /// <summary>A library of a runtime is not the one that was published or installed.</summary>
     public const string RuntimeDamaged = "LoKr.RuntimeDamaged";
 
+    /// <summary>A package of the runtime is not in the source that was named, there is none for this platform, or there is no such source.</summary>
+    public const string RuntimePackageNotFound = "LoKr.RuntimePackageNotFound";
+
+    /// <summary>A package of the runtime cannot be downloaded.</summary>
+    public const string RuntimeDownloadFailed = "LoKr.RuntimeDownloadFailed";
+
     /// <summary>A device name is not auto, cpu, cuda or cuda:N.</summary>
     public const string DeviceInvalid = "LoKr.DeviceInvalid";
 

@@ -22,6 +22,7 @@ public sealed class StagedDirectory : IDisposable
     private readonly string _destination;
     private readonly bool _force;
     private readonly bool _carryOver;
+    private readonly string? _mark;
     private readonly FileLock _lock;
     private bool _done;
     private bool _leave;
@@ -34,16 +35,18 @@ public sealed class StagedDirectory : IDisposable
     /// Part of the temporary name that later runs for the same destination use again, so that they find what an interrupted one left
     /// (<see cref="LeaveForResume"/>); null or empty for a folder of this run alone.
     /// </param>
+    /// <param name="mark">File that shows that a former destination may be replaced; null for those of models and adapters.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.DestinationExists</c>; <c>LoKr.DestinationForeign</c> for a folder that holds neither a model nor an adapter;
     /// <c>LoKr.InvalidArgument</c> for a destination that must not be replaced as a whole (the current folder or one above it, the home
     /// folder, a repository); <c>LoKr.DestinationBusy</c> while another writer has it; <c>LoKr.FileNotWritable</c>.
     /// </exception>
-    public StagedDirectory(string destination, bool force, bool carryOver = false, string? resume = null)
+    public StagedDirectory(string destination, bool force, bool carryOver = false, string? resume = null, string? mark = null)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(destination);
         _force = force;
         _carryOver = carryOver;
+        _mark = mark;
         _destination = Resolve(destination);
         CheckDestination();
         FileLock? held = null;
@@ -242,12 +245,12 @@ public sealed class StagedDirectory : IDisposable
             };
         }
 
-        if (!isEmpty && !_carryOver && !Array.Exists(s_marks, mark => Directory.EnumerateFiles(_destination, mark).Any()))
+        if (!isEmpty && !_carryOver && !Array.Exists(_mark is null ? s_marks : [_mark], mark => Directory.EnumerateFiles(_destination, mark).Any()))
         {
             throw new LoKrException(
                 ErrorIds.DestinationForeign,
                 LoKrErrorKind.AlreadyExists,
-                $"'{_destination}' holds neither a model nor an adapter, so it is not replaced.",
+                $"'{_destination}' holds {(_mark is null ? "neither a model nor an adapter" : $"no {_mark}")}, so it is not replaced.",
                 "Choose another destination, or empty the folder first.")
             {
                 Target = _destination,

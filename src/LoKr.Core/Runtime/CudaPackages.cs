@@ -55,7 +55,7 @@ internal static class CudaPackages
             }
 
             File.WriteAllText(Path.Combine(temporary, "build-version"), $"{version}+cuda\n");
-            RuntimeManifest manifest = RuntimeManifest.Describe(temporary, version, "cuda", rid, "NuGet packages", []);
+            RuntimeManifest manifest = RuntimeManifest.Describe(temporary, $"{version}+cuda", "cuda", rid, "NuGet packages", []);
             manifest.Write(temporary);
             foreach (FileInfo file in new DirectoryInfo(temporary).EnumerateFiles().Where(file => file.LinkTarget is null))
             {

@@ -9,14 +9,15 @@ internal static partial class LibtorchVersion
     private const long LargestScannedFile = 256L << 20;
 
     /// <summary>
-    /// The version with its build label (2.10.0+cu128), or null. Looks at the NuGet path, an installed PyTorch's <c>version.py</c>,
+    /// The version with its build label (2.10.0+cu128), or null. Looks at the record of an installed runtime, the NuGet path, an installed PyTorch's <c>version.py</c>,
     /// the <c>build-version</c> file and headers of a libtorch archive, the wheel's metadata, and last at the strings of the Python binding.
     /// </summary>
     public static string? Detect(string folder)
     {
         folder = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
         string? parent = Path.GetDirectoryName(folder);
-        return FromNuGetPath(folder)
+        return RuntimeManifest.Find(folder)?.Libtorch
+            ?? FromNuGetPath(folder)
             ?? FromFile(Path.Combine(folder, "build-version"), PlainVersion())
             ?? (parent is null ? null : FromPackageRoot(parent))
             ?? FromBinding(folder);

@@ -62,6 +62,9 @@ internal static partial class NativeLoader
     private static void BindNow(string path)
     {
         const int Now = 2;
+
+        // The first call of a function looks it up in libc, which would overwrite the reason; so dlerror is looked up before there is one.
+        _ = DlError();
         if (DlOpen(path, Now) == 0)
         {
             string reason = Marshal.PtrToStringUTF8(DlError()) ?? "unknown reason";
@@ -71,8 +74,8 @@ internal static partial class NativeLoader
 
     private static string Advice(RuntimeCandidate candidate) => OperatingSystem.IsWindows()
         ? "Install the Microsoft Visual C++ 2015-2022 redistributable, and check that the libraries in the folder are complete."
-        : candidate.Version is null
-            ? "The libtorch may be of another version than TorchSharp was built for."
+        : candidate.Version is null || RuntimeSearchPaths.ThreeParts(candidate.Version) != RuntimeSearchPaths.FromEnvironment().ExpectedLibtorch
+            ? $"This libtorch ({candidate.Version ?? "unknown version"}) does not go with TorchSharp, which was built for {RuntimeSearchPaths.FromEnvironment().ExpectedLibtorch}: use that version."
             : "Check that the libraries in the folder are complete and made for this system.";
 
     [LibraryImport("libc.so.6", EntryPoint = "dlopen", StringMarshalling = StringMarshalling.Utf8)]

@@ -7,9 +7,11 @@ namespace LoKr.Core.Runtime;
 /// <summary>Finds a libtorch of the right version; loads nothing.</summary>
 internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
 {
+    private const string UserStore = "UserStore";
+    private const string AllUsersStore = "AllUsersStore";
+
     private const string InstallAdvice =
-        "Set LOKR_RUNTIME to a folder with libtorch or to the lib folder of an installed PyTorch of that version, "
-        + "or restore the NuGet packages of the source tree with 'dotnet restore'.";
+        "Install it, or set LOKR_RUNTIME to a folder with libtorch or to an installed PyTorch of that version; in a source tree, run 'dotnet restore'.";
 
     private readonly List<string> _searched = [];
 
@@ -47,13 +49,32 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
                 InstallAdvice);
     }
 
+    /// <summary>Every runtime that is there, of whatever version, in the order in which they are searched.</summary>
+    public IReadOnlyList<RuntimeCandidate> All()
+    {
+        List<RuntimeCandidate> found = [.. Automatic()];
+        found.AddRange(Installed(paths.UserStore, UserStore).Concat(Installed(paths.SharedStore, AllUsersStore)));
+        if (paths.Environment is not null && FindLibtorch(paths.Environment) is string folder && FindLibTorchSharp(folder) is string native)
+        {
+            found.Insert(0, Describe(folder, native, "Environment"));
+        }
+
+        return [.. found.DistinctBy(candidate => candidate.Folder)];
+    }
+
+    private IEnumerable<RuntimeCandidate> Installed(RuntimeStore store, string source) => store.Installed()
+        .Select(folder => FindLibTorchSharp(folder) is string native ? Describe(folder, native, source) : null)
+        .OfType<RuntimeCandidate>();
+
     private IEnumerable<RuntimeCandidate> Automatic()
     {
         string rid = NativeNames.RuntimeIdentifier;
         (string Folder, string Source)[] places =
         [
-            (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cuda", rid), "UserStore"),
-            (Path.Combine(paths.Store, $"{paths.ExpectedLibtorch}-cpu", rid), "UserStore"),
+            (paths.UserStore.FolderFor(paths.ExpectedLibtorch, "cuda", rid), UserStore),
+            (paths.UserStore.FolderFor(paths.ExpectedLibtorch, "cpu", rid), UserStore),
+            (paths.SharedStore.FolderFor(paths.ExpectedLibtorch, "cuda", rid), AllUsersStore),
+            (paths.SharedStore.FolderFor(paths.ExpectedLibtorch, "cpu", rid), AllUsersStore),
             (Path.Combine(paths.ModuleFolder, "runtimes", rid, "native"), "Module"),
             (paths.ModuleFolder, "Module"),
         ];
@@ -70,7 +91,7 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
         IReadOnlyList<string> cuda = CudaPackages.Find(paths.NuGetPackages, paths.ExpectedLibtorch, rid);
         if (cuda.Count > 0 && FindLibTorchSharp(paths.ModuleFolder) is string cudaNative)
         {
-            string folder = CudaPackages.FolderFor(new RuntimeStore(paths.Store), paths.ExpectedLibtorch, cuda);
+            string folder = CudaPackages.FolderFor(paths.UserStore, paths.ExpectedLibtorch, cuda);
             yield return new RuntimeCandidate(folder, cudaNative, paths.ExpectedLibtorch, "cuda", "NuGet") { Packages = cuda };
         }
 
@@ -106,21 +127,54 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
         string folder = Path.GetFullPath(path);
         if (!Directory.Exists(folder))
         {
-            throw NoLibtorch(source, $"The runtime folder '{folder}' does not exist.");
+            throw NoLibtorch(source, folder, $"The runtime folder '{folder}' does not exist.");
         }
 
-        string[] inside = [folder, Path.Combine(folder, "lib"), Path.Combine(folder, "runtimes", NativeNames.RuntimeIdentifier, "native")];
-        string? found = inside.FirstOrDefault(candidate => NativeNames.Find(candidate, "torch_cpu") is not null);
-        if (found is null)
+        string found = FindLibtorch(folder) ?? throw NoLibtorch(source, folder, $"The runtime folder '{folder}' holds no {NativeNames.FileName("torch_cpu")}.");
+        string native = FindLibTorchSharp(found) ?? throw new LoKrException(
+            ErrorIds.RuntimeNotFound,
+            LoKrErrorKind.NotFound,
+            $"libtorch was found in '{found}', but TorchSharp's own library {NativeNames.FileName("LibTorchSharp")} {paths.TorchSharpVersion} was not.",
+            "It is part of the module: install that again; in a source tree, run 'dotnet restore'.")
         {
-            throw NoLibtorch(source, $"The runtime folder '{folder}' holds no {NativeNames.FileName("torch_cpu")}.");
-        }
-
-        string native = FindLibTorchSharp(found) ?? throw NoLibtorch(
-            source,
-            $"libtorch was found in '{found}', but TorchSharp's own library {NativeNames.FileName("LibTorchSharp")} {paths.TorchSharpVersion} was not.");
+            Target = found,
+        };
         return Describe(found, native, source);
     }
+
+    /// <summary>
+    /// The folder with the libtorch libraries that a folder is or holds: an unpacked libtorch, a NuGet package, an installed PyTorch, its site-packages or
+    /// its virtual environment. Null where there is none.
+    /// </summary>
+    public static string? FindLibtorch(string path)
+    {
+        string folder = Path.GetFullPath(path);
+        string[] inside =
+        [
+            folder,
+            Path.Combine(folder, "lib"),
+            Path.Combine(folder, "torch", "lib"),
+            Path.Combine(folder, "runtimes", NativeNames.RuntimeIdentifier, "native"),
+            Path.Combine(folder, "Lib", "site-packages", "torch", "lib"),
+            .. ((string[])["lib", "lib64"]).Select(lib => Path.Combine(folder, lib)).Where(Directory.Exists)
+                .SelectMany(lib => Directory.EnumerateDirectories(lib, "python3*").Order(StringComparer.Ordinal))
+                .Select(python => Path.Combine(python, "site-packages", "torch", "lib")),
+        ];
+        return inside.FirstOrDefault(candidate => NativeNames.Find(candidate, "torch_cpu") is not null);
+    }
+
+    /// <summary>The error for a libtorch of another version than TorchSharp was built for.</summary>
+    /// <param name="folder">Its folder.</param>
+    /// <param name="version">Its version; null where it cannot be determined.</param>
+    /// <param name="paths">The version that is needed.</param>
+    public static LoKrException WrongVersion(string folder, string? version, RuntimeSearchPaths paths) => new(
+        ErrorIds.RuntimeVersionMismatch,
+        LoKrErrorKind.NotSupported,
+        $"{(version is null ? $"The version of the libtorch in '{folder}' cannot be determined" : $"The libtorch in '{folder}' is version {version}")}; TorchSharp {paths.TorchSharpVersion} was built for {paths.ExpectedLibtorch}.",
+        $"Use that version (for a PyTorch: pip install torch=={paths.ExpectedLibtorch} --index-url https://download.pytorch.org/whl/cpu, or another index there for CUDA), or allow the mismatch at the risk of wrong results or a crash.")
+    {
+        Target = folder,
+    };
 
     /// <summary>TorchSharp's native library: beside libtorch, with the module, beside TorchSharp.dll, or in its NuGet package.</summary>
     private string? FindLibTorchSharp(string folder)
@@ -155,24 +209,17 @@ internal sealed class RuntimeLocator(RuntimeSearchPaths paths)
             return candidate;
         }
 
-        string what = candidate.Version is null
-            ? $"The version of the libtorch in '{candidate.Folder}' cannot be determined"
-            : $"The libtorch in '{candidate.Folder}' is version {candidate.Version}";
-        throw new LoKrException(
-            ErrorIds.RuntimeVersionMismatch,
-            LoKrErrorKind.NotSupported,
-            $"{what}; TorchSharp {paths.TorchSharpVersion} was built for {paths.ExpectedLibtorch}.",
-            $"Use libtorch {paths.ExpectedLibtorch}, or allow the mismatch at the risk of wrong results or a crash.")
-        {
-            Target = candidate.Folder,
-        };
+        throw WrongVersion(candidate.Folder, candidate.Version, paths);
     }
 
-    private static LoKrException NoLibtorch(string source, string message) => new(
+    private LoKrException NoLibtorch(string source, string folder, string message) => new(
         ErrorIds.RuntimeNotFound,
         LoKrErrorKind.Unavailable,
         source == "Environment" ? $"{message} It was named by LOKR_RUNTIME." : message,
-        "Name a folder with the libtorch libraries, or the lib folder of an installed PyTorch.");
+        $"Name a folder with libtorch {paths.ExpectedLibtorch}, or an installed PyTorch of that version: its lib folder, its site-packages or its virtual environment.")
+    {
+        Target = folder,
+    };
 }
 
 /// <summary>A libtorch that was found, not yet loaded.</summary>
@@ -210,6 +257,15 @@ internal sealed record RuntimeSearchPaths(
     string TorchSharpVersion,
     string ExpectedLibtorch)
 {
+    /// <summary>Store of runtimes for every user of the machine.</summary>
+    public string Shared { get; init; } = Path.Combine(MachineFolder(), "LoKr", "runtime");
+
+    /// <summary>The store of this user.</summary>
+    public RuntimeStore UserStore => new(Store);
+
+    /// <summary>The store of the machine.</summary>
+    public RuntimeStore SharedStore => new(Shared, forAllUsers: true);
+
     /// <summary>The places of this process and user.</summary>
     public static RuntimeSearchPaths FromEnvironment()
     {
@@ -222,7 +278,7 @@ internal sealed record RuntimeSearchPaths(
             FolderOf(torchSharp),
             Variable("NUGET_PACKAGES") ?? Path.Combine(UserFolder(), ".nuget", "packages"),
             ThreeParts(torchSharp.GetName().Version?.ToString() ?? "unknown"),
-            ThreeParts(LibtorchOf()));
+            ThreeParts(Constant("libtorchPackageVersion")));
     }
 
     /// <summary>The first three numbers of a version without its build label: 2.10.0.1 and 2.10.0+cpu are 2.10.0.</summary>
@@ -246,6 +302,11 @@ internal sealed record RuntimeSearchPaths(
         return Path.Combine(data.Length > 0 ? data : Path.Combine(UserFolder(), ".local", "share"), "LoKr");
     }
 
+    // Where only administrators write. On Windows everybody may create files below the folder for common data.
+    private static string MachineFolder() => OperatingSystem.IsWindows()
+        ? System.Environment.GetFolderPath(System.Environment.SpecialFolder.ProgramFiles)
+        : OperatingSystem.IsMacOS() ? "/Library/Application Support" : "/usr/local/share";
+
     private static string UserFolder()
     {
         string user = System.Environment.GetFolderPath(
@@ -263,13 +324,14 @@ internal sealed record RuntimeSearchPaths(
         return string.IsNullOrWhiteSpace(value) ? null : value;
     }
 
-    // TorchSharp keeps the libtorch it was compiled against in a private constant; a constant is read from metadata, so nothing runs.
-    private static string LibtorchOf() =>
-        typeof(torch).GetField("libtorchPackageVersion", BindingFlags.NonPublic | BindingFlags.Public | BindingFlags.Static)
-            ?.GetRawConstantValue() as string
+    /// <summary>
+    /// A private constant of TorchSharp, such as the version of libtorch that it was compiled against. A constant is read from metadata, so nothing runs.
+    /// </summary>
+    public static string Constant(string name) =>
+        typeof(torch).GetField(name, BindingFlags.NonPublic | BindingFlags.Public | BindingFlags.Static)?.GetRawConstantValue() as string
         ?? throw new LoKrException(
             ErrorIds.RuntimeVersionMismatch,
             LoKrErrorKind.NotSupported,
-            $"This release of TorchSharp ({typeof(torch).Assembly.GetName().Version}) does not say which libtorch it was built for.",
+            $"This release of TorchSharp ({typeof(torch).Assembly.GetName().Version}) does not say which libtorch it was built for ({name}).",
             "Use the TorchSharp release that LoKr was built with.");
 }

@@ -31,6 +31,21 @@ internal static class KnownPackages
     /// <param name="package">Id and version, for example <c>libtorch-cpu-linux-x64/2.10.0</c>.</param>
     public static IReadOnlyDictionary<string, FileHash>? Find(string package) => s_packages.Value.GetValueOrDefault(package);
 
+    /// <summary>The packages with libraries for a platform that the module does not ship, libtorch for the CPU among them.</summary>
+    /// <param name="platform">Runtime identifier.</param>
+    public static IReadOnlyList<(string Id, string Version)> For(string platform) =>
+    [
+        .. s_packages.Value
+            .Where(package => package.Value.Keys.Any(path => IsFor(path, platform)))
+            .Select(package => package.Key.Split('/'))
+            .Select(parts => (parts[0], parts[1])),
+    ];
+
+    /// <summary>Whether a path in a package is that of a library for a platform, or of a part of one.</summary>
+    public static bool IsFor(string path, string platform) =>
+        path.Split('/') is ["runtimes" or "fragments", string folder, "native", { Length: > 0 }]
+        && (folder == platform || (folder == "osx" && platform.StartsWith("osx-", StringComparison.Ordinal)));
+
     private static Dictionary<string, IReadOnlyDictionary<string, FileHash>> Read()
     {
         using Stream stream = typeof(KnownPackages).Assembly.GetManifestResourceStream("KnownPackages.json")!;

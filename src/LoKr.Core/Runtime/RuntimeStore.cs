@@ -21,6 +21,13 @@ internal sealed class RuntimeStore(string root, bool forAllUsers = false)
     /// <summary>Folder of an installed runtime.</summary>
     public string FolderFor(string libtorch, string flavor, string platform) => Path.Combine(Root, $"{libtorch}-{flavor}", platform);
 
+    /// <summary>Folders of the installed runtimes of this platform, of whatever version.</summary>
+    public IEnumerable<string> Installed() => !Directory.Exists(Root)
+        ? []
+        : Directory.EnumerateDirectories(Root).Order(StringComparer.Ordinal)
+            .Select(version => Path.Combine(version, NativeNames.RuntimeIdentifier))
+            .Where(folder => File.Exists(Path.Combine(folder, RuntimeManifest.FileName)));
+
     /// <summary>Whether a folder is in the store, wherever links lead.</summary>
     public bool Contains(string folder) => FolderPaths.Contains(FolderPaths.Resolve(Root), FolderPaths.Resolve(folder));
 

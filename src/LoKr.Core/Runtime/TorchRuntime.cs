@@ -64,10 +64,39 @@ public static class TorchRuntime
         return current is not null && current.Path == found.Path ? current : found;
     }
 
+    /// <summary>
+    /// Every runtime of whatever version that this machine has in the places that are searched, in their order; nothing is loaded. Files and owners are
+    /// examined when one is loaded.
+    /// </summary>
+    public static IReadOnlyList<LoKrRuntimeInfo> ListAvailable()
+    {
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        LoKrRuntimeInfo? current = Current;
+        return [.. new RuntimeLocator(paths).All().Select(candidate => candidate.Folder == current?.Path ? current : Describe(candidate, paths, []))];
+    }
+
+    /// <summary>A native library that was installed beside libtorch, checked as that is; null where there is none.</summary>
+    /// <param name="fileName">Name of the file, for example <c>libSkiaSharp.dylib</c>.</param>
+    /// <exception cref="LoKrException"><c>LoKr.RuntimeStoreUntrusted</c>, <c>LoKr.RuntimeDamaged</c>.</exception>
+    public static string? FindInstalled(string fileName)
+    {
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        foreach (RuntimeStore store in (RuntimeStore[])[paths.UserStore, paths.SharedStore])
+        {
+            if (store.Installed().Select(folder => Path.Combine(folder, fileName)).FirstOrDefault(File.Exists) is string path)
+            {
+                store.Verify(Path.GetDirectoryName(path)!);
+                return path;
+            }
+        }
+
+        return null;
+    }
+
     private static LoKrRuntimeInfo Load(RuntimeOptions options)
     {
         RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
-        RuntimeStore store = new(paths.Store);
+        RuntimeStore store = paths.UserStore;
         store.RequireTrusted();
         RuntimeCandidate candidate = new RuntimeLocator(paths).Locate(options);
         if (candidate.Packages.Count > 0)
@@ -75,9 +104,9 @@ public static class TorchRuntime
             CudaPackages.Assemble(store, candidate.Folder, candidate.Packages, paths.ExpectedLibtorch, NativeNames.RuntimeIdentifier);
         }
 
-        if (store.Contains(candidate.Folder))
+        foreach (RuntimeStore owner in ((RuntimeStore[])[store, paths.SharedStore]).Where(owner => owner.Contains(candidate.Folder)))
         {
-            store.Verify(candidate.Folder);
+            owner.Verify(candidate.Folder);
         }
 
         List<string> workarounds = [];
@@ -164,7 +193,7 @@ public sealed record LoKrRuntimeInfo
     /// <summary>Folder the libraries are loaded from.</summary>
     public required string Path { get; init; }
 
-    /// <summary>Where it was found: Parameter, Environment, UserStore, Module or NuGet.</summary>
+    /// <summary>Where it was found: Parameter, Environment, UserStore, AllUsersStore, Module or NuGet.</summary>
     public required string Source { get; init; }
 
     /// <summary>Whether the libraries are loaded in this process.</summary>

@@ -230,8 +230,8 @@ public static class Resampler
 }
 
 /// <summary>
-/// Finds the native library of SkiaSharp: beside the assembly, where the module ships it, or in the NuGet packages folder, as libtorch in a source
-/// tree. A library that a program ships in its own way has priority, because the runtime asks here only if it found none.
+/// Finds the native library of SkiaSharp: beside the assembly, where the module ships it, in the NuGet packages folder, as libtorch in a source
+/// tree, or in the runtime store, for platforms for which the module ships none. A library that a program ships in its own way has priority, because the runtime asks here only if it found none.
 /// </summary>
 internal static class SkiaLibrary
 {
@@ -248,7 +248,7 @@ internal static class SkiaLibrary
         ErrorIds.ImageLibraryMissing,
         LoKrErrorKind.Unavailable,
         $"The native library of SkiaSharp, which reads and writes images, does not load: {exception.GetBaseException().Message.Trim()}",
-        "Install the module again; in a source tree, run 'dotnet restore'.",
+        "Install the module and its runtime again; in a source tree, run 'dotnet restore'.",
         exception);
 
     private static bool Hook()
@@ -270,7 +270,7 @@ internal static class SkiaLibrary
             Path.Combine(Path.GetDirectoryName(typeof(SKCodec).Assembly.Location) ?? AppContext.BaseDirectory, "runtimes", folder, "native"),
             .. Versions(packages).Select(other => Path.Combine(other, "runtimes", folder, "native")),
         ];
-        return places.Select(place => Path.Combine(place, file)).FirstOrDefault(File.Exists);
+        return places.Select(place => Path.Combine(place, file)).FirstOrDefault(File.Exists) ?? TorchRuntime.FindInstalled(file);
     }
 
     // The assembly's version lacks the last number of the package's: 2.88.0 for 2.88.9.

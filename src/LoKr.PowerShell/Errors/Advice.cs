@@ -84,7 +84,12 @@ internal static class Advice
         { ErrorId: ErrorIds.LabelsMismatch } when command == "Import-LoKrAdapter" => "Import the model with the labels of the adapter: Import-LoKrModel -LabelFrom and this path.",
         { ErrorId: ErrorIds.CaptionMissing } => Extend(exception, "-MissingCaption Allow trains such images with an empty caption."),
         { ErrorId: ErrorIds.DeviceNotFound } => Extend(exception, "Get-LoKrRuntime lists the devices; -Device auto uses a GPU only if there is one."),
-        { ErrorId: ErrorIds.RuntimeVersionMismatch, Target: not null } => Extend(exception, "-AllowVersionMismatch allows it."),
+        { ErrorId: ErrorIds.RuntimeVersionMismatch, Target: not null } => Extend(exception, "Install-LoKrRuntime installs the right one; -AllowVersionMismatch allows this one."),
+        { ErrorId: ErrorIds.RuntimeNotFound, Kind: LoKrErrorKind.Unavailable, Target: null } =>
+            "Run Install-LoKrRuntime. A libtorch or PyTorch of that version that is there already can be named with -RuntimePath or LOKR_RUNTIME; in a source tree, run 'dotnet restore'.",
+        { ErrorId: ErrorIds.RuntimeNotFound, Kind: LoKrErrorKind.Unavailable } => Extend(exception, "Install-LoKrRuntime installs one that is found without being named."),
+        { ErrorId: ErrorIds.RuntimeDamaged } when command != "Install-LoKrRuntime" => "Run Install-LoKrRuntime -Force, which installs it again.",
+        { ErrorId: ErrorIds.RuntimePackageNotFound or ErrorIds.RuntimeDownloadFailed } => Extend(exception, "-Source names it."),
         { ErrorId: ErrorIds.ImageSizeInvalid, Target: string parameter } => $"Give a size with -{parameter}.",
         { ErrorId: ErrorIds.ModelConfigUnsupported } when command == "Invoke-LoKrModel" => "Choose another scheduler with -Scheduler.",
         { ErrorId: string id } => s_texts.GetValueOrDefault(id),

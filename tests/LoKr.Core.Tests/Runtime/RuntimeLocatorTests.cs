@@ -11,7 +11,7 @@ public sealed class RuntimeLocatorTests : IDisposable
     private readonly RuntimeSearchPaths _paths;
 
     public RuntimeLocatorTests() => _paths = new RuntimeSearchPaths(
-        null, _folder["store"], _folder["module"], _folder["torchsharp-dll"], _folder["packages"], "1.2.3", "9.8.7");
+        null, _folder["store"], _folder["module"], _folder["torchsharp-dll"], _folder["packages"], "1.2.3", "9.8.7") { Shared = _folder["shared", "runtime"] };
 
     private static string Rid => NativeNames.RuntimeIdentifier;
 
@@ -99,7 +99,9 @@ public sealed class RuntimeLocatorTests : IDisposable
         string package = _folder["site-packages/torch"];
         string lib = Libraries(Path.Combine(package, "lib"), "torch_cpu", "c10", "torch_cuda");
         File.WriteAllText(Path.Combine(package, "version.py"), "from typing import Optional\n__all__ = ['__version__']\n__version__ = '9.8.7+cu128'\ndebug = False\n");
-        foreach (string path in (string[])[lib, package, lib + Path.DirectorySeparatorChar])
+        Directory.CreateDirectory(_folder["venv", "lib", "python3.13"]);
+        Directory.CreateSymbolicLink(_folder["venv", "lib", "python3.13", "site-packages"], _folder["site-packages"]);
+        foreach (string path in (string[])[lib, package, lib + Path.DirectorySeparatorChar, _folder["site-packages"], _folder["venv"]])
         {
             RuntimeCandidate found = Locate(new RuntimeOptions(path));
             Assert.Equal(("9.8.7+cu128", "cuda", "Parameter"), (found.Version, found.Flavor, found.Source));
@@ -109,6 +111,7 @@ public sealed class RuntimeLocatorTests : IDisposable
         LoKrException exception = Assert.Throws<LoKrException>(() => Locate(new RuntimeOptions(lib)));
         Assert.Equal(ErrorIds.RuntimeVersionMismatch, exception.ErrorId);
         Assert.Contains("9.8.6+cu128", exception.Message, StringComparison.Ordinal);
+        Assert.Contains("pip install torch==9.8.7 --index-url https://download.pytorch.org/whl/cpu", exception.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -158,6 +161,26 @@ public sealed class RuntimeLocatorTests : IDisposable
         LoKrException exception = Assert.Throws<LoKrException>(() => Locate(new RuntimeOptions(lib)));
         Assert.Equal(ErrorIds.RuntimeNotFound, exception.ErrorId);
         Assert.Contains(NativeNames.FileName("LibTorchSharp"), exception.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void All_that_is_there_is_listed_of_whatever_version()
+    {
+        string nuget = LibtorchPackage("9.8.7");
+        TorchSharpPackage();
+        string[] installed = [Installed(_paths.UserStore, "9.8.7"), Installed(_paths.UserStore, "1.0.0"), Installed(_paths.SharedStore, "9.8.7")];
+        IReadOnlyList<RuntimeCandidate> all = new RuntimeLocator(_paths).All();
+        Assert.Equal(
+            [(installed[0], "UserStore", "9.8.7"), (installed[2], "AllUsersStore", "9.8.7"), (nuget, "NuGet", "9.8.7"), (installed[1], "UserStore", "1.0.0")],
+            all.Select(candidate => (candidate.Folder, candidate.Source, candidate.Version)));
+        Assert.Equal(installed[0], Locate().Folder);
+    }
+
+    private static string Installed(RuntimeStore store, string version)
+    {
+        string folder = Libraries(store.FolderFor(version, "cpu", Rid), "torch_cpu");
+        RuntimeManifest.Describe(folder, version, "cpu", Rid, "a test", []).Write(folder);
+        return folder;
     }
 
     private RuntimeCandidate Locate(RuntimeOptions? options = null) => new RuntimeLocator(_paths).Locate(options ?? new RuntimeOptions());

@@ -92,6 +92,27 @@ public sealed class TorchRuntimeTests
     }
 
     [Fact]
+    public void The_reason_of_the_loader_is_quoted_for_a_libtorch_without_a_function_that_is_needed()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "The functions are bound when they are loaded on Linux only.");
+        TorchRuntime.EnsureLoaded();
+        RuntimeSearchPaths paths = RuntimeSearchPaths.FromEnvironment();
+        using TempFolder folder = new();
+        string library = LibstdcxxWorkaround.Apply(new RuntimeLocator(paths).Locate(new()).LibTorchSharp, paths.UserStore, []);
+        byte[] bytes = File.ReadAllBytes(library);
+        int name = bytes.AsSpan().IndexOf("_ZN2at4_ops"u8);
+        Assert.True(name > 0);
+        bytes[name + 2] = (byte)'X';
+        string other = folder[Path.GetFileName(library)];
+        File.WriteAllBytes(other, bytes);
+        RuntimeCandidate candidate = new(folder.Path, other, "1.0.0", "cpu", "Parameter");
+        LoKrException exception = Assert.Throws<LoKrException>(() => NativeLoader.Load(candidate, other));
+        Assert.Equal(ErrorIds.RuntimeLoadFailed, exception.ErrorId);
+        Assert.Contains("undefined symbol", exception.Message, StringComparison.Ordinal);
+        Assert.Contains("1.0.0", exception.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void A_library_that_cannot_be_loaded_is_a_typed_error()
     {
         using TempFolder folder = new();
