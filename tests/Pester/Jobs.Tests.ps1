@@ -29,12 +29,12 @@ Describe 'Stopping' {
             $using:model | Start-LoKrTraining -Data $using:train -Epochs 100000
         }
         try {
-            for ($i = 0; $i -lt 300 -and $job.Progress.Count -lt 2; $i++) {
+            for ($i = 0; $i -lt 300 -and -not ($job.Progress.Count -gt 0 -and $job.Progress[-1].StatusDescription -match 'loss'); $i++) {
                 Start-Sleep -Milliseconds 100
             }
 
             $job.State | Should -Be 'Running'
-            $job.Progress[-1].StatusDescription | Should -Match 'loss'
+            $job.Progress[-1].Activity | Should -BeLike 'Training*'
             $watch = [System.Diagnostics.Stopwatch]::StartNew()
             Stop-Job -Job $job
             $job.State | Should -Be 'Stopped'
@@ -90,7 +90,7 @@ Describe 'One model' {
             $using:model | Start-LoKrTraining -Data $using:train -Epochs 100000
         }
         try {
-            for ($i = 0; $i -lt 300 -and $job.Progress.Count -lt 2; $i++) {
+            for ($i = 0; $i -lt 300 -and -not ($job.Progress.Count -gt 0 -and $job.Progress[-1].StatusDescription -match 'loss'); $i++) {
                 Start-Sleep -Milliseconds 100
             }
 

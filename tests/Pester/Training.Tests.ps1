@@ -43,17 +43,19 @@ Describe 'A training' {
     }
 
     It 'shows progress now and then, counts down, and ends it' {
-        $shell = Invoke-Beside '$model | Start-LoKrTraining -Data $rows -ValidationData $more -Epochs 8 -Verbose' @{ model = $model; rows = $rows; more = $rowsToMeasure }
-        $shown = @($shell.Streams.Progress | Where-Object RecordType -EQ Processing)
+        $shell = Invoke-Beside '$model | Start-LoKrTraining -Data $rows -ValidationData $more -Epochs 8' @{ model = $model; rows = $rows; more = $rowsToMeasure }
+        $shown = @($shell.Streams.Progress | Where-Object { $_.RecordType -eq 'Processing' -and $_.Activity -like 'Training*' })
         $shown.Count | Should -BeGreaterThan 0
-        $shown.Count | Should -BeLessOrEqual (2 + $model.LastTraining.Elapsed.TotalMilliseconds / 200)
+        $shown.Count | Should -BeLessOrEqual (3 + $model.LastTraining.Elapsed.TotalMilliseconds / 200)
         foreach ($record in $shown) {
-            $record.SecondsRemaining | Should -BeGreaterOrEqual 0
-            $record.PercentComplete | Should -BeIn (0..100)
+            $record.SecondsRemaining | Should -BeGreaterOrEqual -1
+            $record.PercentComplete | Should -BeIn (-1..100)
         }
 
         $shell.Streams.Progress[-1].RecordType | Should -Be 'Completed'
-        @($shell.Streams.Verbose | Where-Object { "$_" -like '*evaluation loss*' }).Count | Should -Be 8
+        $evaluations = @($shell.Streams.Information | Where-Object Tags -Contain 'Evaluation')
+        $evaluations.Count | Should -Be 8
+        "$($evaluations[0])" | Should -Match '^Step \d+ of \d+: evaluation loss \d.*, accuracy \d'
         $shell.Dispose()
     }
 

@@ -19,7 +19,14 @@ public static class DataReader
     /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataFormatUnknown"/>, <see cref="ErrorIds.DataEmpty"/>,
     /// <see cref="ErrorIds.DataLineInvalid"/> (naming file and line), <see cref="ErrorIds.DataHeaderInvalid"/> or <see cref="ErrorIds.DataEncodingInvalid"/>.
     /// </exception>
-    public static IReadOnlyList<DataRow> ReadFile(string path)
+    public static IReadOnlyList<DataRow> ReadFile(string path) => ReadFile(path, onRows: null, CancellationToken.None);
+
+    /// <inheritdoc cref="ReadFile(string)"/>
+    /// <summary>Reads a file as the other overload does, and reports how far it is.</summary>
+    /// <param name="path">The file; its extension determines the format.</param>
+    /// <param name="onRows">Called now and then with the number of rows that are read, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every row.</param>
+    public static IReadOnlyList<DataRow> ReadFile(string path, Action<int>? onRows, CancellationToken cancellationToken)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         Func<TextReader, string, IEnumerable<DataRow>> read = Path.GetExtension(path).ToLowerInvariant() switch
@@ -39,10 +46,27 @@ public static class DataReader
             throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The data file {path} does not exist.", "Check the path.") { Target = path };
         }
 
-        List<DataRow> rows = Decode(path, reader => read(reader, Path.GetFileName(path)).ToList());
+        List<DataRow> rows = Decode(path, reader => Collect(read(reader, Path.GetFileName(path)), onRows, cancellationToken));
         return rows.Count > 0
             ? rows
             : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"{path} has no rows.", "Give it at least one.") { Target = path };
+    }
+
+    private static List<DataRow> Collect(IEnumerable<DataRow> source, Action<int>? onRows, CancellationToken cancellationToken)
+    {
+        const int Between = 256;
+        List<DataRow> rows = [];
+        foreach (DataRow row in source)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            rows.Add(row);
+            if (rows.Count % Between == 0)
+            {
+                onRows?.Invoke(rows.Count);
+            }
+        }
+
+        return rows;
     }
 
     /// <summary>Reads a whole text file: UTF-8, with or without a byte order mark; UTF-16 needs its mark.</summary>

@@ -52,12 +52,26 @@ internal static class TextEncoding
     }
 
     /// <summary>Runs a function for every index on all cores, and rethrows the first exception as it is.</summary>
-    public static T[] EncodeAll<T>(int count, Func<int, T> encode, CancellationToken cancellationToken)
+    /// <param name="count">Number of indices.</param>
+    /// <param name="encode">The function.</param>
+    /// <param name="onProgress">Called now and then with the share that is done, on any thread.</param>
+    /// <param name="cancellationToken">Checked before every index.</param>
+    public static T[] EncodeAll<T>(int count, Func<int, T> encode, Action<double>? onProgress, CancellationToken cancellationToken)
     {
+        const int Between = 64;
         T[] results = new T[count];
+        int done = 0;
         try
         {
-            Parallel.For(0, count, new ParallelOptions { CancellationToken = cancellationToken }, i => results[i] = encode(i));
+            Parallel.For(0, count, new ParallelOptions { CancellationToken = cancellationToken }, i =>
+            {
+                results[i] = encode(i);
+                int now = Interlocked.Increment(ref done);
+                if (now % Between == 0)
+                {
+                    onProgress?.Invoke((double)now / count);
+                }
+            });
         }
         catch (AggregateException e)
         {

@@ -213,9 +213,10 @@ public static class AdaptableExtensions
     /// <param name="target">The model or the pipeline.</param>
     /// <param name="names">Names; null for the adapters that are active on each component.</param>
     /// <param name="safe">Refuse results that are not finite.</param>
+    /// <param name="cancellationToken">Checked before every weight; all weights are as before.</param>
     /// <returns>The sums over all components.</returns>
     /// <exception cref="LoKrException">As for <see cref="LoKrModel.Merge"/>.</exception>
-    public static LoKrMergeResult Merge(this IAdaptable target, IReadOnlyList<string>? names = null, bool safe = false)
+    public static LoKrMergeResult Merge(this IAdaptable target, IReadOnlyList<string>? names = null, bool safe = false, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(target);
         using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
@@ -233,7 +234,7 @@ public static class AdaptableExtensions
         {
             foreach (LoKrModel model in models.Length > 0 ? models : all)
             {
-                pending.Add(model.BeginMerge(names?.Where(name => Has(model, name)).ToArray(), safe));
+                pending.Add(model.BeginMerge(names?.Where(name => Has(model, name)).ToArray(), safe, cancellationToken));
             }
         }
         catch

@@ -205,11 +205,12 @@ public sealed class LoKrModel : IAdaptable
     /// <param name="names">Adapters; null for the active ones.</param>
     /// <param name="safe">Refuse results that are not finite and leave the weights unchanged.</param>
     /// <remarks>As in PEFT, a layer with a merged adapter runs on its weight alone: an active adapter that is not merged is idle there.</remarks>
+    /// <param name="cancellationToken">Checked before every weight; the weights are as before.</param>
     /// <exception cref="LoKrException">Nothing to merge, a weight is shared, or (safe) a result is not finite; the weights are as before.</exception>
-    public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false)
+    public LoKrMergeResult Merge(IReadOnlyList<string>? names = null, bool safe = false, CancellationToken cancellationToken = default)
     {
         using IDisposable use = Use.Change("merged");
-        return BeginMerge(names, safe).Commit();
+        return BeginMerge(names, safe, cancellationToken).Commit();
     }
 
     /// <summary>Takes every merged adapter out of the base weights, which are bit for bit as before.</summary>
@@ -323,7 +324,7 @@ public sealed class LoKrModel : IAdaptable
     }
 
     /// <summary>Merges as <see cref="Merge"/> does, in a way that can still be reverted.</summary>
-    internal PendingMerge BeginMerge(IReadOnlyList<string>? names, bool safe)
+    internal PendingMerge BeginMerge(IReadOnlyList<string>? names, bool safe, CancellationToken cancellationToken)
     {
         long started = Stopwatch.GetTimestamp();
         LoKrAdapter[] adapters = [.. (names is null ? _adapters.Active : Find(names)).Except(_merges.Merged)];
@@ -346,7 +347,7 @@ public sealed class LoKrModel : IAdaptable
             }
         }
 
-        WeightMerge merge = _merges.Begin(adapters, safe);
+        WeightMerge merge = _merges.Begin(adapters, safe, cancellationToken);
         return new(merge, () =>
         {
             merge.Commit();

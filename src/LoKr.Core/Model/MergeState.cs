@@ -20,7 +20,8 @@ internal sealed class MergeState : IDisposable
     /// <summary>Adds the deltas of adapters into the weights, all or none. They count as merged when the result is committed.</summary>
     /// <param name="adapters">Adapters that are not merged.</param>
     /// <param name="safe">Refuse results that are not finite.</param>
-    public WeightMerge Begin(IReadOnlyList<LoKrAdapter> adapters, bool safe)
+    /// <param name="cancellationToken">Checked before every weight.</param>
+    public WeightMerge Begin(IReadOnlyList<LoKrAdapter> adapters, bool safe, CancellationToken cancellationToken)
     {
         WeightMerge merge = new(this, adapters);
         using IDisposable noGrad = no_grad();
@@ -30,6 +31,7 @@ internal sealed class MergeState : IDisposable
                 .SelectMany(static adapter => WeightChange.Of(adapter).Select(change => (Adapter: adapter, Change: change)))
                 .GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
             {
+                cancellationToken.ThrowIfCancellationRequested();
                 Tensor weight = group.First().Change.Weight();
                 if (weight.device_type == DeviceType.META)
                 {

@@ -18,8 +18,14 @@ public static class CheckpointWriter
     /// <param name="tensors">Tensors by name; any device.</param>
     /// <param name="maxShardBytes">Largest file, tensors alone; a single larger tensor gets a file of its own.</param>
     /// <param name="baseName">Name of the weights without extension.</param>
+    /// <param name="cancellationToken">Checked before every tensor; files that are complete stay.</param>
     /// <exception cref="LoKrException"><c>LoKr.InvalidArgument</c>, and those of <see cref="SafetensorsWriter.Write"/>.</exception>
-    public static void Write(string folder, IReadOnlyDictionary<string, torch.Tensor> tensors, long maxShardBytes = long.MaxValue, string baseName = "model")
+    public static void Write(
+        string folder,
+        IReadOnlyDictionary<string, torch.Tensor> tensors,
+        long maxShardBytes = long.MaxValue,
+        string baseName = "model",
+        CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         ArgumentNullException.ThrowIfNull(tensors);
@@ -40,7 +46,7 @@ public static class CheckpointWriter
         List<List<KeyValuePair<string, torch.Tensor>>> shards = Split(tensors, static pair => SafetensorsWriter.ByteCount(pair.Value), maxShardBytes);
         if (shards.Count <= 1)
         {
-            SafetensorsWriter.Write(Path.Combine(folder, $"{baseName}.safetensors"), tensors, s_metadata);
+            SafetensorsWriter.Write(Path.Combine(folder, $"{baseName}.safetensors"), tensors, s_metadata, cancellationToken);
             RemoveStale(folder, baseName, []);
             return;
         }
@@ -50,7 +56,7 @@ public static class CheckpointWriter
         for (int i = 0; i < shards.Count; i++)
         {
             string file = FileName(baseName, i, shards.Count);
-            SafetensorsWriter.Write(Path.Combine(folder, file), new Dictionary<string, torch.Tensor>(shards[i], StringComparer.Ordinal), s_metadata);
+            SafetensorsWriter.Write(Path.Combine(folder, file), new Dictionary<string, torch.Tensor>(shards[i], StringComparer.Ordinal), s_metadata, cancellationToken);
             files.Add(file);
             foreach ((string name, _) in shards[i])
             {

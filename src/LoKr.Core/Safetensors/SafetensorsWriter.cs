@@ -20,10 +20,12 @@ public static class SafetensorsWriter
     /// <param name="path">File to write.</param>
     /// <param name="tensors">Tensors by name; any device, contiguous or not. Tensors that share memory are each written whole.</param>
     /// <param name="metadata">Header metadata in the order given, for example format = pt; null or empty for none.</param>
+    /// <param name="cancellationToken">Checked before every tensor; the file is as before.</param>
     /// <exception cref="LoKrException">
     /// <c>LoKr.TensorDTypeUnsupported</c>, <c>LoKr.SafetensorsNameInvalid</c>, <c>LoKr.SafetensorsHeaderTooLarge</c>, <c>LoKr.PathNotFound</c>, <c>LoKr.FileNotWritable</c>.
     /// </exception>
-    public static void Write(string path, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    public static void Write(
+        string path, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<string, string>? metadata = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(tensors);
         List<Item> items = Sort(tensors);
@@ -33,6 +35,7 @@ public static class SafetensorsWriter
             stream.Write(header);
             foreach (Item item in items)
             {
+                cancellationToken.ThrowIfCancellationRequested();
                 WriteTensor(stream, item.Tensor);
             }
         });

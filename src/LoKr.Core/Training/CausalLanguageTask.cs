@@ -28,12 +28,14 @@ public sealed class CausalLanguageTask : ITrainingTask
     /// <param name="model">A causal language model with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
     /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.DataWithoutLoss"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.
     /// </exception>
-    public CausalLanguageTask(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default)
+    public CausalLanguageTask(
+        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(model);
         TextEncoding.RequireRows(rows);
@@ -45,7 +47,7 @@ public sealed class CausalLanguageTask : ITrainingTask
         (string Prompt, string Completion)[] texts = [.. rows.Select(Texts)];
         LanguageEncoder encoder = new(tokenizer, eos);
         EncodedText[] encoded = TextEncoding.EncodeAll(
-            rows.Count, i => encoder.Encode(texts[i].Prompt, texts[i].Completion), cancellationToken);
+            rows.Count, i => encoder.Encode(texts[i].Prompt, texts[i].Completion), onProgress, cancellationToken);
         Add(rows, encoded, longest);
         if (eos is null)
         {

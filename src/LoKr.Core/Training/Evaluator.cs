@@ -19,10 +19,21 @@ public static class Evaluator
     /// <exception cref="LoKrException"><see cref="ErrorIds.LogitsNotFinite"/>: the loss is NaN or infinite.</exception>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
     public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, CancellationToken cancellationToken = default) =>
-        Evaluate([model], task, batchSize, cancellationToken);
+        Evaluate([model], task, batchSize, null, cancellationToken);
+
+    /// <inheritdoc cref="Evaluate(LoKrModel, ITrainingTask, int, CancellationToken)"/>
+    /// <summary>Measures as the other overload does, and reports how far it is.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="task">The data; all of it is used.</param>
+    /// <param name="batchSize">Rows in a batch; affects only speed and memory.</param>
+    /// <param name="onProgress">Called after every batch with the share of the batches that are done, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
+    public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, Action<double>? onProgress, CancellationToken cancellationToken) =>
+        Evaluate([model], task, batchSize, onProgress, cancellationToken);
 
     /// <summary>Measures models that work together; the task receives the first one.</summary>
-    internal static LoKrEvaluation Evaluate(IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, CancellationToken cancellationToken)
+    internal static LoKrEvaluation Evaluate(
+        IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         LoKrModel model = models[0];
         ArgumentNullException.ThrowIfNull(model);
@@ -35,6 +46,8 @@ public static class Evaluator
         Tensor sums = zeros(2, ScalarType.Float64, model.Device);
         (Tensor loss, Tensor correct) = (sums[0], sums[1]);
         long count = 0;
+        int done = 0;
+        int batches = task.CountBatches(batchSize);
         using Prefetch<TrainingBatch> prefetch = new(task.Batches(new BatchOrder(batchSize)));
         foreach (TrainingBatch batch in prefetch.Items())
         {
@@ -48,6 +61,7 @@ public static class Evaluator
             }
 
             count += batch.LossCount;
+            onProgress?.Invoke((double)++done / batches);
         }
 
         double[] totals = sums.cpu().data<double>().ToArray();

@@ -24,12 +24,14 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <param name="model">A sequence classifier with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c> and <c>label</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
     /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.LabelUnknown"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.
     /// </exception>
-    public TextClassificationTask(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default)
+    public TextClassificationTask(
+        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(model);
         TextEncoding.RequireRows(rows);
@@ -40,7 +42,7 @@ public sealed class TextClassificationTask : ITrainingTask
         string[] texts = [.. rows.Select(row => RowFields.Text(row, "text", Expected))];
         Dictionary<string, long> known = KnownLabels(classifier.Labels);
         _labels = [.. rows.Select(row => LabelOf(row, known, classifier.Labels))];
-        CutText[] encoded = TextEncoding.EncodeAll(rows.Count, i => CutText.Encode(tokenizer, texts[i], longest), cancellationToken);
+        CutText[] encoded = TextEncoding.EncodeAll(rows.Count, i => CutText.Encode(tokenizer, texts[i], longest), onProgress, cancellationToken);
         _ids = [.. encoded.Select(static text => text.Ids)];
         Warnings = [.. CutText.Describe([.. encoded.Where(static text => text.IsCut).Select(static text => text.TokenCount)], rows.Count, "texts", longest)];
         _lengths = [.. _ids.Select(ids => ids.Length)];

@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 
@@ -76,6 +77,10 @@ public sealed record TrainingOptions
 
     /// <summary>Rows in a batch of an evaluation; null for <see cref="BatchSize"/>.</summary>
     public int? EvaluationBatchSize { get; init; }
+
+    /// <summary>Called after every batch of an evaluation with the share of it that is done, on the training thread; null for no reports.</summary>
+    [JsonIgnore]
+    public Action<double>? OnEvaluation { get; init; }
 
     /// <summary>What tells which evaluation is the best; null for the measure of the task (accuracy, perplexity), or the loss where it has none.</summary>
     public EvaluationMetric? Metric { get; init; }

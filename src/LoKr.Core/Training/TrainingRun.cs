@@ -365,7 +365,7 @@ internal sealed class TrainingRun : IDisposable
         try
         {
             evaluation = _validation is null ? null : Evaluator.Evaluate(
-                [.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, either.Token);
+                [.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, _options.OnEvaluation, either.Token);
             return true;
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested && !token.IsCancellationRequested)

@@ -80,13 +80,23 @@ public static class TrainingTaskFactory
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
-    public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default)
+    public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default) =>
+        Create(model, rows, maxLength, onProgress: null, cancellationToken);
+
+    /// <summary>Creates a task as the other overload does, and reports how far it is.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
+    /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
+    /// <param name="cancellationToken">Stops tokenizing.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
+    public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(model);
         return model.Pretrained switch
         {
-            ISequenceClassifier => new TextClassificationTask(model, rows, maxLength, cancellationToken),
-            ICausalLanguageModel => new CausalLanguageTask(model, rows, maxLength, cancellationToken),
+            ISequenceClassifier => new TextClassificationTask(model, rows, maxLength, onProgress, cancellationToken),
+            ICausalLanguageModel => new CausalLanguageTask(model, rows, maxLength, onProgress, cancellationToken),
             _ => throw new LoKrException(
                 ErrorIds.TaskUnknown,
                 LoKrErrorKind.InvalidOperation,

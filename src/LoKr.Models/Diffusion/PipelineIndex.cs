@@ -97,6 +97,12 @@ internal sealed class PipelineIndex
     /// <summary>Full path of a component's folder.</summary>
     public string PathOf(string name) => Path.Combine(Folder, name);
 
+    /// <summary>Bytes of the weights of all components that are loaded.</summary>
+    public long WeightBytes => Components.Except(s_unused, StringComparer.Ordinal).Sum(WeightBytesOf);
+
+    /// <summary>Bytes of the weights in a component's folder, in every type that lies there.</summary>
+    public long WeightBytesOf(string name) => new DirectoryInfo(PathOf(name)).EnumerateFiles("*.safetensors").Sum(static file => file.Length);
+
     /// <summary>Class of a component in the folder.</summary>
     public string ClassOf(string name) => _classes[name]!;
 

@@ -33,10 +33,11 @@ public static class ModelExporter
     /// <param name="destination">Folder to write.</param>
     /// <param name="force">Whether an existing folder is replaced.</param>
     /// <param name="maxShardBytes">Largest size of one weights file in bytes.</param>
+    /// <param name="cancellationToken">Checked before every tensor; nothing is written then.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.ExportUnmerged"/>, <see cref="ErrorIds.ExportIntoSource"/>, or an error of <see cref="StagedDirectory"/>.
     /// </exception>
-    public static void Export(LoKrModel model, string destination, bool force = false, long maxShardBytes = long.MaxValue)
+    public static void Export(LoKrModel model, string destination, bool force = false, long maxShardBytes = long.MaxValue, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentException.ThrowIfNullOrEmpty(destination);
@@ -49,16 +50,16 @@ public static class ModelExporter
         }
 
         using StagedDirectory staged = new(destination, force);
-        WriteInto(staged.Path, model, maxShardBytes);
+        WriteInto(staged.Path, model, maxShardBytes, cancellationToken);
         staged.Commit();
     }
 
     /// <summary>Writes a model's files into an existing folder.</summary>
-    internal static void WriteInto(string folder, LoKrModel model, long maxShardBytes)
+    internal static void WriteInto(string folder, LoKrModel model, long maxShardBytes, CancellationToken cancellationToken)
     {
         CheckpointLayout? layout = model.Pretrained is null ? null : ArchitectureRegistry.Default.Find(new ModelConfig(model.Pretrained.Config))?.Layout;
         string weights = (layout ?? new CheckpointLayout()).WeightsName;
-        CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights);
+        CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights, cancellationToken);
         if (model.Pretrained is { } pretrained)
         {
             AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(s_json) + "\n");

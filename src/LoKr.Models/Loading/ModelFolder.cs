@@ -11,16 +11,17 @@ public static class ModelFolder
     /// <summary>Loads a folder: a pipeline if it holds <c>model_index.json</c>, one model otherwise.</summary>
     /// <param name="folder">The folder.</param>
     /// <param name="options">How to read it.</param>
+    /// <param name="cancellationToken">Checked before every tensor.</param>
     /// <exception cref="LoKrException">As for <see cref="ModelLoader.LoadWithReport"/> and <see cref="StableDiffusionLoader.LoadWithReport"/>.</exception>
-    public static ModelFolderResult Load(string folder, ModelLoadOptions? options = null)
+    public static ModelFolderResult Load(string folder, ModelLoadOptions? options = null, CancellationToken cancellationToken = default)
     {
         if (StableDiffusionLoader.IsPipeline(folder))
         {
-            StableDiffusionLoadResult loaded = StableDiffusionLoader.LoadWithReport(folder, options);
+            StableDiffusionLoadResult loaded = StableDiffusionLoader.LoadWithReport(folder, options, cancellationToken);
             return new(loaded.Pipeline, loaded.Warnings);
         }
 
-        ModelLoadResult result = ModelLoader.LoadWithReport(folder, options);
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder, options, cancellationToken);
         return new(result.Model, result.Warnings);
     }
 
@@ -29,16 +30,17 @@ public static class ModelFolder
     /// <param name="destination">Folder to write.</param>
     /// <param name="force">Replace an existing folder.</param>
     /// <param name="maxShardBytes">Largest size of one weights file in bytes.</param>
+    /// <param name="cancellationToken">Checked before every tensor; nothing is written then.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ExportUnmerged"/>, <see cref="ErrorIds.ExportIntoSource"/>, or an error of <see cref="StagedDirectory"/>.</exception>
-    public static void Export(IAdaptable target, string destination, bool force = false, long maxShardBytes = long.MaxValue)
+    public static void Export(IAdaptable target, string destination, bool force = false, long maxShardBytes = long.MaxValue, CancellationToken cancellationToken = default)
     {
         switch (target)
         {
             case StableDiffusionPipeline pipeline:
-                StableDiffusionExporter.Export(pipeline, destination, force, maxShardBytes);
+                StableDiffusionExporter.Export(pipeline, destination, force, maxShardBytes, cancellationToken);
                 break;
             case LoKrModel model:
-                ModelExporter.Export(model, destination, force, maxShardBytes);
+                ModelExporter.Export(model, destination, force, maxShardBytes, cancellationToken);
                 break;
             default:
                 throw new NotSupportedException($"A {target?.GetType().Name ?? "null"} cannot be written as a folder.");

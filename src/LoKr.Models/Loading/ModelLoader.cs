@@ -23,18 +23,19 @@ public static class ModelLoader
     /// <summary>Loads a folder and reports what was skipped or initialized. The model is in evaluation mode and takes no gradients.</summary>
     /// <param name="folder">Folder with config.json and safetensors.</param>
     /// <param name="options">Labels, type and device; null for the defaults.</param>
+    /// <param name="cancellationToken">Checked before every tensor.</param>
     /// <exception cref="LoKrException">
     /// The folder, config.json or the weights are missing or damaged, the architecture is unknown, the weights do not fit it,
     /// or the labels are not those of the checkpoint's head; <see cref="LoKrException.ErrorId"/> says which.
     /// </exception>
-    public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null)
+    public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null, CancellationToken cancellationToken = default)
     {
         options ??= new ModelLoadOptions();
-        return FolderVersion.Read(folder, () => LoadConfigured(folder, ModelConfig.Load(folder), options), static loaded => loaded.Model.Dispose());
+        return FolderVersion.Read(folder, () => LoadConfigured(folder, ModelConfig.Load(folder), options, cancellationToken), static loaded => loaded.Model.Dispose());
     }
 
     /// <summary>The same for a folder whose configuration has been read.</summary>
-    internal static ModelLoadResult LoadConfigured(string folder, ModelConfig config, ModelLoadOptions options)
+    internal static ModelLoadResult LoadConfigured(string folder, ModelConfig config, ModelLoadOptions options, CancellationToken cancellationToken = default)
     {
         ModelArchitecture architecture = Resolve(config, options.Labels, options.Architectures);
         folder = Path.GetFullPath(folder);
@@ -53,7 +54,7 @@ public static class ModelLoader
         nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, DType = dtype });
         try
         {
-            CheckpointMap map = Fill(module, source, architecture, config, options, dtype);
+            CheckpointMap map = Fill(module, source, architecture, config, options, dtype, cancellationToken);
             Describe(map, architecture, labels, warnings);
             Finish(module);
             return new ModelLoadResult(new LoKrModel(module, folder, tokenizer, map.Fresh, CheckpointFingerprint.Compute(source)), map.Fresh, map.Skipped, warnings);
@@ -95,7 +96,13 @@ public static class ModelLoader
     }
 
     private static CheckpointMap Fill(
-        nn.Module module, CheckpointReader source, ModelArchitecture architecture, ModelConfig config, ModelLoadOptions options, ScalarType dtype)
+        nn.Module module,
+        CheckpointReader source,
+        ModelArchitecture architecture,
+        ModelConfig config,
+        ModelLoadOptions options,
+        ScalarType dtype,
+        CancellationToken cancellationToken)
     {
         IReadOnlyDictionary<string, string> tied = ((IPretrainedModel)module).TiedParameters;
         Dictionary<string, long[]> shapes = ModuleParameters.List(module, tied)
@@ -108,7 +115,7 @@ public static class ModelLoader
         }
 
         WeightFiller filler = new(module, options.Device ?? CPU, dtype);
-        filler.Read(source, map.Mapped, shapes);
+        filler.Read(source, map.Mapped, shapes, options.OnProgress, cancellationToken);
 
         foreach ((string duplicate, string saved) in tied)
         {
@@ -231,6 +238,9 @@ public sealed record ModelLoadOptions
 
     /// <summary>Seed of weights that the checkpoint lacks (a new head); null draws from torch's global generator.</summary>
     public long? Seed { get; init; }
+
+    /// <summary>Called after every tensor with the share of the bytes that are read, on any thread; null for no reports.</summary>
+    public Action<double>? OnProgress { get; init; }
 
     /// <summary>The known architectures; those of this library unless a program adds its own.</summary>
     public ArchitectureRegistry Architectures { get; init; } = ArchitectureRegistry.Default;

@@ -18,10 +18,11 @@ public static class StableDiffusionExporter
     /// <param name="destination">Folder to write.</param>
     /// <param name="force">Replace what is there.</param>
     /// <param name="maxShardBytes">Largest size of one weights file in bytes, for text encoders and UNet.</param>
+    /// <param name="cancellationToken">Checked before every component and tensor; nothing is written then.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.ExportUnmerged"/>, <see cref="ErrorIds.ExportIntoSource"/>, or an error of <see cref="StagedDirectory"/>.
     /// </exception>
-    public static void Export(StableDiffusionPipeline pipeline, string destination, bool force = false, long maxShardBytes = long.MaxValue)
+    public static void Export(StableDiffusionPipeline pipeline, string destination, bool force = false, long maxShardBytes = long.MaxValue, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
         ArgumentException.ThrowIfNullOrEmpty(destination);
@@ -37,12 +38,13 @@ public static class StableDiffusionExporter
         FileSystem.CopyContent(Path.Combine(pipeline.SourcePath, PipelineIndex.FileName), Path.Combine(staged.Path, PipelineIndex.FileName));
         foreach (string name in pipeline.ComponentNames)
         {
+            cancellationToken.ThrowIfCancellationRequested();
             string folder = Path.Combine(staged.Path, name);
             Directory.CreateDirectory(folder);
             string source = Path.Combine(pipeline.SourcePath, name);
             if (pipeline.Models.TryGetValue(name, out LoKrModel? model))
             {
-                ModelExporter.WriteInto(folder, model, maxShardBytes);
+                ModelExporter.WriteInto(folder, model, maxShardBytes, cancellationToken);
             }
             else if (name == "vae")
             {

@@ -24,14 +24,15 @@ public static class StableDiffusionLoader
     /// <summary>Loads a folder. Every component is in evaluation mode and takes no gradients.</summary>
     /// <param name="folder">Folder with model_index.json.</param>
     /// <param name="options">Type and device; labels, tokenizer and seed play no part.</param>
+    /// <param name="cancellationToken">Checked before every tensor.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PipelineNotFound"/>, <see cref="ErrorIds.PipelineComponentMissing"/>, <see cref="ErrorIds.PipelineUnsupported"/>,
     /// <see cref="ErrorIds.PipelineInvalid"/>, and the errors of <see cref="ModelLoader.LoadWithReport"/> and <see cref="TokenizerLoader.Load"/>.
     /// </exception>
-    public static StableDiffusionLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null) =>
-        FolderVersion.Read(folder, () => LoadVersion(folder, options), static loaded => loaded.Pipeline.Dispose());
+    public static StableDiffusionLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null, CancellationToken cancellationToken = default) =>
+        FolderVersion.Read(folder, () => LoadVersion(folder, options, cancellationToken), static loaded => loaded.Pipeline.Dispose());
 
-    private static StableDiffusionLoadResult LoadVersion(string folder, ModelLoadOptions? options)
+    private static StableDiffusionLoadResult LoadVersion(string folder, ModelLoadOptions? options, CancellationToken cancellationToken)
     {
         PipelineIndex index = PipelineIndex.Read(folder);
         options = (options ?? new ModelLoadOptions()) with { WithTokenizer = false };
@@ -51,15 +52,17 @@ public static class StableDiffusionLoader
         ModelConfig scheduler = ReadScheduler(index);
         ITextTokenizer tokenizer = ReadTokenizer(index, "tokenizer");
         ITextTokenizer? tokenizer2 = index.IsLarge ? ReadTokenizer(index, "tokenizer_2") : null;
+        long total = index.WeightBytes;
+        long before = 0;
         List<IDisposable> loaded = [];
         try
         {
             LoKrModel textEncoder = ReadModel("text_encoder");
             LoKrModel? textEncoder2 = index.IsLarge ? ReadModel("text_encoder_2") : null;
             LoKrModel unet = ReadModel("unet");
-            AutoencoderKL vae = ReadVae(index, options, warnings);
+            AutoencoderKL vae = ReadVae(index, Within("vae"), warnings, cancellationToken);
             loaded.Add(vae);
-            StableDiffusionPipeline pipeline = new(index, textEncoder, textEncoder2, unet, vae, () => ReadVae(index, options, []))
+            StableDiffusionPipeline pipeline = new(index, textEncoder, textEncoder2, unet, vae, () => ReadVae(index, options with { OnProgress = null }, [], CancellationToken.None))
             {
                 Tokenizer = tokenizer,
                 Tokenizer2 = tokenizer2,
@@ -76,13 +79,22 @@ public static class StableDiffusionLoader
 
         LoKrModel ReadModel(string name)
         {
-            LoKrModel model = Read(index, name, options, warnings);
+            LoKrModel model = Read(index, name, Within(name), warnings, cancellationToken);
             loaded.Add(model);
             return model;
         }
+
+        // The reports of a component, as shares of the whole pipeline.
+        ModelLoadOptions Within(string name)
+        {
+            long start = before;
+            long own = index.WeightBytesOf(name);
+            before += own;
+            return options with { OnProgress = options.OnProgress is { } report && total > 0 ? share => report((start + (share * own)) / total) : null };
+        }
     }
 
-    private static AutoencoderKL ReadVae(PipelineIndex index, ModelLoadOptions options, List<string> warnings)
+    private static AutoencoderKL ReadVae(PipelineIndex index, ModelLoadOptions options, List<string> warnings, CancellationToken cancellationToken)
     {
         // In half precision its sums overflow, and the image is black.
         if (options.DType == ScalarType.Float16 && ModelConfig.Load(index.PathOf("vae")).GetBool("force_upcast", true))
@@ -91,11 +103,11 @@ public static class StableDiffusionLoader
         }
 
         // The model has no adapters and owns nothing but its module, which the pipeline takes over.
-        LoKrModel model = Read(index, "vae", options, warnings);
+        LoKrModel model = Read(index, "vae", options, warnings, cancellationToken);
         return (AutoencoderKL)model.Module;
     }
 
-    private static LoKrModel Read(PipelineIndex index, string name, ModelLoadOptions options, List<string> warnings)
+    private static LoKrModel Read(PipelineIndex index, string name, ModelLoadOptions options, List<string> warnings, CancellationToken cancellationToken)
     {
         string path = index.PathOf(name);
         ModelConfig config = ModelConfig.Load(path);
@@ -111,7 +123,7 @@ public static class StableDiffusionLoader
             throw config.Unsupported("use_attention_mask", "is true; only text encoders that see their padding are built into pipelines");
         }
 
-        ModelLoadResult result = ModelLoader.LoadConfigured(path, config, options);
+        ModelLoadResult result = ModelLoader.LoadConfigured(path, config, options, cancellationToken);
         warnings.AddRange(result.Warnings);
         return result.Model;
     }

@@ -19,21 +19,41 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
     /// <param name="source">The checkpoint.</param>
     /// <param name="mapped">Keys in the checkpoint and the parameters they fill.</param>
     /// <param name="shapes">Shapes of the parameters by name.</param>
-    public void Read(ITensorSource source, IReadOnlyList<(string Key, string Parameter)> mapped, IReadOnlyDictionary<string, long[]> shapes)
+    /// <param name="onProgress">Called after every tensor with the share of the bytes that are read, on any thread.</param>
+    /// <param name="cancellationToken">Checked before every tensor.</param>
+    public void Read(
+        ITensorSource source,
+        IReadOnlyList<(string Key, string Parameter)> mapped,
+        IReadOnlyDictionary<string, long[]> shapes,
+        Action<double>? onProgress,
+        CancellationToken cancellationToken)
     {
         foreach ((string key, _) in mapped)
         {
             CheckType(source, key);
         }
 
+        long total = mapped.Sum(item => source.Entries[item.Key].ByteCount);
+        long read = 0;
         Tensor[] weights = [.. mapped.Select(item => empty(shapes[item.Parameter], dtype, device))];
         try
         {
             int threads = device.type == TorchSharp.DeviceType.CPU ? Math.Min(MostThreads, Environment.ProcessorCount) : 1;
             Parallel.ForEach(
                 Enumerable.Range(0, weights.Length).OrderByDescending(i => source.Entries[mapped[i].Key].ByteCount),
-                new ParallelOptions { MaxDegreeOfParallelism = threads },
-                i => source.ReadInto(mapped[i].Key, weights[i]));
+                new ParallelOptions { MaxDegreeOfParallelism = threads, CancellationToken = cancellationToken },
+                i =>
+                {
+                    // The loop itself learns of it a few tensors later.
+                    cancellationToken.ThrowIfCancellationRequested();
+                    source.ReadInto(mapped[i].Key, weights[i]);
+                    onProgress?.Invoke((double)Interlocked.Add(ref read, source.Entries[mapped[i].Key].ByteCount) / total);
+                });
+        }
+        catch (OperationCanceledException)
+        {
+            Array.ForEach(weights, static weight => weight.Dispose());
+            throw;
         }
         catch (AggregateException exception)
         {

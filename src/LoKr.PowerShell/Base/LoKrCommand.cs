@@ -1,7 +1,10 @@
 using System.ComponentModel;
 using System.Management.Automation;
 using System.Runtime.ExceptionServices;
+using LoKr.Core.Data;
+using LoKr.Core.Model;
 using LoKr.Core.Runtime;
+using LoKr.Core.Training;
 using LoKr.PowerShell.Binding;
 using LoKr.PowerShell.Errors;
 using LoKr.PowerShell.Hosting;
@@ -139,6 +142,40 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
 
         return runtime;
+    }
+
+    /// <summary>Runs work on a thread of its own, with a progress bar; Ctrl+C and a signal cancel it and wait for it.</summary>
+    /// <param name="activity">What is done, in words.</param>
+    /// <param name="status">Words for the share that is done.</param>
+    /// <param name="work">Gets a function for the share that is done, which any thread may call, and a token.</param>
+    private protected T RunReported<T>(string activity, Func<double, FormattableString> status, Func<Action<double>, CancellationToken, T> work)
+    {
+        using ProgressBar bar = new(this, activity);
+        using BackgroundRun<double, T> run = new((report, token) => work(bar.Throttle(report), token), StopToken);
+        foreach (double share in run.Reports)
+        {
+            bar.Show(share, status(share));
+        }
+
+        return run.Wait();
+    }
+
+    /// <summary>Reads rows of text data and tokenizes them for a model.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="data">Paths of data files, hashtables and objects.</param>
+    /// <param name="maxLength">Longest sequence in tokens; null for the model's limit.</param>
+    private protected ITrainingTask ReadTask(LoKrModel model, IReadOnlyList<object?> data, int? maxLength)
+    {
+        IReadOnlyList<DataRow> rows;
+        using (ProgressBar bar = new(this, "Reading data"))
+        {
+            rows = DataRows.Read(data, Paths, (file, count) => bar.ShowIfDue(null, $"{Path.GetFileName(file)}, {count} rows"), StopToken);
+        }
+
+        return RunReported(
+            "Tokenizing",
+            share => $"{share:P0} of {rows.Count} rows",
+            (report, token) => TrainingTaskFactory.Create(model, rows, maxLength, report, token));
     }
 
     private void Guard(Action action, bool oneOfMany = false)

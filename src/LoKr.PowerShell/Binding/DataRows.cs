@@ -12,8 +12,11 @@ internal static class DataRows
     /// <summary>Reads a mixture of paths and objects.</summary>
     /// <param name="items">Paths, which may have wildcards, files, dictionaries and objects.</param>
     /// <param name="paths">Resolves the paths.</param>
+    /// <param name="onRows">Called now and then with a file and the number of its rows that are read.</param>
+    /// <param name="cancellationToken">Checked before every row of a file.</param>
     /// <exception cref="LoKrException">A file cannot be read, or an item is neither a path nor an object with properties.</exception>
-    public static IReadOnlyList<DataRow> Read(IEnumerable<object?> items, PathResolver paths)
+    public static IReadOnlyList<DataRow> Read(
+        IEnumerable<object?> items, PathResolver paths, Action<string, int>? onRows = null, CancellationToken cancellationToken = default)
     {
         List<DataRow> rows = [];
         int number = 0;
@@ -25,12 +28,12 @@ internal static class DataRows
                 case string path:
                     foreach (string file in paths.Existing(path))
                     {
-                        rows.AddRange(DataReader.ReadFile(file));
+                        ReadFile(file);
                     }
 
                     break;
                 case FileInfo file:
-                    rows.AddRange(DataReader.ReadFile(file.FullName));
+                    ReadFile(file.FullName);
                     break;
                 case DataRow row:
                     rows.Add(row);
@@ -39,7 +42,7 @@ internal static class DataRows
                     rows.Add(FromDictionary(dictionary, number));
                     break;
                 case object[] several:
-                    rows.AddRange(Read(several, paths));
+                    rows.AddRange(Read(several, paths, onRows, cancellationToken));
                     break;
                 case null:
                     throw Invalid(number, "is null");
@@ -50,6 +53,8 @@ internal static class DataRows
         }
 
         return rows;
+
+        void ReadFile(string path) => rows.AddRange(DataReader.ReadFile(path, count => onRows?.Invoke(path, count), cancellationToken));
     }
 
     /// <summary>Reads a mixture of paths and directories as full paths of folders of images.</summary>

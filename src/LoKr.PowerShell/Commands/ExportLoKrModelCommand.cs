@@ -53,7 +53,7 @@ public sealed class ExportLoKrModelCommand : LoKrCommand
             return;
         }
 
-        ModelFolder.Export(target, folder, Force, MaxShardSize);
+        ModelFolder.Export(target, folder, Force, MaxShardSize, StopToken);
         WriteVerbose($"{target.Name} written to {folder}.");
         if (PassThru)
         {

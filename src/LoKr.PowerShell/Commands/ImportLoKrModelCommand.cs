@@ -86,7 +86,10 @@ public sealed class ImportLoKrModelCommand : PathCommand
             Device = DeviceSelector.Select(Device),
             Seed = Seed,
         };
-        ModelFolderResult result = ModelFolder.Load(folder, options);
+        ModelFolderResult result = RunReported(
+            $"Importing {System.IO.Path.GetFileName(folder)}",
+            static share => $"{share:P0} of the weights",
+            (report, token) => ModelFolder.Load(folder, options with { OnProgress = report }, token));
         IAdaptable model = result.Model;
         WriteWarnings(result.Warnings);
         WriteVerbose($"{model.Name} from {folder}: {model.CountParameters().Total:N0} parameters, {model.DType}, {model.Device}.");

@@ -23,6 +23,9 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     // One for each destination, over all its prompts, so that every file has a number of its own.
     private readonly Dictionary<string, ImageSeries> _series = new(StringComparer.Ordinal);
 
+    private ProgressBar? _bar;
+    private int _done;
+
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
     [LoKrModelTransformation]
@@ -76,6 +79,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     /// <inheritdoc/>
     protected override void Process()
     {
+        int before = _done;
         foreach (object item in InputObject)
         {
             if (Read(item) is not string text)
@@ -101,6 +105,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             }
 
             StopToken.ThrowIfCancellationRequested();
+            Show(++_done, InputObject.Length == 1 ? null : (double)(_done - before) / InputObject.Length);
         }
     }
 
@@ -112,6 +117,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             Classify();
         }
 
+        _bar?.Hide();
         if (_cut.Count > 0)
         {
             string what = ParameterSetName == ImageSet ? "prompt" : "text";
@@ -120,6 +126,16 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             WriteWarning(_cut.Count == 1
                 ? string.Create(CultureInfo.InvariantCulture, $"The {what} has {longest} tokens; the first {used} are used.")
                 : string.Create(CultureInfo.InvariantCulture, $"{_cut.Count} {what}s are cut to {used} tokens; the longest has {longest}."));
+        }
+    }
+
+    // Images have bars of their own. How many objects will come through the pipeline is not known.
+    private void Show(int done, double? share)
+    {
+        if (ParameterSetName == TextSet)
+        {
+            _bar ??= new ProgressBar(this, $"Running {Model.Name}");
+            _bar.ShowIfDue(share, $"{done} texts");
         }
     }
 

@@ -1,9 +1,9 @@
 using System.Management.Automation;
-using LoKr.Core.Data;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -71,9 +71,9 @@ public sealed class MeasureLoKrModelCommand : LoKrCommand
 
     private void Measure(IReadOnlyList<object?> data)
     {
-        IReadOnlyList<DataRow> rows = DataRows.Read(data, Paths);
-        using ITrainingTask task = TrainingTaskFactory.Create(Model, rows, MaxLength, StopToken);
+        using ITrainingTask task = ReadTask(Model, data, MaxLength);
         WriteWarnings(task.Warnings);
-        WriteObject(Evaluator.Evaluate(Model, task, BatchSize, StopToken));
+        using ProgressBar bar = new(this, $"Measuring {Model.Name}");
+        WriteObject(Evaluator.Evaluate(Model, task, BatchSize, share => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows"), StopToken));
     }
 }

@@ -122,7 +122,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         IReadOnlyList<string>? names = Name is null ? null : AdapterNames.Require(Model, Name);
         if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.GetActiveAdapters())}".TrimEnd()))
         {
-            LoKrMergeResult result = Model.Merge(names, Safe);
+            LoKrMergeResult result = Model.Merge(names, Safe, StopToken);
             WriteWarnings(result.Warnings);
             WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s.");
         }

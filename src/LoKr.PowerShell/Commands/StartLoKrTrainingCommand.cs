@@ -153,7 +153,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
         if (Confirms(Trainer.Plan(Model, task, options), [.. validation?.Warnings ?? [], .. options.IgnoredOptions(validation is not null)]))
         {
-            Run(Model, (report, token) => Trainer.Run(Model, task, validation, options, report, token));
+            Run(Model, (report, evaluating, token) => Trainer.Run(Model, task, validation, options with { OnEvaluation = evaluating }, report, token));
         }
     }
 
@@ -163,7 +163,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         using CustomLossTask task = new(Batch, new ScriptLoss(Loss).Compute);
         if (Confirms(Trainer.Plan(Model, task, options)))
         {
-            Run(Model, (report, token) => Trainer.Run(Model, task, null, options, report, token), onPipelineThread: true);
+            Run(Model, (report, _, token) => Trainer.Run(Model, task, null, options, report, token), onPipelineThread: true);
         }
     }
 
@@ -175,14 +175,14 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         if (Confirms(training.Plan(options), [.. options.IgnoredOptions(ValidationData is { Length: > 0 }), .. IgnoredImageParameters()]))
         {
             ComputeLatents(training);
-            Run(Pipeline, (report, token) => training.Run(options, report, token));
+            Run(Pipeline, (report, evaluating, token) => training.Run(options with { OnEvaluation = evaluating }, report, token));
         }
     }
 
     private TrainingOptions ReadOptions(int batchSize) =>
         ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength };
 
-    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => TrainingTaskFactory.Create(Model, DataRows.Read(data, Paths), MaxLength, StopToken);
+    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => ReadTask(Model, data, MaxLength);
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {
@@ -191,7 +191,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }
 
-    private void Run(IAdaptable target, Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread = false) =>
+    private void Run(IAdaptable target, Func<Action<LoKrTrainingStep>, Action<double>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread = false) =>
         new TrainingHost(this, target, ReportStep ? WriteObject : static _ => { }, Life).Run(work, onPipelineThread);
 
     private void ComputeLatents(ImageTraining training)

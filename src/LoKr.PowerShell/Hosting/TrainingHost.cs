@@ -11,9 +11,9 @@ namespace LoKr.PowerShell.Hosting;
 internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKrTrainingStep> onStep, CommandLife life)
 {
     /// <summary>Runs the work.</summary>
-    /// <param name="work">Trains; gets a function for reports, and a token that ends it after the current step.</param>
+    /// <param name="work">Trains; gets functions for steps and for the share of an evaluation that is done, and a token that ends it after the current step.</param>
     /// <param name="onPipelineThread">Whether the work runs on the pipeline thread, the only one on which script blocks can run.</param>
-    public void Run(Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread)
+    public void Run(Func<Action<LoKrTrainingStep>, Action<double>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread)
     {
         LoKrTrainingResult result = RunReported(work, onPipelineThread, life.StopToken);
         if (life.IsEnding)
@@ -25,19 +25,30 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
         life.StopToken.ThrowIfCancellationRequested();
     }
 
-    private LoKrTrainingResult RunReported(Func<Action<LoKrTrainingStep>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread, CancellationToken cancel)
+    private LoKrTrainingResult RunReported(Func<Action<LoKrTrainingStep>, Action<double>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread, CancellationToken cancel)
     {
         using ProgressBar bar = new(cmdlet, $"Training {target.Name}");
+        using ProgressBar evaluating = new(cmdlet, "Evaluating", bar);
+        bar.Show(null, $"the first step");
         if (onPipelineThread)
         {
-            return work(step => Report(step, bar), cancel);
+            return work(step => Report(step, bar), share => evaluating.ShowIfDue(share, $"{share:P0}"), cancel);
         }
 
         // A downstream Select-Object -First ends WriteObject with an exception and signals nobody: disposing cancels and waits.
-        using BackgroundRun<LoKrTrainingStep, LoKrTrainingResult> run = new(work, cancel);
-        foreach (LoKrTrainingStep step in run.Reports)
+        using BackgroundRun<Action, LoKrTrainingResult> run = new(
+            (report, token) => work(
+                step => report(() =>
+                {
+                    evaluating.Hide();
+                    Report(step, bar);
+                }),
+                evaluating.Throttle<double>(share => report(() => evaluating.Show(share, $"{share:P0}"))),
+                token),
+            cancel);
+        foreach (Action report in run.Reports)
         {
-            Report(step, bar);
+            report();
         }
 
         return run.Wait();
@@ -50,7 +61,7 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
             string metric = step.Accuracy is double accuracy ? FormattableString.Invariant($", accuracy {accuracy:F4}")
                 : step.Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}")
                 : "";
-            cmdlet.WriteVerbose(FormattableString.Invariant($"Step {step.Step} of {step.TotalSteps}: evaluation loss {loss:F4}{metric}."));
+            cmdlet.WriteInformation(FormattableString.Invariant($"Step {step.Step} of {step.TotalSteps}: evaluation loss {loss:F4}{metric}."), ["LoKr", "Evaluation"]);
         }
 
         bar.ShowIfDue((double)step.Step / step.TotalSteps,

@@ -131,4 +131,16 @@ public sealed class DataReaderTests : IDisposable
         Assert.Equal(errorId, e.ErrorId);
         return e;
     }
+
+    [Fact]
+    public void Reading_reports_its_rows_and_stops_between_them()
+    {
+        File.WriteAllLines(_folder["rows.jsonl"], Enumerable.Range(0, 600).Select(i => $"{{\"text\": \"{i}\"}}"));
+        List<int> counts = [];
+        Assert.Equal(600, DataReader.ReadFile(_folder["rows.jsonl"], counts.Add, TestContext.Current.CancellationToken).Count);
+        Assert.Equal([256, 512], counts);
+
+        using CancellationTokenSource stop = new();
+        Assert.Throws<OperationCanceledException>(() => DataReader.ReadFile(_folder["rows.jsonl"], _ => stop.Cancel(), stop.Token));
+    }
 }

@@ -49,6 +49,19 @@ public sealed class InMemoryMergeTests
         Assert.Equal(ErrorIds.NothingToMerge, Assert.Throws<LoKrException>(model.UndoMerge).ErrorId);
     }
 
+    [Fact]
+    public void A_merge_that_is_canceled_changes_nothing()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = new(TestNetworks.Decoder());
+        model.AddAdapter(s_config);
+        Dictionary<string, Tensor> before = State(model);
+        Assert.Throws<OperationCanceledException>(() => model.Merge(cancellationToken: new CancellationToken(canceled: true)));
+        Assert.Empty(model.MergedAdapters);
+        AssertSame(before, State(model));
+        Assert.Equal(4, model.Merge(cancellationToken: TestContext.Current.CancellationToken).ModuleCount);
+    }
+
     [Theory]
     [InlineData(double.NaN)]
     [InlineData(double.PositiveInfinity)]

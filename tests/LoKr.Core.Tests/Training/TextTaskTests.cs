@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
@@ -220,4 +222,29 @@ public sealed class TextTaskTests
 
     private static T Only<T>(ITrainingTask task)
         where T : TrainingBatch => Assert.IsType<T>(Assert.Single(task.Batches(new BatchOrder(16, Bucket: false))));
+
+    [Fact]
+    public void Tokenizing_and_measuring_report_how_far_they_are()
+    {
+        using LoKrModel model = TinyClassifier.Create("red", "green");
+        DataRow[] rows = [.. Enumerable.Range(0, 200).Select(i => Rows.Labeled("a", i % 2 == 0 ? "red" : "green"))];
+        ConcurrentBag<double> tokenized = [];
+        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, null, tokenized.Add, TestContext.Current.CancellationToken);
+        Assert.Equal([0.32, 0.64, 0.96], tokenized.Order());
+
+        List<double> measured = [];
+        Evaluator.Evaluate(model, task, 50, measured.Add, TestContext.Current.CancellationToken);
+        Assert.Equal([0.25, 0.5, 0.75, 1], measured);
+    }
+
+    [Fact]
+    public void Evaluations_of_a_training_report_how_far_they_are()
+    {
+        using LoKrModel model = TinyClassifier.Create("red", "green");
+        using TextClassificationTask task = new(model, [.. Enumerable.Range(0, 8).Select(i => Rows.Labeled("a", i % 2 == 0 ? "red" : "green"))]);
+        model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["mix"]) });
+        List<double> shares = [];
+        Trainer.Run(model, task, task, new() { MaxSteps = 2, BatchSize = 4, EvaluateEvery = 1, OnEvaluation = shares.Add }, null, TestContext.Current.CancellationToken);
+        Assert.Equal([0.5, 1, 0.5, 1], shares);
+    }
 }

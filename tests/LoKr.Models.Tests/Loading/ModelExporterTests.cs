@@ -180,4 +180,16 @@ public sealed class ModelExporterTests
         using SafetensorsReader weights = SafetensorsReader.Open(folder["out", "model.safetensors"]);
         Assert.Equal(["first.bias", "first.weight", "second.bias", "second.weight"], weights.Entries.Keys.Order(StringComparer.Ordinal));
     }
+
+    [Fact]
+    public void An_export_that_is_canceled_leaves_nothing_behind()
+    {
+        using TempFolder folder = new();
+        using LoKrModel model = ModelLoader.Load(TinyModel.WriteBert(folder["source"]));
+        using CancellationTokenSource stop = new();
+        stop.Cancel();
+        Directory.CreateDirectory(folder["out"]);
+        Assert.Throws<OperationCanceledException>(() => ModelFolder.Export(model, folder["out/model"], cancellationToken: stop.Token));
+        Assert.Empty(Directory.EnumerateFileSystemEntries(folder["out"], "*", SearchOption.AllDirectories));
+    }
 }

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
@@ -265,5 +266,35 @@ public sealed class ModelLoaderTests
     {
         tensors[to] = tensors[from];
         tensors.Remove(from);
+    }
+
+    [Fact]
+    public void Loading_reports_how_far_it_is_and_stops_between_tensors()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        int tensors = TinyModel.Write(folder.Path, TinyModel.BertConfig("x", "y")).Count;
+        ConcurrentBag<double> shares = [];
+        using (LoKrModel model = ModelLoader.Load(folder.Path, s_noTokenizer with { OnProgress = shares.Add }))
+        {
+            Assert.Equal(tensors, shares.Count);
+            Assert.Equal(1, shares.Max());
+            Assert.InRange(shares.Min(), 0, 0.99);
+        }
+
+        using CancellationTokenSource stop = new();
+        ConcurrentBag<double> before = [];
+        Assert.Throws<OperationCanceledException>(() => ModelLoader.LoadWithReport(
+            folder.Path,
+            s_noTokenizer with
+            {
+                OnProgress = share =>
+                {
+                    before.Add(share);
+                    stop.Cancel();
+                },
+            },
+            stop.Token));
+        Assert.InRange(before.Count, 1, tensors - 1);
     }
 }

@@ -26,7 +26,7 @@ public sealed class MiniLmTests
         Assert.Equal(model.CountParameters().Trainable, adapter.ParameterCount);
 
         IReadOnlyList<DataRow> rows = DataReader.ReadFile(Fixtures.RequireBeside("data", "debian-sections", "train.jsonl"));
-        using TextClassificationTask text = new(model, [.. rows.Take(16 * losses.Length)], 64, TestContext.Current.CancellationToken);
+        using TextClassificationTask text = new(model, [.. rows.Take(16 * losses.Length)], 64, cancellationToken: TestContext.Current.CancellationToken);
         object[] batches = [.. text.Batches(new BatchOrder(16, Bucket: false))];
         Assert.Equal(losses.Length, batches.Length);
 
