@@ -29,6 +29,7 @@
         'Export-LoKrAdapter'
         'Test-LoKrAdapter'
         'Convert-LoKrAdapter'
+        'Compare-LoKrAdapter'
         'Merge-LoKrAdapter'
         'Undo-LoKrMerge'
         'Start-LoKrTraining'

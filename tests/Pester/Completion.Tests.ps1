@@ -54,4 +54,55 @@ Describe 'The tab key' {
         Get-Completion 'Merge-LoKrAdapter -Model $nothing -Name d' | Should -Not -Contain 'default'
         Get-Completion '$nothing | Merge-LoKrAdapter d' | Should -Not -Contain 'default'
     }
+
+    It 'offers the names of the model in the line: <Expected> after <Line>' -ForEach @(
+        @{ Line = '$model | Get-LoKrModule self.q'; Expected = 'bert.encoder.layer.0.attention.self.query' }
+        @{ Line = '$model | Get-LoKrModule query'; Expected = 'bert.encoder.layer.1.attention.self.query' }
+        @{ Line = '$model | Start-LoKrTraining x; New-LoKrConfig -TargetModules que'; Expected = 'query' }
+        @{ Line = 'New-LoKrConfig -TargetModules query, self.v'; Before = ' | Add-LoKrAdapter $model'; Expected = 'self.value' }
+        @{ Line = 'New-LoKrConfig -ModulesToSave cl'; Before = ' | Add-LoKrAdapter $model'; Expected = 'classifier' }
+        @{ Line = 'New-LoKrConfig -ModulesToSave po'; Before = ' | Add-LoKrAdapter $model'; Expected = 'pooler' }
+        @{ Line = 'New-LoKrConfig -RankPattern '; Before = ' | Add-LoKrAdapter $model'; Expected = "@{ 'query' = 8 }" }
+        @{ Line = 'New-LoKrConfig -TargetModules inter'; Before = ' | Measure-LoKrConfig $encoder'; Expected = 'intermediate.dense' }
+        @{ Line = 'Import-LoKrModel $encoder | Get-LoKrModule; New-LoKrConfig -ExcludeModules que'; Expected = 'query' }
+    ) {
+        $after = "$($_['Before'])"
+        (TabExpansion2 -inputScript "$Line$after" -cursorColumn $Line.Length).CompletionMatches.CompletionText | Should -Contain $Expected
+    }
+
+    It 'offers the names of a folder of diffusers' {
+        $pipeline = [LoKr.Testing.TinyPipeline]::Write("$TestDrive/sd")
+        $line = 'New-LoKrConfig -TargetModules to_'
+        $found = (TabExpansion2 -inputScript "$line | Measure-LoKrConfig '$pipeline'" -cursorColumn $line.Length).CompletionMatches.CompletionText
+        $found | Should -Contain 'to_q'
+        $found | Should -Contain 'to_out.0'
+    }
+
+    It 'never offers files where names are wanted' {
+        Push-Location -LiteralPath $TestDrive
+        Set-Content -LiteralPath 'queer.txt' -Value ''
+        foreach ($line in 'New-LoKrConfig -TargetModules quee', 'New-LoKrConfig -ModulesToSave quee', 'New-LoKrConfig -RankPattern quee', '$model | Get-LoKrModule quee', '$model | Merge-LoKrAdapter quee') {
+            Get-Completion $line | Should -Be quee
+        }
+
+        Pop-Location
+    }
+
+    It 'offers only folders where a folder is wanted' {
+        Push-Location -LiteralPath $TestDrive
+        $null = New-Item -ItemType Directory -Path 'folder-a'
+        Set-Content -LiteralPath 'folder-file.txt' -Value ''
+        foreach ($line in 'Import-LoKrModel fold', '$model | Export-LoKrModel fold', 'Merge-LoKrAdapter -Path fold', 'Measure-LoKrConfig -Model fold') {
+            Get-Completion $line | Should -Be ".$([IO.Path]::DirectorySeparatorChar)folder-a"
+        }
+
+        (Get-Completion 'Get-LoKrAdapter fold').Count | Should -Be 2
+        Pop-Location
+    }
+
+    It 'offers the labels of a data file in the line' {
+        $line = 'Import-LoKrModel x -Label '
+        $found = (TabExpansion2 -inputScript "$line | Start-LoKrTraining '$train'" -cursorColumn $line.Length).CompletionMatches.CompletionText
+        $found | Should -Be $labels
+    }
 }

@@ -75,3 +75,76 @@ Describe 'Get-LoKrModule' {
         $model | Get-LoKrModule uery | Should -BeNullOrEmpty
     }
 }
+
+Describe 'Get-LoKrAdapter -Values' {
+    BeforeAll {
+        $script:adapted = Get-AdaptedTinyModel
+        New-LoKrConfig -R 2 -TargetModules query, key -InitWeights Random | Add-LoKrAdapter $adapted -Name random -Seed 3
+        Export-LoKrAdapter -Model $adapted -Name random -Destination "$TestDrive/random"
+    }
+
+    AfterAll {
+        $adapted.Dispose()
+    }
+
+    It 'measures the layers of a model, sortable, relative to the base weight' {
+        $values = $adapted | Get-LoKrAdapter -ByLayer -Values -Name random
+        $values.Count | Should -Be $adapted.Adapters[1].Layers.Count
+        $sorted = $values | Sort-Object RelativeNorm -Descending
+        $sorted[0].RelativeNorm | Should -BeGreaterOrEqual $sorted[-1].RelativeNorm
+        foreach ($layer in $values) {
+            $layer.FrobeniusNorm | Should -BeGreaterOrEqual $layer.SpectralNorm
+            $layer.EffectiveRank | Should -BeGreaterThan 1
+            ($layer.EnergyShares | Measure-Object -Sum).Sum | Should -BeLessOrEqual 1.0001
+        }
+
+        ($adapted | Get-LoKrAdapter -ByLayer -Values -Name default).FrobeniusNorm | Sort-Object -Unique | Should -Be 0
+    }
+
+    It 'measures a file as it does the model' {
+        $live = $adapted | Get-LoKrAdapter -ByLayer -Values -Name random | Sort-Object Name
+        $file = Get-LoKrAdapter "$TestDrive/random" -ByLayer -Values | Sort-Object Name
+        $file.Name | Should -Be $live.Name
+        @($file.RelativeNorm | Where-Object { $null -ne $_ }) | Should -BeNullOrEmpty
+        $based = Get-LoKrAdapter "$TestDrive/random" -ByLayer -BasePath $tiny | Sort-Object Name
+        for ($i = 0; $i -lt $live.Count; $i++) {
+            [Math]::Abs($based[$i].RelativeNorm - $live[$i].RelativeNorm) | Should -BeLessThan (1e-6 * $live[$i].RelativeNorm)
+            $file[$i].EffectiveRank | Should -Be $based[$i].EffectiveRank
+        }
+    }
+
+    It 'compares an adapter with its file, and names what differs from another one' {
+        $same = $adapted | Compare-LoKrAdapter random "$TestDrive/random"
+        $same.RelativeDistance | Should -Be 0
+        $same.DifferentSettings | Should -BeNullOrEmpty
+        $other = $adapted | Compare-LoKrAdapter random default
+        foreach ($setting in 'Alpha', 'TargetModules', 'InitWeights') {
+            $other.DifferentSettings | Should -Contain $setting
+        }
+
+        $other.DifferentSettings | Should -Not -Contain 'R'
+        $other.ReferenceOnlyCount | Should -BeGreaterThan 0
+        $rows = $adapted | Compare-LoKrAdapter random default -ByLayer
+        ($rows | Where-Object Name -Like '*.key').Presence | Sort-Object -Unique | Should -Be 'ReferenceOnly'
+        ($rows | Where-Object Name -Like '*.query').RelativeDistance | Sort-Object -Unique | Should -Be 1
+        ($adapted | Compare-LoKrAdapter random default -Setting | Where-Object Setting -EQ Alpha).Difference | Should -Be '4'
+    }
+
+    It 'compares answers to data and leaves the model as it was' {
+        $active = $adapted.ActiveAdapters
+        $answers = $adapted | Compare-LoKrAdapter default "$TestDrive/random" -Data $rowsToMeasure | Select-Object -Last 1
+        $answers.RowCount | Should -Be 24
+        $answers.ReferenceLoss | Should -Be (Get-Loss $adapted)
+        $adapted.ActiveAdapters | Should -Be $active
+        $adapted.Adapters.Name | Should -Be 'default', 'random'
+        $rows = $adapted | Compare-LoKrAdapter default random -Data $rowsToMeasure -ByRow
+        $rows.Count | Should -Be 24
+        @($rows | Where-Object IsSame).Count | Should -Be $answers.SameCount
+    }
+
+    It 'says what is wrong' {
+        Get-ErrorId { $adapted | Compare-LoKrAdapter random none } | Should -Be 'LoKr.AdapterNotFound'
+        Get-ErrorId { Compare-LoKrAdapter "$TestDrive/random" "$TestDrive/none" } | Should -Be 'LoKr.PathNotFound'
+        Get-ErrorId { Compare-LoKrAdapter "$TestDrive/random" "$TestDrive/random" -Data $rowsToMeasure } | Should -Be 'LoKr.InvalidArgument'
+    }
+}

@@ -79,13 +79,21 @@ Describe 'Views' {
         @{ Name = 'states of adapters'; Script = { $model | Get-LoKrAdapter }; Shows = 'default' }
         @{ Name = 'states of layers'; Script = { $model | Get-LoKrAdapter -ByLayer }; Shows = 'lokr\.Linear' }
         @{ Name = 'the state of a model'; Script = { $model | Get-LoKrAdapter -Summary }; Shows = 'BertForSequenceClassification' }
-        @{ Name = 'the cost of a configuration'; Script = { New-LoKrConfig -R 4 -TargetModules query | Measure-LoKrConfig $model }; Shows = "(?s)# +R.*1 +4 +8 +-1 query +2 +[\d,.]+ +[\d.,]+ +[\d.,]+ KB" }
-        @{ Name = 'the cost of modules'; Script = { New-LoKrConfig -R 4 -TargetModules query | Measure-LoKrConfig $model -ByModule }; Shows = "self\.qu.*Layer +4 w1 \d+" }
+        @{ Name = 'the cost of a configuration'; Script = { New-LoKrConfig -R 4 -TargetModules query | Measure-LoKrConfig $model }; Shows = '(?s)# +R.*1 +4 +8 +-1 query +2 +[\d,.]+ +[\d.,]+ +[\d.,]+ KB' }
+        @{ Name = 'the cost of modules'; Script = { New-LoKrConfig -R 4 -TargetModules query | Measure-LoKrConfig $model -ByModule }; Shows = 'self\.query +Layer +4 +[\d,.]+ +[\d.,]+ KB +[\d.,]+ K w1 \d+' }
+        @{ Name = 'values of layers'; Script = { $model | Get-LoKrAdapter -ByLayer -Values }; Shows = 'query +4 +[\d.,]+ +[\d.,]+ % +' }
+        @{ Name = 'a comparison'; Script = { $model | Compare-LoKrAdapter default default }; Shows = 'default +default +\d+ 0 / 0 +1[.,]0000 +0 %' }
+        @{ Name = 'a comparison of layers'; Script = { $model | Compare-LoKrAdapter default default -ByLayer }; Shows = 'query +Both +1[.,]0000 +0 %' }
+        @{ Name = 'settings that differ'; Script = { [LoKr.Core.Layouts.LoKrSettingDifference]::new('R', '4', '8') }; Shows = 'R +4 +8' }
+        @{ Name = 'answers compared'; Script = { [LoKr.Core.Training.LoKrAnswerComparison] @{ Reference = 'a'; Difference = 'b'; RowCount = 9; ReferenceLoss = 0.5; DifferenceLoss = 0.25; ReferenceAccuracy = 0.5; DifferenceAccuracy = 0.75; SameCount = 5; CorrectedCount = 3; BrokenCount = 0 } }; Shows = 'a +b +9 0[.,]5000 → 0[.,]2500 +0[.,]5000 → 0[.,]7500 +5 +3 +0' }
         @{ Name = 'the runtime'; Script = { Get-LoKrRuntime }; Shows = '(?s)LibtorchVersion +: \d.*Threads +: \d' }
     ) {
         $text = Get-Display (& $Script)
         $text | Should -Match $Shows
-        $text | Should -Not -Match '#ERR'
+        foreach ($shown in $text, (Get-Display (& $Script | Format-List))) {
+            $shown | Should -Not -Match '#ERR'
+            $shown | Should -Not -MatchExactly '(System|LoKr|TorchSharp)\.[A-Z]|`\d\[|<>'
+        }
     }
 
     It 'show the probabilities of a class, the highest first' {
@@ -108,6 +116,18 @@ Describe 'Views' {
         }
     }
 
+    It 'are as clean in CSV and JSON: <_>' -ForEach '$model | Get-LoKrModule -Adapted', '$model | Get-LoKrAdapter', '$model | Get-LoKrAdapter -ByLayer', '$model | Get-LoKrAdapter -Summary', '$model | Get-LoKrAdapter -ByLayer -Values',
+    '$model | Compare-LoKrAdapter default default', '$model.LastTraining', '$model.LastTraining.History', '$model.LastMerge', '$model | Measure-LoKrModel -Data $eval', "'vpn' | Invoke-LoKrModel -Model `$model", 'Get-LoKrRuntime', '$model.CountParameters()',
+    'New-LoKrConfig -TargetModules query | Measure-LoKrConfig $model', 'New-LoKrConfig -TargetModules query | Measure-LoKrConfig $model -ByModule' {
+        $objects = @(Invoke-Expression $_)
+        $objects.Count | Should -BeGreaterThan 0
+        $objects | ConvertTo-Csv | Should -Not -MatchExactly '(System|LoKr\.Core|TorchSharp)\.[A-Z]|`\d\[|<>'
+        $json = $objects | ConvertTo-Json -Depth 4 -WarningVariable warnings -WarningAction SilentlyContinue
+        $warnings | Should -BeNullOrEmpty
+        $json | Should -Not -MatchExactly '(System|LoKr\.Core|TorchSharp)\.[A-Z]|`\d\[|<>'
+        @($json | ConvertFrom-Json).Count | Should -Be $objects.Count
+    }
+
     It 'need plain figures only' {
         $copy = [System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($model))
         $copy.PSTypeNames[0] | Should -Be 'Deserialized.LoKr.Core.Model.LoKrModel'
@@ -115,6 +135,28 @@ Describe 'Views' {
         $copy.PSObject.Properties['Tokenizer'] | Should -BeNullOrEmpty
         $copy.ParameterCount | Should -BeGreaterThan 0
         [LoKr.PowerShell.Formatting.ViewText]::List($copy.Adapters) | Should -Be 'default'
+    }
+
+    It 'fit a terminal of 80 columns: <_>' -ForEach 'Get-LoKrAdapter', 'Get-LoKrAdapter -ByLayer -Values', 'Compare-LoKrAdapter default default', 'Compare-LoKrAdapter default default -ByLayer' {
+        $rows = Invoke-Expression "`$model | $_"
+        $lines = (Get-Display $rows 80) -split '\r?\n'
+        ($lines | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
+
+        # The header takes one line, as it does where every column has room.
+        $rule = @($lines | Where-Object { $_ -match '^[- ]+$' -and $_ -match '-' })
+        $rule.Count | Should -Be 1
+        $lines.IndexOf($rule[0]) | Should -Be 2
+    }
+
+    It 'color states for the eye only' {
+        $PSStyle.OutputRendering = 'Ansi'
+        $colored = $model | Get-LoKrAdapter | Out-String -Width 120
+        $colored | Should -Match "$([char] 27)\[32mTrue"
+        $PSStyle.OutputRendering = 'Host'
+        $model | Get-LoKrAdapter | Out-File -LiteralPath "$TestDrive/out.txt"
+        Get-Content -LiteralPath "$TestDrive/out.txt" -Raw | Should -Not -Match "$([char] 27)"
+        $PSStyle.OutputRendering = 'PlainText'
+        $model | Get-LoKrAdapter | Out-String -Width 120 | Should -Not -Match "$([char] 27)"
     }
 
     It 'fit a terminal of 80 columns' {
@@ -139,6 +181,11 @@ Describe 'A cell' {
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Scores(@{ a = 0.1; b = 0.9 }) }; Expected = 'b 0.9000, a 0.1000' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Duration([timespan]::FromSeconds(65.34)) }; Expected = '0:01:05.3' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Duration($null) }; Expected = '' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Size(512) }; Expected = '512 B' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Size(1840000000) }; Expected = '1.84 GB' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Operations(12345678) }; Expected = '12.3 M' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Percent(0.0123) }; Expected = '1.23 %' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Fit('a.name.that.is.longer.than.the.room.for.it.self.query', $null, 50) }; Expected = '…an.the.room.for.it.self.query' }
     ) {
         & $Cell | Should -Be $Expected
     }

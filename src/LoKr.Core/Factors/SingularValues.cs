@@ -18,7 +18,7 @@ public static class SingularValues
         ArgumentNullException.ThrowIfNull(factors);
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
-        Tensor products = Outer(factors).Values.outer(Inner(factors).Values).flatten();
+        Tensor products = OfW1(factors).outer(OfW2(factors)).flatten();
         (Tensor sorted, _) = products.sort(descending: true);
         return sorted.narrow(0, 0, Math.Min(count ?? sorted.numel(), sorted.numel())).MoveToOuterDisposeScope();
     }
@@ -28,6 +28,20 @@ public static class SingularValues
     {
         using Tensor values = Of(factors, 1);
         return values[0].ToDouble();
+    }
+
+    /// <summary>Computes the singular values of w1, a trained scalar included, in descending order.</summary>
+    internal static Tensor OfW1(KroneckerFactors factors)
+    {
+        Tensor[] steps = [.. factors.OuterSteps().Select(Precise)];
+        return steps.Length == 1 ? linalg.svdvals(steps[0]) : linalg.svdvals(Condense(steps[1], steps[0]));
+    }
+
+    /// <summary>Computes the singular values of w2 as a matrix whose columns include the kernel, in descending order.</summary>
+    internal static Tensor OfW2(KroneckerFactors factors)
+    {
+        (Tensor left, Tensor? right) = InnerParts(factors);
+        return linalg.svdvals(right is null ? left : Condense(left, right));
     }
 
     /// <summary>Computes the leading singular triplets of scale·(w1 ⊗ w2), right vectors r×(in·kernel).</summary>
@@ -71,16 +85,36 @@ public static class SingularValues
 
     private static SingularTriplets Inner(KroneckerFactors factors)
     {
+        (Tensor left, Tensor? right) = InnerParts(factors);
+        return right is null ? Decompose(left) : DecomposeProduct(left, right);
+    }
+
+    /// <summary>w2 as a matrix k×(n·kernel), or as a product of two.</summary>
+    private static (Tensor Left, Tensor? Right) InnerParts(KroneckerFactors factors)
+    {
         if (factors.FullW2 is not null)
         {
-            return Decompose(Precise(factors.FullW2).reshape(factors.K, -1));
+            return (Precise(factors.FullW2).reshape(factors.K, -1), null);
         }
 
         Tensor a = Precise(factors.W2A!);
         Tensor b = Precise(factors.W2B!);
         return factors.Core is null
-            ? DecomposeProduct(a, b)
-            : DecomposeProduct(a.t(), einsum("ijx,jq->iqx", Precise(factors.Core).reshape(a.shape[0], b.shape[0], -1), b).reshape(a.shape[0], -1));
+            ? (a, b)
+            : (a.t(), einsum("ijx,jq->iqx", Precise(factors.Core).reshape(a.shape[0], b.shape[0], -1), b).reshape(a.shape[0], -1));
+    }
+
+    /// <summary>A small matrix with the singular values of a·b that are not zero by its inner size: the product of the triangles of both.</summary>
+    private static Tensor Condense(Tensor a, Tensor b)
+    {
+        if (a.shape[1] >= Math.Min(a.shape[0], b.shape[1]))
+        {
+            return a.mm(b);
+        }
+
+        (_, Tensor ra) = linalg.qr(a);
+        (_, Tensor rb) = linalg.qr(b.t());
+        return ra.mm(rb.t());
     }
 
     private static Tensor Precise(Tensor tensor) => tensor.cpu().to(float64);

@@ -1,5 +1,6 @@
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using static TorchSharp.torch;
@@ -91,7 +92,7 @@ public sealed record LoKrClassification
     public required double Score { get; init; }
 
     /// <summary>Probability by label, in the order of the model's labels.</summary>
-    public required IReadOnlyDictionary<string, double> Scores { get; init; }
+    public required IReadOnlyDictionary<string, double> Scores { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>
     public override string ToString() => FormattableString.Invariant($"{Label} ({Score:F4})");

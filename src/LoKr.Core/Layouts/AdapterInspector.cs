@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
@@ -95,7 +96,7 @@ public sealed record LoKrAdapterInfo
     public required AdapterLayout Layout { get; init; }
 
     /// <summary>Parts of a pipeline that the file has modules of; <c>Model</c> where it does not say.</summary>
-    public required IReadOnlyList<string> Components { get; init; }
+    public required IReadOnlyList<string> Components { get; init => field = ValueList.Of(value); }
 
     /// <summary>Number of modules with factors.</summary>
     public required int ModuleCount { get; init; }
@@ -107,13 +108,13 @@ public sealed record LoKrAdapterInfo
     public long? Rank { get; init; }
 
     /// <summary>All ranks, ascending.</summary>
-    public required IReadOnlyList<long> Ranks { get; init; }
+    public required IReadOnlyList<long> Ranks { get; init => field = ValueList.Of(value); }
 
     /// <summary>Most common alpha; null where the file has none.</summary>
     public double? Alpha { get; init; }
 
     /// <summary>All alphas, ascending; one that is not finite is last.</summary>
-    public required IReadOnlyList<double> Alphas { get; init; }
+    public required IReadOnlyList<double> Alphas { get; init => field = ValueList.Of(value); }
 
     /// <summary>Most common scale of w1 ⊗ w2; null where it is not known.</summary>
     public double? Scale { get; init; }
@@ -131,7 +132,7 @@ public sealed record LoKrAdapterInfo
     public required int TensorCount { get; init; }
 
     /// <summary>Kinds of tensors: lokr_w1, lokr_w2_a, alpha and so on.</summary>
-    public required IReadOnlyList<string> TensorKinds { get; init; }
+    public required IReadOnlyList<string> TensorKinds { get; init => field = ValueList.Of(value); }
 
     /// <summary>Element type of the factors, for example float32; several are separated by commas.</summary>
     public required string DType { get; init; }
@@ -146,7 +147,7 @@ public sealed record LoKrAdapterInfo
     public required long Size { get; init; }
 
     /// <summary>Metadata of the header.</summary>
-    public required IReadOnlyDictionary<string, string> Metadata { get; init; }
+    public required IReadOnlyDictionary<string, string> Metadata { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>
     public override string ToString() => Path;

@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
@@ -113,7 +114,7 @@ public sealed record LoKrAdapterCheck
     public int ModuleCount { get; init; }
 
     /// <summary>Errors, warnings and notes, in this order.</summary>
-    public required IReadOnlyList<LoKrAdapterFinding> Findings { get; init; }
+    public required IReadOnlyList<LoKrAdapterFinding> Findings { get; init => field = ValueList.Of(value); }
 
     /// <summary>Number of errors.</summary>
     public int ErrorCount => Findings.Count(static finding => finding.Severity == LoKrFindingSeverity.Error);

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using LoKr.Core.Targeting;
 using static TorchSharp.torch;
@@ -302,6 +303,15 @@ public static class AdaptableExtensions
     {
         ArgumentNullException.ThrowIfNull(target);
         return [.. target.Models.SelectMany(static part => part.Value.GetModules().Select(module => module with { Name = ModuleTree.Join(part.Key, module.Name) }))];
+    }
+
+    /// <summary>Names of the modules of all components within their component, without reading any weight; each once.</summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="adaptable">Only modules that can take an adapter.</param>
+    public static IReadOnlyList<string> GetModuleNames(this IAdaptable target, bool adaptable = false)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        return Distinct(target, model => ModuleTree.Places(model.Module).Where(place => !adaptable || BaseLayer.TryCreate(place) is not null).Select(static place => place.Name));
     }
 
     /// <summary>What <see cref="AddAdapter"/> would change in each component. Nothing is allocated.</summary>

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -295,6 +296,14 @@ public sealed class LoKrModel : IAdaptable
             _merges.Dispose();
             Module.Dispose();
         }
+    }
+
+    /// <summary>‖W‖ of the weight of a layer without any adapter; null for a model without weights.</summary>
+    internal double? BaseWeightNorm(LoKrLayer layer)
+    {
+        Use.RequireAlive();
+        Tensor weight = _merges.Original(layer.ModuleName) ?? layer.BaseLayer.Weight;
+        return weight.device_type == DeviceType.META ? null : TensorNorm.Frobenius(weight);
     }
 
     /// <summary>Whether there is an adapter of a name.</summary>

@@ -17,6 +17,10 @@ internal sealed class MergeState : IDisposable
     /// <summary>Merged adapters, in the order they were merged.</summary>
     public IReadOnlyList<LoKrAdapter> Merged => _merged;
 
+    /// <summary>The value of a weight before any merge, on the CPU; null for a weight that is not changed.</summary>
+    /// <param name="name">Full name of the layer.</param>
+    public Tensor? Original(string name) => _originals.GetValueOrDefault(name)?.Value;
+
     /// <summary>Adds the deltas of adapters into the weights, all or none. They count as merged when the result is committed.</summary>
     /// <param name="adapters">Adapters that are not merged.</param>
     /// <param name="safe">Refuse results that are not finite.</param>

@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Model;
 
@@ -6,7 +7,7 @@ namespace LoKr.Core.Model;
 public sealed record LoKrMergeResult
 {
     /// <summary>Adapters that were merged.</summary>
-    public required IReadOnlyList<string> Adapters { get; init; }
+    public required IReadOnlyList<string> Adapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Number of base weights that changed.</summary>
     public required int ModuleCount { get; init; }
@@ -24,13 +25,13 @@ public sealed record LoKrMergeResult
     public long ByteCount { get; init; }
 
     /// <summary>Names of these files.</summary>
-    public IReadOnlyList<string> Files { get; init; } = [];
+    public IReadOnlyList<string> Files { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
 
     /// <summary>How many of these files an interrupted run had finished before.</summary>
     public int ResumedFileCount { get; init; }
 
     /// <summary>Consequences of the merge for other adapters.</summary>
-    public IReadOnlyList<string> Warnings { get; init; } = [];
+    public IReadOnlyList<string> Warnings { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
 
     /// <inheritdoc/>
     public override string ToString() => $"{string.Join(", ", Adapters)} in {ModuleCount} weights{(SavedModuleCount == 0 ? "" : $", {SavedModuleCount} modules replaced")}";
@@ -43,7 +44,7 @@ public sealed record LoKrTrainingResult
     public required string AdapterName { get; init; }
 
     /// <summary>Every step.</summary>
-    public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
+    public required IReadOnlyList<LoKrTrainingStep> History { get; init => field = ValueList.Of(value); }
 
     /// <summary>
     /// <c>Completed</c>; <c>EarlyStopped</c> after evaluations without improvement; <c>TimeLimit</c>; <c>Canceled</c>; <c>Diverged</c> after a

@@ -1,4 +1,5 @@
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Model;
 
@@ -39,16 +40,16 @@ public sealed record LoKrAdapterStatus
     public required int ModuleCount { get; init; }
 
     /// <summary>Modules that it trains whole.</summary>
-    public required IReadOnlyList<string> SavedModules { get; init; }
+    public required IReadOnlyList<string> SavedModules { get; init => field = ValueList.Of(value); }
 
     /// <summary>Number of its parameters.</summary>
     public required long ParameterCount { get; init; }
 
     /// <summary>Element types of its parameters, for example float32.</summary>
-    public required IReadOnlyList<string> DTypes { get; init; }
+    public required IReadOnlyList<string> DTypes { get; init => field = ValueList.Of(value); }
 
     /// <summary>Kinds of devices that hold its parameters, for example cpu.</summary>
-    public required IReadOnlyList<string> Devices { get; init; }
+    public required IReadOnlyList<string> Devices { get; init => field = ValueList.Of(value); }
 
     /// <summary>Modules that it targets.</summary>
     public string? TargetModules { get; init; }
@@ -70,19 +71,19 @@ public sealed record LoKrLayerStatus
     public required bool Enabled { get; init; }
 
     /// <summary>Active adapters of the model; one that is not on this layer is listed too, as in PEFT.</summary>
-    public required IReadOnlyList<string> ActiveAdapters { get; init; }
+    public required IReadOnlyList<string> ActiveAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Adapters that are merged into the weight of this layer.</summary>
-    public required IReadOnlyList<string> MergedAdapters { get; init; }
+    public required IReadOnlyList<string> MergedAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Whether the factors take gradients, by adapter.</summary>
-    public required IReadOnlyDictionary<string, TriState> RequiresGrad { get; init; }
+    public required IReadOnlyDictionary<string, TriState> RequiresGrad { get; init => field = ValueList.Of(value); }
 
     /// <summary>Adapters on this layer, by name.</summary>
-    public required IReadOnlyList<string> AvailableAdapters { get; init; }
+    public required IReadOnlyList<string> AvailableAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Kinds of devices that hold the factors, by adapter.</summary>
-    public required IReadOnlyDictionary<string, IReadOnlyList<string>> Devices { get; init; }
+    public required IReadOnlyDictionary<string, IReadOnlyList<string>> Devices { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>
     public override string ToString() => Name;
@@ -101,7 +102,7 @@ public sealed record LoKrModelStatus
     public string AdapterModelType { get; } = nameof(LoKrModel);
 
     /// <summary>PEFT's type of each adapter: <c>LOKR</c>.</summary>
-    public required IReadOnlyDictionary<string, string> PeftTypes { get; init; }
+    public required IReadOnlyDictionary<string, string> PeftTypes { get; init => field = ValueList.Of(value); }
 
     /// <summary>Parameters that take gradients.</summary>
     public required long TrainableParams { get; init; }
@@ -116,19 +117,19 @@ public sealed record LoKrModelStatus
     public required TriState Enabled { get; init; }
 
     /// <summary>Active adapters, or <c>irregular</c>.</summary>
-    public required IReadOnlyList<string> ActiveAdapters { get; init; }
+    public required IReadOnlyList<string> ActiveAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Merged adapters, or <c>irregular</c> where one of them is not merged on a layer that it is on.</summary>
-    public required IReadOnlyList<string> MergedAdapters { get; init; }
+    public required IReadOnlyList<string> MergedAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Whether the factors take gradients, by adapter.</summary>
-    public required IReadOnlyDictionary<string, TriState> RequiresGrad { get; init; }
+    public required IReadOnlyDictionary<string, TriState> RequiresGrad { get; init => field = ValueList.Of(value); }
 
     /// <summary>All adapters, by name.</summary>
-    public required IReadOnlyList<string> AvailableAdapters { get; init; }
+    public required IReadOnlyList<string> AvailableAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Kinds of devices that hold the factors, by adapter.</summary>
-    public required IReadOnlyDictionary<string, IReadOnlyList<string>> Devices { get; init; }
+    public required IReadOnlyDictionary<string, IReadOnlyList<string>> Devices { get; init => field = ValueList.Of(value); }
 
     /// <summary>Combines the states of layers by PEFT's rules.</summary>
     /// <param name="layers">The layers; may be none.</param>
@@ -180,7 +181,7 @@ public sealed record LoKrModuleInfo
     public required string ModuleType { get; init; }
 
     /// <summary>Shape of the weight, empty where there is none.</summary>
-    public required IReadOnlyList<long> Shape { get; init; }
+    public required IReadOnlyList<long> Shape { get; init => field = ValueList.Of(value); }
 
     /// <summary>Parameters of the module itself, without its children and without adapters.</summary>
     public required long ParameterCount { get; init; }
@@ -198,22 +199,22 @@ public sealed record LoKrModuleInfo
     public required bool IsAdapted { get; init; }
 
     /// <summary>Names of the adapters on this module.</summary>
-    public required IReadOnlyList<string> Adapters { get; init; }
+    public required IReadOnlyList<string> Adapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Those of them that are active.</summary>
-    public required IReadOnlyList<string> ActiveAdapters { get; init; }
+    public required IReadOnlyList<string> ActiveAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Those of them that are merged into the weight.</summary>
-    public required IReadOnlyList<string> MergedAdapters { get; init; }
+    public required IReadOnlyList<string> MergedAdapters { get; init => field = ValueList.Of(value); }
 
     /// <summary>Factor shapes of the adapters, for example <c>w1 16×16, w2_a 24×8, w2_b 8×24</c>.</summary>
-    public required IReadOnlyList<string> FactorShapes { get; init; }
+    public required IReadOnlyList<string> FactorShapes { get; init => field = ValueList.Of(value); }
 
     /// <summary>Parameters that the adapters add.</summary>
     public required long AdapterParameterCount { get; init; }
 
     /// <summary>Names of the adapters that train a copy of the whole module (modules_to_save).</summary>
-    public required IReadOnlyList<string> SavedBy { get; init; }
+    public required IReadOnlyList<string> SavedBy { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>
     public override string ToString() => Name;

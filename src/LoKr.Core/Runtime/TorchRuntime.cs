@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using TorchSharp;
 
 namespace LoKr.Core.Runtime;
@@ -200,13 +201,13 @@ public sealed record LoKrRuntimeInfo
     public required bool IsLoaded { get; init; }
 
     /// <summary>Devices that can be used; empty until loaded.</summary>
-    public required IReadOnlyList<string> Devices { get; init; }
+    public required IReadOnlyList<string> Devices { get; init => field = ValueList.Of(value); }
 
     /// <summary>Number of threads that torch computes with on the CPU; null until loaded.</summary>
     public int? Threads => IsLoaded ? torch.get_num_threads() : null;
 
     /// <summary>Workarounds that this machine needed, in words.</summary>
-    public required IReadOnlyList<string> Workarounds { get; init; }
+    public required IReadOnlyList<string> Workarounds { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>
     public override string ToString() => $"libtorch {LibtorchVersion} ({Flavor})";

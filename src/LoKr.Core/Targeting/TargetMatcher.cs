@@ -86,10 +86,27 @@ internal sealed class TargetMatcher(LoKrConfig config)
 }
 
 /// <summary>Short endings of dotted module names, as the entries of a target list are.</summary>
-internal static class ModuleEndings
+public static class ModuleEndings
 {
+    /// <summary>
+    /// Endings to offer to someone who writes an entry: the shortest of each name that does not begin with a number, or, where none of these
+    /// begins with what is written already, every ending that does. Each once, those of few parts first.
+    /// </summary>
+    /// <param name="names">Full names of modules.</param>
+    /// <param name="beginning">What is written already.</param>
+    public static IReadOnlyList<string> Suggest(IEnumerable<string> names, string? beginning)
+    {
+        ArgumentNullException.ThrowIfNull(names);
+        string text = (beginning ?? "").Trim('\'', '"');
+        string[][] endings = [.. names.Select(static name => Of(name).Where(static ending => ending.Length > 0 && !char.IsAsciiDigit(ending[0])).ToArray()).Where(static all => all.Length > 0)];
+        bool IsMeant(string ending) => ending.StartsWith(text, StringComparison.OrdinalIgnoreCase);
+        IEnumerable<string> shortest = endings.Select(static all => all[0]);
+        return [.. (shortest.Any(IsMeant) ? shortest : endings.SelectMany(static all => all)).Where(IsMeant)
+            .Distinct(StringComparer.Ordinal).OrderBy(static ending => ending.Count(static c => c == '.')).ThenBy(static ending => ending, StringComparer.Ordinal)];
+    }
+
     /// <summary>Endings of a dotted name, shortest first, the whole name last.</summary>
-    public static IEnumerable<string> Of(string name)
+    internal static IEnumerable<string> Of(string name)
     {
         for (int dot = name.LastIndexOf('.'); dot >= 0; dot = dot == 0 ? -1 : name.LastIndexOf('.', dot - 1))
         {
@@ -102,7 +119,7 @@ internal static class ModuleEndings
     /// <summary>The shortest endings, sorted, that mean exactly these modules; null where there are none.</summary>
     /// <param name="targets">The modules.</param>
     /// <param name="names">All modules of the model.</param>
-    public static string[]? Shortest(IReadOnlySet<string> targets, IReadOnlyCollection<string> names)
+    internal static string[]? Shortest(IReadOnlySet<string> targets, IReadOnlyCollection<string> names)
     {
         HashSet<string> others = [.. names.Where(name => !targets.Contains(name)).SelectMany(Of)];
         string[] shortest = [.. targets

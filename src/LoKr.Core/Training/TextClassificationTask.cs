@@ -97,6 +97,29 @@ public sealed class TextClassificationTask : ITrainingTask
         return new BatchScore(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.Sum), logits.argmax(-1).eq(labels).sum());
     }
 
+    /// <summary>Index of the label of a row.</summary>
+    internal int LabelOf(int row) => (int)_labels[row];
+
+    /// <summary>Probabilities of every label for every row, in the order of the rows; in evaluation mode and without gradients.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="batchSize">Rows in a batch.</param>
+    /// <param name="cancellation">Checked before every batch.</param>
+    internal double[][] Probabilities(LoKrModel model, int batchSize, CancellationToken cancellation)
+    {
+        using EvaluationMode modes = new([model]);
+        using var noGrad = no_grad();
+        List<double[]> all = [];
+        foreach (TrainingBatch batch in Batches(new BatchOrder(batchSize, Bucket: false)))
+        {
+            cancellation.ThrowIfCancellationRequested();
+            using var scope = NewDisposeScope();
+            Tensor scores = Forward(model, batch).Logits.to(ScalarType.Float64).softmax(-1).cpu();
+            all.AddRange(scores.data<double>().ToArray().Chunk((int)scores.shape[1]));
+        }
+
+        return [.. all];
+    }
+
     /// <summary>Has nothing to release: the data are plain arrays.</summary>
     public void Dispose()
     {

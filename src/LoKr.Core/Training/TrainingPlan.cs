@@ -1,3 +1,5 @@
+using LoKr.Core.IO;
+
 namespace LoKr.Core.Training;
 
 /// <summary>The steps, parameters and memory of a training run before it starts. Flat and serializable.</summary>
@@ -37,7 +39,7 @@ public sealed record TrainingPlan
     public required string Unit { get; init; }
 
     /// <summary>Warnings about the data, and about modules with random values that the adapter does not hold.</summary>
-    public required IReadOnlyList<string> Warnings { get; init; }
+    public required IReadOnlyList<string> Warnings { get; init => field = ValueList.Of(value); }
 
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Management.Automation;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Base;
 
@@ -17,6 +18,7 @@ public abstract class PathCommand : LoKrCommand
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(PathCompleter))]
     public string[] Path { get; set; } = [];
 
     /// <summary>Files or folders to read, taken as they are written.</summary>

@@ -47,6 +47,7 @@ public abstract class PeftConfigCommand : LoKrCommand
     /// <summary>Modules that are trained and saved whole with the adapter. Add-LoKrAdapter adds those that the checkpoint lacked, such as a new classification head; an empty list, @(), leaves these as they are.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("ModuleToSave")]
+    [ArgumentCompleter(typeof(SavedModuleCompleter))]
     [AllowEmptyCollection]
     [ValidateNotNull]
     public string[]? ModulesToSave { get; set; }
@@ -92,10 +93,12 @@ public abstract class PeftConfigCommand : LoKrCommand
 
     /// <summary>Rank by pattern of module names. The first match wins, so use [ordered]@{ 'layer.0.attention' = 4; … } for several patterns.</summary>
     [Parameter]
+    [ArgumentCompleter(typeof(ModulePatternCompleter))]
     public IDictionary? RankPattern { get; set; }
 
     /// <summary>Alpha by pattern of module names. The first match wins, so use [ordered]@{ … } for several patterns.</summary>
     [Parameter]
+    [ArgumentCompleter(typeof(ModulePatternCompleter))]
     public IDictionary? AlphaPattern { get; set; }
 
     /// <summary>Task of the model. PEFT's spellings (SEQ_CLS, CAUSAL_LM …) are accepted. SequenceClassification trains and saves the head without naming it; a text classifier whose checkpoint lacked the head has this task by default.</summary>

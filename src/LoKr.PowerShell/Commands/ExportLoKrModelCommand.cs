@@ -29,6 +29,7 @@ public sealed class ExportLoKrModelCommand : LoKrCommand
     /// <summary>Folder to write. It appears complete or not at all.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string Destination { get; set; } = "";
 
     /// <summary>Replaces an existing folder.</summary>

@@ -8,9 +8,9 @@ namespace LoKr.PowerShell.Commands;
 
 /// <summary>Describes adapter files of any layout from their headers, or the adapters of a model in memory.</summary>
 [Cmdlet(VerbsCommon.Get, "LoKrAdapter", DefaultParameterSetName = PathSet)]
-[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = [PathSet, LiteralPathSet])]
+[OutputType(typeof(LoKrAdapterInfo), typeof(LoKrLayerValues), ParameterSetName = [PathSet, LiteralPathSet])]
 [OutputType(typeof(LoKrAdapterStatus), ParameterSetName = [ModelSet])]
-[OutputType(typeof(LoKrLayerStatus), ParameterSetName = [LayerSet])]
+[OutputType(typeof(LoKrLayerStatus), typeof(LoKrLayerValues), ParameterSetName = [LayerSet])]
 [OutputType(typeof(LoKrModelStatus), ParameterSetName = [SummarySet])]
 public sealed class GetLoKrAdapterCommand : PathCommand
 {
@@ -39,9 +39,23 @@ public sealed class GetLoKrAdapterCommand : PathCommand
     [ValidateNotNullOrEmpty]
     public string[]? Name { get; set; }
 
-    /// <summary>Writes one object for each adapted layer instead, as PEFT's get_layer_status does.</summary>
+    /// <summary>Writes one object for each adapted layer instead, as PEFT's get_layer_status does. For files these are the measures of -Values.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LayerSet)]
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
     public SwitchParameter ByLayer { get; set; }
+
+    /// <summary>With -ByLayer: measures what the factors of each layer hold: norms, singular values, effective rank.</summary>
+    [Parameter(ParameterSetName = LayerSet)]
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public SwitchParameter Values { get; set; }
+
+    /// <summary>Folder or safetensors file of the base model: relates the norms of -Values to its weights, and resolves names with underscores.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    [ValidateNotNullOrEmpty]
+    public string? BasePath { get; set; }
 
     /// <summary>Writes one object for the whole model instead, as PEFT's get_model_status does.</summary>
     [Parameter(Mandatory = true, ParameterSetName = SummarySet)]
@@ -56,6 +70,14 @@ public sealed class GetLoKrAdapterCommand : PathCommand
                 HashSet<string> names = SelectedNames();
                 WriteObject(Model.GetAdapterStatus().Where(adapter => names.Contains(adapter.Name)), enumerateCollection: true);
                 break;
+            case LayerSet when Values:
+                EnsureRuntime();
+                foreach (string name in AdapterNames.Select(Model, Name))
+                {
+                    WriteObject(AdapterValues.Measure(AdapterReference.OfModel(Model, name), StopToken), enumerateCollection: true);
+                }
+
+                break;
             case LayerSet:
                 HashSet<string> selected = SelectedNames();
                 WriteObject(Model.GetLayerStatus().Where(layer => layer.AvailableAdapters.Any(selected.Contains)), enumerateCollection: true);
@@ -64,6 +86,15 @@ public sealed class GetLoKrAdapterCommand : PathCommand
                 WriteObject(Model.GetModelStatus());
                 break;
             default:
+                if (ByLayer || Values)
+                {
+                    EnsureRuntime();
+                    string? basePath = BasePath is null ? null : Paths.ExistingOne(BasePath);
+                    ForEachPath(path => WriteObject(
+                        AdapterValues.Measure(AdapterReference.OfFile(path, new() { Read = new() { Layout = SourceFormat }, BasePath = basePath }), StopToken), enumerateCollection: true));
+                    break;
+                }
+
                 ForEachPath(path => WriteObject(AdapterInspector.Inspect(path, SourceFormat)));
                 break;
         }

@@ -19,6 +19,7 @@ public sealed class ImportLoKrModelCommand : PathCommand
     /// <summary>Labels of the classification head in the order of its outputs. A checkpoint without a head gets a new one. A checkpoint with a head has labels of its own and does not need this parameter.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(LabelCompleter))]
     public string[]? Label { get; set; }
 
     /// <summary>Adapter, a file or a folder, whose labels the classification head gets: those that it was trained for. Wildcards are allowed if they match one item.</summary>

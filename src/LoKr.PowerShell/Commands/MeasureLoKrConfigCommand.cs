@@ -27,6 +27,7 @@ public sealed class MeasureLoKrConfigCommand : LoKrCommand
     [Alias("Path")]
     [ModelSourceTransformation]
     [ValidateNotNull]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public ModelSource Model { get; set; } = null!;
 
     /// <summary>Tokens in a batch. The cheapest order in which a layer applies its factors depends on it.</summary>

@@ -43,6 +43,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string Path { get; set; } = "";
 
     /// <summary>Folder of the base model, taken as it is written.</summary>
@@ -78,6 +79,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string Destination { get; set; } = "";
 
     /// <summary>Largest size of one weights file in bytes, for example 2GB. The default is the same files as in the base model.</summary>

@@ -1,6 +1,7 @@
 using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
+using System.Management.Automation.Host;
 using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Formatting;
@@ -8,6 +9,8 @@ namespace LoKr.PowerShell.Formatting;
 /// <summary>Cells of the views in LoKr.Format.ps1xml that need more than a property. The properties themselves stay plain numbers.</summary>
 public static class ViewText
 {
+    private const string Reset = "\u001b[0m";
+
     /// <summary>A shape: <c>384×1536</c>.</summary>
     public static string Shape(IEnumerable? dimensions) => dimensions is null ? "" : string.Join('×', dimensions.Cast<object>().Select(Invariant));
 
@@ -28,7 +31,7 @@ public static class ViewText
     }
 
     /// <summary>Patterns and their values in their order: <c>query = 4, value = 8</c>.</summary>
-    public static string Pairs(IEnumerable? pairs) => string.Join(", ", Entries(pairs).Select(entry => $"{entry.Key} = {Invariant(entry.Value)}"));
+    public static string Pairs(IEnumerable? pairs) => string.Join(", ", Entries(pairs).Select(entry => $"{entry.Key} = {(entry.Value.Unwrap() is IEnumerable several and not string ? List(several) : Invariant(entry.Value))}"));
 
     /// <summary>Probabilities, the highest first: <c>network 0.8123, billing 0.1021</c>.</summary>
     public static string Scores(IEnumerable? scores) => string.Join(", ", Entries(scores)
@@ -48,6 +51,58 @@ public static class ViewText
 
     /// <summary>A number that may be very small, such as a learning rate.</summary>
     public static string Short(object? value) => value is null ? "" : Convert.ToDouble(value, CultureInfo.InvariantCulture).ToString("G4", CultureInfo.CurrentCulture);
+
+    /// <summary>A name that leaves room for the other columns in the window of the host: of a long one the end is shown, which tells modules apart.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="host">The host; a window of 80 columns is assumed for one without.</param>
+    /// <param name="others">Columns that the rest of the table takes.</param>
+    public static string Fit(string? name, PSHost? host, int others)
+    {
+        int most = Math.Max(24, WindowWidth(host) - others);
+        return name is null ? "" : name.Length <= most ? name : string.Concat("…", name.AsSpan(name.Length - most + 1));
+    }
+
+    /// <summary>A value in a color of <c>$PSStyle</c>, which the formatter leaves out where the output is redirected, and with NO_COLOR. Nothing and 0 have none.</summary>
+    /// <param name="value">The value.</param>
+    /// <param name="color">The color as an escape sequence.</param>
+    public static string Colored(object? value, string? color) =>
+        Text(value) is { Length: > 0 } text && text != "0" && !string.IsNullOrEmpty(color) ? $"{color}{text}{Reset}" : Text(value);
+
+    /// <summary>Yes in a color, and no without.</summary>
+    public static string Yes(object? value, string? good) => value is true ? Colored(value, good) : Text(value);
+
+    /// <summary>Yes in one color, and no in another.</summary>
+    public static string Pass(object? value, string? good, string? bad) => Colored(value, value is true ? good : bad);
+
+    /// <summary>A severity in its color.</summary>
+    public static string Severity(PSObject? value, string? error, string? warning) => value?.ToString() switch
+    {
+        "Error" => Colored(value, error),
+        "Warning" => Colored(value, warning),
+        var other => other ?? "",
+    };
+
+    /// <summary>A number before and after: <c>0.5120 → 0.4871</c>, in the color of better or worse; empty where there is none.</summary>
+    /// <param name="before">The number before.</param>
+    /// <param name="after">The number after.</param>
+    /// <param name="decimals">Decimals.</param>
+    /// <param name="higherIsBetter">Whether a higher number is better.</param>
+    /// <param name="better">Color of a better number.</param>
+    /// <param name="worse">Color of a worse number.</param>
+    public static string Change(object? before, object? after, int decimals, bool higherIsBetter, string? better, string? worse)
+    {
+        if (before is null || after is null)
+        {
+            return "";
+        }
+
+        string text = $"{Number(before, decimals)} → {Number(after, decimals)}";
+        int sign = Convert.ToDouble(after, CultureInfo.InvariantCulture).CompareTo(Convert.ToDouble(before, CultureInfo.InvariantCulture));
+        return Number(before, decimals) == Number(after, decimals) ? text : Colored(text, sign > 0 == higherIsBetter ? better : worse);
+    }
+
+    /// <summary>A share as percent: <c>0.0123</c> is <c>1.23 %</c>; empty where there is none.</summary>
+    public static string Percent(object? value) => value is null ? "" : $"{(Convert.ToDouble(value, CultureInfo.InvariantCulture) * 100).ToString("G3", CultureInfo.CurrentCulture)} %";
 
     /// <summary>A number of bytes: <c>1.84 GB</c>; empty for none.</summary>
     public static string Size(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture) switch
@@ -72,6 +127,22 @@ public static class ViewText
 
     /// <summary>Seconds, minutes and hours of a time span: <c>0:01:05.3</c>.</summary>
     public static string Duration(object? value) => value is TimeSpan time ? time.ToString(@"h\:mm\:ss\.f", CultureInfo.InvariantCulture) : "";
+
+    private static string Text(object? value) => value is null ? "" : value is PSObject wrapped ? wrapped.ToString() : Invariant(value);
+
+    private static int WindowWidth(PSHost? host)
+    {
+        const int Usual = 80;
+        try
+        {
+            return host?.UI?.RawUI?.WindowSize.Width is int width and > 0 ? width : Usual;
+        }
+        catch (Exception exception) when (exception is HostException or NotImplementedException or IOException)
+        {
+            // A host without a window, as one of a job.
+            return Usual;
+        }
+    }
 
     private static HashSet<string> Names(IEnumerable? values) => [.. Values(values)];
 

@@ -1,0 +1,26 @@
+using System.Collections.ObjectModel;
+using System.Globalization;
+
+namespace LoKr.Core.IO;
+
+/// <summary>Lists and dictionaries of the records that are written for people and scripts: as text they are their values, so that a cell of a table or of CSV never shows a type name.</summary>
+internal static class ValueList
+{
+    /// <summary>A list that prints its values: <c>a, b</c>.</summary>
+    public static IReadOnlyList<T> Of<T>(IReadOnlyList<T> items) => items as Values<T> ?? new Values<T>([.. items]);
+
+    /// <summary>A dictionary that prints its entries: <c>a = 1, b = 2</c>. Their order is kept.</summary>
+    public static IReadOnlyDictionary<string, T> Of<T>(IReadOnlyDictionary<string, T> entries) => entries as Entries<T> ?? new Entries<T>(new OrderedDictionary<string, T>(entries, StringComparer.Ordinal));
+
+    private static string Text<T>(T value) => value is IEnumerable<string> several ? string.Join(", ", several) : Convert.ToString(value, CultureInfo.InvariantCulture) ?? "";
+
+    private sealed class Values<T>(IList<T> items) : ReadOnlyCollection<T>(items)
+    {
+        public override string ToString() => string.Join(", ", Items.Select(Text));
+    }
+
+    private sealed class Entries<T>(IDictionary<string, T> entries) : ReadOnlyDictionary<string, T>(entries)
+    {
+        public override string ToString() => string.Join(", ", Dictionary.Select(static entry => $"{entry.Key} = {Text(entry.Value)}"));
+    }
+}

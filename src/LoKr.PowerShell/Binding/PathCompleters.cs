@@ -1,0 +1,75 @@
+using System.Collections;
+using System.Management.Automation;
+using System.Management.Automation.Language;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
+
+namespace LoKr.PowerShell.Binding;
+
+/// <summary>Completes folders, where no file is wanted.</summary>
+public sealed class FolderCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
+        Completion.OrWord(CompletionCompleters.CompleteFilename(wordToComplete).Where(result => result.ResultType == CompletionResultType.ProviderContainer), wordToComplete);
+}
+
+/// <summary>Completes paths for the parameter that the cmdlets which read files or folders share: folders only for those that read folders.</summary>
+public sealed class PathCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
+        commandName.Equals("Import-LoKrModel", StringComparison.OrdinalIgnoreCase)
+            ? new FolderCompleter().CompleteArgument(commandName, parameterName, wordToComplete, commandAst, fakeBoundParameters)
+            : CompletionCompleters.CompleteFilename(wordToComplete);
+}
+
+/// <summary>Completes labels: those of the data files that the line names.</summary>
+public sealed class LabelCompleter : IArgumentCompleter
+{
+    // In bytes: a larger file would take longer than a key press may.
+    private const long LargestFile = 8 << 20;
+
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
+        Completion.Match(
+            LineModel.Paths(commandAst).SelectMany(Labels).Distinct(StringComparer.Ordinal).Order(StringComparer.Ordinal), wordToComplete);
+
+    // A file that is not data, or cannot be read, has no labels to offer, and the command that reads it will say why.
+    private static IEnumerable<string> Labels(string path)
+    {
+        try
+        {
+            return new FileInfo(path) is { Exists: true, Length: <= LargestFile }
+                ? [.. DataReader.ReadFile(path).Select(row => row.Fields.GetValueOrDefault("label")?.ToString()).OfType<string>().Distinct(StringComparer.Ordinal)]
+                : [];
+        }
+        catch (LoKrException)
+        {
+            return [];
+        }
+    }
+}
+
+/// <summary>Paths as the session understands them, outside a cmdlet.</summary>
+internal static class SessionPaths
+{
+    private static readonly ScriptBlock s_resolve = ScriptBlock.Create("param($path) $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($path)");
+
+    /// <summary>Full path of a word; null for one that is not a path of the file system.</summary>
+    public static string? Find(string word)
+    {
+        try
+        {
+            return s_resolve.InvokeReturnAsIs(word)?.ToString();
+        }
+        catch (RuntimeException)
+        {
+            // Most words of a line are not paths: an unknown drive, a character that no path has.
+            return null;
+        }
+    }
+}
