@@ -9,7 +9,7 @@ BeforeDiscovery {
             Page = 'README.md'
             # Takes minutes and data beside the repository; a GPU; a package that is built first, which Package.Tests.ps1 installs.
             Apart = 'On real data', 'On a GPU', 'Install'
-            Files = 'merged/model.safetensors', 'adapter/adapter_model.safetensors', 'adapter.safetensors', 'merged-again/model.safetensors'
+            Files = 'merged/model.safetensors', 'adapter/adapter_model.safetensors', 'second.safetensors', 'merged-again/model.safetensors'
         }
         @{
             Page = 'docs/getting-started.md'
