@@ -225,7 +225,7 @@ function Invoke-PackageTask {
     $null = New-Item -ItemType Directory -Path $out -Force
     $module = Join-Path $out 'LoKr'
 
-    # Managed code, manifest, views and help, without libtorch, which Get-LoKrRuntime finds (or says how to get).
+    # Everything but libtorch, which Install-LoKrRuntime brings.
     Invoke-Dotnet build (Join-Path $root 'src/LoKr.PowerShell') --configuration $Configuration '-t:LayoutModule' "-p:LoKrLayoutPath=$module/"
     Copy-Item -LiteralPath (Join-Path $root 'README.md'), (Join-Path $root 'CHANGELOG.md') -Destination $module
     if ($certificate) {
