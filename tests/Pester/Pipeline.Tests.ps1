@@ -209,7 +209,7 @@ Describe 'A tiny model' {
         [math]::Abs((Get-Loss $fresh) - (Get-Loss $model)) | Should -BeLessThan 1e-6
         $fresh.ActiveAdapters | Should -Be 'again'
         $fresh.Adapters[0].IsTrainable | Should -BeFalse
-        $fresh.Adapters[0].Config.BaseModelNameOrPath | Should -Be $model.SourcePath
+        $fresh.Adapters[0].Config.BaseModelNameOrPath | Should -Be (Split-Path -Path $model.SourcePath -Leaf)
         $fresh.Dispose()
         $model | Import-LoKrAdapter -Path "$TestDrive/sav*" -Name b -Trainable
         $model.GetAdapter('b').IsTrainable | Should -BeTrue

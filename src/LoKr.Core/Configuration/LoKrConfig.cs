@@ -71,7 +71,7 @@ public sealed record LoKrConfig
     /// <summary>Python class of a base model without task type; preserved when a file is rewritten (PEFT <c>auto_mapping</c>).</summary>
     public AutoMapping? AutoMapping { get; init; }
 
-    /// <summary>Name or path of the base model (PEFT <c>base_model_name_or_path</c>).</summary>
+    /// <summary>Name or path of the base model (PEFT <c>base_model_name_or_path</c>). Files get the name: of a path, its last part.</summary>
     public string? BaseModelNameOrPath { get; init; }
 
     /// <summary>Revision of the base model (PEFT <c>revision</c>).</summary>

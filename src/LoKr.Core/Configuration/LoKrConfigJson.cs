@@ -40,7 +40,7 @@ public static class LoKrConfigJson
         return LoKrConfigParser.Parse(json, source, out warnings);
     }
 
-    /// <summary>The text that PEFT writes for this configuration, byte for byte.</summary>
+    /// <summary>The text that PEFT writes for this configuration, byte for byte; of a path to the base model only the name stays.</summary>
     public static string Write(LoKrConfig config)
     {
         ArgumentNullException.ThrowIfNull(config);
@@ -50,7 +50,7 @@ public static class LoKrConfigJson
             { "alpha", PythonJson.IntegerOrFloat(config.Alpha) },
             { "alpha_pattern", Map(config.AlphaPattern, PythonJson.IntegerOrFloat) },
             { "auto_mapping", Mapping(config.AutoMapping) },
-            { "base_model_name_or_path", config.BaseModelNameOrPath },
+            { "base_model_name_or_path", MachinePaths.NameOf(config.BaseModelNameOrPath) },
             { "decompose_both", config.DecomposeBoth },
             { "decompose_factor", config.DecomposeFactor },
             { "exclude_modules", Selector(config.ExcludeModules) },

@@ -33,7 +33,7 @@ internal static class LoraConfigJson
         {
             { "alpha_pattern", pattern },
             { "auto_mapping", LoKrConfigJson.Mapping(config.AutoMapping) },
-            { "base_model_name_or_path", config.BaseModelNameOrPath },
+            { "base_model_name_or_path", MachinePaths.NameOf(config.BaseModelNameOrPath) },
             { "bias", "none" },
             { "exclude_modules", LoKrConfigJson.Selector(config.ExcludeModules) },
             { "fan_in_fan_out", config.FanInFanOut },

@@ -149,13 +149,17 @@ public static class AdapterExporter
             Saved = saved,
             Configs = new Dictionary<AdapterComponent, LoKrConfig>
             {
-                [component] = adapter.Config with { BaseModelNameOrPath = adapter.Config.BaseModelNameOrPath ?? model.SourcePath },
+                [component] = adapter.Config with { BaseModelNameOrPath = adapter.Config.BaseModelNameOrPath ?? BaseName(model.SourcePath) },
             },
             BaseModels = new Dictionary<AdapterComponent, ModelIdentity> { [component] = adapter.BaseModel },
             FactorHint = adapter.Config.DecomposeFactor,
             AllNames = [.. ModuleTree.Modules(model.Module).Select(static entry => entry.Name)],
         };
     }
+
+    // The name of the model, and for a component that of its pipeline, as diffusers names it.
+    private static string? BaseName(string? folder) => MachinePaths.NameOf(
+        folder is not null && Path.GetDirectoryName(folder) is string above && File.Exists(Path.Combine(above, "model_index.json")) ? above : folder);
 
     private static AdapterModule Module(LoKrLayer layer, AdapterComponent component)
     {

@@ -238,7 +238,7 @@ internal static class AdapterHeader
     // Entries that describe the source file, or are written again.
     private static readonly string[] s_replaced = ["format", AdapterLayouts.DiffusersMetadata, AdapterFileConfigs.OwnKey, "sshs_model_hash", "sshs_legacy_hash"];
 
-    /// <summary>Copies the metadata of a trainer, and adds configurations and dotted names where the layout has no other place for them.</summary>
+    /// <summary>Copies the metadata of a trainer without the paths of its machine, and adds configurations and dotted names where the layout has no other place for them.</summary>
     /// <param name="layout">Layout of the file.</param>
     /// <param name="content">The adapter.</param>
     /// <param name="configs">Configurations under which PEFT reads the file, by component.</param>
@@ -249,7 +249,7 @@ internal static class AdapterHeader
         Dictionary<string, string> metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
         foreach ((string key, string value) in content.Metadata.Where(static pair => !s_replaced.Contains(pair.Key)))
         {
-            metadata[key] = value;
+            metadata[key] = MachinePaths.Remove(value);
         }
 
         if (layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel)

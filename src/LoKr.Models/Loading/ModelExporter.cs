@@ -62,12 +62,12 @@ public static class ModelExporter
         CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights, cancellationToken);
         if (model.Pretrained is { } pretrained)
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), CreateConfig(pretrained, model.DType).ToJsonString(s_json) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(CreateConfig(pretrained, model.DType).ToJsonString(s_json)) + "\n");
         }
 
         foreach (string file in CompanionFiles(model))
         {
-            FileSystem.CopyContent(ModelLinks.Check(Path.GetDirectoryName(file)!, file), Path.Combine(folder, Path.GetFileName(file)));
+            MachinePaths.CopyWithout(ModelLinks.Check(Path.GetDirectoryName(file)!, file), Path.Combine(folder, Path.GetFileName(file)));
         }
     }
 

@@ -35,7 +35,7 @@ public static class StableDiffusionExporter
         destination = Path.GetFullPath(destination);
         FolderPaths.CheckApart(pipeline.SourcePath, destination);
         using StagedDirectory staged = new(destination, force);
-        FileSystem.CopyContent(Path.Combine(pipeline.SourcePath, PipelineIndex.FileName), Path.Combine(staged.Path, PipelineIndex.FileName));
+        MachinePaths.CopyWithout(Path.Combine(pipeline.SourcePath, PipelineIndex.FileName), Path.Combine(staged.Path, PipelineIndex.FileName));
         foreach (string name in pipeline.ComponentNames)
         {
             cancellationToken.ThrowIfCancellationRequested();
@@ -54,7 +54,7 @@ public static class StableDiffusionExporter
             {
                 foreach (string file in Directory.EnumerateFiles(source))
                 {
-                    FileSystem.CopyContent(ModelLinks.Check(pipeline.SourcePath, file), Path.Combine(folder, Path.GetFileName(file)));
+                    MachinePaths.CopyWithout(ModelLinks.Check(pipeline.SourcePath, file), Path.Combine(folder, Path.GetFileName(file)));
                 }
             }
         }
@@ -71,7 +71,7 @@ public static class StableDiffusionExporter
         string[] beside = [ModelConfig.FileName, .. sharded ? [$"{Name}.safetensors.index.json"] : Array.Empty<string>()];
         foreach (string file in reader.Files.Concat(beside.Select(file => Path.Combine(source, file))))
         {
-            FileSystem.CopyContent(ModelLinks.Check(source, file), Path.Combine(folder, Path.GetFileName(file)));
+            MachinePaths.CopyWithout(ModelLinks.Check(source, file), Path.Combine(folder, Path.GetFileName(file)));
         }
     }
 }

@@ -283,7 +283,7 @@ public sealed class CheckpointMerge : IDisposable
         HashSet<string> written = [.. Files];
         foreach (string file in CompanionFiles.List(BasePath).Where(file => !written.Contains(file)))
         {
-            FileSystem.CopyContent(Path.Combine(BasePath, file), Path.Combine(folder, file));
+            MachinePaths.CopyWithout(Path.Combine(BasePath, file), Path.Combine(folder, file));
         }
 
         if (_plan.Added.Count > 0 && _options.Base.Config is not null)

@@ -107,7 +107,7 @@ internal static class HeadConfig
             warnings.Add($"The adapter has a head with {labels} labels without names; config.json calls them LABEL_0 to LABEL_{labels - 1}.");
         }
 
-        return json.ToJsonString(s_json) + "\n";
+        return MachinePaths.RemoveFromConfiguration(json.ToJsonString(s_json)) + "\n";
     }
 
     // One row for each label in the last weight of the head.

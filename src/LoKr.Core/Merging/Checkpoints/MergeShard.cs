@@ -1,4 +1,5 @@
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Merging.Checkpoints;
@@ -68,8 +69,11 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
         }
     }
 
-    private static MergeShard Create(string fileName, IReadOnlyList<MergeTarget> targets, IReadOnlyDictionary<string, string> metadata) =>
-        new(fileName, SafetensorsHeaderWriter.Build([.. targets.Select(static target => target.Header)], metadata, fileName), targets);
+    private static MergeShard Create(string fileName, IReadOnlyList<MergeTarget> targets, IReadOnlyDictionary<string, string> metadata)
+    {
+        Dictionary<string, string> published = metadata.ToDictionary(static pair => pair.Key, static pair => MachinePaths.Remove(pair.Value), StringComparer.Ordinal);
+        return new(fileName, SafetensorsHeaderWriter.Build([.. targets.Select(static target => target.Header)], published, fileName), targets);
+    }
 
     private static IEnumerable<MergePiece> Run(MergeTarget? first, long length, long offset)
     {
