@@ -100,6 +100,49 @@ Describe 'A merge on disk' {
     }
 }
 
+Describe 'The memory of a merge on disk' {
+    It 'does not grow with the checkpoint' -Skip:(-not $IsLinux) {
+        # Each weight has 8 MiB and its multiplied-out w2 4 MiB: kept ones would add 24 times as much.
+        function New-SparseFile([string] $Path, [System.Collections.IDictionary] $Shapes, [string] $Type, [int] $Size) {
+            $offset = 0L
+            $header = [ordered]@{}
+            foreach ($name in $Shapes.Keys) {
+                $count = $Size * $Shapes[$name][0] * $Shapes[$name][1]
+                $header[$name] = @{ dtype = $Type; shape = $Shapes[$name]; data_offsets = @($offset, ($offset + $count)) }
+                $offset += $count
+            }
+
+            $bytes = [System.Text.Encoding]::UTF8.GetBytes((ConvertTo-Json -InputObject $header -Compress -Depth 4))
+            $file = [System.IO.File]::Create($Path)
+            $file.Write([BitConverter]::GetBytes([long] $bytes.Length))
+            $file.Write($bytes)
+            $file.SetLength(8 + $bytes.Length + $offset)
+            $file.Dispose()
+        }
+
+        $peaks = foreach ($layers in 4, 28) {
+            $folder = New-Item -ItemType Directory -Path "$TestDrive/memory-$layers/base", "$TestDrive/memory-$layers/adapter"
+            $weights = [ordered]@{}
+            $factors = [ordered]@{}
+            foreach ($i in 1..$layers) {
+                $weights["layers.$i.proj.weight"] = 2048, 2048
+                $factors["base_model.model.layers.$i.proj.lokr_w1"] = 2, 2
+                $factors["base_model.model.layers.$i.proj.lokr_w2_a"] = 1024, 16
+                $factors["base_model.model.layers.$i.proj.lokr_w2_b"] = 16, 1024
+            }
+
+            New-SparseFile "$($folder[0])/model.safetensors" $weights BF16 2
+            New-SparseFile "$($folder[1])/adapter_model.safetensors" $factors F32 4
+            Set-Content -LiteralPath "$($folder[1])/adapter_config.json" -Value '{"peft_type": "LOKR", "r": 16, "alpha": 16, "decompose_factor": 2, "target_modules": ["proj"]}'
+            $script = "Import-Module '$manifest'; `$null = Merge-LoKrAdapter -Path '$($folder[0])' -Adapter '$($folder[1])' -Destination '$TestDrive/memory-$layers/out' -WarningAction Ignore; [int] ((Get-Content /proc/self/status) -match '^VmHWM' -replace '\D')[0]"
+            [int] (pwsh -NoProfile -NonInteractive -Command $script)
+            Remove-Item -LiteralPath "$TestDrive/memory-$layers" -Recurse
+        }
+
+        $peaks[1] - $peaks[0] | Should -BeLessThan (48 * 1024)
+    }
+}
+
 Describe 'A merge on disk of a trained encoder' {
     It 'measures as the merge in memory does' {
         $model = Get-Model

@@ -29,4 +29,7 @@ public static class FactorNames
 
     /// <summary>DoRA's magnitudes, out×1… or 1×in×1… (LyCORIS <c>weight_decompose</c>).</summary>
     public const string DoraScale = "dora_scale";
+
+    /// <summary>Whether the last part of a name is that of a factor of w1 or w2, known or not.</summary>
+    internal static bool IsFactor(string suffix) => suffix.StartsWith("lokr_", StringComparison.Ordinal);
 }

@@ -40,21 +40,21 @@ internal sealed class LayerDelta : IDisposable
         _isReversed = factors.IsReversed;
         Group = RowBlock.GroupOf(isTransposed, _isReversed, factors.L, factors.K, factors.N);
         Tensor w1 = factors.W1();
-        _factors.Add(FactorNames.W1, Copy(isTransposed ? w1.t() : w1));
+        _factors.Add(FactorNames.W1, Own(isTransposed ? w1.t() : w1));
         if (!isTransposed && factors is { W2A: Tensor a, W2B: Tensor b, Core: null } && factors.K * factors.N * 4 > LargestProduct)
         {
-            _factors.Add(FactorNames.W2A, Copy(a));
-            _factors.Add(FactorNames.W2B, Copy(b));
+            _factors.Add(FactorNames.W2A, Own(a));
+            _factors.Add(FactorNames.W2B, Own(b));
         }
         else
         {
             Tensor w2 = factors.W2();
-            _factors.Add(FactorNames.W2, Copy(isTransposed ? w2.t() : w2));
+            _factors.Add(FactorNames.W2, Own(isTransposed ? w2.t() : w2));
         }
 
         if (config.WeightDecompose)
         {
-            _magnitude = Copy(factors.Tensors[FactorNames.DoraScale].reshape(-1));
+            _magnitude = Own(factors.Tensors[FactorNames.DoraScale].reshape(-1));
             _normsOfRows = (config.WeightDecomposeAxis == WeightDecomposeAxis.Output) != isTransposed;
         }
 
@@ -193,7 +193,8 @@ internal sealed class LayerDelta : IDisposable
         return new KroneckerFactors(parts, _kernel, _isReversed);
     }
 
-    private static Tensor Copy(Tensor tensor) => tensor.detach().contiguous().clone().DetachFromDisposeScope();
+    // Shares memory where it can: the factors do not change while they are merged.
+    private static Tensor Own(Tensor tensor) => tensor.detach().contiguous().DetachFromDisposeScope();
 }
 
 /// <summary>Some consecutive rows of w1 ⊗ w2: whole groups of rows that share a row of the outer factor, or a part of one group.</summary>

@@ -28,6 +28,7 @@ public static class AdapterExporter
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentException.ThrowIfNullOrEmpty(destination);
+        using IDisposable reading = model.BeginReading();
         return [.. AdapterWriter.Write(Path.GetFullPath(destination), layout, Content(model, name, AdapterComponent.Model), options ?? new()), .. Unsaved(model, name)];
     }
 
@@ -43,6 +44,7 @@ public static class AdapterExporter
     {
         ArgumentNullException.ThrowIfNull(models);
         ArgumentException.ThrowIfNullOrEmpty(destination);
+        using ModelUses reading = ModelUses.Run(models.Values, "read");
         List<AdapterContent> parts = [];
         List<string> unsaved = [];
         foreach ((string folder, LoKrModel model) in models)
@@ -86,6 +88,7 @@ public static class AdapterExporter
         ArgumentNullException.ThrowIfNull(target);
         ArgumentException.ThrowIfNullOrEmpty(destination);
         options ??= new();
+        using IDisposable reading = target.BeginReading();
         if (target.Models.TryGetValue("", out LoKrModel? single))
         {
             return Export(single, name, destination, layout, options);

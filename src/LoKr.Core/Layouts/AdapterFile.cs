@@ -3,6 +3,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
@@ -115,6 +116,10 @@ public sealed class AdapterFile : IDisposable
             throw;
         }
     }
+
+    /// <summary>Every tensor under the name that it has in a PEFT folder without the prefix, with its name in the file.</summary>
+    internal IEnumerable<KeyValuePair<string, string>> TensorNames => SavedTensors.Concat(Modules.SelectMany(static module =>
+        module.Tensors.Select(tensor => KeyValuePair.Create(ModuleTree.Join(module.Name, tensor.Key), tensor.Value.Name))));
 
     /// <summary>The configuration of a component: its own, or the one of the whole file; null without one.</summary>
     public LoKrConfig? ConfigOf(AdapterComponent component) =>

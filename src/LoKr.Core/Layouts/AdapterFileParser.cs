@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
 
@@ -131,7 +132,7 @@ internal sealed class AdapterFileParser
 
     private void Save(AdapterKey key, SafetensorsEntry entry)
     {
-        if (AdapterLayouts.IsPeft(Layout) && !key.Module.Contains("lokr_", StringComparison.Ordinal))
+        if (AdapterLayouts.IsPeft(Layout) && !IsUnknownFactor(key))
         {
             if (!_saved.TryAdd(key.Module, entry.Name))
             {
@@ -142,6 +143,13 @@ internal sealed class AdapterFileParser
         }
 
         Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' is not part of a LoKr adapter in the layout {Layout}. Remove it from the file, or get a file without it.", entry.Name);
+    }
+
+    // A module may be called lokr_…; a parameter of that name is a factor of another kind. In memory the adapter's name follows it.
+    private bool IsUnknownFactor(AdapterKey key)
+    {
+        string[] parts = key.Module.Split('.');
+        return FactorNames.IsFactor(parts[^1]) || (Layout == AdapterLayout.PeftInMemory && key.AdapterName is null && parts.Length > 1 && FactorNames.IsFactor(parts[^2]));
     }
 
     private IEnumerable<AdapterFileModule> Complete(Dictionary<(AdapterComponent Component, string Name), Dictionary<string, SafetensorsEntry>> modules, SafetensorsReader reader)

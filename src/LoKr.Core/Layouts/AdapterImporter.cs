@@ -3,7 +3,6 @@ using LoKr.Core.Errors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
-using LoKr.Core.Safetensors;
 using TorchSharp;
 
 namespace LoKr.Core.Layouts;
@@ -150,15 +149,7 @@ public static class AdapterImporter
     private static LoKrAdapter ImportPeft(LoKrModel model, AdapterFile file, string name, bool trainable)
     {
         AdapterReading.Of(file, new()).ThrowIfInvalid();
-        Dictionary<string, torch.Tensor> tensors = file.SavedTensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal);
-        foreach (AdapterFileModule module in file.Modules)
-        {
-            foreach ((string suffix, SafetensorsEntry entry) in module.Tensors)
-            {
-                tensors.Add(ModuleTree.Join(module.Name, suffix), file.Tensors.Read(entry.Name));
-            }
-        }
-
+        Dictionary<string, torch.Tensor> tensors = file.TensorNames.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal);
         return model.LoadAdapter(file.ConfigOf(AdapterComponent.Model)! with { InferenceMode = !trainable }, tensors, name, trainable);
     }
 

@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Core.Layouts.Names;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
@@ -164,16 +165,14 @@ public sealed class PeftAdapterFolder : IDisposable
     internal static LoKrException Missing(string path, string advice) =>
         new(ErrorIds.AdapterFileNotFound, LoKrErrorKind.NotFound, $"There is no '{path}'.", advice) { Target = path };
 
+    /// <summary>The error for a tensor that PEFT has not named.</summary>
+    internal static LoKrException NoPrefix(string name, string file) => new(
+        ErrorIds.AdapterKeyInvalid, LoKrErrorKind.InvalidData, $"Tensor '{name}' in '{file}' does not start with '{Prefix}', as every tensor that PEFT saves does.",
+        "The file may be from another program than PEFT.") { Target = name };
+
     private static string WithoutPrefix(string name, string file) => name.Length > Prefix.Length && name.StartsWith(Prefix, StringComparison.Ordinal)
         ? name[Prefix.Length..]
-        : throw new LoKrException(
-            ErrorIds.AdapterKeyInvalid,
-            LoKrErrorKind.InvalidData,
-            $"Tensor '{name}' in '{file}' does not start with '{Prefix}', as every tensor that PEFT saves does.",
-            "The file may be from another program than PEFT.")
-        {
-            Target = name,
-        };
+        : throw NoPrefix(name, file);
 }
 
 /// <summary>An adapter folder of PEFT that is merged into a checkpoint.</summary>
@@ -184,17 +183,39 @@ public sealed record PeftMergeSource(string Path, double Weight = 1) : Checkpoin
     /// <inheritdoc/>
     public override CheckpointMergeAdapter Open()
     {
-        PeftAdapterFolder folder = PeftAdapterFolder.Read(Path);
-        return new()
+        PeftAdapterFolder.ReadConfig(Path, out _);
+        AdapterFile file = AdapterFile.Open(Path);
+        try
         {
-            Name = Name,
-            Weight = Weight,
-            DoraStrength = DoraStrength,
-            Config = folder.Config,
-            Tensors = folder.Tensors,
-            Files = [System.IO.Path.Combine(folder.Path, PeftAdapterFolder.ConfigFile), System.IO.Path.Combine(folder.Path, PeftAdapterFolder.WeightsFile)],
-            Warnings = folder.Warnings,
-            MadeFor = AdapterFileConfigs.FindBaseModel(folder.Tensors.Metadata, System.IO.Path.Combine(folder.Path, PeftAdapterFolder.WeightsFile)),
-        };
+            return new()
+            {
+                Name = Name,
+                Weight = Weight,
+                DoraStrength = DoraStrength,
+                Config = file.ConfigOf(AdapterComponent.Model)!,
+                Tensors = Tensors(file),
+                Files = [System.IO.Path.Combine(file.Path, PeftAdapterFolder.ConfigFile), file.WeightsPath],
+                Warnings = [.. file.Warnings],
+                MadeFor = AdapterFileConfigs.FindBaseModel(file.Metadata, file.WeightsPath),
+            };
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The tensors, by the rules of loading into a model. The source owns the file.</summary>
+    private static RenamedTensorSource Tensors(AdapterFile file)
+    {
+        if (file.Entries.Count > 0 && !AdapterLayouts.IsPeft(file.Layout))
+        {
+            throw PeftAdapterFolder.NoPrefix(file.Entries.Keys.First(), file.WeightsPath);
+        }
+
+        AdapterReading.Of(file, new()).ThrowIfInvalid();
+        Dictionary<string, string> names = file.TensorNames.ToDictionary(static pair => pair.Value, static pair => pair.Key, StringComparer.Ordinal);
+        return new(file.Tensors, file.WeightsPath, original => names[original]);
     }
 }

@@ -3,6 +3,7 @@ using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -64,10 +65,18 @@ internal static class AdapterLoader
                 keys ? ErrorIds.AdapterKeysMismatch : ErrorIds.AdapterShapeMismatch,
                 LoKrErrorKind.InvalidData,
                 $"The tensors of adapter '{name}' do not fit its configuration on this model: {string.Join("; ", problems)}.",
-                "Check that the adapter was made for this model and that its adapter_config.json belongs to it.")
+                Grown(expected, given) is string module
+                    ? $"'{module}' has more rows in the adapter than in the model: the adapter was trained after its vocabulary had grown. Give the model as many rows first."
+                    : "Check that the adapter was made for this model and that its adapter_config.json belongs to it.")
             { Target = missing.Concat(unexpected).Concat(misshaped).First() };
         }
     }
+
+    /// <summary>The embeddings of which the file holds more rows than the model has, or null.</summary>
+    private static string? Grown(IReadOnlyDictionary<string, long[]> expected, IReadOnlyDictionary<string, IReadOnlyList<long>> given) => expected
+        .Where(pair => pair.Value is [long rows, long columns] && given.GetValueOrDefault(pair.Key) is [long more, long same] && more > rows && same == columns)
+        .Select(static pair => pair.Key[..Math.Max(pair.Key.LastIndexOf('.'), 0)].Replace(".base_layer", "", StringComparison.Ordinal))
+        .FirstOrDefault(static module => EmbeddingNames.IsInput(module) || EmbeddingNames.IsOutput(module));
 
     /// <summary>Shapes agree except where programs differ: the core of a one-dimensional convolution, and magnitudes without dimensions of size 1.</summary>
     private static bool Fits(string key, IReadOnlyList<long> given, long[] expected) => given.SequenceEqual(expected)

@@ -51,8 +51,8 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     public LoKrAdapter Load(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable)
     {
         IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
-        LoKrConfig translated = ModuleAliases.Translate(root, config, out _);
-        LoKrAdapter adapter = Create(name, translated, named, []);
+        LoKrConfig whole = SavedEmbeddings.Include(config, tensors.Keys, out string[] warnings);
+        LoKrAdapter adapter = Create(name, ModuleAliases.Translate(root, whole, out _), named, warnings);
         adapter.IsTrainable = trainable;
         try
         {
@@ -255,10 +255,11 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     /// <summary>Original tensors of the modules that an adapter trains whole, whatever copy is in place now.</summary>
     private IReadOnlyList<ModuleTensors> Originals(AdapterPlan plan)
     {
+        ILookup<nint, (string Name, nn.Module Module)> owners = TiedWeights.Owners(root);
         return [.. plan.SavedModules.Select(module => hosts.Find<SavedModuleHost>(module.Name)?.Originals ?? Untied(module.Name, module.Module))];
 
         // Training a copy of a module whose weight another module shares would change that one too.
-        ModuleTensors Untied(string name, nn.Module module) => TiedWeights.PartnerOf(root, name, module) is string partner
+        ModuleTensors Untied(string name, nn.Module module) => TiedWeights.PartnerOf(root, name, module, owners) is string partner
             ? throw ModelErrors.TiedSavedModule(name, partner)
             : ModuleTensors.Of(module);
     }

@@ -272,6 +272,19 @@ public static class AdaptableExtensions
         }
     }
 
+    /// <summary>
+    /// Begins to read the weights, to write them to a file, say. Others may read or run the model meanwhile; whoever trains or changes it is
+    /// refused, and so is this while it is being trained or changed.
+    /// </summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <returns>Ends the reading; to be disposed on the same thread.</returns>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.ModelBusy"/>, <see cref="ErrorIds.ModelDisposed"/>.</exception>
+    public static IDisposable BeginReading(this IAdaptable target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        return ModelUses.Run(target.Models.Values, "read");
+    }
+
     /// <summary>Every adapter of every component with its state.</summary>
     public static IReadOnlyList<LoKrAdapterStatus> GetAdapterStatus(this IAdaptable target)
     {

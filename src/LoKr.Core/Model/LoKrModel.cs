@@ -348,11 +348,13 @@ public sealed class LoKrModel : IAdaptable
         }
 
         AdapterSet.CheckSavedModules(_adapters.Active.Union(_merges.Merged).Union(adapters));
-        foreach (LoKrLayer layer in adapters.SelectMany(static adapter => adapter.Layers))
+        ILookup<nint, (string Name, nn.Module Module)> owners = TiedWeights.Owners(Module);
+        foreach ((string name, nn.Module module) in adapters.SelectMany(static adapter =>
+            adapter.Layers.Select(static layer => (layer.ModuleName, layer.Module)).Concat(adapter.Norms.Select(static norm => (norm.ModuleName, Module: (nn.Module)norm.Target.Module)))))
         {
-            if (TiedWeights.PartnerOf(Module, layer.ModuleName) is string partner)
+            if (TiedWeights.PartnerOf(Module, name, module, owners) is string partner)
             {
-                throw ModelErrors.TiedMerge(layer.ModuleName, partner);
+                throw ModelErrors.TiedMerge(name, partner);
             }
         }
 

@@ -149,16 +149,20 @@ internal static class TiedWeights
         return null;
     }
 
-    /// <summary>The same, and modules of a script that hold one parameter object.</summary>
+    /// <summary>The modules of a model by the handles of their own parameters: several where a script gave modules one parameter.</summary>
+    /// <param name="root">The model.</param>
+    public static ILookup<nint, (string Name, nn.Module Module)> Owners(nn.Module root) => ModuleTree.Modules(root)
+        .SelectMany(static entry => entry.Module.named_parameters(recurse: false).Select(parameter => (parameter.parameter.Handle, Owner: entry)))
+        .ToLookup(static pair => pair.Handle, static pair => pair.Owner);
+
+    /// <summary>The module that shares a weight with a module or one below it, by the model's own account or because both hold one parameter object.</summary>
     /// <param name="root">The model.</param>
     /// <param name="name">Full name of the module.</param>
     /// <param name="module">The module.</param>
-    public static string? PartnerOf(nn.Module root, string name, nn.Module module)
-    {
-        HashSet<nint> own = [.. ModuleTree.Parameters(module).Select(static entry => entry.Parameter.Handle)];
-        return ModuleTree.Modules(root)
-            .Where(entry => !ModuleTree.IsWithin(entry.Name, name) && entry.Module.named_parameters(recurse: false).Any(parameter => own.Contains(parameter.parameter.Handle)))
-            .Select(static entry => entry.Name)
-            .FirstOrDefault() ?? PartnerOf(root, name);
-    }
+    /// <param name="owners"><see cref="Owners"/> of the model.</param>
+    public static string? PartnerOf(nn.Module root, string name, nn.Module module, ILookup<nint, (string Name, nn.Module Module)> owners) => ModuleTree.Parameters(module)
+        .SelectMany(entry => owners[entry.Parameter.Handle])
+        .Where(owner => !ReferenceEquals(owner.Module, module) && !ModuleTree.IsWithin(owner.Name, name))
+        .Select(static owner => owner.Name)
+        .FirstOrDefault() ?? PartnerOf(root, name);
 }

@@ -70,6 +70,23 @@ internal static class TargetResolver
         _ => [],
     };
 
+    /// <summary>The module that is trained whole and that a tensor belongs to: the outermost one that the configuration, or its task, names; null where there is none.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="key">Name of the tensor.</param>
+    public static string? SavedModule(LoKrConfig config, string key)
+    {
+        string[] saved = [.. WithTaskHead(config) ?? []];
+        for (int dot = key.IndexOf('.', StringComparison.Ordinal); dot >= 0; dot = key.IndexOf('.', dot + 1))
+        {
+            if (Array.Exists(saved, entry => key.AsSpan(0, dot).EndsWith(entry, StringComparison.Ordinal)))
+            {
+                return key[..dot];
+            }
+        }
+
+        return null;
+    }
+
     /// <summary>Every norm of the model that is neither excluded nor trained whole, and that layers_to_transform lets through.</summary>
     private static ModulePlace[] Norms(IReadOnlyList<ModulePlace> modules, TargetMatcher matcher, AdaptableKinds kinds)
     {

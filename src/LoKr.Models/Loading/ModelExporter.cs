@@ -42,6 +42,7 @@ public static class ModelExporter
         ArgumentNullException.ThrowIfNull(model);
         ArgumentException.ThrowIfNullOrEmpty(destination);
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
+        using IDisposable reading = model.BeginReading();
         CheckMerged(model);
         destination = Path.GetFullPath(destination);
         if (model.SourcePath is { } source)

@@ -27,6 +27,7 @@ public static class StableDiffusionExporter
         ArgumentNullException.ThrowIfNull(pipeline);
         ArgumentException.ThrowIfNullOrEmpty(destination);
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
+        using IDisposable reading = pipeline.BeginReading();
         foreach (LoKrModel model in pipeline.Models.Values)
         {
             ModelExporter.CheckMerged(model);

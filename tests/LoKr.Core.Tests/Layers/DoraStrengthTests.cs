@@ -86,10 +86,12 @@ public sealed class DoraStrengthTests : IDisposable
         string[] modules = [.. adapter.Entries.Keys.Select(static key => key[..key.LastIndexOf('.')]).Distinct().Order(StringComparer.Ordinal)];
         Assert.Equal(keys.Length, modules.Length);
         using LoKrModel model = new(TestNetworks.Network([.. keys.Select((key, index) => ($"m{index}", Layer(weights.Read(key, ScalarType.Float32))))]));
+        int Rank(string module) => (int)((adapter.Entries.GetValueOrDefault(module + ".lokr_w2_b") ?? adapter.Entries.GetValueOrDefault(module + ".lokr_w1_b"))?.Shape[0] ?? 8);
         LoKrConfig config = new()
         {
             TargetModules = ModuleSelector.FromNames(modules.Select(static (_, index) => $"m{index}")),
             AlphaPattern = [.. modules.Select((module, index) => new KeyValuePair<string, double>($"m{index}", adapter.Read(module + ".alpha").to(ScalarType.Float32).ToDouble()))],
+            RankPattern = [.. modules.Select((module, index) => new KeyValuePair<string, int>($"m{index}", Rank(module)))],
             Scaling = ScalingConvention.Lycoris,
             ShapesFromFile = true,
         };

@@ -27,6 +27,104 @@ public sealed class DiskAndMemoryTests : IDisposable
         _folder.Dispose();
     }
 
+    /// <summary>Files of an adapter that adapts <c>a.q_proj</c>: how they differ from a plain one, and the changed weights or the error of both ways.</summary>
+    private static readonly Dictionary<string, FileCase> s_files = new(StringComparer.Ordinal)
+    {
+        ["plain"] = new(static _ => { }, ["a.q_proj"]),
+        ["an input embedding beside the factors"] = new(static file => file["embed_tokens.weight"] = randn(24, 16), ["a.q_proj", "embed_tokens"]) { Warning = "'embed_tokens' is in the adapter's file whole" },
+        ["both embeddings beside the factors"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(24, 16), randn(24, 16)), ["a.q_proj", "embed_tokens", "lm_head"]),
+        ["an embedding that is a module to save"] = new(static file => file["lm_head.weight"] = randn(24, 16), ["a.q_proj", "lm_head"]) { Config = static config => config with { ModulesToSave = ["lm_head"] } },
+        ["an embedding with grown rows"] = new(static file => file["embed_tokens.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch) { Message = "vocabulary had grown" },
+        ["a copy with grown rows"] = new(static file => Add(file, Factors(s_config, 30, 16, "lm_head"), ("lm_head.base_layer.weight", randn(30, 16))), ErrorIds.AdapterShapeMismatch)
+        {
+            Config = static config => config with { TargetModules = ModuleSelector.FromNames(["q_proj", "lm_head"]) },
+            Message = "vocabulary had grown",
+        },
+        ["an embedding of another width"] = new(static file => file["embed_tokens.weight"] = randn(24, 8), ErrorIds.AdapterShapeMismatch),
+        ["an embedding with factors and a whole weight"] = new(static file => Add(file, Factors(s_config, 24, 16, "lm_head"), ("lm_head.weight", randn(24, 16))), ErrorIds.AdapterKeysMismatch)
+        {
+            Config = static config => config with { TargetModules = ModuleSelector.FromNames(["q_proj", "lm_head"]) },
+            Message = "lm_head.weight",
+        },
+        ["a weight that nobody asked for"] = new(static file => file["b.v_proj.weight"] = randn(24, 16), ErrorIds.AdapterKeysMismatch) { Message = "unexpected" },
+        ["a module to save in one of two places"] = new(static file => file["a.v_proj.weight"] = randn(24, 16), ErrorIds.AdapterKeysMismatch)
+        {
+            Config = static config => config with { ModulesToSave = ["v_proj"] },
+            Message = "missing (b.v_proj.weight)",
+        },
+        ["a module to save without its tensors"] = new(static _ => { }, ErrorIds.AdapterKeysMismatch) { Config = static config => config with { ModulesToSave = ["lm_head"] }, Message = "missing (lm_head.weight)" },
+        ["lokr_ in the name of a target"] = new(static file => Rename(file, "a.q_proj", "lokr_block.q_proj"), ["lokr_block.q_proj"]),
+        ["lokr_ in the name of a module to save"] = new(static file => file["lokr_head.weight"] = randn(24, 16), ["a.q_proj", "lokr_head"]) { Config = static config => config with { ModulesToSave = ["lokr_head"] } },
+        ["a factor that there is not"] = new(static file => file["a.q_proj.lokr_w3"] = randn(4, 4), ErrorIds.AdapterKeyInvalid) { Message = "lokr_w3" },
+        ["half of a low-rank factor"] = new(static file => file.Remove("a.q_proj.lokr_w2_b"), ErrorIds.AdapterKeysMismatch),
+        ["an alpha beside the factors"] = new(static file => file["a.q_proj.alpha"] = tensor(2f), ErrorIds.AdapterKeysMismatch) { Message = "a.q_proj.alpha" },
+    };
+
+    public static TheoryData<string> FileCases => [.. s_files.Keys];
+
+    [Theory]
+    [MemberData(nameof(FileCases))]
+    public void Both_ways_have_one_result(string name)
+    {
+        FileCase expected = s_files[name];
+        LoKrConfig config = expected.Config(s_config);
+        string from = Base(["a.q_proj", "a.v_proj", "b.v_proj", "lokr_block.q_proj", "embed_tokens", "lm_head", "lokr_head"], 24, 16);
+        Dictionary<string, Tensor> file = Factors(s_config, 24, 16, "a.q_proj");
+        expected.Change(file);
+        string adapter = Adapter(config with { ExcludeModules = ModuleSelector.FromNames([file.ContainsKey("lokr_block.q_proj.lokr_w1") ? "a.q_proj" : "lokr_block.q_proj"]) }, file);
+        if (expected.Error is null)
+        {
+            Assert.Equal(expected.Changed.Select(static module => module + ".weight"), SameResult(from, adapter));
+            Assert.Equal(expected.Warning is null ? 0 : 2, _warnings.Count(warning => expected.Warning is not null && warning.Contains(expected.Warning, StringComparison.Ordinal)));
+        }
+        else
+        {
+            ErrorAssert.Throws(expected.Error, () => SameResult(from, adapter), expected.Message);
+        }
+    }
+
+    [Theory]
+    [InlineData("language_model.model.layers.0.q_proj", "vision_tower.blocks.0.q_proj", "model.language_model.layers.0.q_proj", "model.vision_tower.blocks.0.q_proj")]
+    [InlineData("text.layers.0.q_proj", "image.encoder.blocks.0.q_proj", "layers.0.q_proj", "blocks.0.q_proj")]
+    [InlineData("model.layers.0.q_proj", "visual.blocks.0.q_proj", "model.language_model.layers.0.q_proj", "model.visual.blocks.0.q_proj")]
+    public void A_checkpoint_renames_its_language_and_its_vision_each_in_its_own_way(string language, string vision, string languageInAdapter, string visionInAdapter)
+    {
+        string from = Base([language, vision, "other.v_proj"], 24, 16);
+        string adapter = Adapter(s_config, Factors(s_config, 24, 16, languageInAdapter, visionInAdapter));
+        Dictionary<string, string> names = new() { [language] = languageInAdapter, [vision] = visionInAdapter };
+        Assert.Equal(new[] { language + ".weight", vision + ".weight" }.Order(StringComparer.Ordinal), SameResult(from, adapter, inModel: name => names.GetValueOrDefault(name, name)));
+    }
+
+    [Fact]
+    public void A_part_that_fits_two_places_or_none_is_refused_whatever_the_other_part_fits()
+    {
+        string[] adapted = ["model.text.layers.0.q_proj", "model.image.blocks.0.q_proj"];
+        string from = Base(["text.layers.0.q_proj", "image.a.blocks.0.q_proj", "image.b.blocks.0.q_proj"], 24, 16);
+        ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], Adapter(s_config, Factors(s_config, 24, 16, adapted)))), "image.a.blocks.0.q_proj.weight or image.b");
+        LoKrConfig two = s_config with { TargetModules = ModuleSelector.FromNames(["q_proj", "v_proj"]) };
+        string other = Adapter(two, Factors(two, 24, 16, "model.text.layers.0.q_proj", "model.image.blocks.0.v_proj"));
+        ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], other)), "3 tensors", "model.image.blocks.0.v_proj.lokr_w1");
+    }
+
+    [Theory]
+    [InlineData("lm_head")]
+    [InlineData("embed_tokens")]
+    public void A_weight_that_two_modules_share_is_refused_in_both_ways(string target)
+    {
+        TorchSharp.Modules.Linear first = Linear(randn(24, 16));
+        TorchSharp.Modules.Linear second = Linear(randn(24, 16));
+        second.weight = first.weight;
+        using LoKrModel model = new(nn.Sequential(("embed_tokens", first), ("lm_head", second)));
+        LoKrConfig config = s_config with { TargetModules = ModuleSelector.FromNames([target]) };
+        model.AddAdapter(config with { InitWeights = InitWeights.Random });
+        Tensor before = first.weight!.clone();
+        ErrorAssert.Throws(ErrorIds.TiedWeight, () => model.Merge());
+        Assert.True(TensorAssert.Same(before, first.weight!));
+
+        string from = MergeFiles.Base(_folder["base"], new Dictionary<string, Tensor> { ["embed_tokens.weight"] = before }, config: Llama.Replace("false", "true", StringComparison.Ordinal));
+        ErrorAssert.Throws(ErrorIds.TiedWeight, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], MergeFiles.Adapter(_folder["adapter"], model))));
+    }
+
     [Fact]
     public void Factors_of_another_split_in_each_module_merge_on_disk_as_in_memory()
     {
@@ -164,6 +262,7 @@ public sealed class DiskAndMemoryTests : IDisposable
 
     [Theory]
     [InlineData("lmhead-base-layer", "adapter", null)]
+    [InlineData("fp16-overflow", "adapter", null)]
     [InlineData("disk-ignores-targets", "other-module", ErrorIds.AdapterKeysMismatch)]
     [InlineData("disk-ignores-targets", "other-layer", ErrorIds.TargetModuleNotFound)]
     public void Files_from_the_field_have_one_result(string name, string adapter, string? expected)
@@ -171,7 +270,10 @@ public sealed class DiskAndMemoryTests : IDisposable
         string place = Fixtures.RequireBeside("cases", name);
         if (expected is null)
         {
-            Assert.Equal(["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"], SameResult(Path.Combine(place, "base"), Path.Combine(place, adapter)));
+            using PeftAdapterFolder folder = PeftAdapterFolder.Read(Path.Combine(place, adapter));
+            string[] adapted = [.. folder.Tensors.Entries.Keys.Where(static key => key.EndsWith(".lokr_w1", StringComparison.Ordinal)).Select(static key => key[..^"lokr_w1".Length] + "weight").Order(StringComparer.Ordinal)];
+            Assert.NotEmpty(adapted);
+            Assert.Equal(adapted, SameResult(Path.Combine(place, "base"), Path.Combine(place, adapter)));
         }
         else
         {
@@ -196,6 +298,23 @@ public sealed class DiskAndMemoryTests : IDisposable
         }
     }
 
+    private static void Add(Dictionary<string, Tensor> file, Dictionary<string, Tensor> factors, (string Name, Tensor Tensor) whole)
+    {
+        foreach ((string name, Tensor tensor) in factors.Append(KeyValuePair.Create(whole.Name, whole.Tensor)))
+        {
+            file.Add(name, tensor);
+        }
+    }
+
+    private static void Rename(Dictionary<string, Tensor> file, string from, string to)
+    {
+        foreach (string key in file.Keys.Where(key => key.StartsWith(from + ".", StringComparison.Ordinal)).ToArray())
+        {
+            file.Add(to + key[from.Length..], file[key]);
+            file.Remove(key);
+        }
+    }
+
     private static string[] Two(string module) => [$"model.layers.0.self_attn.{module}", $"model.layers.1.self_attn.{module}"];
 
     private static Dictionary<string, Tensor> Factors(LoKrConfig config, long rows, long columns, params string[] modules) => modules
@@ -215,14 +334,15 @@ public sealed class DiskAndMemoryTests : IDisposable
     }
 
     /// <summary>Merges in both ways and returns the names of the weights that changed; errors must be the same.</summary>
-    private string[] SameResult(string from, string adapter, string baseName = "model")
+    private string[] SameResult(string from, string adapter, string baseName = "model", Func<string, string>? inModel = null)
     {
+        string InModel(string key) => (inModel ?? (static name => name))(key[..^".weight".Length]);
         Dictionary<string, Tensor> before = MergeFiles.Read(from, baseName);
-        using LoKrModel model = new(Tree([.. before.Where(static pair => pair.Value.dim() == 2).Select(static pair => (pair.Key[..^".weight".Length].Split('.'), pair.Value))]));
+        using LoKrModel model = new(Tree([.. before.Where(static pair => pair.Value.dim() == 2).Select(pair => (InModel(pair.Key).Split('.'), pair.Value))]));
         LoKrException? inMemory = Record.Exception(() =>
         {
-            using PeftAdapterFolder folder = PeftAdapterFolder.Read(adapter);
-            LoKrAdapter loaded = model.LoadAdapter(folder.Config, folder.Tensors.Entries.Keys.ToDictionary(static name => name, name => folder.Tensors.Read(name), StringComparer.Ordinal));
+            using AdapterFile file = AdapterFile.Open(adapter);
+            LoKrAdapter loaded = AdapterImporter.Import(model, file);
             _warnings.AddRange(loaded.Warnings);
             _warnings.AddRange(model.Merge().Warnings);
         }) as LoKrException;
@@ -236,7 +356,7 @@ public sealed class DiskAndMemoryTests : IDisposable
 
         Dictionary<string, Tensor> merged = MergeFiles.Read(_folder["out"], baseName);
         string[] linear = [.. before.Keys.Where(key => before[key].dim() == 2)];
-        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), linear.ToDictionary(static key => key, key => merged[key], StringComparer.Ordinal)));
+        Assert.Empty(MergeFiles.Differences(model.GetBaseState(), linear.ToDictionary(key => InModel(key) + ".weight", key => merged[key], StringComparer.Ordinal)));
         return MergeFiles.Differences(before, merged);
     }
 
@@ -244,11 +364,27 @@ public sealed class DiskAndMemoryTests : IDisposable
         .GroupBy(static layer => layer.Path[0], StringComparer.Ordinal)
         .Select(static group => (group.Key, group.First().Path.Length == 1 ? Linear(group.First().Weight) : Tree([.. group.Select(static layer => (layer.Path[1..], layer.Weight))]))));
 
-    private static nn.Module<Tensor, Tensor> Linear(Tensor weight)
+    private static TorchSharp.Modules.Linear Linear(Tensor weight)
     {
         TorchSharp.Modules.Linear linear = nn.Linear(weight.shape[1], weight.shape[0], hasBias: false, dtype: weight.dtype);
         using IDisposable noGrad = no_grad();
         linear.weight.copy_(weight);
         return linear;
+    }
+
+    /// <param name="Change">Changes the tensors of a plain file.</param>
+    /// <param name="Changed">Modules whose weight the merge changes.</param>
+    private sealed record FileCase(Action<Dictionary<string, Tensor>> Change, string[] Changed)
+    {
+        public FileCase(Action<Dictionary<string, Tensor>> change, string error)
+            : this(change, []) => Error = error;
+
+        public string? Error { get; }
+
+        public string Message { get; init; } = "";
+
+        public string? Warning { get; init; }
+
+        public Func<LoKrConfig, LoKrConfig> Config { get; init; } = static config => config;
     }
 }

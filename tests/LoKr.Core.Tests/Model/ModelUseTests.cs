@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using LoKr.Testing;
@@ -26,6 +27,17 @@ public sealed class ModelUseTests
         ["merge a target"] = model => ((IAdaptable)model).Merge(),
         ["undo"] = model => model.UndoMerge(),
         ["move"] = model => model.MoveTo(dtype: ScalarType.Float32),
+        ["export"] = model =>
+        {
+            using TempFolder folder = new();
+            AdapterExporter.Export(model, "default", folder["adapter.safetensors"], AdapterLayout.Lycoris);
+        },
+        ["export a target"] = model =>
+        {
+            using TempFolder folder = new();
+            AdapterExporter.Export((IAdaptable)model, "default", folder["adapter"], AdapterLayout.Peft);
+        },
+        ["read"] = model => model.BeginReading().Dispose(),
         ["remove"] = model => model.RemoveAdapter("default"),
     };
 

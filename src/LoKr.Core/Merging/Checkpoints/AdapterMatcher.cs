@@ -4,6 +4,8 @@ using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Targeting;
 using TorchSharp;
@@ -17,6 +19,7 @@ internal sealed class AdapterMatcher
     private readonly CheckpointTraits _checkpoint;
     private readonly CheckpointMergeAdapter _adapter;
     private readonly MergePlan _plan;
+    private readonly LoKrConfig _config;
     private readonly AdapterKeys _keys;
     private readonly CheckpointNames _names;
     private readonly Dictionary<string, long[]> _expected = new(StringComparer.Ordinal);
@@ -28,6 +31,8 @@ internal sealed class AdapterMatcher
     private AdapterMatcher(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
         (_checkpoint, _adapter, _plan) = (checkpoint, adapter, plan);
+        _config = SavedEmbeddings.Include(adapter.Config, adapter.Tensors.Entries.Keys, out string[] warnings);
+        _warnings.AddRange(warnings);
         _keys = new AdapterKeys(adapter.Tensors.Entries.Keys);
         _names = CheckpointNames.Match([.. checkpoint.Entries.Keys], _keys.AdaptedModules, checkpoint.Aliases);
     }
@@ -51,6 +56,7 @@ internal sealed class AdapterMatcher
     public static bool IsZero(CheckpointMergeAdapter adapter)
     {
         AdapterKeys keys = new(adapter.Tensors.Entries.Keys);
+        TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
         return keys is { Saved.Count: 0, Norms.Count: 0, Layers.Count: > 0 } && keys.Layers.All(module => ZeroFactors.IsProductZero(
             keys.OfLayer(module).Select(key => (key[(module.Length + 1)..], new Func<Tensor>(() => adapter.Tensors.Read(key))))));
@@ -79,6 +85,7 @@ internal sealed class AdapterMatcher
         }
 
         CheckUnmatched();
+        AddMissing();
         CheckTargets();
         AdapterLoader.Check(_adapter.Name, _expected, _adapter.Tensors.Entries.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shape, StringComparer.Ordinal));
         _warnings.AddRange(_copies.Where(pair => _checkpoint.Differs(pair.Value, _adapter.Tensors, pair.Key)).Select(static pair => BaseCopies.Differs(pair.Key)));
@@ -121,7 +128,7 @@ internal sealed class AdapterMatcher
         (long rows, long columns) = DeltaSize(module, weight);
         bool isTransposed = _checkpoint.Transposed.Contains(weight, rows, columns);
         (long outFeatures, long inFeatures) = isTransposed ? (weight.Shape[1], weight.Shape[0]) : (weight.Shape[0], weight.Shape[1]);
-        LayerSettings settings = LayerSettings.Create(module, new(outFeatures, inFeatures, [.. weight.Shape.Skip(2)]), _adapter.Config,
+        LayerSettings settings = LayerSettings.Create(module, new(outFeatures, inFeatures, [.. weight.Shape.Skip(2)]), _config,
             suffix => _adapter.Tensors.Entries.GetValueOrDefault($"{module}.{suffix}")?.Shape);
         foreach ((string suffix, long[] shape) in settings.Tensors)
         {
@@ -147,20 +154,25 @@ internal sealed class AdapterMatcher
 
     private void AddSaved(string key)
     {
+        if (TargetResolver.SavedModule(_config, key) is not string module)
+        {
+            // Nobody asked for it: the check of all tensors reports it.
+            return;
+        }
+
         _checkpoint.CheckNotTied(AdapterKeys.Module(key));
         AdapterTensor given = new(_adapter, key);
-        string[] saved = [.. (_adapter.Config.ModulesToSave ?? []).Concat(TargetResolver.TaskHead(_adapter.Config.TaskType))];
         if (_names.Find(key) is string name)
         {
             SafetensorsEntry stored = _checkpoint.Entries[name];
             CheckReplaceable(given, stored);
             _expected.Add(key, [.. stored.Shape]);
-            _plan.Replace(stored, given, AdapterKeys.SavedModule(saved, key));
+            _plan.Replace(stored, given, module);
         }
-        else if (IsNewHead(saved, key))
+        else if (IsNewHead(module))
         {
             _expected.Add(key, [.. given.Entry.Shape]);
-            _plan.AddNew(given, AdapterKeys.SavedModule(saved, key));
+            _plan.AddNew(given, module);
         }
         else
         {
@@ -182,11 +194,7 @@ internal sealed class AdapterMatcher
     }
 
     // A head that the checkpoint of a bare model does not have: a module at the root that the configuration trains whole.
-    private bool IsNewHead(string[] saved, string key)
-    {
-        string root = key.Split('.')[0];
-        return saved.Contains(root, StringComparer.Ordinal) && root + "." != _names.Prepended;
-    }
+    private bool IsNewHead(string module) => !module.Contains('.', StringComparison.Ordinal) && module + "." != _names.Prepended;
 
     /// <summary>Rows and columns of the delta, from the factors; those of the weight where factors are missing.</summary>
     private (long Rows, long Columns) DeltaSize(string module, SafetensorsEntry weight)
@@ -213,6 +221,22 @@ internal sealed class AdapterMatcher
         }
     }
 
+    /// <summary>Adds to the tensors that the adapter must have those of modules that are saved whole: a file holds all of them.</summary>
+    private void AddMissing()
+    {
+        LoKrConfig named = _config with { TaskType = null };
+        HashSet<string> heads = [.. _keys.Saved.Select(key => TargetResolver.SavedModule(_config, key)).OfType<string>()];
+        foreach (SafetensorsEntry stored in _checkpoint.Entries.Values.Where(static entry => MergePlan.IsWeightType(entry.DType)))
+        {
+            IReadOnlyList<string> names = _names.InAdapter(stored.Name);
+            if (names.FirstOrDefault(name => TargetResolver.SavedModule(named, name) is not null || heads.Any(head => ModuleTree.IsWithin(name, head))) is string saved
+                && !names.Any(_expected.ContainsKey))
+            {
+                _expected.Add(saved, [.. stored.Shape]);
+            }
+        }
+    }
+
     /// <summary>
     /// Compares the modules of the file with those that the configuration targets, as loading into a model does: another configuration than
     /// the file's has another rank and alpha too. A checkpoint may hold modules that the model of the adapter does not have (another head, a
@@ -229,7 +253,7 @@ internal sealed class AdapterMatcher
             names[key] = [module, .. names.GetValueOrDefault(key, [])];
         }
 
-        if (TargetResolver.Resolve([.. names.Values.SelectMany(static all => all).Distinct(StringComparer.Ordinal)], _adapter.Config, _checkpoint.ModelType) is not { } targets)
+        if (TargetResolver.Resolve([.. names.Values.SelectMany(static all => all).Distinct(StringComparer.Ordinal)], _config, _checkpoint.ModelType) is not { } targets)
         {
             return;
         }
@@ -245,9 +269,10 @@ internal sealed class AdapterMatcher
                     _keys.OfLayer(module).ToList().ForEach(name => _expected.Remove(name));
                 }
             }
-            else if (isTarget && _checkpoint.Entries[key] is { Shape.Count: >= 2 } weight && blocks.Contains(Block(all[0])) && IsOfModel(all[0]))
+            else if (isTarget && _checkpoint.Entries[key] is { Shape.Count: >= 2 } weight
+                && Array.Find(all, name => targets.Contains(name) && blocks.Contains(Block(name))) is string missing && IsOfModel(missing))
             {
-                Expect(all[0], weight);
+                Expect(missing, weight);
             }
         }
     }
@@ -300,7 +325,7 @@ internal sealed class AdapterKeys
     public AdapterKeys(IEnumerable<string> keys)
     {
         string[] all = [.. keys];
-        Layers = [.. all.Where(static key => Suffix(key)?.StartsWith("lokr_", StringComparison.Ordinal) == true).Select(Module).Distinct(StringComparer.Ordinal)];
+        Layers = [.. all.Where(static key => Suffix(key) is string suffix && FactorNames.IsFactor(suffix)).Select(Module).Distinct(StringComparer.Ordinal)];
         HashSet<string> layers = [.. Layers];
         List<string> norms = [];
         List<string> saved = [];
@@ -345,22 +370,6 @@ internal sealed class AdapterKeys
     public static string? NormParameter(string key) => key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) ? "weight"
         : key.EndsWith("." + LoKrNorm.BiasSuffix, StringComparison.Ordinal) ? "bias"
         : null;
-
-    /// <summary>The module that is saved whole and that a tensor belongs to: the outermost one that the configuration names.</summary>
-    /// <param name="saved">Modules that the configuration saves whole.</param>
-    /// <param name="key">Name of a tensor.</param>
-    public static string SavedModule(string[] saved, string key)
-    {
-        for (int dot = key.IndexOf('.', StringComparison.Ordinal); dot >= 0; dot = key.IndexOf('.', dot + 1))
-        {
-            if (saved.Any(entry => key.AsSpan(0, dot).EndsWith(entry, StringComparison.Ordinal)))
-            {
-                return key[..dot];
-            }
-        }
-
-        return Module(key);
-    }
 
     private static string? Suffix(string key) => s_suffixes.FirstOrDefault(suffix => key.EndsWith("." + suffix, StringComparison.Ordinal));
 }

@@ -241,9 +241,10 @@ public sealed class CheckpointMerge : IDisposable
             progress?.Invoke(new CheckpointMergeProgress(shard.FileName, count, total, written, ByteCount, Stopwatch.GetElapsedTime(started)));
         }
 
-        ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum) => journal.Add(shard.FileName, sum), cancel);
+        ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum, notFinite) => journal.Add(shard.FileName, sum, notFinite), cancel);
         writer.Write(_shards.Where(shard => !done.Contains(shard.FileName)));
-        _warnings.AddRange(writer.Warnings);
+        _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
+            .Select(target => ModelErrors.NotFinite(target.Name, journal.NotFinite[target.Name], SafetensorsDTypes.Natural(target.DType))));
         return done.Count;
     }
 

@@ -11,93 +11,96 @@ namespace LoKr.Core.Merging.Checkpoints;
 internal sealed class CheckpointNames
 {
     private readonly IModuleAliases? _aliases;
-    private readonly Dictionary<string, List<string>> _plain;
-    private readonly Dictionary<string, List<string>> _byName;
-    private readonly Rule _rule;
+    private readonly Naming _plain;
+    private readonly IReadOnlyList<Naming> _namings;
 
-    private CheckpointNames(IModuleAliases? aliases, Dictionary<string, List<string>> plain, Dictionary<string, List<string>> byName, Rule rule)
-    {
-        (_aliases, _plain, _byName, _rule) = (aliases, plain, byName, rule);
-        Prepended = rule.Prepend;
-    }
+    private CheckpointNames(IModuleAliases? aliases, Naming plain, IReadOnlyList<Naming> namings) => (_aliases, _plain, _namings) = (aliases, plain, namings);
 
     /// <summary>Prefix that the adapter's names have and the checkpoint's do not; empty for none.</summary>
-    public string Prepended { get; }
+    public string Prepended => _namings is [Naming only] ? only.Rule.Prepend : "";
 
     /// <summary>Finds the rule that turns the names of a checkpoint into those of an adapter.</summary>
     /// <param name="keys">Tensors of the checkpoint.</param>
     /// <param name="modules">Modules that the adapter changes.</param>
     /// <param name="aliases">Published names, or null.</param>
-    /// <returns>The names under the first rule that covers every module, or under the one that covers most.</returns>
+    /// <returns>
+    /// The names under the first rule that covers every module; where there is none, under one rule for each part of the model (its vision and
+    /// its language, say); where these do not cover every module either, under the rule that covers most.
+    /// </returns>
+    /// <exception cref="LoKrException"><c>LoKr.AdapterKeysMismatch</c>: the modules fit several parts of the checkpoint.</exception>
     public static CheckpointNames Match(IReadOnlyCollection<string> keys, IReadOnlyCollection<string> modules, IModuleAliases? aliases)
     {
-        Dictionary<string, List<string>> plain = Build(keys, aliases, new Rule("", ""));
+        Naming plain = new(keys, aliases, new Rule("", ""));
         string[] weights = [.. modules.Select(module => Canonical(aliases, module + ".weight"))];
-        CheckpointNames best = new(aliases, plain, plain, new Rule("", ""));
-        int most = weights.Count(plain.ContainsKey);
-        if (most == weights.Length)
+        Naming[][] tiers = [[plain], .. Rules(keys, modules.Concat(modules.Select(module => Canonical(aliases, module))))
+            .Select(tier => tier.Select(rule => new Naming(keys, aliases, rule)).ToArray())];
+        List<Naming> namings = [];
+        while (weights.Length > 0 && Best(tiers, weights) is Naming best)
         {
-            return best;
+            namings.Add(best);
+            weights = [.. weights.Where(weight => !best.Keys.ContainsKey(weight))];
         }
 
-        foreach (IEnumerable<Rule> tier in Rules(keys, modules.Concat(modules.Select(module => Canonical(aliases, module)))))
-        {
-            List<CheckpointNames> complete = [];
-            foreach (Rule rule in tier)
-            {
-                Dictionary<string, List<string>> names = Build(keys, aliases, rule);
-                int found = weights.Count(names.ContainsKey);
-                if (found == weights.Length)
-                {
-                    complete.Add(new CheckpointNames(aliases, plain, names, rule));
-                }
-                else if (found > most)
-                {
-                    (most, best) = (found, new CheckpointNames(aliases, plain, names, rule));
-                }
-            }
-
-            if (complete.Count > 0)
-            {
-                CheckOne(complete, weights[0]);
-                return complete[0];
-            }
-        }
-
-        return best;
+        return new(aliases, plain, namings.Count == 0 ? [plain] : weights.Length > 0 ? namings[..1] : namings);
     }
 
     /// <summary>The tensor of the checkpoint that has a name in the adapter, or null.</summary>
     public string? Find(string name)
     {
         string canonical = Canonical(_aliases, name);
-        if (!_byName.TryGetValue(canonical, out List<string>? keys) && !_plain.TryGetValue(canonical, out keys))
+        List<string>? keys = _namings.Append(_plain).Select(naming => naming.Keys.GetValueOrDefault(canonical)).FirstOrDefault(static keys => keys is not null);
+        return keys switch
         {
-            return null;
-        }
-
-        return keys.Count == 1
-            ? keys[0]
-            : throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+            null => null,
+            [string only] => only,
+            _ => throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
                 $"'{name}' of the adapter matches {string.Join(" and ", keys.Select(static key => $"'{key}'"))} of the checkpoint.",
-                "The checkpoint has two generations of names; use one that has each weight once.") { Target = name };
+                "The checkpoint has two generations of names; use one that has each weight once.") { Target = name },
+        };
     }
 
     /// <summary>The names that a tensor of the checkpoint can have in the adapter; the first is the one closest to the checkpoint's.</summary>
-    public IReadOnlyList<string> InAdapter(string key)
+    public IReadOnlyList<string> InAdapter(string key) =>
+    [
+        .. _namings.SelectMany(naming =>
+        {
+            string name = naming.Rule.Apply(key);
+            string canonical = Canonical(_aliases, name);
+            return new[] { name, canonical, _aliases?.Published(canonical) ?? canonical };
+        }).Distinct(StringComparer.Ordinal),
+    ];
+
+    /// <summary>The first rule that covers every weight, or else the first of those that cover most; null if none covers any.</summary>
+    private static Naming? Best(Naming[][] tiers, string[] weights)
     {
-        string name = _rule.Apply(key);
-        string canonical = Canonical(_aliases, name);
-        return [.. new[] { name, canonical, _aliases?.Published(canonical) ?? canonical }.Distinct(StringComparer.Ordinal)];
+        (Naming? Naming, Naming[] Tier, int Found) best = (null, [], 0);
+        foreach (Naming[] tier in tiers.TakeWhile(_ => best.Found < weights.Length))
+        {
+            foreach (Naming naming in tier)
+            {
+                int found = weights.Count(naming.Keys.ContainsKey);
+                best = found > best.Found ? (naming, tier, found) : best;
+            }
+        }
+
+        if (best.Naming is not null)
+        {
+            CheckOne(best.Naming, best.Tier, weights);
+        }
+
+        return best.Naming;
     }
 
-    private static void CheckOne(List<CheckpointNames> complete, string weight)
+    /// <summary>Refuses rules that find the same weights in different places of the checkpoint.</summary>
+    private static void CheckOne(Naming best, Naming[] tier, string[] weights)
     {
-        string[] keys = [.. complete.Select(names => names._byName[weight][0]).Distinct(StringComparer.Ordinal)];
-        if (keys.Length > 1)
+        string[] covered = [.. weights.Where(best.Keys.ContainsKey)];
+        string weight = covered[0];
+        string[] places = [.. tier.Where(naming => covered.All(naming.Keys.ContainsKey)).Select(naming => naming.Keys[weight][0]).Distinct(StringComparer.Ordinal)];
+        if (places.Length > 1)
         {
             throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
-                $"The adapter fits several parts of the checkpoint: {string.Join(" or ", keys)} could be '{weight}'.",
+                $"The adapter fits several parts of the checkpoint: {string.Join(" or ", places)} could be '{weight}'.",
                 "Name the folder of the part that the adapter was made for.") { Target = weight };
         }
     }
@@ -132,25 +135,6 @@ internal sealed class CheckpointNames
             return found;
         }).Distinct(StringComparer.Ordinal).OrderBy(static start => start.Length);
 
-    private static Dictionary<string, List<string>> Build(IReadOnlyCollection<string> keys, IModuleAliases? aliases, Rule rule)
-    {
-        Dictionary<string, List<string>> names = new(keys.Count, StringComparer.Ordinal);
-        foreach (string key in keys)
-        {
-            string name = Canonical(aliases, rule.Apply(key));
-            if (names.TryGetValue(name, out List<string>? same))
-            {
-                same.Add(key);
-            }
-            else
-            {
-                names.Add(name, [key]);
-            }
-        }
-
-        return names;
-    }
-
     // TensorFlow's names of a norm's weights, which the first BERT checkpoints still have.
     private static string Canonical(IModuleAliases? aliases, string name)
     {
@@ -163,5 +147,16 @@ internal sealed class CheckpointNames
     private sealed record Rule(string Remove, string Prepend)
     {
         public string Apply(string key) => Prepend + (key.StartsWith(Remove, StringComparison.Ordinal) ? key[Remove.Length..] : key);
+    }
+
+    /// <summary>The tensors of a checkpoint by their names under a rule.</summary>
+    private sealed class Naming(IReadOnlyCollection<string> keys, IModuleAliases? aliases, Rule rule)
+    {
+        /// <summary>The rule.</summary>
+        public Rule Rule => rule;
+
+        /// <summary>Tensors by canonical name in the adapter.</summary>
+        public Dictionary<string, List<string>> Keys => field ??= keys.GroupBy(key => Canonical(aliases, rule.Apply(key)), StringComparer.Ordinal)
+            .ToDictionary(static group => group.Key, static group => group.ToList(), StringComparer.Ordinal);
     }
 }

@@ -4,6 +4,7 @@ using LoKr.Core.Factors;
 using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -76,24 +77,21 @@ internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase m
 /// <summary>Detects input and output embeddings that are one weight, so that a change of one would change the other.</summary>
 internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? config)
 {
-    private static readonly string[] s_inputs = ["embed_tokens", "wte", "word_embeddings", "shared", "embed_in", "tok_embeddings", "tokens_embed"];
-    private static readonly string[] s_outputs = ["lm_head", "embed_out", "lm_head.decoder", "cls.predictions.decoder", "vocab_projector"];
-
-    private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => IsOneOf(AdapterKeys.Module(key), s_outputs) && key.EndsWith(".weight", StringComparison.Ordinal));
+    private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => EmbeddingNames.IsOutput(AdapterKeys.Module(key)) && key.EndsWith(".weight", StringComparison.Ordinal));
 
     /// <summary>The module that shares its weight with another, or null.</summary>
     /// <param name="module">Full name of a module.</param>
     public string? Partner(string module)
     {
-        bool output = IsOneOf(module, s_outputs);
+        bool output = EmbeddingNames.IsOutput(module);
         bool? ties = config?.TiesEmbeddings;
         bool? predicts = config?.PredictsTokens;
-        if ((!output && !IsOneOf(module, s_inputs)) || ties == false || predicts == false || (predicts is null && ties is null))
+        if ((!output && !EmbeddingNames.IsInput(module)) || ties == false || predicts == false || (predicts is null && ties is null))
         {
             return null;
         }
 
-        string? input = source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && IsOneOf(AdapterKeys.Module(key), s_inputs));
+        string? input = source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && EmbeddingNames.IsInput(AdapterKeys.Module(key)));
         if (input is null || (ties is null && _stored is not null && !IsSame(input, _stored)))
         {
             return null;
@@ -129,8 +127,6 @@ internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? confi
     }
 
     private SafetensorsReader Shard(string key) => source.Shards.First(candidate => candidate.Entries.ContainsKey(key));
-
-    private static bool IsOneOf(string module, string[] names) => names.Any(name => module == name || module.EndsWith("." + name, StringComparison.Ordinal));
 }
 
 /// <summary>

@@ -10,7 +10,7 @@ using LoKr.Core.Safetensors;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>
-/// The finished files of an interrupted merge with their checksums, and a fingerprint of everything that decides their content. A file
+/// The finished files of an interrupted merge with their checksums, the numbers in them that are not finite, and a fingerprint of everything that decides their content. A file
 /// counts only if it is listed, and it is listed after it was flushed and renamed.
 /// </summary>
 internal sealed class MergeJournal
@@ -24,8 +24,13 @@ internal sealed class MergeJournal
     private readonly string _path;
     private readonly string _fingerprint;
     private readonly Dictionary<string, string> _files;
+    private readonly Dictionary<string, long> _notFinite;
 
-    private MergeJournal(string path, string fingerprint, Dictionary<string, string> files) => (_path, _fingerprint, _files) = (path, fingerprint, files);
+    private MergeJournal(string path, string fingerprint, Dictionary<string, string> files, Dictionary<string, long> notFinite) =>
+        (_path, _fingerprint, _files, _notFinite) = (path, fingerprint, files, notFinite);
+
+    /// <summary>How many numbers of a tensor the merge made NaN or infinite, by tensor, in all listed files.</summary>
+    public IReadOnlyDictionary<string, long> NotFinite => _notFinite;
 
     /// <summary>Reads the journal of a folder; a damaged one, or one of another merge, counts as empty.</summary>
     /// <param name="folder">Folder of the unfinished merge.</param>
@@ -34,6 +39,7 @@ internal sealed class MergeJournal
     {
         string path = Path.Combine(folder, FileName);
         Dictionary<string, string> files = new(StringComparer.Ordinal);
+        Dictionary<string, long> notFinite = new(StringComparer.Ordinal);
         if (File.Exists(path) && Read(path) is JsonFields json
             && json.Find("fingerprint") is { ValueKind: JsonValueKind.String } found && found.ValueEquals(fingerprint)
             && json.Find("files") is { ValueKind: JsonValueKind.Object } list)
@@ -42,9 +48,14 @@ internal sealed class MergeJournal
             {
                 files.Add(file.Name, file.Value.GetString()!);
             }
+
+            foreach (JsonProperty tensor in json.Find("notFinite") is { ValueKind: JsonValueKind.Object } counts ? counts.EnumerateObject() : default)
+            {
+                notFinite.Add(tensor.Name, tensor.Value.GetInt64());
+            }
         }
 
-        return new MergeJournal(path, fingerprint, files);
+        return new MergeJournal(path, fingerprint, files, notFinite);
     }
 
     /// <summary>A hash of everything that decides the bytes of the result; a merge resumes the work of an earlier one only if it is the same.</summary>
@@ -97,7 +108,7 @@ internal sealed class MergeJournal
     /// <param name="shards">Files of the result.</param>
     /// <param name="cancel">Interrupts the verification.</param>
     /// <returns>Names of the files that are finished.</returns>
-    public IReadOnlySet<string> KeepFinished(IEnumerable<MergeShard> shards, CancellationToken cancel)
+    public IReadOnlySet<string> KeepFinished(IReadOnlyList<MergeShard> shards, CancellationToken cancel)
     {
         string folder = Path.GetDirectoryName(_path)!;
         HashSet<string> finished = new(StringComparer.Ordinal);
@@ -115,6 +126,12 @@ internal sealed class MergeJournal
             _files.Remove(file);
         }
 
+        HashSet<string> tensors = [.. shards.Where(shard => finished.Contains(shard.FileName)).SelectMany(static shard => shard.Targets).Select(static target => target.Name)];
+        foreach (string tensor in _notFinite.Keys.Where(tensor => !tensors.Contains(tensor)).ToArray())
+        {
+            _notFinite.Remove(tensor);
+        }
+
         foreach (string path in Directory.EnumerateFiles(folder).Where(path => !finished.Contains(Path.GetFileName(path))).ToArray())
         {
             File.Delete(path);
@@ -130,11 +147,19 @@ internal sealed class MergeJournal
     }
 
     /// <summary>Lists a file that is complete on the disk; from any thread.</summary>
-    public void Add(string file, string checksum)
+    /// <param name="file">Its name.</param>
+    /// <param name="checksum">Its checksum.</param>
+    /// <param name="notFinite">How many numbers of its tensors became NaN or infinite.</param>
+    public void Add(string file, string checksum, IEnumerable<KeyValuePair<string, long>> notFinite)
     {
         lock (_gate)
         {
             _files[file] = checksum;
+            foreach ((string tensor, long count) in notFinite)
+            {
+                _notFinite[tensor] = count;
+            }
+
             Save();
         }
     }
@@ -161,7 +186,8 @@ internal sealed class MergeJournal
             files[name] = checksum;
         }
 
-        AtomicFile.WriteText(_path, new JsonObject { ["fingerprint"] = _fingerprint, ["files"] = files }.ToJsonString());
+        JsonObject notFinite = new(_notFinite.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => KeyValuePair.Create(pair.Key, (JsonNode?)pair.Value)));
+        AtomicFile.WriteText(_path, new JsonObject { ["fingerprint"] = _fingerprint, ["files"] = files, ["notFinite"] = notFinite }.ToJsonString());
     }
 
     // Half a journal, or one of text that is none, counts as none: the merge starts from the beginning.

@@ -16,7 +16,7 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// and writing overlap and a piece stays in the processor's cache. Each thread has its own file while there are enough, because the
 /// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread.
 /// </summary>
-internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeShard> onWritten, Action<MergeShard, string> onComplete, CancellationToken cancel)
+internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeShard> onWritten, Action<MergeShard, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel)
 {
     // More threads would only wait for the disk.
     private static readonly int s_threads = Math.Clamp(Environment.ProcessorCount, 1, 4);
@@ -25,12 +25,8 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
     private readonly Queue<MergeShard> _waiting = new();
     private readonly List<OpenShard> _open = [];
     private readonly List<Task> _completing = [];
-    private readonly ConcurrentDictionary<string, (long Count, SafetensorsDType Type)> _notFinite = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<string, long> _notFinite = new(StringComparer.Ordinal);
     private ExceptionDispatchInfo? _failure;
-
-    /// <summary>Warnings about weights that the merge made NaN or infinite.</summary>
-    public IEnumerable<string> Warnings => _notFinite.OrderBy(static pair => pair.Key, StringComparer.Ordinal)
-        .Select(static pair => ModelErrors.NotFinite(pair.Key, pair.Value.Count, SafetensorsDTypes.Natural(pair.Value.Type)));
 
     /// <summary>Writes files; returns when all of them are on the disk under their names.</summary>
     public void Write(IEnumerable<MergeShard> shards)
@@ -114,9 +110,12 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
     {
         lock (_gate)
         {
-            _completing.Add(Task.Run(() => onComplete(open.Shard, open.Complete())));
+            _completing.Add(Task.Run(() => onComplete(open.Shard, open.Complete(), NotFinite(open.Shard))));
         }
     }
+
+    private Dictionary<string, long> NotFinite(MergeShard shard) => shard.Targets.Where(target => _notFinite.ContainsKey(target.Name))
+        .ToDictionary(static target => target.Name, target => _notFinite[target.Name], StringComparer.Ordinal);
 
     private ReadOnlySpan<byte> Fill(PieceBuffer buffer, MergeShard shard, MergePiece piece)
     {
@@ -168,7 +167,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
 
         if (count > 0)
         {
-            _notFinite.AddOrUpdate(target.Name, (count, target.DType), (_, former) => (former.Count + count, target.DType));
+            _notFinite.AddOrUpdate(target.Name, count, (_, former) => former + count);
         }
     }
 }
