@@ -386,6 +386,15 @@ public static class ErrorIds
     /// <summary>The tensors of a checkpoint do not fit the run.</summary>
     public const string CheckpointMismatch = "LoKr.CheckpointMismatch";
 
+    /// <summary>A registry has no such adapter, version or alias.</summary>
+    public const string VersionNotFound = "LoKr.VersionNotFound";
+
+    /// <summary>An alias means the version, so it is not removed.</summary>
+    public const string VersionInUse = "LoKr.VersionInUse";
+
+    /// <summary>A file of a registry is damaged.</summary>
+    public const string RegistryInvalid = "LoKr.RegistryInvalid";
+
     /// <summary>The disk has less free space than a run has to leave.</summary>
     public const string DiskSpaceLow = "LoKr.DiskSpaceLow";
 

@@ -147,15 +147,12 @@ internal sealed class PendingFile : IDisposable
     public void Commit()
     {
         RandomAccess.FlushToDisk(Handle);
-        if (OperatingSystem.IsWindows())
-        {
-            // Elsewhere the file stays locked until it has its name: nobody takes it for one of a killed writer.
-            _stream.Dispose();
-        }
 
+        // A reader must not meet the lock under the final name. Until it has that name its age tells that no killed writer left it.
+        File.SetLastWriteTimeUtc(Handle, DateTime.UtcNow);
+        _stream.Dispose();
         File.Move(_temporary, _path, overwrite: true);
         _committed = true;
-        _stream.Dispose();
         NativeFiles.FlushFolder(Path.GetDirectoryName(_path)!);
     }
 

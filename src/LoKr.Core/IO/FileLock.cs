@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using LoKr.Core.Errors;
@@ -148,7 +149,29 @@ internal static class DestinationLock
     /// <param name="destination">Full path of the folder to write; its parent exists.</param>
     /// <exception cref="LoKrException"><c>LoKr.DestinationBusy</c>.</exception>
     /// <exception cref="IOException">The file cannot be opened, or is not a lock.</exception>
-    public static FileLock Take(string destination)
+    public static FileLock Take(string destination) => Wait(destination, TimeSpan.Zero);
+
+    /// <summary>Takes the lock of something that is written within moments; waits for other writers up to half a minute.</summary>
+    /// <inheritdoc cref="Take"/>
+    public static FileLock Wait(string destination) => Wait(destination, TimeSpan.FromSeconds(30));
+
+    private static FileLock Wait(string destination, TimeSpan limit)
+    {
+        long started = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            try
+            {
+                return TakeNow(destination);
+            }
+            catch (LoKrException exception) when (exception.ErrorId == ErrorIds.DestinationBusy && Stopwatch.GetElapsedTime(started) < limit)
+            {
+                Thread.Sleep(10);
+            }
+        }
+    }
+
+    private static FileLock TakeNow(string destination)
     {
         FileLock held = FileLock.Take(TemporaryName.Of(destination, "lokr-lock"), holder => new LoKrException(
             ErrorIds.DestinationBusy,

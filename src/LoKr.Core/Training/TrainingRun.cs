@@ -229,8 +229,9 @@ internal sealed class TrainingRun : IDisposable
             _history[^1] = step;
         }
 
-        onStep?.Invoke(step);
+        // The journal first: a report that is canceled must not lose the step.
         _journal?.OnStep(step, isBest, Capture);
+        onStep?.Invoke(step);
         return EndAfter(step) ?? (stop.IsCancellationRequested ? EndReason() : null);
     }
 

@@ -1,0 +1,464 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+
+namespace LoKr.Core.Runs;
+
+/// <summary>
+/// Versions of adapters on plain files: <c>NAME/versions/0007/</c> is a PEFT folder with a card, and never changes; <c>NAME/aliases.json</c> says
+/// which version an alias such as <c>champion</c> means; <c>NAME/history.jsonl</c> has a line for each change. Readers need no lock and see
+/// whole versions only; one writer at a time has a name.
+/// </summary>
+public sealed class AdapterRegistry
+{
+    private const string CardFile = "card.json";
+    private const string VersionsFolder = "versions";
+
+    private static readonly JsonErrors s_errors = new(ErrorIds.RegistryInvalid, ErrorIds.RegistryInvalid, "Restore the file from a copy.");
+
+    /// <summary>Names a registry; it is created with its first version.</summary>
+    /// <param name="path">Its folder.</param>
+    public AdapterRegistry(string path)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(path);
+        Path = System.IO.Path.GetFullPath(path);
+    }
+
+    /// <summary>Full path.</summary>
+    public string Path { get; }
+
+    /// <summary>Names of the adapters that have versions.</summary>
+    public IReadOnlyList<string> Names => !Directory.Exists(Path) ? [] :
+    [
+        .. Directory.EnumerateDirectories(Path).Where(static folder => Directory.Exists(System.IO.Path.Combine(folder, VersionsFolder)))
+            .Select(static folder => System.IO.Path.GetFileName(folder)).Order(StringComparer.Ordinal),
+    ];
+
+    /// <summary>Adds a version: a copy of an adapter folder.</summary>
+    /// <param name="name">Name of the adapter in the registry.</param>
+    /// <param name="source">A finished run folder, or a PEFT folder.</param>
+    /// <param name="card">Lineage and metrics; what a run folder says is added.</param>
+    /// <exception cref="LoKrException">
+    /// <see cref="ErrorIds.InvalidArgument"/> for a name that is not a folder name; <see cref="ErrorIds.RunNotFound"/> for a run without a result; the
+    /// errors of <see cref="PeftAdapterFolder.Read"/>; <see cref="ErrorIds.DestinationBusy"/>; <see cref="ErrorIds.FileNotWritable"/>.
+    /// </exception>
+    public LoKrAdapterVersion Register(string name, string source, AdapterCard? card = null)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(source);
+        string folder = FolderOf(name);
+        string adapter = System.IO.Path.GetFullPath(source);
+        card ??= new();
+        RunFolder runFolder = new(source);
+        if (runFolder.Exists)
+        {
+            LoKrRun run = runFolder.Read();
+            adapter = run.IsFinished && Directory.Exists(runFolder.AdapterFolder) ? runFolder.AdapterFolder : throw new LoKrException(
+                ErrorIds.RunNotFound, LoKrErrorKind.InvalidOperation, $"The run {run.Id} in '{runFolder.Path}' has no result: it is {run.State}.", "Let it finish first.") { Target = source };
+            card = card with { Run = run.Id, Model = run.Model, Inputs = run.Inputs, Evaluation = card.Evaluation ?? run.After, Seed = run.Seed, Steps = run.Step };
+        }
+
+        string[] parts = PartsOf(adapter);
+        FileSystem.CreateFolder(System.IO.Path.Combine(folder, VersionsFolder));
+        using (Lock(folder, name))
+        {
+            int number = Numbers(folder).FirstOrDefault() + 1;
+            using (StagedDirectory staged = new(PathOf(folder, number), force: false))
+            {
+                string[] files = [.. parts.SelectMany(static part => (string[])[System.IO.Path.Combine(part, PeftAdapterFolder.WeightsFile), System.IO.Path.Combine(part, PeftAdapterFolder.ConfigFile)])];
+                foreach (string file in files)
+                {
+                    FileSystem.CopyContent(System.IO.Path.Combine(adapter, file), System.IO.Path.Combine(staged.Path, file));
+                }
+
+                JsonRecords.Write(System.IO.Path.Combine(staged.Path, CardFile), card with
+                {
+                    Name = name,
+                    Version = number,
+                    Created = DateTime.UtcNow,
+                    Weights = HashOf(files.Select(file => System.IO.Path.Combine(staged.Path, file))),
+                });
+                staged.Commit();
+            }
+
+            Note(folder, new() { Change = "Register", Version = number });
+            return Read(folder, number, ReadAliases(folder));
+        }
+    }
+
+    /// <summary>Lets an alias mean a version, in one step.</summary>
+    /// <param name="name">Name of the adapter.</param>
+    /// <param name="version">Number of the version; null for the last one.</param>
+    /// <param name="alias">The alias.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>, <see cref="ErrorIds.DestinationBusy"/>, <see cref="ErrorIds.FileNotWritable"/>.</exception>
+    public LoKrAdapterVersion Publish(string name, int? version = null, string alias = "champion")
+    {
+        string folder = FolderOf(name);
+        CheckName(alias, "alias");
+        using (Lock(folder, name))
+        {
+            int number = version ?? Numbers(folder).FirstOrDefault();
+            Require(folder, name, number);
+            Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
+            AliasTarget now = aliases.GetValueOrDefault(alias, new());
+            if (now.Version != number)
+            {
+                aliases[alias] = new() { Version = number, Previous = now.Version == 0 ? [] : [now.Version, .. now.Previous] };
+                WriteAliases(folder, aliases);
+                Note(folder, new() { Change = "Publish", Version = number, Alias = alias, Former = now.Version });
+            }
+
+            return Read(folder, number, aliases);
+        }
+    }
+
+    /// <summary>Lets an alias mean the version again that it meant before.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>: there is none before; <see cref="ErrorIds.DestinationBusy"/>, <see cref="ErrorIds.FileNotWritable"/>.</exception>
+    public LoKrAdapterVersion Restore(string name, string alias = "champion")
+    {
+        string folder = FolderOf(name);
+        using (Lock(folder, name))
+        {
+            Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
+            int[] before = aliases.TryGetValue(alias, out AliasTarget? now) ? [.. now.Previous.SkipWhile(number => !Directory.Exists(PathOf(folder, number)))] : [];
+            if (before.Length == 0)
+            {
+                throw new LoKrException(ErrorIds.VersionNotFound, LoKrErrorKind.NotFound,
+                    now is null ? $"'{name}' has no alias '{alias}'." : FormattableString.Invariant($"'{alias}' of '{name}' is version {now.Version}, and it was no other one before."),
+                    "List the versions, and publish one of them.") { Target = alias };
+            }
+
+            aliases[alias] = new() { Version = before[0], Previous = before[1..] };
+            WriteAliases(folder, aliases);
+            Note(folder, new() { Change = "Restore", Version = before[0], Alias = alias, Former = now!.Version });
+            return Read(folder, before[0], aliases);
+        }
+    }
+
+    /// <summary>The versions of an adapter, the last one first.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>: the registry has no such adapter; <see cref="ErrorIds.RegistryInvalid"/>.</exception>
+    public IReadOnlyList<LoKrAdapterVersion> GetVersions(string name)
+    {
+        string folder = FolderOf(name);
+        Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
+        int[] numbers = Numbers(folder);
+        return numbers.Length > 0 ? [.. numbers.Select(number => Read(folder, number, aliases))] : throw NotFound(name, $"The registry '{Path}' has no adapter '{name}'.");
+    }
+
+    /// <summary>The version that an alias means.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>, <see cref="ErrorIds.RegistryInvalid"/>.</exception>
+    public LoKrAdapterVersion Get(string name, string alias = "champion") => Find(name, alias) ?? throw NotFound(name, $"'{name}' has no alias '{alias}' in the registry '{Path}'.");
+
+    /// <summary>The version that an alias means, or null.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.RegistryInvalid"/>.</exception>
+    public LoKrAdapterVersion? Find(string name, string alias = "champion")
+    {
+        string folder = FolderOf(name);
+        Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
+        return aliases.TryGetValue(alias, out AliasTarget? target) ? Read(folder, target.Version, aliases) : null;
+    }
+
+    /// <summary>A version by its number.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>, <see cref="ErrorIds.RegistryInvalid"/>.</exception>
+    public LoKrAdapterVersion Get(string name, int version)
+    {
+        string folder = FolderOf(name);
+        Require(folder, name, version);
+        return Read(folder, version, ReadAliases(folder));
+    }
+
+    /// <summary>Removes a version.</summary>
+    /// <param name="name">Name of the adapter.</param>
+    /// <param name="version">Number of the version.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionInUse"/>: an alias means it; <see cref="ErrorIds.VersionNotFound"/>, <see cref="ErrorIds.DestinationBusy"/>.</exception>
+    public void Unregister(string name, int version)
+    {
+        string folder = FolderOf(name);
+        using (Lock(folder, name))
+        {
+            Require(folder, name, version);
+            if (ReadAliases(folder).FirstOrDefault(pair => pair.Value.Version == version) is { Key: string alias })
+            {
+                throw new LoKrException(ErrorIds.VersionInUse, LoKrErrorKind.InvalidOperation,
+                    FormattableString.Invariant($"Version {version} of '{name}' is its '{alias}'."), "Publish another version first.") { Target = version };
+            }
+
+            Remove(folder, version);
+        }
+    }
+
+    /// <summary>Removes old versions: all but the last ones, those that an alias means, and those that these came from.</summary>
+    /// <param name="name">Name of the adapter.</param>
+    /// <param name="keep">How many of the last ones stay.</param>
+    /// <returns>Numbers of the versions that were removed.</returns>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>, <see cref="ErrorIds.DestinationBusy"/>, <see cref="ErrorIds.RegistryInvalid"/>.</exception>
+    public IReadOnlyList<int> Retain(string name, int keep)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(keep);
+        string folder = FolderOf(name);
+        using (Lock(folder, name))
+        {
+            int[] removed = Removable(folder, keep);
+            foreach (int number in removed)
+            {
+                Remove(folder, number);
+            }
+
+            return removed;
+        }
+    }
+
+    /// <summary>What <see cref="Retain"/> would remove.</summary>
+    public IReadOnlyList<int> PlanRetention(string name, int keep) => Removable(FolderOf(name), keep);
+
+    private static int[] Removable(string folder, int keep)
+    {
+        Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
+        int[] numbers = Numbers(folder);
+        HashSet<int> kept = [.. numbers.Take(keep)];
+        foreach (AliasTarget target in aliases.Values)
+        {
+            // A rollback needs the version before, and a lineage has no gaps.
+            kept.UnionWith(target.Previous.Take(1));
+            for (int? number = target.Version; number is int at;)
+            {
+                kept.Add(at);
+                int? parent = numbers.Contains(at) ? Read(folder, at, aliases).Card.Parent : null;
+                number = parent is int next && next < at ? next : null;
+            }
+        }
+
+        return [.. numbers.Where(number => !kept.Contains(number))];
+    }
+
+    private static void Remove(string folder, int number)
+    {
+        try
+        {
+            // Out of the way first: a reader sees the whole version or none.
+            string removed = TemporaryName.Beside(PathOf(folder, number), "old");
+            Directory.Move(PathOf(folder, number), removed);
+            Directory.Delete(removed, recursive: true);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(PathOf(folder, number), exception);
+        }
+
+        Note(folder, new() { Change = "Unregister", Version = number });
+    }
+
+    private static LoKrAdapterVersion Read(string folder, int number, Dictionary<string, AliasTarget> aliases)
+    {
+        string path = PathOf(folder, number);
+        AdapterCard card = JsonRecords.Read<AdapterCard>(System.IO.Path.Combine(path, CardFile), s_errors);
+        return new()
+        {
+            Name = System.IO.Path.GetFileName(folder),
+            Version = number,
+            Path = path,
+            Aliases = [.. aliases.Where(pair => pair.Value.Version == number).Select(static pair => pair.Key).Order(StringComparer.Ordinal)],
+            Created = card.Created,
+            Card = card,
+        };
+    }
+
+    private static int[] Numbers(string folder)
+    {
+        string versions = System.IO.Path.Combine(folder, VersionsFolder);
+        return !Directory.Exists(versions) ? [] :
+        [
+            .. Directory.EnumerateDirectories(versions)
+                .Select(static path => int.TryParse(System.IO.Path.GetFileName(path), NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number : 0)
+                .Where(static number => number > 0).OrderDescending(),
+        ];
+    }
+
+    private static Dictionary<string, AliasTarget> ReadAliases(string folder)
+    {
+        string path = System.IO.Path.Combine(folder, "aliases.json");
+        return File.Exists(path) ? new(JsonRecords.Read<Dictionary<string, AliasTarget>>(path, s_errors), StringComparer.Ordinal) : new(StringComparer.Ordinal);
+    }
+
+    private static void WriteAliases(string folder, Dictionary<string, AliasTarget> aliases) => JsonRecords.Write(System.IO.Path.Combine(folder, "aliases.json"), aliases);
+
+    private static void Note(string folder, RegistryChange change)
+    {
+        string path = System.IO.Path.Combine(folder, "history.jsonl");
+        try
+        {
+            File.AppendAllText(path, JsonRecords.ToLine(change with { Time = DateTime.UtcNow, By = FileLock.DescribeHolder() }) + "\n");
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(path, exception);
+        }
+    }
+
+    private static string PathOf(string folder, int number) => System.IO.Path.Combine(folder, VersionsFolder, number.ToString("D4", CultureInfo.InvariantCulture));
+
+    // The folder of an adapter itself, or the folders of the parts of a pipeline in it, whole and readable: what is registered stays for good.
+    private static string[] PartsOf(string adapter)
+    {
+        string[] folders = Directory.Exists(adapter) && !File.Exists(System.IO.Path.Combine(adapter, PeftAdapterFolder.ConfigFile))
+            ? [.. Directory.EnumerateDirectories(adapter).Where(static folder => File.Exists(System.IO.Path.Combine(folder, PeftAdapterFolder.ConfigFile))).Order(StringComparer.Ordinal)]
+            : [];
+        foreach (string folder in folders.Length > 0 ? folders : [adapter])
+        {
+            PeftAdapterFolder.Read(folder).Dispose();
+        }
+
+        return folders.Length > 0 ? [.. folders.Select(static folder => System.IO.Path.GetFileName(folder))] : [""];
+    }
+
+    private static string HashOf(IEnumerable<string> paths)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (string path in paths)
+        {
+            hash.AppendData(FileSystem.ReadBytes(path));
+        }
+
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+
+    private string FolderOf(string name)
+    {
+        CheckName(name, "adapter");
+        return System.IO.Path.Combine(Path, name);
+    }
+
+    private FileLock Lock(string folder, string name)
+    {
+        if (!Directory.Exists(folder))
+        {
+            throw NotFound(name, $"The registry '{Path}' has no adapter '{name}'.");
+        }
+
+        try
+        {
+            return DestinationLock.Wait(System.IO.Path.Combine(folder, VersionsFolder));
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(folder, exception);
+        }
+    }
+
+    private void Require(string folder, string name, int number)
+    {
+        if (number < 1 || !Directory.Exists(PathOf(folder, number)))
+        {
+            throw NotFound(name, FormattableString.Invariant($"'{name}' has no version {number} in the registry '{Path}'."));
+        }
+    }
+
+    private static void CheckName(string name, string what)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        if (name.Length is 0 or > 200 || name[0] == '.' || name.Any(static c => !char.IsLetterOrDigit(c) && c is not ('-' or '_' or '.')))
+        {
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"'{name}' cannot be the name of an {what} in a registry.",
+                "Use letters, digits, '-', '_' and '.'; it must not begin with a period.") { Target = name };
+        }
+    }
+
+    private static LoKrException NotFound(string name, string message) =>
+        new(ErrorIds.VersionNotFound, LoKrErrorKind.NotFound, message, "List what the registry has.") { Target = name };
+
+    private sealed record AliasTarget
+    {
+        public int Version { get; init; }
+
+        /// <summary>The versions it meant before, the last one first.</summary>
+        public IReadOnlyList<int> Previous { get; init; } = [];
+    }
+
+    private sealed record RegistryChange
+    {
+        public DateTime Time { get; init; }
+
+        public string By { get; init; } = "";
+
+        public required string Change { get; init; }
+
+        public required int Version { get; init; }
+
+        public string? Alias { get; init; }
+
+        public int? Former { get; init; }
+    }
+}
+
+/// <summary>Lineage and figures of a version. Flat and serializable.</summary>
+public sealed record AdapterCard
+{
+    /// <summary>Name of the adapter in the registry; set by the registry.</summary>
+    public string Name { get; init; } = "";
+
+    /// <summary>Number of the version; set by the registry.</summary>
+    public int Version { get; init; }
+
+    /// <summary>When it was registered, in UTC; set by the registry.</summary>
+    public DateTime Created { get; init; }
+
+    /// <summary>SHA-256 of the weights and configurations; set by the registry.</summary>
+    public string Weights { get; init; } = "";
+
+    /// <summary>Id of the run that trained it.</summary>
+    public string? Run { get; init; }
+
+    /// <summary>Name of the model.</summary>
+    public string? Model { get; init; }
+
+    /// <summary>Hashes of data, base model and configuration.</summary>
+    public RunInputs? Inputs { get; init; }
+
+    /// <summary>Seed of the run.</summary>
+    public long? Seed { get; init; }
+
+    /// <summary>Steps of the run.</summary>
+    public int? Steps { get; init; }
+
+    /// <summary>Evaluation of the values that were registered.</summary>
+    public LoKrEvaluation? Evaluation { get; init; }
+
+    /// <summary>The version that was the champion when this one was trained, or that it was trained from.</summary>
+    public int? Parent { get; init; }
+
+    /// <summary>The verdict of the gate, in one sentence.</summary>
+    public string? Gate { get; init; }
+
+    /// <summary>Labels of a classifier, in order.</summary>
+    public IReadOnlyList<string>? Labels { get; init; }
+
+    /// <summary>What a person wants to say about it.</summary>
+    public string? Description { get; init; }
+}
+
+/// <summary>A version of an adapter in a registry. Its folder is a PEFT folder.</summary>
+public sealed record LoKrAdapterVersion
+{
+    /// <summary>Name of the adapter.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Number of the version, from 1.</summary>
+    public required int Version { get; init; }
+
+    /// <summary>Names that mean this version now, such as <c>champion</c>.</summary>
+    public required IReadOnlyList<string> Aliases { get; init; }
+
+    /// <summary>When it was registered, in UTC.</summary>
+    public required DateTime Created { get; init; }
+
+    /// <summary>The folder.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Lineage and figures.</summary>
+    public required AdapterCard Card { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Name} {Version}{(Aliases.Count == 0 ? "" : $" ({string.Join(", ", Aliases)})")}");
+}

@@ -1,0 +1,138 @@
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Runs;
+using LoKr.Core.Tests.Training;
+using LoKr.Testing;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Runs;
+
+public sealed class AdapterRegistryTests : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    private AdapterRegistry Registry => new(_folder["registry"]);
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void A_version_is_a_PEFT_folder_with_a_card_and_never_changes()
+    {
+        string source = Adapter(1);
+        LoKrAdapterVersion first = Registry.Register("tickets", source, new() { Description = "night 1", Labels = ["odd", "even"] });
+        Assert.Equal(("tickets", 1, "night 1"), (first.Name, first.Version, first.Card.Description));
+        Assert.Equal(File.ReadAllBytes(Path.Combine(source, "adapter_model.safetensors")), File.ReadAllBytes(Path.Combine(first.Path, "adapter_model.safetensors")));
+        using (PeftAdapterFolder read = PeftAdapterFolder.Read(first.Path))
+        {
+            Assert.NotEmpty(read.Tensors.Entries);
+        }
+
+        LoKrAdapterVersion second = Registry.Register("tickets", Adapter(2));
+        Assert.Equal(2, second.Version);
+        Assert.Equal([2, 1], Registry.GetVersions("tickets").Select(version => version.Version));
+        Assert.Equal("night 1", Registry.Get("tickets", 1).Card.Description);
+        Assert.Equal(["tickets"], Registry.Names);
+    }
+
+    [Fact]
+    public void An_alias_moves_and_moves_back()
+    {
+        for (int i = 1; i <= 3; i++)
+        {
+            Registry.Register("tickets", Adapter(i));
+        }
+
+        Assert.Null(Registry.Find("tickets"));
+        Assert.Equal(3, Registry.Publish("tickets").Version);
+        Assert.Equal(1, Registry.Publish("tickets", 1).Version);
+        Assert.Equal(2, Registry.Publish("tickets", 2).Version);
+        Assert.Equal(2, Registry.Publish("tickets", 2).Version);
+        Assert.Equal(["champion"], Registry.Get("tickets").Aliases);
+        Assert.Equal(1, Registry.Restore("tickets").Version);
+        Assert.Equal(3, Registry.Restore("tickets").Version);
+        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Restore("tickets"), "no other one before");
+        Assert.Equal(3, Registry.Get("tickets").Version);
+        Assert.Equal(8, File.ReadLines(_folder["registry", "tickets", "history.jsonl"]).Count());
+    }
+
+    [Fact]
+    public void Retention_keeps_the_last_ones_the_champion_its_ancestors_and_the_version_to_go_back_to()
+    {
+        for (int i = 1; i <= 8; i++)
+        {
+            // 5 came from 2, and 2 from 1.
+            Registry.Register("tickets", Adapter(i), new() { Parent = i switch { 2 => 1, 5 => 2, _ => null } });
+        }
+
+        Registry.Publish("tickets", 4);
+        Registry.Publish("tickets", 5);
+        Assert.Equal([6, 3], Registry.PlanRetention("tickets", 2));
+        Assert.Equal([6, 3], Registry.Retain("tickets", 2));
+        Assert.Equal([8, 7, 5, 4, 2, 1], Registry.GetVersions("tickets").Select(version => version.Version));
+        ErrorAssert.Throws(ErrorIds.VersionInUse, () => Registry.Unregister("tickets", 5), "champion");
+        Registry.Unregister("tickets", 8);
+
+        // A number is never used again while a later one exists, and the last one may be.
+        Assert.Equal(8, Registry.Register("tickets", Adapter(9)).Version);
+    }
+
+    [Fact]
+    public void Names_versions_and_files_that_are_wrong_are_errors_by_id()
+    {
+        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.GetVersions("tickets"), "tickets");
+        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Publish("tickets"), "tickets");
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => Registry.Register("../evil", Adapter(1)), "../evil");
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => Registry.Register(".hidden", Adapter(1)), ".hidden");
+        Registry.Register("tickets", Adapter(1));
+        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Publish("tickets", 2), "version 2");
+        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Get("tickets", "challenger"), "challenger");
+        File.WriteAllText(_folder["registry", "tickets", "aliases.json"], "{\"champion\": {\"version\": \"one\"}}");
+        ErrorAssert.Throws(ErrorIds.RegistryInvalid, () => Registry.Get("tickets"), "aliases.json", "champion");
+    }
+
+    [Fact]
+    public async Task Writers_at_once_lose_no_version_and_readers_see_whole_ones()
+    {
+        string[] sources = [Adapter(1), Adapter(2), Adapter(3), Adapter(4)];
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        Registry.Publish("tickets", Registry.Register("tickets", sources[0]).Version);
+        Task<int> reader = Task.Run(() => ReadUntil(stop.Token));
+        await Task.WhenAll(sources.Select(source => Task.Run(() => Write(source))));
+        await stop.CancelAsync();
+        Assert.True(await reader > 0);
+        Assert.Equal(Enumerable.Range(1, 21).Reverse(), Registry.GetVersions("tickets").Select(version => version.Version));
+
+        void Write(string source)
+        {
+            for (int i = 0; i < 5; i++)
+            {
+                Registry.Publish("tickets", Registry.Register("tickets", source).Version);
+            }
+        }
+
+        int ReadUntil(CancellationToken token)
+        {
+            int count = 0;
+            while (!token.IsCancellationRequested)
+            {
+                using PeftAdapterFolder read = PeftAdapterFolder.Read(Registry.Get("tickets").Path);
+                count += read.Tensors.Entries.Count > 0 ? 1 : 0;
+            }
+
+            return count;
+        }
+    }
+
+    private string Adapter(int seed)
+    {
+        string path = _folder[$"adapter-{seed}"];
+        random.manual_seed(seed);
+        using LoKrModel model = TinyClassifier.Create("odd", "even");
+        model.AddAdapter(new LoKrConfig { R = 4, TargetModules = ModuleSelector.FromNames(["mix"]), InitWeights = InitWeights.Random }, seed: seed);
+        AdapterExporter.Export(model, "default", path, AdapterLayout.Peft, new() { Force = true });
+        return path;
+    }
+}
