@@ -257,6 +257,7 @@ public sealed class AdapterRegistry
         return new()
         {
             Name = System.IO.Path.GetFileName(folder),
+            Registry = System.IO.Path.GetDirectoryName(folder)!,
             Version = number,
             Path = path,
             Aliases = [.. aliases.Where(pair => pair.Value.Version == number).Select(static pair => pair.Key).Order(StringComparer.Ordinal)],
@@ -443,6 +444,9 @@ public sealed record LoKrAdapterVersion
 {
     /// <summary>Name of the adapter.</summary>
     public required string Name { get; init; }
+
+    /// <summary>Folder of the registry.</summary>
+    public required string Registry { get; init; }
 
     /// <summary>Number of the version, from 1.</summary>
     public required int Version { get; init; }

@@ -58,6 +58,9 @@ public sealed record LoKrRun
     /// <summary>Loss of the last step.</summary>
     public double? Loss { get; init; }
 
+    /// <summary>The course of the loss: its mean over each of at most 32 equal parts of the run, as far as it is.</summary>
+    public IReadOnlyList<double> LossCurve { get; init; } = [];
+
     /// <summary>Evaluation before the first step.</summary>
     public LoKrEvaluation? Before { get; init; }
 

@@ -75,7 +75,7 @@ public abstract class ImageGenerationCommand : LoKrCommand
 
 /// <summary>Base of the cmdlets that can train on images: their size, captions and latents, the loss, and sample images.</summary>
 [EditorBrowsable(EditorBrowsableState.Never)]
-public abstract class ImageTrainingCommand : TrainingCommand
+public abstract class ImageTrainingCommand : RecordedTrainingCommand
 {
     /// <summary>Parameter set of training on images.</summary>
     protected const string ImageSet = "Picture";

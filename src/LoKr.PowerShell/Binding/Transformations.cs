@@ -1,7 +1,9 @@
+using System.Globalization;
 using System.Management.Automation;
 using System.Runtime.CompilerServices;
 using LoKr.Core.Configuration;
 using LoKr.Core.Model;
+using LoKr.Core.Runs;
 using TorchSharp;
 
 namespace LoKr.PowerShell.Binding;
@@ -58,4 +60,32 @@ public sealed class TaskTypeTransformationAttribute : ArgumentTransformationAttr
                 _ => inputData,
             }
             : inputData;
+}
+
+/// <summary>Accepts times as people write them: <c>90s</c>, <c>10m</c>, <c>2h</c>, <c>1d</c>. A number alone has no unit and is refused.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class DurationTransformationAttribute : ArgumentTransformationAttribute
+{
+    /// <inheritdoc/>
+    public override object? Transform(EngineIntrinsics engineIntrinsics, object inputData) => Read(inputData) is string text ? Durations.Parse(text) : inputData;
+
+    // To PowerShell 90s is a number of 16 bits and 1d a decimal, which would become ticks; what was written is kept beside the number.
+    internal static string? Read(object? input) => input.Unwrap() switch
+    {
+        string text => text,
+        ValueType number and not TimeSpan and not RunInterval => Convert.ToString(input is PSObject written ? written.ToString() : number, CultureInfo.InvariantCulture),
+        _ => null,
+    };
+}
+
+/// <summary>Accepts a number of steps, or a time as <see cref="DurationTransformationAttribute"/> does.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class IntervalTransformationAttribute : ArgumentTransformationAttribute
+{
+    /// <inheritdoc/>
+    public override object? Transform(EngineIntrinsics engineIntrinsics, object inputData) => inputData.Unwrap() switch
+    {
+        TimeSpan time => new RunInterval(time),
+        _ => DurationTransformationAttribute.Read(inputData) is string text ? RunInterval.Parse(text) : inputData,
+    };
 }

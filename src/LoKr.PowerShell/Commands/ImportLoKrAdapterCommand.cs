@@ -2,6 +2,7 @@ using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
+using LoKr.Core.Runs;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
@@ -17,10 +18,13 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     private const string LiteralPathSet = "LiteralPath";
     private const string PipelinePathSet = "PipelinePath";
     private const string PipelineLiteralPathSet = "PipelineLiteralPath";
+    private const string RegistrySet = "Registry";
+    private const string PipelineRegistrySet = "PipelineRegistry";
 
     /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = LiteralPathSet)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = RegistrySet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
@@ -28,6 +32,7 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     /// <summary>A Stable Diffusion pipeline. Each component gets its own modules of the file.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PipelinePathSet)]
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PipelineLiteralPathSet)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = PipelineRegistrySet)]
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
@@ -45,7 +50,19 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
-    /// <summary>Name of the adapter in this model.</summary>
+    /// <summary>Folder of a registry; -Name names the adapter in it.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = RegistrySet)]
+    [Parameter(Mandatory = true, ParameterSetName = PipelineRegistrySet)]
+    [ValidateNotNullOrEmpty]
+    public string? Registry { get; set; }
+
+    /// <summary>Which version of the registry to load.</summary>
+    [Parameter(ParameterSetName = RegistrySet)]
+    [Parameter(ParameterSetName = PipelineRegistrySet)]
+    [ValidateNotNullOrEmpty]
+    public string Alias { get; set; } = "champion";
+
+    /// <summary>Name of the adapter in this model, and in the registry where it comes from one.</summary>
     [Parameter]
     [ValidateNotNull]
     public string Name { get; set; } = "default";
@@ -71,13 +88,13 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     public AdapterLayout? SourceFormat { get; set; }
 
     /// <inheritdoc/>
-    protected override string? Subject => LiteralPath.Length > 0 ? LiteralPath : Path;
+    protected override string? Subject => Registry ?? (LiteralPath.Length > 0 ? LiteralPath : Path);
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet ? Pipeline : Model;
-        string path = Paths.ExistingOne(Path, LiteralPath);
+        IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet or PipelineRegistrySet ? Pipeline : Model;
+        string path = Registry is null ? Paths.ExistingOne(Path, LiteralPath) : new AdapterRegistry(Paths.New(Registry)).Get(Name, Alias).Path;
         if (ShouldProcess(target.Name, $"Import LoKr adapter '{Name}' from {path}"))
         {
             EnsureRuntime();

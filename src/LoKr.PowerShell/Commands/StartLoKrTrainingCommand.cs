@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Model;
+using LoKr.Core.Runs;
 using LoKr.Core.Runtime;
 using LoKr.Core.Training;
 using LoKr.Models.Diffusion;
@@ -153,7 +154,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
         if (Confirms(Trainer.Plan(Model, task, options), [.. validation?.Warnings ?? [], .. options.IgnoredOptions(validation is not null)]))
         {
-            Run(Model, (report, evaluating, token) => Trainer.Run(Model, task, validation, options with { OnEvaluation = evaluating }, report, token));
+            Record(Model, task, validation, options);
         }
     }
 
@@ -161,9 +162,9 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     {
         TrainingOptions options = ReadOptions(BatchSize);
         using CustomLossTask task = new(Batch, new ScriptLoss(Loss).Compute);
-        if (Confirms(Trainer.Plan(Model, task, options)))
+        if (Confirms(Trainer.Plan(Model, task, options), options.IgnoredOptions(hasValidation: false)))
         {
-            Run(Model, (report, _, token) => Trainer.Run(Model, task, null, options, report, token), onPipelineThread: true);
+            Record(Model, task, null, options, onPipelineThread: true);
         }
     }
 
@@ -175,18 +176,30 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         if (Confirms(training.Plan(options), [.. options.IgnoredOptions(ValidationData is { Length: > 0 }), .. IgnoredImageParameters()]))
         {
             ComputeLatents(training);
-            Run(Pipeline, (report, evaluating, token) => training.Run(options with { OnEvaluation = evaluating }, report, token));
+            RunOptions? run = ReadRunOptions();
+            using RunWatch watch = new(Life);
+            Run(Pipeline, (report, evaluating, token) => training.Run(options with { OnEvaluation = evaluating }, run, watch.Begin, report, token));
+            WriteWarnings(watch.Warnings);
         }
     }
 
-    private TrainingOptions ReadOptions(int batchSize) =>
-        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength };
+    private void Record(LoKrModel model, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, bool onPipelineThread = false)
+    {
+        RunOptions? run = ReadRunOptions();
+        using RunWatch watch = new(Life);
+        Run(model, (report, evaluating, token) => RunRecorder.Record(run, model, task, validation, options,
+            journal => Trainer.Run([model], task, validation, options with { OnEvaluation = evaluating }, journal, report, token), watch.Begin), onPipelineThread);
+        WriteWarnings(watch.Warnings);
+    }
+
+    private TrainingOptions ReadOptions(int batchSize) => WithEndings(
+        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength });
 
     private ITrainingTask ReadTask(IReadOnlyList<object?> data) => ReadTask(Model, data, MaxLength);
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {
-        WriteWarnings(plan.Warnings.Concat(moreWarnings ?? []));
+        WriteWarnings([.. plan.Warnings, .. moreWarnings ?? [], .. IgnoredRunParameters()]);
         WriteVerbose(plan.ToString());
         return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }

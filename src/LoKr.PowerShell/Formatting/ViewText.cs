@@ -128,6 +128,38 @@ public static class ViewText
     /// <summary>Seconds, minutes and hours of a time span: <c>0:01:05.3</c>.</summary>
     public static string Duration(object? value) => value is TimeSpan time ? time.ToString(@"h\:mm\:ss\.f", CultureInfo.InvariantCulture) : "";
 
+    /// <summary>Seconds as hours, minutes and seconds.</summary>
+    public static string Seconds(object? value)
+    {
+        if (value is null)
+        {
+            return "";
+        }
+
+        TimeSpan time = TimeSpan.FromSeconds(Math.Ceiling(Convert.ToDouble(value, CultureInfo.InvariantCulture)));
+        return time.ToString(time.Days > 0 ? @"d\.hh\:mm\:ss" : @"h\:mm\:ss", CultureInfo.InvariantCulture);
+    }
+
+    /// <summary>How long ago a time in UTC is.</summary>
+    public static string Age(object? value) => value is not DateTime time ? "" : (DateTime.UtcNow - time.ToUniversalTime()) switch
+    {
+        { TotalMinutes: < 1 } age => string.Create(CultureInfo.InvariantCulture, $"{Math.Max(0, age.TotalSeconds):F0} s"),
+        { TotalHours: < 1 } age => string.Create(CultureInfo.InvariantCulture, $"{age.TotalMinutes:F0} min"),
+        { TotalDays: < 1 } age => string.Create(CultureInfo.InvariantCulture, $"{age.TotalHours:F0} h"),
+        TimeSpan age => string.Create(CultureInfo.InvariantCulture, $"{age.TotalDays:F0} d"),
+    };
+
+    /// <summary>A curve as a line of bars, at most 16 wide.</summary>
+    public static string Spark(IEnumerable? values)
+    {
+        double[] all = [.. (values ?? Array.Empty<object>()).Cast<object>().Select(static value => Convert.ToDouble(value is PSObject wrapped ? wrapped.BaseObject : value, CultureInfo.InvariantCulture))];
+        int width = Math.Min(16, all.Length);
+        double[] shown = [.. Enumerable.Range(0, width).Select(i => all[(int)((long)i * all.Length / width)..(int)((long)(i + 1) * all.Length / width)].Average())];
+        double low = shown.DefaultIfEmpty().Min();
+        double range = shown.DefaultIfEmpty().Max() - low;
+        return string.Concat(shown.Select(value => "▁▂▃▄▅▆▇█"[range > 0 ? (int)Math.Min(7, 8 * (value - low) / range) : 0]));
+    }
+
     private static string Text(object? value) => value is null ? "" : value is PSObject wrapped ? wrapped.ToString() : Invariant(value);
 
     private static int WindowWidth(PSHost? host)

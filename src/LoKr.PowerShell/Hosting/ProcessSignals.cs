@@ -61,8 +61,10 @@ internal sealed class ProcessSignals
     {
         CommandLife? speaker;
         CommandLife[] ending;
+        int? own;
         lock (_lock)
         {
+            own = _running.Select(static command => command.SignalExitCode).FirstOrDefault(static code => code is not null);
             speaker = _running.FirstOrDefault(static command => command.IsInConsole) ?? _running.FirstOrDefault();
             ending = [.. _running.Where(static command => command.BeginEnd())];
         }
@@ -73,7 +75,7 @@ internal sealed class ProcessSignals
         }
 
         context.Cancel = true;
-        int code = context.Signal == PosixSignal.SIGHUP ? 129 : 143;
+        int code = own ?? (context.Signal == PosixSignal.SIGHUP ? 129 : 143);
 
         // The last word, also where a finally block calls exit.
         AppDomain.CurrentDomain.ProcessExit += (_, _) => Environment.ExitCode = code;
@@ -136,6 +138,9 @@ internal sealed class CommandLife(PSHost host) : IDisposable
             }
         }
     }
+
+    /// <summary>Exit code of a process that a signal ends while this command runs; null for 128 + the number of the signal.</summary>
+    public int? SignalExitCode { get; set; }
 
     /// <summary>The host of the command.</summary>
     public PSHost Host => host;

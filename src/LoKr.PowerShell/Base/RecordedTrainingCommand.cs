@@ -1,0 +1,81 @@
+using System.ComponentModel;
+using System.Management.Automation;
+using LoKr.Core.Model;
+using LoKr.Core.Runs;
+using LoKr.Core.Training;
+using LoKr.PowerShell.Binding;
+
+namespace LoKr.PowerShell.Base;
+
+/// <summary>Base of the cmdlets that train: how a run ends, and how it is kept on disk.</summary>
+[EditorBrowsable(EditorBrowsableState.Never)]
+public abstract class RecordedTrainingCommand : TrainingCommand
+{
+    private static readonly string[] s_ofRunFolders = [nameof(CheckpointEvery), nameof(CheckpointLimit), nameof(Resume), nameof(Force), nameof(MinimumFreeSpace)];
+
+    /// <summary>Folder that keeps the run: state, log, checkpoints, and the adapter at the end. A run that was interrupted there goes on.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? RunPath { get; set; }
+
+    /// <summary>Steps (200) or time (10m) between checkpoints in -RunPath; the default is ten minutes. A run that is stopped writes one too.</summary>
+    [Parameter]
+    [IntervalTransformation]
+    public RunInterval? CheckpointEvery { get; set; }
+
+    /// <summary>Number of checkpoints that stay; the one of the best evaluation stays as well.</summary>
+    [Parameter]
+    public int CheckpointLimit { get; set; } = 3;
+
+    /// <summary>What happens to a run that is in -RunPath: Auto continues an interrupted one and returns a finished one, Never begins a new one, Required needs one to continue.</summary>
+    [Parameter]
+    public RunResume Resume { get; set; }
+
+    /// <summary>Begins anew where the run in -RunPath is not continued: one of other data, another base model or another configuration, or with -Resume Never any.</summary>
+    [Parameter]
+    public SwitchParameter Force { get; set; }
+
+    /// <summary>Bytes that have to stay free on the disk of -RunPath (2GB); checked before every checkpoint.</summary>
+    [Parameter]
+    public long MinimumFreeSpace { get; set; }
+
+    /// <summary>Time (2h, 90m, 00:30:00) after which training ends with a complete step.</summary>
+    [Parameter]
+    [DurationTransformation]
+    public TimeSpan? TimeLimit { get; set; }
+
+    /// <summary>Number of evaluations without improvement after which training ends.</summary>
+    [Parameter]
+    public int? Patience { get; set; }
+
+    /// <summary>How much better than the best one an evaluation has to be to count as an improvement, in units of -Metric.</summary>
+    [Parameter]
+    public double MinimumImprovement { get; set; }
+
+    /// <summary>What tells which evaluation is the best: Accuracy, Loss or Perplexity; the default is the measure of the task.</summary>
+    [Parameter]
+    public EvaluationMetric? Metric { get; set; }
+
+    /// <summary>Ends with the values that had the best evaluation, not with those of the last step.</summary>
+    [Parameter]
+    public SwitchParameter KeepBest { get; set; }
+
+    /// <summary>The options of a training with the values of these parameters.</summary>
+    private protected TrainingOptions WithEndings(TrainingOptions options) =>
+        options with { TimeLimit = TimeLimit, Patience = Patience, MinimumImprovement = MinimumImprovement, Metric = Metric, KeepBest = KeepBest };
+
+    /// <summary>How the run is kept on disk; null for a run in memory.</summary>
+    private protected RunOptions? ReadRunOptions() => RunPath is null ? null : new()
+    {
+        Path = Paths.New(RunPath),
+        CheckpointEvery = CheckpointEvery ?? new(TimeSpan.FromMinutes(10)),
+        CheckpointLimit = CheckpointLimit,
+        Resume = Resume,
+        Force = Force,
+        MinimumFreeSpace = MinimumFreeSpace,
+    };
+
+    /// <summary>Warnings about parameters that have no effect without a run folder.</summary>
+    private protected IEnumerable<string> IgnoredRunParameters() => RunPath is not null ? [] :
+        s_ofRunFolders.Where(MyInvocation.BoundParameters.ContainsKey).Select(static name => $"-{name} has no effect without -RunPath.");
+}

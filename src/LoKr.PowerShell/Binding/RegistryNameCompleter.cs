@@ -1,0 +1,22 @@
+using System.Collections;
+using System.Management.Automation;
+using System.Management.Automation.Language;
+using LoKr.Core.Runs;
+
+namespace LoKr.PowerShell.Binding;
+
+/// <summary>Completes names of adapters in the registry of the call.</summary>
+public sealed class RegistryNameCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
+        fakeBoundParameters["Registry"] is string registry && Runspaces.CurrentLocation is string location
+            ? Completion.Match(new AdapterRegistry(Path.Combine(location, registry)).Names, wordToComplete)
+            : [];
+
+    private static class Runspaces
+    {
+        public static string? CurrentLocation => System.Management.Automation.Runspaces.Runspace.DefaultRunspace?.SessionStateProxy.Path.CurrentFileSystemLocation.Path;
+    }
+}

@@ -1,0 +1,46 @@
+using System.Runtime.InteropServices;
+using LoKr.Core.Runs;
+
+namespace LoKr.PowerShell.Hosting;
+
+/// <summary>
+/// Connects a run in a folder with what ends a command: Ctrl+C, a closed pipeline and signals end the run with a checkpoint, and a process that
+/// a signal ends has the exit code that says so. SIGUSR1 writes a checkpoint, and the run goes on.
+/// </summary>
+/// <param name="life">The life of the command.</param>
+internal sealed class RunWatch(CommandLife life) : IDisposable
+{
+    private RunRecorder? _recorder;
+    private CancellationTokenRegistration _stop;
+    private PosixSignalRegistration? _checkpoint;
+
+    /// <summary>What the recorder warned about.</summary>
+    public IReadOnlyList<string> Warnings => _recorder?.Warnings ?? [];
+
+    // 10 on Linux, 30 on macOS; .NET has no name for it.
+    private static PosixSignal? UserSignal => OperatingSystem.IsLinux() ? (PosixSignal)10 : OperatingSystem.IsMacOS() ? (PosixSignal)30 : null;
+
+    /// <summary>Begins to watch a run.</summary>
+    public void Begin(RunRecorder recorder)
+    {
+        _recorder = recorder;
+        life.SignalExitCode = RunExitCodes.RunAgain;
+        _stop = life.StopToken.Register(() => recorder.RequestStop(life.IsEnding ? "Signal" : "Canceled"));
+        if (UserSignal is PosixSignal signal)
+        {
+            _checkpoint = PosixSignalRegistration.Create(signal, context =>
+            {
+                context.Cancel = true;
+                recorder.RequestCheckpoint();
+            });
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _checkpoint?.Dispose();
+        _stop.Dispose();
+        life.SignalExitCode = null;
+    }
+}
