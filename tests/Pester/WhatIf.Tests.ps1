@@ -72,7 +72,7 @@ Describe 'With -WhatIf' {
 Describe 'Every cmdlet that changes state or writes' {
     It 'has -WhatIf and -Confirm, and those that only read have not' {
         # Invoke-LoKrModel writes pictures or nothing, depending on the model.
-        $read = 'Get', 'Test', 'Measure', 'New', 'Compare'
+        $read = 'Get', 'Test', 'Measure', 'New', 'Compare', 'Wait'
         foreach ($command in Get-Command -Module LoKr | Where-Object Name -NotIn 'Import-LoKrModel', 'Invoke-LoKrModel') {
             $command.Parameters.ContainsKey('WhatIf') | Should -Be ($command.Verb -notin $read) -Because $command.Name
         }

@@ -8,6 +8,7 @@ using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
 using LoKr.Core.Training;
 using TorchSharp;
@@ -525,7 +526,7 @@ internal sealed class RunDescription
         {
             Data = task.DataHash,
             ValidationData = validation?.DataHash,
-            BaseModel = HashOf(target.Models),
+            BaseModel = HashOf(target.Models, adapters),
             Configuration = Hash(Encoding.UTF8.GetBytes(Json)),
             StartAdapter = HashOf(adapters.SelectMany(static pair => pair.Value.FlatParameters)),
         };
@@ -553,17 +554,25 @@ internal sealed class RunDescription
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
-    private static string HashOf(IReadOnlyDictionary<string, LoKrModel> models)
+    // Samples of the tensors that are loaded, beside the fingerprint of the checkpoint: a fresh part of the model that the adapter trains whole
+    // does not count, since a checkpoint of the run has its values.
+    private static string HashOf(IReadOnlyDictionary<string, LoKrModel> models, IEnumerable<KeyValuePair<string, LoKrAdapter>> adapters)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         using var scope = torch.NewDisposeScope();
         using var noGrad = torch.no_grad();
+        string[] saved = [.. adapters.SelectMany(static pair => pair.Value.SavedModules.Select(name => ModuleTree.Join(pair.Key, name) + "."))];
         foreach ((string component, LoKrModel model) in models)
         {
+            hash.AppendData(Encoding.UTF8.GetBytes(model.Identity.Fingerprint ?? ""));
             foreach ((string name, TorchSharp.Modules.Parameter parameter) in model.Module.named_parameters())
             {
-                hash.AppendData(Encoding.UTF8.GetBytes($"{component}/{name}:{parameter.dtype}[{string.Join(',', parameter.shape)}]"));
-                hash.AppendData(parameter.detach().flatten().narrow(0, 0, Math.Min(16, parameter.numel())).cpu().bytes);
+                string full = ModuleTree.Join(component, name);
+                if (!saved.Any(module => full.StartsWith(module, StringComparison.Ordinal)))
+                {
+                    hash.AppendData(Encoding.UTF8.GetBytes($"{full}:{parameter.dtype}[{string.Join(',', parameter.shape)}]"));
+                    hash.AppendData(parameter.detach().flatten().narrow(0, 0, Math.Min(16, parameter.numel())).cpu().bytes);
+                }
             }
         }
 
