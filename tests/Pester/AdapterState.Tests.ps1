@@ -123,20 +123,20 @@ Describe 'An adapter with DoRA' {
         $model = New-LoKrConfig -R 2 -TargetModules all-linear -InitWeights Random -WeightDecompose | Add-LoKrAdapter -Model $net -Seed 1 -PassThru
         ($model | Get-LoKrAdapter).DoraStrength | Should -Be 'Linear'
         $one = Get-Answer
-        $null = $model | Set-LoKrAdapter -Name default -Scale 0
+        $model | Set-LoKrAdapter -Name default -Scale 0
         $zero = Get-Answer
-        $null = $model | Set-LoKrAdapter -Name default -Scale 0.5
+        $model | Set-LoKrAdapter -Name default -Scale 0.5
         $half = Get-Answer
-        $null = $model | Set-LoKrAdapter -Name default -DoraStrength Lycoris
+        $model | Set-LoKrAdapter -Name default -DoraStrength Lycoris
         $lycoris = Get-Answer
-        $null = $model | Disable-LoKrAdapter
+        $model | Disable-LoKrAdapter
         $size = $one.abs().max().item[single]()
         Get-Distance $zero (Get-Answer) | Should -BeLessThan (1e-5 * $size)
         Get-Distance $one.add($zero) $half.add($half) | Should -BeLessThan (1e-5 * $size)
         Get-Distance $lycoris $half | Should -BeGreaterThan (1e-3 * $size)
         ($model | Get-LoKrAdapter).DoraStrength | Should -Be 'Lycoris'
         Get-Display ($model | Get-LoKrAdapter | Format-List) | Should -Match 'DoraStrength +: Lycoris'
-        $null = New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $model -Name plain
+        New-LoKrConfig -R 2 -TargetModules all-linear | Add-LoKrAdapter -Model $model -Name plain
         Get-ErrorId { $model | Set-LoKrAdapter -Name plain -DoraStrength Lycoris } | Should -Be 'LoKr.InvalidArgument'
         $model.Dispose()
     }

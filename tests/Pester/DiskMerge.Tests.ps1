@@ -66,7 +66,7 @@ Describe 'A merge on disk' {
 
     It 'takes the strength of DoRA as said' {
         $dora = Import-LoKrModel -Path $tiny -WarningAction SilentlyContinue
-        $null = New-LoKrConfig -TargetModules query -InitWeights Random -WeightDecompose | Add-LoKrAdapter -Model $dora -Seed 3 | Export-LoKrAdapter -Destination "$TestDrive/dora" -WarningAction SilentlyContinue
+        New-LoKrConfig -TargetModules query -InitWeights Random -WeightDecompose | Add-LoKrAdapter -Model $dora -Seed 3 | Export-LoKrAdapter -Destination "$TestDrive/dora" -WarningAction SilentlyContinue
         $null = $dora | Set-LoKrAdapter -Name default -Scale 0.5 -DoraStrength Lycoris | Merge-LoKrAdapter
         foreach ($meaning in 'Linear', 'Lycoris') {
             $null = Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/dora" -Weight 0.5 -DoraStrength $meaning -Destination "$TestDrive/dora-$meaning"

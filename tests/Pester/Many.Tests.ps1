@@ -56,7 +56,7 @@ Describe 'Many files' {
     BeforeAll {
         $script:model = Get-TinyModel
         $model | Export-LoKrModel -Destination "$TestDrive/base [fp32]"
-        New-LoKrConfig -R 2 -TargetModules query -InitWeights Random | Add-LoKrAdapter $model -Seed 1
+        New-LoKrConfig -R 2 -TargetModules query -InitWeights Random -ModulesToSave @() | Add-LoKrAdapter $model -Seed 1 -WarningAction SilentlyContinue
         $script:folder = (New-Item -ItemType Directory -Path "$TestDrive/files").FullName
         $model | Export-LoKrAdapter -Destination "$folder/a.safetensors" -Format Kohya | Export-LoKrAdapter -Destination "$folder/style [v1.2].safetensors" -Format Kohya |
             Export-LoKrAdapter -Destination "$TestDrive/peft [1]" | Export-LoKrAdapter -Destination "$TestDrive/peft [2]"

@@ -13,7 +13,7 @@ BeforeAll {
     $script:setUp = @"
         if (-not (Get-Module -Name LoKr)) { Import-Module -Name '$manifest' }
         `$model = Import-LoKrModel '$folder' -Label network, access, billing -Seed 1 -Device cpu -WarningAction SilentlyContinue
-        `$null = New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter `$model
+        `New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter `$model
         `$ids = [TorchSharp.torch]::tensor([long[]] (2, 5, 6, 3)).reshape(1, 4)
         `$mask = [TorchSharp.torch]::ones_like(`$ids)
         `$answer = [TorchSharp.torch]::tensor([long[]] 1)
