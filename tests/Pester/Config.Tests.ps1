@@ -17,10 +17,8 @@ Describe 'New-LoKrConfig' {
     }
 
     It 'has a parameter for every property' {
-        # Read from files for models without a task type, and the shapes of a file; nobody types either.
-        $read = 'AutoMapping', 'ShapesFromFile'
         $parameters = (Get-Command -Name New-LoKrConfig).Parameters.Keys
-        [LoKr.Core.Configuration.LoKrConfig].GetProperties().Name | Where-Object { $_ -notin $parameters -and $_ -notin $read } | Should -BeNullOrEmpty
+        [LoKr.Core.Configuration.LoKrConfig].GetProperties().Name | Where-Object { $_ -notin $parameters } | Should -BeNullOrEmpty
     }
 
     It 'passes its arguments on' {
@@ -87,6 +85,51 @@ Describe 'New-LoKrConfig' {
         $configs.R | Should -Be 2, 3
         "$($configs[0])" | Should -Be 'r 2, alpha 4 on a, b'
         $configs[1].DecomposeFactor | Should -Be 4
+    }
+
+    It 'takes back <Case> from JSON, CLIXML and a job' -ForEach @(
+        @{ Case = 'the defaults'; Options = @{} }
+        @{ Case = 'names and patterns'; Options = @{
+                R = 4; Alpha = 16.5; TargetModules = 'query', 'value'; ExcludeModulePattern = '.*\.0\..*'; ModulesToSave = 'classifier'; InitWeights = 'Lycoris'
+                LayersToTransform = 0, 1; LayersPattern = 'layer'; RankPattern = [ordered] @{ query = 2; 'a.value' = 3 }; AlphaPattern = @{ query = 1.5 }
+                TaskType = 'SEQ_CLS'; BaseModelNameOrPath = 'base'; Revision = 'main'; InferenceMode = $true; WeightDecompose = $true; WeightDecomposeAxis = 'Input'; Scaling = 'Lycoris'
+            }
+        }
+        @{ Case = 'a pattern of targets'; Options = @{ TargetModulePattern = '.*(query|value)'; ExcludeModules = 'key'; UseScalar = $true; Conv1dLayout = 'Kronecker'; ShapesFromFile = $true } }
+        @{ Case = 'all-linear and a class'; Options = @{ TargetModules = 'all-linear'; AutoMapping = [pscustomobject] @{ BaseModelClass = 'BertModel'; ParentLibrary = 'transformers' } } }
+        @{ Case = 'one of everything'; Options = @{ TargetModules = 'query'; ExcludeModules = 'key'; LayersToTransform = 1; RankPattern = @{ query = 2 } } }
+        @{ Case = 'no target but a head'; Options = @{ TargetModules = @(); ModulesToSave = 'classifier' } }
+    ) {
+        $config = New-LoKrConfig @Options
+        $text = [LoKr.Core.Configuration.LoKrConfigJson]::Write($config)
+        $config | ConvertTo-Json | Set-Content -LiteralPath "$TestDrive/c.json"
+        $config | Export-Clixml -LiteralPath "$TestDrive/c.xml"
+        $copies = @(
+            Get-Content -LiteralPath "$TestDrive/c.json" | ConvertFrom-Json | New-LoKrConfig -WarningVariable warnings
+            Import-Clixml -LiteralPath "$TestDrive/c.xml" | New-LoKrConfig
+            $config | New-LoKrConfig
+        )
+        $copies.Count, $warnings.Count | Should -Be 3, 0
+        foreach ($copy in $copies) {
+            [LoKr.Core.Configuration.LoKrConfigJson]::Write($copy) | Should -Be $text
+        }
+
+        ($config | ConvertTo-Json | ConvertFrom-Json | New-LoKrConfig -R 3).R | Should -Be 3
+    }
+
+    It 'takes patterns as a JSON object too' {
+        $config = '{ "R": 4, "RankPattern": { "value": 2, "query": 3 } }' | ConvertFrom-Json | New-LoKrConfig
+        $config.RankPattern | ForEach-Object { "$($_.Key) $($_.Value)" } | Should -Be 'value 2', 'query 3'
+    }
+
+    It 'refuses objects that are not configurations: <Case>' -ForEach @(
+        @{ Case = 'the file of PEFT'; Value = [pscustomobject] @{ peft_type = 'LOKR'; r = 4; target_modules = 'query' }; Advice = 'Get-LoKrConfig' }
+        @{ Case = 'a text'; Value = 'query'; Advice = 'TargetModules' }
+        @{ Case = 'another object'; Value = [pscustomobject] @{ Size = 4 }; Advice = 'TargetModules' }
+    ) {
+        $failure = Get-Failure { $Value | New-LoKrConfig }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.InvalidArgument,*'
+        $failure.ErrorDetails.RecommendedAction | Should -Match $Advice
     }
 
     It 'refuses <Arguments>' -ForEach @(

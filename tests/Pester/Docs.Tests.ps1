@@ -92,6 +92,16 @@ Describe 'The table from PEFT and LyCORIS' {
     }
 }
 
+Describe 'The table of environment variables' {
+    It 'has every variable that the source reads' {
+        $names = Get-ChildItem -Path "$root/src" -Filter *.cs -Recurse | Where-Object FullName -NotMatch '[\\/](bin|obj)[\\/]' | Select-String -Pattern '\bLOKR_[A-Z_]+\b' -AllMatches -CaseSensitive |
+            ForEach-Object { $_.Matches.Value } | Sort-Object -Unique
+        $names.Count | Should -BeGreaterThan 2
+        $rows = Select-String -Path "$root/docs/getting-started.md" -Pattern '^\| `(LOKR_[A-Z_]+)`' | ForEach-Object { $_.Matches.Groups[1].Value }
+        $names | Where-Object { $_ -notin $rows } | Should -BeNullOrEmpty
+    }
+}
+
 Describe 'The readme' {
     It 'names the two commands' {
         $text = Get-Content -LiteralPath (Join-Path $root 'README.md') -Raw

@@ -142,6 +142,27 @@ Describe 'A model folder' {
     }
 }
 
+Describe 'A model in the place of an adapter' {
+    It 'is told in one line by <Command>' -ForEach @(
+        @{ Command = 'Get-LoKrAdapter'; Script = { Get-LoKrAdapter -Path $encoder } }
+        @{ Command = 'Get-LoKrAdapter of a file'; Script = { Get-LoKrAdapter -Path "$encoder/model.safetensors" } }
+        @{ Command = 'Get-LoKrConfig'; Script = { Get-LoKrConfig -Path $encoder } }
+        @{ Command = 'Convert-LoKrAdapter'; Script = { Convert-LoKrAdapter -Path $encoder -Destination "$TestDrive/x.safetensors" -Format Kohya } }
+        @{ Command = 'Merge-LoKrAdapter'; Script = { Merge-LoKrAdapter -Path $encoder -Adapter $encoder -Destination "$TestDrive/x" } }
+    ) {
+        $failure = Get-Failure $Script
+        "$failure" | Should -Match 'model, not an adapter'
+        "$failure" | Should -Not -Match "`n"
+        $failure.CategoryInfo.Category | Should -Not -Be 'NotSpecified'
+    }
+
+    It 'is one finding of Test-LoKrAdapter' {
+        $check = Test-LoKrAdapter -Path $encoder
+        $check.IsValid | Should -BeFalse
+        @($check.Findings).Count | Should -Be 1
+    }
+}
+
 Describe 'An adapted model' {
     BeforeAll {
         $script:adapted = Get-AdaptedTinyModel
@@ -160,6 +181,32 @@ Describe 'An adapted model' {
 
     It 'refuses a second adapter of a name' {
         Get-ErrorId { $adapted | Add-LoKrAdapter -Config (New-LoKrConfig -TargetModules query) } | Should -Be 'LoKr.AdapterExists'
+    }
+
+    It 'refuses the adapter name <Name>' -ForEach @(@{ Name = 'a*' }, @{ Name = 'a?' }, @{ Name = '[a]' }, @{ Name = 'a.b' }, @{ Name = ' ' }) {
+        Get-ErrorId { $adapted | Add-LoKrAdapter -Config (New-LoKrConfig -TargetModules key) -Name $Name } | Should -Be 'LoKr.AdapterNameInvalid'
+    }
+
+    It 'names the parameter of a size that is not possible' {
+        $failure = Get-Failure { Import-LoKrModel -Path $tiny -Label a, b -WarningAction SilentlyContinue | Export-LoKrModel -Destination "$TestDrive/none" -MaxShardSize -5 }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.InvalidArgument,*'
+        $failure.ErrorDetails.RecommendedAction | Should -Match '-MaxShardSize'
+    }
+
+    It 'warns of NaN in LoRA as in every other file' {
+        $broken = Get-AdaptedTinyModel
+        $tensors = $broken.Adapters[0].GetTensors()
+        $guard = [TorchSharp.torch]::no_grad()
+        $null = $tensors['classifier.bias'].fill_([double]::NaN)
+        $broken | Export-LoKrAdapter -Destination "$TestDrive/broken-lora" -LoraRank 2 -WarningVariable warnings -WarningAction SilentlyContinue
+        "$warnings" | Should -Match "3 numbers of 'classifier.bias' are NaN or infinity"
+        $null = $tensors['bert.encoder.layer.0.attention.self.query.lokr_w2'].fill_([double]::PositiveInfinity)
+        $guard.Dispose()
+        $failure = Get-Failure { $broken | Export-LoKrAdapter -Destination "$TestDrive/broken-lora" -LoraRank 2 -Force }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.LoraConversionNotSupported,*'
+        "$failure" | Should -Match 'query.*lokr_w2 has NaN or infinity'
+        $failure.ErrorDetails.RecommendedAction | Should -Match 'learning rate'
+        $broken.Dispose()
     }
 
     It 'is not trained on a label that it does not know' {

@@ -115,6 +115,56 @@ Describe 'The story' {
     }
 }
 
+Describe 'A pipeline whose training failed' {
+    BeforeEach {
+        $script:model = Get-TinyModel
+    }
+
+    AfterEach {
+        $model.Dispose()
+    }
+
+    It 'runs again as it stands after <Case>' -ForEach @(
+        @{ Case = 'a file that does not exist'; Options = { @{ Data = "$TestDrive/none.jsonl" } }; Id = 'LoKr.PathNotFound' }
+        @{ Case = 'a run that diverged'; Options = { @{ Data = $rows; MaxSteps = 20; LearningRate = 1e30; WarmupRatio = 0; Seed = 1 } }; Id = 'LoKr.*NotFinite' }
+    ) {
+        $options = & $Options
+        foreach ($attempt in 1..2) {
+            $failure = Get-Failure { New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter $model -Seed 1 | Start-LoKrTraining @options }
+            ($failure.FullyQualifiedErrorId -split ',')[0] | Should -BeLike $Id
+        }
+
+        New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter $model -Seed 1 | Start-LoKrTraining $rows -MaxSteps 2 -Seed 1
+        $expected = Get-TinyModel
+        New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter $expected -Seed 1 | Start-LoKrTraining $rows -MaxSteps 2 -Seed 1
+        $model.LastTraining.History.Loss | Should -Be $expected.LastTraining.History.Loss
+        $model.ActiveAdapters | Should -Be 'default'
+        $expected.Dispose()
+    }
+
+    It 'does not replace an adapter that was trained, or one of another configuration' {
+        New-LoKrConfig -R 2 -TargetModules query | Add-LoKrAdapter $model
+        Get-ErrorId { New-LoKrConfig -R 3 -TargetModules query | Add-LoKrAdapter $model } | Should -Be 'LoKr.AdapterExists'
+        $model | Start-LoKrTraining $rows -MaxSteps 1
+        Get-ErrorId { New-LoKrConfig -R 2 -TargetModules query | Add-LoKrAdapter $model } | Should -Be 'LoKr.AdapterExists'
+    }
+}
+
+Describe '-Verbose' {
+    It 'says everything once' {
+        $model = Get-TinyModel
+        $lines = @(& {
+                New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter $model -Verbose | Start-LoKrTraining $rows -MaxSteps 2 -Verbose |
+                    Export-LoKrAdapter -Destination "$TestDrive/verbose" -Verbose | Set-LoKrAdapter default -Scale 2 -Verbose | Merge-LoKrAdapter -Verbose |
+                    Export-LoKrModel -Destination "$TestDrive/verbose-merged" -Verbose
+            } 4>&1 | ForEach-Object { "$_" })
+        $lines.Count | Should -BeGreaterThan 8
+        $lines | Group-Object | Where-Object Count -GT 1 | ForEach-Object Name | Should -BeNullOrEmpty
+        @($lines -like '*Train adapter*').Count | Should -Be 1
+        $model.Dispose()
+    }
+}
+
 Describe 'Any module of a script' {
     It 'is adapted and trained with a loss of its own' {
         $null = [TorchSharp.torch]::manual_seed(1)

@@ -55,6 +55,10 @@ Describe 'A Stable Diffusion pipeline' {
     }
 
     It 'takes the place of a model in the cmdlets for adapters' {
+        $failure = Get-Failure { New-LoKrConfig | Add-LoKrAdapter -Model $sd }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.TargetModulesRequired,*'
+        "$failure" | Should -Match 'text_encoder, unet'
+        $failure.ErrorDetails.RecommendedAction | Should -Match '\$sd\.UNet, or \$sd\.TextEncoder'
         New-LoKrConfig -R 4 -TargetModules q_proj, to_q | Add-LoKrAdapter -Model $sd -Seed 1 | Should -Be $sd
         $sd.AdapterNames | Should -Be 'text_encoder/default', 'unet/default'
         @($sd | Get-LoKrAdapter).Count | Should -Be 2
@@ -108,6 +112,13 @@ Describe 'A Stable Diffusion pipeline' {
         $images.Seed | Should -Be 3, 4, 3, 4
         $again = Invoke-LoKrModel $sd 'a red rack' -Seed 4 -Steps 2 -Destination "$work/again.png"
         Get-Distance (Read-Pixel $images[1].Path) (Read-Pixel $again.Path) | Should -BeLessOrEqual 1
+    }
+
+    It 'writes each prompt to a file of its own, from objects too' {
+        $images = @('one', 'two', 'one' | Invoke-LoKrModel $sd -Steps 1 -Destination { "$work/$_.png" })
+        $images.Path | Split-Path -Leaf | Should -Be 'one.png', 'two.png', 'one-2.png'
+        $images = @([pscustomobject] @{ Prompt = 'a rack'; Destination = "$work/row.png" } | Invoke-LoKrModel $sd -Steps 1)
+        $images.Path | Split-Path -Leaf | Should -Be 'row.png'
     }
 
     It 'says once that prompts are cut' {

@@ -165,7 +165,12 @@ Describe 'A training' {
             `$model = Import-LoKrModel -Path '$tiny' -Label network, access, billing -WarningAction SilentlyContinue
             New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$model
             `$model | Start-LoKrTraining -Data '$rows' -Epochs 5 -BatchSize 8 -WarmupRatio 0.1 -WhatIf
+            `$fresh = Import-LoKrModel -Path '$tiny' -Label network, access, billing -WarningAction SilentlyContinue
+            New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$fresh -WhatIf |
+                Start-LoKrTraining -Data '$rows' -Epochs 5 -BatchSize 8 -WarmupRatio 0.1 -WhatIf
 "@ | Out-String
+        # Of the adapter that is there, and of the one whose addition is rehearsed too.
+        [regex]::Matches($text, 'What if: Train adapter').Count | Should -Be 2
         $text | Should -Match '60 steps \(12 an epoch, 6 warm-up\) on 96 rows'
         $text | Should -Match "$($model.Adapters[0].ParameterCount) parameters"
         $text | Should -Match 'MiB'

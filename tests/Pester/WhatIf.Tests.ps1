@@ -53,6 +53,31 @@ Describe 'With -WhatIf' {
         "$TestDrive/merged" | Should -Not -Exist
     }
 
+    It 'a training after a rehearsed adapter leaves the model without one' {
+        $fresh = Get-Model
+        $before = $fresh.CountParameters()
+        New-LoKrConfig -R 2 -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter $fresh -Name other -WhatIf | Start-LoKrTraining $train -MaxSteps 3 -AdapterName other -WhatIf -ErrorAction Stop
+        $fresh.Adapters.Count | Should -Be 0
+        $fresh.CountParameters() | Should -Be $before
+        $fresh.Dispose()
+    }
+
+    It '<Case> is refused as without it' -ForEach @(
+        @{ Case = 'an adapter that targets nothing'; Script = { New-LoKrConfig -TargetModules nothing | Add-LoKrAdapter $model -Name other -WhatIf }; Id = 'LoKr.TargetModuleNotFound' }
+        @{ Case = 'an adapter of a name that exists'; Script = { New-LoKrConfig -TargetModules key | Add-LoKrAdapter $model -WhatIf }; Id = 'LoKr.AdapterExists' }
+        @{ Case = 'a training without an adapter'; Script = { Get-Model | Start-LoKrTraining $train -WhatIf }; Id = 'LoKr.NoAdapter' }
+        @{ Case = 'an export in a layout without saved modules'; Script = { $model | Export-LoKrAdapter "$TestDrive/x.safetensors" -Format Kohya -WhatIf }; Id = 'LoKr.ConversionUnsupported' }
+        @{ Case = 'an export to a folder as a file'; Script = { $model | Export-LoKrAdapter "$TestDrive/x" -Format Comfy -WhatIf }; Id = 'LoKr.InvalidArgument' }
+        @{ Case = 'an export over a folder that exists'; Script = { $model | Export-LoKrAdapter $root -WhatIf }; Id = 'LoKr.DestinationExists' }
+        @{ Case = 'an export of LoRA over a folder that exists'; Script = { $model | Export-LoKrAdapter $root -LoraRank 2 -WhatIf }; Id = 'LoKr.DestinationExists' }
+        @{ Case = 'an export of a model over a folder that exists'; Script = { $model | Export-LoKrModel $root -WhatIf }; Id = 'LoKr.DestinationExists' }
+        @{ Case = 'a conversion of a model'; Script = { Convert-LoKrAdapter $encoder "$encoder/model.safetensors" -Format Kohya -WhatIf }; Id = 'LoKr.AdapterKeyInvalid' }
+        @{ Case = 'an export of LoRA without a rank'; Script = { $model | Export-LoKrAdapter "$TestDrive/x" -LoraRank 0 -WhatIf }; Id = 'LoKr.RankInvalid' }
+    ) {
+        Get-ErrorId $Script | Should -Be $Id
+        Get-ChildItem -LiteralPath $TestDrive | Should -BeNullOrEmpty
+    }
+
     It 'nothing is written' {
         $model | Export-LoKrAdapter -Destination "$TestDrive/adapter" -WhatIf
         $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/merged" -WhatIf

@@ -5,7 +5,9 @@ namespace LoKr.Core.Configuration;
 /// <summary>Checks a configuration on its own, before any model is involved.</summary>
 public static class LoKrConfigValidator
 {
-    /// <summary>Throws for the first value of a new adapter that cannot be used, is not supported, or contradicts another one.</summary>
+    /// <summary>
+    /// Throws for the first value of a configuration that a person makes that cannot be used, is not supported, or contradicts another one.
+    /// </summary>
     /// <exception cref="LoKrException">With the id of the problem and the field as its target.</exception>
     public static void Validate(LoKrConfig config)
     {
@@ -19,8 +21,8 @@ public static class LoKrConfigValidator
     }
 
     /// <summary>
-    /// Throws for the first value of an adapter that exists already. Unlike <see cref="Validate"/> it accepts settings that have no effect, as PEFT does
-    /// when it loads such an adapter; the reader of the file reports them.
+    /// Throws for the first value of a configuration that comes from elsewhere. Unlike <see cref="Validate"/> it accepts settings that have no effect, as
+    /// PEFT does when it loads or adds such an adapter; the reader of the file, and the adapter that is added, report them.
     /// </summary>
     internal static void ValidateStored(LoKrConfig config)
     {

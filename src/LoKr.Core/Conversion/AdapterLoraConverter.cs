@@ -51,8 +51,7 @@ public static class AdapterLoraConverter
         };
         using LoraAdapter lora = LoraConverter.Convert(config, sources, content.Saved, rank, modules.Values.Any(static module => module is Nn.Conv1D), cancellation);
         lora.BaseModels = content.BaseModels;
-        warnings = [.. warnings, .. NonFinite.Warnings(lora.Tensors)];
-        PeftLoraFolder.Write(full, lora, options.Force);
+        warnings = [.. warnings, .. PeftLoraFolder.Write(full, lora, options.Force)];
         return LoraConversionResult.Of(full, lora);
     }
 

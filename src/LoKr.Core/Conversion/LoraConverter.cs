@@ -124,6 +124,12 @@ public static class LoraConverter
                 throw new LoKrException(ErrorIds.ModelHasNoWeights, LoKrErrorKind.InvalidOperation, "The model was built without weights, and so was its adapter: there is nothing to convert.", "Load the model with its weights.");
             }
 
+            if (layer.Factors.Tensors.FirstOrDefault(static factor => NonFinite.Count(factor.Value) > 0) is { Key: string suffix })
+            {
+                throw new LoKrException(ErrorIds.LoraConversionNotSupported, LoKrErrorKind.InvalidData,
+                    $"'{layer.ModuleName}' cannot be converted to LoRA: its {suffix} has NaN or infinity, which have no singular values.", "The adapter is broken; train it again with a lower learning rate.") { Target = layer.ModuleName };
+            }
+
             long limit = Math.Min(layer.Factors.OutFeatures, Columns(layer.Factors));
             if (rank.Fixed > limit)
             {

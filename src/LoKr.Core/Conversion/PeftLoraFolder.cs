@@ -1,6 +1,7 @@
 using System.Collections.Immutable;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 
@@ -13,11 +14,14 @@ public static class PeftLoraFolder
     /// <param name="folder">Folder to write. Other files of a folder that is replaced stay.</param>
     /// <param name="adapter">The adapter.</param>
     /// <param name="force">Whether to replace an existing adapter.</param>
+    /// <returns>Warnings: tensors with NaN or infinity.</returns>
     /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>, <c>LoKr.FileNotWritable</c>.</exception>
-    public static void Write(string folder, LoraAdapter adapter, bool force = false)
+    public static IReadOnlyList<string> Write(string folder, LoraAdapter adapter, bool force = false)
     {
         ArgumentNullException.ThrowIfNull(adapter);
+        string[] warnings = [.. NonFinite.Warnings(adapter.Tensors)];
         PeftAdapterFolder.Write(folder, LoraConfigJson.Write(adapter.Config), adapter.Tensors, adapter.BaseModels, force);
+        return warnings;
     }
 }
 

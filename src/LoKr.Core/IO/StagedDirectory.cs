@@ -48,14 +48,14 @@ public sealed class StagedDirectory : IDisposable
         _carryOver = carryOver;
         _mark = mark;
         _destination = Resolve(destination);
-        CheckDestination();
+        CheckDestination(_destination, force, carryOver, mark);
         FileLock? held = null;
         try
         {
             Directory.CreateDirectory(System.IO.Path.GetDirectoryName(_destination)!);
             held = DestinationLock.Take(_destination);
             RemoveLeftovers();
-            CheckDestination();
+            CheckDestination(_destination, force, carryOver, mark);
             Path = TemporaryName.Of(_destination, string.IsNullOrEmpty(resume) ? $"{Guid.NewGuid():N}.{TemporarySuffix}" : resume);
             CreateFolder(!string.IsNullOrEmpty(resume));
             _lock = held;
@@ -71,6 +71,17 @@ public sealed class StagedDirectory : IDisposable
         }
     }
 
+    /// <summary>Throws for a destination that a writer would refuse. Nothing is created.</summary>
+    /// <param name="destination">Where the folder would be.</param>
+    /// <param name="force">Whether it may replace what is there.</param>
+    /// <param name="carryOver">Whether files of the former destination would be carried over.</param>
+    /// <exception cref="LoKrException">As for the constructor, but for locks and permissions.</exception>
+    public static void Check(string destination, bool force, bool carryOver = false)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(destination);
+        CheckDestination(Resolve(destination), force, carryOver, mark: null);
+    }
+
     /// <summary>Temporary folder to write into.</summary>
     public string Path { get; }
 
@@ -82,7 +93,7 @@ public sealed class StagedDirectory : IDisposable
     public void Commit()
     {
         ObjectDisposedException.ThrowIf(_done, this);
-        CheckDestination();
+        CheckDestination(_destination, _force, _carryOver, _mark);
         try
         {
             FlushFiles();
@@ -212,48 +223,48 @@ public sealed class StagedDirectory : IDisposable
         }
     }
 
-    private void CheckDestination()
+    private static void CheckDestination(string destination, bool force, bool carryOver, string? mark)
     {
-        if (File.Exists(_destination))
+        if (File.Exists(destination))
         {
-            throw FileErrors.Exists(_destination, $"'{_destination}' is a file.", "Name a folder.");
+            throw FileErrors.Exists(destination, $"'{destination}' is a file.", "Name a folder.");
         }
 
-        if (!Directory.Exists(_destination))
+        if (!Directory.Exists(destination))
         {
             return;
         }
 
-        bool isEmpty = !Directory.EnumerateFileSystemEntries(_destination).Any();
-        if (!isEmpty && !_force)
+        bool isEmpty = !Directory.EnumerateFileSystemEntries(destination).Any();
+        if (!isEmpty && !force)
         {
-            throw FileErrors.Exists(_destination, $"'{_destination}' exists and is not empty.");
+            throw FileErrors.Exists(destination, $"'{destination}' exists and is not empty.");
         }
 
         string home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
-        if (FolderPaths.Contains(_destination, FolderPaths.Resolve(Directory.GetCurrentDirectory()))
-            || (home.Length > 0 && FolderPaths.Contains(_destination, FolderPaths.Resolve(home)))
-            || (!_carryOver && Directory.Exists(System.IO.Path.Combine(_destination, ".git"))))
+        if (FolderPaths.Contains(destination, FolderPaths.Resolve(Directory.GetCurrentDirectory()))
+            || (home.Length > 0 && FolderPaths.Contains(destination, FolderPaths.Resolve(home)))
+            || (!carryOver && Directory.Exists(System.IO.Path.Combine(destination, ".git"))))
         {
             throw new LoKrException(
                 ErrorIds.InvalidArgument,
                 LoKrErrorKind.InvalidArgument,
-                $"'{_destination}' is the current folder or the home folder, one above it, or a repository; it is not replaced as a whole.",
+                $"'{destination}' is the current folder or the home folder, one above it, or a repository; it is not replaced as a whole.",
                 "Name a folder of its own.")
             {
-                Target = _destination,
+                Target = destination,
             };
         }
 
-        if (!isEmpty && !_carryOver && !Array.Exists(_mark is null ? s_marks : [_mark], mark => Directory.EnumerateFiles(_destination, mark).Any()))
+        if (!isEmpty && !carryOver && !Array.Exists(mark is null ? s_marks : [mark], file => Directory.EnumerateFiles(destination, file).Any()))
         {
             throw new LoKrException(
                 ErrorIds.DestinationForeign,
                 LoKrErrorKind.AlreadyExists,
-                $"'{_destination}' holds {(_mark is null ? "neither a model nor an adapter" : $"no {_mark}")}, so it is not replaced.",
+                $"'{destination}' holds {(mark is null ? "neither a model nor an adapter" : $"no {mark}")}, so it is not replaced.",
                 "Choose another destination, or empty the folder first.")
             {
-                Target = _destination,
+                Target = destination,
             };
         }
     }

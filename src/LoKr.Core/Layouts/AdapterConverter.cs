@@ -23,24 +23,35 @@ public static class AdapterConverter
     /// </exception>
     public static LoKrAdapterInfo Convert(string path, string destination, AdapterLayout layout, AdapterConvertOptions options, out IReadOnlyList<string> warnings)
     {
+        warnings = Write(path, destination, layout, options, checkOnly: false);
+        return AdapterInspector.Inspect(Path.GetFullPath(destination));
+    }
+
+    /// <summary>Throws what <see cref="Convert"/> would throw before it writes. Nothing is written.</summary>
+    /// <param name="path">Safetensors file or adapter folder.</param>
+    /// <param name="destination">File or folder that would be written.</param>
+    /// <param name="layout">Layout of the result.</param>
+    /// <param name="options">Base model, overrides, and whether to replace.</param>
+    /// <exception cref="LoKrException">As for <see cref="Convert"/>.</exception>
+    public static void Check(string path, string destination, AdapterLayout layout, AdapterConvertOptions options) =>
+        Write(path, destination, layout, options, checkOnly: true);
+
+    private static IReadOnlyList<string> Write(string path, string destination, AdapterLayout layout, AdapterConvertOptions options, bool checkOnly)
+    {
         ArgumentNullException.ThrowIfNull(options);
         ArgumentException.ThrowIfNullOrEmpty(destination);
-        string full = Path.GetFullPath(destination);
         TorchRuntime.EnsureLoaded();
-        using (DisposeScope scope = torch.NewDisposeScope())
-        using (AdapterFile file = AdapterFile.Open(path, options.Read.Layout))
-        {
-            ModuleNameIndex? index = BaseModelNames.Find(options.Model, options.BasePath);
+        using DisposeScope scope = torch.NewDisposeScope();
+        using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
+        ModuleNameIndex? index = BaseModelNames.Find(options.Model, options.BasePath);
 
-            // Where the file has one component under another name, the caller's component names the result.
-            AdapterComponent? component = options.Read.Component;
-            bool filters = component is AdapterComponent wanted
-                && (file.Modules.Any(module => AdapterComponents.Matches(module.Component, wanted)) || file.Modules.Select(static module => module.Component).Distinct().Count() > 1);
-            AdapterContent content = AdapterContentReader.Read(file, filters ? options.Read : options.Read with { Component = null }, index);
-            warnings = [.. file.Warnings, .. AdapterWriter.Write(full, layout, content, new() { Component = component, Force = options.Force })];
-        }
-
-        return AdapterInspector.Inspect(full);
+        // Where the file has one component under another name, the caller's component names the result.
+        AdapterComponent? component = options.Read.Component;
+        bool filters = component is AdapterComponent wanted
+            && (file.Modules.Any(module => AdapterComponents.Matches(module.Component, wanted)) || file.Modules.Select(static module => module.Component).Distinct().Count() > 1);
+        AdapterContent content = AdapterContentReader.Read(file, filters ? options.Read : options.Read with { Component = null }, index);
+        AdapterWriteOptions write = new() { Component = component, Force = options.Force, CheckOnly = checkOnly };
+        return [.. file.Warnings, .. AdapterWriter.Write(Path.GetFullPath(destination), layout, content, write)];
     }
 }
 

@@ -112,7 +112,11 @@ public static class AdapterExporter
             FileSystem.CheckReplaceable(Path.Combine(destination, part.Key, PeftAdapterFolder.ConfigFile), options.Force);
         }
 
-        FileSystem.CreateFolder(destination);
+        if (!options.CheckOnly)
+        {
+            FileSystem.CreateFolder(destination);
+        }
+
         return [.. adapted.SelectMany(part => Export(part.Value, name, Path.Combine(destination, part.Key), layout, options))];
     }
 

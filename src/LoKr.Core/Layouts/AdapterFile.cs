@@ -178,7 +178,7 @@ internal static class AdapterFileLocator
             PickleGuard.ThrowIfOnlyPickles(path, "adapter_model", "pytorch_lora_weights");
         }
 
-        throw files.Length > 1
+        throw files.Length > 1 && !File.Exists(Path.Combine(path, "config.json"))
             ? PeftAdapterFolder.Missing(peft, $"The folder has {files.Length} safetensors files; name one of them.")
             : PeftAdapterFolder.NoAdapter(path, "Name an adapter folder or a safetensors file.");
     }

@@ -11,12 +11,20 @@ namespace LoKr.Core.Layouts;
 /// <param name="Findings">Errors, warnings and notes.</param>
 internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleReading> Modules, IReadOnlyList<LoKrAdapterFinding> Findings)
 {
+    private static readonly string[] s_adapterNames = ["lokr", "lora", "loha", "hada_", "oft_", "ia3", "vera_", "prompt_embeddings"];
+
     /// <summary>Interprets the header of a file.</summary>
     /// <param name="file">The file.</param>
     /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
     public static AdapterReading Of(AdapterFile file, AdapterReadOptions options)
     {
         ArgumentNullException.ThrowIfNull(file);
+        if (IsModel(file))
+        {
+            return new(file, [], [new(LoKrFindingSeverity.Error, ErrorIds.AdapterKeyInvalid,
+                $"These are the weights of a model, not an adapter: none of the {file.Entries.Count} tensors, such as '{file.Entries.Keys.First()}', is a factor. Name the file or folder of an adapter.", file.WeightsPath)]);
+        }
+
         List<LoKrAdapterFinding> findings = [.. file.Findings];
         List<ModuleReading> modules = [];
         int ignored = 0;
@@ -58,6 +66,11 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
             { Target = errors[0].Target };
         }
     }
+
+    // Names of other kinds of adapters end differently, or name their kind.
+    private static bool IsModel(AdapterFile file) => file.Modules.Count == 0 && file.SavedTensors.Count == 0
+        && file.Entries.Keys.Any(static name => name.EndsWith(".weight", StringComparison.Ordinal))
+        && !file.Entries.Keys.Any(static name => s_adapterNames.Any(part => name.Contains(part, StringComparison.OrdinalIgnoreCase)));
 
     private static void CheckNorm(AdapterFileModule module, List<LoKrAdapterFinding> findings)
     {

@@ -56,7 +56,14 @@ internal sealed class AdapterWriter
         AdapterWriter writer = new(layout, content, options.Component);
         writer.Collect();
         writer._warnings.AddRange(NonFinite.Warnings(writer._tensors.Where(static pair => !pair.Key.EndsWith("." + AdapterSuffixes.Alpha, StringComparison.Ordinal))));
-        if (isFile)
+        if (options.CheckOnly)
+        {
+            if (!isFile)
+            {
+                StagedDirectory.Check(destination, options.Force, carryOver: true);
+            }
+        }
+        else if (isFile)
         {
             writer.WriteFile(destination);
         }
@@ -228,6 +235,9 @@ public sealed record AdapterWriteOptions
 
     /// <summary>Replace an existing destination.</summary>
     public bool Force { get; init; }
+
+    /// <summary>Check everything and write nothing.</summary>
+    public bool CheckOnly { get; init; }
 }
 
 /// <summary>Builds the metadata of the header of an adapter file.</summary>

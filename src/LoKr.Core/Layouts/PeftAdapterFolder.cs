@@ -26,6 +26,9 @@ public sealed class PeftAdapterFolder : IDisposable
 
     private const string NameFolder = "Name a folder that PEFT or this library saved an adapter in.";
 
+    // What transformers and diffusers describe a model in.
+    private static readonly string[] s_modelFiles = ["config.json", "model_index.json"];
+
     private PeftAdapterFolder(string path, LoKrConfig config, IReadOnlyList<string> warnings, ITensorSource tensors)
     {
         Path = path;
@@ -158,7 +161,8 @@ public sealed class PeftAdapterFolder : IDisposable
             .Where(static candidate => File.Exists(System.IO.Path.Combine(candidate, ConfigFile)))
             .Select(static candidate => System.IO.Path.GetFileName(candidate))
             .Order(StringComparer.Ordinal)];
-        return Missing(System.IO.Path.Combine(folder, ConfigFile), inside.Length > 0 ? $"There are adapters in its folders: {string.Join(", ", inside)}." : advice);
+        string? model = inside.Length > 0 ? null : Array.Find(s_modelFiles, file => File.Exists(System.IO.Path.Combine(folder, file)));
+        return model is not null ? new(ErrorIds.AdapterFileNotFound, LoKrErrorKind.NotFound, $"'{folder}' is a model, not an adapter: it has {model} and no {ConfigFile}.", NameFolder) { Target = folder } : Missing(System.IO.Path.Combine(folder, ConfigFile), inside.Length > 0 ? $"There are adapters in its folders: {string.Join(", ", inside)}." : advice);
     }
 
     /// <summary>The error for a file of an adapter that does not exist.</summary>

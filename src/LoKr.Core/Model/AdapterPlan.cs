@@ -40,7 +40,7 @@ internal static class AdapterPlanner
     /// <exception cref="LoKrException">The configuration is not valid, or does not fit the model.</exception>
     public static AdapterPlan PlanNew(nn.Module root, LoKrConfig config, IReadOnlyList<string> fresh)
     {
-        LoKrConfigValidator.Validate(config);
+        LoKrConfigValidator.ValidateStored(config);
         return Plan(root, FreshModules.Save(root, ModuleAliases.Translate(root, config, out _), fresh, out _), fresh);
     }
 

@@ -1,3 +1,4 @@
+using System.Buffers;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layers;
@@ -15,6 +16,9 @@ namespace LoKr.Core.Model;
 /// <param name="fresh">Modules that the checkpoint of the model lacked.</param>
 internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merges, ModelIdentity identity, IReadOnlyList<string> fresh) : IDisposable
 {
+    // Tensors and folders are named after an adapter, and wildcards select adapters by name.
+    private static readonly SearchValues<char> s_notInNames = SearchValues.Create("./\\*?[]");
+
     private readonly List<LoKrAdapter> _adapters = [];
     private readonly List<LoKrAdapter> _active = [];
     private readonly Dictionary<string, bool> _requiredGrad = new(StringComparer.Ordinal);
@@ -29,13 +33,15 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     public bool Enabled { get; private set; } = true;
 
     /// <summary>Adds an adapter with initial values.</summary>
-    public LoKrAdapter Add(LoKrConfig config, string name, long? seed)
+    public LoKrAdapter Add(LoKrConfig config, string name, long? seed, bool restart)
     {
-        LoKrConfigValidator.Validate(config);
+        LoKrConfigValidator.ValidateStored(config);
         LoKrConfig named = ModuleAliases.Translate(root, config, out string[] renamed);
         LoKrConfig complete = FreshModules.Save(root, named, fresh, out string[] savedWhole);
-        LoKrAdapter adapter = Create(name, complete, null, [.. IgnoredSettings.Describe(config), .. renamed, .. savedWhole]);
+        LoKrAdapter? repeated = restart ? FindRepeated(name, config) : null;
+        LoKrAdapter adapter = Create(name, complete, null, [.. IgnoredSettings.Describe(config), .. renamed, .. savedWhole], repeated);
         adapter.IsTrainable = !config.InferenceMode;
+        adapter.UntrainedFrom = config;
         using (FactorInitializer initializer = new(seed))
         {
             foreach (LoKrLayer layer in adapter.Layers)
@@ -44,7 +50,16 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
             }
         }
 
-        return Attach(adapter);
+        return repeated is null ? Attach(adapter) : Replace(repeated, adapter);
+    }
+
+    /// <summary>Throws what <see cref="Add"/> would throw. Nothing is allocated or changed.</summary>
+    public void CheckAdd(LoKrConfig config, string name, bool restart)
+    {
+        CheckName(name, restart ? FindRepeated(name, config) : null);
+        AdapterPlan plan = AdapterPlanner.PlanNew(root, config, fresh);
+        hosts.CheckOverlap(plan);
+        Originals(plan);
     }
 
     /// <summary>Adds an adapter with the values of a file.</summary>
@@ -52,7 +67,7 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     {
         IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
         LoKrConfig whole = SavedEmbeddings.Include(config, tensors.Keys, out string[] warnings);
-        LoKrAdapter adapter = Create(name, ModuleAliases.Translate(root, whole, out _), named, warnings);
+        LoKrAdapter adapter = Create(name, ModuleAliases.Translate(root, whole, out _), named, warnings, null);
         adapter.IsTrainable = trainable;
         try
         {
@@ -209,9 +224,9 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
         }
     }
 
-    private LoKrAdapter Create(string name, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors, string[] warnings)
+    private LoKrAdapter Create(string name, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors, string[] warnings, LoKrAdapter? repeated)
     {
-        warnings = [.. warnings, .. CheckName(name)];
+        warnings = [.. warnings, .. CheckName(name, repeated)];
         AdapterPlan plan = AdapterPlanner.Plan(root, config, fresh, tensors);
         hosts.CheckOverlap(plan);
         return new(name, plan, Originals(plan), [.. warnings, .. AdapterWarnings.OfScales(plan), .. AdapterWarnings.Unsaved(name, plan.UnsavedModules)]) { BaseModel = identity };
@@ -235,14 +250,32 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
         return adapter;
     }
 
-    private string[] CheckName(string name)
+    /// <summary>
+    /// The adapter that an addition repeats: one of this name and configuration on which no training has ended well, so that a program whose
+    /// training failed can run again as it stands.
+    /// </summary>
+    private LoKrAdapter? FindRepeated(string name, LoKrConfig config) =>
+        Find(name) is { UntrainedFrom: LoKrConfig former } adapter && !merges.Merged.Contains(adapter) && LoKrConfigJson.Write(former) == LoKrConfigJson.Write(config)
+            ? adapter
+            : null;
+
+    private LoKrAdapter Replace(LoKrAdapter former, LoKrAdapter adapter)
     {
-        if (string.IsNullOrWhiteSpace(name) || name.AsSpan().IndexOfAny('.', '/', '\\') >= 0)
+        LoKrAdapter[] active = [.. _active.Select(other => ReferenceEquals(other, former) ? adapter : other)];
+        Remove(former);
+        Attach(adapter);
+        SetActive(active);
+        return adapter;
+    }
+
+    private string[] CheckName(string name, LoKrAdapter? repeated)
+    {
+        if (string.IsNullOrWhiteSpace(name) || name.AsSpan().ContainsAny(s_notInNames))
         {
             throw ModelErrors.NameInvalid(name);
         }
 
-        if (Find(name) is not null)
+        if (Find(name) is LoKrAdapter other && !ReferenceEquals(other, repeated))
         {
             throw ModelErrors.Exists(name);
         }

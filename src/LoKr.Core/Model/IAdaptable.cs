@@ -79,9 +79,11 @@ public static class AdaptableExtensions
     /// <param name="config">The configuration.</param>
     /// <param name="name">Name of the adapters.</param>
     /// <param name="seed">Seed of the initialization of each component; null draws from torch's global generator.</param>
+    /// <param name="restart">Whether adapters of this name and configuration on which no training has ended well are replaced.</param>
     /// <returns>The adapters by component.</returns>
     /// <exception cref="LoKrException">As for <see cref="LoKrModel.AddAdapter"/>; that of the first component if nothing is targeted in any.</exception>
-    public static IReadOnlyDictionary<string, LoKrAdapter> AddAdapter(this IAdaptable target, LoKrConfig config, string name = "default", long? seed = null)
+    public static IReadOnlyDictionary<string, LoKrAdapter> AddAdapter(
+        this IAdaptable target, LoKrConfig config, string name = "default", long? seed = null, bool restart = false)
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(config);
@@ -89,7 +91,7 @@ public static class AdaptableExtensions
         Dictionary<string, LoKrAdapter> added = new(StringComparer.Ordinal);
         try
         {
-            InEachComponent(target, config, added, (model, own) => model.AddAdapter(own, name, seed));
+            InEachComponent(target, config, added, (model, own) => model.AddAdapter(own, name, seed, restart));
             return added;
         }
         catch
@@ -101,6 +103,23 @@ public static class AdaptableExtensions
 
             throw;
         }
+    }
+
+    /// <summary>Throws what <see cref="AddAdapter"/> would throw. Nothing is changed.</summary>
+    /// <param name="target">The model or the pipeline.</param>
+    /// <param name="config">The configuration.</param>
+    /// <param name="name">Name of the adapters.</param>
+    /// <param name="restart">As for <see cref="AddAdapter"/>.</param>
+    /// <exception cref="LoKrException">As for <see cref="AddAdapter"/>.</exception>
+    public static void CheckAddAdapter(this IAdaptable target, LoKrConfig config, string name = "default", bool restart = false)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(config);
+        InEachComponent(target, config, [], (model, own) =>
+        {
+            model.CheckAddAdapter(own, name, restart);
+            return true;
+        });
     }
 
     /// <summary>Makes exactly these adapters active on every component that has them. Takes a merge back first.</summary>
@@ -363,7 +382,7 @@ public static class AdaptableExtensions
 
         if (done.Count == 0)
         {
-            throw nothing!;
+            throw target.Models.Count > 1 && nothing!.ErrorId == ErrorIds.TargetModulesRequired ? ModelErrors.TargetsRequired(target) : nothing!;
         }
     }
 

@@ -98,6 +98,12 @@ public sealed class LoKrAdapter
     /// <summary>Whether any of its layers has DoRA.</summary>
     public bool HasDora => Layers.Any(static layer => layer.Config.WeightDecompose);
 
+    /// <summary>
+    /// The configuration that an adapter without values worth keeping was added with: none are until a run of training ends without an error.
+    /// Null for adapters that were trained or loaded.
+    /// </summary>
+    internal LoKrConfig? UntrainedFrom { get; set; }
+
     /// <summary>The modules that it changes.</summary>
     internal AdapterPlan Plan { get; }
 

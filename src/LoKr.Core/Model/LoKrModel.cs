@@ -120,11 +120,25 @@ public sealed class LoKrModel : IAdaptable
     /// <param name="config">Its configuration; a null TargetModules takes the default of the architecture.</param>
     /// <param name="name">Its name.</param>
     /// <param name="seed">Seed of the initialization; null draws from torch's global generator.</param>
+    /// <param name="restart">
+    /// Whether an adapter of the same name and configuration on which no training has ended well is replaced, so that a program whose training
+    /// failed can run again as it stands. Without it every adapter of that name is an error.
+    /// </param>
     /// <exception cref="LoKrException">The configuration or the name cannot be used; the model is as before.</exception>
-    public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null)
+    public LoKrAdapter AddAdapter(LoKrConfig config, string name = "default", long? seed = null, bool restart = false)
     {
         using IDisposable use = Use.Change("changed");
-        return _adapters.Add(config, name, seed);
+        return _adapters.Add(config, name, seed, restart);
+    }
+
+    /// <summary>Throws what <see cref="AddAdapter"/> would throw. Nothing is changed.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="name">The name.</param>
+    /// <param name="restart">As for <see cref="AddAdapter"/>.</param>
+    internal void CheckAddAdapter(LoKrConfig config, string name, bool restart)
+    {
+        Use.RequireAlive();
+        _adapters.CheckAdd(config, name, restart);
     }
 
     /// <summary>Adds an adapter whose tensors were read from a file; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>

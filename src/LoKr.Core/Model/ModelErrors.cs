@@ -36,8 +36,15 @@ internal static class ModelErrors
         ErrorIds.AdapterNameInvalid,
         LoKrErrorKind.InvalidArgument,
         $"'{name}' cannot be the name of an adapter.",
-        "A name is not empty and holds no dot or slash, because tensors and folders are named after it.")
+        "A name is not empty and holds no dot, slash or wildcard character (*, ?, [ and ]), because tensors and folders are named after it, and patterns select adapters by name.")
     { Target = name };
+
+    public static LoKrException TargetsRequired(IAdaptable pipeline) => new(
+        ErrorIds.TargetModulesRequired,
+        LoKrErrorKind.InvalidArgument,
+        $"The configuration names no target modules, and no component of {pipeline.Name} has default ones: {string.Join(", ", pipeline.Models.Keys)}.",
+        "Name modules of its components, or adapt one component by itself.")
+    { Target = nameof(IAdaptable.Models) };
 
     public static LoKrException Exists(string name) => new(
         ErrorIds.AdapterExists, LoKrErrorKind.AlreadyExists, $"An adapter '{name}' exists.", "Choose another name, or remove that adapter first.")

@@ -13,6 +13,24 @@ public static class CheckpointWriter
     private static readonly Dictionary<string, string> s_metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
     private static readonly JsonWriterOptions s_json = new() { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
 
+    /// <summary>Throws for a largest file size that is not positive.</summary>
+    /// <param name="maxShardBytes">The size in bytes.</param>
+    /// <exception cref="LoKrException"><c>LoKr.InvalidArgument</c>, whose target is <c>MaxShardBytes</c>.</exception>
+    public static void CheckShardSize(long maxShardBytes)
+    {
+        if (maxShardBytes <= 0)
+        {
+            throw new LoKrException(
+                ErrorIds.InvalidArgument,
+                LoKrErrorKind.InvalidArgument,
+                $"A largest file size of {maxShardBytes} bytes is not possible.",
+                "Name a positive number of bytes.")
+            {
+                Target = "MaxShardBytes",
+            };
+        }
+    }
+
     /// <summary>Writes the weights into a folder that exists; weights of the same name that were there before are replaced.</summary>
     /// <param name="folder">Folder to write into; a <see cref="StagedDirectory"/> makes all files appear at once.</param>
     /// <param name="tensors">Tensors by name; any device.</param>
@@ -29,15 +47,7 @@ public static class CheckpointWriter
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
         ArgumentNullException.ThrowIfNull(tensors);
-        if (maxShardBytes <= 0)
-        {
-            throw new LoKrException(
-                ErrorIds.InvalidArgument,
-                LoKrErrorKind.InvalidArgument,
-                $"A largest file size of {maxShardBytes} bytes is not possible.",
-                "Name a positive number of bytes.");
-        }
-
+        CheckShardSize(maxShardBytes);
         if (!Directory.Exists(folder))
         {
             throw FileErrors.NotFound(folder);

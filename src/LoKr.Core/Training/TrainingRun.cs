@@ -134,6 +134,10 @@ internal sealed class TrainingRun : IDisposable
         foreach (Trainee trainee in _trainees)
         {
             trainee.Model.LastTraining = result;
+            if (stopReason != "Diverged" && _history.Count > 0)
+            {
+                trainee.Adapter.UntrainedFrom = null;
+            }
         }
 
         return result;

@@ -41,7 +41,7 @@ public static class ModelExporter
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentException.ThrowIfNullOrEmpty(destination);
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
+        CheckpointWriter.CheckShardSize(maxShardBytes);
         using IDisposable reading = model.BeginReading();
         CheckMerged(model);
         destination = Path.GetFullPath(destination);

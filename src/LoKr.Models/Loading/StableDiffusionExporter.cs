@@ -26,7 +26,7 @@ public static class StableDiffusionExporter
     {
         ArgumentNullException.ThrowIfNull(pipeline);
         ArgumentException.ThrowIfNullOrEmpty(destination);
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(maxShardBytes);
+        CheckpointWriter.CheckShardSize(maxShardBytes);
         using IDisposable reading = pipeline.BeginReading();
         foreach (LoKrModel model in pipeline.Models.Values)
         {

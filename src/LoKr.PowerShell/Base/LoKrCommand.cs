@@ -29,6 +29,11 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     /// <summary>The current object for error records, as a path or a name: $Error would keep a model itself in memory.</summary>
     protected virtual string? Subject => null;
 
+    /// <summary>Whether this call only shows what it would do, by -WhatIf or $WhatIfPreference.</summary>
+    protected bool IsRehearsal => MyInvocation.BoundParameters.TryGetValue("WhatIf", out object? given)
+        ? given is SwitchParameter { IsPresent: true }
+        : LanguagePrimitives.IsTrue(GetVariableValue("WhatIfPreference", false));
+
     /// <summary>Resolves paths from parameters.</summary>
     private protected PathResolver Paths { get; }
 

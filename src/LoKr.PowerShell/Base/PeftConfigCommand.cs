@@ -11,6 +11,10 @@ namespace LoKr.PowerShell.Base;
 [EditorBrowsable(EditorBrowsableState.Never)]
 public abstract class PeftConfigCommand : LoKrCommand
 {
+    /// <summary>An object whose properties are fields of a configuration: a row of a table, or a configuration that was stored as JSON or CLIXML. A parameter on the line overrides its field.</summary>
+    [Parameter(ValueFromPipeline = true)]
+    public PSObject? InputObject { get; set; }
+
     /// <summary>Rank of the low-rank factors. A factor whose smaller side does not exceed the rank stays a full matrix.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("Rank")]
@@ -24,24 +28,23 @@ public abstract class PeftConfigCommand : LoKrCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("TargetModule")]
     [ArgumentCompleter(typeof(TargetModuleCompleter))]
+    [ModuleNamesTransformation]
     [AllowEmptyCollection]
     public string[]? TargetModules { get; set; }
 
     /// <summary>One regular expression that must match the whole name of a module to be adapted. PEFT treats a single string in target_modules this way; PowerShell cannot tell one name from an array of one, hence a separate parameter.</summary>
-    [Parameter]
-    [ValidateNotNullOrEmpty]
+    [Parameter(ValueFromPipelineByPropertyName = true)]
     public string? TargetModulePattern { get; set; }
 
     /// <summary>Names, or endings of names, of targeted modules that are not adapted.</summary>
     [Parameter(ValueFromPipelineByPropertyName = true)]
     [Alias("ExcludeModule")]
     [ArgumentCompleter(typeof(TargetModuleCompleter))]
-    [ValidateNotNullOrEmpty]
+    [ModuleNamesTransformation]
     public string[]? ExcludeModules { get; set; }
 
     /// <summary>One regular expression that matches the whole names of targeted modules that are not adapted.</summary>
-    [Parameter]
-    [ValidateNotNullOrEmpty]
+    [Parameter(ValueFromPipelineByPropertyName = true)]
     public string? ExcludeModulePattern { get; set; }
 
     /// <summary>Modules that are trained and saved whole with the adapter. Add-LoKrAdapter adds those that the checkpoint lacked, such as a new classification head; an empty list, @(), leaves these as they are.</summary>
@@ -49,7 +52,6 @@ public abstract class PeftConfigCommand : LoKrCommand
     [Alias("ModuleToSave")]
     [ArgumentCompleter(typeof(SavedModuleCompleter))]
     [AllowEmptyCollection]
-    [ValidateNotNull]
     public string[]? ModulesToSave { get; set; }
 
     /// <summary>Initialization of fresh factors: Default (PEFT's true: the delta starts at zero through w1), Random (PEFT's false), Lycoris (the delta starts at zero through w2). $true and $false are accepted.</summary>
@@ -92,13 +94,15 @@ public abstract class PeftConfigCommand : LoKrCommand
     public string[]? LayersPattern { get; set; }
 
     /// <summary>Rank by pattern of module names. The first match wins, so use [ordered]@{ 'layer.0.attention' = 4; … } for several patterns.</summary>
-    [Parameter]
+    [Parameter(ValueFromPipelineByPropertyName = true)]
     [ArgumentCompleter(typeof(ModulePatternCompleter))]
+    [PatternTransformation]
     public IDictionary? RankPattern { get; set; }
 
     /// <summary>Alpha by pattern of module names. The first match wins, so use [ordered]@{ … } for several patterns.</summary>
-    [Parameter]
+    [Parameter(ValueFromPipelineByPropertyName = true)]
     [ArgumentCompleter(typeof(ModulePatternCompleter))]
+    [PatternTransformation]
     public IDictionary? AlphaPattern { get; set; }
 
     /// <summary>Task of the model. PEFT's spellings (SEQ_CLS, CAUSAL_LM …) are accepted. SequenceClassification trains and saves the head without naming it; a text classifier whose checkpoint lacked the head has this task by default.</summary>
@@ -129,8 +133,8 @@ public abstract class PeftConfigCommand : LoKrCommand
         UseEffectiveConv2d = UseEffectiveConv2d,
         DecomposeBoth = DecomposeBoth,
         DecomposeFactor = DecomposeFactor,
-        TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TargetModulePattern, nameof(TargetModulePattern)),
-        ExcludeModules = SelectorReader.Read(ExcludeModules, nameof(ExcludeModules), ExcludeModulePattern, nameof(ExcludeModulePattern)),
+        TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TextOrNull(TargetModulePattern), nameof(TargetModulePattern)),
+        ExcludeModules = SelectorReader.Read(ExcludeModules is [] ? null : ExcludeModules, nameof(ExcludeModules), TextOrNull(ExcludeModulePattern), nameof(ExcludeModulePattern)),
         InitWeights = InitWeights,
         LayersToTransform = LayersToTransform?.ToImmutableArray(),
         LayersPattern = LayersPattern?.ToImmutableArray(),
@@ -138,10 +142,13 @@ public abstract class PeftConfigCommand : LoKrCommand
         AlphaPattern = ReadPattern<double>(AlphaPattern, nameof(AlphaPattern)),
         ModulesToSave = ModulesToSave?.ToImmutableArray(),
         TaskType = TaskType,
-        BaseModelNameOrPath = BaseModelNameOrPath,
-        Revision = Revision,
+        BaseModelNameOrPath = TextOrNull(BaseModelNameOrPath),
+        Revision = TextOrNull(Revision),
         InferenceMode = InferenceMode,
     };
+
+    // PowerShell turns a null of a stored configuration into an empty text.
+    private static string? TextOrNull(string? text) => string.IsNullOrEmpty(text) ? null : text;
 
     private ImmutableArray<KeyValuePair<string, T>> ReadPattern<T>(IDictionary? pattern, string parameter)
     {

@@ -4,6 +4,7 @@ using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -40,10 +41,16 @@ public sealed class AddLoKrAdapterCommand : PassThruCommand
     /// <inheritdoc/>
     protected override void Process()
     {
+        if (IsRehearsal)
+        {
+            Model.CheckAddAdapter(Config, Name, restart: true);
+            Rehearsals.Remember(Model, Config, Name);
+        }
+
         if (ShouldProcess(Model.Name, $"Add LoKr adapter '{Name}'"))
         {
             EnsureRuntime();
-            foreach ((string component, LoKrAdapter adapter) in Model.AddAdapter(Config, Name, Seed))
+            foreach ((string component, LoKrAdapter adapter) in Model.AddAdapter(Config, Name, Seed, restart: true))
             {
                 WriteWarnings(adapter.Warnings);
                 WriteVerbose($"Adapter '{Name}' on {adapter.Layers.Count} modules of {(component.Length == 0 ? Model.Name : component)}.");

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
@@ -92,11 +93,6 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
             : null;
         string path = Paths.ExistingOne(Path, LiteralPath);
         string destination = Paths.New(Destination);
-        if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {(rank is null ? Format : $"LoRA with {rank}")}"))
-        {
-            return;
-        }
-
         EnsureRuntime();
         AdapterConvertOptions options = new()
         {
@@ -105,11 +101,33 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
             Model = Model,
             Force = Force,
         };
+        if (IsRehearsal)
+        {
+            Check(path, destination, rank, options);
+        }
+
+        if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {(rank is null ? Format : $"LoRA with {rank}")}"))
+        {
+            return;
+        }
+
         IReadOnlyList<string> warnings;
         object written = rank is null
             ? AdapterConverter.Convert(path, destination, Format, options, out warnings)
             : AdapterLoraConverter.Convert(path, destination, rank, options, out warnings, StopToken);
         WriteWarnings(warnings);
         WriteObject(written);
+    }
+
+    private void Check(string path, string destination, LoraRank? rank, AdapterConvertOptions options)
+    {
+        if (rank is null)
+        {
+            AdapterConverter.Check(path, destination, Format, options);
+        }
+        else
+        {
+            StagedDirectory.Check(destination, Force, carryOver: true);
+        }
     }
 }

@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using LoKr.Core.Conversion;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
@@ -86,11 +87,15 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
 
     private void Export(IAdaptable target, string name, string destination)
     {
-        // An unknown name is an error under -WhatIf too.
-        target.GetAdapters(name);
+        AdapterWriteOptions options = new() { Component = Component, Force = Force };
+        if (IsRehearsal)
+        {
+            AdapterExporter.Export(target, name, destination, Format, options with { CheckOnly = true });
+        }
+
         if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
         {
-            WriteWarnings(AdapterExporter.Export(target, name, destination, Format, new() { Component = Component, Force = Force }));
+            WriteWarnings(AdapterExporter.Export(target, name, destination, Format, options));
             WriteVerbose($"Adapter '{name}' written to {destination}.");
         }
     }
@@ -98,10 +103,16 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     private void ExportLora(LoKrAdapter adapter, string folder)
     {
         LoraRank rank = ParameterSetName == RankSet ? Core.Conversion.LoraRank.OfSize(LoraRank) : Core.Conversion.LoraRank.OfEnergy(LoraEnergy);
+        if (IsRehearsal)
+        {
+            StagedDirectory.Check(folder, Force, carryOver: true);
+            LoraConverter.Convert(adapter, rank, StopToken).Dispose();
+        }
+
         if (ShouldProcess(folder, $"Export LoKr adapter '{adapter.Name}' as LoRA with {rank}"))
         {
             using LoraAdapter lora = LoraConverter.Convert(adapter, rank, StopToken);
-            PeftLoraFolder.Write(folder, lora, Force);
+            WriteWarnings(PeftLoraFolder.Write(folder, lora, Force));
             WriteWarnings(lora.Warnings);
             LoraConversionResult result = LoraConversionResult.Of(folder, lora);
             WriteVerbose($"LoRA of rank {result.SmallestRank} to {result.LargestRank} on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, written to {folder}.");

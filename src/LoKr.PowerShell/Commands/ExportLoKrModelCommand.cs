@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Loading;
@@ -49,6 +50,11 @@ public sealed class ExportLoKrModelCommand : LoKrCommand
     {
         IAdaptable target = ParameterSetName == PipelineSet ? Pipeline : Model;
         string folder = Paths.New(Destination);
+        if (IsRehearsal)
+        {
+            StagedDirectory.Check(folder, Force);
+        }
+
         if (!ShouldProcess(folder, $"Export {target.Name}"))
         {
             return;

@@ -1,6 +1,7 @@
 using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -50,9 +51,19 @@ public sealed class NewLoKrConfigCommand : PeftConfigCommand
     [Parameter(ValueFromPipelineByPropertyName = true)]
     public Conv1dLayout Conv1dLayout { get; set; } = Conv1dLayout.Peft;
 
+    /// <summary>Takes the shapes of the factors from the file instead of computing them: set in configurations that Get-LoKrConfig reads for files of other programs.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    public SwitchParameter ShapesFromFile { get; set; }
+
+    /// <summary>Python class and library of a base model without task type, to be recorded in the file.</summary>
+    [Parameter(ValueFromPipelineByPropertyName = true)]
+    [AutoMappingTransformation]
+    public AutoMapping? AutoMapping { get; set; }
+
     /// <inheritdoc/>
     protected override void Process()
     {
+        StoredConfig.Check(InputObject, MyInvocation.MyCommand.Parameters);
         LoKrConfig config = ReadPeftFields() with
         {
             WeightDecompose = WeightDecompose,
@@ -65,6 +76,8 @@ public sealed class NewLoKrConfigCommand : PeftConfigCommand
             Scaling = Scaling,
             Factorization = Factorization,
             Conv1dLayout = Conv1dLayout,
+            ShapesFromFile = ShapesFromFile,
+            AutoMapping = AutoMapping,
         };
         LoKrConfigValidator.Validate(config);
         WriteObject(config);

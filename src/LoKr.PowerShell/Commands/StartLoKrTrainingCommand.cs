@@ -131,16 +131,12 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
 
     private void Train(IAdaptable target, Action train)
     {
-        if (target.GetAdapterNames().Count == 0 && IsRehearsal())
+        EnsureRuntime(new RuntimeOptions(Threads: Threads));
+        using (IsRehearsal ? Rehearsals.Adopt(target, AdapterName) : null)
         {
-            // Adding the adapter was only rehearsed as well, so there is nothing to plan with.
-            ShouldProcess(target.Name, "Train the adapter");
-            PassOn(target);
-            return;
+            train();
         }
 
-        EnsureRuntime(new RuntimeOptions(Threads: Threads));
-        train();
         if (!ReportStep || PassThru)
         {
             PassOn(target);
@@ -200,7 +196,6 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {
         WriteWarnings([.. plan.Warnings, .. moreWarnings ?? [], .. IgnoredRunParameters()]);
-        WriteVerbose(plan.ToString());
         return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }
 
@@ -218,8 +213,4 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
                 $"Latents of {cache.Rows.Count} images in {cache.Folder}: {cache.ComputedCount} computed, {cache.Rows.Count - cache.ComputedCount} read."));
         }
     }
-
-    private bool IsRehearsal() => MyInvocation.BoundParameters.TryGetValue("WhatIf", out object? given)
-        ? given is SwitchParameter { IsPresent: true }
-        : LanguagePrimitives.IsTrue(GetVariableValue("WhatIfPreference", false));
 }

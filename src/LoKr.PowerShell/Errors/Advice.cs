@@ -1,6 +1,7 @@
 using System.Collections.Frozen;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Model;
 
 namespace LoKr.PowerShell.Errors;
 
@@ -70,6 +71,10 @@ internal static class Advice
         // One id, several situations: kind, target and cmdlet tell them apart.
         { ErrorId: ErrorIds.TargetModuleNotFound, Target: nameof(LoKrConfig.TrainNorm) } => "Leave -TrainNorm out, or check -ExcludeModules, -ModulesToSave and -LayersToTransform.",
         { ErrorId: ErrorIds.TargetModuleNotFound } => ListModules,
+        { ErrorId: ErrorIds.TargetModulesRequired, Target: nameof(IAdaptable.Models) } =>
+            "Name modules of the components with -TargetModules (to_q, to_k, to_v, to_out.0 for a UNet; q_proj, k_proj, v_proj, out_proj for a text encoder), or adapt a component by itself: Add-LoKrAdapter $sd.UNet, or $sd.TextEncoder. " + ListModules,
+        { ErrorId: ErrorIds.LoraConversionNotSupported, Kind: LoKrErrorKind.InvalidData } => null,
+        { ErrorId: ErrorIds.InvalidArgument, Target: "MaxShardBytes" } => "Give a positive number of bytes with -MaxShardSize, for example 2GB.",
         { ErrorId: ErrorIds.NothingToMerge, Kind: LoKrErrorKind.InvalidOperation } =>
             "Get-LoKrAdapter -Model shows which adapters are active and which are merged; name those to merge with -Name. " + AddAdapter + ".",
         { ErrorId: ErrorIds.AdapterAmbiguous } when command == "Start-LoKrTraining" => "Name the adapter to train with -AdapterName, or make one active with Set-LoKrAdapter -Active.",

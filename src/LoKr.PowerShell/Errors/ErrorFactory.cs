@@ -47,6 +47,7 @@ internal static class ErrorFactory
         ErrorIds.RuntimeStoreUntrusted => ErrorCategory.SecurityError,
         ModuleErrorIds.TrainingInterrupted => ErrorCategory.OperationStopped,
         ModuleErrorIds.Unexpected => ErrorCategory.NotSpecified,
+        _ when exception.InnerException is UnauthorizedAccessException or System.Security.SecurityException => ErrorCategory.PermissionDenied,
         _ => exception.Kind switch
         {
             LoKrErrorKind.InvalidArgument => ErrorCategory.InvalidArgument,

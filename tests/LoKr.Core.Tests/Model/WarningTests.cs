@@ -42,18 +42,20 @@ public sealed class WarningTests
     }
 
     [Fact]
-    public void A_layer_filter_with_a_pattern_is_refused_for_a_new_adapter_and_loaded_as_PEFT_does_with_a_warning()
+    public void A_layer_filter_with_a_pattern_is_loaded_and_added_as_PEFT_does_with_a_warning()
     {
         using TempFolder folder = new();
         using LoKrModel model = new(TestNetworks.Decoder());
         LoKrConfig pattern = s_query with { TargetModules = ModuleSelector.FromPattern(@".*\.q_proj") };
-        ErrorAssert.Throws(ErrorIds.LayersPatternInvalid, () => model.AddAdapter(pattern with { LayersToTransform = [1] }), "LayersToTransform");
         LoKrAdapter adapter = model.AddAdapter(pattern);
         LoKr.Core.Layouts.PeftAdapterFolder.Write(folder["a"], adapter.Config with { LayersToTransform = [1] }, adapter.GetTensors());
         using LoKr.Core.Layouts.PeftAdapterFolder read = LoKr.Core.Layouts.PeftAdapterFolder.Read(folder["a"]);
         Assert.Contains("'layers_to_transform'", Assert.Single(read.Warnings), StringComparison.Ordinal);
         LoKrAdapter loaded = model.LoadAdapter(read.Config, adapter.GetTensors(), "loaded");
         Assert.Equal(2, loaded.Layers.Count);
+        LoKrAdapter added = model.AddAdapter(read.Config with { InferenceMode = false }, "added");
+        Assert.Equal(2, added.Layers.Count);
+        Assert.Contains("LayersToTransform has no effect", Assert.Single(added.Warnings), StringComparison.Ordinal);
     }
 
     [Fact]

@@ -73,7 +73,7 @@ public sealed class TargetMatchingTests
         Assert.Equal([Q1], Targets(Names("q_proj") with { LayersToTransform = [1] }));
         Assert.Equal([Q0, Q1], Targets(Names("q_proj") with { LayersToTransform = [] }));
         Assert.Equal([Q0, V1], Targets(Names(Q0, "v_proj") with { LayersToTransform = [1] }));
-        Assert.Equal(ErrorIds.LayersPatternInvalid, Error(Pattern(".*q_proj") with { LayersToTransform = [1] }).ErrorId);
+        Assert.Equal([Q0, Q1], Targets(Pattern(".*q_proj") with { LayersToTransform = [1] }));
         Assert.Equal([Q0], Targets(Names("q_proj") with { LayersToTransform = [0], LayersPattern = ["layers"] }));
         Assert.Equal([Q0], Targets(Names("q_proj") with { LayersToTransform = [0], LayersPattern = ["(layers|h)"] }));
         LoKrException none = Error(Names("q_proj") with { LayersToTransform = [0], LayersPattern = ["blocks"] });

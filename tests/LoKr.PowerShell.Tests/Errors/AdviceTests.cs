@@ -2,6 +2,7 @@ using System.Management.Automation;
 using System.Reflection;
 using System.Text.RegularExpressions;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Errors;
 using Xunit;
@@ -18,6 +19,8 @@ public sealed partial class AdviceTests
     {
         { ErrorIds.TargetModuleNotFound, LoKrErrorKind.NotFound, "TrainNorm", "Add-LoKrAdapter" },
         { ErrorIds.TargetModuleNotFound, LoKrErrorKind.NotFound, "query", "Add-LoKrAdapter" },
+        { ErrorIds.TargetModulesRequired, LoKrErrorKind.InvalidArgument, "Models", "Add-LoKrAdapter" },
+        { ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "MaxShardBytes", "Export-LoKrModel" },
         { ErrorIds.NothingToMerge, LoKrErrorKind.InvalidOperation, null, "Merge-LoKrAdapter" },
         { ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument, null, "Start-LoKrTraining" },
         { ErrorIds.AdapterAmbiguous, LoKrErrorKind.InvalidArgument, null, "Export-LoKrAdapter" },
@@ -57,6 +60,15 @@ public sealed partial class AdviceTests
         ErrorRecord record = ErrorFactory.Create(error, "New-LoKrConfig");
         Assert.Same(error, record.Exception);
         Assert.Equal("Use 8 to begin with.", record.ErrorDetails.RecommendedAction);
+    }
+
+    [Fact]
+    public void What_the_system_does_not_permit_has_its_own_category_whatever_wrapped_it()
+    {
+        UnauthorizedAccessException denied = new("Access to the path '/x' is denied.");
+        Assert.All(new Exception[] { denied, FileErrors.NotReadable("/x", denied), FileErrors.NotWritable("/x", denied) },
+            error => Assert.Equal(ErrorCategory.PermissionDenied, ErrorFactory.Create(error, "Export-LoKrModel").CategoryInfo.Category));
+        Assert.Equal(ErrorCategory.DeviceError, ErrorFactory.Create(FileErrors.NotReadable("/x", new IOException("It is busy.")), "Export-LoKrModel").CategoryInfo.Category);
     }
 
     [Fact]

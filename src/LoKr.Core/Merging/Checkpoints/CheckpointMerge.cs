@@ -98,10 +98,7 @@ public sealed class CheckpointMerge : IDisposable
             throw Invalid($"The weight of adapter '{odd.Name}' is {odd.Weight.ToString(CultureInfo.InvariantCulture)}.", "Use a finite number; 1 is the strength as trained.");
         }
 
-        if (options.MaxShardBytes is <= 0)
-        {
-            throw Invalid($"A largest file size of {options.MaxShardBytes} bytes is not possible.", "Use a positive number of bytes.");
-        }
+        CheckpointWriter.CheckShardSize(options.MaxShardBytes ?? long.MaxValue);
 
         foreach (string source in options.Adapters.Select(static source => source.Path).Prepend(options.Base.Path))
         {
