@@ -54,13 +54,13 @@ Describe 'The PowerShell in <Page>' -ForEach $pages {
 Describe 'The table from PEFT and LyCORIS' {
     BeforeDiscovery {
         # Rows of two cells; a bar inside code is escaped.
-        $rows = Get-Content -LiteralPath "$PSScriptRoot/../../docs/from-peft-and-lycoris.md" | Where-Object { $_ -match '^\| `?\S' -and $_ -notmatch '^\| (?:PEFT|LyCORIS) \|' } | ForEach-Object {
+        $script:calls = Get-Content -LiteralPath "$PSScriptRoot/../../docs/from-peft-and-lycoris.md" | Where-Object { $_ -match '^\| `?\S' -and $_ -notmatch '^\| (?:PEFT|LyCORIS) \|' } | ForEach-Object {
             $cells = ($_ -split '(?<!\\)\|').Trim()
             @{ There = $cells[1]; Here = $cells[2].Replace('\|', '|'); Count = $cells.Count }
         }
     }
 
-    It 'has a command, or says why not, for <There>' -ForEach $rows {
+    It 'has a command, or says why not, for <There>' -ForEach $calls {
         $Count | Should -Be 4
         $code = @([regex]::Matches($Here, '`([^`]+)`') | ForEach-Object { $_.Groups[1].Value })
         # A row without a command has a reason; in a reason, only what looks like a command is one.

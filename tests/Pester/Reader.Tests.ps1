@@ -6,13 +6,13 @@
 BeforeDiscovery {
     $script:pages = @(
         @{
-            Page = 'README.md'
+            Page  = 'README.md'
             # Takes minutes and data beside the repository; a GPU; a package that is built first, which Package.Tests.ps1 installs.
             Apart = 'On real data', 'On a GPU', 'Install'
             Files = 'merged/model.safetensors', 'adapter/adapter_model.safetensors', 'second.safetensors', 'merged-again/model.safetensors'
         }
         @{
-            Page = 'docs/getting-started.md'
+            Page  = 'docs/getting-started.md'
             Apart = 'On a GPU'
             Files = 'adapter/adapter_config.json', 'merged/model.safetensors'
         }
