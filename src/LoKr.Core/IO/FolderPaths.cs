@@ -29,8 +29,25 @@ public static class FolderPaths
     public static string Resolve(string path)
     {
         string full = Path.GetFullPath(path);
-        string resolved = Path.GetPathRoot(full)!;
-        Stack<string> rest = new(Parts(full));
+        return Follow(Path.GetPathRoot(full)!, Parts(full), path);
+    }
+
+    /// <summary>The same for a path in a folder whose place is known: only what is below the folder is looked at.</summary>
+    /// <param name="path">A path.</param>
+    /// <param name="folder">A folder that it may be in.</param>
+    /// <param name="resolved">That folder without links.</param>
+    internal static string Resolve(string path, string folder, string resolved)
+    {
+        string full = Path.GetFullPath(path);
+        string prefix = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
+        return full.Length > prefix.Length && full.StartsWith(prefix, StringComparison.Ordinal) && full[prefix.Length] == Path.DirectorySeparatorChar
+            ? Follow(resolved, Parts(Path.GetPathRoot(full) + full[(prefix.Length + 1)..]), path)
+            : Resolve(path);
+    }
+
+    private static string Follow(string resolved, IEnumerable<string> parts, string path)
+    {
+        Stack<string> rest = new(parts);
         for (int links = 0; rest.TryPop(out string? part);)
         {
             string next = part == ".." ? Path.GetDirectoryName(resolved) ?? resolved : Path.Combine(resolved, part);

@@ -155,22 +155,23 @@ internal static class AdapterFileLocator
             return (path, Path.GetFileName(path) == PeftAdapterFolder.WeightsFile && File.Exists(config) ? config : null);
         }
 
+        ModelLinks links = new(path);
         string peft = Path.Combine(path, PeftAdapterFolder.ConfigFile);
         if (File.Exists(peft))
         {
-            return (PeftAdapterFolder.RequireWeights(path), peft);
+            return (PeftAdapterFolder.RequireWeights(path), links.Check(peft));
         }
 
         string diffusers = Path.Combine(path, AdapterFile.DiffusersFile);
         if (File.Exists(diffusers))
         {
-            return (diffusers, null);
+            return (links.Check(diffusers), null);
         }
 
         string[] files = Directory.GetFiles(path, "*.safetensors");
         if (files.Length == 1)
         {
-            return (files[0], null);
+            return (links.Check(files[0]), null);
         }
 
         if (files.Length == 0)

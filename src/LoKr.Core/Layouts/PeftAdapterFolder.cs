@@ -89,7 +89,7 @@ public sealed class PeftAdapterFolder : IDisposable
         }
 
         string path = System.IO.Path.Combine(full, ConfigFile);
-        return File.Exists(path) ? LoKrConfigJson.Read(path, out warnings) : throw NoAdapter(full, NameFolder);
+        return File.Exists(path) ? LoKrConfigJson.Read(ModelLinks.Check(full, path), out warnings) : throw NoAdapter(full, NameFolder);
     }
 
     /// <summary>
@@ -138,7 +138,9 @@ public sealed class PeftAdapterFolder : IDisposable
     public void Dispose() => Tensors.Dispose();
 
     /// <summary>The file of weights of a folder with a configuration.</summary>
-    /// <exception cref="LoKrException"><c>LoKr.AdapterFileNotFound</c>; <c>LoKr.PickleRefused</c> where the weights are a pickle file.</exception>
+    /// <exception cref="LoKrException">
+    /// <c>LoKr.AdapterFileNotFound</c>; <c>LoKr.PickleRefused</c> where the weights are a pickle file; <c>LoKr.LinkOutsideFolder</c>.
+    /// </exception>
     internal static string RequireWeights(string folder)
     {
         string weights = System.IO.Path.Combine(folder, WeightsFile);
@@ -148,7 +150,7 @@ public sealed class PeftAdapterFolder : IDisposable
             throw Missing(weights, NameFolder);
         }
 
-        return weights;
+        return ModelLinks.Check(folder, weights);
     }
 
     /// <summary>The error for a folder without a configuration.</summary>

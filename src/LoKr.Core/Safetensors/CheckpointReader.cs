@@ -48,7 +48,7 @@ public sealed class CheckpointReader : ITensorSource
     /// <param name="folder">Folder of the model.</param>
     /// <param name="baseName">Name of the weights without extension: model, adapter_model, diffusion_pytorch_model.</param>
     /// <exception cref="LoKrException">
-    /// <c>LoKr.PathNotFound</c>, <c>LoKr.CheckpointNotFound</c>, <c>LoKr.PickleRefused</c>, the <c>LoKr.Checkpoint…</c> ids of a bad index,
+    /// <c>LoKr.PathNotFound</c>, <c>LoKr.CheckpointNotFound</c>, <c>LoKr.PickleRefused</c>, <c>LoKr.LinkOutsideFolder</c>, the <c>LoKr.Checkpoint…</c> ids of a bad index,
     /// and the errors of <see cref="SafetensorsReader.Open"/>.
     /// </exception>
     public static CheckpointReader Open(string folder, string baseName = DefaultBaseName)
@@ -69,7 +69,7 @@ public sealed class CheckpointReader : ITensorSource
         string indexPath = Path.Combine(full, $"{baseName}.safetensors.index.json");
         if (File.Exists(indexPath))
         {
-            CheckpointIndex index = CheckpointIndex.Read(indexPath);
+            CheckpointIndex index = CheckpointIndex.Read(ModelLinks.Check(full, indexPath));
             return Build(full, index.Files.Select(file => Path.Combine(full, file)), index);
         }
 
@@ -115,12 +115,13 @@ public sealed class CheckpointReader : ITensorSource
 
     private static CheckpointReader Build(string folder, IEnumerable<string> files, CheckpointIndex? index)
     {
+        ModelLinks links = new(folder);
         List<SafetensorsReader> shards = [];
         try
         {
             foreach (string file in files)
             {
-                shards.Add(File.Exists(file) ? SafetensorsReader.Open(file) : throw ShardMissing(index!.Path, file));
+                shards.Add(File.Exists(file) ? SafetensorsReader.Open(links.Check(file)) : throw ShardMissing(index!.Path, file));
             }
 
             CheckpointReader reader = new(folder, shards);

@@ -18,7 +18,9 @@ public sealed class ImageFolder
     private readonly List<CaptionedImage> _images = [];
     private readonly List<string> _warnings = [];
 
-    private ImageFolder(string path) => Path = path;
+    private readonly ModelLinks _links;
+
+    private ImageFolder(string path) => (Path, _links) = (path, new(path));
 
     /// <summary>Full path of the folder.</summary>
     public string Path { get; }
@@ -35,7 +37,7 @@ public sealed class ImageFolder
     /// <param name="cancellationToken">Stops between images.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.CaptionMissing"/>, <see cref="ErrorIds.ImageNotReadable"/>,
-    /// <see cref="ErrorIds.DataEncodingInvalid"/>, or the errors of the metadata file.
+    /// <see cref="ErrorIds.DataEncodingInvalid"/>, <see cref="ErrorIds.LinkOutsideFolder"/>, or the errors of the metadata file.
     /// </exception>
     public static ImageFolder Read(string path, ImageDataOptions options, CancellationToken cancellationToken = default)
     {
@@ -51,7 +53,7 @@ public sealed class ImageFolder
 
         ImageFolder folder = new(full);
         string metadata = System.IO.Path.Combine(full, MetadataName);
-        List<(string File, string? Caption)> listed = File.Exists(metadata) ? folder.FromMetadata(metadata) : FromNames(full);
+        List<(string File, string? Caption)> listed = File.Exists(metadata) ? folder.FromMetadata(folder._links.Check(metadata)) : folder.FromNames();
         folder.Add(listed, options, cancellationToken);
         return folder._images.Count > 0
             ? folder
@@ -60,13 +62,13 @@ public sealed class ImageFolder
                 $"Put {string.Join(", ", ImageFile.Extensions)} files there, each with its caption in a .txt of the same name or in {MetadataName}.") { Target = full };
     }
 
-    private static List<(string File, string? Caption)> FromNames(string folder)
+    private List<(string File, string? Caption)> FromNames()
     {
         List<(string, string?)> listed = [];
-        foreach (string file in Directory.EnumerateFiles(folder).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
+        foreach (string file in Directory.EnumerateFiles(Path).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
         {
             string text = System.IO.Path.ChangeExtension(file, ".txt");
-            listed.Add((file, File.Exists(text) ? DataReader.ReadText(text).Trim() : null));
+            listed.Add((file, File.Exists(text) ? DataReader.ReadText(_links.Check(text)).Trim() : null));
         }
 
         return listed;
@@ -118,6 +120,8 @@ public sealed class ImageFolder
                 { Target = file };
             }
 
+            // Refused even where images that cannot be read are skipped.
+            _links.Check(file);
             if (UnreadableImages.Try(options.Unreadable, unreadable, file, () => ImageFile.ReadSize(file)) is (int width, int height))
             {
                 _images.Add(new CaptionedImage(file, caption ?? "", width, height));

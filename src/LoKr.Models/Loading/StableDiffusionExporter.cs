@@ -35,6 +35,7 @@ public static class StableDiffusionExporter
 
         destination = Path.GetFullPath(destination);
         FolderPaths.CheckApart(pipeline.SourcePath, destination);
+        ModelLinks links = new(pipeline.SourcePath);
         using StagedDirectory staged = new(destination, force);
         MachinePaths.CopyWithout(Path.Combine(pipeline.SourcePath, PipelineIndex.FileName), Path.Combine(staged.Path, PipelineIndex.FileName));
         foreach (string name in pipeline.ComponentNames)
@@ -55,7 +56,7 @@ public static class StableDiffusionExporter
             {
                 foreach (string file in Directory.EnumerateFiles(source))
                 {
-                    MachinePaths.CopyWithout(ModelLinks.Check(pipeline.SourcePath, file), Path.Combine(folder, Path.GetFileName(file)));
+                    MachinePaths.CopyWithout(links.Check(file), Path.Combine(folder, Path.GetFileName(file)));
                 }
             }
         }
@@ -70,9 +71,10 @@ public static class StableDiffusionExporter
         using CheckpointReader reader = CheckpointReader.Open(source, Name);
         bool sharded = !File.Exists(Path.Combine(source, $"{Name}.safetensors"));
         string[] beside = [ModelConfig.FileName, .. sharded ? [$"{Name}.safetensors.index.json"] : Array.Empty<string>()];
+        ModelLinks links = new(source);
         foreach (string file in reader.Files.Concat(beside.Select(file => Path.Combine(source, file))))
         {
-            MachinePaths.CopyWithout(ModelLinks.Check(source, file), Path.Combine(folder, Path.GetFileName(file)));
+            MachinePaths.CopyWithout(links.Check(file), Path.Combine(folder, Path.GetFileName(file)));
         }
     }
 }

@@ -113,9 +113,10 @@ internal sealed class TokenizerFolder
     /// <summary>Refuses files that are links to places outside the folder, or no files; the model's configuration is one of those that are read.</summary>
     public void CheckLinks()
     {
+        ModelLinks links = new(_folder);
         foreach (string file in s_all.Append(Core.Configuration.ModelConfig.FileName).Select(PathOf).Where(File.Exists))
         {
-            ModelLinks.Check(_folder, file);
+            links.Check(file);
         }
     }
 

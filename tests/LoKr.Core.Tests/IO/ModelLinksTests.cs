@@ -2,9 +2,12 @@ using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
 using LoKr.Testing;
+using TorchSharp;
 using Xunit;
 
 namespace LoKr.Core.Tests.IO;
@@ -73,6 +76,58 @@ public sealed class ModelLinksTests : IDisposable
         LoKrException error = Assert.Throws<LoKrException>(() => ModelConfig.Load(Model));
         Assert.Equal(ErrorIds.LinkOutsideFolder, error.ErrorId);
         Assert.Equal(ErrorIds.LinkOutsideFolder, Assert.Throws<LoKrException>(() => ModelConfig.LoadIfPresent(Model)).ErrorId);
+    }
+
+    [Fact]
+    public void Weights_and_their_index_behind_links_to_places_outside_are_refused()
+    {
+        TorchRuntime.EnsureLoaded();
+        using DisposeScope scope = torch.NewDisposeScope();
+        CheckpointWriter.Write(_folder["elsewhere"], new Dictionary<string, torch.Tensor> { ["a"] = torch.ones(8), ["b"] = torch.zeros(8) }, maxShardBytes: 40);
+        string[] files = [.. Directory.EnumerateFiles(_folder["elsewhere"], "model*").Select(static file => Path.GetFileName(file)).Order(StringComparer.Ordinal)];
+        Assert.Equal(3, files.Length);
+        foreach (string file in files)
+        {
+            Link(Path.Combine("model", file), Path.Combine("..", "elsewhere", file));
+        }
+
+        ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, () => CheckpointReader.Open(Model), files[2]);
+        File.Delete(_folder["model", files[2]]);
+        File.Copy(_folder["elsewhere", files[2]], _folder["model", files[2]]);
+        ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, () => CheckpointReader.Open(Model), files[0]);
+        foreach (string file in files[..2])
+        {
+            File.Delete(_folder["model", file]);
+            File.Copy(_folder["elsewhere", file], _folder["model", "real", file]);
+            Link(Path.Combine("model", file), Path.Combine("real", file));
+        }
+
+        string alias = _folder["alias"];
+        Directory.CreateSymbolicLink(alias, Model);
+        using CheckpointReader reader = CheckpointReader.Open(alias);
+        Assert.Equal(["a", "b"], reader.Entries.Keys.Order(StringComparer.Ordinal));
+    }
+
+    [Theory]
+    [InlineData(PeftAdapterFolder.ConfigFile)]
+    [InlineData(PeftAdapterFolder.WeightsFile)]
+    public void Files_of_an_adapter_behind_links_to_places_outside_are_refused(string file)
+    {
+        TorchRuntime.EnsureLoaded();
+        using DisposeScope scope = torch.NewDisposeScope();
+        string adapter = _folder["adapter"];
+        PeftAdapterFolder.Write(adapter, new LoKrConfig { TargetModules = ModuleSelector.FromNames(["q"]) }, new Dictionary<string, torch.Tensor> { ["q.lokr_w1"] = torch.ones(2, 2), ["q.lokr_w2"] = torch.ones(2, 2) });
+        File.Move(Path.Combine(adapter, file), _folder["elsewhere", file]);
+        Link(Path.Combine("adapter", file), Path.Combine("..", "elsewhere", file));
+        foreach (Action read in (Action[])[() => PeftAdapterFolder.Read(adapter), () => AdapterFile.Open(adapter), () => AdapterInspector.Inspect(adapter)])
+        {
+            ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, read, file);
+        }
+
+        // A file that the user names is the user's choice.
+        Link("named.safetensors", Path.Combine(file == PeftAdapterFolder.WeightsFile ? "elsewhere" : "adapter", PeftAdapterFolder.WeightsFile));
+        using AdapterFile named = AdapterFile.Open(_folder["named.safetensors"]);
+        Assert.Single(named.Modules);
     }
 
     [Fact]

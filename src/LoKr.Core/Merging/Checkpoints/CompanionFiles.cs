@@ -19,31 +19,35 @@ internal static class CompanionFiles
 
     /// <summary>Files to copy, as paths relative to the folder.</summary>
     /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check"/>.</exception>
-    public static IReadOnlyList<string> List(string folder) =>
-    [
-        .. Directory.EnumerateFiles(folder).Where(static path => IsCompanion(Path.GetFileName(path)))
-            .Select(path => Path.GetFileName(ModelLinks.Check(folder, path))).Order(StringComparer.Ordinal),
-        .. Directory.EnumerateDirectories(folder).Where(static path => !Path.GetFileName(path).StartsWith('.'))
-            .SelectMany(inner => Inside(folder, inner)).Select(path => Path.GetRelativePath(folder, path)).Order(StringComparer.Ordinal),
-    ];
+    public static IReadOnlyList<string> List(string folder)
+    {
+        ModelLinks links = new(folder);
+        return
+        [
+            .. Directory.EnumerateFiles(folder).Where(static path => IsCompanion(Path.GetFileName(path)))
+                .Select(path => Path.GetFileName(links.Check(path))).Order(StringComparer.Ordinal),
+            .. Directory.EnumerateDirectories(folder).Where(static path => !Path.GetFileName(path).StartsWith('.'))
+                .SelectMany(inner => Inside(links, inner)).Select(path => Path.GetRelativePath(folder, path)).Order(StringComparer.Ordinal),
+        ];
+    }
 
     // A folder beside the weights belongs to them (1_Pooling) unless it has weights of its own.
-    private static List<string> Inside(string root, string folder)
+    private static List<string> Inside(ModelLinks links, string folder)
     {
         List<string> files = [];
-        Walk(root, folder, [], files);
-        return files.Exists(static path => s_weights.Contains(Path.GetExtension(path))) ? [] : files.ConvertAll(path => ModelLinks.Check(root, path));
+        Walk(links, folder, [], files);
+        return files.Exists(static path => s_weights.Contains(Path.GetExtension(path))) ? [] : files.ConvertAll(links.Check);
     }
 
     // A folder that a link leads back to is listed once.
-    private static void Walk(string root, string folder, HashSet<string> seen, List<string> files)
+    private static void Walk(ModelLinks links, string folder, HashSet<string> seen, List<string> files)
     {
-        if (seen.Add(FolderPaths.Resolve(ModelLinks.Check(root, folder))))
+        if (seen.Add(FolderPaths.Resolve(links.Check(folder))))
         {
             files.AddRange(Directory.EnumerateFiles(folder));
             foreach (string inner in Directory.EnumerateDirectories(folder))
             {
-                Walk(root, inner, seen, files);
+                Walk(links, inner, seen, files);
             }
         }
     }
