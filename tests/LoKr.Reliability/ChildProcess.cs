@@ -19,6 +19,23 @@ internal sealed class ChildProcess : IDisposable
 
     public int ExitCode => _process.ExitCode;
 
+    /// <summary>Processor time so far; that of a process that ended is the last one.</summary>
+    public TimeSpan ProcessorTime
+    {
+        get
+        {
+            try
+            {
+                _process.Refresh();
+                return _process.TotalProcessorTime;
+            }
+            catch (InvalidOperationException)
+            {
+                return TimeSpan.Zero;
+            }
+        }
+    }
+
     /// <summary>Starts a process and waits until it is ready.</summary>
     public static async Task<ChildProcess> StartAsync(IEnumerable<string> role, CancellationToken cancellation, params (string Name, string Value)[] variables)
     {

@@ -12,8 +12,11 @@ namespace LoKr.Reliability;
 /// </summary>
 internal static class FuzzRun
 {
-    /// <summary>Longest time of a case.</summary>
+    /// <summary>Longest processor time of a case: a machine that is busy otherwise makes no failures.</summary>
     public static readonly TimeSpan TimeLimit = TimeSpan.FromSeconds(20);
+
+    /// <summary>Longest time of a case, for one that waits.</summary>
+    public static readonly TimeSpan WaitLimit = TimeSpan.FromMinutes(5);
 
     /// <summary>Largest heap of the process that reads; more is an error of the runtime, which is not typed.</summary>
     public const long HeapLimit = 1L << 30;
@@ -53,7 +56,7 @@ internal static class FuzzRun
         long first = 0;
         while (first < cases && result.Failures.Count < 50)
         {
-            File.WriteAllBytes(Path.Combine(folder, Position), new byte[sizeof(long)]);
+            File.WriteAllBytes(Path.Combine(folder, Position), BitConverter.GetBytes(first));
             using ChildProcess child = await ChildProcess.StartAsync(
                 [ChildRoles.Fuzz, folder, first.ToString(CultureInfo.InvariantCulture), cases.ToString(CultureInfo.InvariantCulture), seed.ToString(CultureInfo.InvariantCulture)],
                 cancellation, ("DOTNET_GCHeapHardLimit", HeapLimit.ToString("x", CultureInfo.InvariantCulture)));
@@ -168,16 +171,16 @@ internal static class FuzzRun
 
     private static async Task<bool> HangsAsync(ChildProcess child, string folder, CancellationToken cancellation)
     {
-        (long position, long since) = (-1, Stopwatch.GetTimestamp());
+        (long position, TimeSpan since, long start) = (-1, TimeSpan.Zero, 0);
         while (!child.HasExited)
         {
             await Task.Delay(100, cancellation);
             long now = ReadPosition(folder);
             if (now != position)
             {
-                (position, since) = (now, Stopwatch.GetTimestamp());
+                (position, since, start) = (now, child.ProcessorTime, Stopwatch.GetTimestamp());
             }
-            else if (Stopwatch.GetElapsedTime(since) > TimeLimit)
+            else if (child.ProcessorTime - since > TimeLimit || Stopwatch.GetElapsedTime(start) > WaitLimit)
             {
                 child.Kill();
                 return true;

@@ -29,7 +29,11 @@ public sealed class ModuleSelector : IEquatable<ModuleSelector>
 
     /// <summary>Whether the selector means a module: an entry is its name or an ending, or the expression matches the whole name. Not for <see cref="IsAllLinear"/>.</summary>
     /// <param name="name">Full dotted name.</param>
-    public bool Matches(string name) => Pattern is not null ? PythonRegex.FullMatch(Pattern, name) : Names!.Any(entry => MatchesEntry(entry, name));
+    public bool Matches(string name) => CreateMatcher()(name);
+
+    /// <summary><see cref="Matches"/> for the names of a model: an expression is translated once.</summary>
+    internal Func<string, bool> CreateMatcher() =>
+        Pattern is not null ? new PythonRegex(Pattern, whole: true).IsMatch : name => Names!.Any(entry => MatchesEntry(entry, name));
 
     /// <summary>Whether an entry of a list is responsible for a name.</summary>
     internal static bool MatchesEntry(string entry, string name) => name == entry || name.EndsWith("." + entry, StringComparison.Ordinal);

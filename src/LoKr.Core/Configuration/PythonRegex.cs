@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using System.Text;
@@ -8,10 +7,11 @@ using LoKr.Core.Errors;
 namespace LoKr.Core.Configuration;
 
 /// <summary>
-/// Regular expressions of PEFT configurations are Python's: anchored at the start, named groups written (?P&lt;name&gt;…),
-/// \Z for the very end. They are translated and have limits of length, nesting and time, so that no configuration can hang or end a session.
+/// A regular expression of a PEFT configuration, which is Python's: anchored at the start, named groups written (?P&lt;name&gt;…), \Z for the
+/// very end. It is translated and has limits of length, nesting and time, so that no configuration can hang or end a session. Whoever matches
+/// the names of a model owns the expression, and with it the time that its slow matches take together.
 /// </summary>
-internal static class PythonRegex
+internal sealed class PythonRegex
 {
     /// <summary>Most characters of an expression: a thousand full module names fit.</summary>
     internal const int LongestPattern = 65_536;
@@ -19,16 +19,35 @@ internal static class PythonRegex
     /// <summary>Most groups inside each other.</summary>
     internal const int DeepestNesting = 100;
 
-    private const int MostCached = 1_024;
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_slow = TimeSpan.FromMilliseconds(1);
+    private static readonly TimeSpan s_limitOfSlow = TimeSpan.FromSeconds(5);
 
-    // Expressions by their text in .NET's syntax: an adapter asks for each of its patterns once a module.
-    private static readonly ConcurrentDictionary<(string Pattern, string End), TimedRegex> s_cache = new();
+    private readonly string _pattern;
+    private readonly Regex _regex;
+    private long _slowTicks;
 
-    /// <summary>Python's <c>re.match</c>: the expression must match at the start.</summary>
-    public static Match Match(string pattern, string text) => Get(pattern, "").Match(pattern, text);
+    /// <summary>Translates an expression.</summary>
+    /// <param name="pattern">The expression.</param>
+    /// <param name="whole">Whether it has to match a whole text, as Python's <c>re.fullmatch</c>, and not only its start, as <c>re.match</c>.</param>
+    /// <exception cref="LoKrException"><c>LoKr.PatternInvalid</c>.</exception>
+    public PythonRegex(string pattern, bool whole = false)
+    {
+        if (pattern.Length > LongestPattern)
+        {
+            throw TooLarge(pattern, string.Create(CultureInfo.InvariantCulture, $"has {pattern.Length} characters; {LongestPattern} are allowed"));
+        }
 
-    /// <summary>Python's <c>re.fullmatch</c>: the expression must match the whole text.</summary>
-    public static bool FullMatch(string pattern, string text) => Get(pattern, @"\z").Match(pattern, text).Success;
+        try
+        {
+            _pattern = pattern;
+            _regex = new Regex($@"\A(?:{Translate(pattern)}){(whole ? @"\z" : "")}", RegexOptions.CultureInvariant, s_limit);
+        }
+        catch (ArgumentException exception)
+        {
+            throw Invalid(pattern, exception.Message, exception);
+        }
+    }
 
     /// <summary>Reads an expression without matching it, to refuse a broken one early.</summary>
     /// <param name="pattern">The expression.</param>
@@ -37,7 +56,7 @@ internal static class PythonRegex
     {
         try
         {
-            Get(pattern, "");
+            _ = new PythonRegex(pattern);
         }
         catch (LoKrException exception) when (place is not null)
         {
@@ -45,33 +64,36 @@ internal static class PythonRegex
         }
     }
 
-    private static TimedRegex Get(string pattern, string end)
+    /// <summary>Whether the expression matches a text.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.PatternInvalid</c> for a match that takes too long, or slow ones that do together.</exception>
+    public bool IsMatch(string text) => Match(text).Success;
+
+    /// <summary>Matches a text.</summary>
+    /// <inheritdoc cref="IsMatch"/>
+    public Match Match(string text)
     {
-        if (s_cache.TryGetValue((pattern, end), out TimedRegex? known))
-        {
-            return known;
-        }
-
-        if (pattern.Length > LongestPattern)
-        {
-            throw TooLarge(pattern, string.Create(CultureInfo.InvariantCulture, $"has {pattern.Length} characters; {LongestPattern} are allowed"));
-        }
-
+        long start = Stopwatch.GetTimestamp();
         try
         {
-            TimedRegex created = new(new Regex($@"\A(?:{Translate(pattern)}){end}", RegexOptions.CultureInvariant, TimedRegex.Limit));
-            if (s_cache.Count >= MostCached)
-            {
-                s_cache.Clear();
-            }
-
-            return s_cache.GetOrAdd((pattern, end), created);
+            Match match = _regex.Match(text);
+            TimeSpan taken = Stopwatch.GetElapsedTime(start);
+            return taken <= s_slow || Interlocked.Add(ref _slowTicks, taken.Ticks) <= s_limitOfSlow.Ticks
+                ? match
+                : throw TooSlow(text, s_limitOfSlow, null);
         }
-        catch (ArgumentException exception)
+        catch (RegexMatchTimeoutException exception)
         {
-            throw Invalid(pattern, exception.Message, exception);
+            throw TooSlow(text, s_limit, exception);
         }
     }
+
+    private LoKrException TooSlow(string text, TimeSpan limit, Exception? cause) => new(
+        ErrorIds.PatternInvalid,
+        LoKrErrorKind.LimitExceeded,
+        $"The pattern '{Shorten(_pattern)}' took longer than {limit.TotalSeconds:0} s {(cause is null ? "on the names of the modules, the last of them" : "on the module name")} '{Shorten(text)}'.",
+        "Simplify it; nested repetitions such as (a+)+ are the usual cause.",
+        cause)
+    { Target = _pattern };
 
     private static LoKrException TooLarge(string pattern, string problem) => new(
         ErrorIds.PatternInvalid, LoKrErrorKind.LimitExceeded, $"The pattern '{Shorten(pattern)}' {problem}.", "Give a list of names, or a simpler pattern.")
@@ -86,46 +108,6 @@ internal static class PythonRegex
     { Target = pattern };
 
     private static string Shorten(string text, int length = 200) => text.Length <= length ? text : text[..length] + "…";
-
-    // One expression with a limit for each match, and one for all slow matches of a model's names together.
-    private sealed class TimedRegex(Regex regex)
-    {
-        public static readonly TimeSpan Limit = TimeSpan.FromSeconds(1);
-
-        private static readonly TimeSpan s_slow = TimeSpan.FromMilliseconds(1);
-        private static readonly TimeSpan s_limitOfSlow = TimeSpan.FromSeconds(5);
-
-        private long _slowTicks;
-
-        public Match Match(string pattern, string text)
-        {
-            long start = Stopwatch.GetTimestamp();
-            try
-            {
-                Match match = regex.Match(text);
-                TimeSpan taken = Stopwatch.GetElapsedTime(start);
-                return taken <= s_slow || Interlocked.Add(ref _slowTicks, taken.Ticks) <= s_limitOfSlow.Ticks
-                    ? match
-                    : throw TooSlow(pattern, text, s_limitOfSlow, null);
-            }
-            catch (RegexMatchTimeoutException exception)
-            {
-                throw TooSlow(pattern, text, Limit, exception);
-            }
-        }
-
-        private LoKrException TooSlow(string pattern, string text, TimeSpan limit, Exception? cause)
-        {
-            Interlocked.Exchange(ref _slowTicks, 0);
-            return new LoKrException(
-                ErrorIds.PatternInvalid,
-                LoKrErrorKind.LimitExceeded,
-                $"The pattern '{Shorten(pattern)}' took longer than {limit.TotalSeconds:0} s {(cause is null ? "on the names of the modules, the last of them" : "on the module name")} '{Shorten(text)}'.",
-                "Simplify it; nested repetitions such as (a+)+ are the usual cause.",
-                cause)
-            { Target = pattern };
-        }
-    }
 
     private static string Translate(string pattern)
     {

@@ -121,7 +121,8 @@ internal static class LoraConfigBuilder
     private static KeyValuePair<string, int>[] Patterns(IReadOnlyDictionary<string, int> ranks)
     {
         KeyValuePair<string, int>[] plain = [.. ranks];
-        return ranks.All(layer => ModulePatterns.Find(plain, layer.Key, 0) == layer.Value)
+        ModulePatterns<int> patterns = new(plain);
+        return ranks.All(layer => patterns.Find(layer.Key, 0) == layer.Value)
             ? plain
             : [.. ranks.Select(static layer => KeyValuePair.Create("^" + layer.Key.Replace(".", @"\.", StringComparison.Ordinal), layer.Value))];
     }

@@ -28,10 +28,10 @@ internal sealed record LayerPlan(BaseLayer Base, LayerSettings Settings)
 
     /// <summary>The plan for a layer.</summary>
     /// <param name="layer">The base layer.</param>
-    /// <param name="config">Configuration of the adapter.</param>
+    /// <param name="ranks">Ranks and configuration of the adapter.</param>
     /// <param name="fileShape">Shape of a tensor of the layer in the adapter's file, by suffix; null for an adapter without a file.</param>
-    public static LayerPlan Create(BaseLayer layer, LoKrConfig config, Func<string, IReadOnlyList<long>?>? fileShape = null) =>
-        new(layer, LayerSettings.Create(layer.Name, new(layer.OutFeatures, layer.InFeatures, layer.Kernel), config, fileShape));
+    public static LayerPlan Create(BaseLayer layer, ModuleRanks ranks, Func<string, IReadOnlyList<long>?>? fileShape = null) =>
+        new(layer, LayerSettings.Create(layer.Name, new(layer.OutFeatures, layer.InFeatures, layer.Kernel), ranks, fileShape));
 
     /// <summary>Puts the factors together.</summary>
     /// <param name="find">Finds a tensor by its suffix.</param>
@@ -65,16 +65,17 @@ internal sealed record LayerSettings(LayerSize Size, LoKrConfig Config, int Rank
     /// <summary>The settings of one layer.</summary>
     /// <param name="name">Full name of the layer, in the names of the configuration.</param>
     /// <param name="size">Sizes of the layer.</param>
-    /// <param name="config">Configuration of the adapter.</param>
+    /// <param name="ranks">Ranks and configuration of the adapter.</param>
     /// <param name="fileShape">
     /// Shape of a tensor of the layer in the adapter's file, by suffix, which counts where the configuration says so
     /// (<see cref="LoKrConfig.ShapesFromFile"/>); null for an adapter without a file.
     /// </param>
-    public static LayerSettings Create(string name, LayerSize size, LoKrConfig config, Func<string, IReadOnlyList<long>?>? fileShape)
+    public static LayerSettings Create(string name, LayerSize size, ModuleRanks ranks, Func<string, IReadOnlyList<long>?>? fileShape)
     {
-        int rank = ModulePatterns.Find(config.RankPattern, name, config.R);
+        LoKrConfig config = ranks.Config;
+        int rank = ranks.Rank(name);
         LoKrConfigValidator.CheckRank(rank, $"the rank of '{name}'");
-        double alpha = ModulePatterns.Find(config.AlphaPattern, name, config.Alpha);
+        double alpha = ranks.Alpha(name);
         LayerSettings settings = new(size, config, rank, alpha, FactorShapes.Create(size.OutFeatures, size.InFeatures, size.Kernel, rank, config));
         return fileShape is not null && config.ShapesFromFile ? settings.FromFile(fileShape) : settings;
     }

@@ -44,14 +44,21 @@ internal static class AdapterConfigBuilder
             Conv1dLayout = modules.Any(static module => module.Kernel?.Count == 1) && !modules.Any(static module => module.IsReversed) ? Conv1dLayout.Kronecker : Conv1dLayout.Peft,
             BaseModelNameOrPath = content.Configs.Values.FirstOrDefault()?.BaseModelNameOrPath,
         };
-        return config with { ShapesFromFile = factor is null || axes.Length > 1 || modules.Any(static module => module.Tensors.ContainsKey(FactorNames.Scalar)) != config.UseScalar || !modules.All(module => Reproduces(config, module)) };
+        return config with { ShapesFromFile = factor is null || axes.Length > 1 || modules.Any(static module => module.Tensors.ContainsKey(FactorNames.Scalar)) != config.UseScalar || !Reproduces(config, modules) };
     }
 
-    /// <summary>Whether a configuration results in factors of exactly these shapes, as far as the base layer is known.</summary>
-    public static bool Reproduces(LoKrConfig config, AdapterModule module)
+    /// <summary>Whether a configuration results in factors of exactly these shapes, as far as the base layers are known.</summary>
+    public static bool Reproduces(LoKrConfig config, IEnumerable<AdapterModule> modules)
     {
+        ModuleRanks ranks = new(config);
+        return modules.All(module => Reproduces(ranks, module));
+    }
+
+    private static bool Reproduces(ModuleRanks ranks, AdapterModule module)
+    {
+        LoKrConfig config = ranks.Config;
         FactorGeometry geometry = module.Geometry;
-        long rank = ModulePatterns.Find(config.RankPattern, module.Name, config.R);
+        long rank = ranks.Rank(module.Name);
         if (geometry.Rank is long actual && actual != rank)
         {
             return false;
@@ -138,7 +145,7 @@ internal sealed record PeftConfigChoice(LoKrConfig Config, IReadOnlyList<Adapter
 
         // Options that PEFT does not know are stored for readers that do. The adapter's own configuration is better than an inferred one.
         LoKrConfig? extended = own is null ? null : own with { Scaling = ScalingConvention.Peft, RsLora = false };
-        return extended is not null && modules.All(module => AdapterConfigBuilder.Reproduces(extended, module)) && Fit(extended, modules) is AdapterModule[] kept
+        return extended is not null && AdapterConfigBuilder.Reproduces(extended, modules) && Fit(extended, modules) is AdapterModule[] kept
             ? new(extended, kept, false)
             : new(built, modules, false);
     }
@@ -157,8 +164,8 @@ internal sealed record PeftConfigChoice(LoKrConfig Config, IReadOnlyList<Adapter
             Conv1dLayout = Conv1dLayout.Peft,
             TrainNorm = false,
         };
-        return !plain.WeightDecompose && !plain.UseScalar && modules.All(module =>
-            AdapterConfigBuilder.Reproduces(plain, module) && (module.IsReversed || module.Geometry.InnerRank is not null || module.Geometry.Kernel!.Count != 1))
+        return !plain.WeightDecompose && !plain.UseScalar && AdapterConfigBuilder.Reproduces(plain, modules)
+            && modules.All(static module => module.IsReversed || module.Geometry.InnerRank is not null || module.Geometry.Kernel!.Count != 1)
             ? plain
             : null;
     }
@@ -166,12 +173,12 @@ internal sealed record PeftConfigChoice(LoKrConfig Config, IReadOnlyList<Adapter
     /// <summary>The modules with scales of alpha / r; null where that would round a factor.</summary>
     private static AdapterModule[]? Fit(LoKrConfig config, IReadOnlyList<AdapterModule> modules)
     {
+        ModuleRanks ranks = new(config);
         AdapterModule[] fitted = new AdapterModule[modules.Count];
         for (int i = 0; i < fitted.Length; i++)
         {
             AdapterModule module = modules[i];
-            int rank = ModulePatterns.Find(config.RankPattern, module.Name, config.R);
-            double given = ModulePatterns.Find(config.AlphaPattern, module.Name, config.Alpha) / rank;
+            double given = ranks.Alpha(module.Name) / ranks.Rank(module.Name);
             double ratio = module.Scale.Factor / given;
 
             // The ratio is not exactly 1 where alpha was stored in single precision.

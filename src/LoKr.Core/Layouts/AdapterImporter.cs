@@ -166,7 +166,7 @@ public static class AdapterImporter
         }
 
         // The targets of the configuration may be names of another tree, so those of the file's modules replace them.
-        return content.Modules.All(module => AdapterConfigBuilder.Reproduces(own, module)) ? own with { TargetModules = inferred.TargetModules, ExcludeModules = null, LayersToTransform = null, LayersPattern = null } : inferred;
+        return AdapterConfigBuilder.Reproduces(own, content.Modules) ? own with { TargetModules = inferred.TargetModules, ExcludeModules = null, LayersToTransform = null, LayersPattern = null } : inferred;
     }
 
     private static Dictionary<string, torch.Tensor> Tensors(AdapterContent content)

@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
 
 namespace LoKr.Core.Layouts;
 
@@ -28,6 +29,10 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
         List<LoKrAdapterFinding> findings = [.. file.Findings];
         List<ModuleReading> modules = [];
         int ignored = 0;
+
+        // Patterns are translated once for all modules of a component.
+        Dictionary<LoKrConfig, ModuleRanks> ranks = new(ReferenceEqualityComparer.Instance);
+        ModuleRanks RanksOf(LoKrConfig config) => ranks.TryGetValue(config, out ModuleRanks? known) ? known : ranks[config] = new(config);
         foreach (AdapterFileModule module in file.Modules)
         {
             if (module.IsNorm)
@@ -36,7 +41,7 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
             }
             else if (FactorGeometry.Read(module, findings) is FactorGeometry geometry)
             {
-                modules.Add(new(module, geometry, ModuleScale.Of(file, module, geometry, options, findings)));
+                modules.Add(new(module, geometry, ModuleScale.Of(file, module, geometry, options, RanksOf, findings)));
                 ignored += module.Alpha is double alpha && !double.IsFinite(alpha) && geometry.Rank is null ? 1 : 0;
             }
         }

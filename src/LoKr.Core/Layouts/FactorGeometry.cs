@@ -208,15 +208,15 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
 internal sealed record ModuleScale(long? Rank, double? Alpha, ScalingConvention Convention, double Factor)
 {
     /// <summary>Computes the scale by the conventions of the file's origin, or as the caller overrides them. Problems are added to the findings.</summary>
-    public static ModuleScale Of(AdapterFile file, AdapterFileModule module, FactorGeometry geometry, AdapterReadOptions options, List<LoKrAdapterFinding> findings)
+    public static ModuleScale Of(AdapterFile file, AdapterFileModule module, FactorGeometry geometry, AdapterReadOptions options, Func<LoKrConfig, ModuleRanks> ranks, List<LoKrAdapterFinding> findings)
     {
         // Alpha tensors beside a configuration of this library express the same in the terms of other programs.
         LoKrConfig? config = AdapterLayouts.HasAlphaTensors(file.Layout) || module.Alpha is not null ? null : file.ConfigOf(module.Component);
         bool isPeft = AdapterLayouts.IsPeft(file.Layout);
         ScalingConvention convention = options.Scaling ?? config?.Scaling ?? (isPeft && module.Alpha is null ? ScalingConvention.Peft : ScalingConvention.Lycoris);
-        int? configured = config is null ? null : ModulePatterns.Find(config.RankPattern, module.Name, config.R);
+        int? configured = config is null ? null : ranks(config).Rank(module.Name);
         long? rank = geometry.Rank ?? configured;
-        double? alpha = options.Alpha ?? module.Alpha ?? (config is null ? null : ModulePatterns.Find(config.AlphaPattern, module.Name, config.Alpha));
+        double? alpha = options.Alpha ?? module.Alpha ?? (config is null ? null : ranks(config).Alpha(module.Name));
         bool bothFull = geometry.Rank is null;
         if (configured is int given && geometry.Rank is long actual && given != actual)
         {

@@ -24,9 +24,10 @@ internal static class AdapterPlanner
     {
         LoKrConfigValidator.ValidateStored(config);
         TargetResolution targets = TargetResolver.Resolve(root, config, s_kinds);
+        ModuleRanks ranks = new(targets.Config);
         return new(
             targets.Config,
-            [.. targets.Layers.Select(place => PlanLayer(BaseLayer.TryCreate(place)!, targets.Config, tensors))],
+            [.. targets.Layers.Select(place => PlanLayer(BaseLayer.TryCreate(place)!, ranks, tensors))],
             [.. targets.Norms.Select(static place => NormBase.TryCreate(place)!)],
             targets.SavedModules,
             FreshModules.Unsaved(fresh, targets.SavedModules.Select(static module => module.Name)),
@@ -44,8 +45,8 @@ internal static class AdapterPlanner
         return Plan(root, FreshModules.Save(root, ModuleAliases.Translate(root, config, out _), fresh, out _), fresh);
     }
 
-    private static LayerPlan PlanLayer(BaseLayer layer, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors) =>
-        LayerPlan.Create(layer, config, tensors is null ? null : suffix => tensors.GetValueOrDefault(ModuleTree.Join(layer.Name, suffix))?.shape);
+    private static LayerPlan PlanLayer(BaseLayer layer, ModuleRanks ranks, IReadOnlyDictionary<string, Tensor>? tensors) =>
+        LayerPlan.Create(layer, ranks, tensors is null ? null : suffix => tensors.GetValueOrDefault(ModuleTree.Join(layer.Name, suffix))?.shape);
 }
 
 /// <summary>The modules that an adapter changes, before anything is allocated.</summary>

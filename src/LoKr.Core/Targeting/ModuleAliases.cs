@@ -96,7 +96,7 @@ internal static class ModuleAliases
 
             if (selector.Pattern is string pattern)
             {
-                string[] entries = Resolve(pattern, name => PythonRegex.FullMatch(pattern, name), exact: filtered && HasLayerFilter);
+                string[] entries = Resolve(pattern, selector.CreateMatcher(), exact: filtered && HasLayerFilter);
                 return entries.Length == 1 && entries[0] == pattern ? selector : ModuleSelector.FromNames(entries);
             }
 
@@ -104,7 +104,7 @@ internal static class ModuleAliases
                 entry,
                 name => ModuleSelector.MatchesEntry(entry, name),
                 exact: filtered && HasLayerFilter,
-                chosen: filtered ? name => IsChosen(entry, name) : null)).Distinct(StringComparer.Ordinal));
+                chosen: filtered ? Chooses(entry) : null)).Distinct(StringComparer.Ordinal));
         }
 
         /// <summary>An entry of modules_to_save, which the end of a name decides.</summary>
@@ -112,16 +112,22 @@ internal static class ModuleAliases
 
         /// <summary>Patterns with values; each may become several with the same value.</summary>
         public IEnumerable<KeyValuePair<string, T>> Patterns<T>(IEnumerable<KeyValuePair<string, T>> patterns) => patterns.SelectMany(pair =>
-            Resolve(pair.Key, name => ModulePatterns.Unmatched([pair], [name]).Count == 0, exact: false).Select(key => KeyValuePair.Create(key, pair.Value)));
+        {
+            ModulePatterns<T> own = new([pair]);
+            return Resolve(pair.Key, name => own.Unmatched([name]).Count == 0, exact: false).Select(key => KeyValuePair.Create(key, pair.Value));
+        });
 
         /// <summary>Whether an entry of the target list means a module under its published name, layers_to_transform included.</summary>
-        private bool IsChosen(string entry, string name) =>
-            new TargetMatcher(new LoKrConfig
+        private Func<string, bool> Chooses(string entry)
+        {
+            TargetMatcher matcher = new(new LoKrConfig
             {
                 TargetModules = ModuleSelector.FromNames([entry]),
                 LayersToTransform = config.LayersToTransform,
                 LayersPattern = config.LayersPattern,
-            }).Check(name) == TargetMatcher.Verdict.Target;
+            });
+            return name => matcher.Check(name) == TargetMatcher.Verdict.Target;
+        }
 
         /// <param name="entry">The entry.</param>
         /// <param name="matches">Whether it means a name.</param>

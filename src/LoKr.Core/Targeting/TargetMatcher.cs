@@ -3,12 +3,18 @@ using LoKr.Core.Configuration;
 
 namespace LoKr.Core.Targeting;
 
-/// <summary>Whether a module name is targeted: PEFT 0.21's rules, in PEFT's order.</summary>
+/// <summary>Whether a module name is targeted: PEFT 0.21's rules, in PEFT's order. One object matches the names of one model.</summary>
 internal sealed class TargetMatcher(LoKrConfig config)
 {
-    private const string UsualLayerPattern = @".*?\.[^.]*\.(\d+)\.";
+    private const string UsualLayerPattern = @".*?\.[^.]*\.(?P<idx>\d+)\.";
 
     private readonly HashSet<string> _names = new(config.TargetModules?.Names ?? [], StringComparer.Ordinal);
+    private readonly Lazy<Func<string, bool>> _isExcluded = new(() => config.ExcludeModules?.CreateMatcher() ?? (static _ => false));
+    private readonly Lazy<Func<string, bool>> _isTarget = new(() => config.TargetModules?.CreateMatcher() ?? (static _ => false));
+    private readonly Lazy<PythonRegex[]> _saved = new(() => [.. (config.ModulesToSave ?? []).Select(static saved => new PythonRegex($@"(^|.*\.){saved}($|\..*)"))]);
+    private readonly Lazy<PythonRegex[]> _layers = new(() => config.LayersPattern is { IsDefaultOrEmpty: false } patterns && patterns.Any(static pattern => pattern.Length > 0)
+        ? [.. patterns.Select(static pattern => new PythonRegex($@"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."))]
+        : [new PythonRegex(UsualLayerPattern)]);
 
     /// <summary>Role of a module in the adapter.</summary>
     public enum Verdict
@@ -29,17 +35,14 @@ internal sealed class TargetMatcher(LoKrConfig config)
     /// <summary>Decides about one full module name.</summary>
     public Verdict Check(string name)
     {
-        if (config.ExcludeModules is ModuleSelector exclude && exclude.Matches(name))
+        if (_isExcluded.Value(name))
         {
             return Verdict.Excluded;
         }
 
-        foreach (string saved in config.ModulesToSave ?? [])
+        if (_saved.Value.Any(saved => saved.IsMatch(name)))
         {
-            if (PythonRegex.Match($@"(^|.*\.){saved}($|\..*)", name).Success)
-            {
-                return Verdict.Saved;
-            }
+            return Verdict.Saved;
         }
 
         if (config.TargetModules is not ModuleSelector targets)
@@ -50,7 +53,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
         if (targets.Pattern is not null)
         {
             // As in PEFT, layers_to_transform is not consulted for a regular expression.
-            return PythonRegex.FullMatch(targets.Pattern, name) ? Verdict.Target : Verdict.None;
+            return _isTarget.Value(name) ? Verdict.Target : Verdict.None;
         }
 
         // As in PEFT, an exact name passes without the layer filter.
@@ -68,17 +71,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
             return true;
         }
 
-        string? index = null;
-        if (config.LayersPattern is { IsDefaultOrEmpty: false } patterns && patterns.Any(static pattern => pattern.Length > 0))
-        {
-            index = patterns
-                .Select(pattern => PythonRegex.Match($@"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", name))
-                .FirstOrDefault(static match => match.Success)?.Groups["idx"].Value;
-        }
-        else if (PythonRegex.Match(UsualLayerPattern, name) is { Success: true } match)
-        {
-            index = match.Groups[1].Value;
-        }
+        string? index = _layers.Value.Select(layer => layer.Match(name)).FirstOrDefault(static match => match.Success)?.Groups["idx"].Value;
 
         // A number that is no layer's, such as one of twenty digits, is not chosen.
         return int.TryParse(index, NumberStyles.None, CultureInfo.InvariantCulture, out int layer) && layers.Contains(layer);
@@ -129,15 +122,19 @@ public static class ModuleEndings
     }
 }
 
-/// <summary>rank_pattern and alpha_pattern: the first pattern that matches a module's name wins, each dictionary separately.</summary>
-internal static class ModulePatterns
+/// <summary>rank_pattern or alpha_pattern: the first pattern that matches a module's name wins, each dictionary separately.</summary>
+/// <param name="patterns">Patterns with their values.</param>
+internal sealed class ModulePatterns<T>(IEnumerable<KeyValuePair<string, T>> patterns)
 {
+    private readonly Lazy<(string Pattern, T Value, PythonRegex Regex)[]> _patterns =
+        new(() => [.. patterns.Select(static pair => (pair.Key, pair.Value, new PythonRegex($@"(.*\.)?({pair.Key})$")))]);
+
     /// <summary>The value for a module, or the default.</summary>
-    public static T Find<T>(IEnumerable<KeyValuePair<string, T>> patterns, string name, T fallback)
+    public T Find(string name, T fallback)
     {
-        foreach ((string pattern, T value) in patterns)
+        foreach ((string pattern, T value, PythonRegex regex) in _patterns.Value)
         {
-            if (IsMatch(pattern, name) || pattern == name)
+            if (regex.IsMatch(name) || pattern == name)
             {
                 return value;
             }
@@ -147,10 +144,22 @@ internal static class ModulePatterns
     }
 
     /// <summary>Patterns that match none of the names.</summary>
-    public static IReadOnlyList<string> Unmatched<T>(IEnumerable<KeyValuePair<string, T>> patterns, IReadOnlyCollection<string> names) =>
-        [.. patterns.Select(static pair => pair.Key)
-            .Where(pattern => !names.Any(name => IsMatch(pattern, name) || pattern == name))
-            .Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Unmatched(IReadOnlyCollection<string> names) =>
+        [.. _patterns.Value.Where(entry => !names.Any(name => entry.Regex.IsMatch(name) || entry.Pattern == name)).Select(static entry => entry.Pattern).Order(StringComparer.Ordinal)];
+}
 
-    private static bool IsMatch(string pattern, string name) => PythonRegex.Match($@"(.*\.)?({pattern})$", name).Success;
+/// <summary>Rank and alpha of the modules that a configuration adapts.</summary>
+internal sealed class ModuleRanks(LoKrConfig config)
+{
+    private readonly ModulePatterns<int> _ranks = new(config.RankPattern);
+    private readonly ModulePatterns<double> _alphas = new(config.AlphaPattern);
+
+    /// <summary>The configuration.</summary>
+    public LoKrConfig Config => config;
+
+    /// <summary>Rank of a module, by rank_pattern or r.</summary>
+    public int Rank(string name) => _ranks.Find(name, config.R);
+
+    /// <summary>Alpha of a module, by alpha_pattern or alpha.</summary>
+    public double Alpha(string name) => _alphas.Find(name, config.Alpha);
 }

@@ -126,8 +126,8 @@ internal static class TargetWarnings
             Add(warnings, unfiltered, "LayersToTransform has no effect on these modules, which TargetModules names in full or by a pattern");
         }
 
-        Add(warnings, ModulePatterns.Unmatched(given.RankPattern, names), "These keys of RankPattern match no adapted module and have no effect");
-        Add(warnings, ModulePatterns.Unmatched(given.AlphaPattern, names), "These keys of AlphaPattern match no adapted module and have no effect");
+        Add(warnings, new ModulePatterns<int>(given.RankPattern).Unmatched(names), "These keys of RankPattern match no adapted module and have no effect");
+        Add(warnings, new ModulePatterns<double>(given.AlphaPattern).Unmatched(names), "These keys of AlphaPattern match no adapted module and have no effect");
         if (given.ExcludeModules is not null && !anythingExcluded)
         {
             warnings.Add($"ExcludeModules ({given.ExcludeModules}) excludes no module.");

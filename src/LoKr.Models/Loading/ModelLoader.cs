@@ -31,26 +31,46 @@ public static class ModelLoader
     public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null, CancellationToken cancellationToken = default)
     {
         options ??= new ModelLoadOptions();
-        return FolderVersion.Read(folder, () => LoadConfigured(folder, ModelConfig.Load(folder), options, cancellationToken), static loaded => loaded.Model.Dispose());
+        using ModelFiles files = FolderVersion.Read(folder, () => Open(folder, ModelConfig.Load(folder), options), static opened => opened.Dispose());
+        return Load(files, options, cancellationToken);
     }
 
     /// <summary>The same for a folder whose configuration has been read.</summary>
     internal static ModelLoadResult LoadConfigured(string folder, ModelConfig config, ModelLoadOptions options, CancellationToken cancellationToken = default)
     {
+        using ModelFiles files = Open(folder, config, options);
+        return Load(files, options, cancellationToken);
+    }
+
+    // Everything that is read by name; the weights stay open, so that they are those of this version of the folder however long they take.
+    private static ModelFiles Open(string folder, ModelConfig config, ModelLoadOptions options)
+    {
         ModelArchitecture architecture = Resolve(config, options.Labels, options.Architectures);
         folder = Path.GetFullPath(folder);
 
         TorchRuntime.EnsureLoaded();
-        using CheckpointReader source = CheckpointReader.Open(folder, architecture.Layout.WeightsName);
-        ConfigSizes.Check(config, source);
-        List<string> warnings = [];
-        ScalarType dtype = ChooseDType(source, config, options, warnings);
-        IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
-            ? null
-            : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(source, architecture, config));
+        CheckpointReader source = CheckpointReader.Open(folder, architecture.Layout.WeightsName);
+        try
+        {
+            ConfigSizes.Check(config, source);
+            List<string> warnings = [];
+            ScalarType dtype = ChooseDType(source, config, options, warnings);
+            IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
+                ? null
+                : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(source, architecture, config));
+            ITextTokenizer? tokenizer = options.WithTokenizer && architecture.TakesTokens ? LoadTokenizer(folder, config, warnings) : null;
+            return new ModelFiles(folder, config, architecture, source, dtype, labels, tokenizer, warnings);
+        }
+        catch
+        {
+            source.Dispose();
+            throw;
+        }
+    }
 
-        ITextTokenizer? tokenizer = options.WithTokenizer && architecture.TakesTokens ? LoadTokenizer(folder, config, warnings) : null;
-
+    private static ModelLoadResult Load(ModelFiles files, ModelLoadOptions options, CancellationToken cancellationToken)
+    {
+        (string folder, ModelConfig config, ModelArchitecture architecture, CheckpointReader source, ScalarType dtype, IReadOnlyList<string>? labels, ITextTokenizer? tokenizer, List<string> warnings) = files;
         nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, DType = dtype });
         try
         {
@@ -132,6 +152,12 @@ public static class ModelLoader
         }
 
         return map;
+    }
+
+    private sealed record ModelFiles(
+        string Folder, ModelConfig Config, ModelArchitecture Architecture, CheckpointReader Source, ScalarType DType, IReadOnlyList<string>? Labels, ITextTokenizer? Tokenizer, List<string> Warnings) : IDisposable
+    {
+        public void Dispose() => Source.Dispose();
     }
 
     // Ties come last: until then a duplicate holds a parameter of its own on meta, which takes no memory.

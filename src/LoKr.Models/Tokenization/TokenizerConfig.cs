@@ -1,5 +1,6 @@
 using System.Text.Json;
 using LoKr.Core.IO;
+using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tokenization;
 
@@ -123,7 +124,7 @@ internal sealed class TokenizerConfig
                 }
 
                 JsonFields token = decoder.AsObject(value, key);
-                _added[id] = ReadToken(token, token.GetBool("special", false)) with { StatedId = id };
+                _added[id] = ReadToken(token, token.GetBool("special", false)) with { StatedId = Vocabulary.CheckId(decoder, key, id) };
             }
         }
     }
@@ -207,7 +208,7 @@ internal sealed class TokenizerConfig
         HashSet<string> special = [.. _named.Values.OfType<AddedToken>().Concat(_extra).Select(token => token.Content)];
         foreach ((string content, JsonElement value) in json.Members)
         {
-            int id = json.AsIndex(value, content);
+            int id = Vocabulary.CheckId(json, content, json.AsIndex(value, content));
             bool isSpecial = special.Contains(content);
             _added[id] = new AddedToken(content, Normalized: !isSpecial, Special: isSpecial, StatedId: id);
         }

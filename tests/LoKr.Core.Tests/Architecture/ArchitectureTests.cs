@@ -23,6 +23,13 @@ public sealed partial class ArchitectureTests
     /// <summary>Projects in the order of the arrows.</summary>
     private static readonly string[] s_projects = ["LoKr.Core", "LoKr.Models", "LoKr.PowerShell", "LoKr.Shell"];
 
+    /// <summary>Static collections that have to be filled later, with the reason.</summary>
+    private static readonly Dictionary<string, string> s_justifiedCollections = new()
+    {
+        // A module of a script has no place for its wrapper, and every cmdlet has to find the same one; an entry ends with its module.
+        ["LoKr.PowerShell/Binding/Transformations.cs"] = "s_wrappers",
+    };
+
     private static readonly Lazy<IReadOnlyList<SourceFile>> s_files = new(() => SourceFile.ReadAll(Path.Combine(Repository(), "src")));
 
     [Fact]
@@ -83,6 +90,36 @@ public sealed partial class ArchitectureTests
         .Where(file => file.Path is not ("LoKr.Core/Runtime/TorchRuntime.cs" or "LoKr.Core/Runtime/NativeLoader.cs" or "LoKr.PowerShell/Hosting/ModuleLoader.cs"))
         .SelectMany(file => MutableStaticPattern().Matches(file.Code).Select(match => $"{file.Path}: {match.Value.Trim()}")));
 
+    /// <summary>
+    /// A collection that is only read after it was created is a table; one that is filled later is state, however read-only its field is.
+    /// </summary>
+    [Fact]
+    public void No_static_collection_is_filled_later() => AssertNone(s_projects.SelectMany(project =>
+    {
+        SourceFile[] files = [.. Files().Where(file => file.Project == project)];
+        return files.SelectMany(file => StaticCollectionPattern().Matches(file.Code)
+            .Where(match => !match.Groups["type"].Value.StartsWith("Frozen", StringComparison.Ordinal) && !match.Groups["type"].Value.StartsWith("Immutable", StringComparison.Ordinal))
+            .Where(match => s_justifiedCollections.GetValueOrDefault(file.Path) != match.Groups["name"].Value)
+            .Where(match => CachePattern().IsMatch(match.Groups["type"].Value) || IsFilled(match, file, files))
+            .Select(match => $"{file.Path}: {match.Groups["name"].Value}, a {match.Groups["type"].Value.Trim()}."));
+    }));
+
+    [Theory]
+    [InlineData("private static readonly ConcurrentDictionary<(string A, int B), Regex> s_cache = new();", "", true)]
+    [InlineData("internal static readonly ConditionalWeakTable<A, B> s_table = [];", "", true)]
+    [InlineData("private static readonly Dictionary<string, int> s_names = new();", "s_names.TryAdd(a, 1);", true)]
+    [InlineData("private static readonly Dictionary<string, int> s_names = new();", "s_names[a] = 1;", true)]
+    [InlineData("private static readonly int[] s_counts = new int[4];", "s_counts[f(a[1])]++;", true)]
+    [InlineData("public static List<string> Names { get; } = [];", "Names.Add(a);", true)]
+    [InlineData("private static readonly int[] s_counts = [1, 2];", "if (s_counts[a] == 1 || s_counts[0] >= 2) { }", false)]
+    [InlineData("private static readonly Dictionary<string, int> s_names = new() { [a] = 1 };", "s_names.TryGetValue(a, out int b); own.s_names2[a] = 1;", false)]
+    public void Static_collections_that_are_filled_later_are_found(string field, string use, bool found)
+    {
+        SourceFile file = SourceFile.Parse("LoKr.Core/IO/A.cs", $"    {field}\n    void F() {{ {use} }}\n");
+        Match match = Assert.Single(StaticCollectionPattern().Matches(file.Code));
+        Assert.Equal(found, CachePattern().IsMatch(match.Groups["type"].Value) || IsFilled(match, file, [file]));
+    }
+
     /// <summary>A newcomer reads a flow from its first file to its last: each walk in docs/architecture.md lists them.</summary>
     [Fact]
     public void The_three_flows_touch_at_most_twenty_files_each()
@@ -98,6 +135,14 @@ public sealed partial class ArchitectureTests
             Assert.Equal(files.Distinct(), files);
             Assert.All(files, file => Assert.True(File.Exists(Path.Combine(Repository(), "src", file)), $"docs/architecture.md lists {file}, which does not exist."));
         });
+    }
+
+    // A private field is used in its own file only.
+    private static bool IsFilled(Match field, SourceFile file, IEnumerable<SourceFile> project)
+    {
+        string name = Regex.Escape(field.Groups["name"].Value);
+        Regex change = new($@"(?<!\w){name}(?:\.(?:Add|TryAdd|AddRange|AddOrUpdate|GetOrAdd|Remove|RemoveAt|RemoveAll|Clear|Insert|Enqueue|Push|Pop|TryDequeue|Set|UnionWith)\(|(?<index>\[(?:[^\[\]]|\[[^\[\]]*\])*\])\s*(?:=(?!=|>)|[-+|&^*/]=|\?\?=|\+\+|--))");
+        return (field.Value.TrimStart().StartsWith("private", StringComparison.Ordinal) ? [file] : project).Any(other => change.IsMatch(other.Code));
     }
 
     private static IReadOnlyList<SourceFile> Files()
@@ -130,6 +175,12 @@ public sealed partial class ArchitectureTests
 
     [GeneratedRegex(@"^\s*(?:(?:public|internal|private|protected|volatile)\s+)*static\s+(?:volatile\s+)?(?!readonly\b)[\w<>?,.\[\] ]+\s\w+\s*(?:=(?!>)|;)|^\s*public static [^=(;]*\{[^}]*\bset;", RegexOptions.Multiline)]
     private static partial Regex MutableStaticPattern();
+
+    [GeneratedRegex(@"^\s*(?:(?:public|internal|private|protected)\s+)*static\s+(?:readonly\s+)?(?<type>[\w.]+<(?:(?!\w\()[\w.<>?,\[\]() ])*>|[\w.<>?]+\[[\],]*\]|StringBuilder|Random)\??\s+(?<name>\w+)\s*(?:=(?!>)|;|\{\s*get;)", RegexOptions.Multiline)]
+    private static partial Regex StaticCollectionPattern();
+
+    [GeneratedRegex(@"^(?:[\w.]*\.)?(?:Concurrent\w+|ConditionalWeakTable|ThreadLocal|AsyncLocal|Queue|Stack|StrongBox|StringBuilder|Random|\w*Cache\w*)\b")]
+    private static partial Regex CachePattern();
 
     [GeneratedRegex(@"\bConsole\.")]
     private static partial Regex ConsolePattern();

@@ -36,6 +36,9 @@ internal sealed class SourceFile
             .Select(entry => new SourceFile(entry.Path, File.ReadAllText(entry.File))),
     ];
 
+    /// <summary>Takes a text apart.</summary>
+    public static SourceFile Parse(string path, string text) => new(path, text);
+
     private static (string Code, IReadOnlyList<string> Strings) Split(string text)
     {
         StringBuilder code = new(text.Length);

@@ -171,7 +171,7 @@ public sealed class LoraConversionTests
         using LoraAdapter lora = Convert(adapter, LoraRank.OfEnergy(0.999));
         Assert.NotEqual(lora.Ranks["lin"], lora.Ranks["block.lin"]);
         Assert.Equal(["^lin", @"^block\.lin"], lora.Config.RankPattern.Select(static pair => pair.Key));
-        Assert.All(lora.Ranks, layer => Assert.Equal(layer.Value, ModulePatterns.Find(lora.Config.RankPattern, layer.Key, 0)));
+        Assert.All(lora.Ranks, layer => Assert.Equal(layer.Value, new ModulePatterns<int>(lora.Config.RankPattern).Find(layer.Key, 0)));
     }
 
     [Fact]

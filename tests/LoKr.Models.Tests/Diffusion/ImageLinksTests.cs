@@ -28,7 +28,7 @@ public sealed class ImageLinksTests : IDisposable
     {
         _folder.Write("secret", "{\"file_name\": \"00-red.png\", \"text\": \"secret\"}");
         Link(name, Path.Combine("..", name.EndsWith(".png", StringComparison.Ordinal) ? "elsewhere/00-red.png" : "secret"));
-        ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, () => ImageFolder.Read(_folder["data"], new ImageDataOptions { Unreadable = UnreadableImage.Skip, MissingCaption = MissingCaption.Allow }), name);
+        ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, () => ImageFolder.Read(_folder["data"], new ImageDataOptions { Unreadable = UnreadableImage.Skip, MissingCaption = MissingCaption.Allow }, TestContext.Current.CancellationToken), name);
     }
 
     [Fact]
@@ -39,7 +39,7 @@ public sealed class ImageLinksTests : IDisposable
         Link("00-red.png", "real/a.png");
         Link("00-red.txt", "real/a.txt");
         Directory.CreateSymbolicLink(_folder["alias"], "data");
-        Assert.Equal("a caption", Assert.Single(ImageFolder.Read(_folder["alias"], new ImageDataOptions()).Images).Caption);
+        Assert.Equal("a caption", Assert.Single(ImageFolder.Read(_folder["alias"], new ImageDataOptions(), TestContext.Current.CancellationToken).Images).Caption);
     }
 
     [Fact]
@@ -51,7 +51,7 @@ public sealed class ImageLinksTests : IDisposable
         }
 
         _folder.Write("data/01-pipe.txt", "a pipe");
-        LoKrException error = await Task.Run(() => Assert.Throws<LoKrException>(() => ImageFolder.Read(_folder["data"], new ImageDataOptions())))
+        LoKrException error = await Task.Run(() => Assert.Throws<LoKrException>(() => ImageFolder.Read(_folder["data"], new ImageDataOptions(), TestContext.Current.CancellationToken)), TestContext.Current.CancellationToken)
             .WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
         Assert.Contains("01-pipe.png", error.Message, StringComparison.Ordinal);
     }

@@ -83,6 +83,9 @@ public sealed class TokenizerErrorTests
     [InlineData("model", """{"type":"BPE","vocab":{"a":"x"},"merges":[]}""")]
     [InlineData("model", """{"type":"WordPiece","vocab":{"a":0},"unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100}""")]
     [InlineData("model", """{"type":"WordPiece","vocab":{"a":0,"b":0},"unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":100}""")]
+    [InlineData("model", """{"type":"WordPiece","vocab":{"a":0,"b":2147483647},"unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":100}""")]
+    [InlineData("model", """{"type":"WordPiece","vocab":{"a":0,"b":100000000},"unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":100}""")]
+    [InlineData("added_tokens", """[{"id":2147483647,"content":"<x>","special":true}]""")]
     [InlineData("model", "null")]
     public void Damaged_parts_are_an_error(string key, string json) =>
         Assert.Equal(ErrorIds.TokenizerInvalid, Fails(TinyTokenizers.ByteLevelJson((key, json))).ErrorId);

@@ -18,6 +18,7 @@ internal sealed class AdapterMatcher
 {
     private readonly CheckpointTraits _checkpoint;
     private readonly CheckpointMergeAdapter _adapter;
+    private readonly ModuleRanks _ranks;
     private readonly MergePlan _plan;
     private readonly LoKrConfig _config;
     private readonly AdapterKeys _keys;
@@ -33,6 +34,7 @@ internal sealed class AdapterMatcher
         (_checkpoint, _adapter, _plan) = (checkpoint, adapter, plan);
         _config = SavedEmbeddings.Include(adapter.Config, adapter.Tensors.Entries.Keys, out string[] warnings);
         _warnings.AddRange(warnings);
+        _ranks = new(_config);
         _keys = new AdapterKeys(adapter.Tensors.Entries.Keys);
         _names = CheckpointNames.Match([.. checkpoint.Entries.Keys], _keys.AdaptedModules, checkpoint.Aliases);
     }
@@ -128,7 +130,7 @@ internal sealed class AdapterMatcher
         (long rows, long columns) = DeltaSize(module, weight);
         bool isTransposed = _checkpoint.Transposed.Contains(weight, rows, columns);
         (long outFeatures, long inFeatures) = isTransposed ? (weight.Shape[1], weight.Shape[0]) : (weight.Shape[0], weight.Shape[1]);
-        LayerSettings settings = LayerSettings.Create(module, new(outFeatures, inFeatures, [.. weight.Shape.Skip(2)]), _config,
+        LayerSettings settings = LayerSettings.Create(module, new(outFeatures, inFeatures, [.. weight.Shape.Skip(2)]), _ranks,
             suffix => _adapter.Tensors.Entries.GetValueOrDefault($"{module}.{suffix}")?.Shape);
         foreach ((string suffix, long[] shape) in settings.Tensors)
         {

@@ -18,7 +18,7 @@ internal static class CompanionFiles
         StringComparer.OrdinalIgnoreCase);
 
     /// <summary>Files to copy, as paths relative to the folder.</summary>
-    /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check"/>.</exception>
+    /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check(string)"/>.</exception>
     public static IReadOnlyList<string> List(string folder)
     {
         ModelLinks links = new(folder);

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Text;
+using LoKr.Core.IO;
 
 namespace LoKr.Models.Tokenization.Models;
 
@@ -18,6 +19,9 @@ internal interface ITokenModel
 /// <summary>Tokens and their ids in both directions.</summary>
 internal sealed class Vocabulary
 {
+    // Tables by id are as long as the largest one; published vocabularies end below 2²⁰.
+    private const int LargestId = (1 << 24) - 1;
+
     private readonly Dictionary<string, int> _ids;
     private readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> _bySpan;
     private readonly Dictionary<int, string> _tokens;
@@ -32,6 +36,14 @@ internal sealed class Vocabulary
             _tokens[id] = token;
         }
     }
+
+    /// <summary>Refuses an id of a file that is too large for a table by id.</summary>
+    /// <param name="json">The object that holds the id.</param>
+    /// <param name="key">Its key.</param>
+    /// <param name="id">The id.</param>
+    public static int CheckId(JsonFields json, string key, int id) => id <= LargestId
+        ? id
+        : throw json.Invalid(key, string.Create(CultureInfo.InvariantCulture, $"is the token id {id}; ids are at most {LargestId}"));
 
     public int Count => _ids.Count;
 

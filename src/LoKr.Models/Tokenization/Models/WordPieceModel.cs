@@ -38,7 +38,7 @@ internal sealed class WordPieceModel : ITokenModel
             ContinuingSubwordPrefix = prefix,
 
             // The package counts UTF-16 units, the reference code points: Encode checks the limit, and this one never applies.
-            MaxInputCharsPerWord = 2 * longestWord,
+            MaxInputCharsPerWord = 2 * Math.Min(longestWord, int.MaxValue / 2),
         });
     }
 

@@ -51,7 +51,7 @@ internal static class TokenizerJsonReader
     private static AddedToken ReadToken(JsonFields token)
     {
         token.AllowOnly("id", "content", "single_word", "lstrip", "rstrip", "normalized", "special");
-        return TokenizerConfig.ReadToken(token, token.GetBool("special", false)) with { StatedId = token.GetIndex("id") };
+        return TokenizerConfig.ReadToken(token, token.GetBool("special", false)) with { StatedId = Vocabulary.CheckId(token, "id", token.GetIndex("id")) };
     }
 
     /// <summary>Reads a vocabulary, an object of ids by token.</summary>
@@ -60,7 +60,7 @@ internal static class TokenizerJsonReader
         Dictionary<string, int> ids = new(StringComparer.Ordinal);
         foreach ((string token, JsonElement value) in json.Members)
         {
-            ids[token] = json.AsIndex(value, token);
+            ids[token] = Vocabulary.CheckId(json, token, json.AsIndex(value, token));
         }
 
         return ids.Count > 0 ? new Vocabulary(ids) : throw json.Invalid("holds no tokens");
