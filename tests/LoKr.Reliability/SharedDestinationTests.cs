@@ -4,7 +4,7 @@ using Xunit;
 
 namespace LoKr.Reliability;
 
-/// <summary>Two processes write one destination as often as they can, and two others read it.</summary>
+/// <summary>Two processes write one destination many times a second, and two others read it.</summary>
 public sealed partial class SharedDestinationTests(ITestOutputHelper output)
 {
     public static TheoryData<string> Writers => Effort.IsLong ? ["adapter folder", "adapter file", "model", "disk merge"] : ["adapter folder", "model"];
@@ -30,7 +30,7 @@ public sealed partial class SharedDestinationTests(ITestOutputHelper output)
             string[] results = await Task.WhenAll(children.Select(async child => await child.ReadLineAsync(cancellation) ?? "nothing"));
             output.WriteLine($"{name}, {seconds} s: {string.Join(" | ", results)}");
             Assert.All(results[..2], static result => Assert.Matches(WroteSome(), result));
-            Assert.All(results[2..], static result => Assert.Matches(ReadBothRight(), result));
+            Assert.All(results[2..], static result => Assert.Matches(ReadRight(), result));
             await Task.WhenAll(children.Select(child => child.WaitAsync(cancellation)));
             Assert.All(children, static child => Assert.Equal(0, child.ExitCode));
         }
@@ -49,6 +49,7 @@ public sealed partial class SharedDestinationTests(ITestOutputHelper output)
     [GeneratedRegex(@"^[1-9]\d* written, \d+ busy$")]
     private static partial Regex WroteSome();
 
-    [GeneratedRegex(@"^[1-9]\d* and [1-9]\d* reads, 0 wrong$")]
-    private static partial Regex ReadBothRight();
+    // Few reads fit into a short test, and all of them may meet one version.
+    [GeneratedRegex(@"^(?!0 and 0 )\d+ and \d+ reads, 0 wrong$")]
+    private static partial Regex ReadRight();
 }

@@ -113,8 +113,8 @@ public sealed record LoKrRun
     [JsonIgnore]
     public bool IsFinished => State is RunState.Completed;
 
-    /// <inheritdoc/>
-    public override string ToString() => FormattableString.Invariant($"{Id}: {State}{(Reason is null ? "" : $" ({Reason})")}, step {Step} of {TotalSteps}");
+    /// <summary>The run folder, so that a run can stand for its path.</summary>
+    public override string ToString() => Path.Length > 0 ? Path : Id;
 }
 
 /// <summary>What a run does now.</summary>
