@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
@@ -62,7 +63,7 @@ public abstract record AdapterReference
 
         /// <summary>The configuration as a file of the adapter would have it.</summary>
         private LoKrConfig Recorded(KeyValuePair<string, LoKrAdapter> part) =>
-            part.Value.Config with { BaseModelNameOrPath = part.Value.Config.BaseModelNameOrPath ?? Target.Models[part.Key].SourcePath };
+            part.Value.Config with { BaseModelNameOrPath = MachinePaths.NameOf(part.Value.Config.BaseModelNameOrPath ?? Target.Models[part.Key].SourcePath) };
 
         internal override string? FindIn(LoKrModel model) => Target.Models.Values.Contains(model)
             ? Adapter
