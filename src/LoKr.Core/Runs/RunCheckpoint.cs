@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts;
@@ -61,7 +60,7 @@ internal sealed class RunCheckpoints(string folder)
             BestStep = state.BestStep,
             EvaluationsWithoutImprovement = state.EvaluationsWithoutImprovement,
             ElapsedSeconds = state.Elapsed.TotalSeconds,
-            Tensors = HashOf(tensors),
+            Tensors = FileSystem.HashOf(tensors),
         });
         staged.Commit();
     }
@@ -135,7 +134,7 @@ internal sealed class RunCheckpoints(string folder)
         string path = PathOf(step);
         CheckpointState state = JsonRecords.Read<CheckpointState>(Path.Combine(path, StateFile), s_errors);
         string file = Path.Combine(path, TensorFile);
-        if (HashOf(file) != state.Tensors)
+        if (FileSystem.HashOf(file) != state.Tensors)
         {
             throw new LoKrException(ErrorIds.RunInvalid, LoKrErrorKind.InvalidData, $"'{file}' has changed since it was written.", s_errors.Advice) { Target = file };
         }
@@ -171,12 +170,6 @@ internal sealed class RunCheckpoints(string folder)
     }
 
     private string PathOf(int step) => Path.Combine(folder, step.ToString("D6", CultureInfo.InvariantCulture));
-
-    private static string HashOf(string path)
-    {
-        using FileStream stream = FileSystem.OpenRead(path);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
-    }
 
     private void Try(Action action)
     {

@@ -40,6 +40,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     private readonly System.Threading.Lock _gate = new();
     private readonly List<string> _warnings = [];
     private readonly string[] _adapterNames;
+    private readonly bool _keepsBest;
     private RunLog? _log;
     private Timer? _stopFile;
     private LoKrRun _run;
@@ -48,9 +49,9 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     private volatile bool _checkpointRequested;
     private bool _ended; // or asked to
 
-    private RunRecorder(RunFolder folder, RunOptions options, IAdaptable target, RunLock held, string[] adapterNames, LoKrRun run)
+    private RunRecorder(RunFolder folder, RunOptions options, IAdaptable target, RunLock held, string[] adapterNames, bool keepsBest, LoKrRun run)
     {
-        (_folder, _options, _target, _lock, _adapterNames, _run) = (folder, options, target, held, adapterNames, run);
+        (_folder, _options, _target, _lock, _adapterNames, _keepsBest, _run) = (folder, options, target, held, adapterNames, keepsBest, run);
         _checkpoints = new RunCheckpoints(folder.CheckpointFolder);
     }
 
@@ -139,7 +140,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         try
         {
             RunDescription description = new(target, names, task, validation, training);
-            recorder = new(folder, options, target, held, names, Begin(target, plan, training, description.Inputs));
+            recorder = new(folder, options, target, held, names, training.KeepBest, Begin(target, plan, training, description.Inputs));
             held = null;
             recorder.Prepare(description);
             RunRecorder ready = recorder;
@@ -235,7 +236,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         long now = Environment.TickCount64;
         bool last = step.Step == step.TotalSteps;
         bool due = _options.CheckpointEvery is { Steps: int steps } ? step.Step % steps == 0 : now - _checkpointAt >= _options.CheckpointEvery.Time!.Value.TotalMilliseconds;
-        if ((due && !last) || _checkpointRequested || (isBest && KeepsBest))
+        if ((due && !last) || _checkpointRequested || (isBest && _keepsBest))
         {
             _checkpointRequested = false;
             Save(capture());
@@ -286,8 +287,6 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         _stop.Dispose();
     }
 
-    private bool KeepsBest { get; set; }
-
     private static LoKrRun Begin(IAdaptable target, TrainingPlan plan, TrainingOptions training, RunInputs inputs)
     {
         DateTime now = DateTime.UtcNow;
@@ -315,7 +314,6 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
 
     private void Prepare(RunDescription description)
     {
-        KeepsBest = description.Training.KeepBest;
         if (_folder.IsForeign)
         {
             throw new LoKrException(ErrorIds.RunExists, LoKrErrorKind.AlreadyExists, $"'{_folder.Path}' holds files, but no run.", "Use a folder of its own.") { Target = _folder.Path };
@@ -507,7 +505,6 @@ internal sealed class RunDescription
 {
     public RunDescription(IAdaptable target, IReadOnlyList<string> names, ITrainingTask task, ITrainingTask? validation, TrainingOptions training)
     {
-        Training = training;
         KeyValuePair<string, LoKrAdapter>[] adapters = [.. names.SelectMany(name => target.GetAdapters(name))];
         JsonObject adapterConfigs = [];
         foreach ((string component, LoKrAdapter adapter) in adapters)
@@ -531,9 +528,6 @@ internal sealed class RunDescription
             StartAdapter = HashOf(adapters.SelectMany(static pair => pair.Value.FlatParameters)),
         };
     }
-
-    /// <summary>The options of the training.</summary>
-    public TrainingOptions Training { get; }
 
     /// <summary>The hashes.</summary>
     public RunInputs Inputs { get; }

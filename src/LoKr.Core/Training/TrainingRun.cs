@@ -358,7 +358,7 @@ internal sealed class TrainingRun : IDisposable
     {
         if (_seedsDropout)
         {
-            ulong mixed = unchecked(((ulong)_seed * 0x9E3779B97F4A7C15) ^ ((ulong)(step + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(batch + 1) * 0x94D049BB133111EB));
+            ulong mixed = TrainingSeeds.Of(_seed, step, batch);
             using Generator generator = random.manual_seed(unchecked((long)(mixed ^ (mixed >> 31))));
         }
     }

@@ -66,6 +66,17 @@ public abstract class TrainingBatch
 /// <param name="Epoch">Index of the epoch, from 0; each has its own order.</param>
 public sealed record BatchOrder(int BatchSize, bool Shuffle = false, bool Bucket = true, long Seed = 0, int Epoch = 0);
 
+/// <summary>Seeds of what a run draws.</summary>
+public static class TrainingSeeds
+{
+    /// <summary>A seed for one place of a run: neighboring seeds and places do not share numbers.</summary>
+    /// <param name="seed">Seed of the run.</param>
+    /// <param name="major">Index of the epoch or step, from 0.</param>
+    /// <param name="minor">Index of the batch in it, from 0.</param>
+    public static ulong Of(long seed, int major, int minor) => unchecked(
+        ((ulong)seed * 0x9E3779B97F4A7C15) ^ ((ulong)(major + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(minor + 1) * 0x94D049BB133111EB));
+}
+
 /// <summary>Sums over one batch of an evaluation; they stay on the device until the end.</summary>
 /// <param name="LossSum">Sum (not mean) of the loss over <see cref="TrainingBatch.LossCount"/> items, a scalar.</param>
 /// <param name="Correct">Number of correct answers, a scalar; null where the task has no answers.</param>

@@ -82,7 +82,7 @@ public sealed class DiffusionTask : ITrainingTask
         }
 
         IReadOnlyList<int[]> turns = LengthBuckets.Create(new int[batches.Count], order with { BatchSize = 1 });
-        return turns.Select((turn, index) => new DiffusionBatch(batches[turn[0]], SeedOf(order, index)));
+        return turns.Select((turn, index) => new DiffusionBatch(batches[turn[0]], TrainingSeeds.Of(order.Seed, order.Epoch, index)));
     }
 
     /// <inheritdoc/>
@@ -126,9 +126,6 @@ public sealed class DiffusionTask : ITrainingTask
 
     private Tensor? TimeIds(IReadOnlyList<LatentRow> rows, Device device) => !_pipeline.Denoiser.TakesAddedConditions ? null : tensor(
         rows.SelectMany(row => (float[])[row.OriginalHeight, row.OriginalWidth, row.CropTop, row.CropLeft, row.Height, row.Width]).ToArray(), [rows.Count, 6]).to(device);
-
-    private static ulong SeedOf(BatchOrder order, int index) => unchecked(
-        ((ulong)order.Seed * 0x9E3779B97F4A7C15) ^ ((ulong)(order.Epoch + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(index + 1) * 0x94D049BB133111EB));
 }
 
 /// <summary>Images of one size, and the seed of all random numbers for them.</summary>

@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Safetensors;
@@ -117,7 +116,7 @@ public sealed class LatentCache
     /// <summary>Adds an image; returns whether its latents were computed.</summary>
     private bool Add(StableDiffusionPipeline pipeline, CaptionedImage image, int width, int height)
     {
-        string file = Path.Combine(Folder, $"{HashOf(image.Path)}-{width}x{height}.safetensors");
+        string file = Path.Combine(Folder, $"{FileSystem.HashOf(image.Path)[..32]}-{width}x{height}.safetensors");
         bool computed = !IsWhole(file);
         if (computed)
         {
@@ -154,12 +153,6 @@ public sealed class LatentCache
             _warnings.Add($"{exception.Message} The latents were computed again.");
             return false;
         }
-    }
-
-    private static string HashOf(string path)
-    {
-        using FileStream stream = FileSystem.OpenRead(path);
-        return Convert.ToHexStringLower(SHA256.HashData(stream))[..32];
     }
 }
 

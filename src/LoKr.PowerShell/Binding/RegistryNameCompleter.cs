@@ -1,6 +1,7 @@
 using System.Collections;
 using System.Management.Automation;
 using System.Management.Automation.Language;
+using System.Management.Automation.Runspaces;
 using LoKr.Core.Runs;
 
 namespace LoKr.PowerShell.Binding;
@@ -11,12 +12,7 @@ public sealed class RegistryNameCompleter : IArgumentCompleter
     /// <inheritdoc/>
     public IEnumerable<CompletionResult> CompleteArgument(
         string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
-        fakeBoundParameters["Registry"] is string registry && Runspaces.CurrentLocation is string location
+        fakeBoundParameters["Registry"] is string registry && Runspace.DefaultRunspace?.SessionStateProxy.Path.CurrentFileSystemLocation.Path is string location
             ? Completion.Match(new AdapterRegistry(Path.Combine(location, registry)).Names, wordToComplete)
             : [];
-
-    private static class Runspaces
-    {
-        public static string? CurrentLocation => System.Management.Automation.Runspaces.Runspace.DefaultRunspace?.SessionStateProxy.Path.CurrentFileSystemLocation.Path;
-    }
 }
