@@ -4,7 +4,8 @@ namespace LoKr.Reliability;
 
 /// <summary>
 /// How long the tests run, and where: seconds with <c>dotnet test</c>, hours with <c>LOKR_RELIABILITY=long</c>. <c>LOKR_RELIABILITY_KILLS</c>,
-/// <c>…_CASES</c>, <c>…_SECONDS</c> and <c>…_SEED</c> set single numbers, and <c>…_FOLDER</c> a folder on another file system.
+/// <c>…_CASES</c>, <c>…_SECONDS</c> and <c>…_SEED</c> set single numbers, <c>…_WRITERS</c> chooses writers by their names, with commas between
+/// them, and <c>…_FOLDER</c> sets a folder on another file system.
 /// </summary>
 internal static class Effort
 {
@@ -28,11 +29,16 @@ internal static class Effort
     /// <summary>
     /// Folder to write in. A kill does not depend on the disk, whose flushes would take most of the time: in memory where the system has such a folder.
     /// </summary>
-    public static string Folder => Environment.GetEnvironmentVariable($"{Variable}_FOLDER") is { Length: > 0 } named ? named : Directory.Exists("/dev/shm") ? "/dev/shm" : Path.GetTempPath();
+    public static string Folder => Text("FOLDER") is { Length: > 0 } named ? named : Directory.Exists("/dev/shm") ? "/dev/shm" : Path.GetTempPath();
+
+    /// <summary>Whether a writer is to be tested.</summary>
+    public static bool Includes(string writer) => Text("WRITERS") is not { Length: > 0 } names || names.Split(',').Contains(writer);
+
+    private static string? Text(string name) => Environment.GetEnvironmentVariable($"{Variable}_{name}");
 
     private static int Number(string name, int brief, int full)
     {
-        string? text = Environment.GetEnvironmentVariable($"{Variable}_{name}");
+        string? text = Text(name);
         return string.IsNullOrEmpty(text) ? (IsLong ? full : brief) : int.Parse(text, CultureInfo.InvariantCulture);
     }
 }

@@ -7,14 +7,14 @@ namespace LoKr.Reliability;
 /// <summary>Writers are killed; what is at the destination, beside it and after the next run is looked at every time.</summary>
 public sealed class KillTests(ITestOutputHelper output)
 {
-    public static TheoryData<string> Writers => [.. Writer.All.Select(static writer => writer.Name)];
+    public static TheoryData<string> Writers => [.. Writer.All.Select(static writer => writer.Name).Where(Effort.Includes)];
 
     public static TheoryData<string, bool> Commits
     {
         get
         {
             TheoryData<string, bool> cases = [];
-            foreach (Writer writer in Writer.All.Where(static writer => Effort.IsLong || !writer.NeedsTorch || writer.IsFile))
+            foreach (Writer writer in Writer.All.Where(static writer => Effort.Includes(writer.Name) && (Effort.IsLong || !writer.NeedsTorch || writer.IsFile)))
             {
                 cases.Add(writer.Name, false);
                 if (!writer.IsFile)

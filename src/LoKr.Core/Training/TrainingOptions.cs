@@ -90,7 +90,7 @@ public sealed record TrainingOptions
     /// <summary>Number of evaluations without improvement after which the run ends; null for no early end.</summary>
     public int? Patience { get; init; }
 
-    /// <summary>How much better than the best one an evaluation has to be to count as an improvement, in units of <see cref="Metric"/>.</summary>
+    /// <summary>How much better than the best one an evaluation has to be to count as an improvement for <see cref="Patience"/>, in units of <see cref="Metric"/>.</summary>
     public double MinimumImprovement { get; init; }
 
     /// <summary>Whether the adapter ends with the values that had the best evaluation, not with those of the last step.</summary>
@@ -114,15 +114,19 @@ public sealed record TrainingOptions
     /// <param name="hasValidation">Whether there are data to evaluate on.</param>
     public IEnumerable<string> IgnoredOptions(bool hasValidation)
     {
-        string[] ignored = hasValidation ? [] :
+        (bool IsGiven, string Option)[] ofEvaluations =
         [
-            .. EvaluateEvery is null ? (string[])[] : [nameof(EvaluateEvery)],
-            .. EvaluateBefore ? (string[])[nameof(EvaluateBefore)] : [],
-            .. EvaluationBatchSize is null ? (string[])[] : [nameof(EvaluationBatchSize)],
-            .. Patience is null ? (string[])[] : [nameof(Patience)],
-            .. KeepBest ? (string[])[nameof(KeepBest)] : [],
+            (EvaluateEvery is not null, nameof(EvaluateEvery)),
+            (EvaluateBefore, nameof(EvaluateBefore)),
+            (EvaluationBatchSize is not null, nameof(EvaluationBatchSize)),
+            (Metric is not null, nameof(Metric)),
+            (Patience is not null, nameof(Patience)),
+            (MinimumImprovement > 0, nameof(MinimumImprovement)),
+            (KeepBest, nameof(KeepBest)),
         ];
-        return ignored.Select(static option => $"{option} has no effect without validation data.");
+        return hasValidation
+            ? Patience is null && MinimumImprovement > 0 ? [$"{nameof(MinimumImprovement)} has no effect without {nameof(Patience)}."] : []
+            : ofEvaluations.Where(static option => option.IsGiven).Select(static option => $"{option.Option} has no effect without validation data.");
     }
 
     /// <summary>Throws for values that are out of range.</summary>

@@ -143,8 +143,8 @@ public abstract class ImageTrainingCommand : RecordedTrainingCommand
     };
 
     /// <summary>Warnings about parameters that have no effect.</summary>
-    private protected IEnumerable<string> IgnoredImageParameters() => SamplePrompt is not null ? [] : new[] { nameof(SampleEvery), nameof(SampleSteps) }
-        .Where(MyInvocation.BoundParameters.ContainsKey).Select(static parameter => $"-{parameter} has no effect without -{nameof(SamplePrompt)}.");
+    private protected IEnumerable<string> IgnoredImageParameters() =>
+        SamplePrompt is null ? Ignored($"without -{nameof(SamplePrompt)}", nameof(SampleEvery), nameof(SampleSteps)) : [];
 
     private SampleImages? ReadSampleOptions()
     {

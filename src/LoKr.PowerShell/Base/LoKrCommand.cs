@@ -131,6 +131,12 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
     }
 
+    /// <summary>Warnings about parameters that were given and have no effect beside another one.</summary>
+    /// <param name="reason">Why, as the end of a sentence: without -RunPath.</param>
+    /// <param name="parameters">Names of the parameters; those that were not given are passed over.</param>
+    private protected IEnumerable<string> Ignored(string reason, params string[] parameters) =>
+        parameters.Where(MyInvocation.BoundParameters.ContainsKey).Select(name => $"-{name} has no effect {reason}.");
+
     /// <summary>Loads libtorch before the first torch call, and says what was loaded the first time.</summary>
     /// <param name="options">Where to look; null for the usual places.</param>
     protected LoKrRuntimeInfo EnsureRuntime(RuntimeOptions? options = null)

@@ -48,7 +48,7 @@ public abstract class RecordedTrainingCommand : TrainingCommand
     [Parameter]
     public int? Patience { get; set; }
 
-    /// <summary>How much better than the best one an evaluation has to be to count as an improvement, in units of -Metric.</summary>
+    /// <summary>How much better than the best one an evaluation has to be to count as an improvement for -Patience, in units of -Metric.</summary>
     [Parameter]
     public double MinimumImprovement { get; set; }
 
@@ -75,7 +75,8 @@ public abstract class RecordedTrainingCommand : TrainingCommand
         MinimumFreeSpace = MinimumFreeSpace,
     };
 
-    /// <summary>Warnings about parameters that have no effect without a run folder.</summary>
-    private protected IEnumerable<string> IgnoredRunParameters() => RunPath is not null ? [] :
-        s_ofRunFolders.Where(MyInvocation.BoundParameters.ContainsKey).Select(static name => $"-{name} has no effect without -RunPath.");
+    /// <summary>Warnings about parameters of run folders that have no effect.</summary>
+    private protected IEnumerable<string> IgnoredRunParameters() => RunPath is null
+        ? Ignored($"without -{nameof(RunPath)}", s_ofRunFolders)
+        : Resume is RunResume.Required ? Ignored($"beside -{nameof(Resume)} {Resume}, which never begins anew", nameof(Force)) : [];
 }

@@ -63,6 +63,13 @@ public abstract class TrainingCommand : PassThruCommand
     [ValidateNotNullOrEmpty]
     public string? AdapterName { get; set; }
 
+    /// <summary>Warnings about parameters that others override.</summary>
+    private protected IEnumerable<string> IgnoredLengthParameters() =>
+    [
+        .. MaxSteps is null ? [] : Ignored($"beside -{nameof(MaxSteps)}", nameof(Epochs)),
+        .. WarmupSteps is null ? [] : Ignored($"beside -{nameof(WarmupSteps)}", nameof(WarmupRatio)),
+    ];
+
     /// <summary>Options with the values of these parameters.</summary>
     private protected TrainingOptions ReadOptimizerOptions() => new()
     {

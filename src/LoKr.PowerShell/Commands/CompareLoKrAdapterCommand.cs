@@ -70,11 +70,19 @@ public sealed class CompareLoKrAdapterCommand : LoKrCommand
     public SwitchParameter ByRow { get; set; }
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(Data is null ? Ignored($"without -{nameof(Data)}", nameof(BatchSize), nameof(MaxLength)) : []);
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         EnsureRuntime();
         AdapterReference reference = Find(Reference);
         AdapterReference difference = Find(Difference);
+        if (IsOnModel(Reference) && IsOnModel(Difference))
+        {
+            WriteWarnings(Ignored("on adapters of a model", nameof(BasePath)));
+        }
+
         if (!ByRow)
         {
             AdapterComparison comparison = AdapterComparer.Compare(reference, difference, StopToken);
@@ -89,8 +97,10 @@ public sealed class CompareLoKrAdapterCommand : LoKrCommand
         }
     }
 
-    private AdapterReference Find(string text) => Model?.GetAdapterNames().Contains(text, StringComparer.Ordinal) == true
-        ? AdapterReference.OfModel(Model, text)
+    private bool IsOnModel(string text) => Model?.GetAdapterNames().Contains(text, StringComparer.Ordinal) == true;
+
+    private AdapterReference Find(string text) => IsOnModel(text)
+        ? AdapterReference.OfModel(Model!, text)
         : AdapterReference.OfFile(FindFile(text), new() { BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath) });
 
     private string FindFile(string text)

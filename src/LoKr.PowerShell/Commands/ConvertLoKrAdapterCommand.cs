@@ -86,6 +86,13 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     protected override string? Subject => LiteralPath.Length > 0 ? LiteralPath : Path;
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(
+    [
+        .. Model is null ? [] : Ignored($"beside -{nameof(Model)}", nameof(BasePath)),
+        .. Scaling is ScalingConvention.None ? Ignored($"beside -{nameof(Scaling)} {Scaling}", nameof(Alpha)) : [],
+    ]);
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         LoraRank? rank = ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank)

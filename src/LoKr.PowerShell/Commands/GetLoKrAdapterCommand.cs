@@ -62,6 +62,9 @@ public sealed class GetLoKrAdapterCommand : PathCommand
     public SwitchParameter Summary { get; set; }
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(ByLayer || Values ? [] : Ignored($"without -{nameof(Values)}", nameof(BasePath)));
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         switch (ParameterSetName)

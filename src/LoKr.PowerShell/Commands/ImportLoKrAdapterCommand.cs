@@ -91,6 +91,9 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     protected override string? Subject => Registry ?? (LiteralPath.Length > 0 ? LiteralPath : Path);
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(Scaling is ScalingConvention.None ? Ignored($"beside -{nameof(Scaling)} {Scaling}", nameof(Alpha)) : []);
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet or PipelineRegistrySet ? Pipeline : Model;

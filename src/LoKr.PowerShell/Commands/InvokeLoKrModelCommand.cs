@@ -77,6 +77,9 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     public long? Seed { get; set; }
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(IgnoredParameters());
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         int before = _done;
@@ -127,6 +130,25 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
                 ? string.Create(CultureInfo.InvariantCulture, $"The {what} has {longest} tokens; the first {used} are used.")
                 : string.Create(CultureInfo.InvariantCulture, $"{_cut.Count} {what}s are cut to {used} tokens; the longest has {longest}."));
         }
+    }
+
+    private IEnumerable<string> IgnoredParameters()
+    {
+        if (ParameterSetName == ImageSet)
+        {
+            return
+            [
+                .. Guidance > 1 ? [] : Ignored($"without guidance, which -{nameof(Guidance)} of 1 or less turns off", nameof(NegativePrompt)),
+                .. Pipeline.GetActiveAdapters().Count > 0 ? [] : Ignored("without an active adapter", nameof(AdapterScale)),
+            ];
+        }
+
+        return Model.Pretrained is ICausalLanguageModel
+            ? [
+                .. Ignored("for a language model, which continues one whole text at a time", nameof(MaxLength), nameof(BatchSize)),
+                .. Temperature > 0 ? [] : Ignored($"at a temperature of 0, which always takes the most likely token; give -{nameof(Temperature)} to sample", nameof(TopK), nameof(TopP), nameof(Seed)),
+            ]
+            : Ignored("for a classifier, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(Seed));
     }
 
     // Images have bars of their own. How many objects will come through the pipeline is not known.

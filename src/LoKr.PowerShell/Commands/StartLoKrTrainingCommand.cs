@@ -195,7 +195,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {
-        WriteWarnings([.. plan.Warnings, .. moreWarnings ?? [], .. IgnoredRunParameters()]);
+        WriteWarnings([.. plan.Warnings, .. moreWarnings ?? [], .. IgnoredLengthParameters(), .. IgnoredRunParameters()]);
         return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }
 

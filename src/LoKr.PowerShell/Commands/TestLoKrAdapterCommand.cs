@@ -39,6 +39,9 @@ public sealed class TestLoKrAdapterCommand : PathCommand
     public SwitchParameter Quiet { get; set; }
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(Model is null ? [] : Ignored($"beside -{nameof(Model)}", nameof(BasePath)));
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         AdapterCheckOptions options = new()

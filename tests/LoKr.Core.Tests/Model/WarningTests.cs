@@ -113,5 +113,10 @@ public sealed class WarningTests
         Assert.Equal(["EvaluateEvery", "EvaluateBefore", "EvaluationBatchSize"], options.IgnoredOptions(false).Select(static warning => warning.Split(' ')[0]));
         Assert.Empty(options.IgnoredOptions(true));
         Assert.Empty(new TrainingOptions().IgnoredOptions(false));
+
+        TrainingOptions ends = new() { Metric = EvaluationMetric.Loss, Patience = 2, MinimumImprovement = 0.1, KeepBest = true };
+        Assert.Equal(["Metric", "Patience", "MinimumImprovement", "KeepBest"], ends.IgnoredOptions(false).Select(static warning => warning.Split(' ')[0]));
+        Assert.Empty(ends.IgnoredOptions(true));
+        Assert.Equal("MinimumImprovement has no effect without Patience.", Assert.Single((ends with { Patience = null }).IgnoredOptions(true)));
     }
 }
