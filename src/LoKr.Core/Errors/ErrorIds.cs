@@ -113,6 +113,15 @@ public static class ErrorIds
     /// <summary>A pickle file was given; loading one can run code, so only safetensors is read.</summary>
     public const string PickleRefused = "LoKr.PickleRefused";
 
+    /// <summary>A GGUF file ends before the bytes its header describes.</summary>
+    public const string GgufTruncated = "LoKr.GgufTruncated";
+
+    /// <summary>The header of a GGUF file is not valid, or is of a version that is not read.</summary>
+    public const string GgufHeaderInvalid = "LoKr.GgufHeaderInvalid";
+
+    /// <summary>A tensor of a GGUF file has an element type that is unknown, or whose values cannot be read or written.</summary>
+    public const string GgufTypeUnsupported = "LoKr.GgufTypeUnsupported";
+
     /// <summary>A safetensors file ends before the bytes its header describes.</summary>
     public const string SafetensorsTruncated = "LoKr.SafetensorsTruncated";
 
