@@ -132,6 +132,9 @@ public sealed record LoKrEvaluation
     /// <summary>Share of right answers, for classification.</summary>
     public double? Accuracy { get; init; }
 
+    /// <summary>Macro F1, for classification: the mean over the labels that rows or answers have of 2·TP / (2·TP + FP + FN).</summary>
+    public double? F1 { get; init; }
+
     /// <summary>exp(loss), for language models.</summary>
     public double? Perplexity { get; init; }
 
@@ -144,9 +147,10 @@ public sealed record LoKrEvaluation
     {
         EvaluationMetric.Loss => Loss,
         EvaluationMetric.Accuracy when Accuracy is double accuracy => accuracy,
+        EvaluationMetric.F1 when F1 is double f1 => f1,
         EvaluationMetric.Perplexity when Perplexity is double perplexity => perplexity,
         _ => throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
-            $"The evaluation has no {metric.ToString().ToLowerInvariant()}.", "Use the loss, or a metric of the task.") { Target = metric },
+            $"The evaluation has no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric },
     };
 
     /// <inheritdoc/>
@@ -179,13 +183,27 @@ public enum EvaluationMetric
 
     /// <summary>exp(loss); lower is better.</summary>
     Perplexity,
+
+    /// <summary>Macro F1, as <see cref="LoKrEvaluation.F1"/>; higher is better.</summary>
+    F1,
 }
 
 /// <summary>Comparison by a metric.</summary>
 public static class EvaluationMetrics
 {
     /// <summary>Whether higher values are better.</summary>
-    public static bool IsHigherBetter(this EvaluationMetric metric) => metric is EvaluationMetric.Accuracy;
+    public static bool IsHigherBetter(this EvaluationMetric metric) => metric is EvaluationMetric.Accuracy or EvaluationMetric.F1;
+
+    /// <summary>The metric in a sentence: <c>accuracy</c>, <c>macro F1</c>.</summary>
+    public static string ToText(this EvaluationMetric metric) => metric is EvaluationMetric.F1 ? "macro F1" : metric.ToString().ToLowerInvariant();
+
+    /// <summary>The metric that tells which of two is better where none was asked for.</summary>
+    public static EvaluationMetric ToEvaluationMetric(this TrainingMetric metric) => metric switch
+    {
+        TrainingMetric.Accuracy => EvaluationMetric.Accuracy,
+        TrainingMetric.Perplexity => EvaluationMetric.Perplexity,
+        _ => EvaluationMetric.Loss,
+    };
 
     /// <summary>How much better a value is than another one; negative for a worse one.</summary>
     public static double Improvement(this EvaluationMetric metric, double value, double than) => metric.IsHigherBetter() ? value - than : than - value;

@@ -57,7 +57,7 @@ public sealed class AdapterRegistry
             LoKrRun run = runFolder.Read();
             adapter = run.IsFinished && Directory.Exists(runFolder.AdapterFolder) ? runFolder.AdapterFolder : throw new LoKrException(
                 ErrorIds.RunNotFound, LoKrErrorKind.InvalidOperation, $"The run {run.Id} in '{runFolder.Path}' has no result: it is {run.State}.", "Let it finish first.") { Target = source };
-            card = card with { Run = run.Id, Model = run.Model, Inputs = run.Inputs, Evaluation = card.Evaluation ?? run.After, Seed = run.Seed, Steps = run.Step };
+            card = card with { Run = run.Id, Model = run.Model, Inputs = run.Inputs, Evaluation = card.Evaluation ?? run.After, Gate = card.Gate ?? runFolder.ReadGate()?.ToString(), Seed = run.Seed, Steps = run.Step };
         }
 
         string[] parts = PartsOf(adapter);

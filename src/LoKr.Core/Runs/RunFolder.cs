@@ -8,7 +8,8 @@ namespace LoKr.Core.Runs;
 /// <summary>
 /// The files of a run folder, and what can be done with one from outside:
 /// <c>run.json</c> (<see cref="LoKrRun"/>), <c>config.json</c> (configuration and options), <c>log.jsonl</c> (<see cref="RunLog"/>),
-/// <c>checkpoints/000400/</c> (<see cref="RunCheckpoints"/>), <c>adapter/</c> (the result, as PEFT stores it).
+/// <c>checkpoints/000400/</c> (<see cref="RunCheckpoints"/>), <c>adapter/</c> (the result, as PEFT stores it),
+/// <c>gate.json</c> (<see cref="LoKrGateResult"/>).
 /// </summary>
 public sealed class RunFolder
 {
@@ -43,6 +44,9 @@ public sealed class RunFolder
     /// <summary>The adapter of a finished run, as PEFT stores it.</summary>
     public string AdapterFolder => Of("adapter");
 
+    /// <summary>The verdict of the gate on the result, where one was asked for.</summary>
+    public string GateFile => Of("gate.json");
+
     /// <summary>Whether there is a run in the folder.</summary>
     public bool Exists => File.Exists(StateFile);
 
@@ -64,6 +68,18 @@ public sealed class RunFolder
         LoKrRun run = JsonRecords.Read<LoKrRun>(StateFile, s_errors) with { Path = Path };
         return run.State is RunState.Running && !RunLock.IsHeld(Of(LockFile)) ? run with { State = RunState.Interrupted, SecondsRemaining = null } : run;
     }
+
+    /// <summary>Keeps the verdict of the gate on the result of the run.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.FileNotWritable</c>.</exception>
+    public void WriteGate(LoKrGateResult gate)
+    {
+        _ = Read();
+        JsonRecords.Write(GateFile, gate);
+    }
+
+    /// <summary>The verdict of the gate, or null.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RunInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    public LoKrGateResult? ReadGate() => File.Exists(GateFile) ? JsonRecords.Read<LoKrGateResult>(GateFile, s_errors) : null;
 
     /// <summary>Asks the process that works on the run to end after its step, from any process on any machine that shares the folder.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.FileNotWritable</c>.</exception>

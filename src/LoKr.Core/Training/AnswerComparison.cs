@@ -29,17 +29,12 @@ public static class AnswerComparer
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(reference);
         ArgumentNullException.ThrowIfNull(difference);
-        if (model.MergedAdapters.Count > 0)
-        {
-            throw ModelErrors.Merged(model.MergedAdapters[0]);
-        }
-
+        using AdapterTrials trials = new(model);
         using ITrainingTask task = TrainingTaskFactory.Create(model, rows, maxLength, cancellation);
-        using ActiveState state = new(model);
-        using AttachedAdapter first = AttachedAdapter.Of(model, reference);
-        using AttachedAdapter second = AttachedAdapter.Of(model, difference);
-        (LoKrEvaluation a, double[][]? scoresA) = Run(first.Name);
-        (LoKrEvaluation b, double[][]? scoresB) = Run(second.Name);
+        string first = trials.Add(reference);
+        string second = trials.Add(difference);
+        (LoKrEvaluation a, double[][]? scoresA) = Run(first);
+        (LoKrEvaluation b, double[][]? scoresB) = Run(second);
         IReadOnlyList<LoKrAnswerDifference> answers = scoresA is null || scoresB is null ? []
             : [.. rows.Select((row, i) => Describe(row, ((TextClassificationTask)task).LabelOf(i), ((ISequenceClassifier)model.Pretrained!).Labels, scoresA[i], scoresB[i]))];
         return new(
@@ -64,8 +59,7 @@ public static class AnswerComparer
 
         (LoKrEvaluation Evaluation, double[][]? Scores) Run(string name)
         {
-            model.SetAdaptersEnabled(true);
-            model.SetActiveAdapters([name]);
+            trials.Use(name);
             return (Evaluator.Evaluate(model, task, batchSize, cancellation), task is TextClassificationTask classification ? classification.Probabilities(model, batchSize, cancellation) : null);
         }
     }
@@ -83,45 +77,6 @@ public static class AnswerComparer
             DifferenceScore = b[bestB],
             Distance = a.Zip(b, static (x, y) => Math.Abs(x - y)).Sum() / 2,
         };
-    }
-
-    /// <summary>Which adapters are active, and whether they are enabled; both are restored.</summary>
-    private sealed class ActiveState(LoKrModel model) : IDisposable
-    {
-        private readonly IReadOnlyList<string> _active = model.ActiveAdapters;
-        private readonly bool _enabled = model.AdaptersEnabled;
-
-        public void Dispose()
-        {
-            model.SetActiveAdapters(_active);
-            model.SetAdaptersEnabled(_enabled);
-        }
-    }
-
-    /// <summary>An adapter on the model; one from a file is removed again.</summary>
-    private sealed class AttachedAdapter(LoKrModel model, string name, bool isLoaded) : IDisposable
-    {
-        public string Name => name;
-
-        public static AttachedAdapter Of(LoKrModel model, AdapterReference reference)
-        {
-            if (reference.FindIn(model) is string own)
-            {
-                return new(model, own, false);
-            }
-
-            string name = "compared-" + Guid.NewGuid().ToString("N");
-            reference.LoadOnto(model, name);
-            return new(model, name, true);
-        }
-
-        public void Dispose()
-        {
-            if (isLoaded)
-            {
-                model.RemoveAdapter(name);
-            }
-        }
     }
 }
 

@@ -60,29 +60,6 @@ public static class LengthBuckets
         random.Shuffle(shuffled);
         return shuffled;
     }
-
-    /// <summary>A generator whose numbers are the same on every .NET version, unlike <see cref="Random"/> with a seed.</summary>
-    private struct SplitMix64(ulong state)
-    {
-        private ulong _state = state;
-
-        public void Shuffle<T>(T[] items)
-        {
-            for (int i = items.Length - 1; i > 0; i--)
-            {
-                int j = (int)Math.BigMul(Next(), (ulong)i + 1, out _);
-                (items[i], items[j]) = (items[j], items[i]);
-            }
-        }
-
-        private ulong Next()
-        {
-            ulong z = _state += 0x9E3779B97F4A7C15;
-            z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
-            z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
-            return z ^ (z >> 31);
-        }
-    }
 }
 
 /// <summary>SHA-256 over the rows of a task, each with its length, so that equal hashes mean equal rows in an equal order.</summary>

@@ -97,6 +97,22 @@ public sealed class CausalLanguageTask : ITrainingTask
         return new BatchScore(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum));
     }
 
+    /// <inheritdoc/>
+    public IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch)
+    {
+        (Tensor logits, Tensor targets) = Forward(model, batch);
+        double[] losses = RowScores.ToArray(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.None));
+        var rows = (LanguageBatch)batch;
+        RowScore[] scores = new RowScore[rows.RowCount];
+        foreach ((int i, double loss) in losses.Index())
+        {
+            ref RowScore score = ref scores[rows.Positions[i] / rows.Tokens.Length];
+            score = new(score.LossSum + loss, score.LossCount + 1);
+        }
+
+        return scores;
+    }
+
     /// <summary>Has nothing to release: the data are plain arrays.</summary>
     public void Dispose()
     {

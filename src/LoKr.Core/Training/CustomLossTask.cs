@@ -66,6 +66,11 @@ public sealed class CustomLossTask : ITrainingTask
     /// <inheritdoc/>
     public BatchScore Score(LoKrModel model, TrainingBatch batch) => new(Loss(model, batch));
 
+    /// <summary>Scores the batch as one row.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="batch">The batch.</param>
+    public IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch) => [new(RowScores.ToArray(Loss(model, batch))[0], 1)];
+
     /// <summary>Has nothing to release: the caller owns the batches.</summary>
     public void Dispose()
     {

@@ -9,7 +9,7 @@ namespace LoKr.Core.Training;
 public static class Evaluator
 {
     /// <summary>
-    /// Computes the mean loss, and accuracy or perplexity, in evaluation mode and without gradients; afterwards every module returns to the
+    /// Computes the mean loss, and accuracy and F1 or perplexity, in evaluation mode and without gradients; afterwards every module returns to the
     /// mode it was in. Runs on the calling thread.
     /// </summary>
     /// <param name="model">The model.</param>
@@ -45,6 +45,7 @@ public static class Evaluator
         using var scope = NewDisposeScope();
         Tensor sums = zeros(2, ScalarType.Float64, model.Device);
         (Tensor loss, Tensor correct) = (sums[0], sums[1]);
+        List<Tensor> answers = [];
         long count = 0;
         int done = 0;
         int batches = task.CountBatches(batchSize);
@@ -60,6 +61,11 @@ public static class Evaluator
                 correct.add_(right.to(ScalarType.Float64, sums.device));
             }
 
+            if (score.Answers is Tensor both)
+            {
+                answers.Add(both.MoveToOuterDisposeScope());
+            }
+
             count += batch.LossCount;
             onProgress?.Invoke((double)++done / batches);
         }
@@ -67,9 +73,7 @@ public static class Evaluator
         double[] totals = sums.cpu().data<double>().ToArray();
         if (!double.IsFinite(totals[0]))
         {
-            throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData,
-                $"The loss of {model.Name} on the data is NaN or infinite, because its outputs are.",
-                "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = model };
+            throw NotFinite(model);
         }
 
         double mean = totals[0] / count;
@@ -79,8 +83,28 @@ public static class Evaluator
             TokenCount = count,
             Loss = mean,
             Accuracy = task.Metric == TrainingMetric.Accuracy ? totals[1] / count : null,
+            F1 = answers.Count > 0 ? MacroF1(cat(answers, 1)) : null,
             Perplexity = task.Metric == TrainingMetric.Perplexity ? Math.Exp(mean) : null,
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
+    }
+
+    /// <summary>The error of a loss that is not a number.</summary>
+    internal static LoKrException NotFinite(LoKrModel model) => new(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData,
+        $"The loss of {model.Name} on the data is NaN or infinite, because its outputs are.",
+        "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = model };
+
+    // The labels in the first half, the answers in the second.
+    private static double MacroF1(Tensor answers)
+    {
+        long[] values = answers.cpu().contiguous().data<long>().ToArray();
+        int rows = values.Length / 2;
+        ConfusionCounts counts = new((int)values.Max() + 1);
+        for (int row = 0; row < rows; row++)
+        {
+            counts.Add((int)values[row], (int)values[rows + row]);
+        }
+
+        return counts.MacroF1();
     }
 }

@@ -94,7 +94,17 @@ public sealed class TextClassificationTask : ITrainingTask
     public BatchScore Score(LoKrModel model, TrainingBatch batch)
     {
         (Tensor logits, Tensor labels) = Forward(model, batch);
-        return new BatchScore(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.Sum), logits.argmax(-1).eq(labels).sum());
+        Tensor answers = logits.argmax(-1);
+        return new BatchScore(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.Sum), answers.eq(labels).sum(), stack([labels, answers]));
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch)
+    {
+        (Tensor logits, Tensor labels) = Forward(model, batch);
+        double[] losses = RowScores.ToArray(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.None));
+        long[] answers = logits.argmax(-1).cpu().data<long>().ToArray();
+        return [.. losses.Select((loss, row) => new RowScore(loss, 1, (int)((ClassificationBatch)batch).Labels[row], (int)answers[row]))];
     }
 
     /// <summary>Index of the label of a row.</summary>

@@ -127,12 +127,7 @@ internal sealed class BestEvaluation : IDisposable
     public BestEvaluation(TrainingOptions options, TrainingMetric metric, KeptValues? values)
     {
         (_options, _values) = (options, values);
-        _metric = options.Metric ?? metric switch
-        {
-            TrainingMetric.Accuracy => EvaluationMetric.Accuracy,
-            TrainingMetric.Perplexity => EvaluationMetric.Perplexity,
-            _ => EvaluationMetric.Loss,
-        };
+        _metric = options.Metric ?? metric.ToEvaluationMetric();
     }
 
     /// <summary>The best evaluation.</summary>

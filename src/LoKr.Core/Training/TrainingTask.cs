@@ -40,6 +40,11 @@ public interface ITrainingTask : IDisposable
 
     /// <summary>Computes the sums of a batch for an evaluation; gradients are off and the model is in evaluation mode.</summary>
     BatchScore Score(LoKrModel model, TrainingBatch batch);
+
+    /// <summary>Scores every row of a batch, in its order, to compare models row by row; gradients are off and the model is in evaluation mode.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.MetricUnavailable"/>: rows of the task have no scores of their own.</exception>
+    IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch) => throw new LoKrException(
+        ErrorIds.MetricUnavailable, LoKrErrorKind.NotSupported, "Rows of this task have no scores of their own.", "Compare evaluations of all rows instead.");
 }
 
 /// <summary>
@@ -77,10 +82,38 @@ public static class TrainingSeeds
         ((ulong)seed * 0x9E3779B97F4A7C15) ^ ((ulong)(major + 1) * 0xBF58476D1CE4E5B9) ^ ((ulong)(minor + 1) * 0x94D049BB133111EB));
 }
 
+/// <summary>A generator whose numbers are the same on every .NET version, unlike <see cref="Random"/> with a seed.</summary>
+internal struct SplitMix64(ulong state)
+{
+    private ulong _state = state;
+
+    /// <summary>A number below a limit.</summary>
+    public int Next(int limit) => (int)Math.BigMul(Next(), (ulong)limit, out _);
+
+    /// <summary>Brings items into a random order.</summary>
+    public void Shuffle<T>(T[] items)
+    {
+        for (int i = items.Length - 1; i > 0; i--)
+        {
+            int j = Next(i + 1);
+            (items[i], items[j]) = (items[j], items[i]);
+        }
+    }
+
+    private ulong Next()
+    {
+        ulong z = _state += 0x9E3779B97F4A7C15;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB;
+        return z ^ (z >> 31);
+    }
+}
+
 /// <summary>Sums over one batch of an evaluation; they stay on the device until the end.</summary>
 /// <param name="LossSum">Sum (not mean) of the loss over <see cref="TrainingBatch.LossCount"/> items, a scalar.</param>
 /// <param name="Correct">Number of correct answers, a scalar; null where the task has no answers.</param>
-public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Correct = null);
+/// <param name="Answers">Right labels and answers as indices, int64 [2, rows]; null where the task has no labels.</param>
+public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Correct = null, torch.Tensor? Answers = null);
 
 /// <summary>Creates the task that fits a model.</summary>
 public static class TrainingTaskFactory
