@@ -1,7 +1,7 @@
 #Requires -Version 7.6
 #Requires -Modules @{ ModuleName = 'Pester'; ModuleVersion = '5.7.0' }
 
-# SIGTERM and SIGHUP as service managers send them: how processes end, in pwsh and in LoKr.Shell.
+# SIGTERM, SIGHUP and SIGINT as service managers send them: how processes end, in pwsh and in LoKr.Shell, and what they leave on the disk.
 
 BeforeDiscovery {
     $script:missing = $IsWindows -or -not (Test-Path -LiteralPath ($env:LOKR_SHELL ? $env:LOKR_SHELL : "$PSScriptRoot/../../artifacts/bin/LoKr.Shell/debug/LoKr.Shell.dll"))
@@ -33,7 +33,9 @@ Describe 'A signal' -Skip:$missing {
         @{ Program = 'pwsh'; Option = '-File'; Signal = 'TERM'; Code = 143 }
         @{ Program = 'pwsh'; Option = '-File'; Signal = 'HUP'; Code = 129 }
         @{ Program = 'pwsh'; Option = '-Command'; Signal = 'TERM'; Code = 143 }
+        @{ Program = 'pwsh'; Option = '-File'; Signal = 'INT'; Code = 130 }
         @{ Program = 'LoKr.Shell'; Option = '-File'; Signal = 'TERM'; Code = 143 }
+        @{ Program = 'LoKr.Shell'; Option = '-Command'; Signal = 'INT'; Code = 130 }
         @{ Program = 'LoKr.Shell'; Option = '-NoExit -Command'; Signal = 'TERM'; Code = 143 }
     ) {
         $null = New-Item -ItemType Directory -Path "$TestDrive/run" -Force
@@ -103,5 +105,79 @@ Describe 'A signal' -Skip:$missing {
 "@) -Program $pwsh -Signal TERM -After working
         $result.ExitCode | Should -Be 143 -Because $result.Error
         $result.Output | Sort-Object | Should -Be 'finally', 'finally of the job', 'working'
+    }
+}
+
+# One command takes objects without an end, so that the signal always meets it, at a moment of its own.
+Describe 'A signal while <Name> writes' -Skip:$missing -ForEach @(
+    @{ Name = 'a merge on disk'; Rest = '.out.lokr-merge'
+        Item = '[pscustomobject] @{ Adapter = "$place/a$version"; Destination = "$work/out" }'; Command = 'Merge-LoKrAdapter -Path "$place/base" -Force -WarningAction SilentlyContinue' }
+    @{ Name = 'the export of a model'; Rest = ''; Item = '[pscustomobject] @{ Destination = "$work/out" }'; Command = 'Export-LoKrModel -Model $model -Force' }
+    @{ Name = 'a conversion'; Rest = ''; Item = '"$place/a$version"'; Command = 'Convert-LoKrAdapter -Destination "$work/out" -Format DiffusersModel -Force' }
+    @{ Name = 'a conversion to LoRA'; Rest = ''; Item = '"$place/a$version"'; Command = 'Convert-LoKrAdapter -Destination "$work/out" -LoraRank 4 -Force' }
+) {
+    BeforeAll {
+        $script:place = (New-Item -ItemType Directory -Path "$TestDrive/$($Name -replace ' ', '-')").FullName
+        $script:model = Import-LoKrModel $folder -Label network, access, billing -Seed 1 -Device cpu -WarningAction SilentlyContinue
+        $model | Export-LoKrModel -Destination "$place/base" -MaxShardSize 4KB
+        foreach ($version in 0, 1) {
+            New-LoKrConfig -R 2 -Alpha (2 + $version) -InitWeights Random -TargetModules query, value, dense -ModulesToSave @() |
+                Add-LoKrAdapter $model -Name "a$version" -Seed 1 -WarningAction SilentlyContinue
+            $model | Export-LoKrAdapter -Name "a$version" -Destination "$place/a$version" -WarningAction SilentlyContinue
+        }
+
+        # An export refuses adapters that are not merged.
+        'a0', 'a1' | ForEach-Object { $model | Remove-LoKrAdapter -Name $_ }
+
+        function Write-Version([int] $Version, [string] $Work) {
+            $version, $work = $Version, $Work
+            $null = & ([scriptblock]::Create("$Item | $Command"))
+        }
+
+        # Every file by name and content, which does not depend on where the folder is.
+        function Read-Version([string] $Path) {
+            (Get-ChildItem -LiteralPath $Path -Recurse -File -Force | Sort-Object -Property FullName | ForEach-Object {
+                "$([System.IO.Path]::GetRelativePath($Path, $_.FullName)) $((Get-FileHash -LiteralPath $_.FullName).Hash)"
+            }) -join "`n"
+        }
+
+        $script:work = (New-Item -ItemType Directory -Path "$place/work").FullName
+        $script:versions = @(foreach ($version in 0, 1) {
+                Write-Version $version "$place/expected$version"
+                Read-Version "$place/expected$version/out"
+            })
+    }
+
+    AfterAll {
+        $model.Dispose()
+    }
+
+    It 'ends the process with <Code> at SIG<Signal>, and loses nothing' -ForEach @(
+        @{ Signal = 'TERM'; Code = 143 }
+        @{ Signal = 'INT'; Code = 130 }
+    ) {
+        $result = Invoke-Shell (Write-Script @"
+            Import-Module -Name '$manifest'
+            `$place, `$work = '$place', '$work'
+            `$model = Import-LoKrModel '$folder' -Label network, access, billing -Seed 1 -Device cpu -WarningAction SilentlyContinue
+            try {
+                0..1000000 | ForEach-Object {
+                    `$version = `$_ % 2
+                    if (`$_ -eq 4) { [Console]::Out.WriteLine('working') }
+                    $Item
+                } | $Command | Out-Null
+            }
+            catch { 'caught' } finally { [Console]::Out.WriteLine('finally') }
+            'end'
+"@) -Program $pwsh -Signal $Signal -After working
+        $result.ExitCode | Should -Be $Code -Because $result.Error
+        $result.Output | Should -Be 'working', 'finally'
+        Read-Version "$work/out" | Should -BeIn $versions
+        Get-ChildItem -LiteralPath $work -Force -Name | Where-Object { $_ -notin 'out', $Rest } | Should -BeNullOrEmpty
+
+        # The next run finishes what was begun, or begins anew.
+        Write-Version 1 $work
+        Read-Version "$work/out" | Should -Be $versions[1]
+        Get-ChildItem -LiteralPath $work -Force -Name | Should -Be 'out'
     }
 }

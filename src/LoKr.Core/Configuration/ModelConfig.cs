@@ -114,6 +114,20 @@ public sealed class ModelConfig : JsonFields
     /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.ModelConfigInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public static ModelConfig Read(string path) => new(ReadElement(path), path, null);
 
+    /// <summary>
+    /// Writes another number of tokens where a configuration has one: as <c>vocab_size</c>, and in the <c>text_config</c> of a model of several parts.
+    /// </summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="count">Number of tokens.</param>
+    public static void SetVocabularySize(JsonObject config, long count)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        foreach (JsonObject place in new[] { config, config["text_config"] as JsonObject }.OfType<JsonObject>().Where(static place => place["vocab_size"] is not null))
+        {
+            place["vocab_size"] = count;
+        }
+    }
+
     /// <summary><see cref="ModelType"/>, or null.</summary>
     public string? FindModelType() => FindString(ModelTypeKey) ?? FindString(ClassNameKey);
 

@@ -31,7 +31,11 @@ internal static class AdapterPlanner
             [.. targets.Norms.Select(static place => NormBase.TryCreate(place)!)],
             targets.SavedModules,
             FreshModules.Unsaved(fresh, targets.SavedModules.Select(static module => module.Name)),
-            targets.Warnings);
+            targets.Warnings)
+        {
+            TableShapes = (tensors ?? new Dictionary<string, Tensor>()).Where(static pair => EmbeddingNames.IsEither(ModuleTree.Parent(pair.Key)))
+                .ToDictionary(static pair => pair.Key, static pair => pair.Value.shape, StringComparer.Ordinal),
+        };
     }
 
     /// <summary>Plans a new adapter, with published names translated and fresh modules saved. Nothing is allocated.</summary>
@@ -62,7 +66,31 @@ internal sealed record AdapterPlan(
     IReadOnlyList<NormBase> Norms,
     IReadOnlyList<(string Name, nn.Module Module)> SavedModules,
     IReadOnlyList<string> UnsavedModules,
-    IReadOnlyList<string> Warnings);
+    IReadOnlyList<string> Warnings)
+{
+    /// <summary>
+    /// Embeddings among <see cref="SavedModules"/> that the file has whole although its configuration, as <see cref="Config"/>, does not name them:
+    /// a weight that both embeddings of the model share is replaced for both.
+    /// </summary>
+    public IReadOnlyList<string> Tables { get; private init; } = [];
+
+    /// <summary>Shapes of the tensors of embeddings in the adapter's file, by full name: they may have more rows than the model's.</summary>
+    public IReadOnlyDictionary<string, long[]> TableShapes { get; init; } = new Dictionary<string, long[]>();
+
+    /// <summary>The same with tables, which are taken out of the configuration that they were put into for planning.</summary>
+    /// <param name="tables">Their names.</param>
+    public AdapterPlan WithTables(IReadOnlyList<string> tables) => tables.Count == 0 ? this : this with
+    {
+        Tables = tables,
+        Config = Config with { ModulesToSave = Config.ModulesToSave!.Value.RemoveRange(tables) is { IsEmpty: false } named ? named : null },
+    };
+
+    /// <summary>Shape of the adapter's copy of a tensor.</summary>
+    /// <param name="name">Full name.</param>
+    /// <param name="own">Shape of the model's.</param>
+    public long[] ShapeOf(string name, long[] own) =>
+        TableShapes.TryGetValue(name, out long[]? given) && GrownVocabulary.Replaces(ModuleTree.Parent(name), own, given) ? given : own;
+}
 
 /// <summary>
 /// The flat buffers of an adapter, one for each element type and device, with the place of every tensor in them: factors by layer, then
@@ -102,7 +130,11 @@ internal sealed class AdapterBuffers
 
         foreach (((string module, _), ModuleTensors tensors) in plan.SavedModules.Zip(originals))
         {
-            slots.AddRange(tensors.Parameters.Select(entry => new Slot(ModuleTree.Join(module, entry.Key), entry.Value.shape, entry.Value.dtype, entry.Value.device) { Source = entry.Value }));
+            foreach ((string local, Tensor own) in tensors.Parameters)
+            {
+                string name = ModuleTree.Join(module, local);
+                slots.Add(new(name, plan.ShapeOf(name, own.shape), own.dtype, own.device) { Source = own });
+            }
         }
 
         List<FlatParameter> flats = [];
@@ -119,7 +151,8 @@ internal sealed class AdapterBuffers
                 places.Add(slot.Name, place);
                 if (slot.Source is Tensor source)
                 {
-                    place.Value.copy_(source);
+                    // New rows of a grown table are zero until they are loaded.
+                    (source.dim() > 0 ? place.Value.narrow(0, 0, source.shape[0]) : place.Value).copy_(source);
                 }
             }
         }

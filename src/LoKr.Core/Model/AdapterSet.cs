@@ -66,8 +66,8 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     public LoKrAdapter Load(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable)
     {
         IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
-        LoKrConfig whole = SavedEmbeddings.Include(config, tensors.Keys, out string[] warnings);
-        LoKrAdapter adapter = Create(name, ModuleAliases.Translate(root, whole, out _), named, warnings, null);
+        (SavedEmbeddings tables, named) = TiedTables.Join(root, name, SavedEmbeddings.Find(ModuleAliases.Translate(root, config, out _), named.Keys), named);
+        LoKrAdapter adapter = Create(name, tables.Config, named, tables.Warnings, null, tables.Modules);
         adapter.IsTrainable = trainable;
         try
         {
@@ -224,12 +224,37 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
         }
     }
 
-    private LoKrAdapter Create(string name, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors, string[] warnings, LoKrAdapter? repeated)
+    private LoKrAdapter Create(
+        string name, LoKrConfig config, IReadOnlyDictionary<string, Tensor>? tensors, IReadOnlyList<string> warnings, LoKrAdapter? repeated, IReadOnlyList<string>? tables = null)
     {
         warnings = [.. warnings, .. CheckName(name, repeated)];
-        AdapterPlan plan = AdapterPlanner.Plan(root, config, fresh, tensors);
+        AdapterPlan plan = AdapterPlanner.Plan(root, config, fresh, tensors).WithTables(tables ?? []);
         hosts.CheckOverlap(plan);
-        return new(name, plan, Originals(plan), [.. warnings, .. AdapterWarnings.OfScales(plan), .. AdapterWarnings.Unsaved(name, plan.UnsavedModules)]) { BaseModel = identity };
+        IReadOnlyList<ModuleTensors> originals = Originals(plan);
+        string? growth = GrownVocabulary.Check(name, TableRows(plan));
+        return new(name, plan, originals, [.. warnings, .. growth is null ? (string[])[] : [growth], .. AdapterWarnings.OfScales(plan), .. AdapterWarnings.Unsaved(name, plan.UnsavedModules)]) { BaseModel = identity };
+    }
+
+    // Rows of all embeddings of the model, whatever copies are in place now, and those that they have with an adapter.
+    private IEnumerable<(string Name, long Before, long After)> TableRows(AdapterPlan plan)
+    {
+        ILookup<nint, (string Name, nn.Module Module)> owners = TiedWeights.Owners(root);
+        foreach ((string module, nn.Module embeddings) in ModuleTree.Modules(root).Where(static entry => EmbeddingNames.IsEither(entry.Name)))
+        {
+            // A table that shares its weight with one that grows grows with it.
+            bool isSaved = plan.SavedModules.Any(saved => ModuleTree.IsWithin(module, saved.Name));
+            if (!isSaved && TiedWeights.PartnerOf(root, module, embeddings, owners) is string partner && plan.Tables.Contains(partner))
+            {
+                continue;
+            }
+
+            ModuleTensors own = hosts.Find<SavedModuleHost>(module)?.Originals ?? ModuleTensors.Of(embeddings);
+            foreach ((string local, Tensor tensor) in own.Parameters.Where(static entry => entry.Value.dim() is 1 or 2))
+            {
+                string name = ModuleTree.Join(module, local);
+                yield return (name, tensor.shape[0], isSaved ? plan.ShapeOf(name, tensor.shape)[0] : tensor.shape[0]);
+            }
+        }
     }
 
     private LoKrAdapter Attach(LoKrAdapter adapter)
@@ -292,7 +317,7 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
         return [.. plan.SavedModules.Select(module => hosts.Find<SavedModuleHost>(module.Name)?.Originals ?? Untied(module.Name, module.Module))];
 
         // Training a copy of a module whose weight another module shares would change that one too.
-        ModuleTensors Untied(string name, nn.Module module) => TiedWeights.PartnerOf(root, name, module, owners) is string partner
+        ModuleTensors Untied(string name, nn.Module module) => !plan.Tables.Contains(name) && TiedWeights.PartnerOf(root, name, module, owners) is string partner
             ? throw ModelErrors.TiedSavedModule(name, partner)
             : ModuleTensors.Of(module);
     }

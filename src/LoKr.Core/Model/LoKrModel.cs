@@ -274,6 +274,9 @@ public sealed class LoKrModel : IAdaptable
     /// </summary>
     public ParameterCount CountParameters() => Inspector.CountParameters();
 
+    /// <summary>Number of rows in the table of the tokens of <see cref="GetBaseState"/>; null for a model without such a table.</summary>
+    public long? CountTokens() => Inspector.CountTokens();
+
     /// <summary>
     /// Tensors of the merged or unadapted base model by the names of the module tree, tied duplicates left out; not copies.
     /// A saved module has the values of its trained copy if its adapter is merged, and of its original otherwise.

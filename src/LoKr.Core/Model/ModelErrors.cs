@@ -87,6 +87,13 @@ internal static class ModelErrors
         "Leave it out of ModulesToSave; adapt it with TargetModules instead.")
     { Target = module };
 
+    public static LoKrException TiedTables(string adapter, string input, string output) => new(
+        ErrorIds.TiedWeight,
+        LoKrErrorKind.NotSupported,
+        $"'{output}' shares its weight with '{input}', but the adapter '{adapter}' has other values for each.",
+        "Use the base model that the adapter was trained on, with input and output embeddings of their own.")
+    { Target = output };
+
     public static LoKrException NestedSavedModules(string module, string other) => new(
         ErrorIds.SavedModuleConflict,
         LoKrErrorKind.InvalidArgument,

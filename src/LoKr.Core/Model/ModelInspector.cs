@@ -1,6 +1,7 @@
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
+using LoKr.Core.Targeting;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Model;
@@ -50,6 +51,10 @@ internal sealed class ModelInspector(LoKrModel model, AdapterSet adapters, HostS
 
         return new(trainable, total);
     }
+
+    /// <inheritdoc cref="LoKrModel.CountTokens"/>
+    public long? CountTokens() => GetBaseState().Where(static pair => pair.Value.dim() == 2 && EmbeddingNames.IsInput(ModuleTree.Parent(pair.Key)))
+        .Select(static pair => (long?)pair.Value.shape[0]).FirstOrDefault();
 
     /// <inheritdoc cref="LoKrModel.GetBaseState"/>
     public IReadOnlyDictionary<string, Tensor> GetBaseState() => ModuleTree.Parameters(model.Module)

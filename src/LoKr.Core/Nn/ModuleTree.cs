@@ -68,6 +68,9 @@ internal static class ModuleTree
     /// <summary>Joins the parts of a dotted name; the root has an empty name.</summary>
     public static string Join(string module, string local) => module.Length == 0 ? local : local.Length == 0 ? module : $"{module}.{local}";
 
+    /// <summary>The module that a tensor, or another module, belongs to, by full names; empty for the root.</summary>
+    public static string Parent(string name) => name[..Math.Max(name.LastIndexOf('.'), 0)];
+
     /// <summary>Whether a module is another one or lies below it, by their full names.</summary>
     public static bool IsWithin(string name, string module) => name == module || name.StartsWith(module + ".", StringComparison.Ordinal);
 

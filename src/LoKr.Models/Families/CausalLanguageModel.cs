@@ -90,8 +90,8 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     /// <inheritdoc/>
     public int MaxSequenceLength => _settings.MaxSequenceLength;
 
-    /// <summary>Number of token ids.</summary>
-    public int VocabularySize => _settings.Embeddings.VocabularySize;
+    /// <summary>Number of token ids; an adapter whose vocabulary has grown brings more.</summary>
+    public int VocabularySize => _embeddings.Count;
 
     /// <inheritdoc/>
     public IReadOnlyList<int> EosIds { get; }

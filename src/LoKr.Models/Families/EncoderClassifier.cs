@@ -80,7 +80,7 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
     /// <returns>Hidden states [batch, length, hidden].</returns>
     public Tensor LastHiddenState(Tensor inputIds, Tensor? attentionMask = null)
     {
-        TokenInput.Check(Architecture, inputIds, attentionMask, _settings.Embeddings.VocabularySize, MaxSequenceLength);
+        TokenInput.Check(Architecture, inputIds, attentionMask, _embeddings.Count, MaxSequenceLength);
         using DisposeScope scope = NewDisposeScope();
         return _stack.call(_embeddings.Run(inputIds, 0, training), AttentionPass.Bidirectional(attentionMask)).MoveToOuterDisposeScope();
     }

@@ -71,7 +71,7 @@ internal sealed record EmbeddingSettings
 internal sealed class TokenEmbeddings
 {
     private readonly EmbeddingSettings _settings;
-    private readonly nn.Module<Tensor, Tensor> _tokens;
+    private readonly Embedding _tokens;
     private readonly nn.Module<Tensor, Tensor>? _types;
     private readonly nn.Module<Tensor, Tensor>? _positions;
     private readonly nn.Module<Tensor, Tensor>? _norm;
@@ -81,11 +81,14 @@ internal sealed class TokenEmbeddings
     {
         _settings = settings;
         Dictionary<EmbeddingPart, nn.Module<Tensor, Tensor>> parts = settings.Parts.ToDictionary(item => item.Part, item => root.Place(item.Name, settings.Create(item.Part)));
-        _tokens = parts[EmbeddingPart.Tokens];
+        _tokens = (Embedding)parts[EmbeddingPart.Tokens];
         _types = parts.GetValueOrDefault(EmbeddingPart.Types);
         _positions = parts.GetValueOrDefault(EmbeddingPart.Positions);
         _norm = parts.GetValueOrDefault(EmbeddingPart.Norm);
     }
+
+    /// <summary>Number of token ids.</summary>
+    public int Count => (int)_tokens.Weight.shape[0];
 
     /// <summary>Token ids, int64 [batch, length] → hidden states [batch, length, hidden].</summary>
     /// <param name="ids">The ids.</param>

@@ -63,7 +63,7 @@ public static class ModelExporter
         CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights, cancellationToken);
         if (model.Pretrained is { } pretrained)
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(CreateConfig(pretrained, model.DType).ToJsonString(s_json)) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(CreateConfig(pretrained, model).ToJsonString(s_json)) + "\n");
         }
 
         foreach (string file in CompanionFiles(model))
@@ -81,9 +81,13 @@ public static class ModelExporter
             : state;
     }
 
-    private static JsonObject CreateConfig(IPretrainedModel model, ScalarType dtype)
+    private static JsonObject CreateConfig(IPretrainedModel pretrained, LoKrModel model)
     {
-        JsonObject config = (JsonObject)model.Config.DeepClone();
+        JsonObject config = (JsonObject)pretrained.Config.DeepClone();
+        if (model.CountTokens() is long count)
+        {
+            ModelConfig.SetVocabularySize(config, count);
+        }
 
         // diffusers reads the type from the weights.
         if (config.ContainsKey(ModelConfig.ClassNameKey))
@@ -98,13 +102,13 @@ public static class ModelExporter
             config.Remove("dtype");
         }
 
-        config[key] = dtype switch
+        config[key] = model.DType switch
         {
             ScalarType.Float32 => "float32",
             ScalarType.Float16 => "float16",
             ScalarType.BFloat16 => "bfloat16",
             ScalarType.Float64 => "float64",
-            _ => throw new NotSupportedException($"A model in {dtype} cannot be described in config.json."),
+            _ => throw new NotSupportedException($"A model in {model.DType} cannot be described in config.json."),
         };
         return config;
     }

@@ -7,7 +7,8 @@ namespace LoKr.PowerShell.Hosting;
 
 /// <summary>
 /// What SIGTERM and SIGHUP do while commands of the module run: the commands stop as at Ctrl+C, <c>finally</c> blocks run, nothing after
-/// them does, and the process ends with 128 + the number of the signal, whatever the script catches or exits with.
+/// them does, and the process ends with 128 + the number of the signal, whatever the script catches or exits with. So does SIGINT where
+/// pwsh was started for a script or a command: by itself it would end with 0, as if nothing had happened. At a prompt Ctrl+C stops the command.
 /// </summary>
 /// <remarks>
 /// Without a command of the module the runtime ends the process at once, with the same code. In an application that hosts PowerShell
@@ -17,6 +18,10 @@ internal sealed class ProcessSignals
 {
     // pwsh, LoKr.Shell, and the child processes of both.
     private readonly bool _isShell = Assembly.GetEntryAssembly()?.GetReferencedAssemblies().Any(static name => name.Name == "Microsoft.PowerShell.ConsoleHost") ?? false;
+
+    private readonly PosixSignal[] _signals = ShellArguments.EndAfterScript(Environment.GetCommandLineArgs())
+        ? [PosixSignal.SIGTERM, PosixSignal.SIGHUP, PosixSignal.SIGINT]
+        : [PosixSignal.SIGTERM, PosixSignal.SIGHUP];
 
     private readonly Lock _lock = new();
     private readonly List<CommandLife> _running = [];
@@ -33,7 +38,7 @@ internal sealed class ProcessSignals
             _running.Add(command);
             if (_running.Count == 1 && _isShell)
             {
-                _registrations = [PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal), PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal)];
+                _registrations = Array.ConvertAll(_signals, signal => PosixSignalRegistration.Create(signal, OnSignal));
             }
         }
     }
@@ -75,7 +80,7 @@ internal sealed class ProcessSignals
         }
 
         context.Cancel = true;
-        int code = own ?? (context.Signal == PosixSignal.SIGHUP ? 129 : 143);
+        int code = own ?? (context.Signal switch { PosixSignal.SIGHUP => 129, PosixSignal.SIGINT => 130, _ => 143 });
 
         // The last word, also where a finally block calls exit.
         AppDomain.CurrentDomain.ProcessExit += (_, _) => Environment.ExitCode = code;

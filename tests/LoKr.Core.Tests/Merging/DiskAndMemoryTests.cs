@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
@@ -34,7 +35,23 @@ public sealed class DiskAndMemoryTests : IDisposable
         ["an input embedding beside the factors"] = new(static file => file["embed_tokens.weight"] = randn(24, 16), ["a.q_proj", "embed_tokens"]) { Warning = "'embed_tokens' is in the adapter's file whole" },
         ["both embeddings beside the factors"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(24, 16), randn(24, 16)), ["a.q_proj", "embed_tokens", "lm_head"]),
         ["an embedding that is a module to save"] = new(static file => file["lm_head.weight"] = randn(24, 16), ["a.q_proj", "lm_head"]) { Config = static config => config with { ModulesToSave = ["lm_head"] } },
-        ["an embedding with grown rows"] = new(static file => file["embed_tokens.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch) { Message = "vocabulary had grown" },
+        ["both embeddings with grown rows"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(30, 16), randn(30, 16)), ["a.q_proj", "embed_tokens", "lm_head"])
+        {
+            Warning = "vocabulary grows from 24 to 30 tokens",
+        },
+        ["both embeddings with grown rows as modules to save"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(30, 16), randn(30, 16)), ["a.q_proj", "embed_tokens", "lm_head"])
+        {
+            Config = static config => config with { ModulesToSave = ["embed_tokens", "lm_head"] },
+            Warning = "vocabulary grows from 24 to 30 tokens",
+        },
+        ["one embedding with grown rows"] = new(static file => file["embed_tokens.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch) { Message = "'lm_head.weight' has 24" },
+        ["embeddings that have grown by different numbers"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(30, 16), randn(32, 16)), ErrorIds.AdapterShapeMismatch) { Message = "'lm_head.weight' has 32" },
+        ["embeddings with fewer rows"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(20, 16), randn(20, 16)), ErrorIds.AdapterShapeMismatch) { Message = "must be [24, 16]" },
+        ["a module to save with grown rows that is no embedding"] = new(static file => file["lokr_head.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch)
+        {
+            Config = static config => config with { ModulesToSave = ["lokr_head"] },
+            Message = "lokr_head.weight is [30, 16]",
+        },
         ["a copy with grown rows"] = new(static file => Add(file, Factors(s_config, 30, 16, "lm_head"), ("lm_head.base_layer.weight", randn(30, 16))), ErrorIds.AdapterShapeMismatch)
         {
             Config = static config => config with { TargetModules = ModuleSelector.FromNames(["q_proj", "lm_head"]) },
@@ -123,6 +140,108 @@ public sealed class DiskAndMemoryTests : IDisposable
 
         string from = MergeFiles.Base(_folder["base"], new Dictionary<string, Tensor> { ["embed_tokens.weight"] = before }, config: Llama.Replace("false", "true", StringComparison.Ordinal));
         ErrorAssert.Throws(ErrorIds.TiedWeight, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], MergeFiles.Adapter(_folder["adapter"], model))));
+    }
+
+    /// <summary>Tensors of a file beside the factors, for a model whose input and output embeddings are one weight, stored twice or once.</summary>
+    [Theory]
+    [InlineData("embed_tokens", true, 30)]
+    [InlineData("lm_head", true, 30)]
+    [InlineData("embed_tokens,lm_head", true, 30)]
+    [InlineData("embed_tokens,lm_head", false, 30)]
+    [InlineData("lm_head", false, 30)]
+    [InlineData("embed_tokens", false, 24)]
+    public void A_table_that_PEFT_saves_replaces_the_weight_that_both_embeddings_share(string saved, bool twice, long rows)
+    {
+        (string from, LoKrModel model) = Tied(twice);
+        Tensor table = randn(rows, 16);
+        Dictionary<string, Tensor> file = Factors(s_config, 24, 16, "q_proj");
+        foreach (string module in saved.Split(','))
+        {
+            file[module + ".weight"] = table;
+        }
+
+        string adapter = Adapter(s_config, file);
+        using (model)
+        {
+            using AdapterFile opened = AdapterFile.Open(adapter);
+            LoKrAdapter loaded = AdapterImporter.Import(model, opened);
+            Assert.Equal(["embed_tokens"], loaded.SavedModules);
+            model.Merge();
+            IReadOnlyDictionary<string, Tensor> state = model.GetBaseState();
+            Assert.True(TensorAssert.Same(table, state["embed_tokens.weight"]));
+            Assert.Same(Weight("embed_tokens"), Weight("lm_head"));
+            Assert.Equal(rows, Weight("lm_head").shape[0]);
+
+            MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter));
+            Dictionary<string, Tensor> merged = MergeFiles.Read(_folder["out"]);
+            Assert.Equal(twice ? ["embed_tokens.weight", "lm_head.weight", "q_proj.weight"] : (string[])["embed_tokens.weight", "q_proj.weight"], merged.Keys.Order(StringComparer.Ordinal));
+            Assert.All(merged.Where(static pair => pair.Key != "q_proj.weight"), pair => Assert.True(TensorAssert.Same(table, pair.Value), pair.Key));
+            Assert.True(TensorAssert.Same(state["q_proj.weight"], merged["q_proj.weight"]));
+
+            model.UndoMerge();
+            model.RemoveAdapter("default");
+            Assert.Equal(24, Weight("lm_head").shape[0]);
+        }
+
+        Tensor Weight(string name) => model.Module.named_modules().Single(entry => entry.name == name).module.named_parameters().Single().parameter;
+    }
+
+    [Fact]
+    public void Two_tables_for_one_weight_are_refused_in_both_ways()
+    {
+        (string from, LoKrModel model) = Tied(twice: true);
+        string adapter = Adapter(s_config, new(Factors(s_config, 24, 16, "q_proj"), StringComparer.Ordinal) { ["embed_tokens.weight"] = randn(30, 16), ["lm_head.weight"] = randn(30, 16) });
+        using (model)
+        {
+            using AdapterFile opened = AdapterFile.Open(adapter);
+            ErrorAssert.Throws(ErrorIds.TiedWeight, () => AdapterImporter.Import(model, opened), "other values for each");
+            ErrorAssert.Throws(ErrorIds.TiedWeight, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter)), "other values for each");
+        }
+    }
+
+    [Fact]
+    public void A_grown_vocabulary_is_in_the_configuration_and_brings_the_tokenizer_of_the_adapter()
+    {
+        const string Config = """{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 24, "text_config": {"vocab_size": 24}, "tie_word_embeddings": false}""";
+        string from = Base(["q_proj", "embed_tokens", "lm_head"], 24, 16, Config);
+        File.WriteAllText(Path.Combine(from, "tokenizer.json"), "base");
+        File.WriteAllText(Path.Combine(from, "merges.txt"), "base");
+        File.WriteAllText(Path.Combine(from, "generation_config.json"), "{}");
+        string adapter = Adapter(s_config, new(Factors(s_config, 24, 16, "q_proj"), StringComparer.Ordinal) { ["embed_tokens.weight"] = randn(30, 16), ["lm_head.weight"] = randn(30, 16) });
+        MergeFiles.Run(MergeFiles.Options(from, _folder["first"], adapter));
+        JsonNode written = JsonNode.Parse(File.ReadAllText(Path.Combine(_folder["first"], "config.json")))!;
+        Assert.Equal((30, 30), ((int)written["vocab_size"]!, (int)written["text_config"]!["vocab_size"]!));
+        Assert.Equal("base", File.ReadAllText(Path.Combine(_folder["first"], "tokenizer.json")));
+
+        File.WriteAllText(Path.Combine(adapter, "tokenizer.json"), "grown");
+        File.WriteAllText(Path.Combine(adapter, "added_tokens.json"), "{}");
+        MergeFiles.Run(MergeFiles.Options(from, _folder["second"], adapter));
+        Assert.Equal("grown", File.ReadAllText(Path.Combine(_folder["second"], "tokenizer.json")));
+        Assert.True(File.Exists(Path.Combine(_folder["second"], "added_tokens.json")));
+        Assert.True(File.Exists(Path.Combine(_folder["second"], "generation_config.json")));
+        Assert.False(File.Exists(Path.Combine(_folder["second"], "merges.txt")));
+
+        // A table without new rows needs no other tokenizer.
+        Adapter(s_config, new(Factors(s_config, 24, 16, "q_proj"), StringComparer.Ordinal) { ["embed_tokens.weight"] = randn(24, 16) });
+        MergeFiles.Run(MergeFiles.Options(from, _folder["third"], adapter));
+        Assert.Equal("base", File.ReadAllText(Path.Combine(_folder["third"], "tokenizer.json")));
+        Assert.Equal(Config, File.ReadAllText(Path.Combine(_folder["third"], "config.json")));
+    }
+
+    private (string From, LoKrModel Model) Tied(bool twice)
+    {
+        TorchSharp.Modules.Linear input = Linear(randn(24, 16));
+        TorchSharp.Modules.Linear output = Linear(randn(24, 16));
+        TorchSharp.Modules.Linear query = Linear(randn(24, 16));
+        Dictionary<string, Tensor> weights = new(StringComparer.Ordinal) { ["embed_tokens.weight"] = input.weight!.clone(), ["q_proj.weight"] = query.weight!.clone() };
+        if (twice)
+        {
+            weights.Add("lm_head.weight", input.weight!.clone());
+        }
+
+        output.weight = input.weight;
+        string from = MergeFiles.Base(_folder["base"], weights, config: Llama.Replace("false", "true", StringComparison.Ordinal));
+        return (from, new(nn.Sequential(("q_proj", query), ("embed_tokens", input), ("lm_head", output))));
     }
 
     [Fact]

@@ -21,6 +21,7 @@ internal sealed class AdapterMatcher
     private readonly ModuleRanks _ranks;
     private readonly MergePlan _plan;
     private readonly LoKrConfig _config;
+    private readonly IReadOnlyList<string> _tables;
     private readonly AdapterKeys _keys;
     private readonly CheckpointNames _names;
     private readonly Dictionary<string, long[]> _expected = new(StringComparer.Ordinal);
@@ -28,12 +29,14 @@ internal sealed class AdapterMatcher
     private readonly List<string> _unmatched = [];
     private readonly Dictionary<string, SafetensorsEntry> _copies = new(StringComparer.Ordinal);
     private readonly List<string> _warnings = [];
+    private AdapterTensor? _tied;
 
     private AdapterMatcher(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
         (_checkpoint, _adapter, _plan) = (checkpoint, adapter, plan);
-        _config = SavedEmbeddings.Include(adapter.Config, adapter.Tensors.Entries.Keys, out string[] warnings);
-        _warnings.AddRange(warnings);
+        SavedEmbeddings embeddings = SavedEmbeddings.Find(adapter.Config, adapter.Tensors.Entries.Keys);
+        (_config, _tables) = (embeddings.Config, embeddings.Modules);
+        _warnings.AddRange(embeddings.Warnings);
         _ranks = new(_config);
         _keys = new AdapterKeys(adapter.Tensors.Entries.Keys);
         _names = CheckpointNames.Match([.. checkpoint.Entries.Keys], _keys.AdaptedModules, checkpoint.Aliases);
@@ -88,6 +91,7 @@ internal sealed class AdapterMatcher
 
         CheckUnmatched();
         AddMissing();
+        CheckVocabulary();
         CheckTargets();
         AdapterLoader.Check(_adapter.Name, _expected, _adapter.Tensors.Entries.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shape, StringComparer.Ordinal));
         _warnings.AddRange(_copies.Where(pair => _checkpoint.Differs(pair.Value, _adapter.Tensors, pair.Key)).Select(static pair => BaseCopies.Differs(pair.Key)));
@@ -162,14 +166,18 @@ internal sealed class AdapterMatcher
             return;
         }
 
-        _checkpoint.CheckNotTied(AdapterKeys.Module(key));
+        string owner = AdapterKeys.Module(key);
+        if (_tables.Contains(owner) && key == owner + ".weight" && _checkpoint.TiedTables is { Count: > 0 } tied)
+        {
+            AddTiedTable(key, module, tied);
+            return;
+        }
+
+        _checkpoint.CheckNotTied(owner);
         AdapterTensor given = new(_adapter, key);
         if (_names.Find(key) is string name)
         {
-            SafetensorsEntry stored = _checkpoint.Entries[name];
-            CheckReplaceable(given, stored);
-            _expected.Add(key, [.. stored.Shape]);
-            _plan.Replace(stored, given, module);
+            Replace(_checkpoint.Entries[name], given, module);
         }
         else if (IsNewHead(module))
         {
@@ -179,6 +187,49 @@ internal sealed class AdapterMatcher
         else
         {
             _unmatched.Add(key);
+        }
+    }
+
+    private void Replace(SafetensorsEntry stored, AdapterTensor given, string module)
+    {
+        CheckReplaceable(given, stored);
+        _expected.Add(given.Key, [.. GrownVocabulary.Replaces(AdapterKeys.Module(given.Key), stored.Shape, given.Entry.Shape) ? given.Entry.Shape : stored.Shape]);
+        _plan.Replace(stored, given, module);
+    }
+
+    // Input and output embeddings are one weight, which the checkpoint has once or twice, and so has the adapter: one table stands for all of them.
+    private void AddTiedTable(string key, string module, IReadOnlyList<SafetensorsEntry> tied)
+    {
+        AdapterTensor given = new(_adapter, key);
+        if (_tied is { } first)
+        {
+            if (!given.Entry.Shape.SequenceEqual(first.Entry.Shape) || CheckpointTraits.Differs(_adapter.Tensors, first.Entry, _adapter.Tensors, key))
+            {
+                throw ModelErrors.TiedTables(_adapter.Name, AdapterKeys.Module(first.Key), AdapterKeys.Module(key));
+            }
+
+            _expected.Add(key, [.. given.Entry.Shape]);
+            return;
+        }
+
+        _tied = given;
+        Replace(tied[0], given, module);
+        foreach (SafetensorsEntry other in tied.Skip(1))
+        {
+            _plan.Replace(other, given, module);
+        }
+    }
+
+    // What a checkpoint has beside the model that the adapter was made for, such as the head of a language model under a classifier, stays as it is.
+    private void CheckVocabulary()
+    {
+        bool classifies = _config.TaskType is not (null or TaskType.CausalLanguageModeling or TaskType.Seq2SeqLanguageModeling);
+        IEnumerable<(string Name, long Before, long After)> rows = _checkpoint.Entries.Values
+            .Where(entry => entry.Shape.Count is 1 or 2 && AdapterKeys.Module(entry.Name) is string module && (EmbeddingNames.IsInput(module) || (!classifies && EmbeddingNames.IsOutput(module))))
+            .Select(entry => (entry.Name, entry.Shape[0], _plan.ShapeOf(entry)[0]));
+        if (GrownVocabulary.Check(_adapter.Name, rows) is string growth)
+        {
+            _warnings.Add(growth);
         }
     }
 
@@ -366,7 +417,7 @@ internal sealed class AdapterKeys
     public string? Original(string key) => Model.BaseCopies.Original(key, _layers.Contains);
 
     /// <summary>The module that a tensor belongs to.</summary>
-    public static string Module(string key) => key[..Math.Max(key.LastIndexOf('.'), 0)];
+    public static string Module(string key) => ModuleTree.Parent(key);
 
     /// <summary>The parameter of a norm that a tensor changes, or null.</summary>
     public static string? NormParameter(string key) => key.EndsWith("." + LoKrNorm.WeightSuffix, StringComparison.Ordinal) ? "weight"

@@ -1,5 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
@@ -16,6 +19,8 @@ namespace LoKr.Core.Merging.Checkpoints;
 public sealed class CheckpointMerge : IDisposable
 {
     private const string ResumeName = "lokr-merge";
+
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
 
     private readonly CheckpointMergeOptions _options;
     private readonly string _baseName;
@@ -279,16 +284,43 @@ public sealed class CheckpointMerge : IDisposable
     private void WriteCompanions(string folder)
     {
         HashSet<string> written = [.. Files];
-        foreach (string file in CompanionFiles.List(BasePath).Where(file => !written.Contains(file)))
+
+        // The tokens that an adapter adds are in the tokenizer that was saved with it, where one was.
+        IReadOnlyList<string> tokenizer = _plan.VocabularySize is null ? [] : [.. _options.Adapters.Select(static adapter => CompanionFiles.TokenizerIn(adapter.Path)).LastOrDefault(static files => files.Count > 0, [])];
+        foreach (string file in CompanionFiles.List(BasePath).Where(file => !written.Contains(file) && !(tokenizer.Count > 0 && CompanionFiles.IsOfTokenizer(file))))
         {
             MachinePaths.CopyWithout(Path.Combine(BasePath, file), Path.Combine(folder, file));
         }
 
-        if (_plan.Added.Count > 0 && _options.Base.Config is not null)
+        foreach (string file in tokenizer)
+        {
+            MachinePaths.CopyWithout(file, Path.Combine(folder, Path.GetFileName(file)));
+        }
+
+        WriteConfig(folder);
+    }
+
+    // Where the result is another architecture than the base model.
+    private void WriteConfig(string folder)
+    {
+        if (_options.Base.Config is not { } config || (_plan.Added.Count == 0 && _plan.VocabularySize is null))
+        {
+            return;
+        }
+
+        JsonObject json = config.ToJsonObject();
+        if (_plan.Added.Count > 0)
         {
             CheckpointMergeAdapter owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), HeadConfig.Write(_options.Base, _plan.Added.Values, owner, _warnings));
+            HeadConfig.Describe(json, _options.Base, _plan.Added.Values, owner, _warnings);
         }
+
+        if (_plan.VocabularySize is long count)
+        {
+            ModelConfig.SetVocabularySize(json, count);
+        }
+
+        AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(json.ToJsonString(s_json)) + "\n");
     }
 
     // The weights are those of the files that were opened, and the other files are copied at the end: both have to be of one model.

@@ -35,11 +35,21 @@ internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase m
     /// <summary>The weights that are stored in×out.</summary>
     public TransposedWeights Transposed { get; } = new(source.Entries, model.Config?.FindModelType());
 
+    /// <summary>The tables of input and output embeddings that are one weight: stored once or twice; none where they are two weights, or there is only one.</summary>
+    public IReadOnlyList<SafetensorsEntry> TiedTables => [.. _tied.Tables.Select(key => source.Entries[key])];
+
     /// <summary>Whether a tensor of the checkpoint has other values than one of an adapter, in its own type.</summary>
     /// <param name="stored">The tensor of the checkpoint.</param>
     /// <param name="tensors">Tensors of the adapter.</param>
     /// <param name="key">Name of a tensor of the same shape.</param>
-    public bool Differs(SafetensorsEntry stored, ITensorSource tensors, string key)
+    public bool Differs(SafetensorsEntry stored, ITensorSource tensors, string key) => Differs(source, stored, tensors, key);
+
+    /// <summary>Whether two tensors of the same shape have other values, in the type of the first.</summary>
+    /// <param name="first">Source of the first.</param>
+    /// <param name="stored">The first.</param>
+    /// <param name="tensors">Source of the other one.</param>
+    /// <param name="key">Name of the other one.</param>
+    public static bool Differs(ITensorSource first, SafetensorsEntry stored, ITensorSource tensors, string key)
     {
         TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
@@ -49,7 +59,7 @@ internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase m
             using DisposeScope inner = NewDisposeScope();
             Tensor own = empty(Math.Min(LayerDelta.BlockBytes, count - start), SafetensorsDTypes.Natural(stored.DType));
             Tensor copy = empty_like(own);
-            source.ReadRange(stored.Name, start, own);
+            first.ReadRange(stored.Name, start, own);
             tensors.ReadRange(key, start, copy);
             if (!own.eq(copy).all().ToBoolean())
             {
@@ -79,6 +89,11 @@ internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? confi
 {
     private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => EmbeddingNames.IsOutput(AdapterKeys.Module(key)) && key.EndsWith(".weight", StringComparison.Ordinal));
 
+    /// <summary>Names of the stored tensors of a tied weight, the input embeddings first; none where nothing is tied.</summary>
+    public IReadOnlyList<string> Tables => Input is string input && Partner(AdapterKeys.Module(input)) is not null ? _stored is null ? [input] : [input, _stored] : [];
+
+    private string? Input => source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && EmbeddingNames.IsInput(AdapterKeys.Module(key)));
+
     /// <summary>The module that shares its weight with another, or null.</summary>
     /// <param name="module">Full name of a module.</param>
     public string? Partner(string module)
@@ -91,7 +106,7 @@ internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? confi
             return null;
         }
 
-        string? input = source.Entries.Keys.FirstOrDefault(static key => key.EndsWith(".weight", StringComparison.Ordinal) && EmbeddingNames.IsInput(AdapterKeys.Module(key)));
+        string? input = Input;
         if (input is null || (ties is null && _stored is not null && !IsSame(input, _stored)))
         {
             return null;

@@ -1,5 +1,3 @@
-using System.Text.Encodings.Web;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
@@ -16,6 +14,28 @@ internal static class CompanionFiles
     private static readonly HashSet<string> s_weights = new(
         [".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".mlmodel", ".ot", ".npz"],
         StringComparer.OrdinalIgnoreCase);
+
+    // All files of a tokenizer that transformers saves.
+    private static readonly HashSet<string> s_tokenizer = new(
+        [
+            "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
+            "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json",
+        ],
+        StringComparer.Ordinal);
+
+    // A tokenizer has one of these.
+    private static readonly string[] s_vocabularies = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"];
+
+    /// <summary>Whether a file belongs to a tokenizer.</summary>
+    /// <param name="file">Path relative to the folder of the model.</param>
+    public static bool IsOfTokenizer(string file) => s_tokenizer.Contains(file);
+
+    /// <summary>The tokenizer that was saved in the folder of an adapter: full paths, none where there is no vocabulary.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check(string)"/>.</exception>
+    public static IReadOnlyList<string> TokenizerIn(string folder) => Array.Exists(s_vocabularies, name => File.Exists(Path.Combine(folder, name)))
+        ? [.. s_tokenizer.Order(StringComparer.Ordinal).Select(name => Path.Combine(folder, name)).Where(File.Exists).Select(new ModelLinks(folder).Check)]
+        : [];
 
     /// <summary>Files to copy, as paths relative to the folder.</summary>
     /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check(string)"/>.</exception>
@@ -69,14 +89,13 @@ internal static class HeadConfig
         "WithLMHeadModel", "ForPreTraining", "LMHeadModel", "ForMaskedLM", "ForCausalLM", "Model",
     ];
 
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
-
-    /// <summary>Formats the configuration of the model with the head.</summary>
+    /// <summary>Describes the head in the configuration of the model.</summary>
+    /// <param name="json">The configuration, which is changed.</param>
     /// <param name="model">The base model, with a configuration.</param>
     /// <param name="tensors">Tensors that adapters add.</param>
     /// <param name="owner">The adapter that adds the head.</param>
     /// <param name="warnings">Warnings are added here.</param>
-    public static string Write(CheckpointBase model, IEnumerable<AdapterTensor> tensors, CheckpointMergeAdapter owner, List<string> warnings)
+    public static void Describe(JsonObject json, CheckpointBase model, IEnumerable<AdapterTensor> tensors, CheckpointMergeAdapter owner, List<string> warnings)
     {
         LoKrConfig adapter = owner.Config;
         ModelConfig config = model.Config!;
@@ -90,7 +109,6 @@ internal static class HeadConfig
         string? family = config.Architectures is [string first, ..] ? Family(first) : null;
         string? className = adapter.AutoMapping?.BaseModelClass
             ?? (suffix is null ? model.HeadClass : family is null ? null : family + suffix);
-        JsonObject json = config.ToJsonObject();
         if (className is null)
         {
             warnings.Add("config.json does not name the class of the model, so readers may ignore the head of the adapter; add it as 'architectures'.");
@@ -110,8 +128,6 @@ internal static class HeadConfig
             ModelLabels.Write(json, ModelLabels.Generic(labels));
             warnings.Add($"The adapter has a head with {labels} labels without names; config.json calls them LABEL_0 to LABEL_{labels - 1}.");
         }
-
-        return MachinePaths.RemoveFromConfiguration(json.ToJsonString(s_json)) + "\n";
     }
 
     // One row for each label in the last weight of the head.

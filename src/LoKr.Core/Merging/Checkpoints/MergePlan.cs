@@ -75,7 +75,7 @@ internal sealed class MergePlan(CheckpointReader source)
 
     /// <summary>The tensors of a file of the checkpoint with their changes, in the order of their bytes.</summary>
     public IEnumerable<MergeTarget> Targets(SafetensorsReader shard) => shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.ByteCount)
-        .Select(entry => new MergeTarget(_added.Count > 0 ? HeadPrefix + entry.Name : entry.Name, entry.DType, entry.Shape)
+        .Select(entry => new MergeTarget(_added.Count > 0 ? HeadPrefix + entry.Name : entry.Name, entry.DType, ShapeOf(entry))
         {
             Shard = shard,
             Entry = entry,
@@ -83,6 +83,12 @@ internal sealed class MergePlan(CheckpointReader source)
             Norms = changes?.Norms ?? [],
             Replacement = changes?.Replacement,
         });
+
+    /// <summary>Shape of a tensor of the checkpoint in the result: embeddings may grow.</summary>
+    public IReadOnlyList<long> ShapeOf(SafetensorsEntry stored) => _changes.GetValueOrDefault(stored.Name)?.Replacement?.Entry.Shape ?? stored.Shape;
+
+    /// <summary>Number of tokens of the result where an adapter brings more than the checkpoint has; null otherwise.</summary>
+    public long? VocabularySize => source.Entries.Values.Where(entry => ShapeOf(entry) is [long rows, ..] && rows > entry.Shape[0]).Select(entry => (long?)ShapeOf(entry)[0]).FirstOrDefault();
 
     /// <summary>The tensors that adapters add, in the element type of the checkpoint.</summary>
     public IEnumerable<MergeTarget> AddedTargets()
