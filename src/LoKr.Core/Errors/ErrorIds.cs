@@ -83,6 +83,9 @@ public static class ErrorIds
     /// <summary>There is nothing to merge, or no merge to undo.</summary>
     public const string NothingToMerge = "LoKr.NothingToMerge";
 
+    /// <summary>A weight that an adapter is made from has NaN or infinity.</summary>
+    public const string WeightNotFinite = "LoKr.WeightNotFinite";
+
     /// <summary>A merged weight would hold NaN or infinity.</summary>
     public const string MergeNotFinite = "LoKr.MergeNotFinite";
 

@@ -39,16 +39,14 @@ internal sealed class AdapterWriter
     /// </exception>
     public static IReadOnlyList<string> Write(string destination, AdapterLayout layout, AdapterContent content, AdapterWriteOptions options)
     {
-        bool isFile = destination.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase);
-        if (!isFile && layout is not (AdapterLayout.Peft or AdapterLayout.Diffusers or AdapterLayout.DiffusersModel))
+        bool isFile = IsFile(destination);
+        if (isFile || options.CheckOnly)
         {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"'{destination}' is not the name of a safetensors file.", $"An adapter in the layout {layout} is a single file; end its name with .safetensors.") { Target = destination };
+            CheckDestination(destination, layout, options.Force);
         }
-
-        if (isFile)
+        else
         {
-            FileSystem.CheckReplaceable(destination, options.Force);
+            CheckForm(destination, layout);
         }
 
         using DisposeScope scope = torch.NewDisposeScope();
@@ -58,12 +56,10 @@ internal sealed class AdapterWriter
         writer._warnings.AddRange(NonFinite.Warnings(writer._tensors.Where(static pair => !pair.Key.EndsWith("." + AdapterSuffixes.Alpha, StringComparison.Ordinal))));
         if (options.CheckOnly)
         {
-            if (!isFile)
-            {
-                StagedDirectory.Check(destination, options.Force, carryOver: true);
-            }
+            return writer._warnings;
         }
-        else if (isFile)
+
+        if (isFile)
         {
             writer.WriteFile(destination);
         }
@@ -80,6 +76,35 @@ internal sealed class AdapterWriter
 
         return writer._warnings;
     }
+
+    /// <summary>Throws where an adapter cannot be written to a destination.</summary>
+    /// <param name="destination">Full path.</param>
+    /// <param name="layout">Layout to write.</param>
+    /// <param name="force">Whether to replace.</param>
+    /// <exception cref="LoKrException"><c>LoKr.DestinationExists</c>, <c>LoKr.InvalidArgument</c>, <c>LoKr.FileNotWritable</c>.</exception>
+    public static void CheckDestination(string destination, AdapterLayout layout, bool force)
+    {
+        CheckForm(destination, layout);
+        if (IsFile(destination))
+        {
+            FileSystem.CheckReplaceable(destination, force);
+        }
+        else
+        {
+            StagedDirectory.Check(destination, force, carryOver: true);
+        }
+    }
+
+    private static void CheckForm(string destination, AdapterLayout layout)
+    {
+        if (!IsFile(destination) && layout is not (AdapterLayout.Peft or AdapterLayout.Diffusers or AdapterLayout.DiffusersModel))
+        {
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
+                $"'{destination}' is not the name of a safetensors file.", $"An adapter in the layout {layout} is a single file; end its name with .safetensors.") { Target = destination };
+        }
+    }
+
+    private static bool IsFile(string destination) => destination.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase);
 
     private void Collect()
     {
@@ -219,7 +244,8 @@ internal sealed class AdapterWriter
         _configs.Values.FirstOrDefault() ?? new LoKrConfig { TargetModules = ModuleSelector.FromNames([]) },
         _tensors.ToDictionary(static pair => pair.Key[PeftAdapterFolder.Prefix.Length..], static pair => pair.Value, StringComparer.Ordinal),
         _content.BaseModels,
-        force);
+        force,
+        _content.Metadata.GetValueOrDefault(AdapterHeader.FitKey));
 
     private Dictionary<string, string> Metadata() => AdapterHeader.Build(_layout, _content, _configs, _names.Originals);
 
@@ -243,6 +269,9 @@ public sealed record AdapterWriteOptions
 /// <summary>Builds the metadata of the header of an adapter file.</summary>
 internal static class AdapterHeader
 {
+    /// <summary>Key of the errors of an adapter that was fitted: a JSON object with <c>error</c> of the whole adapter and <c>layers</c> by name.</summary>
+    public const string FitKey = "lokr_fit";
+
     private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true };
 
     // Entries that describe the source file, or are written again.

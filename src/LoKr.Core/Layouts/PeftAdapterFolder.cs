@@ -109,8 +109,8 @@ public sealed class PeftAdapterFolder : IDisposable
 
     /// <summary>The same with what is known about the base model.</summary>
     internal static void Write(
-        string folder, LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force) =>
-        Write(folder, LoKrConfigJson.Write(config with { InferenceMode = true }), tensors, baseModels, force);
+        string folder, LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force, string? fit = null) =>
+        Write(folder, LoKrConfigJson.Write(config with { InferenceMode = true }), tensors, baseModels, force, fit);
 
     /// <summary>Writes a folder with a configuration of any kind of adapter.</summary>
     /// <param name="folder">Where to write.</param>
@@ -118,13 +118,19 @@ public sealed class PeftAdapterFolder : IDisposable
     /// <param name="tensors">Tensors by name without the prefix.</param>
     /// <param name="baseModels">What tells the base model apart from others. It goes into the header of the weights, which PEFT ignores; a key in the configuration that PEFT does not know is a warning there.</param>
     /// <param name="force">Replace an existing adapter.</param>
+    /// <param name="fit">Errors of a fitted adapter for the header; null for none.</param>
     internal static void Write(
-        string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force)
+        string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force, string? fit = null)
     {
         Dictionary<string, string> metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
         if (AdapterFileConfigs.WriteBaseModels(baseModels) is string own)
         {
             metadata[AdapterFileConfigs.OwnKey] = own;
+        }
+
+        if (fit is not null)
+        {
+            metadata[AdapterHeader.FitKey] = fit;
         }
 
         using StagedDirectory staged = new(folder, force, carryOver: true);

@@ -113,6 +113,9 @@ internal static class SafetensorsDTypes
         _ => false,
     };
 
+    /// <summary>Whether the values are floating-point numbers.</summary>
+    public static bool IsFloatingPoint(SafetensorsDType dtype) => IsFloat(Natural(dtype));
+
     private static bool IsFloat(torch.ScalarType type) =>
         type is torch.ScalarType.Float16 or torch.ScalarType.BFloat16 or torch.ScalarType.Float32 or torch.ScalarType.Float64;
 

@@ -1,0 +1,128 @@
+using System.Globalization;
+using System.Text.Json;
+using LoKr.Core.Configuration;
+using LoKr.Core.Factors;
+using LoKr.Core.Safetensors;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Factors;
+
+/// <summary>Nearest Kronecker products of dense deltas and of sums of products, against the best ones of the fixtures.</summary>
+public sealed class KroneckerFitTests
+{
+    public static TheoryData<string> Pairs => Fixtures.Cases("algebra/extract");
+
+    [Theory]
+    [MemberData(nameof(Pairs))]
+    public void A_delta_is_fitted_as_well_as_the_reference_fits_it(string name)
+    {
+        string folder = Fixtures.Require("algebra", "extract", name);
+        using JsonDocument document = JsonDocument.Parse(File.ReadAllBytes(Path.Combine(folder, "case.json")));
+        JsonElement expected = document.RootElement;
+        using DisposeScope scope = NewDisposeScope();
+        using SafetensorsReader pair = SafetensorsReader.Open(Path.Combine(folder, "pair.safetensors"));
+        Tensor delta = pair.Read("tuned.weight", float64) - pair.Read("base.weight", float64);
+        long[] kernel = [.. delta.shape.Skip(2)];
+        int checks = 0;
+        foreach (JsonElement factor in expected.GetProperty("factors").EnumerateArray())
+        {
+            FactorShapes shapes = Shapes(factor, kernel);
+            Check(delta, shapes, factor.GetProperty("error").GetDouble(), $"factor {factor.GetProperty("factor")}");
+            foreach (JsonProperty rank in factor.GetProperty("ranks").EnumerateObject())
+            {
+                string[] words = rank.Name.Split(' ');
+                FactorShapes low = shapes with { Rank = long.Parse(words[0], CultureInfo.InvariantCulture), LowRankW2 = true, Tucker = words.Length > 1 };
+                Check(delta, low, rank.Value.GetProperty("alternating_from_nearest").GetDouble(), $"factor {factor.GetProperty("factor")} rank {rank.Name}");
+                Assert.Equal(rank.Value.GetProperty("parameters").GetInt64(), low.ParameterCount);
+                checks++;
+            }
+
+            if (factor.TryGetProperty("unbalanced", out JsonElement unbalanced))
+            {
+                Check(delta, Shapes(unbalanced, kernel), unbalanced.GetProperty("error").GetDouble(), "unbalanced");
+            }
+
+            if (factor.TryGetProperty("peft_whole_w2_error", out JsonElement reversed))
+            {
+                Check(delta, shapes with { Reversed = true }, reversed.GetDouble(), "reversed");
+            }
+        }
+
+        foreach (JsonProperty rank in expected.GetProperty("w1_low_rank_too").EnumerateObject())
+        {
+            // A factor with the shapes of one that is listed before is not listed again.
+            LoKrConfig config = new() { DecomposeFactor = rank.Value.GetProperty("factor").GetInt32() };
+            FactorShapes shapes = FactorShapes.Create(delta.shape[0], delta.shape[1], kernel, int.Parse(rank.Name, CultureInfo.InvariantCulture), config);
+            Check(delta, shapes with { LowRankW1 = true, LowRankW2 = true }, rank.Value.GetProperty("alternating_from_nearest").GetDouble(), $"both rank {rank.Name}");
+        }
+
+        Assert.True(checks > 0);
+    }
+
+    [Theory]
+    [InlineData(4, 4, 2, 8)]
+    [InlineData(2, 8, 4, 4)]
+    [InlineData(8, 2, 2, 8)]
+    [InlineData(4, 4, 4, 4)]
+    [InlineData(6, 4, 4, 4)]
+    public void A_sum_of_products_is_the_same_matrix_as_its_dense_delta(long l, long m, long wantedL, long wantedM)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(3);
+        KroneckerFactors first = Factors(l, m, 48 / l, 32 / m);
+        KroneckerFactors second = Factors(2, 4, 24, 8);
+        FactorShapes shapes = new(wantedL, wantedM, 48 / wantedL, 32 / wantedM, [3, 3], 1, false, false, false);
+        KroneckerTarget dense = KroneckerTarget.Of((first.ToDense(0.6) + second.ToDense(-2)).to(float64), shapes);
+        KroneckerTarget sum = KroneckerTarget.Of([(first, 0.6), (second, -2)], shapes);
+        Tensor columns = randn(dense.Columns, 3, dtype: float64);
+        Tensor rows = randn(dense.Rows, 3, dtype: float64);
+        TensorAssert.Close(dense.SquaredNorm, sum.SquaredNorm, 1e-12, "squared norm");
+        Assert.True((dense.Times(columns) - sum.Times(columns)).abs().max().ToDouble() < 1e-10);
+        Assert.True((dense.TransposedTimes(rows) - sum.TransposedTimes(rows)).abs().max().ToDouble() < 1e-10);
+    }
+
+    [Fact]
+    public void A_flat_spectrum_of_a_large_matrix_is_found()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(5);
+        Tensor matrix = randn(300, 400, dtype: float64);
+        double expected = linalg.svdvals(matrix)[0].ToDouble();
+        (_, Tensor values) = LeadingSubspace.Find(new MatrixMap(matrix), 1, float64);
+        TensorAssert.Close(expected, values[0].ToDouble(), 1e-6, "largest singular value");
+    }
+
+    [Fact]
+    public void Zeros_are_fitted_by_zeros()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        FactorShapes shapes = new(2, 2, 3, 4, [], 2, false, true, false);
+        FittedFactors fitted = KroneckerFit.Fit(KroneckerTarget.Of(zeros(6, 8, dtype: float64), shapes), shapes);
+        Assert.Equal(0, fitted.Error);
+        Assert.Equal(0, new KroneckerFactors(fitted.Tensors).FrobeniusNorm());
+    }
+
+    private static void Check(Tensor delta, FactorShapes shapes, double expected, string what)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        FittedFactors fitted = KroneckerFit.Fit(KroneckerTarget.Of(delta, shapes), shapes);
+        KroneckerFactors factors = new(fitted.Tensors, shapes.Kernel, shapes.Reversed);
+        double error = ((factors.ToDense(1) - delta).norm() / delta.norm()).ToDouble();
+        Assert.True(error <= (expected * (1 + 1e-4)) + 1e-6, $"{what}: error {error}, the reference has {expected}");
+        Assert.True(Math.Abs(error - fitted.Error) < 1e-7, $"{what}: error {error}, said to be {fitted.Error}");
+        TensorAssert.Close(linalg.norm(factors.W1()).ToDouble(), linalg.norm(factors.W2().flatten()).ToDouble(), 1e-9, "norms of the factors");
+    }
+
+    private static FactorShapes Shapes(JsonElement factor, long[] kernel)
+    {
+        long[] w1 = [.. factor.GetProperty("w1").EnumerateArray().Select(static size => size.GetInt64())];
+        long[] w2 = [.. factor.GetProperty("w2").EnumerateArray().Select(static size => size.GetInt64())];
+        return new(w1[0], w1[1], w2[0], w2[1], kernel, 1, false, false, false);
+    }
+
+    private static KroneckerFactors Factors(long l, long m, long k, long n) => new(
+        new Dictionary<string, Tensor> { [FactorNames.W1] = randn(l, m, dtype: float64), [FactorNames.W2] = randn([k, n, 3, 3], dtype: float64) }, [3, 3]);
+}
