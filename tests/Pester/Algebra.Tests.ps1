@@ -32,7 +32,14 @@ Describe 'New-LoKrAdapter' {
         $result.Error | Should -BeLessThan 1e-4
         $result.UnchangedCount | Should -BeGreaterThan 0
         $result.LeftOut | Should -BeNullOrEmpty
-        (Compare-LoKrAdapter "$TestDrive/made" "$TestDrive/found").RelativeDistance | Should -BeLessThan 1e-4
+        $null = Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/found" -Destination "$TestDrive/again" -WarningAction SilentlyContinue
+        $losses = foreach ($folder in 'tuned', 'again') {
+            $model = Import-LoKrModel "$TestDrive/$folder" -Label network, access, billing -Seed 1 -WarningAction SilentlyContinue
+            Get-Loss $model
+            $model.Dispose()
+        }
+        $losses[1] | Should -BeGreaterThan ($losses[0] - 1e-4)
+        $losses[1] | Should -BeLessThan ($losses[0] + 1e-4)
         (Get-LoKrConfig "$TestDrive/found").R | Should -Be 2
     }
 

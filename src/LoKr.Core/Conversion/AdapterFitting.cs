@@ -3,6 +3,7 @@ using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
 using TorchSharp;
@@ -407,10 +408,10 @@ public sealed record LoKrFitResult
     public int UnchangedCount { get; init; }
 
     /// <summary>Names of tensors that differ and that the adapter does not hold: they stay as in the base model.</summary>
-    public IReadOnlyList<string> LeftOut { get; init; } = [];
+    public IReadOnlyList<string> LeftOut { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
 
     /// <summary>Every layer with its error, in the order of the source.</summary>
-    public required IReadOnlyList<LoKrLayerFit> Layers { get; init; }
+    public required IReadOnlyList<LoKrLayerFit> Layers { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>
     public override string ToString() => Path;
@@ -461,6 +462,9 @@ public sealed record LoKrLayerFit
 
     /// <summary>‖Δ − w1 ⊗ w2‖ / ‖Δ‖ with the factors as they are stored.</summary>
     public required double Error { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => ModuleName;
 }
 
 /// <summary>Writes fitted layers as an adapter, with their errors in the header.</summary>
