@@ -14,7 +14,7 @@ public sealed class KillTests(ITestOutputHelper output)
         get
         {
             TheoryData<string, bool> cases = [];
-            foreach (Writer writer in Writer.All.Where(static writer => Effort.Includes(writer.Name) && (Effort.IsLong || !writer.NeedsTorch || writer.IsFile)))
+            foreach (Writer writer in Writer.All.Where(static writer => Effort.Includes(writer.Name)))
             {
                 cases.Add(writer.Name, false);
                 if (!writer.IsFile)
@@ -69,10 +69,8 @@ public sealed class KillTests(ITestOutputHelper output)
         Assert.InRange(all.Count, 5, 5_000);
         Assert.Contains(all, static call => call.StartsWith("rename", StringComparison.Ordinal));
 
-        // The sample of a short run moves with the seed.
-        int stride = Effort.IsLong ? 1 : 9;
         KillCount count = new();
-        for (int point = 1 + (Effort.Seed % stride); point <= all.Count; point += stride)
+        foreach (int point in Points(place.Writer, byRenames, all))
         {
             place.Reset();
             IReadOnlyList<string> calls = await RunAsync(point);
@@ -86,6 +84,22 @@ public sealed class KillTests(ITestOutputHelper output)
 
         Task<IReadOnlyList<string>> RunAsync(int point) =>
             OnOneThread(() => NativeCalls.RunUntil([ChildRoles.WriteOnce, name, place.Root, byRenames ? "renames" : "exchange"], point));
+    }
+
+    /// <summary>
+    /// The system calls at which to kill: all of them in a long run. In a short one a sample that moves with the seed; where a process takes
+    /// seconds to start only the moment of the commit, which is between the two renames, or just after the one step.
+    /// </summary>
+    private static IEnumerable<int> Points(Writer writer, bool byRenames, IReadOnlyList<string> calls)
+    {
+        if (!Effort.IsLong && writer.NeedsTorch)
+        {
+            int commit = calls.ToList().FindLastIndex(static call => call.StartsWith("rename", StringComparison.Ordinal)) + 1;
+            return [byRenames || commit == calls.Count ? commit : commit + 1];
+        }
+
+        int stride = Effort.IsLong ? 1 : 9;
+        return Enumerable.Range(1, calls.Count).Where(point => point % stride == (1 + (Effort.Seed % stride)) % stride);
     }
 
     private static void CheckRecovery(Workplace place, KillCount count, string where, int version, bool mayBeMissing)

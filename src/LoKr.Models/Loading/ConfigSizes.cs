@@ -14,13 +14,14 @@ internal static class ConfigSizes
 {
     // Several times those of the largest published models. Products of two sizes fit into 64 bits as bytes, of two small ones into 32 bits.
     private const long MostLayers = 2_048;
+    private const long MostLayersPerBlock = 64;
+    private const long MostLayersOfBlocks = 1_024;
     private const long LargestSize = 1 << 24;
     private const long LargestSmallSize = 1 << 14;
 
-    private static readonly string[] s_layers =
-    [
-        "num_hidden_layers", "n_layer", "n_layers", "layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block",
-    ];
+    private static readonly string[] s_layers = ["num_hidden_layers", "n_layer", "n_layers"];
+
+    private static readonly string[] s_layersPerBlock = ["layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"];
 
     private static readonly string[] s_sizes =
     [
@@ -45,8 +46,27 @@ internal static class ConfigSizes
         Check(config, s_layers, layers, value => value > MostLayers || checkpoint is null
             ? string.Create(CultureInfo.InvariantCulture, $"{MostLayers} layers are the most that are built")
             : string.Create(CultureInfo.InvariantCulture, $"the checkpoint has only {checkpoint.Entries.Count} tensors"));
+        Check(config, s_layersPerBlock, Math.Min(MostLayersPerBlock, layers), value => value > MostLayersPerBlock || checkpoint is null
+            ? string.Create(CultureInfo.InvariantCulture, $"{MostLayersPerBlock} layers are the most that are built in one block")
+            : string.Create(CultureInfo.InvariantCulture, $"the checkpoint has only {checkpoint.Entries.Count} tensors"));
+        CheckBlocks(config);
         Check(config, s_sizes, LargestSize, static _ => string.Create(CultureInfo.InvariantCulture, $"{LargestSize} is the largest size that is built"));
         Check(config, s_smallSizes, LargestSmallSize, static _ => string.Create(CultureInfo.InvariantCulture, $"{LargestSmallSize} is the largest value that is built"));
+    }
+
+    // Every block has its layers, and each of these its transformer layers.
+    private static void CheckBlocks(ModelConfig config)
+    {
+        double count = config.Peek("down_block_types") is { ValueKind: JsonValueKind.Array } blocks ? blocks.GetArrayLength() : 1;
+        foreach (string key in s_layersPerBlock[..2])
+        {
+            count *= Math.Max(1, Numbers(config.Peek(key)).DefaultIfEmpty(1).Max());
+        }
+
+        if (count > MostLayersOfBlocks)
+        {
+            throw config.Invalid(s_layersPerBlock[0], string.Create(CultureInfo.InvariantCulture, $"makes {count} layers of all blocks; {MostLayersOfBlocks} are the most that are built"));
+        }
     }
 
     private static void Check(ModelConfig config, string[] keys, long limit, Func<double, string> explain)

@@ -52,6 +52,22 @@ public sealed class ConfigSizesTests
         ErrorAssert.Throws(ErrorIds.ModelConfigInvalid, () => ModelLoader.Load(folder.Path, s_noTokenizer), "num_hidden_layers", $"{count} tensors");
     }
 
+    [Theory]
+    [InlineData("""{"layers_per_block": 1000}""", "64 layers are the most that are built in one block")]
+    [InlineData("""{"layers_per_block": [2, 1000]}""", "64 layers are the most that are built in one block")]
+    [InlineData("""{"transformer_layers_per_block": 65}""", "64 layers are the most that are built in one block")]
+    [InlineData("""{"layers_per_block": 30, "transformer_layers_per_block": [1, 30]}""", "makes 1800 layers of all blocks")]
+    public void Layers_of_blocks_have_a_limit_that_their_product_keeps_too(string changes, string says)
+    {
+        JsonObject config = TinyPipeline.UNet();
+        foreach ((string key, JsonNode? value) in JsonNode.Parse(changes)!.AsObject())
+        {
+            config[key] = value!.DeepClone();
+        }
+
+        ErrorAssert.Throws(ErrorIds.ModelConfigInvalid, () => ModelLoader.Build(new ModelConfig(config)), says);
+    }
+
     public static TheoryData<string, string, string> Hostile
     {
         get

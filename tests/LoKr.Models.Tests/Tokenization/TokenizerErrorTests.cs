@@ -90,6 +90,14 @@ public sealed class TokenizerErrorTests
     public void Damaged_parts_are_an_error(string key, string json) =>
         Assert.Equal(ErrorIds.TokenizerInvalid, Fails(TinyTokenizers.ByteLevelJson((key, json))).ErrorId);
 
+    [Fact]
+    public void A_longest_word_that_takes_gigabytes_is_an_error()
+    {
+        LoKrException error = Fails(TinyTokenizers.ByteLevelJson(("model", """{"type":"WordPiece","vocab":{"a":0},"unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":268435456}""")));
+        Assert.Equal(ErrorIds.TokenizerInvalid, error.ErrorId);
+        Assert.Contains("max_input_chars_per_word is 268435456", error.Message, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("tokenizer.json", "{\"version\":")]
     [InlineData("tokenizer.json", "[]")]

@@ -7,6 +7,8 @@ namespace LoKr.Models.Tokenization.Models;
 /// <summary>WordPiece through Microsoft.ML.Tokenizers.</summary>
 internal sealed class WordPieceModel : ITokenModel
 {
+    private const int LongestWord = 1 << 20;
+
     private readonly WordPieceTokenizer _tokenizer;
     private readonly int _unknownId;
     private readonly int _longestWord;
@@ -24,9 +26,10 @@ internal sealed class WordPieceModel : ITokenModel
             throw TokenizerError.Invalid(file, $"its vocabulary lacks the unknown token '{unknownToken}'");
         }
 
-        if (longestWord is < 1 or > int.MaxValue / 4)
+        // The package allocates as much for every word.
+        if (longestWord is < 1 or > LongestWord)
         {
-            throw TokenizerError.Invalid(file, $"max_input_chars_per_word is {longestWord}");
+            throw TokenizerError.Invalid(file, $"max_input_chars_per_word is {longestWord}; {LongestWord} is the largest that is read");
         }
 
         Vocabulary = vocabulary;
@@ -38,7 +41,7 @@ internal sealed class WordPieceModel : ITokenModel
             ContinuingSubwordPrefix = prefix,
 
             // The package counts UTF-16 units, the reference code points: Encode checks the limit, and this one never applies.
-            MaxInputCharsPerWord = 2 * Math.Min(longestWord, int.MaxValue / 2),
+            MaxInputCharsPerWord = 2 * longestWord,
         });
     }
 
