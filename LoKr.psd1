@@ -40,6 +40,8 @@
         'Wait-LoKrRun'
         'Stop-LoKrRun'
         'Remove-LoKrRun'
+        'Test-LoKrGate'
+        'Measure-LoKrData'
         'Register-LoKrAdapter'
         'Get-LoKrAdapterVersion'
         'Publish-LoKrAdapter'

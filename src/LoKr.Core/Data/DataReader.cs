@@ -111,6 +111,15 @@ public static class RowFields
         return TryGet(row, column, out _);
     }
 
+    /// <summary>Whether a row has the column without a value.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    public static bool IsNull(DataRow row, string column)
+    {
+        ArgumentNullException.ThrowIfNull(row);
+        return TryGet(row, column, out object? value) && value is null;
+    }
+
     /// <summary>Returns the text of a column, which is not empty and has more than spaces.</summary>
     /// <param name="row">The row.</param>
     /// <param name="column">Name of the column.</param>

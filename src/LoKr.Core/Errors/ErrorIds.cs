@@ -446,6 +446,39 @@ public static class ErrorIds
     /// <summary>No row has a token that contributes to the loss.</summary>
     public const string DataWithoutLoss = "LoKr.DataWithoutLoss";
 
+    /// <summary>Texts of the data are empty, more of them than is allowed.</summary>
+    public const string DataTextEmpty = "LoKr.DataTextEmpty";
+
+    /// <summary>Rows of the data are there twice, more of them than is allowed.</summary>
+    public const string DataDuplicate = "LoKr.DataDuplicate";
+
+    /// <summary>Texts of the data have several labels, more of them than is allowed.</summary>
+    public const string DataContradiction = "LoKr.DataContradiction";
+
+    /// <summary>Rows of the data have no label, more of them than is allowed.</summary>
+    public const string DataUnlabeled = "LoKr.DataUnlabeled";
+
+    /// <summary>Validation rows are also in the data, more of them than is allowed.</summary>
+    public const string DataShared = "LoKr.DataShared";
+
+    /// <summary>Labels of the data were never seen before, more of them than is allowed.</summary>
+    public const string DataLabelNew = "LoKr.DataLabelNew";
+
+    /// <summary>Labels of the validation rows are not in the data, more of them than is allowed.</summary>
+    public const string DataLabelUnseen = "LoKr.DataLabelUnseen";
+
+    /// <summary>The shares of the labels changed more than is allowed.</summary>
+    public const string DataLabelShift = "LoKr.DataLabelShift";
+
+    /// <summary>The lengths of the texts changed more than is allowed.</summary>
+    public const string DataLengthShift = "LoKr.DataLengthShift";
+
+    /// <summary>More tokens of the data are unknown to the tokenizer than is allowed.</summary>
+    public const string DataTokensUnknown = "LoKr.DataTokensUnknown";
+
+    /// <summary>More rows of the data will be cut than is allowed.</summary>
+    public const string DataCut = "LoKr.DataCut";
+
     /// <summary>The requested maximum length exceeds what the model allows.</summary>
     public const string MaxLengthTooLarge = "LoKr.MaxLengthTooLarge";
 }

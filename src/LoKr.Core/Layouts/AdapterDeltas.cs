@@ -29,7 +29,8 @@ public abstract record AdapterReference
     /// <summary>An adapter in a file or folder.</summary>
     /// <param name="path">Safetensors file or adapter folder.</param>
     /// <param name="options">Information that is not in the file. The base model resolves names, and relates norms to its weights.</param>
-    public static AdapterReference OfFile(string path, AdapterConvertOptions? options = null) => new InFile(path, options ?? new());
+    /// <param name="name">What it is called; null for the last part of the path.</param>
+    public static AdapterReference OfFile(string path, AdapterConvertOptions? options = null, string? name = null) => new InFile(path, options ?? new(), name);
 
     /// <summary>Reads the deltas; their tensors belong to the current dispose scope or to the model.</summary>
     /// <exception cref="LoKrException">The model has no such adapter, or the file is not valid.</exception>
@@ -81,9 +82,9 @@ public abstract record AdapterReference
             () => model.BaseWeightNorm(layer));
     }
 
-    private sealed record InFile(string Path, AdapterConvertOptions Options) : AdapterReference
+    private sealed record InFile(string Path, AdapterConvertOptions Options, string? Called) : AdapterReference
     {
-        public override string Name => System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(Path)));
+        public override string Name => Called ?? System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(Path)));
 
         internal override AdapterDeltas Open()
         {

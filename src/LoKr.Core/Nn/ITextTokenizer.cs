@@ -18,6 +18,9 @@ public interface ITextTokenizer
     /// <summary>Id that ends a text, or null.</summary>
     int? EosId { get; }
 
+    /// <summary>Id of text that the tokenizer does not know, or null where it knows every text.</summary>
+    int? UnknownId => null;
+
     /// <summary>Files the tokenizer was read from; an export copies them unchanged.</summary>
     IReadOnlyList<string> SourceFiles { get; }
 

@@ -55,8 +55,7 @@ public sealed class AdapterRegistry
         if (runFolder.Exists)
         {
             LoKrRun run = runFolder.Read();
-            adapter = run.IsFinished && Directory.Exists(runFolder.AdapterFolder) ? runFolder.AdapterFolder : throw new LoKrException(
-                ErrorIds.RunNotFound, LoKrErrorKind.InvalidOperation, $"The run {run.Id} in '{runFolder.Path}' has no result: it is {run.State}.", "Let it finish first.") { Target = source };
+            adapter = runFolder.RequireResult();
             card = card with { Run = run.Id, Model = run.Model, Inputs = run.Inputs, Evaluation = card.Evaluation ?? run.After, Gate = card.Gate ?? runFolder.ReadGate()?.ToString(), Seed = run.Seed, Steps = run.Step };
         }
 

@@ -69,6 +69,15 @@ public sealed class RunFolder
         return run.State is RunState.Running && !RunLock.IsHeld(Of(LockFile)) ? run with { State = RunState.Interrupted, SecondsRemaining = null } : run;
     }
 
+    /// <summary>The adapter of a run that ended with a result.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>: there is no run, or it has no result yet; <c>LoKr.RunInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    public string RequireResult()
+    {
+        LoKrRun run = Read();
+        return run.IsFinished && Directory.Exists(AdapterFolder) ? AdapterFolder : throw new LoKrException(
+            ErrorIds.RunNotFound, LoKrErrorKind.InvalidOperation, $"The run {run.Id} in '{Path}' has no result: it is {run.State}.", "Let it finish first.") { Target = Path };
+    }
+
     /// <summary>Keeps the verdict of the gate on the result of the run.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.FileNotWritable</c>.</exception>
     public void WriteGate(LoKrGateResult gate)

@@ -206,7 +206,7 @@ public static class ModelLoader
     }
 
     // A folder without a tokenizer is a model for token ids; a damaged or unsupported tokenizer is an error.
-    private static ITextTokenizer? LoadTokenizer(string folder, ModelConfig config, List<string> warnings)
+    internal static ITextTokenizer? LoadTokenizer(string folder, ModelConfig config, List<string> warnings)
     {
         if (TokenizerLoader.Find(folder) is null)
         {

@@ -24,6 +24,17 @@ public static class ModelShapes
         return StableDiffusionLoader.IsPipeline(full) ? PipelineShapes.Read(full) : ReadModel(full);
     }
 
+    /// <summary>Reads the shapes of one model and its tokenizer: for what depends on texts but not on weights.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <returns>A model that cannot run; the caller disposes it.</returns>
+    /// <exception cref="LoKrException">As for <see cref="ModelLoader.Build"/>, and the errors of a tokenizer.</exception>
+    public static LoKrModel ReadWithTokenizer(string folder)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(folder);
+        ModelConfig config = ModelConfig.Load(folder);
+        return new(ModelLoader.Build(config), folder, ModelLoader.LoadTokenizer(folder, config, []));
+    }
+
     /// <summary>
     /// The modules with weights in a folder, from the headers of its safetensors files: libtorch is not needed, and it takes a moment for a model of any
     /// size. Names are those of the checkpoint, which may lack the prefix of the model with a head; in a pipeline they are those within a component.

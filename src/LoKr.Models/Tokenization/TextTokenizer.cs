@@ -29,6 +29,9 @@ internal sealed class TextTokenizer : ITextTokenizer
         PadId = _added.NamedId("pad_token");
         BosId = _added.NamedId("bos_token");
         EosId = _added.NamedId("eos_token");
+
+        // Byte-level tokenizers know every text; some name the end of a text as the unknown token.
+        UnknownId = _added.NamedId("unk_token") is int unknown && unknown != EosId && unknown != BosId ? unknown : null;
     }
 
     /// <inheritdoc/>
@@ -45,6 +48,9 @@ internal sealed class TextTokenizer : ITextTokenizer
 
     /// <inheritdoc/>
     public int? EosId { get; }
+
+    /// <inheritdoc/>
+    public int? UnknownId { get; }
 
     /// <inheritdoc/>
     public IReadOnlyList<string> SourceFiles { get; }

@@ -23,6 +23,10 @@ public sealed class ModelSource
     /// <param name="paths">Resolves the path.</param>
     internal IAdaptable Open(PathResolver paths) => _model ?? ModelShapes.Read(paths.ExistingOne(_path!, literal: Path.Exists(_path)));
 
+    /// <summary>The model, or the shapes of the folder with its tokenizer, which the caller disposes when <see cref="IsFolder"/>.</summary>
+    /// <param name="paths">Resolves the path.</param>
+    internal IAdaptable OpenWithTokenizer(PathResolver paths) => _model ?? ModelShapes.ReadWithTokenizer(paths.ExistingOne(_path!, literal: Path.Exists(_path)));
+
     /// <summary>Whether it is a folder.</summary>
     internal bool IsFolder => _path is not null;
 

@@ -99,23 +99,8 @@ public sealed class CompareLoKrAdapterCommand : LoKrCommand
 
     private bool IsOnModel(string text) => Model?.GetAdapterNames().Contains(text, StringComparer.Ordinal) == true;
 
-    private AdapterReference Find(string text) => IsOnModel(text)
-        ? AdapterReference.OfModel(Model!, text)
-        : AdapterReference.OfFile(FindFile(text), new() { BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath) });
-
-    private string FindFile(string text)
-    {
-        try
-        {
-            return Paths.ExistingOne(text);
-        }
-        catch (LoKrException exception) when (exception.ErrorId == ErrorIds.PathNotFound && Model is not null)
-        {
-            // Throws for an unknown name, and lists the known ones.
-            Model.GetAdapters(text);
-            throw;
-        }
-    }
+    private AdapterReference Find(string text) =>
+        AdapterSource.Of(text).Find(Model, Paths, new() { BasePath = BasePath is null || IsOnModel(text) ? null : Paths.ExistingOne(BasePath) });
 
     private LoKrModel RequireModel() => Model as LoKrModel ?? throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
         Model is null ? "-Data was given without -Model." : $"A {Model.Name} has no answers to rows of data.", "Give the text classifier or language model that answers with -Model.");
