@@ -32,6 +32,9 @@ internal sealed record AdapterContent
     /// <summary>All modules of the base model, for short target lists; empty where it is not known.</summary>
     public IReadOnlyCollection<string> AllNames { get; init; } = [];
 
+    /// <summary>The model that it was made for, where its file or its base model tells; null to recognize it by the names of the modules.</summary>
+    public RecognizedModel? Model { get; init; }
+
     /// <summary>Components with modules or norms.</summary>
     public IReadOnlyList<AdapterComponent> Components =>
         [.. Modules.Select(static module => module.Component).Concat(Norms.Select(static norm => norm.Component)).Distinct().Order()];

@@ -47,6 +47,7 @@ internal static class AdapterContentReader
             BaseModels = file.BaseModels,
             Metadata = file.Metadata,
             FactorHint = file.FactorHint,
+            Model = file.Model,
             AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),
         };
     }
@@ -56,7 +57,7 @@ internal static class AdapterContentReader
         (AdapterFileModule module, FactorGeometry geometry, ModuleScale scale) = reading;
         (string name, bool isDotted, KnownModule? known) = names.Of(module);
         IReadOnlyList<long>? weight = known?.WeightShape is IReadOnlyList<long> shape ? Fit(file, module, geometry, shape) : null;
-        bool fromPeft = AdapterLayouts.IsPeft(file.Layout) || file.Layout == AdapterLayout.DiffusersModel
+        bool fromPeft = file.FollowsPeft || file.Layout == AdapterLayout.DiffusersModel
             || (file.Layout == AdapterLayout.Diffusers && file.HasConfig);
         Conv1dLayout conv1d = (AdapterLayouts.HasAlphaTensors(file.Layout) ? null : file.ConfigOf(module.Component))?.Conv1dLayout ?? (fromPeft ? Conv1dLayout.Peft : Conv1dLayout.Kronecker);
         return new(module.Component, name, isDotted, geometry, scale, Tensors(file, module))
@@ -101,12 +102,15 @@ internal static class AdapterContentReader
 
         public (string Name, bool IsDotted, KnownModule? Known) Of(AdapterFileModule module)
         {
-            bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout);
+            string key = AdapterKey.Split(module.Tensors.Values.First().Name).Module;
+            bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
             if (index is null)
             {
                 SafetensorsEntry entry = module.Tensors.Values.First();
                 string prefixed = entry.Name[..entry.Name.LastIndexOf('.')];
-                return file.OriginalNames.TryGetValue(prefixed, out string? original) ? (original, true, null) : (module.Name, isDotted, null);
+                return file.OriginalNames.TryGetValue(prefixed, out string? original) ? (original, true, null)
+                    : file.Model?.Unwrap(key) is string unwrapped ? (unwrapped, true, null)
+                    : (module.Name, isDotted, null);
             }
 
             if (index.Find(module.Component, module.Name) is not KnownModule known)

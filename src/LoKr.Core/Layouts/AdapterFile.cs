@@ -18,6 +18,7 @@ public sealed class AdapterFile : IDisposable
     public const string DiffusersFile = "pytorch_lora_weights.safetensors";
 
     private readonly SafetensorsReader _reader;
+    private readonly Lazy<RecognizedModel?> _model;
 
     private AdapterFile(string path, SafetensorsReader reader, AdapterFileParser parser, AdapterFileConfigs configs)
     {
@@ -31,6 +32,7 @@ public sealed class AdapterFile : IDisposable
         BaseModels = configs.BaseModels;
         OriginalNames = configs.OriginalNames;
         FactorHint = configs.FactorHint;
+        _model = new(() => ModelRecognizer.OfAdapter(Modules.Select(static module => AdapterKey.Split(module.Tensors.Values.First().Name).Module)));
     }
 
     /// <summary>Full path of the file, or of the folder with the file and its adapter_config.json.</summary>
@@ -50,6 +52,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Whether a configuration came with the file, in adapter_config.json or in the header.</summary>
     public bool HasConfig => Configs.Count > 0;
+
+    /// <summary>Whether PEFT's conventions apply. Other programs put PEFT's prefix before names too; their files have alpha tensors, and no configuration.</summary>
+    internal bool FollowsPeft => AdapterLayouts.IsPeft(Layout) && (HasConfig || Modules.All(static module => module.Alpha is null));
 
     /// <summary>Metadata of the header.</summary>
     public IReadOnlyDictionary<string, string> Metadata => _reader.Metadata;
@@ -82,6 +87,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>The tensors, by their names in the file.</summary>
     internal ITensorSource Tensors => _reader;
+
+    /// <summary>The model that the adapter was made for, by the names of its modules; null where no table has them.</summary>
+    internal RecognizedModel? Model => _model.Value;
 
     /// <summary>Opens a safetensors file, or a folder with one.</summary>
     /// <param name="path">A file; a folder that PEFT wrote; a folder with one safetensors file.</param>

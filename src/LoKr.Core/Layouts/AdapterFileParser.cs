@@ -11,7 +11,9 @@ internal sealed class AdapterFileParser
     private readonly List<LoKrAdapterFinding> _findings = [];
     private readonly Dictionary<string, string> _saved = new(StringComparer.Ordinal);
 
-    private AdapterFileParser(AdapterLayout layout) => Layout = layout;
+    private readonly bool _isMixed;
+
+    private AdapterFileParser(AdapterLayout layout, bool isMixed) => (Layout, _isMixed) = (layout, isMixed);
 
     /// <summary>The layout.</summary>
     public AdapterLayout Layout { get; }
@@ -32,14 +34,24 @@ internal sealed class AdapterFileParser
     public static AdapterFileParser Parse(SafetensorsReader reader, AdapterLayout? given, AdapterFileConfigs configs)
     {
         NamedEntry[] keys = [.. reader.Entries.Values.Select(static entry => new NamedEntry(AdapterKey.Split(entry.Name), entry))];
-        AdapterFileParser parser = new(given ?? Stored(keys, configs) ?? Detect(keys, configs));
+        bool isMixed = IsMixed(keys);
+        AdapterFileParser parser = new(given ?? Stored(keys, configs) ?? (isMixed ? AdapterLayout.Comfy : Detect(keys, configs)), isMixed);
         parser.Sort(keys, reader);
         return parser;
     }
 
     /// <summary>The layout that this library stored in the header, unless another program has renamed the tensors since.</summary>
     private static AdapterLayout? Stored(NamedEntry[] keys, AdapterFileConfigs configs) => configs.Layout is AdapterLayout layout
-        && Array.TrueForAll(keys, pair => pair.Key.Suffix.Length == 0 || pair.Key.TryStrip(layout, out _)) ? layout : null;
+        && Array.TrueForAll(keys, pair => pair.Key.Suffix.Length == 0 || pair.Key.TryStrip(layout, out _, isMixed: true)) ? layout : null;
+
+    /// <summary>Whether names of several programs stand side by side as ComfyUI reads them: its own names do not divide every model as others do.</summary>
+    private static bool IsMixed(NamedEntry[] keys)
+    {
+        NamedEntry[] factors = [.. keys.Where(static pair => pair.Key.Suffix.Length > 0)];
+        HashSet<AdapterLayout> guesses = [.. factors.Select(static pair => pair.Key.Guess())];
+        return guesses.Contains(AdapterLayout.Comfy) && guesses.Count > 1 && guesses.IsSubsetOf([AdapterLayout.Comfy, AdapterLayout.Diffusers, AdapterLayout.Kohya, AdapterLayout.OneTrainer])
+            && ModelRecognizer.OfAdapter(factors.Select(static pair => pair.Key.Module)) is not null;
+    }
 
     private static AdapterLayout Detect(NamedEntry[] keys, AdapterFileConfigs configs)
     {
@@ -114,7 +126,7 @@ internal sealed class AdapterFileParser
         }
 
         // Both forms of PEFT's names have the prefix.
-        return split.TryStrip(Layout, out key) && (!AdapterLayouts.IsPeft(Layout) || split.Suffix.Length == 0 || (split.AdapterName is null) == (Layout == AdapterLayout.Peft));
+        return split.TryStrip(Layout, out key, _isMixed) && (!AdapterLayouts.IsPeft(Layout) || split.Suffix.Length == 0 || (split.AdapterName is null) == (Layout == AdapterLayout.Peft));
     }
 
     private void Misnamed(AdapterKey split, SafetensorsEntry entry)

@@ -130,6 +130,11 @@ internal sealed class AdapterWriter
             CollectForPeft();
         }
 
+        if (_names.UnknownToProgram is [string first, ..] unknown)
+        {
+            _warnings.Add($"ComfyUI does not know the names of {unknown.Count} modules, such as '{first}', and will leave them out.");
+        }
+
         _names.ThrowIfUndotted();
     }
 

@@ -212,7 +212,7 @@ internal sealed record ModuleScale(long? Rank, double? Alpha, ScalingConvention 
     {
         // Alpha tensors beside a configuration of this library express the same in the terms of other programs.
         LoKrConfig? config = AdapterLayouts.HasAlphaTensors(file.Layout) || module.Alpha is not null ? null : file.ConfigOf(module.Component);
-        bool isPeft = AdapterLayouts.IsPeft(file.Layout);
+        bool isPeft = file.FollowsPeft;
         ScalingConvention convention = options.Scaling ?? config?.Scaling ?? (isPeft && module.Alpha is null ? ScalingConvention.Peft : ScalingConvention.Lycoris);
         int? configured = config is null ? null : ranks(config).Rank(module.Name);
         long? rank = geometry.Rank ?? configured;

@@ -20,11 +20,11 @@ public sealed class ModuleNameTests
     public void Original_names_of_a_UNet_convert_back_to_those_of_diffusers(string model, int layers)
     {
         string[] names = Names(model);
-        LdmUnetNames original = new(names);
+        ModelPart part = ModelRecognizer.PartOf(names)!;
         HashSet<string> seen = [];
         foreach (string name in names)
         {
-            string ldm = original.Of(name) ?? throw new InvalidOperationException($"{name} has no original name.");
+            string ldm = Assert.Single(part.Find(SplitName.Of(name), isUnderscored: false), static match => match.Set == NameSets.Diffusers).Place.Name(NameSets.File)!;
             Assert.True(seen.Add(ldm), ldm);
             Assert.Equal(name, Diffusers(ldm, layers, model == "sd15-unet"));
         }
@@ -97,7 +97,7 @@ public sealed class ModuleNameTests
 
     [Theory]
     [InlineData("lycoris-linear", AdapterLayout.Bare)]
-    [InlineData("lycoris-conv-flat", AdapterLayout.Comfy)]
+    [InlineData("lycoris-conv-flat", AdapterLayout.OneTrainer)]
     [InlineData("lycoris-conv-tucker", AdapterLayout.Peft)]
     [InlineData("lycoris-dora", AdapterLayout.Hcp)]
     [InlineData("diffusers", AdapterLayout.Kohya)]

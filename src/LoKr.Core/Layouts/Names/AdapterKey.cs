@@ -14,7 +14,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
     public static AdapterKey Split(string key)
     {
         (string module, string suffix, string? adapter) = Parts(key);
-        return new(AdapterComponent.Model, module, suffix, adapter);
+        return new(AdapterComponent.Model, NamePrefixes.WithoutCompiled(module), suffix, adapter);
     }
 
     /// <summary>The layout that this name alone indicates.</summary>
@@ -46,7 +46,13 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
     }
 
     /// <summary>Takes the prefix of a layout off the module of a split name; false where it is not there.</summary>
-    public bool TryStrip(AdapterLayout layout, out AdapterKey stripped)
+    /// <param name="layout">The layout.</param>
+    /// <param name="stripped">The key without the prefix.</param>
+    /// <param name="isMixed">Whether prefixes of other programs that the layout's program reads count too.</param>
+    public bool TryStrip(AdapterLayout layout, out AdapterKey stripped, bool isMixed = false) =>
+        TryStrip(isMixed ? AdapterLayouts.PrefixesInFiles(layout) : AdapterLayouts.Prefixes(layout), layout, out stripped);
+
+    private bool TryStrip(IEnumerable<LayoutPrefix> prefixes, AdapterLayout layout, out AdapterKey stripped)
     {
         stripped = this;
         string module = Module;
@@ -60,7 +66,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
             module = module[..^AdapterLayouts.HcpMark.Length];
         }
 
-        foreach (LayoutPrefix prefix in AdapterLayouts.Prefixes(layout))
+        foreach (LayoutPrefix prefix in prefixes)
         {
             if (module.Length > prefix.Text.Length && (module.StartsWith(prefix.Text, StringComparison.Ordinal) || HasDottedPrefix(module, prefix.Text)))
             {

@@ -8,8 +8,10 @@ internal sealed class AdapterKeyNames
     private readonly AdapterLayout _layout;
     private readonly AdapterComponent? _given;
     private readonly AdapterComponent? _guess;
+    private readonly PublishedNames _published;
     private readonly bool _numbersTextEncoders;
     private readonly List<string> _undotted = [];
+    private readonly List<string> _unknown = [];
     private readonly Dictionary<string, string> _taken = new(StringComparer.Ordinal);
 
     /// <summary>Prepares the names of an adapter.</summary>
@@ -19,7 +21,8 @@ internal sealed class AdapterKeyNames
         _layout = layout;
         IReadOnlyList<AdapterComponent> components = content.Components;
         _given = components.Count == 1 ? component : null;
-        _guess = AdapterComponents.Guess(content.Modules.Select(static module => module.Name).Concat(content.Norms.Select(static norm => norm.Name)));
+        _published = new(content);
+        _guess = _published.Component;
         _numbersTextEncoders = components.Any(part => part is AdapterComponent.TextEncoder2 or AdapterComponent.TextEncoder3)
             || (layout == AdapterLayout.OneTrainer && components.Any(part => part is AdapterComponent.Transformer));
         if (components.Count > 1 && !AdapterLayouts.NamesComponents(layout))
@@ -32,6 +35,9 @@ internal sealed class AdapterKeyNames
 
     /// <summary>Dotted names behind those with underscores, by the name in the file without a suffix.</summary>
     public Dictionary<string, string> Originals { get; } = new(StringComparer.Ordinal);
+
+    /// <summary>Modules that got a name which the layout's program does not know, though it knows the model.</summary>
+    public IReadOnlyList<string> UnknownToProgram => _unknown;
 
     /// <summary>The component under which a module is written; in a layout without components that of the module.</summary>
     public AdapterComponent ComponentOf(AdapterComponent component)
@@ -58,7 +64,20 @@ internal sealed class AdapterKeyNames
             _undotted.Add(name);
         }
 
-        string written = Prefix(component) + (underscored ? name.Replace('.', '_') : name) + (_layout == AdapterLayout.Hcp ? AdapterLayouts.HcpMark : "");
+        string published = _published.Of(_layout, ComponentOf(component), name, isDotted);
+        string written = Prefix(component) + (underscored ? published.Replace('.', '_') : published) + (_layout == AdapterLayout.Hcp ? AdapterLayouts.HcpMark : "");
+        if (_layout == AdapterLayout.Comfy && isDotted && _published.IsKnown)
+        {
+            if (_published.ForComfyUI(ComponentOf(component), name) is string known)
+            {
+                written = known;
+            }
+            else
+            {
+                _unknown.Add(name);
+            }
+        }
+
         if (!_taken.TryAdd(written, name))
         {
             throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,

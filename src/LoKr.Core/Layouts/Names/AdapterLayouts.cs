@@ -36,9 +36,14 @@ internal static class AdapterLayouts
     private static readonly LayoutPrefix[] s_comfy =
     [
         new("diffusion_model.", AdapterComponent.Unet),
+        new("model.diffusion_model.", AdapterComponent.Unet),
         new("text_encoders.clip_l.transformer.", AdapterComponent.TextEncoder),
         new("text_encoders.clip_g.transformer.", AdapterComponent.TextEncoder2),
         new("text_encoders.t5xxl.transformer.", AdapterComponent.TextEncoder3),
+        .. NameTables.All.SelectMany(static family => family.Parts)
+            .SelectMany(static part => (part.Programs.GetValueOrDefault(AdapterProgram.ComfyUI) ?? []).Select(spelling => new LayoutPrefix(spelling.Prefix, part.Component)))
+            .Where(static prefix => prefix.Text.StartsWith("text_encoders.", StringComparison.Ordinal)).DistinctBy(static prefix => prefix.Text)
+            .Where(static prefix => prefix.Text is not ("text_encoders.clip_l.transformer." or "text_encoders.clip_g.transformer." or "text_encoders.t5xxl.transformer.")),
     ];
 
     private static readonly LayoutPrefix[] s_diffusers =
@@ -80,17 +85,14 @@ internal static class AdapterLayouts
 
     /// <summary>Prefixes of a layout, in the order in which they are tried.</summary>
     public static IReadOnlyList<LayoutPrefix> Prefixes(AdapterLayout layout) => s_prefixes[layout];
+
+    /// <summary>Prefixes that files of a layout may have. ComfyUI reads those of other programs beside its own.</summary>
+    public static IEnumerable<LayoutPrefix> PrefixesInFiles(AdapterLayout layout) => layout == AdapterLayout.Comfy ? [.. s_comfy, .. s_diffusers, .. s_oneTrainer] : s_prefixes[layout];
 }
 
 /// <summary>The parts of a pipeline as they are named by folders and by modules.</summary>
 internal static class AdapterComponents
 {
-    private static readonly string[] s_unet = ["down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block", "time_embed", "time_embedding", "conv_in", "conv_out", "add_embedding", "label_emb"];
-    private static readonly string[] s_transformer =
-        ["transformer_blocks", "single_transformer_blocks", "double_blocks", "single_blocks", "joint_blocks", "joint_transformer_blocks", "blocks", "noise_refiner", "context_refiner", "context_embedder", "x_embedder", "proj_in", "img_in", "txt_in"];
-
-    private static readonly string[] s_textEncoder = ["text_model", "encoder", "text_projection", "shared"];
-
     /// <summary>Components by the names of their folders in a pipeline of diffusers, denoisers first.</summary>
     public static IReadOnlyDictionary<string, AdapterComponent> ByFolder { get; } =
         AdapterLayouts.Prefixes(AdapterLayout.Diffusers).ToDictionary(static prefix => prefix.Text[..^1], static prefix => prefix.Component, StringComparer.Ordinal);
@@ -98,27 +100,8 @@ internal static class AdapterComponents
     /// <summary>Whether a component is the wanted one; the two kinds of denoisers count as one.</summary>
     public static bool Matches(AdapterComponent component, AdapterComponent wanted) => component == wanted || (IsDenoiser(component) && IsDenoiser(wanted));
 
-    /// <summary>Guesses the component from the names of modules: the first name that indicates one decides.</summary>
-    /// <returns>The component, or null where no name indicates one.</returns>
-    public static AdapterComponent? Guess(IEnumerable<string> names)
-    {
-        foreach (string name in names)
-        {
-            AdapterComponent? found = StartsWith(s_unet, name) ? AdapterComponent.Unet
-                : StartsWith(s_transformer, name) ? AdapterComponent.Transformer
-                : StartsWith(s_textEncoder, name) ? AdapterComponent.TextEncoder
-                : null;
-            if (found is not null)
-            {
-                return found;
-            }
-        }
-
-        return null;
-    }
+    /// <summary>Whether a component is a text encoder of any number.</summary>
+    public static bool IsTextEncoder(AdapterComponent component) => component is AdapterComponent.TextEncoder or AdapterComponent.TextEncoder2 or AdapterComponent.TextEncoder3 or AdapterComponent.PriorTextEncoder;
 
     private static bool IsDenoiser(AdapterComponent component) => component is AdapterComponent.Unet or AdapterComponent.Transformer;
-
-    private static bool StartsWith(string[] roots, string name) => Array.Exists(roots, root =>
-        name.StartsWith(root, StringComparison.Ordinal) && (name.Length == root.Length || name[root.Length] is '.' or '_'));
 }

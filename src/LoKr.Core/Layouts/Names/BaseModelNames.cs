@@ -7,8 +7,6 @@ namespace LoKr.Core.Layouts.Names;
 /// <summary>Module names of a base model from the headers of its safetensors files; no weights are read.</summary>
 internal static class BaseModelNames
 {
-    private const string LdmUnet = "model.diffusion_model.";
-
     /// <summary>The names of a model in memory, or of the files of one; null where neither is given.</summary>
     /// <param name="model">A model in memory, or null.</param>
     /// <param name="path">Folder or file of a base model, or null.</param>
@@ -25,9 +23,7 @@ internal static class BaseModelNames
         if (File.Exists(path))
         {
             using SafetensorsReader reader = SafetensorsReader.Open(path);
-            IReadOnlyDictionary<string, SafetensorsEntry> entries = reader.Entries;
-            bool isCheckpoint = entries.Keys.Any(static name => name.StartsWith(LdmUnet, StringComparison.Ordinal));
-            modules[isCheckpoint ? AdapterComponent.Unet : AdapterComponent.Model] = Modules(entries.Values, isCheckpoint ? LdmUnet : "");
+            SingleFile(reader.Entries.Values, modules);
             return ModuleNameIndex.FromFiles(path, modules);
         }
 
@@ -45,6 +41,29 @@ internal static class BaseModelNames
         }
 
         return ModuleNameIndex.FromFiles(path, modules);
+    }
+
+    /// <summary>Sorts the tensors of a single file by the parts of its pipeline.</summary>
+    private static void SingleFile(IEnumerable<SafetensorsEntry> entries, Dictionary<AdapterComponent, IReadOnlyList<KnownModule>> modules)
+    {
+        SafetensorsEntry[] all = [.. entries];
+        foreach (ModelPart part in ModelRecognizer.OfCheckpoint(all.Select(static entry => entry.Name))?.Candidates[0].Parts ?? [])
+        {
+            // The longest prefix under which the file has names of the part.
+            foreach (string prefix in part.CheckpointPrefixes.OrderByDescending(static prefix => prefix.Length))
+            {
+                KnownModule[] found = [.. Modules(all, prefix).Where(module => prefix.Length > 0 || part.Find(SplitName.Of(module.Name), isUnderscored: false).Any())];
+                if (found.Length > 0 && !modules.ContainsKey(part.Component))
+                {
+                    modules[part.Component] = found;
+                }
+            }
+        }
+
+        if (modules.Count == 0)
+        {
+            modules[AdapterComponent.Model] = Modules(all, "");
+        }
     }
 
     private static KnownModule[] Folder(string path)

@@ -6,7 +6,7 @@ namespace LoKr.Core.Layouts.Names;
 
 /// <summary>
 /// Finds the module that a name in a file refers to. No rule turns underscores back into dots, so the names of all modules are
-/// enumerated in every form that files use: with dots or underscores, as in the tree or as published, as in diffusers or in the original UNet.
+/// enumerated with dots and with underscores, as in the tree and as published; other spellings are found by the tables of names.
 /// </summary>
 internal sealed class ModuleNameIndex
 {
@@ -87,31 +87,41 @@ internal sealed class ModuleNameIndex
 
     private sealed class Scope
     {
-        private const string ClipRoot = "text_model.";
-
         private readonly Dictionary<string, KnownModule?> _byName = new(StringComparer.Ordinal);
         private readonly Dictionary<string, KnownModule?> _byAlias = new(StringComparer.Ordinal);
+        private readonly Dictionary<WeightPlace, KnownModule> _byPlace = [];
+        private readonly ModelPart? _part;
 
         public Scope(string prefix, IReadOnlyList<KnownModule> modules, IReadOnlyList<string> names, IModuleAliases? aliases)
         {
             Names = names;
-            LdmUnetNames original = new(modules.Select(module => module.Name[prefix.Length..]));
+            _part = ModelRecognizer.PartOf([.. modules.Select(module => module.Name[prefix.Length..])]);
             foreach (KnownModule module in modules)
             {
                 string local = module.Name[prefix.Length..];
                 Add(_byName, local, module);
                 Add(_byAlias, aliases?.Published(local), module);
-                Add(_byAlias, original.Of(local), module);
-
-                // transformers 5 leaves this level out; files before it have it.
-                Add(_byAlias, local.StartsWith(ClipRoot, StringComparison.Ordinal) ? local[ClipRoot.Length..] : ClipRoot + local, module);
+                foreach (NameMatch match in _part?.Find(SplitName.Of(local), isUnderscored: false) ?? [])
+                {
+                    _byPlace.TryAdd(match.Place, module);
+                }
             }
         }
 
         /// <summary>Every module, containers too.</summary>
         public IReadOnlyList<string> Names { get; }
 
-        public KnownModule? Find(string name) => _byName.GetValueOrDefault(name) ?? _byAlias.GetValueOrDefault(name);
+        public KnownModule? Find(string name) => Named(name)
+
+            // A name in another spelling, or wrapped more than once.
+            ?? ModelRecognizer.Variants(name).Select(variant => Named(variant.Name) ?? Placed(variant)).FirstOrDefault(static module => module is not null);
+
+        private KnownModule? Named(string name) => _byName.GetValueOrDefault(name) ?? _byAlias.GetValueOrDefault(name);
+
+        // The file says whether underscores stand for dots, and the caller has taken its prefix off.
+        private KnownModule? Placed(PrefixedName name) => ((bool[])[false, true])
+            .SelectMany(isUnderscored => _part?.Find(name.Split, isUnderscored) ?? [])
+            .Select(match => _byPlace.GetValueOrDefault(match.Place)).OfType<KnownModule>().Distinct().ToArray() is [KnownModule only] ? only : null;
 
         private static void Add(Dictionary<string, KnownModule?> names, string? name, KnownModule module)
         {
