@@ -5,7 +5,7 @@ namespace LoKr.Reliability;
 /// <summary>
 /// How long the tests run, and where: seconds with <c>dotnet test</c>, hours with <c>LOKR_RELIABILITY=long</c>. <c>LOKR_RELIABILITY_KILLS</c>,
 /// <c>…_CASES</c>, <c>…_SECONDS</c> and <c>…_SEED</c> set single numbers, <c>…_WRITERS</c> chooses writers by their names, with commas between
-/// them, and <c>…_FOLDER</c> sets a folder on another file system.
+/// them, <c>…_SWAP</c> one way to swap folders, <c>exchange</c> or <c>renames</c>, and <c>…_FOLDER</c> sets a folder on another file system.
 /// </summary>
 internal static class Effort
 {
@@ -33,6 +33,9 @@ internal static class Effort
 
     /// <summary>Whether a writer is to be tested.</summary>
     public static bool Includes(string writer) => Text("WRITERS") is not { Length: > 0 } names || names.Split(',').Contains(writer);
+
+    /// <summary>Whether commits of one kind are to be tested: those that swap folders in one step, or those by renames.</summary>
+    public static bool IncludesSwap(bool byRenames) => Text("SWAP") is not { Length: > 0 } kind || kind == (byRenames ? "renames" : "exchange");
 
     private static string? Text(string name) => Environment.GetEnvironmentVariable($"{Variable}_{name}");
 

@@ -57,7 +57,9 @@ Describe 'A signal' -Skip:$missing {
         $result.ExitCode | Should -Be $Code -Because $result.Error
         $result.Output | Should -Be 'working', 'finally'
         $result.Error | Should -Match "SIG${Signal}: the process ends with exit code $Code"
-        Get-Content -LiteralPath "$TestDrive/run/reason.txt" | Should -Be 'Signal'
+
+        # The engine stops a command at Ctrl+C too, and may be the first.
+        Get-Content -LiteralPath "$TestDrive/run/reason.txt" | Should -BeIn ($Signal -eq 'INT' ? @('Signal', 'Canceled') : 'Signal')
         (Get-LoKrAdapter -Path "$TestDrive/run/adapter").ModuleCount | Should -BeGreaterThan 0
     }
 
