@@ -87,7 +87,7 @@ public static class AdapterExtraction
     }
 
     /// <summary>One weight of both models.</summary>
-    private sealed class PairLayer(AdapterComponent component, string name, IReadOnlyList<long> weightShape, bool transposed, ITensorSource baseModel, ITensorSource tuned)
+    private sealed class PairLayer(AdapterComponent component, string name, IReadOnlyList<long> weightShape, bool transposed, ModelPair.Part part, string baseName)
         : FitLayer(component, name, weightShape)
     {
         /// <summary>Whether the weight was found to be the same in both.</summary>
@@ -97,8 +97,8 @@ public static class AdapterExtraction
         {
             string key = Name + ".weight";
             ScalarType dtype = WeightShape.Aggregate(1L, static (product, size) => product * size) > MostPrecise ? ScalarType.Float32 : ScalarType.Float64;
-            Tensor delta = tuned.Read(key, dtype);
-            using (Tensor before = baseModel.Read(key, dtype))
+            Tensor delta = part.Tuned.Read(key, dtype);
+            using (Tensor before = part.Base.Read(baseName, dtype))
             {
                 delta.sub_(before);
             }
@@ -131,41 +131,49 @@ public static class AdapterExtraction
             SortedSet<string> modules = new(StringComparer.Ordinal);
             foreach (ModelPair.Part part in pair.Parts)
             {
-                TransposedWeights transposed = new(part.Base.Entries, part.ModelType);
-                foreach (SafetensorsEntry entry in part.Base.Entries.Values)
+                TransposedWeights transposed = new(part.Tuned.Entries, part.ModelType);
+                foreach (SafetensorsEntry entry in part.Tuned.Entries.Values)
                 {
                     int dot = entry.Name.LastIndexOf('.');
                     string module = dot < 0 ? entry.Name : entry.Name[..dot];
                     TargetMatcher.Verdict verdict = matcher.Check(module);
                     if (verdict == TargetMatcher.Verdict.Saved)
                     {
-                        saved.Add(entry.Name, part.Tuned.Read(Require(part, entry).Name));
-                        modules.Add(options.ModulesToSave.First(name => module == name || module.EndsWith("." + name, StringComparison.Ordinal) || module.Contains(name + ".", StringComparison.Ordinal)));
+                        saved.Add(entry.Name, part.Tuned.Read(entry.Name));
+                        modules.UnionWith(options.ModulesToSave.Where(name => $".{module}.".Contains($".{name}.", StringComparison.Ordinal)));
                         continue;
                     }
 
-                    bool wanted = options.TargetModules is null ? verdict == TargetMatcher.Verdict.None && ExtractionTargets.IsUsual(module) : verdict == TargetMatcher.Verdict.Target;
-                    if (wanted && entry.Shape.Count is >= 2 and <= 5 && entry.Name == module + ".weight" && SafetensorsDTypes.IsFloatingPoint(entry.DType))
+                    bool usual = options.TargetModules is null;
+                    bool wanted = usual ? verdict == TargetMatcher.Verdict.None && ExtractionTargets.IsUsual(module) : verdict == TargetMatcher.Verdict.Target;
+                    if (!wanted || entry.Shape.Count is < 2 or > 5 || entry.Name != module + ".weight" || !SafetensorsDTypes.IsFloatingPoint(entry.DType))
                     {
-                        SafetensorsEntry other = Require(part, entry);
-                        if (!other.Shape.SequenceEqual(entry.Shape))
-                        {
-                            throw new LoKrException(ErrorIds.TensorShapeMismatch, LoKrErrorKind.InvalidData,
-                                $"'{entry.Name}' is [{string.Join(", ", entry.Shape)}] in the base model and [{string.Join(", ", other.Shape)}] in the fine-tuned one.", "Compare a model with its own fine-tuning, or exclude the module.") { Target = entry.Name };
-                        }
-
-                        bool isTransposed = entry.Shape.Count == 2 && transposed.Contains(entry, entry.Shape[1], entry.Shape[0]);
-                        layers.Add(new(part.Component, module, isTransposed ? [entry.Shape[1], entry.Shape[0]] : entry.Shape, isTransposed, part.Base, part.Tuned));
+                        continue;
                     }
+
+                    string? name = part.FindBase(entry.Name);
+                    if (name is null && usual)
+                    {
+                        // A layer of a new head is left out, and counted as such.
+                        continue;
+                    }
+
+                    SafetensorsEntry before = part.Base.Entries.GetValueOrDefault(name ?? "") ?? throw new LoKrException(ErrorIds.CheckpointKeysMismatch, LoKrErrorKind.InvalidData,
+                        $"'{entry.Name}' of the fine-tuned model is not in the base model.", "Compare a model with its own fine-tuning, or leave the module out.") { Target = entry.Name };
+                    if (!before.Shape.SequenceEqual(entry.Shape))
+                    {
+                        throw new LoKrException(ErrorIds.TensorShapeMismatch, LoKrErrorKind.InvalidData,
+                            $"'{entry.Name}' is [{string.Join(", ", before.Shape)}] in the base model and [{string.Join(", ", entry.Shape)}] in the fine-tuned one.", "Compare a model with its own fine-tuning, or leave the module out.") { Target = entry.Name };
+                    }
+
+                    bool isTransposed = entry.Shape.Count == 2 && transposed.Contains(entry, entry.Shape[1], entry.Shape[0]);
+                    layers.Add(new(part.Component, module, isTransposed ? [entry.Shape[1], entry.Shape[0]] : entry.Shape, isTransposed, part, before.Name));
                 }
             }
 
             return layers.Count > 0 ? new(layers, saved, [.. modules]) : throw new LoKrException(ErrorIds.NoModuleTargeted, LoKrErrorKind.InvalidArgument,
-                $"No weight of '{options.BasePath}' is targeted: {options.TargetModules?.ToString() ?? "linear and convolutional layers"}.", "Name other modules.") { Target = options.BasePath };
+                $"No weight of '{options.FineTunedPath}' can be compared with one of '{options.BasePath}': {options.TargetModules?.ToString() ?? "no linear or convolutional layer is in both"}.", "Compare a model with its own fine-tuning, or name other modules.") { Target = options.FineTunedPath };
         }
-
-        private static SafetensorsEntry Require(ModelPair.Part part, SafetensorsEntry entry) => part.Tuned.Entries.GetValueOrDefault(entry.Name)
-            ?? throw new LoKrException(ErrorIds.CheckpointKeysMismatch, LoKrErrorKind.InvalidData, $"The fine-tuned model has no '{entry.Name}'.", "Both models must name their tensors alike; compare a model with its own fine-tuning.") { Target = entry.Name };
     }
 }
 
@@ -175,7 +183,7 @@ public sealed record AdapterExtractionOptions
     /// <summary>The base model: folder of transformers, pipeline of diffusers, or one safetensors file.</summary>
     public required string BasePath { get; init; }
 
-    /// <summary>The fine-tuned model, in the same form and with the same names.</summary>
+    /// <summary>The fine-tuned model, in the same form. The adapter gets its names.</summary>
     public required string FineTunedPath { get; init; }
 
     /// <summary>Folder or file of the adapter.</summary>

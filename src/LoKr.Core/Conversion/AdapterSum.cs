@@ -43,7 +43,7 @@ public static class AdapterSum
         if (fits.Count == 0)
         {
             throw new LoKrException(ErrorIds.NoModuleTargeted, LoKrErrorKind.InvalidArgument,
-                $"Nothing is left of {string.Join(", ", terms.Select(static term => $"'{term.Path}'"))}: every delta of the sum is zero, or the number of parameters is too small for any of them.", "Check the weights and the limit.");
+                $"Nothing is left of {string.Join(", ", terms.Select(static term => $"'{term.Path}'"))}: the number of parameters is too small for any layer.", "Raise the limit.");
         }
 
         (LoKrFitResult result, IReadOnlyList<string> written) = FittedAdapter.Write(full, layout, fits, sources.Rest, sources.Start, new() { Force = options.Fit.Force, Component = options.Component });
@@ -58,7 +58,7 @@ public static class AdapterSum
             ];
         }
 
-        return result with { UnchangedCount = sources.Layers.Count - fits.Count };
+        return result;
     }
 
     /// <summary>Throws what <see cref="Write"/> would throw before it fits anything. Nothing is written.</summary>
@@ -100,7 +100,7 @@ public static class AdapterSum
         public override Func<FactorShapes, KroneckerTarget>? Open()
         {
             (KroneckerFactors Factors, double Scale)[] products = [.. terms.Select(static term => (term.Factors, term.Scale))];
-            return KroneckerTarget.Of(products, Natural(new())!).SquaredNorm > 0 ? shapes => KroneckerTarget.Of(products, shapes) : null;
+            return shapes => KroneckerTarget.Of(products, shapes);
         }
 
         public override (IReadOnlyDictionary<string, Tensor> Factors, double Scale)? Keep(FactorShapes shapes) =>

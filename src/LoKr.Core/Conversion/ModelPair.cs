@@ -2,6 +2,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using TorchSharp;
@@ -9,19 +10,23 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Conversion;
 
-/// <summary>Two models on disk whose tensors have the same names: a base model and its fine-tuning. Holds their files open until disposed.</summary>
+/// <summary>
+/// A base model and its fine-tuning on disk. Names are those of the fine-tuned model; the base model's may lack its prefix, as those of a bare
+/// model do, or have one more. Holds the files open until disposed.
+/// </summary>
 internal sealed class ModelPair : IDisposable
 {
     // Numbers that are compared at a time.
     private const long BlockNumbers = 4 << 20;
+    private const string Weight = ".weight";
 
     private ModelPair(IReadOnlyList<Part> parts) => Parts = parts;
 
     /// <summary>The components of a pipeline, or the only model.</summary>
     public IReadOnlyList<Part> Parts { get; }
 
-    /// <summary>All modules of the base model that have tensors.</summary>
-    public IReadOnlyCollection<string> ModuleNames => [.. Parts.SelectMany(static part => part.Base.Entries.Keys).Where(static name => name.Contains('.', StringComparison.Ordinal)).Select(static name => name[..name.LastIndexOf('.')]).Distinct()];
+    /// <summary>All modules of the fine-tuned model that have tensors.</summary>
+    public IReadOnlyCollection<string> ModuleNames => [.. Parts.SelectMany(static part => part.Tuned.Entries.Keys).Where(static name => name.Contains('.', StringComparison.Ordinal)).Select(static name => name[..name.LastIndexOf('.')]).Distinct()];
 
     /// <summary>What tells the base models apart from others.</summary>
     public IReadOnlyDictionary<AdapterComponent, ModelIdentity> Identities => Parts.Where(static part => part.Base is CheckpointReader)
@@ -58,20 +63,28 @@ internal sealed class ModelPair : IDisposable
         }
     }
 
-    /// <summary>Names of tensors that differ or that only one model has; a component's name comes first in a pipeline.</summary>
-    /// <param name="skips">Tensors that need no look.</param>
+    /// <summary>Names of tensors of the fine-tuned model that differ, or that only it has, and of those that only the base model has; a component's name comes first in a pipeline.</summary>
+    /// <param name="skips">Tensors of the fine-tuned model that need no look.</param>
     /// <param name="cancellation">Checked before every tensor.</param>
     public IEnumerable<string> Changed(Func<(AdapterComponent Component, string Name), bool> skips, CancellationToken cancellation)
     {
         foreach (Part part in Parts)
         {
-            foreach (string name in part.Base.Entries.Keys.Union(part.Tuned.Entries.Keys).Order(StringComparer.Ordinal))
+            HashSet<string> unseen = [.. part.Base.Entries.Keys];
+            foreach (string name in part.Tuned.Entries.Keys.Order(StringComparer.Ordinal))
             {
                 cancellation.ThrowIfCancellationRequested();
-                if (!skips((part.Component, name)) && part.Differs(name))
+                string? before = part.FindBase(name);
+                unseen.Remove(before ?? "");
+                if (!skips((part.Component, name)) && (before is null || part.Differs(name, before)))
                 {
-                    yield return part.Component == AdapterComponent.Model ? name : $"{part.Component}.{name}";
+                    yield return part.FullName(name);
                 }
+            }
+
+            foreach (string name in unseen.Order(StringComparer.Ordinal))
+            {
+                yield return part.FullName(name);
             }
         }
     }
@@ -88,25 +101,36 @@ internal sealed class ModelPair : IDisposable
     /// <summary>One model of each.</summary>
     internal sealed record Part(AdapterComponent Component, string? ModelType, ITensorSource Base, ITensorSource Tuned) : IDisposable
     {
+        private readonly CheckpointNames _names = CheckpointNames.Match(
+            [.. Base.Entries.Keys], [.. Tuned.Entries.Values.Where(static entry => entry.Shape.Count > 1 && entry.Name.EndsWith(Weight, StringComparison.Ordinal)).Select(static entry => entry.Name[..^Weight.Length])], null);
+
         public static Part Open(AdapterComponent component, string baseModel, string tuned)
         {
             ITensorSource left = OpenWeights(baseModel);
+            ITensorSource? right = null;
             try
             {
-                return new(component, Directory.Exists(baseModel) ? ModelConfig.LoadIfPresent(baseModel)?.FindModelType() : null, left, OpenWeights(tuned));
+                right = OpenWeights(tuned);
+                return new(component, Directory.Exists(tuned) ? ModelConfig.LoadIfPresent(tuned)?.FindModelType() : null, left, right);
             }
             catch
             {
                 left.Dispose();
+                right?.Dispose();
                 throw;
             }
         }
 
-        public bool Differs(string name)
+        /// <summary>The tensor of the base model that became a tensor of the fine-tuned one; null where there is none.</summary>
+        public string? FindBase(string tuned) => _names.Find(tuned);
+
+        public string FullName(string name) => Component == AdapterComponent.Model ? name : $"{Component}.{name}";
+
+        public bool Differs(string tuned, string baseName)
         {
-            SafetensorsEntry? left = Base.Entries.GetValueOrDefault(name);
-            SafetensorsEntry? right = Tuned.Entries.GetValueOrDefault(name);
-            if (left is null || right is null || !left.Shape.SequenceEqual(right.Shape))
+            SafetensorsEntry left = Base.Entries[baseName];
+            SafetensorsEntry right = Tuned.Entries[tuned];
+            if (!left.Shape.SequenceEqual(right.Shape))
             {
                 return true;
             }
@@ -118,8 +142,8 @@ internal sealed class ModelPair : IDisposable
                 using DisposeScope scope = NewDisposeScope();
                 Tensor before = empty(Math.Min(BlockNumbers, count - start), type);
                 Tensor after = empty_like(before);
-                Base.ReadRange(name, start, before);
-                Tuned.ReadRange(name, start, after);
+                Base.ReadRange(baseName, start, before);
+                Tuned.ReadRange(tuned, start, after);
                 if (!before.eq(after).all().ToBoolean())
                 {
                     return true;

@@ -17,7 +17,7 @@ public sealed class NewLoKrAdapterCommand : FitCommand
     [ValidateNotNullOrEmpty]
     public string BasePath { get; set; } = "";
 
-    /// <summary>The fine-tuned model, in the same form and with the same names. Wildcards are allowed if they match one item.</summary>
+    /// <summary>The fine-tuned model, in the same form; the adapter gets its names. Wildcards are allowed if they match one item.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ValueFromPipelineByPropertyName = true)]
     [Alias("PSPath", "FullName")]
     [SupportsWildcards]

@@ -229,6 +229,38 @@ public sealed class AdapterAlgebraTests
         Assert.Contains("lm_head", config.ModulesToSave!.Value);
     }
 
+    [Fact]
+    public void A_bare_base_model_is_compared_with_a_model_that_has_a_prefix_and_a_new_head()
+    {
+        using TempFolder output = new();
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(1);
+        Tensor[] weights = [randn(8, 8), randn(8, 8), randn(8, 6)];
+        Tensor delta = eye(4).kron(randn(2, 2));
+        SafetensorsWriter.Write(output["base.safetensors"], new Dictionary<string, Tensor> { ["layer.0.query.weight"] = weights[0], ["layer.1.query.weight"] = weights[1], ["pooler.dense.weight"] = weights[2] });
+        SafetensorsWriter.Write(output["tuned.safetensors"], new Dictionary<string, Tensor> { ["bert.layer.0.query.weight"] = weights[0] + delta, ["bert.layer.1.query.weight"] = weights[1], ["classifier.dense.weight"] = randn(8, 8), ["classifier.dense.bias"] = randn(8) });
+        AdapterExtractionOptions options = new() { BasePath = output["base.safetensors"], FineTunedPath = output["tuned.safetensors"], Destination = output["a"], Fit = new() { FullMatrix = true, DecomposeFactors = [4] } };
+        LoKrFitResult result = AdapterExtraction.Extract(options, out _, cancellation: TestContext.Current.CancellationToken);
+        Assert.Equal(["bert.layer.0.query"], result.Layers.Select(static layer => layer.ModuleName));
+        Assert.Equal(1, result.UnchangedCount);
+        Assert.Equal(["classifier.dense.bias", "classifier.dense.weight", "pooler.dense.weight"], result.LeftOut);
+        Assert.InRange(result.Error, 0, 1e-6);
+        LoKrFitResult saved = AdapterExtraction.Extract(options with { Destination = output["b"], ModulesToSave = ["classifier"] }, out _, cancellation: TestContext.Current.CancellationToken);
+        Assert.Equal(["pooler.dense.weight"], saved.LeftOut);
+        Assert.Equal(["classifier"], PeftAdapterFolder.ReadConfig(output["b"], out _).ModulesToSave!.Value);
+    }
+
+    [Fact]
+    public void An_adapter_that_was_not_trained_is_resized_too()
+    {
+        using TempFolder output = new();
+        using DisposeScope scope = NewDisposeScope();
+        LoKrConfig config = new() { R = 4, Alpha = 4, DecomposeFactor = 4, TargetModules = Core.Configuration.ModuleSelector.FromNames(["query"]) };
+        PeftAdapterFolder.Write(output["a"], config, new Dictionary<string, Tensor> { ["query.lokr_w1"] = zeros(4, 4), ["query.lokr_w2_a"] = randn(16, 4), ["query.lokr_w2_b"] = randn(4, 16) });
+        LoKrFitResult result = AdapterSum.Write([new(output["a"])], output["b"], new() { Fit = new() { R = 2 } }, out _, cancellation: TestContext.Current.CancellationToken);
+        Assert.Equal((1, 2, 0.0, 0.0), (result.ModuleCount, result.LargestRank!.Value, result.Error, result.Norm));
+    }
+
     /// <summary>The error that the command says is that of the file it wrote.</summary>
     private static void Written(string path, IReadOnlyList<(string Path, double Weight)> terms, LoKrFitResult result)
     {
