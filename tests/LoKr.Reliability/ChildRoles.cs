@@ -16,6 +16,7 @@ internal static class ChildRoles
     public const string WriteBeside = "write-beside";
     public const string ReadBeside = "read-beside";
     public const string Fuzz = "fuzz";
+    public const string Train = "train";
 
     public static int Run(string[] role)
     {
@@ -40,6 +41,14 @@ internal static class ChildRoles
                 Console.WriteLine(Ready);
                 Wait();
                 FuzzRun.RunHere(folder, long.Parse(first, CultureInfo.InvariantCulture), long.Parse(cases, CultureInfo.InvariantCulture), int.Parse(seed, CultureInfo.InvariantCulture));
+                break;
+            case [Train, string root, string run]:
+                TorchRuntime.EnsureLoaded();
+                KilledRun.Warm(root);
+                Action<string> train = KilledRun.Open(root);
+                Console.WriteLine(Ready);
+                Wait();
+                train(Path.Combine(root, run));
                 break;
             default:
                 Console.Error.WriteLine($"No such role: {string.Join(' ', role)}");

@@ -17,6 +17,9 @@ internal static class Effort
     /// <summary>Kills of each writer at random moments.</summary>
     public static int Kills => Number("KILLS", brief: 1, full: 200);
 
+    /// <summary>Kills of a run with checkpoints at random moments.</summary>
+    public static int RunKills => Number("RUN_KILLS", brief: 20, full: 200);
+
     /// <summary>Mutated files over all readers.</summary>
     public static int Cases => Number("CASES", brief: 4_000, full: 1_000_000);
 

@@ -42,6 +42,19 @@ Describe 'Examples' {
         Get-ChildItem -LiteralPath $work -Force | Should -BeNullOrEmpty
     }
 
+    It 'nightly publishes what is better, has nothing to do, keeps the champion, and takes a version back' {
+        $nights = @(& "$examples/nightly/Play-Nights.ps1" -Path "$work/nights")
+        $nights.ExitCode | Should -Be 0, 2, 0, 4, $null -Because ($nights.Message -join ' ')
+        $nights.State | Should -Be 'Published', 'NothingToDo', 'Published', 'NotBetter', 'Restored'
+        $nights.Champion | Should -Be 1, 1, 2, 2, 1
+        $nights[2].Accuracy | Should -BeGreaterThan $nights[0].Accuracy
+        foreach ($night in 1..4) {
+            # Nothing but the log: no progress, no object, no escape sequence.
+            Get-Content -LiteralPath "$work/nights/night-$night.log" | Where-Object { $_ -cnotmatch '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [\x20-\x7E\u00A0-\uFFFF]+$' } | Should -BeNullOrEmpty
+            Get-Content -LiteralPath "$work/nights/night-$night.log.err" | Should -BeNullOrEmpty
+        }
+    }
+
     It 'Train-TextClassifier compares the head alone with LoKr, and exports' {
         $model = [LoKr.Testing.TinyModel]::WriteBert("$work/model")
         $null = [LoKr.Testing.TinyData]::WriteTickets("$work/train.jsonl", 48, 1)

@@ -154,6 +154,29 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
         $run.CheckpointStep | Should -Be $run.Step
     }
 
+    It 'writes a checkpoint at SIGUSR1, and goes on' -Skip:($IsWindows) {
+        $script:script = $script.Replace('-CheckpointEvery 5', '-CheckpointEvery 1000000')
+        try {
+            $process = Start-Run "$TestDrive/signaled" 1000000
+            Wait-Step "$TestDrive/signaled" 3
+            (Get-LoKrRun "$TestDrive/signaled").CheckpointStep | Should -Be 0
+            kill -USR1 $process.Id
+            for ($i = 0; $i -lt 1200 -and -not (Get-LoKrRun "$TestDrive/signaled").CheckpointStep; $i++) {
+                Start-Sleep -Milliseconds 50
+            }
+
+            $run = Get-LoKrRun "$TestDrive/signaled"
+            $run.CheckpointStep | Should -BeGreaterThan 0
+            $run.State | Should -Be 'Running'
+            Wait-Step "$TestDrive/signaled" ($run.CheckpointStep + 5)
+        }
+        finally {
+            kill -KILL $process.Id
+            $process.WaitForExit()
+            $script:script = $script.Replace('-CheckpointEvery 1000000', '-CheckpointEvery 5')
+        }
+    }
+
     It 'survives kill -9 and ends with the same bits' -Skip:($IsWindows) {
         $process = Start-Run "$TestDrive/through" 60
         $process.WaitForExit(120000) | Should -BeTrue

@@ -407,6 +407,12 @@ public static class ErrorIds
     /// <summary>A file of a registry is damaged.</summary>
     public const string RegistryInvalid = "LoKr.RegistryInvalid";
 
+    /// <summary>A job file has a key or a value that cannot be used.</summary>
+    public const string JobInvalid = "LoKr.JobInvalid";
+
+    /// <summary>The program that is told how a job ended failed.</summary>
+    public const string NotificationFailed = "LoKr.NotificationFailed";
+
     /// <summary>The disk has less free space than a run has to leave.</summary>
     public const string DiskSpaceLow = "LoKr.DiskSpaceLow";
 

@@ -355,10 +355,13 @@ public sealed class AdapterRegistry
         }
     }
 
+    /// <summary>Whether a text can be the name of an adapter or of an alias.</summary>
+    internal static bool IsName(string name) => name.Length is > 0 and <= 200 && name[0] != '.' && name.All(static c => char.IsLetterOrDigit(c) || c is '-' or '_' or '.');
+
     private static void CheckName(string name, string what)
     {
         ArgumentNullException.ThrowIfNull(name);
-        if (name.Length is 0 or > 200 || name[0] == '.' || name.Any(static c => !char.IsLetterOrDigit(c) && c is not ('-' or '_' or '.')))
+        if (!IsName(name))
         {
             throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"'{name}' cannot be the name of an {what} in a registry.",
                 "Use letters, digits, '-', '_' and '.'; it must not begin with a period.") { Target = name };
@@ -430,6 +433,12 @@ public sealed record AdapterCard
 
     /// <summary>The verdict of the gate, in one sentence.</summary>
     public string? Gate { get; init; }
+
+    /// <summary>Name of the job that registered it.</summary>
+    public string? Job { get; init; }
+
+    /// <summary>Hashes of the files that the job worked on: with the same ones there is nothing new.</summary>
+    public JobInputs? JobInputs { get; init; }
 
     /// <summary>Labels of a classifier, in order.</summary>
     public IReadOnlyList<string>? Labels { get; init; }

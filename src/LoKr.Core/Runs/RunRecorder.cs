@@ -114,6 +114,29 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         }
     }
 
+    /// <summary>Trains one model on tokenized rows in a run folder, as <see cref="Record"/> does.</summary>
+    /// <param name="run">The folder, and how it is used; null to train without one.</param>
+    /// <param name="model">The model.</param>
+    /// <param name="task">Data and loss.</param>
+    /// <param name="validation">Data to evaluate on, or null.</param>
+    /// <param name="options">Options of the training.</param>
+    /// <param name="onStep">Gets each step.</param>
+    /// <param name="onEvaluation">Gets the share of an evaluation that is done.</param>
+    /// <param name="onOpen">Gets the recorder before the first step.</param>
+    /// <param name="cancellation">Ends the training after its step.</param>
+    /// <exception cref="LoKrException">As for <see cref="Record"/>.</exception>
+    public static LoKrTrainingResult Train(
+        RunOptions? run,
+        LoKrModel model,
+        ITrainingTask task,
+        ITrainingTask? validation,
+        TrainingOptions options,
+        Action<LoKrTrainingStep>? onStep,
+        Action<double>? onEvaluation,
+        Action<RunRecorder>? onOpen,
+        CancellationToken cancellation) =>
+        Record(run, model, task, validation, options, journal => Trainer.Run([model], task, validation, options with { OnEvaluation = onEvaluation }, journal, onStep, cancellation), onOpen);
+
     /// <summary>Takes a run folder, and finds out where the run goes on.</summary>
     /// <param name="options">The folder, and how it is used.</param>
     /// <param name="target">The model or the pipeline to train.</param>

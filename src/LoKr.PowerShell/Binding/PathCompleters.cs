@@ -26,6 +26,16 @@ public sealed class PathCompleter : IArgumentCompleter
             : CompletionCompleters.CompleteFilename(wordToComplete);
 }
 
+/// <summary>Completes job files, and folders that may have some.</summary>
+public sealed class JobFileCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
+        Completion.OrWord(CompletionCompleters.CompleteFilename(wordToComplete)
+            .Where(static result => result.ResultType == CompletionResultType.ProviderContainer || Path.GetExtension(result.ListItemText) is ".psd1" or ".json"), wordToComplete);
+}
+
 /// <summary>Completes labels: those of the data files that the line names.</summary>
 public sealed class LabelCompleter : IArgumentCompleter
 {

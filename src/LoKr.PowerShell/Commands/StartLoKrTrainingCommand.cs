@@ -183,8 +183,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     {
         RunOptions? run = ReadRunOptions();
         using RunWatch watch = new(Life);
-        Run(model, (report, evaluating, token) => RunRecorder.Record(run, model, task, validation, options,
-            journal => Trainer.Run([model], task, validation, options with { OnEvaluation = evaluating }, journal, report, token), watch.Begin), onPipelineThread);
+        Run(model, (report, evaluating, token) => RunRecorder.Train(run, model, task, validation, options, report, evaluating, watch.Begin, token), onPipelineThread);
         WriteWarnings(watch.Warnings);
     }
 

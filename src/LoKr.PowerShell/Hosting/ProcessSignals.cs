@@ -82,13 +82,8 @@ internal sealed class ProcessSignals
         context.Cancel = true;
         int code = own ?? (context.Signal switch { PosixSignal.SIGHUP => 129, PosixSignal.SIGINT => 130, _ => 143 });
 
-        // The last word, also where a finally block calls exit.
-        AppDomain.CurrentDomain.ProcessExit += (_, _) => Environment.ExitCode = code;
         speaker.Announce($"{context.Signal}: the process ends with exit code {code}.");
-        if (speaker.IsInConsole)
-        {
-            speaker.Host.SetShouldExit(code);
-        }
+        speaker.SetExitCode(code);
 
         foreach (CommandLife command in ending)
         {
@@ -180,6 +175,26 @@ internal sealed class CommandLife(PSHost host) : IDisposable
         lock (_lock)
         {
             return _ending = IsInConsole && _depth > 0;
+        }
+    }
+
+    /// <summary>Ends the script of the console with an exit code, when the command leaves code of the module.</summary>
+    /// <param name="code">The exit code.</param>
+    public void EndProcess(int code)
+    {
+        SetExitCode(code);
+        BeginEnd();
+    }
+
+    /// <summary>Decides the exit code of the process of a console.</summary>
+    /// <param name="code">The exit code.</param>
+    public void SetExitCode(int code)
+    {
+        // The last word, also where a finally block calls exit.
+        AppDomain.CurrentDomain.ProcessExit += (_, _) => Environment.ExitCode = code;
+        if (IsInConsole)
+        {
+            host.SetShouldExit(code);
         }
     }
 

@@ -1,0 +1,506 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Layouts;
+using LoKr.Core.Model;
+using LoKr.Core.Training;
+
+namespace LoKr.Core.Runs;
+
+/// <summary>What a job needs from the program that runs it.</summary>
+public sealed record JobServices
+{
+    /// <summary>Loads the model of a job with labels for its head; null takes those of the checkpoint.</summary>
+    public required Func<LoKrJob, IReadOnlyList<string>?, CancellationToken, LoKrModel> LoadModel { get; init; }
+
+    /// <summary>Gets a line for each thing that the job does.</summary>
+    public Action<string> OnLog { get; init; } = static _ => { };
+
+    /// <summary>Gets warnings.</summary>
+    public Action<string> OnWarning { get; init; } = static _ => { };
+
+    /// <summary>Gets each step of the training.</summary>
+    public Action<LoKrTrainingStep>? OnStep { get; init; }
+
+    /// <summary>Gets the share of an evaluation that is done.</summary>
+    public Action<double>? OnEvaluation { get; init; }
+
+    /// <summary>Gets the recorder of the run before its first step, to ask for an end or a checkpoint.</summary>
+    public Action<RunRecorder>? OnRun { get; init; }
+}
+
+/// <summary>
+/// Does a job: lock, data, "nothing new", training or the continuation of one, gate, registry, retention. Everything it leaves is on disk, so that
+/// a job that is killed at any moment goes on where it was when it is run again.
+/// </summary>
+/// <param name="job">The job.</param>
+/// <param name="services">What it needs from the program.</param>
+public sealed class JobRunner(LoKrJob job, JobServices services)
+{
+    private readonly DateTime _started = DateTime.UtcNow;
+    private readonly long _clock = Stopwatch.GetTimestamp();
+    private readonly string _folder = Path.Combine(job.FullPath(job.Runs.Path), job.Name);
+    private readonly AdapterRegistry? _registry = job.Registry is null ? null : new(job.FullPath(job.Registry.Path));
+
+    private Night? _night;
+    private RunFolder? _run;
+
+    /// <summary>The error that ended the job; null without one.</summary>
+    public Exception? Failure { get; private set; }
+
+    /// <summary>The folder of the job's runs.</summary>
+    public string RunFolder => _folder;
+
+    private string AdapterName => job.Registry?.Name ?? job.Name;
+
+    // On a model a period would be a part of a module's name.
+    private string ModelName => AdapterName.Replace('.', '-');
+
+    private string Alias => job.Registry?.Alias ?? "";
+
+    /// <summary>Does the job. Errors end it with a result too; <see cref="Failure"/> has them.</summary>
+    /// <param name="cancellation">Ends it: a training after its step and with a checkpoint, anything else at once.</param>
+    /// <exception cref="OperationCanceledException">It was canceled while it did not train.</exception>
+    public LoKrJobResult Run(CancellationToken cancellation = default)
+    {
+        LoKrJobResult result;
+        try
+        {
+            FileSystem.CreateFolder(_folder);
+            using (RunLock.Take(_folder, Path.Combine(_folder, ".job.lock")))
+            {
+                result = RunLocked(cancellation);
+                JsonRecords.Write(Path.Combine(_folder, "result.json"), result);
+            }
+        }
+        catch (Exception exception) when (exception is not OperationCanceledException)
+        {
+            result = Fail(exception);
+        }
+
+        services.OnLog(string.Create(CultureInfo.InvariantCulture, $"{result.State}, exit code {result.ExitCode}: {result.Message}"));
+        return result;
+    }
+
+    /// <summary>Says what the job would do. Nothing is written, and no lock is taken.</summary>
+    /// <param name="cancellation">Ends it.</param>
+    /// <exception cref="LoKrException">What would end the job.</exception>
+    public JobPlan Plan(CancellationToken cancellation = default)
+    {
+        Night night = Look(cancellation);
+        if (night.IsNothingNew)
+        {
+            return new() { Job = job.Name, Champion = night.Champion?.Version, RowCount = night.Rows.Count, IsNothingNew = true };
+        }
+
+        using LoKrModel model = Prepare(night, cancellation);
+        using ITrainingTask task = TrainingTaskFactory.Create(model, night.Rows, job.Training.MaxLength, cancellation);
+        RunFolder folder = FindRun(night);
+        return new()
+        {
+            Job = job.Name,
+            Champion = night.Champion?.Version,
+            RowCount = night.Rows.Count,
+            NewLabels = night.NewLabels,
+            Training = Trainer.Plan(model, task, Options),
+            Run = folder.Path,
+            IsContinued = folder.Exists,
+            Gate = job.Gate is not null,
+            Registry = _registry?.Path,
+            Adapter = AdapterName,
+            Alias = Alias,
+        };
+    }
+
+    private TrainingOptions Options => job.Training with { AdapterName = ModelName };
+
+    private LoKrJobResult RunLocked(CancellationToken cancellation)
+    {
+        Night night = Look(cancellation);
+        if (night.IsNothingNew)
+        {
+            return Result(night, LoKrJobState.NothingToDo, RunExitCodes.NothingToDo,
+                string.Create(CultureInfo.InvariantCulture, $"Data, base model and configuration are those of version {night.Champion!.Version}."));
+        }
+
+        RunFolder folder = _run = FindRun(night);
+        if (folder.Exists && folder.Read() is { Reason: "Diverged" } diverged)
+        {
+            return Result(night, LoKrJobState.Failed, RunExitCodes.Diverged,
+                FormattableString.Invariant($"The run with these data and this configuration diverged after step {diverged.Step}; it would again.")) with { Run = folder.Path, ErrorId = ErrorIds.LossNotFinite };
+        }
+
+        using LoKrModel model = Prepare(night, cancellation);
+        LoKrTrainingResult training = Train(night, model, folder, cancellation);
+        LoKrJobResult trained = Result(night, LoKrJobState.Trained, RunExitCodes.Of(training.StopReason), $"{training}.") with
+        {
+            Run = folder.Path, Steps = training.History.Count, Evaluation = training.After,
+        };
+        if (training.StopReason is "Diverged")
+        {
+            return trained with { State = LoKrJobState.Failed, ErrorId = ErrorIds.LossNotFinite };
+        }
+
+        if (trained.ExitCode == RunExitCodes.RunAgain)
+        {
+            return trained with { State = LoKrJobState.Stopped, Message = FormattableString.Invariant($"Stopped ({training.StopReason}) after step {training.History.Count}; run again to go on.") };
+        }
+
+        return Promote(night, model, folder, trained, cancellation);
+    }
+
+    // What can be told without a model.
+    private Night Look(CancellationToken cancellation)
+    {
+        string[] data = Files(job.Data.Path, "data.path");
+        string[] validation = job.Data.Validation.Count == 0 ? [] : Files(job.Data.Validation, "data.validation");
+        DataRow[] rows = Read(data, cancellation);
+        DataRow[] validationRows = Read(validation, cancellation);
+        services.OnLog(string.Create(CultureInfo.InvariantCulture,
+            $"{rows.Length} rows of {Count(data.Length, "file")}{(validation.Length == 0 ? "" : $", {validationRows.Length} rows to evaluate on")}."));
+        JobInputs inputs = JobInputs.Of(job, data, validation);
+        LoKrAdapterVersion? champion = _registry?.Find(AdapterName, Alias);
+        Night night = _night = new(rows, validationRows, inputs, champion);
+        return champion?.Card.JobInputs == inputs ? night with { IsNothingNew = true } : ChooseLabels(night);
+    }
+
+    private string[] Files(IReadOnlyList<string> patterns, string key)
+    {
+        List<string> files = [];
+        foreach (string pattern in patterns)
+        {
+            IReadOnlyList<string> found = FilePatterns.Expand(job.FullPath(pattern));
+            files.AddRange(found.Count > 0 ? found : throw new LoKrException(ErrorIds.JobInvalid, LoKrErrorKind.InvalidData,
+                $"'{key}' of '{job.Path}': no file is '{pattern}' ({job.FullPath(pattern)}).", "Correct the path, or wait for the data.") { Target = key });
+        }
+
+        return [.. files.Distinct(StringComparer.Ordinal)];
+    }
+
+    private static DataRow[] Read(IEnumerable<string> files, CancellationToken cancellation) => [.. files.SelectMany(file => DataReader.ReadFile(file, onRows: null, cancellation))];
+
+    // The champion's labels come first and keep their order, so that its head can be continued and compared.
+    private Night ChooseLabels(Night night)
+    {
+        (string Label, string Origin)[] used = [.. night.Rows.Where(static row => RowFields.Has(row, "text") && RowFields.Has(row, "label"))
+            .Select(static row => (RowFields.Label(row, "label", "text and label"), row.Origin)).DistinctBy(static pair => pair.Item1, StringComparer.Ordinal)];
+        if (used.Length == 0)
+        {
+            return night with { Labels = job.Base.Labels };
+        }
+
+        IReadOnlyList<string>? inUse = night.Champion is null ? null : night.Champion.Card.Labels ?? AdapterLabels.Read(night.Champion.Path);
+        IReadOnlyList<string>? known = inUse ?? job.Base.Labels ?? LabelsOfBase();
+        if (known is null)
+        {
+            return night with { Labels = [.. used.Select(static pair => pair.Label).Order(StringComparer.Ordinal)] };
+        }
+
+        string[] named = [.. (job.Base.Labels ?? []).Except(known, StringComparer.Ordinal)];
+        (string Label, string Origin)[] unknown = [.. used.Where(pair => !known.Contains(pair.Label) && !named.Contains(pair.Label)).OrderBy(static pair => pair.Label, StringComparer.Ordinal)];
+        if (unknown.Length > 0 && job.Data.NewLabels is NewLabels.Refuse)
+        {
+            throw new LoKrException(ErrorIds.LabelUnknown, LoKrErrorKind.InvalidData,
+                $"The label '{unknown[0].Label}' ({unknown[0].Origin}) is new; {(inUse is null ? "the model" : $"version {night.Champion!.Version}")} knows {string.Join(", ", known)}.",
+                "Correct the row, or let the job grow the head for new labels.") { Target = unknown[0].Label };
+        }
+
+        string[] added = [.. named, .. unknown.Select(static pair => pair.Label)];
+        if (added.Length > 0)
+        {
+            services.OnLog($"The head grows for {string.Join(", ", added)}.");
+        }
+
+        return night with { Labels = [.. known, .. added], KnownLabels = inUse?.Count, NewLabels = added };
+    }
+
+    private IReadOnlyList<string>? LabelsOfBase()
+    {
+        string config = Path.Combine(job.FullPath(job.Base.Path), "config.json");
+        return ModelLabels.FindNamed(JsonFields.Read(config, new(ErrorIds.ModelConfigInvalid, ErrorIds.ModelConfigInvalid)).ToJsonObject());
+    }
+
+    // The model with the adapter that is trained.
+    private LoKrModel Prepare(Night night, CancellationToken cancellation)
+    {
+        LoKrModel model = services.LoadModel(job, night.Labels, cancellation);
+        try
+        {
+            if (job.Registry?.StartFrom is JobStart.Champion && night.Champion is not null)
+            {
+                RequireSameConfiguration(night.Champion);
+                LoKrAdapter adapter = Import(model, night, ModelName, trainable: true, bias: 0);
+                foreach (string warning in adapter.Warnings)
+                {
+                    services.OnWarning(warning);
+                }
+            }
+            else
+            {
+                foreach (string warning in model.AddAdapter(job.Configuration, ModelName, job.Training.Seed, restart: true).Warnings)
+                {
+                    services.OnWarning(warning);
+                }
+            }
+
+            return model;
+        }
+        catch
+        {
+            model.Dispose();
+            throw;
+        }
+    }
+
+    // What the job leaves to the model is not compared.
+    private void RequireSameConfiguration(LoKrAdapterVersion champion)
+    {
+        LoKrConfig own = job.Configuration;
+        LoKrConfig theirs = LoKrConfigJson.Read(Path.Combine(champion.Path, PeftAdapterFolder.ConfigFile), out _);
+        LoKrConfig expected = theirs with
+        {
+            TargetModules = own.TargetModules is null ? null : theirs.TargetModules,
+            ModulesToSave = own.ModulesToSave is null ? null : theirs.ModulesToSave,
+            TaskType = own.TaskType is null ? null : theirs.TaskType,
+            AutoMapping = null,
+            BaseModelNameOrPath = null,
+            Revision = null,
+            InferenceMode = false,
+        };
+        if (!JsonNode.DeepEquals(JsonNode.Parse(LoKrConfigJson.Write(own)), JsonNode.Parse(LoKrConfigJson.Write(expected))))
+        {
+            throw new LoKrException(ErrorIds.JobInvalid, LoKrErrorKind.InvalidData,
+                FormattableString.Invariant($"'configuration' of '{job.Path}' ({own}) is not that of version {champion.Version} ({theirs}), which the training would start from."),
+                "Start from the base, or keep the configuration.") { Target = "configuration" };
+        }
+    }
+
+    private static LoKrAdapter Import(LoKrModel model, Night night, string name, bool trainable, double bias) => night.KnownLabels < night.Labels?.Count
+        ? HeadGrowth.Import(model, night.Champion!.Path, name, trainable, bias)
+        : AdapterImporter.Import(model, night.Champion!.Path, name: name, trainable: trainable).Values.Single();
+
+    private LoKrTrainingResult Train(Night night, LoKrModel model, RunFolder folder, CancellationToken cancellation)
+    {
+        using ITrainingTask task = TrainingTaskFactory.Create(model, night.Rows, job.Training.MaxLength, cancellation);
+        using ITrainingTask? validation = night.ValidationRows.Count == 0 ? null : TrainingTaskFactory.Create(model, night.ValidationRows, job.Training.MaxLength, cancellation);
+        TrainingPlan plan = Trainer.Plan(model, task, Options);
+        foreach (string warning in plan.Warnings.Concat(validation?.Warnings ?? []).Concat(Options.IgnoredOptions(validation is not null)))
+        {
+            services.OnWarning(warning);
+        }
+
+        services.OnLog($"{(folder.Exists ? "Going on in" : "Training in")} {folder.Path}. {plan}");
+        RunOptions options = new()
+        {
+            Path = folder.Path,
+            CheckpointEvery = job.Runs.CheckpointEvery,
+            CheckpointLimit = job.Runs.CheckpointLimit,
+            MinimumFreeSpace = job.Runs.MinimumFreeSpace,
+        };
+        LoKrTrainingResult result = RunRecorder.Train(options, model, task, validation, Options, services.OnStep, services.OnEvaluation, services.OnRun, cancellation);
+        services.OnLog($"{result}.");
+        return result;
+    }
+
+    // The newest run of the same inputs: interrupted ones go on, finished ones need no more training.
+    private RunFolder FindRun(Night night)
+    {
+        string start = job.Registry?.StartFrom is JobStart.Champion ? FormattableString.Invariant($"{night.Champion?.Version}") : "";
+        string mark = "-" + (night.Inputs with { Configuration = night.Inputs.Configuration + start }).Digest[..12];
+        string? found = !Directory.Exists(_folder) ? null : Directory.EnumerateDirectories(_folder)
+            .Where(path => Path.GetFileName(path).EndsWith(mark, StringComparison.Ordinal)).Max(StringComparer.Ordinal);
+        return new(found ?? Path.Combine(_folder, _started.ToString("yyyyMMdd'T'HHmmss'Z'", CultureInfo.InvariantCulture) + mark));
+    }
+
+    private LoKrJobResult Promote(Night night, LoKrModel model, RunFolder folder, LoKrJobResult trained, CancellationToken cancellation)
+    {
+        if (job.Gate is not null)
+        {
+            LoKrGateResult gate = AskGate(night, model, job.Gate, cancellation);
+            folder.WriteGate(gate);
+            trained = trained with { Gate = gate.ToString() };
+            services.OnLog($"Gate {gate}");
+            if (!gate.Passed)
+            {
+                return Retain(trained with { State = LoKrJobState.NotBetter, ExitCode = RunExitCodes.NotBetter, Message = string.Join(" ", gate.Reasons) });
+            }
+        }
+
+        if (_registry is null)
+        {
+            return Retain(trained);
+        }
+
+        string run = folder.Read().Id;
+        LoKrAdapterVersion version = Registered(run) ?? _registry.Register(AdapterName, folder.Path, new()
+        {
+            Parent = night.Champion?.Version,
+            Gate = trained.Gate,
+            Labels = night.Labels,
+            Job = job.Name,
+            JobInputs = night.Inputs,
+        });
+        _registry.Publish(AdapterName, version.Version, Alias);
+        services.OnLog(FormattableString.Invariant($"Version {version.Version} of {AdapterName} is the {Alias} in {_registry.Path}."));
+        return Retain(trained with
+        {
+            State = LoKrJobState.Published,
+            Version = version.Version,
+            Message = FormattableString.Invariant($"Version {version.Version} of {AdapterName} is the {Alias}{(night.Champion is null ? "" : $", in place of version {night.Champion.Version}")}."),
+        });
+    }
+
+    // A job that was killed between its registration and its publication.
+    private LoKrAdapterVersion? Registered(string run) => _registry!.Names.Contains(AdapterName) ? _registry.GetVersions(AdapterName).FirstOrDefault(version => version.Card.Run == run) : null;
+
+    private LoKrGateResult AskGate(Night night, LoKrModel model, JobGate gate, CancellationToken cancellation)
+    {
+        IReadOnlyList<DataRow> rows = gate.Data.Count == 0 ? night.ValidationRows : Read(Files(gate.Data, "gate.data"), cancellation);
+        AdapterReference? champion = null;
+        if (night.Champion is not null)
+        {
+            // A label that it does not know is never its answer.
+            string name = ModelName == "champion" ? "champion-in-use" : "champion";
+            Import(model, night, name, trainable: false, HeadGrowth.Never);
+            champion = AdapterReference.OfModel(model, name);
+        }
+
+        return PromotionGate.Evaluate(model, champion, AdapterReference.OfModel(model, ModelName), rows, new()
+        {
+            Metric = gate.Metric,
+            MinimumImprovement = gate.MinimumImprovement,
+            MaximumRegression = gate.MaximumRegression,
+            Confidence = gate.Confidence,
+            BatchSize = job.Training.EvaluationBatchSize ?? job.Training.BatchSize,
+            MaxLength = job.Training.MaxLength,
+        }, services.OnEvaluation, cancellation) with
+        {
+            Champion = night.Champion?.ToString(),
+        };
+    }
+
+    private LoKrJobResult Retain(LoKrJobResult result)
+    {
+        IReadOnlyList<int> versions = job.Retention.Versions is int keep && _registry is not null && _registry.Names.Contains(AdapterName) ? _registry.Retain(AdapterName, keep) : [];
+        List<string> runs = [];
+        foreach (RunFolder folder in Old(result.Run))
+        {
+            folder.Remove();
+            runs.Add(folder.Path);
+        }
+
+        if (versions.Count + runs.Count > 0)
+        {
+            services.OnLog($"Removed {Count(versions.Count, "version")} and {Count(runs.Count, "run")}.");
+        }
+
+        return result with { RemovedVersions = versions, RemovedRuns = runs };
+    }
+
+    private RunFolder[] Old(string? current) => job.Retention.Runs is not int keep ? [] :
+    [
+        .. Directory.EnumerateDirectories(_folder).OrderDescending(StringComparer.Ordinal).Select(static path => new RunFolder(path))
+            .Where(folder => folder.Exists && folder.Path != current && folder.Read().State is not RunState.Running).Skip(keep - 1),
+    ];
+
+    private LoKrJobResult Fail(Exception exception)
+    {
+        Failure = exception;
+        LoKrException? known = exception as LoKrException;
+        return new()
+        {
+            Job = job.Name,
+            Path = job.Path,
+            State = LoKrJobState.Failed,
+            ExitCode = known is not null ? RunExitCodes.Of(known) : FileErrors.IsFileSystem(exception) ? RunExitCodes.NoSpace : RunExitCodes.Error,
+            ErrorId = known?.ErrorId ?? exception.GetType().Name,
+            Message = exception.Message,
+            Run = _run is { Exists: true } ? _run.Path : null,
+            Champion = _night?.Champion?.Version,
+            RowCount = _night?.Rows.Count ?? 0,
+            Started = _started,
+            Elapsed = Stopwatch.GetElapsedTime(_clock),
+        };
+    }
+
+    private LoKrJobResult Result(Night night, LoKrJobState state, int exitCode, string message) => new()
+    {
+        Job = job.Name,
+        Path = job.Path,
+        State = state,
+        ExitCode = exitCode,
+        Message = message,
+        Champion = night.Champion?.Version,
+        RowCount = night.Rows.Count,
+        NewLabels = night.NewLabels,
+        Started = _started,
+        Elapsed = Stopwatch.GetElapsedTime(_clock),
+    };
+
+    private static string Count(int count, string what) => FormattableString.Invariant($"{count} {what}{(count == 1 ? "" : "s")}");
+
+    /// <summary>What a run of the job has to do with.</summary>
+    private sealed record Night(IReadOnlyList<DataRow> Rows, IReadOnlyList<DataRow> ValidationRows, JobInputs Inputs, LoKrAdapterVersion? Champion)
+    {
+        public bool IsNothingNew { get; init; }
+
+        /// <summary>Labels of the head; null for a model that does not classify.</summary>
+        public IReadOnlyList<string>? Labels { get; init; }
+
+        /// <summary>How many of them the champion knows; null without a champion.</summary>
+        public int? KnownLabels { get; init; }
+
+        public IReadOnlyList<string> NewLabels { get; init; } = [];
+    }
+}
+
+/// <summary>What a job would do. Flat and serializable.</summary>
+public sealed record JobPlan
+{
+    /// <summary>Name of the job.</summary>
+    public required string Job { get; init; }
+
+    /// <summary>The version in use; null without one.</summary>
+    public int? Champion { get; init; }
+
+    /// <summary>Rows to train on.</summary>
+    public required int RowCount { get; init; }
+
+    /// <summary>Whether data, base model and configuration are those of the version in use, so that nothing is done.</summary>
+    public bool IsNothingNew { get; init; }
+
+    /// <summary>Labels that the head is grown for.</summary>
+    public IReadOnlyList<string> NewLabels { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
+
+    /// <summary>The training; null where nothing is done.</summary>
+    public TrainingPlan? Training { get; init; }
+
+    /// <summary>The run folder.</summary>
+    public string? Run { get; init; }
+
+    /// <summary>Whether the run in the folder goes on.</summary>
+    public bool IsContinued { get; init; }
+
+    /// <summary>Whether a gate decides about the result.</summary>
+    public bool Gate { get; init; }
+
+    /// <summary>The registry; null without one.</summary>
+    public string? Registry { get; init; }
+
+    /// <summary>Name of the adapter in the registry.</summary>
+    public string? Adapter { get; init; }
+
+    /// <summary>The alias that gets the version.</summary>
+    public string? Alias { get; init; }
+
+    /// <summary>The plan in sentences.</summary>
+    public override string ToString() => IsNothingNew
+        ? FormattableString.Invariant($"Nothing is new: data, base model and configuration are those of version {Champion}.")
+        : $"{(NewLabels.Count == 0 ? "" : $"Grow the head for {NewLabels}. ")}{(IsContinued ? "Go on" : "Begin")} in {Run}. {Training}"
+            + (Gate ? $" Compare it with {(Champion is null ? "the base model" : FormattableString.Invariant($"version {Champion}"))}." : "")
+            + (Registry is null ? "" : $" {(Gate ? "If it is better, register" : "Register")} it as {Adapter} in {Registry} and let {Alias} mean it.");
+}

@@ -1,0 +1,198 @@
+using System.Text.Json.Serialization;
+using LoKr.Core.Configuration;
+using LoKr.Core.Model;
+using LoKr.Core.Training;
+
+namespace LoKr.Core.Runs;
+
+/// <summary>
+/// A job: what is trained from which data, when the result is better, and where it is published. One file says it all; <see cref="JobFile"/> reads
+/// it, <see cref="JobRunner"/> does it. Relative paths are relative to the folder of the file.
+/// </summary>
+public sealed record LoKrJob
+{
+    /// <summary>Full path of the job file; not in the file.</summary>
+    [JsonIgnore]
+    public string Path { get; init; } = "";
+
+    /// <summary>Name of the job, of its folder of runs and, by default, of its adapter in the registry. The default is the name of the file, up to its first period.</summary>
+    public string Name { get; init; } = "";
+
+    /// <summary>The model that is adapted.</summary>
+    public required JobBase Base { get; init; }
+
+    /// <summary>What is trained on.</summary>
+    public required JobData Data { get; init; }
+
+    /// <summary>The adapter: the fields of a configuration.</summary>
+    public LoKrConfig Configuration { get; init; } = new();
+
+    /// <summary>The training.</summary>
+    public TrainingOptions Training { get; init; } = new();
+
+    /// <summary>Where and how runs are kept.</summary>
+    public JobRuns Runs { get; init; } = new();
+
+    /// <summary>When the result is good enough to be published; without a gate every result is.</summary>
+    public JobGate? Gate { get; init; }
+
+    /// <summary>Where the result is published; without a registry it stays in its run folder.</summary>
+    public JobRegistry? Registry { get; init; }
+
+    /// <summary>What is removed afterward.</summary>
+    public JobRetention Retention { get; init; } = new();
+
+    /// <summary>Who is told how it ended.</summary>
+    public JobNotification? Notify { get; init; }
+
+    /// <summary>The folder that relative paths begin at.</summary>
+    [JsonIgnore]
+    public string Folder => System.IO.Path.GetDirectoryName(Path) is { Length: > 0 } folder ? folder : Environment.CurrentDirectory;
+
+    /// <summary>Full path of a path of the job.</summary>
+    /// <param name="path">Absolute, or relative to the folder of the job file.</param>
+    public string FullPath(string path) => System.IO.Path.GetFullPath(path, Folder);
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
+}
+
+/// <summary>The model of a job.</summary>
+public sealed record JobBase
+{
+    /// <summary>Folder of the model, as transformers stores it.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Labels of the classification head in the order of its outputs. Without them they are those of the champion, of the checkpoint, or of the data.</summary>
+    public IReadOnlyList<string>? Labels { get; init; }
+
+    /// <summary>Device of the model: auto, cpu, cuda or cuda:N.</summary>
+    public string Device { get; init; } = "auto";
+
+    /// <summary>Element type of the weights; the default is the type of the checkpoint on a GPU, and float32 on the CPU.</summary>
+    [JsonPropertyName("dtype")]
+    public JobDType? DType { get; init; }
+
+    /// <summary>Number of threads that torch computes with; the default is one for each processor.</summary>
+    public int? Threads { get; init; }
+}
+
+/// <summary>Element types that a model can be loaded in.</summary>
+public enum JobDType
+{
+    /// <summary>32 bits.</summary>
+    Float32,
+
+    /// <summary>16 bits with the range of 32.</summary>
+    BFloat16,
+
+    /// <summary>16 bits.</summary>
+    Float16,
+}
+
+/// <summary>The data of a job.</summary>
+public sealed record JobData
+{
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv), with * and ? in names and ** for any folders.</summary>
+    public required IReadOnlyList<string> Path { get; init; }
+
+    /// <summary>Data files to evaluate on.</summary>
+    public IReadOnlyList<string> Validation { get; init; } = [];
+
+    /// <summary>What happens when the data have a label that the champion, or the model, does not know: Refuse ends the job, Grow adds a row to the head.</summary>
+    public NewLabels NewLabels { get; init; }
+}
+
+/// <summary>What happens when data have a label that is new.</summary>
+public enum NewLabels
+{
+    /// <summary>The job ends and names the label.</summary>
+    Refuse,
+
+    /// <summary>The head gets a row for it; the other rows keep their weights.</summary>
+    Grow,
+}
+
+/// <summary>The run folders of a job.</summary>
+public sealed record JobRuns
+{
+    /// <summary>Folder that gets a folder with the name of the job, and in it one for each run.</summary>
+    public string Path { get; init; } = "runs";
+
+    /// <summary>Steps (200) or time ("10m") between checkpoints.</summary>
+    public RunInterval CheckpointEvery { get; init; } = new(TimeSpan.FromMinutes(10));
+
+    /// <summary>Number of checkpoints that stay; the one of the best evaluation stays as well.</summary>
+    public int CheckpointLimit { get; init; } = 3;
+
+    /// <summary>Bytes that have to stay free on the disk; checked before every checkpoint.</summary>
+    public long MinimumFreeSpace { get; init; }
+}
+
+/// <summary>When the result of a job is better than what is in use.</summary>
+public sealed record JobGate
+{
+    /// <summary>Data files to compare on; the default is the validation data.</summary>
+    public IReadOnlyList<string> Data { get; init; } = [];
+
+    /// <summary>What is compared; the default is the measure of the task.</summary>
+    public EvaluationMetric? Metric { get; init; }
+
+    /// <summary>How much better the result has to be, in units of the metric.</summary>
+    public double MinimumImprovement { get; init; }
+
+    /// <summary>How much worse a single label may become, in units of the metric; no limit by default.</summary>
+    public double? MaximumRegression { get; init; }
+
+    /// <summary>Confidence that the result is better and not lucky.</summary>
+    public double Confidence { get; init; } = 0.95;
+}
+
+/// <summary>Where the result of a job is published.</summary>
+public sealed record JobRegistry
+{
+    /// <summary>Folder of the registry.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Name of the adapter in the registry; the default is the name of the job.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>The alias that means the version in use.</summary>
+    public string Alias { get; init; } = "champion";
+
+    /// <summary>What a training starts from: Base is the model with a fresh adapter, Champion is the version in use.</summary>
+    public JobStart StartFrom { get; init; }
+}
+
+/// <summary>What a training of a job starts from.</summary>
+public enum JobStart
+{
+    /// <summary>A fresh adapter.</summary>
+    Base,
+
+    /// <summary>The version in use; a fresh adapter where there is none yet.</summary>
+    Champion,
+}
+
+/// <summary>What a job removes when it has published.</summary>
+public sealed record JobRetention
+{
+    /// <summary>Number of the newest versions that stay, beside those in use and those that they came from; all by default.</summary>
+    public int? Versions { get; init; }
+
+    /// <summary>Number of the newest runs that stay; all by default.</summary>
+    public int? Runs { get; init; }
+}
+
+/// <summary>Who is told how a job ended. A failure of a notification is a warning.</summary>
+public sealed record JobNotification
+{
+    /// <summary>A program and its arguments, started without a shell. It reads the result as JSON from its standard input, and finds LOKR_JOB_NAME, LOKR_JOB_STATE and LOKR_JOB_EXIT_CODE in its environment.</summary>
+    public IReadOnlyList<string> Command { get; init; } = [];
+
+    /// <summary>PowerShell code that gets the result as its first argument; in a .psd1 file a script block. It runs in the session that runs the job, with its rights.</summary>
+    public string? Script { get; init; }
+
+    /// <summary>The states that are told; all by default.</summary>
+    public IReadOnlyList<LoKrJobState> On { get; init; } = [];
+}
