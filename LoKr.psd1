@@ -40,6 +40,7 @@
         'Wait-LoKrRun'
         'Stop-LoKrRun'
         'Remove-LoKrRun'
+        'Export-LoKrReport'
         'Test-LoKrGate'
         'Measure-LoKrData'
         'Register-LoKrAdapter'

@@ -14,6 +14,7 @@ internal static class BenchmarkCatalog
         new TrainingStepCase(),
         new UNetStepCase(),
         new OptimizerCase(),
+        new RunCostCase(),
         new MemoryMergeCase(),
         new DiskMergeCase(),
         new LoadCase(),

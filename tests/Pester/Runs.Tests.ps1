@@ -31,6 +31,21 @@ Describe 'A run in a folder' {
         Test-Path -LiteralPath "$TestDrive/whole/checkpoints/000008/state.json" | Should -BeTrue
         (Get-LoKrConfig "$TestDrive/whole/adapter").R | Should -Be 2
         Get-ChildItem -LiteralPath "$TestDrive/whole" -Recurse -Force -Filter '.*' | Should -BeNullOrEmpty
+        Get-Content -LiteralPath "$TestDrive/whole/report.md" -TotalCount 1 | Should -Be "# Run $($run.Id)"
+        (Get-Item -Path "$TestDrive/whole/loss.png", "$TestDrive/whole/events.out.tfevents.*").Length | Should -Not -Contain 0
+    }
+
+    It 'becomes one page, which holds its picture, and is made beside the run or where it is wanted' {
+        $page = Get-LoKrRun "$TestDrive/whole" | Export-LoKrReport
+        $page.FullName | Should -Be ([System.IO.Path]::GetFullPath("$TestDrive/whole/report.html"))
+        Get-Content -LiteralPath $page -Raw | Should -Match '(?s)<h1>Run .*<img src="data:image/png;base64,'
+        $null = Export-LoKrReport "$TestDrive/whole"
+        (Export-LoKrReport "$TestDrive/whole" $TestDrive -As Markdown).Name | Should -Be 'whole.md'
+        { Export-LoKrReport "$TestDrive/whole" "$TestDrive/whole.md" -As Markdown -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.DestinationExists,*'
+        (Export-LoKrReport "$TestDrive/whole" "$TestDrive/whole.md" -As Markdown -Force).Length | Should -BeGreaterThan 1000
+        Export-LoKrReport "$TestDrive/whole" "$TestDrive/never.html" -WhatIf | Should -BeNullOrEmpty
+        Test-Path -LiteralPath "$TestDrive/never.html" | Should -BeFalse
+        { Export-LoKrReport "$TestDrive" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.RunNotFound,*'
     }
 
     It 'goes on where a consumer stopped it, and ends with the same bits' {

@@ -71,7 +71,7 @@ internal sealed class TrainingStepCase : IBenchmarkCase
             weight: 3);
     }
 
-    private static string? FindModel()
+    internal static string? FindModel()
     {
         for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
         {

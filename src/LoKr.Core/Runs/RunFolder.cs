@@ -8,6 +8,7 @@ namespace LoKr.Core.Runs;
 /// <summary>
 /// The files of a run folder, and what can be done with one from outside:
 /// <c>run.json</c> (<see cref="LoKrRun"/>), <c>config.json</c> (configuration and options), <c>log.jsonl</c> (<see cref="RunLog"/>),
+/// <c>events.out.tfevents.*</c> (<see cref="EventFile"/>), <c>loss.png</c> and <c>report.md</c> (<see cref="RunReport"/>),
 /// <c>checkpoints/000400/</c> (<see cref="RunCheckpoints"/>), <c>adapter/</c> (the result, as PEFT stores it),
 /// <c>gate.json</c> (<see cref="LoKrGateResult"/>).
 /// </summary>
@@ -37,6 +38,12 @@ public sealed class RunFolder
 
     /// <summary>One line for each step.</summary>
     public string LogFile => Of("log.jsonl");
+
+    /// <summary>The course of the loss as a picture, written at the end of a run.</summary>
+    public string ChartFile => Of("loss.png");
+
+    /// <summary>The report, written at the end of a run.</summary>
+    public string ReportFile => Of("report.md");
 
     /// <summary>The checkpoints.</summary>
     public string CheckpointFolder => Of("checkpoints");

@@ -42,6 +42,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     private readonly string[] _adapterNames;
     private readonly bool _keepsBest;
     private RunLog? _log;
+    private EventFile? _events;
     private Timer? _stopFile;
     private LoKrRun _run;
     private long _checkpointAt;
@@ -227,7 +228,9 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             _progress.AddLoss(step);
         }
 
-        _log = RunLog.Open(_folder.LogFile, Start is null ? 0 : Start.History.Count - (Start.EvaluationIsDue ? 1 : 0));
+        int steps = Start is null ? 0 : Start.History.Count - (Start.EvaluationIsDue ? 1 : 0);
+        _log = RunLog.Open(_folder.LogFile, steps);
+        _events = EventFile.Open(_folder.Of(EventFile.NameOf(_run.Created)), _run.Created, Start?.History.Take(steps) ?? []);
         if (Start is null)
         {
             Save(capture());
@@ -245,6 +248,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         ArgumentNullException.ThrowIfNull(step);
         ArgumentNullException.ThrowIfNull(capture);
         _log!.Add(step);
+        _events!.Add(step);
         _progress.Add(step);
         _run = _run with
         {
@@ -289,9 +293,11 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
                 }
 
                 End(RunState.Completed, result.StopReason, RunExitCodes.Success, null);
+                RunReport.Write(_folder, _run);
                 break;
             case "Diverged":
                 End(RunState.Failed, result.StopReason, RunExitCodes.Diverged, null);
+                RunReport.Write(_folder, _run);
                 break;
             default:
                 Save(capture());
@@ -306,6 +312,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         StopWatching();
         Release(Start);
         _log?.Dispose();
+        _events?.Dispose();
         _lock.Dispose();
         _stop.Dispose();
     }
