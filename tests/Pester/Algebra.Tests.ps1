@@ -43,6 +43,14 @@ Describe 'New-LoKrAdapter' {
         (Get-LoKrConfig "$TestDrive/found").R | Should -Be 2
     }
 
+    It 'takes the word for all linear layers, which are the default' {
+        $words = foreach ($target in @{}, @{ TargetModules = 'all-linear' }) {
+            (New-LoKrAdapter $tiny "$TestDrive/tuned" "$TestDrive/linear" -R 2 @target -Force -WarningAction SilentlyContinue).ModuleCount
+        }
+        $words[0] | Should -BeGreaterThan 2
+        $words[1] | Should -Be $words[0]
+    }
+
     It 'says what changed and is left out' {
         $null = New-LoKrAdapter $tiny "$TestDrive/tuned" "$TestDrive/part" -R 2 -TargetModules query -WarningVariable said -WarningAction SilentlyContinue -OutVariable part
         $part.LeftOut | Should -Not -BeNullOrEmpty

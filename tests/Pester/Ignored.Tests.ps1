@@ -53,8 +53,14 @@ Describe 'A parameter that has no effect' {
             Command = { Convert-LoKrAdapter "$TestDrive/adapter" "$TestDrive/converted" -Format Peft -Model $classifier -BasePath $tiny -Scaling None -Alpha 2 -WhatIf } }
         @{ Name = 'an import'; Ignored = 'Alpha'
             Command = { $classifier | Import-LoKrAdapter -Path "$TestDrive/adapter" -Name other -Scaling None -Alpha 2 -WhatIf } }
+        @{ Name = 'full matrices'; Ignored = 'DecomposeBoth', 'UseEffectiveConv2d'
+            Command = { Resize-LoKrAdapter "$TestDrive/adapter" "$TestDrive/resized" -FullMatrix -DecomposeBoth -UseEffectiveConv2d -WhatIf } }
     ) {
         Get-Ignored $Command | Should -Be $Ignored
+    }
+
+    It 'is refused where it contradicts another one' {
+        Get-ErrorId { New-LoKrAdapter $tiny $tiny "$TestDrive/new" -R 2 -TargetModules query -TargetModulePattern query } | Should -Be 'LoKr.InvalidArgument'
     }
 
     It 'is not named where it has one' -ForEach @(

@@ -125,7 +125,9 @@ public static class AdapterExtraction
     {
         public static ExtractionPlan Of(ModelPair pair, AdapterExtractionOptions options)
         {
-            TargetMatcher matcher = new(new LoKrConfig { TargetModules = options.TargetModules, ExcludeModules = options.ExcludeModules, ModulesToSave = [.. options.ModulesToSave] });
+            // The word for all linear layers names the default.
+            ModuleSelector? targets = options.TargetModules is { IsAllLinear: true } ? null : options.TargetModules;
+            TargetMatcher matcher = new(new LoKrConfig { TargetModules = targets, ExcludeModules = options.ExcludeModules, ModulesToSave = [.. options.ModulesToSave] });
             List<PairLayer> layers = [];
             Dictionary<string, Tensor> saved = new(StringComparer.Ordinal);
             SortedSet<string> modules = new(StringComparer.Ordinal);
@@ -144,7 +146,7 @@ public static class AdapterExtraction
                         continue;
                     }
 
-                    bool usual = options.TargetModules is null;
+                    bool usual = targets is null;
                     bool wanted = usual ? verdict == TargetMatcher.Verdict.None && ExtractionTargets.IsUsual(module) : verdict == TargetMatcher.Verdict.Target;
                     if (!wanted || entry.Shape.Count is < 2 or > 5 || entry.Name != module + ".weight" || !SafetensorsDTypes.IsFloatingPoint(entry.DType))
                     {

@@ -79,6 +79,9 @@ public abstract class FitCommand : LoKrCommand
         Force = Force,
     };
 
+    /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(FullMatrix ? Ignored($"beside -{nameof(FullMatrix)}", nameof(DecomposeBoth), nameof(UseEffectiveConv2d)) : []);
+
     /// <summary>Writes a weighted sum of adapters, with progress, and its description.</summary>
     /// <param name="terms">Full paths with weights.</param>
     /// <param name="destination">Full path.</param>

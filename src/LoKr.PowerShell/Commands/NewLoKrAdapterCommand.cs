@@ -66,7 +66,7 @@ public sealed class NewLoKrAdapterCommand : FitCommand
             BasePath = Paths.ExistingOne(BasePath),
             FineTunedPath = Paths.ExistingOne(FineTunedPath),
             Destination = Paths.New(Destination),
-            TargetModules = TargetModulePattern is not null ? ModuleSelector.FromPattern(TargetModulePattern) : TargetModules is null ? null : ModuleSelector.FromNames(TargetModules),
+            TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TargetModulePattern, nameof(TargetModulePattern)),
             ExcludeModules = ExcludeModules is null ? null : ModuleSelector.FromNames(ExcludeModules),
             ModulesToSave = ModulesToSave ?? [],
             Fit = FitOptions,
