@@ -47,7 +47,7 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
         new("conversion", true, true, PrepareAdapterFolders, static inputs => (path, version) =>
             AdapterConverter.Convert(Path.Combine(inputs, $"adapter{version}"), path, AdapterLayout.DiffusersModel, new AdapterConvertOptions { Force = true }, out _)),
         new("LoRA folder", true, true, PrepareAdapterFolders, static inputs => (path, version) =>
-            AdapterLoraConverter.Convert(Path.Combine(inputs, $"adapter{version}"), path, LoraRank.OfSize(4), new AdapterConvertOptions { Force = true }, out _)),
+            AdapterLoraConverter.Convert(Path.Combine(inputs, $"adapter{version}"), path, LoraRank.OfSize(4), new AdapterConvertOptions(), new LoraWriteOptions { Program = AdapterProgram.Peft, Force = true })),
     ];
 
     public static Writer Find(string name) => All.Single(writer => writer.Name == name);

@@ -111,6 +111,28 @@ Describe 'The adapter of a tiny model' {
         }
     }
 
+    It 'is refused for a program without names for it, and written with -Force' {
+        Get-ErrorId { Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/refused.safetensors" -For ComfyUI } | Should -Be 'LoKr.ConversionUnsupported'
+        "$TestDrive/refused.safetensors" | Should -Not -Exist
+        Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/forced.safetensors" -For ComfyUI -Force -WarningVariable warnings -WarningAction SilentlyContinue | Should -BeOfType LoKr.Core.Layouts.LoKrAdapterInfo
+        $warnings | Should -Match '4 of 4'
+        $check = Test-LoKrAdapter -Path "$TestDrive/forced.safetensors" -For ComfyUI
+        $check.IsValid | Should -BeFalse
+        $check.Findings.ErrorId | Should -Contain 'LoKr.ProgramModelUnknown'
+        (Test-LoKrAdapter -Path "$TestDrive/small" -For Vllm).Findings.ErrorId | Should -Contain 'LoKr.ProgramFileRefused'
+    }
+
+    It 'becomes LoRA for vLLM with a rank that it accepts' {
+        (Convert-LoKrAdapter -Path "$TestDrive/small" -Destination "$TestDrive/vllm" -LoraRank 3 -For Vllm).Rank | Should -Be 8
+        $config = Get-Content -LiteralPath "$TestDrive/vllm/adapter_config.json" -Raw | ConvertFrom-Json
+        $config.r | Should -Be 8
+        $config.lora_alpha | Should -Be 8
+        @($config.rank_pattern.PSObject.Properties) | Should -HaveCount 0
+        $result = $small | Export-LoKrAdapter -Destination "$TestDrive/one.safetensors" -LoraRank 2 -PassThru
+        $result | Should -BeOfType LoKr.Core.Model.LoKrModel
+        "$TestDrive/one.safetensors" | Should -Exist
+    }
+
     It 'becomes LoRA, from the model and from its file' {
         $small | Export-LoKrAdapter -Destination "$TestDrive/rehearsed" -LoraRank 2 -WhatIf
         "$TestDrive/rehearsed" | Should -Not -Exist

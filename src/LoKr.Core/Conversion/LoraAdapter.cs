@@ -10,12 +10,15 @@ namespace LoKr.Core.Conversion;
 /// <summary>A LoRA adapter converted from a LoKr adapter, as by PEFT's <c>convert_to_lora</c>. Owns its tensors.</summary>
 public sealed class LoraAdapter : IDisposable
 {
-    internal LoraAdapter(LoraConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<string, int> ranks, double energy)
+    internal LoraAdapter(LoraConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors, int rank, IReadOnlyList<LoraLayer> layers)
     {
         Config = config;
         Tensors = tensors;
-        Ranks = ranks;
-        Energy = energy;
+        Rank = rank;
+        Layers = layers;
+        Ranks = layers.ToDictionary(static layer => layer.Name, static layer => layer.Rank, StringComparer.Ordinal);
+        double energy = layers.Sum(static layer => layer.Energy);
+        Energy = energy > 0 ? layers.Sum(static layer => layer.KeptEnergy) / energy : 1;
     }
 
     /// <summary>Its configuration.</summary>
@@ -24,7 +27,13 @@ public sealed class LoraAdapter : IDisposable
     /// <summary>Tensors by name without <c>base_model.model.</c>: <c>MODULE.lora_A.weight</c> r×in×kernel, <c>MODULE.lora_B.weight</c> out×r, and saved modules.</summary>
     public IReadOnlyDictionary<string, torch.Tensor> Tensors { get; }
 
-    /// <summary>Rank of each layer by full module name.</summary>
+    /// <summary>Rank of the matrices of all layers; the largest where the configuration has patterns.</summary>
+    public int Rank { get; }
+
+    /// <summary>Rank and error of each layer.</summary>
+    public IReadOnlyList<LoraLayer> Layers { get; }
+
+    /// <summary>The number of singular values that each layer keeps, by full module name. The matrices are larger where zeros fill them up to the common rank.</summary>
     public IReadOnlyDictionary<string, int> Ranks { get; }
 
     /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a lossless conversion.</summary>
@@ -90,19 +99,18 @@ public sealed record LoraConfig
 internal static class LoraConfigBuilder
 {
     /// <summary>
-    /// With one rank for all layers, the names of the converted layers are added to the targets of the LoKr adapter. With ranks by energy,
-    /// or with a regular expression as target, every layer has its own entry in the rank pattern, and r is 1 (PEFT) or the rank.
+    /// Without patterns every layer has the rank r, and the names of the converted layers are added to the targets of the LoKr adapter: other
+    /// programs than PEFT read r and lora_alpha only. With patterns every layer has its own entry, as PEFT's <c>convert_to_lora</c> writes it.
     /// </summary>
-    public static LoraConfig Create(LoKrConfig config, IReadOnlyDictionary<string, int> ranks, LoraRank rank, bool fanInFanOut)
+    public static LoraConfig Create(LoKrConfig config, IReadOnlyDictionary<string, int> ranks, int rank, bool patterned, bool fanInFanOut)
     {
         IReadOnlyList<string>? given = config.TargetModules?.Names;
-        bool patterned = rank.Fixed is null || config.TargetModules is { Pattern: not null };
         ModuleSelector targets = config.TargetModules is { Pattern: not null } expression
             ? expression
             : ModuleSelector.FromNames((given ?? []).Concat(patterned && given is not null ? [] : ranks.Keys.Order(StringComparer.Ordinal)).Distinct(StringComparer.Ordinal));
         return new()
         {
-            R = rank.Fixed ?? 1,
+            R = rank,
             RankPattern = patterned ? [.. Patterns(ranks)] : [],
             TargetModules = targets,
             ExcludeModules = config.ExcludeModules,

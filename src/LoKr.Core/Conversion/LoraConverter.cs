@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
@@ -18,6 +19,9 @@ namespace LoKr.Core.Conversion;
 /// </summary>
 public static class LoraConverter
 {
+    // The relative error below which a rank is suggested in place of a large exact one.
+    private const double Small = 0.01;
+
     /// <summary>Converts an adapter of a model; its modules to save are copied.</summary>
     /// <param name="adapter">The adapter, at its current strength.</param>
     /// <param name="rank">Rank of each layer.</param>
@@ -71,26 +75,31 @@ public static class LoraConverter
         ArgumentNullException.ThrowIfNull(saved);
         ArgumentNullException.ThrowIfNull(rank);
         Check(config, layers, rank);
+        List<ConvertedLayer> converted = [];
         Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
-        Dictionary<string, int> ranks = new(StringComparer.Ordinal);
-        double energy = 0;
-        double keptEnergy = 0;
         using IDisposable noGrad = no_grad();
         try
         {
             foreach (LoraSource layer in layers)
             {
                 cancellation.ThrowIfCancellationRequested();
-                ConvertedLayer converted = Convert(layer, rank, tensors);
-                ranks.Add(layer.ModuleName, converted.Rank);
-                energy += converted.Energy;
-                keptEnergy += converted.KeptEnergy;
+                converted.Add(Convert(layer, rank));
+            }
+
+            int uniform = Uniform(rank, converted);
+            foreach (ConvertedLayer layer in converted)
+            {
+                layer.AddTo(tensors, rank.Patterned ? layer.Measures.Rank : uniform);
             }
 
             foreach ((string name, Tensor tensor) in saved)
             {
                 tensors.Add(name, tensor.detach().clone().DetachFromDisposeScope());
             }
+
+            LoraLayer[] measures = [.. converted.Select(static layer => layer.Measures)];
+            Dictionary<string, int> ranks = measures.ToDictionary(static layer => layer.Name, static layer => layer.Rank, StringComparer.Ordinal);
+            return new(LoraConfigBuilder.Create(config, ranks, rank.Patterned ? rank.Fixed ?? 1 : uniform, rank.Patterned, fanInFanOut), tensors, uniform, measures);
         }
         catch
         {
@@ -101,8 +110,25 @@ public static class LoraConverter
 
             throw;
         }
+        finally
+        {
+            converted.ForEach(static layer => layer.Dispose());
+        }
+    }
 
-        return new(LoraConfigBuilder.Create(config, ranks, rank, fanInFanOut), tensors, ranks, energy > 0 ? keptEnergy / energy : 1);
+    /// <summary>The rank of all layers: the given one or the largest that a layer needs, and one that the program accepts.</summary>
+    private static int Uniform(LoraRank rank, List<ConvertedLayer> layers)
+    {
+        int needed = rank.Fixed ?? layers.Max(static layer => layer.Measures.Rank);
+        if (rank.Accepted is not { } accepted)
+        {
+            return needed;
+        }
+
+        int[] enough = [.. accepted.Where(size => size >= needed).Order()];
+        return enough.Length > 0 ? enough[0] : throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument,
+            $"The adapter needs rank {needed}, and the program accepts {string.Join(", ", accepted)}.",
+            $"With rank {layers.Max(static layer => layer.Measures.RankOfOnePercent)} no layer is off by more than 1%. Give a rank, or a smaller share of energy.") { Target = needed };
     }
 
     private static void Check(LoKrConfig config, IReadOnlyList<LoraSource> layers, LoraRank rank)
@@ -130,48 +156,40 @@ public static class LoraConverter
                     $"'{layer.ModuleName}' cannot be converted to LoRA: its {suffix} has NaN or infinity, which have no singular values.", "The adapter is broken; train it again with a lower learning rate.") { Target = layer.ModuleName };
             }
 
-            long limit = Math.Min(layer.Factors.OutFeatures, Columns(layer.Factors));
-            if (rank.Fixed > limit)
-            {
-                throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument,
-                    $"Rank {rank.Fixed} is larger than the smaller side of '{layer.ModuleName}' ({limit}).", $"Choose a rank of at most {limit}, or an energy.") { Target = rank.Fixed };
-            }
+        }
+
+        // Layers that need less are filled with zeros; a rank that no layer can use is a mistake.
+        long limit = layers.Max(static layer => Math.Min(layer.Factors.OutFeatures, Columns(layer.Factors)));
+        if (rank.Fixed > limit)
+        {
+            throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument,
+                $"Rank {rank.Fixed} is larger than the smaller side of every layer ({limit}).", $"Choose a rank of at most {limit}, or an energy.") { Target = rank.Fixed };
         }
     }
 
-    private static ConvertedLayer Convert(LoraSource layer, LoraRank rank, Dictionary<string, Tensor> tensors)
+    private static ConvertedLayer Convert(LoraSource layer, LoraRank rank)
     {
         using DisposeScope scope = NewDisposeScope();
-        KroneckerFactors factors = layer.Factors;
         double energy = 0;
-        (Tensor left, Tensor values, Tensor right) = SingularValues.Leading(factors, layer.Scaling, all =>
+        int exact = 0;
+        int close = 0;
+        (Tensor left, Tensor values, Tensor right) = SingularValues.Leading(layer.Factors, layer.Scaling, all =>
         {
             energy = all.square().sum().ToDouble();
+
+            // What rounding leaves of the values of a smaller rank is far below this.
+            exact = Math.Max((int)all.gt(all[0] * 1e-10).sum().ToInt64(), 1);
+            close = (int)Cutoff(all, 1 - (Small * Small));
             return rank.Fixed is int size ? Math.Min(size, all.numel()) : Cutoff(all, rank.Energy!.Value);
         });
-
-        // A rank beyond that of the delta is filled with zeros.
-        int kept = rank.Fixed ?? (int)values.numel();
-        Tensor a = Padded(right, 0, kept);
-        Tensor b = Padded(left * values, 1, kept);
-        ScalarType type = factors.DType;
-        Device device = factors.Tensors.Values.First().device;
-        if (layer.IsEmbedding)
-        {
-            // The table is rows by tokens: PEFT keeps the side of the tokens in A.
-            Add("lora_embedding_A", b.t());
-            Add("lora_embedding_B", a.t());
-        }
-        else
-        {
-            Add("lora_A.weight", a.reshape([kept, factors.InFeatures, .. factors.Kernel]));
-            Add("lora_B.weight", b.reshape([factors.OutFeatures, kept, .. factors.Kernel.Select(static _ => 1L)]));
-        }
-
-        return new(kept, energy, values.square().sum().ToDouble());
-
-        void Add(string suffix, Tensor tensor) =>
-            tensors.Add(ModuleTree.Join(layer.ModuleName, suffix), tensor.to(type).to(device).contiguous().clone().DetachFromDisposeScope());
+        double kept = values.square().sum().ToDouble();
+        ScalarType type = layer.Factors.DType;
+        Device device = layer.Factors.Tensors.Values.First().device;
+        return new(
+            layer,
+            right.to(type).to(device).contiguous().DetachFromDisposeScope(),
+            (left * values).to(type).to(device).contiguous().DetachFromDisposeScope(),
+            new(layer.ModuleName, (int)values.numel(), exact, Math.Min(close, exact), energy, kept));
     }
 
     /// <summary>Returns the smallest number of leading values whose squares reach a share of the sum of all squares.</summary>
@@ -192,7 +210,7 @@ public static class LoraConverter
 
         long[] shape = [.. tensor.shape];
         shape[dimension] = missing;
-        return cat([tensor, zeros(shape, dtype: tensor.dtype)], dimension);
+        return cat([tensor, zeros(shape, dtype: tensor.dtype, device: tensor.device)], dimension);
     }
 
     private static long Columns(KroneckerFactors factors) => factors.InFeatures * factors.Kernel.Product();
@@ -204,8 +222,36 @@ public static class LoraConverter
         "Export the adapter as LoKr, or merge it and export the model.")
     { Target = module };
 
-    /// <summary>Rank of a converted layer, and the sums of all its squared singular values and of the kept ones.</summary>
-    private readonly record struct ConvertedLayer(int Rank, double Energy, double KeptEnergy);
+    /// <summary>The two matrices of a layer at the rank that it needs.</summary>
+    private sealed record ConvertedLayer(LoraSource Source, Tensor Right, Tensor Left, LoraLayer Measures) : IDisposable
+    {
+        public void AddTo(Dictionary<string, Tensor> tensors, int rank)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            KroneckerFactors factors = Source.Factors;
+            Tensor a = Padded(Right, 0, rank);
+            Tensor b = Padded(Left, 1, rank);
+            if (Source.IsEmbedding)
+            {
+                // The table is rows by tokens: PEFT keeps the side of the tokens in A.
+                Add("lora_embedding_A", b.t());
+                Add("lora_embedding_B", a.t());
+            }
+            else
+            {
+                Add("lora_A.weight", a.reshape([rank, factors.InFeatures, .. factors.Kernel]));
+                Add("lora_B.weight", b.reshape([factors.OutFeatures, rank, .. factors.Kernel.Select(static _ => 1L)]));
+            }
+
+            void Add(string suffix, Tensor tensor) => tensors.Add(ModuleTree.Join(Source.ModuleName, suffix), tensor.contiguous().clone().DetachFromDisposeScope());
+        }
+
+        public void Dispose()
+        {
+            Right.Dispose();
+            Left.Dispose();
+        }
+    }
 }
 
 /// <summary>The rank of a conversion to LoRA: one rank for every layer, or for each layer the smallest that holds a share of its energy.</summary>
@@ -218,6 +264,15 @@ public sealed record LoraRank
 
     /// <summary>Least share of the sum of squared singular values that each layer keeps, in (0, 1]; null for one rank.</summary>
     public double? Energy { get; }
+
+    /// <summary>
+    /// Whether every layer keeps the rank that it needs, named in the patterns of the configuration, which PEFT alone reads. Without it all layers have
+    /// one rank, filled with zeros where a layer needs less: every program reads that.
+    /// </summary>
+    public bool Patterned { get; init; }
+
+    /// <summary>The ranks that the program accepts; null for any. The smallest that is enough is taken.</summary>
+    public IReadOnlyList<int>? Accepted { get; init; }
 
     /// <summary>Creates one rank for every layer.</summary>
     /// <param name="rank">Positive number.</param>
@@ -259,17 +314,35 @@ public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, dou
 /// <summary>The result of a conversion to LoRA. Flat and serializable.</summary>
 public sealed record LoraConversionResult
 {
+    // Programs and graphics cards handle ranks up to this well.
+    private const int Large = 64;
+
     /// <summary>Full path of the folder.</summary>
     public required string Path { get; init; }
 
     /// <summary>Number of layers with LoRA.</summary>
     public required int ModuleCount { get; init; }
 
-    /// <summary>Smallest rank of a layer.</summary>
+    /// <summary>Rank of the matrices of every layer; the largest with patterns.</summary>
+    public required int Rank { get; init; }
+
+    /// <summary>The smallest number of singular values that a layer keeps.</summary>
     public required int SmallestRank { get; init; }
 
-    /// <summary>Largest rank of a layer.</summary>
+    /// <summary>The largest number of singular values that a layer keeps.</summary>
     public required int LargestRank { get; init; }
+
+    /// <summary>The rank from which on the conversion is exact.</summary>
+    public required int ExactRank { get; init; }
+
+    /// <summary>The largest relative error of a layer, ‖Δ - BA‖ / ‖Δ‖ in the Frobenius norm; 0 for an exact conversion.</summary>
+    public required double LargestError { get; init; }
+
+    /// <summary>The layer with the largest error.</summary>
+    public required string LargestErrorModule { get; init; }
+
+    /// <summary>Where the exact rank is large: the rank with which no layer has an error of more than 1%; else null.</summary>
+    public int? SuggestedRank { get; init; }
 
     /// <summary>Number of parameters in the LoRA weights and in modules saved whole.</summary>
     public required long ParameterCount { get; init; }
@@ -277,14 +350,25 @@ public sealed record LoraConversionResult
     /// <summary>Share of the squared norm of all deltas that the LoRA weights hold; 1 for a lossless conversion.</summary>
     public required double Energy { get; init; }
 
+    /// <summary>Rank and error of every layer.</summary>
+    public required IReadOnlyList<LoraLayer> Layers { get; init => field = ValueList.Of(value); }
+
     /// <summary>Describes an adapter that was written to a folder.</summary>
     public static LoraConversionResult Of(string path, LoraAdapter adapter)
     {
         ArgumentNullException.ThrowIfNull(adapter);
+        int exact = adapter.Layers.Max(static layer => layer.ExactRank);
+        LoraLayer worst = adapter.Layers.MaxBy(static layer => layer.Error)!;
         return new()
         {
             Path = path,
             ModuleCount = adapter.Ranks.Count,
+            Rank = adapter.Rank,
+            ExactRank = exact,
+            LargestError = worst.Error,
+            LargestErrorModule = worst.Name,
+            SuggestedRank = exact > Large && adapter.Layers.Max(static layer => layer.RankOfOnePercent) is int enough && enough < exact ? enough : null,
+            Layers = adapter.Layers,
             SmallestRank = adapter.Ranks.Values.Min(),
             LargestRank = adapter.Ranks.Values.Max(),
             ParameterCount = adapter.Tensors.Values.Sum(static tensor => tensor.numel()),
@@ -294,4 +378,20 @@ public sealed record LoraConversionResult
 
     /// <inheritdoc/>
     public override string ToString() => Path;
+}
+
+/// <summary>One layer of a conversion to LoRA. Flat and serializable.</summary>
+/// <param name="Name">Full name of the layer.</param>
+/// <param name="Rank">Number of singular values that are kept.</param>
+/// <param name="ExactRank">Number of singular values that are not zero.</param>
+/// <param name="RankOfOnePercent">The rank from which on the relative error is at most 1%.</param>
+/// <param name="Energy">Squared norm of the delta.</param>
+/// <param name="KeptEnergy">Squared norm of the part that is kept.</param>
+public sealed record LoraLayer(string Name, int Rank, int ExactRank, int RankOfOnePercent, double Energy, double KeptEnergy)
+{
+    /// <summary>‖Δ - BA‖ / ‖Δ‖ in the Frobenius norm.</summary>
+    public double Error => Rank >= ExactRank || Energy == 0 ? 0 : Math.Sqrt(Math.Max(Energy - KeptEnergy, 0) / Energy);
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Name}: rank {Rank}, error {Error:P2}");
 }

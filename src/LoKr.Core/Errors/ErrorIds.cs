@@ -98,6 +98,24 @@ public static class ErrorIds
     /// <summary>A layer of the adapter cannot be written as LoRA.</summary>
     public const string LoraConversionNotSupported = "LoKr.LoraConversionNotSupported";
 
+    /// <summary>A program has no weight under names of an adapter file.</summary>
+    public const string ProgramNameUnread = "LoKr.ProgramNameUnread";
+
+    /// <summary>No known program reads the names of an adapter file.</summary>
+    public const string ProgramModelUnknown = "LoKr.ProgramModelUnknown";
+
+    /// <summary>A program drops, refuses or multiplies wrongly factors of an adapter file.</summary>
+    public const string ProgramFactorsUnread = "LoKr.ProgramFactorsUnread";
+
+    /// <summary>A program applies another scale than an adapter file means.</summary>
+    public const string ProgramScaleDiffers = "LoKr.ProgramScaleDiffers";
+
+    /// <summary>A program ignores DoRA's magnitudes, or computes them otherwise.</summary>
+    public const string ProgramDoraDiffers = "LoKr.ProgramDoraDiffers";
+
+    /// <summary>A program refuses an adapter file.</summary>
+    public const string ProgramFileRefused = "LoKr.ProgramFileRefused";
+
     /// <summary>A file exists but cannot be opened or read.</summary>
     public const string FileNotReadable = "LoKr.FileNotReadable";
 

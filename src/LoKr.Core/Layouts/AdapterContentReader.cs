@@ -47,7 +47,7 @@ internal static class AdapterContentReader
             BaseModels = file.BaseModels,
             Metadata = file.Metadata,
             FactorHint = file.FactorHint,
-            Model = file.Model,
+            Model = index?.Model ?? file.Model,
             AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),
         };
     }

@@ -12,7 +12,7 @@ public static class AdapterConverter
     /// <summary>Converts a file.</summary>
     /// <param name="path">Safetensors file or adapter folder.</param>
     /// <param name="destination">Safetensors file to write; a folder for PEFT's and diffusers' layouts.</param>
-    /// <param name="layout">Layout of the result.</param>
+    /// <param name="layout">Layout of the result, unless the options name a program.</param>
     /// <param name="options">Base model, overrides, and whether to replace.</param>
     /// <param name="warnings">Warnings about the file and the result.</param>
     /// <returns>A description of the result.</returns>
@@ -36,6 +36,11 @@ public static class AdapterConverter
     public static void Check(string path, string destination, AdapterLayout layout, AdapterConvertOptions options) =>
         Write(path, destination, layout, options, checkOnly: true);
 
+    /// <summary>Where the file has one component under another name, the caller's component names the result, and selects nothing.</summary>
+    internal static AdapterReadOptions Filter(AdapterFile file, AdapterReadOptions options) => options.Component is AdapterComponent wanted
+        && (file.Modules.Any(module => AdapterComponents.Matches(module.Component, wanted)) || file.Modules.Select(static module => module.Component).Distinct().Count() > 1)
+            ? options : options with { Component = null };
+
     private static IReadOnlyList<string> Write(string path, string destination, AdapterLayout layout, AdapterConvertOptions options, bool checkOnly)
     {
         ArgumentNullException.ThrowIfNull(options);
@@ -45,13 +50,10 @@ public static class AdapterConverter
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
         ModuleNameIndex? index = BaseModelNames.Find(options.Model, options.BasePath);
 
-        // Where the file has one component under another name, the caller's component names the result.
-        AdapterComponent? component = options.Read.Component;
-        bool filters = component is AdapterComponent wanted
-            && (file.Modules.Any(module => AdapterComponents.Matches(module.Component, wanted)) || file.Modules.Select(static module => module.Component).Distinct().Count() > 1);
-        AdapterContent content = AdapterContentReader.Read(file, filters ? options.Read : options.Read with { Component = null }, index);
-        AdapterWriteOptions write = new() { Component = component, Force = options.Force, CheckOnly = checkOnly };
-        return [.. file.Warnings, .. AdapterWriter.Write(Path.GetFullPath(destination), layout, content, write)];
+        AdapterContent content = AdapterContentReader.Read(file, Filter(file, options.Read), index);
+        AdapterWriteOptions write = new() { Component = options.Read.Component, Force = options.Force, CheckOnly = checkOnly };
+        string full = Path.GetFullPath(destination);
+        return [.. file.Warnings, .. options.Program is AdapterProgram program ? ProgramWriter.Write(full, program, content, write) : AdapterWriter.Write(full, layout, content, write)];
     }
 }
 
@@ -67,6 +69,9 @@ public sealed record AdapterConvertOptions
     /// <summary>A model in memory; overrides <see cref="BasePath"/>.</summary>
     public LoKrModel? Model { get; init; }
 
-    /// <summary>Replace an existing destination.</summary>
+    /// <summary>The program that is to read the result: it decides names, scale and form in place of a layout. Null for a layout.</summary>
+    public AdapterProgram? Program { get; init; }
+
+    /// <summary>Replace an existing destination; for a program, also write what it will not read, with a warning.</summary>
     public bool Force { get; init; }
 }

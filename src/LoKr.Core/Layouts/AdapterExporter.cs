@@ -45,30 +45,7 @@ public static class AdapterExporter
         ArgumentNullException.ThrowIfNull(models);
         ArgumentException.ThrowIfNullOrEmpty(destination);
         using ModelUses reading = ModelUses.Run(models.Values, "read");
-        List<AdapterContent> parts = [];
-        List<string> unsaved = [];
-        foreach ((string folder, LoKrModel model) in models)
-        {
-            if (AdapterComponents.ByFolder.TryGetValue(folder, out AdapterComponent component) && model.Adapters.Any(adapter => adapter.Name == name))
-            {
-                parts.Add(Content(model, name, component));
-                unsaved.AddRange(Unsaved(model, name));
-            }
-        }
-
-        if (parts.Count == 0)
-        {
-            throw new LoKrException(ErrorIds.AdapterNotFound, LoKrErrorKind.NotFound, $"No part of the pipeline has an adapter '{name}'.", "Add or load the adapter first, or use the name of another one.") { Target = name };
-        }
-
-        AdapterContent content = new()
-        {
-            Modules = [.. parts.SelectMany(static part => part.Modules)],
-            Norms = [.. parts.SelectMany(static part => part.Norms)],
-            Saved = parts.SelectMany(static part => part.Saved).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal),
-            Configs = parts.SelectMany(static part => part.Configs).ToDictionary(static pair => pair.Key, static pair => pair.Value),
-            BaseModels = parts.SelectMany(static part => part.BaseModels).ToDictionary(static pair => pair.Key, static pair => pair.Value),
-        };
+        (AdapterContent content, IReadOnlyList<string> unsaved) = Content(models, name);
         return [.. AdapterWriter.Write(Path.GetFullPath(destination), layout, content, options ?? new()), .. unsaved];
     }
 
@@ -89,6 +66,13 @@ public static class AdapterExporter
         ArgumentException.ThrowIfNullOrEmpty(destination);
         options ??= new();
         using IDisposable reading = target.BeginReading();
+        if (options.Program is AdapterProgram program and not AdapterProgram.Peft)
+        {
+            (AdapterContent content, IReadOnlyList<string> unsaved) = Content(target, name);
+            return [.. ProgramWriter.Write(Path.GetFullPath(destination), program, content, options), .. unsaved];
+        }
+
+        layout = options.Program is null ? layout : AdapterLayout.Peft;
         if (target.Models.TryGetValue("", out LoKrModel? single))
         {
             return Export(single, name, destination, layout, options);
@@ -118,6 +102,41 @@ public static class AdapterExporter
         }
 
         return [.. adapted.SelectMany(part => Export(part.Value, name, Path.Combine(destination, part.Key), layout, options))];
+    }
+
+    /// <summary>The adapter of a model, or the adapters of a name on all components of a pipeline, in memory, with warnings about what is not saved.</summary>
+    internal static (AdapterContent Content, IReadOnlyList<string> Unsaved) Content(IAdaptable target, string name) => target.Models.TryGetValue("", out LoKrModel? single)
+        ? (Content(single, name, AdapterComponent.Model), [.. Unsaved(single, name)])
+        : Content(target.Models, name);
+
+    private static (AdapterContent Content, IReadOnlyList<string> Unsaved) Content(IReadOnlyDictionary<string, LoKrModel> models, string name)
+    {
+        List<AdapterContent> parts = [];
+        List<string> unsaved = [];
+        foreach ((string folder, LoKrModel model) in models)
+        {
+            if (AdapterComponents.ByFolder.TryGetValue(folder, out AdapterComponent component) && model.Adapters.Any(adapter => adapter.Name == name))
+            {
+                parts.Add(Content(model, name, component));
+                unsaved.AddRange(Unsaved(model, name));
+            }
+        }
+
+        if (parts.Count == 0)
+        {
+            throw new LoKrException(ErrorIds.AdapterNotFound, LoKrErrorKind.NotFound, $"No part of the pipeline has an adapter '{name}'.", "Add or load the adapter first, or use the name of another one.") { Target = name };
+        }
+
+        AdapterContent content = new()
+        {
+            Modules = [.. parts.SelectMany(static part => part.Modules)],
+            Norms = [.. parts.SelectMany(static part => part.Norms)],
+            Saved = parts.SelectMany(static part => part.Saved).ToDictionary(static pair => pair.Key, static pair => pair.Value, StringComparer.Ordinal),
+            Configs = parts.SelectMany(static part => part.Configs).ToDictionary(static pair => pair.Key, static pair => pair.Value),
+            BaseModels = parts.SelectMany(static part => part.BaseModels).ToDictionary(static pair => pair.Key, static pair => pair.Value),
+            AllNames = parts.Count == 1 ? parts[0].AllNames : [],
+        };
+        return (content, unsaved);
     }
 
     private static IEnumerable<string> Unsaved(LoKrModel model, string name) => AdapterWarnings.Unsaved(name, model.GetAdapter(name).UnsavedModules);

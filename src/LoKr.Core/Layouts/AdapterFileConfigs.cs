@@ -77,9 +77,14 @@ internal sealed class AdapterFileConfigs
 
     /// <summary>The header entry of this library for a file whose other entries do not hold configurations.</summary>
     public static string Write(
-        AdapterLayout layout, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> names, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
+        AdapterLayout? layout, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> names, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
     {
-        JsonObject root = new() { ["layout"] = layout.ToString() };
+        JsonObject root = [];
+        if (layout is not null)
+        {
+            root["layout"] = layout.ToString();
+        }
+
         if (configs.Count > 0)
         {
             root["configs"] = new JsonObject(configs.Select(static pair => KeyValuePair.Create(pair.Key.ToString(), JsonNode.Parse(LoKrConfigJson.Write(pair.Value)))));

@@ -26,4 +26,7 @@ public enum AdapterProgram
 
     /// <summary>PEFT on a model of diffusers or transformers.</summary>
     Peft,
+
+    /// <summary>vLLM, which loads LoRA only.</summary>
+    Vllm,
 }

@@ -103,7 +103,7 @@ internal static class AdapterTensors
     {
         bool bothFull = module.Geometry.Rank is null;
         ModuleScale scale = module.Scale;
-        if (module.Tensors.ContainsKey(AdapterSuffixes.Alpha) && scale.Convention == ScalingConvention.Lycoris)
+        if (module.Tensors.ContainsKey(AdapterSuffixes.Alpha) && scale.Convention == ScalingConvention.Lycoris && (!bothFull || scale.Factor == 1))
         {
             return module;
         }
@@ -115,6 +115,90 @@ internal static class AdapterTensors
         {
             Scale = new(rank, alpha, ScalingConvention.Lycoris, bothFull ? 1 : scale.Factor),
             Tensors = new Dictionary<string, Tensor>(result.Tensors, StringComparer.Ordinal) { [AdapterSuffixes.Alpha] = tensor((float)alpha) },
+        };
+    }
+
+    /// <summary>
+    /// The module with the core of its convolution multiplied into w2_b: w2 = w2_aᵀ · (t2 · w2_b), the same product with the same rank, flat. The kernel
+    /// becomes columns of w2_b.
+    /// </summary>
+    public static AdapterModule FoldCore(AdapterModule module)
+    {
+        if (!module.Tensors.TryGetValue(FactorNames.T2, out Tensor? core))
+        {
+            return module;
+        }
+
+        using IDisposable noGrad = no_grad();
+        (Tensor left, Tensor right) = (module.Tensors[FactorNames.W2A], module.Tensors[FactorNames.W2B]);
+        long rank = core.shape[0];
+
+        // t2[i, j, kernel] · w2_b[j, q] summed over j, then columns (q, kernel).
+        Tensor flat = einsum("ijk,jq->iqk", core.to(float64).reshape(rank, rank, -1), right.to(float64)).reshape(rank, -1);
+        Dictionary<string, Tensor> tensors = new(module.Tensors, StringComparer.Ordinal);
+        tensors.Remove(FactorNames.T2);
+        tensors[FactorNames.W2A] = left.t().contiguous();
+        tensors[FactorNames.W2B] = flat.to(right.dtype);
+        return module with
+        {
+            Tensors = tensors,
+            Geometry = module.Geometry with { Tucker = false, Kernel = null, Columns = flat.shape[1] },
+            WeightShape = module.WeightShape ?? [module.Geometry.Out, module.Geometry.M * module.Geometry.Columns, .. module.Geometry.Kernel!],
+        };
+    }
+
+    /// <summary>The module with w1 in place of w1_a · w1_b. Where w2 is whole, alpha loses its meaning, and the scale becomes part of w1.</summary>
+    public static AdapterModule WholeW1(AdapterModule module)
+    {
+        if (module.Geometry.OuterRank is null)
+        {
+            return module;
+        }
+
+        using IDisposable noGrad = no_grad();
+        bool loses = module.Geometry.InnerRank is null;
+        Tensor left = module.Tensors[FactorNames.W1A];
+        Tensor w1 = left.to(float64).mm(module.Tensors[FactorNames.W1B].to(float64)) * (loses ? module.Scale.Factor : 1);
+        Dictionary<string, Tensor> tensors = new(module.Tensors, StringComparer.Ordinal) { [FactorNames.W1] = w1.to(left.dtype) };
+        tensors.Remove(FactorNames.W1A);
+        tensors.Remove(FactorNames.W1B);
+        if (loses)
+        {
+            tensors.Remove(AdapterSuffixes.Alpha);
+        }
+
+        return module with { Tensors = tensors, Geometry = module.Geometry with { OuterRank = null }, Scale = loses ? module.Scale with { Factor = 1 } : module.Scale };
+    }
+
+    /// <summary>The module of a convolution with a whole w2 as the product of two matrices, one of them the identity: the same numbers, the kernel as columns.</summary>
+    public static AdapterModule Flat(AdapterModule module)
+    {
+        using IDisposable noGrad = no_grad();
+        Tensor w2 = module.Tensors[FactorNames.W2];
+        Tensor matrix = w2.reshape(w2.shape[0], -1);
+        long rank = Math.Min(matrix.shape[0], matrix.shape[1]);
+        Tensor identity = eye(rank, dtype: w2.dtype, device: w2.device);
+        Dictionary<string, Tensor> tensors = new(module.Tensors, StringComparer.Ordinal);
+        tensors.Remove(FactorNames.W2);
+        tensors.Remove(AdapterSuffixes.Alpha);
+        (tensors[FactorNames.W2A], tensors[FactorNames.W2B]) = rank == matrix.shape[0] ? (identity, matrix.contiguous()) : (matrix.contiguous(), identity);
+        return module with
+        {
+            Tensors = tensors,
+            WeightShape = module.WeightShape ?? [module.Geometry.Out, module.Geometry.M * module.Geometry.Columns, .. module.Geometry.Kernel!],
+            Geometry = module.Geometry with { InnerRank = rank, Kernel = null, Columns = matrix.shape[1] },
+            Scale = module.Scale with { Rank = rank, Alpha = null },
+        };
+    }
+
+    /// <summary>The module of a 1×1 convolution with its w2 as a matrix.</summary>
+    public static AdapterModule WithoutKernel(AdapterModule module)
+    {
+        Tensor w2 = module.Tensors[FactorNames.W2];
+        return module with
+        {
+            Tensors = new Dictionary<string, Tensor>(module.Tensors, StringComparer.Ordinal) { [FactorNames.W2] = w2.reshape(w2.shape[0], w2.shape[1]) },
+            Geometry = module.Geometry with { Kernel = [] },
         };
     }
 

@@ -20,15 +20,23 @@ public static class AdapterValidator
         try
         {
             using AdapterFile file = AdapterFile.Open(full, options.Read.Layout);
-            List<LoKrAdapterFinding> findings = [.. AdapterReading.Of(file, options.Read).Findings];
+            AdapterReading reading = AdapterReading.Of(file, options.Read);
+            List<LoKrAdapterFinding> findings = [.. reading.Findings];
+            ModuleNameIndex? index = null;
+            if (!HasError(findings) && options.Program is AdapterProgram program)
+            {
+                index = BaseModelNames.Find(options.Model, options.BasePath);
+                findings.AddRange(ProgramCheck.Check(reading, program, index?.Model));
+            }
+
             if (!HasError(findings) && options.Values)
             {
                 CheckValues(file, findings);
             }
 
-            if (!HasError(findings) && BaseModelNames.Find(options.Model, options.BasePath) is ModuleNameIndex index)
+            if (!HasError(findings) && (index ?? BaseModelNames.Find(options.Model, options.BasePath)) is ModuleNameIndex known)
             {
-                CheckBase(file, options.Read, index, findings);
+                CheckBase(file, options.Read, known, findings);
             }
 
             return new()
@@ -87,6 +95,9 @@ public sealed record AdapterCheckOptions
 {
     /// <summary>Overrides for what the file does not say, or says wrongly.</summary>
     public AdapterReadOptions Read { get; init; } = new();
+
+    /// <summary>A program: what it will not load of the file, or scale otherwise, is found too. Null for none.</summary>
+    public AdapterProgram? Program { get; init; }
 
     /// <summary>Read every tensor and look for NaN and infinity.</summary>
     public bool Values { get; init; }

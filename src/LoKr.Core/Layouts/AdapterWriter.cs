@@ -264,7 +264,10 @@ public sealed record AdapterWriteOptions
     /// <summary>Part of the pipeline that the adapter is for, where neither its file nor the names of its modules tell.</summary>
     public AdapterComponent? Component { get; init; }
 
-    /// <summary>Replace an existing destination.</summary>
+    /// <summary>The program that is to read the adapter: it decides names, scale and form in place of a layout. Null for a layout.</summary>
+    public AdapterProgram? Program { get; init; }
+
+    /// <summary>Replace an existing destination; for a program, also write what it will not read, with a warning.</summary>
     public bool Force { get; init; }
 
     /// <summary>Check everything and write nothing.</summary>
@@ -283,12 +286,12 @@ internal static class AdapterHeader
     private static readonly string[] s_replaced = ["format", AdapterLayouts.DiffusersMetadata, AdapterFileConfigs.OwnKey, "sshs_model_hash", "sshs_legacy_hash"];
 
     /// <summary>Copies the metadata of a trainer without the paths of its machine, and adds configurations and dotted names where the layout has no other place for them.</summary>
-    /// <param name="layout">Layout of the file.</param>
+    /// <param name="layout">Layout of the file; null where its names alone tell.</param>
     /// <param name="content">The adapter.</param>
     /// <param name="configs">Configurations under which PEFT reads the file, by component.</param>
     /// <param name="originals">Dotted names behind those with underscores.</param>
     public static Dictionary<string, string> Build(
-        AdapterLayout layout, AdapterContent content, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> originals)
+        AdapterLayout? layout, AdapterContent content, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> originals)
     {
         Dictionary<string, string> metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
         foreach ((string key, string value) in content.Metadata.Where(static pair => !s_replaced.Contains(pair.Key)))
@@ -306,7 +309,7 @@ internal static class AdapterHeader
         }
         else
         {
-            metadata[AdapterFileConfigs.OwnKey] = AdapterFileConfigs.Write(layout, AdapterLayouts.HasAlphaTensors(layout) ? content.Configs : configs, originals, content.BaseModels);
+            metadata[AdapterFileConfigs.OwnKey] = AdapterFileConfigs.Write(layout, layout is AdapterLayout known && AdapterLayouts.HasAlphaTensors(known) ? content.Configs : configs, originals, content.BaseModels);
         }
 
         return metadata;

@@ -1,7 +1,6 @@
 using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
-using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.PowerShell.Base;
@@ -9,14 +8,15 @@ using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Converts an adapter file to another layout without changing its effect on a model, or to LoRA.</summary>
+/// <summary>Converts an adapter file for another program or to another layout without changing its effect on a model, or to LoRA.</summary>
 [Cmdlet(VerbsData.Convert, "LoKrAdapter", DefaultParameterSetName = "Path", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath"])]
+[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath", "PathFor", "LiteralPathFor"])]
 [OutputType(typeof(LoraConversionResult), ParameterSetName = ["PathLoraRank", "LiteralPathLoraRank", "PathLoraEnergy", "LiteralPathLoraEnergy"])]
 public sealed class ConvertLoKrAdapterCommand : LoKrCommand
 {
     /// <summary>Safetensors file, or adapter folder. Wildcards are allowed if they match one item.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
+    [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathFor")]
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraRank")]
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "PathLoraEnergy")]
     [SupportsWildcards]
@@ -25,6 +25,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
 
     /// <summary>Safetensors file, or adapter folder, taken as it is written.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPath")]
+    [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathFor")]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathLoraRank")]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = "LiteralPathLoraEnergy")]
     [Alias("PSPath", "FullName")]
@@ -36,15 +37,31 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPath")]
     public AdapterLayout Format { get; set; }
 
-    /// <summary>Writes LoRA of this rank instead, as a folder for PEFT. It is exact from the product of the ranks of w1 and w2 on.</summary>
+    /// <summary>Program that is to read the result: names, scale and form of the factors are those that it reads for the model. For Vllm, and with LoraRank or LoraEnergy, it is LoRA.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = "PathFor")]
+    [Parameter(Mandatory = true, ParameterSetName = "LiteralPathFor")]
+    [Parameter(ParameterSetName = "PathLoraRank")]
+    [Parameter(ParameterSetName = "LiteralPathLoraRank")]
+    [Parameter(ParameterSetName = "PathLoraEnergy")]
+    [Parameter(ParameterSetName = "LiteralPathLoraEnergy")]
+    public AdapterProgram For { get; set; }
+
+    /// <summary>Writes LoRA of this rank instead: a folder for PEFT, for diffusers where the adapter belongs to a pipeline, or a safetensors file with kohya's names. It is exact from the product of the ranks of w1 and w2 on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathLoraRank")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraRank")]
     public int LoraRank { get; set; }
 
-    /// <summary>Writes LoRA instead, each layer with the smallest rank that preserves this share of its squared norm, in (0, 1].</summary>
+    /// <summary>Writes LoRA instead, with the smallest rank that preserves this share of the squared norm of every layer, in (0, 1].</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathLoraEnergy")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraEnergy")]
     public double LoraEnergy { get; set; }
+
+    /// <summary>Gives every layer the rank that it needs, in the patterns of adapter_config.json. PEFT alone reads them; without this switch all layers have one rank, filled with zeros.</summary>
+    [Parameter(ParameterSetName = "PathLoraRank")]
+    [Parameter(ParameterSetName = "LiteralPathLoraRank")]
+    [Parameter(ParameterSetName = "PathLoraEnergy")]
+    [Parameter(ParameterSetName = "LiteralPathLoraEnergy")]
+    public SwitchParameter RankPattern { get; set; }
 
     /// <summary>Safetensors file to write. For LoRA, Peft, Diffusers and DiffusersModel a name without that extension is a folder.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
@@ -78,26 +95,19 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter]
     public AdapterLayout? SourceFormat { get; set; }
 
-    /// <summary>Replaces the destination if it exists.</summary>
+    /// <summary>Replaces the destination if it exists. With For it also writes what the program will not read, with a warning that counts it.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
     protected override string? Subject => LiteralPath.Length > 0 ? LiteralPath : Path;
 
-    /// <inheritdoc/>
-    protected override void Begin() => WriteWarnings(
-    [
-        .. Model is null ? [] : Ignored($"beside -{nameof(Model)}", nameof(BasePath)),
-        .. Scaling is ScalingConvention.None ? Ignored($"beside -{nameof(Scaling)} {Scaling}", nameof(Alpha)) : [],
-    ]);
+    private AdapterProgram? Program => MyInvocation.BoundParameters.ContainsKey(nameof(For)) ? For : null;
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        LoraRank? rank = ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank)
-            : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy)
-            : null;
+        LoraRank? rank = Rank();
         string path = Paths.ExistingOne(Path, LiteralPath);
         string destination = Paths.New(Destination);
         EnsureRuntime();
@@ -106,27 +116,41 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
             Read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling },
             BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
             Model = Model,
+            Program = Program,
             Force = Force,
         };
+        LoraWriteOptions lora = new() { Program = Program, Force = Force };
         if (IsRehearsal)
         {
-            Check(path, destination, rank, options);
+            Check(path, destination, rank, options, lora);
         }
 
-        if (!ShouldProcess(destination, $"Convert LoKr adapter {path} to {(rank is null ? Format : $"LoRA with {rank}")}"))
+        if (!ShouldProcess(destination, $"Convert LoKr adapter {path} {(rank is not null ? $"to LoRA with {rank}" : Program is null ? $"to {Format}" : $"for {Program}")}"))
         {
             return;
         }
 
-        IReadOnlyList<string> warnings;
-        object written = rank is null
-            ? AdapterConverter.Convert(path, destination, Format, options, out warnings)
-            : AdapterLoraConverter.Convert(path, destination, rank, options, out warnings, StopToken);
-        WriteWarnings(warnings);
-        WriteObject(written);
+        if (rank is null)
+        {
+            LoKrAdapterInfo written = AdapterConverter.Convert(path, destination, Format, options, out IReadOnlyList<string> warnings);
+            WriteWarnings(warnings);
+            WriteObject(written);
+        }
+        else
+        {
+            LoraWriteResult written = AdapterLoraConverter.Convert(path, destination, rank, options, lora, StopToken);
+            WriteWarnings(written.Warnings);
+            WriteObject(written.Result);
+        }
     }
 
-    private void Check(string path, string destination, LoraRank? rank, AdapterConvertOptions options)
+    // vLLM loads LoRA only; without a rank it gets the exact one.
+    private LoraRank? Rank() => ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank) with { Patterned = RankPattern }
+        : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy) with { Patterned = RankPattern }
+        : Program == AdapterProgram.Vllm ? Core.Conversion.LoraRank.OfEnergy(1)
+        : null;
+
+    private void Check(string path, string destination, LoraRank? rank, AdapterConvertOptions options, LoraWriteOptions lora)
     {
         if (rank is null)
         {
@@ -134,7 +158,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
         }
         else
         {
-            StagedDirectory.Check(destination, Force, carryOver: true);
+            AdapterLoraConverter.Convert(path, destination, rank, options, lora with { CheckOnly = true }, StopToken);
         }
     }
 }

@@ -1,6 +1,5 @@
 using System.Management.Automation;
 using LoKr.Core.Conversion;
-using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
@@ -16,11 +15,16 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
 {
     private const string ModelSet = "Model";
     private const string PipelineSet = "Pipeline";
+    private const string ModelForSet = "ModelFor";
+    private const string PipelineForSet = "PipelineFor";
     private const string RankSet = "LoraRank";
     private const string EnergySet = "LoraEnergy";
+    private const string PipelineRankSet = "PipelineLoraRank";
+    private const string PipelineEnergySet = "PipelineLoraEnergy";
 
     /// <summary>The model: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelForSet)]
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = RankSet)]
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = EnergySet)]
     [LoKrModelTransformation]
@@ -29,6 +33,9 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
 
     /// <summary>A Stable Diffusion pipeline from Import-LoKrModel; the adapters of its text encoders and its UNet go into one file as Kohya, Comfy, Diffusers or OneTrainer, or into a PEFT folder for each.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineForSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineRankSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = PipelineEnergySet)]
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
@@ -48,74 +55,102 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = PipelineSet)]
     public AdapterLayout Format { get; set; } = AdapterLayout.Peft;
 
+    /// <summary>Program that is to read the adapter: names, scale and form of the factors are those that it reads for the model. For Vllm, and with LoraRank or LoraEnergy, it is LoRA.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = ModelForSet)]
+    [Parameter(Mandatory = true, ParameterSetName = PipelineForSet)]
+    [Parameter(ParameterSetName = RankSet)]
+    [Parameter(ParameterSetName = EnergySet)]
+    [Parameter(ParameterSetName = PipelineRankSet)]
+    [Parameter(ParameterSetName = PipelineEnergySet)]
+    public AdapterProgram For { get; set; }
+
     /// <summary>Component of a pipeline that the model is, for layouts that name it, if the names of its modules do not tell.</summary>
     [Parameter(ParameterSetName = ModelSet)]
+    [Parameter(ParameterSetName = ModelForSet)]
     public AdapterComponent? Component { get; set; }
 
-    /// <summary>Writes LoRA of this rank instead, as a folder for PEFT. It is exact from the product of the ranks of w1 and w2 on.</summary>
+    /// <summary>Writes LoRA of this rank instead: a folder for PEFT, for diffusers where the adapter belongs to a pipeline, or a safetensors file with kohya's names. It is exact from the product of the ranks of w1 and w2 on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = RankSet)]
+    [Parameter(Mandatory = true, ParameterSetName = PipelineRankSet)]
     public int LoraRank { get; set; }
 
-    /// <summary>Writes LoRA instead, each layer with the smallest rank that preserves this share of its squared norm, in (0, 1].</summary>
+    /// <summary>Writes LoRA instead, with the smallest rank that preserves this share of the squared norm of every layer, in (0, 1].</summary>
     [Parameter(Mandatory = true, ParameterSetName = EnergySet)]
+    [Parameter(Mandatory = true, ParameterSetName = PipelineEnergySet)]
     public double LoraEnergy { get; set; }
 
-    /// <summary>Replaces an existing adapter.</summary>
+    /// <summary>Gives every layer the rank that it needs, in the patterns of adapter_config.json. PEFT alone reads them; without this switch all layers have one rank, filled with zeros.</summary>
+    [Parameter(ParameterSetName = RankSet)]
+    [Parameter(ParameterSetName = EnergySet)]
+    public SwitchParameter RankPattern { get; set; }
+
+    /// <summary>Replaces an existing adapter. With For it also writes what the program will not read, with a warning that counts it.</summary>
     [Parameter]
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
-    protected override string? Subject => NameOf(ParameterSetName == PipelineSet ? Pipeline : Model);
+    protected override string? Subject => NameOf(Target);
+
+    private IAdaptable Target => ParameterSetName.StartsWith(PipelineSet, StringComparison.Ordinal) ? Pipeline : Model;
+
+    private AdapterProgram? Program => MyInvocation.BoundParameters.ContainsKey(nameof(For)) ? For : null;
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        IAdaptable target = ParameterSetName == PipelineSet ? Pipeline : Model;
-        string name = Name ?? target.GetOnlyActiveAdapterName();
+        string name = Name ?? Target.GetOnlyActiveAdapterName();
         string destination = Paths.New(Destination);
-        if (ParameterSetName is RankSet or EnergySet)
+        if (Rank() is LoraRank rank)
         {
-            ExportLora(Model.GetAdapter(name), destination);
+            ExportLora(name, destination, rank);
         }
         else
         {
-            Export(target, name, destination);
+            Export(name, destination);
         }
 
-        PassOn(target);
+        PassOn(Target);
     }
 
-    private void Export(IAdaptable target, string name, string destination)
+    // vLLM loads LoRA only; without a rank it gets the exact one.
+    private LoraRank? Rank() => ParameterSetName is RankSet or PipelineRankSet ? Core.Conversion.LoraRank.OfSize(LoraRank) with { Patterned = RankPattern }
+        : ParameterSetName is EnergySet or PipelineEnergySet ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy) with { Patterned = RankPattern }
+        : Program == AdapterProgram.Vllm ? Core.Conversion.LoraRank.OfEnergy(1)
+        : null;
+
+    private void Export(string name, string destination)
     {
-        AdapterWriteOptions options = new() { Component = Component, Force = Force };
+        AdapterWriteOptions options = new() { Component = Component, Program = Program, Force = Force };
         if (IsRehearsal)
         {
-            AdapterExporter.Export(target, name, destination, Format, options with { CheckOnly = true });
+            AdapterExporter.Export(Target, name, destination, Format, options with { CheckOnly = true });
         }
 
-        if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as {Format}"))
+        if (ShouldProcess(destination, $"Export LoKr adapter '{name}' {(Program is null ? $"as {Format}" : $"for {Program}")}"))
         {
-            WriteWarnings(AdapterExporter.Export(target, name, destination, Format, options));
+            WriteWarnings(AdapterExporter.Export(Target, name, destination, Format, options));
             WriteVerbose($"Adapter '{name}' written to {destination}.");
         }
     }
 
-    private void ExportLora(LoKrAdapter adapter, string folder)
+    private void ExportLora(string name, string destination, LoraRank rank)
     {
-        LoraRank rank = ParameterSetName == RankSet ? Core.Conversion.LoraRank.OfSize(LoraRank) : Core.Conversion.LoraRank.OfEnergy(LoraEnergy);
+        LoraWriteOptions options = new() { Program = Program, Force = Force };
         if (IsRehearsal)
         {
-            StagedDirectory.Check(folder, Force, carryOver: true);
-            LoraConverter.Convert(adapter, rank, StopToken).Dispose();
+            AdapterLoraConverter.Convert(Target, name, destination, rank, options with { CheckOnly = true }, StopToken);
         }
 
-        if (ShouldProcess(folder, $"Export LoKr adapter '{adapter.Name}' as LoRA with {rank}"))
+        if (ShouldProcess(destination, $"Export LoKr adapter '{name}' as LoRA with {rank}"))
         {
-            using LoraAdapter lora = LoraConverter.Convert(adapter, rank, StopToken);
-            WriteWarnings(PeftLoraFolder.Write(folder, lora, Force));
-            WriteWarnings(lora.Warnings);
-            LoraConversionResult result = LoraConversionResult.Of(folder, lora);
-            WriteVerbose($"LoRA of rank {result.SmallestRank} to {result.LargestRank} on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, written to {folder}.");
+            LoraWriteResult written = AdapterLoraConverter.Convert(Target, name, destination, rank, options, StopToken);
+            WriteWarnings(written.Warnings);
+            LoraConversionResult result = written.Result;
+            WriteVerbose($"LoRA of rank {result.Rank} (exact: {result.ExactRank}) on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, largest error {result.LargestError:P2} in {result.LargestErrorModule}, written to {destination}.");
+            if (result.SuggestedRank is int suggested)
+            {
+                WriteVerbose($"With rank {suggested} no layer is off by more than 1%.");
+            }
         }
     }
 }

@@ -26,6 +26,10 @@ public sealed class TestLoKrAdapterCommand : PathCommand
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
 
+    /// <summary>Program that is to read the files as they are: findings say what it will leave out, refuse, or scale otherwise.</summary>
+    [Parameter]
+    public AdapterProgram? For { get; set; }
+
     /// <summary>Component of a pipeline to check, if the files have several.</summary>
     [Parameter]
     public AdapterComponent? Component { get; set; }
@@ -48,6 +52,7 @@ public sealed class TestLoKrAdapterCommand : PathCommand
         {
             Read = new() { Layout = SourceFormat, Component = Component },
             Values = Values,
+            Program = For,
             Model = Model,
             BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
         };

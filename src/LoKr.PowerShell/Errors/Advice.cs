@@ -82,8 +82,8 @@ internal static class Advice
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Convert-LoKrAdapter" =>
             Extend(exception, "-BasePath or -Model names the base model, -Component a component."),
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Import-LoKrAdapter" => Extend(exception, "-Component names a component."),
-        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => Extend(exception, "-Format names a layout, -Component a component."),
-        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-Format names a layout."),
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout, -Component a component; -LoraRank and -LoraEnergy write LoRA."),
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout; -LoraRank and -LoraEnergy write LoRA."),
         { ErrorId: ErrorIds.FileNotWritable } when command == "Start-LoKrTraining" =>
             "Check the permissions and the free space, or choose another folder: -LatentCache for latents, -SampleDestination for sample images. Nothing that was there before has changed.",
         { ErrorId: ErrorIds.LabelsMismatch } when command == "Import-LoKrAdapter" => "Import the model with the labels of the adapter: Import-LoKrModel -LabelFrom and this path.",

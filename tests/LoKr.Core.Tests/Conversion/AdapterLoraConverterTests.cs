@@ -49,7 +49,8 @@ public sealed class AdapterLoraConverterTests
         {
             // The same from the names and alphas of another program, whose dots the model knows.
             AdapterExporter.Export(model, "default", folder["kohya.safetensors"], AdapterLayout.Kohya);
-            Assert.Equal(result with { Path = folder["other"] }, Convert(folder["kohya.safetensors"], folder["other"], LoraRank.OfEnergy(1), model) with { Energy = result.Energy });
+            LoraConversionResult other = Convert(folder["kohya.safetensors"], folder["other"], LoraRank.OfEnergy(1), model);
+            Assert.Equal((result.Rank, result.ModuleCount, result.ParameterCount), (other.Rank, other.ModuleCount, other.ParameterCount));
         }
     }
 
@@ -134,5 +135,5 @@ public sealed class AdapterLoraConverterTests
     private static string Id(Action action) => Assert.Throws<LoKrException>(action).ErrorId;
 
     private static LoraConversionResult Convert(string path, string destination, LoraRank rank, LoKrModel? model) =>
-        AdapterLoraConverter.Convert(path, destination, rank, new() { Model = model }, out _, TestContext.Current.CancellationToken);
+        AdapterLoraConverter.Convert(path, destination, rank, new() { Model = model }, new(), TestContext.Current.CancellationToken).Result;
 }

@@ -150,12 +150,12 @@ public sealed class LoraConversionTests
     [Theory]
     [InlineData(null, 4)]
     [InlineData(0.8, null)]
-    public void An_expression_or_an_energy_gives_every_layer_its_own_rank(double? energy, int? rank)
+    public void Patterns_give_every_layer_its_own_rank(double? energy, int? rank)
     {
         using LoKrModel model = new(TestNetworks.Decoder());
         LoKrConfig config = Decoder with { TargetModules = rank is null ? Decoder.TargetModules : ModuleSelector.FromPattern(@".*\.(q|v)_proj") };
         LoKrAdapter adapter = model.AddAdapter(config, seed: 1);
-        using LoraAdapter lora = Convert(adapter, rank is int size ? LoraRank.OfSize(size) : LoraRank.OfEnergy(energy!.Value));
+        using LoraAdapter lora = Convert(adapter, (rank is int size ? LoraRank.OfSize(size) : LoraRank.OfEnergy(energy!.Value)) with { Patterned = true });
         Assert.Equal(lora.Ranks, lora.Config.RankPattern);
         Assert.Equal(config.TargetModules, lora.Config.TargetModules);
         Assert.Equal(rank ?? 1, lora.Config.R);
@@ -168,7 +168,7 @@ public sealed class LoraConversionTests
         manual_seed(4);
         using LoKrModel model = new(TestNetworks.Network(("lin", nn.Linear(12, 12)), ("block", nn.Sequential(("lin", nn.Linear(12, 12))))));
         LoKrAdapter adapter = model.AddAdapter(new() { R = 1, TargetModules = ModuleSelector.FromNames(["lin"]), RankPattern = [new("block.lin", 8)], InitWeights = InitWeights.Random }, seed: 2);
-        using LoraAdapter lora = Convert(adapter, LoraRank.OfEnergy(0.999));
+        using LoraAdapter lora = Convert(adapter, LoraRank.OfEnergy(0.999) with { Patterned = true });
         Assert.NotEqual(lora.Ranks["lin"], lora.Ranks["block.lin"]);
         Assert.Equal(["^lin", @"^block\.lin"], lora.Config.RankPattern.Select(static pair => pair.Key));
         Assert.All(lora.Ranks, layer => Assert.Equal(layer.Value, new ModulePatterns<int>(lora.Config.RankPattern).Find(layer.Key, 0)));

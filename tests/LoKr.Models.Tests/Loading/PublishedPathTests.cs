@@ -72,7 +72,7 @@ public sealed class PublishedPathTests : IDisposable
         }
 
         AdapterConverter.Convert(_folder["source.safetensors"], Out("folder"), AdapterLayout.Peft, new(), out _);
-        AdapterLoraConverter.Convert(_folder["source.safetensors"], Out("lora"), LoraRank.OfSize(1), new(), out _, TestContext.Current.CancellationToken);
+        AdapterLoraConverter.Convert(_folder["source.safetensors"], Out("lora"), LoraRank.OfSize(1), new(), new(), TestContext.Current.CancellationToken);
         CheckWritten();
         using SafetensorsReader written = SafetensorsReader.Open(Out("Kohya.safetensors"));
         Assert.Equal("model.safetensors", written.Metadata["ss_sd_model_name"]);

@@ -3,13 +3,19 @@ namespace LoKr.Core.Layouts.Names;
 /// <summary>The weights of one family of models, and what every program calls them.</summary>
 /// <param name="Name">Name of the table, for example <c>flux1</c>.</param>
 /// <param name="Title">Name for people, for example Flux.1.</param>
-/// <param name="DiffusersLoadsLoKr">Whether the pipeline of diffusers loads LoKr files for it.</param>
+/// <param name="DiffusersLoads">Names under which the pipeline of diffusers loads LoKr; empty where it loads none.</param>
 /// <param name="Parts">Denoiser and text encoders.</param>
-internal sealed record ModelFamily(string Name, string Title, bool DiffusersLoadsLoKr, IReadOnlyList<ModelPart> Parts)
+internal sealed record ModelFamily(string Name, string Title, IReadOnlyList<DiffusersSpelling> DiffusersLoads, IReadOnlyList<ModelPart> Parts)
 {
     /// <inheritdoc/>
     public override string ToString() => Title;
 }
+
+/// <summary>A spelling of all names of a LoKr file that the pipeline of diffusers loads.</summary>
+/// <param name="Names">Prefix and set.</param>
+/// <param name="Alpha">Whether the file must have alpha tensors, or must not; null for either.</param>
+/// <param name="BlocksOnly">Whether one name outside the blocks makes it refuse the file.</param>
+internal sealed record DiffusersSpelling(NameSpelling Names, bool? Alpha, bool BlocksOnly);
 
 /// <summary>A part of a pipeline: its weights, the prefixes of its names in checkpoints, and how programs spell them in adapters.</summary>
 internal sealed class ModelPart
@@ -218,5 +224,21 @@ internal sealed record WeightPlace(ModelPart Part, WeightNames Weight, WeightRow
 internal sealed record NameMatch(WeightPlace Place, string Set, NameTemplate Template)
 {
     /// <summary>Whether the name's rows are those of the published model: <see cref="WeightNames.IsSwapped"/> applies to single files then.</summary>
-    public bool IsPublished => !Place.Weight.Names.Of(NameSets.File).Concat(Place.Weight.Names.Of(NameSets.Original)).Any(name => name.Text == Template.Text);
+    public bool IsPublished => IsPublishedName(Template);
+
+    /// <summary>What a program calls the weight, with the rows in the order of this name.</summary>
+    /// <param name="program">The program.</param>
+    /// <param name="swaps">Whether the weight has the shape in which halves change places.</param>
+    public IEnumerable<string> Spellings(AdapterProgram program, bool swaps)
+    {
+        if (!swaps || !Place.Weight.IsSwapped)
+        {
+            return Place.Spellings(program);
+        }
+
+        IEnumerable<NameSpelling> spellings = Place.Part.Programs.GetValueOrDefault(program) ?? [];
+        return spellings.SelectMany(spelling => Place.Weight.Names.Of(spelling.Set).Where(name => IsPublishedName(name) == IsPublished).Select(name => spelling.Write(name.Fill(Place.Numbers)))).Distinct(StringComparer.Ordinal);
+    }
+
+    private bool IsPublishedName(NameTemplate name) => !Place.Weight.Names.Of(NameSets.File).Concat(Place.Weight.Names.Of(NameSets.Original)).Any(other => other.Text == name.Text);
 }

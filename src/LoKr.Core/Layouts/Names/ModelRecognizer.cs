@@ -6,6 +6,7 @@ namespace LoKr.Core.Layouts.Names;
 /// </summary>
 internal static class ModelRecognizer
 {
+    private static readonly Lazy<ModelPart?> s_languageModel = new(static () => NameTables.All.SelectMany(static family => family.Parts).FirstOrDefault(static part => !part.IsDenoiser && !part.IsPublishedAlone));
     private static readonly Lazy<NamePrefixes> s_prefixes = new(() => new(NameTables.All));
 
     /// <summary>Recognizes the model that an adapter was made for; null where no family has its names.</summary>
@@ -13,7 +14,11 @@ internal static class ModelRecognizer
     public static RecognizedModel? OfAdapter(IEnumerable<string> modules)
     {
         IReadOnlyList<PrefixedName>[] names = [.. modules.Distinct(StringComparer.Ordinal).Select(s_prefixes.Value.Variants)];
-        return Best(family => names.Select(variants => variants.SelectMany(variant => variant.FindIn(family))));
+        RecognizedModel? best = Best(family => names.Select(variants => variants.SelectMany(variant => variant.FindIn(family))));
+
+        // A language model alone has names of its own that a denoiser built on one has too.
+        bool IsOfLanguageModel(IReadOnlyList<PrefixedName> variants) => variants.Any(static variant => variant.Parts is null && s_languageModel.Value?.Find(variant.Split, variant.IsUnderscored).Any() == true);
+        return best is not null && names.All(IsOfLanguageModel) ? null : best;
     }
 
     /// <summary>Recognizes the model of a checkpoint: a single file of any spelling, or a component of a pipeline. Null where no family has its names.</summary>

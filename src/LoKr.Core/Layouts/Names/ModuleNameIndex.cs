@@ -17,6 +17,10 @@ internal sealed class ModuleNameIndex
     /// <summary>The model or path that has these modules, for messages.</summary>
     public string Target { get; }
 
+    /// <summary>The model, by the names of its denoiser; null where no table has them.</summary>
+    public RecognizedModel? Model => field ??= ModelRecognizer.OfCheckpoint(_scopes
+        .Where(static scope => !AdapterComponents.IsTextEncoder(scope.Key)).SelectMany(static scope => scope.Value.LocalNames));
+
     /// <summary>The modules of a model. A tree with children called unet, text_encoder and so on is a pipeline.</summary>
     public static ModuleNameIndex FromModule(torch.nn.Module root, string name)
     {
@@ -26,13 +30,13 @@ internal sealed class ModuleNameIndex
         KnownModule[] all = [.. tree
             .Select(static entry => new KnownModule(entry.Name, WeightShape(entry.Name, entry.Module)))
             .Where(static module => module.WeightShape is not null)];
-        index._scopes[AdapterComponent.Model] = new("", all, names, root as IModuleAliases);
+        index._scopes[AdapterComponent.Model] = new("", all, isOfFiles: false, names, root as IModuleAliases);
         foreach ((string folder, AdapterComponent component) in AdapterComponents.ByFolder)
         {
             if (root.named_children().FirstOrDefault(child => child.name == folder).module is torch.nn.Module child)
             {
                 string prefix = folder + ".";
-                index._scopes[component] = new(prefix, [.. all.Where(module => module.Name.StartsWith(prefix, StringComparison.Ordinal))], names, child as IModuleAliases);
+                index._scopes[component] = new(prefix, [.. all.Where(module => module.Name.StartsWith(prefix, StringComparison.Ordinal))], isOfFiles: false, names, child as IModuleAliases);
             }
         }
 
@@ -45,7 +49,7 @@ internal sealed class ModuleNameIndex
         ModuleNameIndex index = new(path);
         foreach ((AdapterComponent component, IReadOnlyList<KnownModule> known) in modules)
         {
-            index._scopes[component] = new("", known, [.. known.SelectMany(static module => Outer(module.Name)).Distinct(StringComparer.Ordinal)], null);
+            index._scopes[component] = new("", known, isOfFiles: true, [.. known.SelectMany(static module => Outer(module.Name)).Distinct(StringComparer.Ordinal)], null);
         }
 
         return index;
@@ -91,11 +95,13 @@ internal sealed class ModuleNameIndex
         private readonly Dictionary<string, KnownModule?> _byAlias = new(StringComparer.Ordinal);
         private readonly Dictionary<WeightPlace, KnownModule> _byPlace = [];
         private readonly ModelPart? _part;
+        private readonly bool _isOfFiles;
 
-        public Scope(string prefix, IReadOnlyList<KnownModule> modules, IReadOnlyList<string> names, IModuleAliases? aliases)
+        public Scope(string prefix, IReadOnlyList<KnownModule> modules, bool isOfFiles, IReadOnlyList<string> names, IModuleAliases? aliases)
         {
-            Names = names;
-            _part = ModelRecognizer.PartOf([.. modules.Select(module => module.Name[prefix.Length..])]);
+            (Names, _isOfFiles) = (names, isOfFiles);
+            LocalNames = [.. modules.Select(module => module.Name[prefix.Length..])];
+            _part = ModelRecognizer.PartOf(LocalNames);
             foreach (KnownModule module in modules)
             {
                 string local = module.Name[prefix.Length..];
@@ -107,6 +113,9 @@ internal sealed class ModuleNameIndex
                 }
             }
         }
+
+        /// <summary>Names of the modules with weights, without the prefix.</summary>
+        public IReadOnlyList<string> LocalNames { get; }
 
         /// <summary>Every module, containers too.</summary>
         public IReadOnlyList<string> Names { get; }
@@ -121,7 +130,24 @@ internal sealed class ModuleNameIndex
         // The file says whether underscores stand for dots, and the caller has taken its prefix off.
         private KnownModule? Placed(PrefixedName name) => ((bool[])[false, true])
             .SelectMany(isUnderscored => _part?.Find(name.Split, isUnderscored) ?? [])
-            .Select(match => _byPlace.GetValueOrDefault(match.Place)).OfType<KnownModule>().Distinct().ToArray() is [KnownModule only] ? only : null;
+            .Select(match => _byPlace.GetValueOrDefault(match.Place) ?? (_isOfFiles ? Divided(match.Place) : null)).OfType<KnownModule>().Distinct().ToArray() is [KnownModule only] ? only : null;
+
+        /// <summary>Rows of a fused weight as a module of their own, or a fused weight where the model has its rows; only a model in files can stand for another division.</summary>
+        private KnownModule? Divided(WeightPlace place)
+        {
+            if (place.Rows is WeightRows rows)
+            {
+                return _byPlace.TryGetValue(place with { Rows = null }, out KnownModule? whole) && whole.WeightShape is [long height, long width, ..]
+                    ? new(place.Published!, [rows.Range(height, width).Length, .. whole.WeightShape.Skip(1)])
+                    : null;
+            }
+
+            KnownModule[] parts = [.. place.Weight.Rows.Where(static rows => !rows.IsBroken && rows.Names.Of(NameSets.Diffusers).Count > 0)
+                .Select(rows => _byPlace.GetValueOrDefault(place with { Rows = rows })).OfType<KnownModule>()];
+            return parts.Length > 1 && Array.TrueForAll(parts, static part => part.WeightShape is not null)
+                ? new(place.Name(NameSets.File)!, [parts.Sum(static part => part.WeightShape![0]), .. parts[0].WeightShape!.Skip(1)])
+                : null;
+        }
 
         private static void Add(Dictionary<string, KnownModule?> names, string? name, KnownModule module)
         {

@@ -33,7 +33,10 @@ internal static class NameTables
             families.Add(new(
                 root.GetProperty("family").GetString()!,
                 root.GetProperty("title").GetString()!,
-                Flag(root, "diffusersLoadsLoKr"),
+                root.TryGetProperty("diffusersLoads", out JsonElement loads) ? [.. loads.EnumerateArray().Select(static entry => new DiffusersSpelling(
+                    Spelling(entry.GetProperty("names").GetString()!),
+                    entry.TryGetProperty("alpha", out JsonElement alpha) ? alpha.GetBoolean() : null,
+                    Flag(entry, "blocksOnly")))] : [],
                 [.. root.GetProperty("parts").EnumerateArray().Select(part => Part(part, encoders))]));
         }
 

@@ -17,9 +17,11 @@ internal sealed class NameTranslator(ModelFamily family)
     public IReadOnlyList<NameMatch> Find(AdapterComponent component, string name, bool isDotted)
     {
         SplitName split = SplitName.Of(name);
-        return [.. Ordered(family.Parts
-            .Where(part => component == AdapterComponent.Model ? part.IsDenoiser : AdapterComponents.Matches(part.Component, component))
-            .SelectMany(part => part.Find(split, !isDotted)))];
+        IEnumerable<NameMatch> In(Func<ModelPart, bool> isWanted) => family.Parts.Where(isWanted).SelectMany(part => part.Find(split, !isDotted));
+        NameMatch[] found = [.. In(part => component == AdapterComponent.Model ? part.IsDenoiser : AdapterComponents.Matches(part.Component, component))];
+
+        // Programs number the text encoders differently: the T5 of Flux.1 is the second or the third.
+        return [.. Ordered(found.Length == 0 && AdapterComponents.IsTextEncoder(component) ? In(static part => !part.IsDenoiser) : found)];
     }
 
     /// <summary>What a program reads under a name; null where it reads nothing.</summary>

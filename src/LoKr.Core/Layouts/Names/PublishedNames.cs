@@ -12,16 +12,22 @@ internal sealed class PublishedNames
     public PublishedNames(AdapterContent content)
     {
         string[] names = [.. content.Modules.Select(static module => module.Name).Concat(content.Norms.Select(static norm => norm.Name))];
-        string[] denoiser = [.. content.Modules.Where(static module => !AdapterComponents.IsTextEncoder(module.Component)).Select(static module => module.Name)];
-
-        // Adapters of text encoders alone are named by those of any family: they share the encoders.
-        _model = content.Model ?? ModelRecognizer.OfAdapter(denoiser.Select(name => name.Replace('.', '_') == name ? Underscored + name : name))
-            ?? (denoiser.Length == 0 ? ModelRecognizer.OfAdapter(content.AllNames) : null);
-        Component = denoiser.Length > 0 && _model is not null ? _model.Denoiser
+        bool hasDenoiser = content.Modules.Any(static module => !AdapterComponents.IsTextEncoder(module.Component));
+        _model = Recognize(content);
+        Component = hasDenoiser && _model is not null ? _model.Denoiser
             : names.Length > 0 && ModelRecognizer.PartOf(names) is ModelPart part && AdapterComponents.IsTextEncoder(part.Component) && part.IsPublishedAlone ? AdapterComponent.TextEncoder
             : null;
         _allArePublished = content.Modules.Where(static module => !AdapterComponents.IsTextEncoder(module.Component))
-            .All(module => Agreed(module.Component, module.Name, module.IsDotted, static place => place.HasPublishedName ? place.Published : null) is not null);
+            .All(module => Agreed(module.Component, module.Name, module.IsDotted, static match => match.Place.HasPublishedName && (match.IsPublished || !match.Place.Weight.IsSwapped) ? match.Place.Published : null) is not null);
+    }
+
+    /// <summary>The model that an adapter was made for: by its file or base model, else by the names of its modules; null where no table has them.</summary>
+    public static RecognizedModel? Recognize(AdapterContent content)
+    {
+        string[] denoiser = [.. content.Modules.Where(static module => !AdapterComponents.IsTextEncoder(module.Component)).Select(static module => module.IsDotted ? module.Name : Underscored + module.Name)];
+
+        // Adapters of text encoders alone are named by the families of the base model, or of all that have such an encoder.
+        return content.Model ?? ModelRecognizer.OfAdapter(denoiser) ?? (denoiser.Length == 0 ? ModelRecognizer.OfAdapter(content.AllNames) : null);
     }
 
     /// <summary>The component that the names belong to; null where no table has them.</summary>
@@ -40,18 +46,18 @@ internal sealed class PublishedNames
             ? layout is AdapterLayout.Kohya or AdapterLayout.OneTrainer or AdapterLayout.Diffusers or AdapterLayout.Comfy or AdapterLayout.Lycoris
             : _allArePublished && (layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel or AdapterLayout.Peft or AdapterLayout.PeftInMemory or AdapterLayout.Lycoris or AdapterLayout.OneTrainer
                 || (layout == AdapterLayout.Kohya && Component == AdapterComponent.Unet));
-        return isWanted ? Agreed(component, name, isDotted, static place => place.Published) ?? name : name;
+        return isWanted ? Agreed(component, name, isDotted, static match => match.Place.Weight.IsSwapped && !match.IsPublished ? null : match.Place.Published) ?? name : name;
     }
 
     /// <summary>The whole name by which ComfyUI reads a module, with dots; null where it has none, or where it depends on which of several models it is.</summary>
     public string? ForComfyUI(AdapterComponent component, string name) =>
-        Agreed(component, name, isDotted: true, static place => place.Spellings(AdapterProgram.ComfyUI).FirstOrDefault(static spelling => !spelling.Contains('_', StringComparison.Ordinal) || spelling.Contains('.', StringComparison.Ordinal)));
+        Agreed(component, name, isDotted: true, static match => match.Spellings(AdapterProgram.ComfyUI, swaps: true).FirstOrDefault(static spelling => !spelling.Contains('_', StringComparison.Ordinal) || spelling.Contains('.', StringComparison.Ordinal)));
 
     /// <summary>What all families that come into question say about a module; null where they disagree or do not know it.</summary>
-    private string? Agreed(AdapterComponent component, string name, bool isDotted, Func<WeightPlace, string?> say)
+    private string? Agreed(AdapterComponent component, string name, bool isDotted, Func<NameMatch, string?> say)
     {
         IEnumerable<ModelFamily> families = _model?.Candidates ?? (AdapterComponents.IsTextEncoder(component) ? NameTables.All : []);
-        return families.Select(family => new NameTranslator(family).Find(component, name, isDotted) is [NameMatch match, ..] ? say(match.Place) : null)
+        return families.Select(family => new NameTranslator(family).Find(component, name, isDotted) is [NameMatch match, ..] ? say(match) : null)
             .OfType<string>().Distinct(StringComparer.Ordinal).ToArray() is [string only] ? only : null;
     }
 }
