@@ -77,6 +77,7 @@ public static class JobFile
             ("registry.name", job.Registry?.Name is null || AdapterRegistry.IsName(job.Registry.Name), "letters, digits, '-', '_' and '.', and not begin with a period"),
             ("registry.alias", job.Registry is null || AdapterRegistry.IsName(job.Registry.Alias), "letters, digits, '-', '_' and '.', and not begin with a period"),
             ("data.path", job.Data.Path.Count > 0, "at least one path"),
+            ("data.limits", job.Data.Limits.Values.All(static limit => limit >= 0), "0 or more"),
             ("base.labels", job.Base.Labels is null || (job.Base.Labels.Count > 0 && job.Base.Labels.Distinct(StringComparer.Ordinal).Count() == job.Base.Labels.Count), "each label once"),
             ("base.threads", job.Base.Threads is null or >= 1, "1 or more"),
             ("gate.confidence", job.Gate is null or { Confidence: > 0 and < 1 }, "a number between 0 and 1"),

@@ -135,6 +135,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         }
 
         using LoKrModel model = Prepare(night, cancellation);
+        CheckData(night.Rows, night.ValidationRows, model, cancellation);
         LoKrTrainingResult training = Train(night, model, folder, cancellation);
         LoKrJobResult trained = Result(night, LoKrJobState.Trained, RunExitCodes.Of(training.StopReason), $"{training}.") with
         {
@@ -162,11 +163,42 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         DataRow[] validationRows = Read(validation, cancellation);
         services.OnLog(string.Create(CultureInfo.InvariantCulture,
             $"{rows.Length} rows of {Count(data.Length, "file")}{(validation.Length == 0 ? "" : $", {validationRows.Length} rows to evaluate on")}."));
+        CheckData(rows, validationRows, null, cancellation);
         JobInputs inputs = JobInputs.Of(job, data, validation);
         LoKrAdapterVersion? champion = _registry?.Find(AdapterName, Alias);
         Night night = _night = new(rows, validationRows, inputs, champion);
         return champion?.Card.JobInputs == inputs ? night with { IsNothingNew = true } : ChooseLabels(night);
     }
+
+    // Without a model first; with one, what its tokenizer tells.
+    private void CheckData(IReadOnlyList<DataRow> rows, IReadOnlyList<DataRow> validation, LoKrModel? model, CancellationToken cancellation)
+    {
+        Dictionary<DataFindingKind, double> limits = job.Data.Limits.Where(pair => IsOfTokens(pair.Key) == (model is not null)).ToDictionary();
+        if (model is not null && limits.Count == 0)
+        {
+            return;
+        }
+
+        LoKrDataSummary summary = DataMeasurement.Measure(rows, new()
+        {
+            Reference = job.Data.Reference.Count == 0 ? null : Read(Files(job.Data.Reference, "data.reference"), cancellation),
+            Validation = validation.Count == 0 ? null : validation,
+            Model = model,
+            MaxLength = model is null ? null : job.Training.MaxLength,
+            Thresholds = limits,
+        }, null, cancellation);
+        foreach (LoKrDataFinding finding in summary.Findings.Where(finding => IsOfTokens(finding.Kind) == (model is not null)))
+        {
+            services.OnLog($"Data: {finding.Message}");
+        }
+
+        if (summary.Findings.FirstOrDefault(static finding => finding.IsExceeded) is LoKrDataFinding exceeded)
+        {
+            throw exceeded.ToException();
+        }
+    }
+
+    private static bool IsOfTokens(DataFindingKind kind) => kind is DataFindingKind.UnknownTokens or DataFindingKind.Cut;
 
     private string[] Files(IReadOnlyList<string> patterns, string key)
     {
@@ -393,12 +425,28 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             runs.Add(folder.Path);
         }
 
+        string? report = WriteReport(result.Run!);
         if (versions.Count + runs.Count > 0)
         {
             services.OnLog($"Removed {Count(versions.Count, "version")} and {Count(runs.Count, "run")}.");
         }
 
-        return result with { RemovedVersions = versions, RemovedRuns = runs };
+        return result with { RemovedVersions = versions, RemovedRuns = runs, Report = report };
+    }
+
+    private string? WriteReport(string run)
+    {
+        if (job.Report is null)
+        {
+            return null;
+        }
+
+        string folder = job.FullPath(job.Report.Path);
+        FileSystem.CreateFolder(folder);
+        string path = Path.Combine(folder, $"{job.Name}-{Path.GetFileName(run)}{(job.Report.As is ReportFormat.Html ? ".html" : ".md")}");
+        AtomicFile.WriteText(path, RunReport.Create(new RunFolder(run), job.Report.As, _registry));
+        services.OnLog($"Report in {path}.");
+        return path;
     }
 
     private RunFolder[] Old(string? current) => job.Retention.Runs is not int keep ? [] :

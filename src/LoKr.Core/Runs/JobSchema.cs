@@ -74,7 +74,7 @@ public static class JobSchema
     private static JsonObject Transform(JsonSchemaExporterContext context, JsonNode node, Func<Type, string, string?>? describe)
     {
         Type type = Nullable.GetUnderlyingType(context.TypeInfo.Type) ?? context.TypeInfo.Type;
-        JsonObject schema = node as JsonObject ?? Written(type);
+        JsonObject schema = type == typeof(IReadOnlyDictionary<DataFindingKind, double>) ? Limits(describe) : node as JsonObject ?? Written(type);
         if (schema["type"] is JsonArray types)
         {
             // Null counts as absent; files need not write it.
@@ -103,6 +103,23 @@ public static class JobSchema
         }
 
         return schema;
+    }
+
+    private static JsonObject Limits(Func<Type, string, string?>? describe)
+    {
+        JsonObject kinds = [];
+        foreach (string name in Enum.GetNames<DataFindingKind>())
+        {
+            JsonObject kind = new() { ["type"] = "number" };
+            if (describe?.Invoke(typeof(DataFindingKind), name) is string description)
+            {
+                kind.Insert(0, "description", description);
+            }
+
+            kinds[name] = kind;
+        }
+
+        return new() { ["type"] = "object", ["properties"] = kinds, ["additionalProperties"] = false };
     }
 
     // Types that are read by converters, of which the exporter knows nothing.

@@ -42,6 +42,9 @@ public sealed record LoKrJob
     /// <summary>What is removed afterward.</summary>
     public JobRetention Retention { get; init; } = new();
 
+    /// <summary>The report that is written about a run that ended; none by default beside the one in its folder.</summary>
+    public JobReport? Report { get; init; }
+
     /// <summary>Who is told how it ended.</summary>
     public JobNotification? Notify { get; init; }
 
@@ -98,6 +101,12 @@ public sealed record JobData
 
     /// <summary>Data files to evaluate on.</summary>
     public IReadOnlyList<string> Validation { get; init; } = [];
+
+    /// <summary>Data files of an earlier time, whose labels and lengths are those to expect; none by default.</summary>
+    public IReadOnlyList<string> Reference { get; init; } = [];
+
+    /// <summary>The most that is allowed of what may be wrong with the data, as a share, a count or an index; more ends the job. What is not named is allowed.</summary>
+    public IReadOnlyDictionary<DataFindingKind, double> Limits { get; init; } = new Dictionary<DataFindingKind, double>();
 
     /// <summary>What happens when the data have a label that the champion, or the model, does not know: Refuse ends the job, Grow adds a row to the head.</summary>
     public NewLabels NewLabels { get; init; }
@@ -182,6 +191,16 @@ public sealed record JobRetention
 
     /// <summary>Number of the newest runs that stay; all by default.</summary>
     public int? Runs { get; init; }
+}
+
+/// <summary>A report of a job: one file with the figures of the run, the gate and the lineage.</summary>
+public sealed record JobReport
+{
+    /// <summary>Folder for the reports, which have the names of the runs.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Html, one file with its pictures, or Markdown.</summary>
+    public ReportFormat As { get; init; }
 }
 
 /// <summary>Who is told how a job ended. A failure of a notification is a warning.</summary>

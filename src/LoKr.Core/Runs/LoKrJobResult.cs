@@ -45,6 +45,9 @@ public sealed record LoKrJobResult
     /// <summary>The verdict of the gate, in one sentence; null where it was not asked.</summary>
     public string? Gate { get; init; }
 
+    /// <summary>The report; null without one.</summary>
+    public string? Report { get; init; }
+
     /// <summary>Labels that the head was grown for.</summary>
     public IReadOnlyList<string> NewLabels { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
 

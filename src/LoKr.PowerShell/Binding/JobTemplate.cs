@@ -29,6 +29,8 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
             Data = @{
                 Path = {{List(Data)}}
                 Validation = {{List(Validation)}}
+                # Reference = './last-week.jsonl'  # whose labels and lengths are those to expect
+                # Limits = @{ Duplicates = 0.1; Shared = 0; LabelShift = 0.25 } # the kinds of Measure-LoKrData
                 # NewLabels = 'Refuse'             # Grow adds a row to the head for a label that is new
             }
 
@@ -87,6 +89,8 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 Versions = 5                       # beside those in use and their ancestors
                 Runs = 5
             }
+
+            # Report = @{ Path = './reports'; As = 'Html' } # or Markdown
 
             # Notify = @{
             #     Command = 'logger', '-t', 'lokr' # a program and its arguments; it gets the result as JSON

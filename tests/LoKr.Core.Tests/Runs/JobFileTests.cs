@@ -52,7 +52,9 @@ public sealed class JobFileTests : IDisposable
     [Theory]
     [InlineData("""{ "base": { "path": "m" } }""", 1, "data", "is missing")]
     [InlineData("{\n \"base\": { },\n \"data\": { \"path\": \"d\" }\n}", 2, "base.path", "is missing")]
-    [InlineData("{\n \"base\": { \"path\": \"m\" },\n \"data\": {\n  \"path\": \"d\",\n  \"epochs\": 3 } }", 5, "data.epochs", "its keys are path, validation, newLabels")]
+    [InlineData("{\n \"base\": { \"path\": \"m\" },\n \"data\": {\n  \"path\": \"d\",\n  \"epochs\": 3 } }", 5, "data.epochs", "its keys are path, validation, reference, limits, newLabels")]
+    [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\",\n \"limits\": { \"duplicate\": 0 } } }", 2, "data.limits.duplicate", "its keys are Empty, Duplicates")]
+    [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\",\n \"limits\": { \"duplicates\": -1 } } }", 2, "data.limits", "0 or more")]
     [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\" },\n \"training\": { \"batchSize\": \"many\" } }", 2, "training.batchSize", "\"many\", not a whole number")]
     [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\" },\n \"training\": {\n \"batchSize\": 0 } }", 3, "training.batchSize", "BatchSize is 0")]
     [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\" },\n \"training\": { \"timeLimit\": \"soon\" } }", 2, "training.timeLimit", "not a time such as")]
@@ -154,7 +156,7 @@ public sealed class JobFileTests : IDisposable
         Dictionary<string, string> summaries = XDocument.Load(Path.ChangeExtension(assembly.Location, ".xml")).Descendants("member")
             .Where(static member => member.Element("summary") is not null)
             .ToDictionary(static member => member.Attribute("name")!.Value, static member => Text(member.Element("summary")!), StringComparer.Ordinal);
-        return (type, property) => summaries.GetValueOrDefault($"P:{type.FullName}.{property}");
+        return (type, member) => summaries.GetValueOrDefault($"{(type.IsEnum ? 'F' : 'P')}:{type.FullName}.{member}");
     }
 
     // Descriptions are read without the markup: a reference stands for the last part of its name.

@@ -31,8 +31,9 @@ public sealed class JobRunnerTests : IDisposable
     [Fact]
     public void Nights_publish_what_is_better_and_nothing_else()
     {
-        LoKrJob job = Job() with { Gate = new() { Confidence = 0.9 }, Retention = new() { Versions = 2, Runs = 2 } };
+        LoKrJob job = Job() with { Gate = new() { Confidence = 0.9 }, Retention = new() { Versions = 2, Runs = 2 }, Report = new() { Path = "reports" } };
         LoKrJobResult first = Run(job);
+        Assert.Contains("<html", File.ReadAllText(first.Report!), StringComparison.Ordinal);
         Assert.Equal((LoKrJobState.Published, RunExitCodes.Success, 1, (int?)null), (first.State, first.ExitCode, first.Version, first.Champion));
         Assert.NotNull(first.Gate);
 
@@ -51,7 +52,8 @@ public sealed class JobRunnerTests : IDisposable
         Assert.Equal((RunExitCodes.NotBetter, third.Run), (again.ExitCode, again.Run));
         Assert.Contains("network", new RunFolder(third.Run!).ReadGate()!.Labels.Select(static label => label.Label));
         AdapterCard card = Registry.Get("tickets", 1).Card;
-        Assert.Equal(("tickets", ["access", "billing", "network"]), (card.Job, card.Labels!));
+        Assert.Equal("tickets", card.Job);
+        Assert.Equal(["access", "billing", "network"], card.Labels!);
         Assert.Equal("Published", Assert.Single(_log, static line => line.StartsWith("Published", StringComparison.Ordinal)).Split(',')[0]);
         Assert.True(File.Exists(_folder["runs", "tickets", "result.json"]));
     }
@@ -153,6 +155,20 @@ public sealed class JobRunnerTests : IDisposable
         Assert.Equal((RunExitCodes.NoSpace, ErrorIds.FileNotWritable), Code(Run(job with { Runs = new() { Path = "file" } })));
         Assert.Equal((RunExitCodes.NoSpace, ErrorIds.DiskSpaceLow), Code(Run(job with { Runs = job.Runs with { MinimumFreeSpace = long.MaxValue } })));
         Assert.Equal((RunExitCodes.Invalid, ErrorIds.DataLineInvalid), Code(Run(job with { Data = new() { Path = [_folder.Write("bad.jsonl", "{")["bad.jsonl"]] } })));
+    }
+
+    [Fact]
+    public void Data_with_more_than_is_allowed_end_the_job()
+    {
+        LoKrJob job = Job();
+        File.AppendAllLines(_folder["data", "1.jsonl"], File.ReadAllLines(_folder["eval.jsonl"]).Take(30));
+        LoKrJobResult shared = Run(job with { Data = job.Data with { Limits = new Dictionary<DataFindingKind, double> { [DataFindingKind.Shared] = 0.1 } } });
+        Assert.Equal((RunExitCodes.Invalid, ErrorIds.DataShared), Code(shared));
+        Assert.Contains("0.1 is allowed", shared.Message, StringComparison.Ordinal);
+        LoKrJobResult cut = Run(job with { Data = job.Data with { Limits = new Dictionary<DataFindingKind, double> { [DataFindingKind.Cut] = 0 } }, Training = job.Training with { MaxLength = 5 } });
+        Assert.Equal((RunExitCodes.Invalid, ErrorIds.DataCut), Code(cut));
+        Assert.Equal(RunExitCodes.Success, Run(job with { Data = job.Data with { Limits = new Dictionary<DataFindingKind, double> { [DataFindingKind.Shared] = 1, [DataFindingKind.Cut] = 0 } } }).ExitCode);
+        Assert.Contains(_log, static line => line.StartsWith("Data: ", StringComparison.Ordinal));
     }
 
     [Fact]
