@@ -100,6 +100,34 @@ Describe 'The tab key' {
         Pop-Location
     }
 
+    It 'offers runs where a run is wanted, with their state' {
+        Push-Location -LiteralPath $TestDrive
+        $trained = Get-AdaptedTinyModel
+        $trained | Start-LoKrTraining -Data $rows -MaxSteps 2 -Seed 1 -RunPath 'runs/run-a'
+        $null = New-Item -ItemType Directory -Path 'runs/run-none'
+        $separator = [IO.Path]::DirectorySeparatorChar
+        foreach ($command in 'Get-LoKrRun', 'Wait-LoKrRun', 'Stop-LoKrRun', 'Remove-LoKrRun', 'LoKr\Get-LoKrRun', '$model | Start-LoKrTraining x -RunPath') {
+            Get-Completion "$command run" | Should -Be ".${separator}runs" -Because $command
+            $line = "$command runs/ru"
+            $found = @((TabExpansion2 -inputScript $line -cursorColumn $line.Length).CompletionMatches)
+            $found.ListItemText | Should -Be 'run-a' -Because $command
+            $found[0].ToolTip | Should -Be 'Completed, step 2 of 2'
+        }
+
+        Remove-Item -LiteralPath 'runs/run-a' -Recurse
+        Get-Completion 'Get-LoKrRun runs/ru' | Should -BeLike '*run-none'
+        Pop-Location
+    }
+
+    It 'offers folders for a registry' {
+        Push-Location -LiteralPath $TestDrive
+        $null = New-Item -ItemType Directory -Path 'registry-a'
+        Set-Content -LiteralPath 'registry-file' -Value ''
+        Get-Completion 'Get-LoKrAdapterVersion -Registry regis' | Should -BeLike '*registry-a'
+        Get-Completion '$model | Import-LoKrAdapter -Registry regis' | Should -BeLike '*registry-a'
+        Pop-Location
+    }
+
     It 'offers the labels of a data file in the line' {
         $line = 'Import-LoKrModel x -Label '
         $found = (TabExpansion2 -inputScript "$line | Start-LoKrTraining '$train'" -cursorColumn $line.Length).CompletionMatches.CompletionText

@@ -103,7 +103,7 @@ Describe 'A merge on disk' {
 Describe 'The memory of a merge on disk' {
     It 'does not grow with the checkpoint' -Skip:(-not $IsLinux) {
         # Each weight has 8 MiB and its multiplied-out w2 4 MiB: kept ones would add 24 times as much.
-        function New-SparseFile([string] $Path, [System.Collections.IDictionary] $Shapes, [string] $Type, [int] $Size) {
+        function Write-SparseFile([string] $Path, [System.Collections.IDictionary] $Shapes, [string] $Type, [int] $Size) {
             $offset = 0L
             $header = [ordered]@{}
             foreach ($name in $Shapes.Keys) {
@@ -131,8 +131,8 @@ Describe 'The memory of a merge on disk' {
                 $factors["base_model.model.layers.$i.proj.lokr_w2_b"] = 16, 1024
             }
 
-            New-SparseFile "$($folder[0])/model.safetensors" $weights BF16 2
-            New-SparseFile "$($folder[1])/adapter_model.safetensors" $factors F32 4
+            Write-SparseFile -Path "$($folder[0])/model.safetensors" -Shapes $weights -Type BF16 -Size 2
+            Write-SparseFile -Path "$($folder[1])/adapter_model.safetensors" -Shapes $factors -Type F32 -Size 4
             Set-Content -LiteralPath "$($folder[1])/adapter_config.json" -Value '{"peft_type": "LOKR", "r": 16, "alpha": 16, "decompose_factor": 2, "target_modules": ["proj"]}'
             $script = "Import-Module '$manifest'; `$null = Merge-LoKrAdapter -Path '$($folder[0])' -Adapter '$($folder[1])' -Destination '$TestDrive/memory-$layers/out' -WarningAction Ignore; [int] ((Get-Content /proc/self/status) -match '^VmHWM' -replace '\D')[0]"
             [int] (pwsh -NoProfile -NonInteractive -Command $script)

@@ -54,7 +54,7 @@ Describe 'The PowerShell in <Page>' -ForEach $pages {
 Describe 'The table from PEFT and LyCORIS' {
     BeforeDiscovery {
         # Rows of two cells; a bar inside code is escaped.
-        $script:calls = Get-Content -LiteralPath "$PSScriptRoot/../../docs/from-peft-and-lycoris.md" | Where-Object { $_ -match '^\| `?\S' -and $_ -notmatch '^\| (?:PEFT|LyCORIS) \|' } | ForEach-Object {
+        $script:calls = Get-Content -LiteralPath "$PSScriptRoot/../../docs/from-peft-and-lycoris.md" | Where-Object { $_ -match '^\| `?\S' -and $_ -notmatch '^\| (?:PEFT|LyCORIS|question) \|' } | ForEach-Object {
             $cells = ($_ -split '(?<!\\)\|').Trim()
             @{ There = $cells[1]; Here = $cells[2].Replace('\|', '|'); Count = $cells.Count }
         }
@@ -71,6 +71,11 @@ Describe 'The table from PEFT and LyCORIS' {
         foreach ($command in $code | Where-Object { $_ -match '^[$\[''(]|^[A-Z][a-z]+-[A-Z]' }) {
             Get-CodeProblem $command | Should -BeNullOrEmpty
         }
+    }
+
+    It 'names every command of the module' {
+        $text = Get-Content -LiteralPath (Join-Path $root 'docs/from-peft-and-lycoris.md') -Raw
+        (Get-Command -Module LoKr).Name | Where-Object { $text -notmatch "\b$_\b" } | Should -BeNullOrEmpty
     }
 
     It 'names members that exist' {

@@ -153,11 +153,16 @@ Describe 'A pipeline whose training failed' {
 Describe '-Verbose' {
     It 'says everything once' {
         $model = Get-TinyModel
-        $lines = @(& {
-                New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier | Add-LoKrAdapter $model -Verbose | Start-LoKrTraining $rows -MaxSteps 2 -Verbose |
-                    Export-LoKrAdapter -Destination "$TestDrive/verbose" -Verbose | Set-LoKrAdapter default -Scale 2 -Verbose | Merge-LoKrAdapter -Verbose |
-                    Export-LoKrModel -Destination "$TestDrive/verbose-merged" -Verbose
-            } 4>&1 | ForEach-Object { "$_" })
+        $sentence = {
+            New-LoKrConfig -R 2 -TargetModules query -ModulesToSave classifier |
+                Add-LoKrAdapter $model -Verbose |
+                Start-LoKrTraining $rows -MaxSteps 2 -Verbose |
+                Export-LoKrAdapter -Destination "$TestDrive/verbose" -Verbose |
+                Set-LoKrAdapter default -Scale 2 -Verbose |
+                Merge-LoKrAdapter -Verbose |
+                Export-LoKrModel -Destination "$TestDrive/verbose-merged" -Verbose
+        }
+        $lines = @(& $sentence 4>&1 | ForEach-Object { "$_" })
         $lines.Count | Should -BeGreaterThan 8
         $lines | Group-Object | Where-Object Count -GT 1 | ForEach-Object Name | Should -BeNullOrEmpty
         @($lines -like '*Train adapter*').Count | Should -Be 1

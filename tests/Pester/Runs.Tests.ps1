@@ -125,7 +125,7 @@ Import-Module -Name '$manifest'
 New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$model -Seed 1
 try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -Seed 3 -RunPath 'RUN' -CheckpointEvery 5 } catch { 'caught' }
 "@
-        function Start-Run([string] $Run, [int] $Steps) {
+        function Invoke-Run([string] $Run, [int] $Steps) {
             $file = "$TestDrive/$(Split-Path -Leaf $Run).ps1"
             Set-Content -LiteralPath $file -Value $script.Replace('STEPS', "$Steps").Replace('RUN', $Run)
             Start-Process -FilePath ([Environment]::ProcessPath) -ArgumentList (@([Environment]::GetCommandLineArgs()[0]) + '-NoProfile', '-NonInteractive', '-File', $file) -PassThru
@@ -145,7 +145,7 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
     }
 
     It 'is stopped by Stop-LoKrRun, and is busy for others until then' {
-        $process = Start-Run "$TestDrive/stopped" 1000000
+        $process = Invoke-Run "$TestDrive/stopped" 1000000
         Wait-Step "$TestDrive/stopped" 3
         (Get-LoKrRun "$TestDrive/stopped").State | Should -Be 'Running'
         { Remove-LoKrRun "$TestDrive/stopped" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.RunBusy,*'
@@ -158,7 +158,7 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
     }
 
     It 'ends with 75 and a checkpoint at SIGTERM, and goes on' -Skip:($IsWindows) {
-        $process = Start-Run "$TestDrive/ended" 1000000
+        $process = Invoke-Run "$TestDrive/ended" 1000000
         Wait-Step "$TestDrive/ended" 3
         kill -TERM $process.Id
         $process.WaitForExit(60000) | Should -BeTrue
@@ -193,13 +193,13 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
     }
 
     It 'survives kill -9 and ends with the same bits' -Skip:($IsWindows) {
-        $process = Start-Run "$TestDrive/through" 60
+        $process = Invoke-Run "$TestDrive/through" 60
         $process.WaitForExit(120000) | Should -BeTrue
-        $process = Start-Run "$TestDrive/killed" 60
+        $process = Invoke-Run "$TestDrive/killed" 60
         Wait-Step "$TestDrive/killed" 7
         kill -KILL $process.Id
         $process.WaitForExit()
-        $process = Start-Run "$TestDrive/killed" 60
+        $process = Invoke-Run "$TestDrive/killed" 60
         $process.WaitForExit(120000) | Should -BeTrue
         (Get-LoKrRun "$TestDrive/killed").State | Should -Be 'Completed'
         Get-Weight "$TestDrive/killed/adapter" | Should -Be (Get-Weight "$TestDrive/through/adapter")

@@ -116,18 +116,6 @@ Describe 'Views' {
         }
     }
 
-    It 'are as clean in CSV and JSON: <_>' -ForEach '$model | Get-LoKrModule -Adapted', '$model | Get-LoKrAdapter', '$model | Get-LoKrAdapter -ByLayer', '$model | Get-LoKrAdapter -Summary', '$model | Get-LoKrAdapter -ByLayer -Values',
-    '$model | Compare-LoKrAdapter default default', '$model.LastTraining', '$model.LastTraining.History', '$model.LastMerge', '$model | Measure-LoKrModel -Data $eval', "'vpn' | Invoke-LoKrModel -Model `$model", 'Get-LoKrRuntime', '$model.CountParameters()',
-    'New-LoKrConfig -TargetModules query | Measure-LoKrConfig $model', 'New-LoKrConfig -TargetModules query | Measure-LoKrConfig $model -ByModule' {
-        $objects = @(Invoke-Expression $_)
-        $objects.Count | Should -BeGreaterThan 0
-        $objects | ConvertTo-Csv | Should -Not -MatchExactly '(System|LoKr\.Core|TorchSharp)\.[A-Z]|`\d\[|<>'
-        $json = $objects | ConvertTo-Json -Depth 4 -WarningVariable warnings -WarningAction SilentlyContinue
-        $warnings | Should -BeNullOrEmpty
-        $json | Should -Not -MatchExactly '(System|LoKr\.Core|TorchSharp)\.[A-Z]|`\d\[|<>'
-        @($json | ConvertFrom-Json).Count | Should -Be $objects.Count
-    }
-
     It 'need plain figures only' {
         $copy = [System.Management.Automation.PSSerializer]::Deserialize([System.Management.Automation.PSSerializer]::Serialize($model))
         $copy.PSTypeNames[0] | Should -Be 'Deserialized.LoKr.Core.Model.LoKrModel'
@@ -137,8 +125,8 @@ Describe 'Views' {
         [LoKr.PowerShell.Formatting.ViewText]::List($copy.Adapters) | Should -Be 'default'
     }
 
-    It 'fit a terminal of 80 columns: <_>' -ForEach 'Get-LoKrAdapter', 'Get-LoKrAdapter -ByLayer -Values', 'Compare-LoKrAdapter default default', 'Compare-LoKrAdapter default default -ByLayer' {
-        $rows = Invoke-Expression "`$model | $_"
+    It 'fit a terminal of 80 columns: <_>' -ForEach 'Get-LoKrModule', 'Get-LoKrModule -Adapted', 'Get-LoKrAdapter', 'Get-LoKrAdapter -ByLayer -Values', 'Compare-LoKrAdapter default default', 'Compare-LoKrAdapter default default -ByLayer' {
+        $rows = & ([scriptblock]::Create("`$model | $_"))
         $lines = (Get-Display $rows 80) -split '\r?\n'
         ($lines | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80
 
@@ -165,6 +153,87 @@ Describe 'Views' {
         }
 
         (Get-Display $model 80) -split '\r?\n' | Where-Object { $_ -match '^Name' } | Should -Match 'Adapters'
+    }
+}
+
+Describe 'An object' {
+    BeforeAll {
+        $script:model = Get-AdaptedTinyModel
+        $model | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MaxSteps 2 -Seed 1 -RunPath "$TestDrive/run" -EvaluateBefore
+        $model | Export-LoKrAdapter -Destination "$TestDrive/adapter"
+        $model | Merge-LoKrAdapter | Undo-LoKrMerge
+        New-LoKrConfig -R 1 -TargetModules key | Add-LoKrAdapter $model -Name other -Seed 2 -WarningAction SilentlyContinue
+        $script:sd = Import-LoKrModel -LiteralPath ([LoKr.Testing.TinyPipeline]::Write("$TestDrive/sd")) -WarningAction SilentlyContinue
+        New-LoKrConfig -R 1 -TargetModules to_q, q_proj | Add-LoKrAdapter $sd -Seed 1 -WarningAction SilentlyContinue
+        Register-LoKrAdapter tickets "$TestDrive/run" -Registry "$TestDrive/registry" | Publish-LoKrAdapter
+
+        # Objects of every type, as the cmdlets write them.
+        $script:samples = @{
+            'LoKr.Core.Configuration.LoKrConfig'            = {
+                New-LoKrConfig -R 4 -TargetModules query, key -ExcludeModules a, b -LayersToTransform 0, 1 -LayersPattern layer -RankPattern ([ordered] @{ query = 2; key = 3 }) -AlphaPattern @{ query = 2.5 } -ModulesToSave classifier
+            }
+            'LoKr.Core.Conversion.LoraConversionResult'     = { Convert-LoKrAdapter "$TestDrive/adapter" "$TestDrive/lora" -LoraRank 2 -Force -WarningAction SilentlyContinue }
+            'LoKr.Core.Conversion.LoKrFitResult'            = { Resize-LoKrAdapter "$TestDrive/adapter" "$TestDrive/smaller" -R 1 -Force -WarningAction SilentlyContinue }
+            'LoKr.Core.Runs.LoKrDataSummary'                = { Measure-LoKrData $rows -ValidationData $rowsToMeasure -WarningAction SilentlyContinue }
+            'LoKr.Core.Runs.LoKrGateResult'                 = { $model | Test-LoKrGate -Challenger "$TestDrive/adapter" -Data $rowsToMeasure -WarningAction SilentlyContinue }
+            'LoKr.Core.Inference.LoKrClassification'        = { 'vpn' | Invoke-LoKrModel $model }
+            'LoKr.Core.Inference.LoKrCompletion'            = { [LoKr.Core.Inference.LoKrCompletion] @{ Prompt = 'a'; Completion = 'b'; PromptTokenCount = 1; TokenCount = 1; Elapsed = '0:00:01' } }
+            'LoKr.Core.Layouts.LoKrAdapterCheck'            = { Test-LoKrAdapter "$TestDrive/adapter" }
+            'LoKr.Core.Layouts.LoKrAdapterComparison'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model }
+            'LoKr.Core.Layouts.LoKrAdapterFinding'          = { [LoKr.Core.Layouts.LoKrAdapterFinding]::new('Warning', 'LoKr.X', 'a', 'b') }
+            'LoKr.Core.Layouts.LoKrAdapterInfo'             = { Get-LoKrAdapter "$TestDrive/adapter" }
+            'LoKr.Core.Layouts.LoKrLayerComparison'         = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model -ByLayer }
+            'LoKr.Core.Layouts.LoKrLayerValues'             = { $model | Get-LoKrAdapter -ByLayer -Values }
+            'LoKr.Core.Layouts.LoKrSettingDifference'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model -Setting }
+            'LoKr.Core.Model.LoKrAdapter'                   = { $model.Adapters }
+            'LoKr.Core.Model.LoKrAdapterStatus'             = { $model | Get-LoKrAdapter }
+            'LoKr.Core.Model.LoKrEvaluation'                = { $model | Measure-LoKrModel -Data $rowsToMeasure }
+            'LoKr.Core.Model.LoKrLayerStatus'               = { $model | Get-LoKrAdapter -ByLayer }
+            'LoKr.Core.Model.LoKrMergeResult'               = { $model.LastMerge }
+            'LoKr.Core.Model.LoKrModel'                     = { $model }
+            'LoKr.Core.Model.LoKrModelStatus'               = { $model | Get-LoKrAdapter -Summary }
+            'LoKr.Core.Model.LoKrModuleInfo'                = { $model | Get-LoKrModule -Adapted }
+            'LoKr.Core.Model.LoKrTrainingResult'            = { $model.LastTraining }
+            'LoKr.Core.Model.LoKrTrainingStep'              = { $model.LastTraining.History }
+            'LoKr.Core.Model.ParameterCount'                = { $model.CountParameters() }
+            'LoKr.Core.Runs.LoKrAdapterVersion'             = { Get-LoKrAdapterVersion tickets -Registry "$TestDrive/registry" }
+            'LoKr.Core.Runs.LoKrJobCheck'                   = { $null = New-LoKrJob "$TestDrive/tickets.job.psd1" -BasePath $tiny -Data $rows -Force; Test-LoKrJob "$TestDrive/tickets.job.psd1" }
+            'LoKr.Core.Runs.LoKrJobResult'                  = { [LoKr.Core.Runs.LoKrJobResult] @{ Job = 'a'; Path = 'b'; State = [LoKr.Core.Runs.LoKrJobState] 0; ExitCode = 0; Message = 'c'; Started = [datetime]::UtcNow; NewLabels = [string[]] ('d', 'e') } }
+            'LoKr.Core.Runs.LoKrRun'                        = { Get-LoKrRun "$TestDrive/run" }
+            'LoKr.Core.Runtime.LoKrRuntimeInfo'             = { Get-LoKrRuntime }
+            'LoKr.Core.Training.LoKrAnswerComparison'       = { (Compare-LoKrAdapter default other -Model $model -Data $rowsToMeasure).Where({ $_ -is [LoKr.Core.Training.LoKrAnswerComparison] }) }
+            'LoKr.Core.Training.LoKrAnswerDifference'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model -Data $rowsToMeasure -ByRow | Select-Object -First 3 }
+            'LoKr.Core.Training.LoKrConfigCost'             = { New-LoKrConfig -TargetModules query | Measure-LoKrConfig $model }
+            'LoKr.Core.Training.LoKrModuleCost'             = { New-LoKrConfig -TargetModules query | Measure-LoKrConfig $model -ByModule }
+            'LoKr.Models.Diffusion.LoKrPicture'             = { Invoke-LoKrModel $sd 'a red rack' -Seed 1 -Steps 1 -Destination "$TestDrive/image.png" -Force -WarningAction SilentlyContinue }
+            'LoKr.Models.Diffusion.StableDiffusionPipeline' = { $sd }
+        }
+
+        # Live objects with tensors in them, which ConvertTo-Json takes apart: what Get-LoKrAdapter writes is their record.
+        $script:live = 'LoKr.Core.Model.LoKrModel', 'LoKr.Core.Model.LoKrAdapter', 'LoKr.Models.Diffusion.StableDiffusionPipeline'
+        $script:typeName = '(System|LoKr\.(Core|Models)|TorchSharp)\.[A-Z]|`\d\[|<>|\w+ \{'
+    }
+
+    AfterAll {
+        $model.Dispose()
+        $sd.Dispose()
+    }
+
+    It 'shows no type names in CSV, JSON and text: <_>' -ForEach $types {
+        $objects = @(& $samples[$_])
+        $objects.Count | Should -BeGreaterThan 0
+        $objects[0].PSTypeNames[0] | Should -Be $_
+        $objects | ConvertTo-Csv | Should -Not -MatchExactly $typeName
+        if ($_ -notin $live) {
+            $json = $objects | ConvertTo-Json -Depth 4 -WarningVariable warnings -WarningAction SilentlyContinue
+            $warnings | Should -BeNullOrEmpty
+            $json | Should -Not -MatchExactly '(System|LoKr\.(Core|Models)|TorchSharp)\.[A-Z]|`\d\[|<>'
+            @($json | ConvertFrom-Json).Count | Should -Be $objects.Count
+        }
+
+        foreach ($text in (Get-Display $objects), (Get-Display ($objects | Format-List)), (Get-Display ($objects | Format-Table *)), (Get-Display ($objects | Format-List *) 300)) {
+            $text | Should -Not -MatchExactly '(System|LoKr\.(Core|Models)|TorchSharp)\.[A-Z]|`\d\[|<>|#ERR'
+        }
     }
 }
 

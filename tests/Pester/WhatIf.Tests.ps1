@@ -14,6 +14,7 @@ Describe 'With -WhatIf' {
 
     AfterEach {
         $model.Dispose()
+        Remove-Item -Path "$TestDrive/*" -Recurse
     }
 
     It '<Command> leaves the model as it is' -ForEach @(
@@ -23,7 +24,8 @@ Describe 'With -WhatIf' {
         @{ Command = 'Enable-LoKrAdapter'; Script = { $model | Enable-LoKrAdapter -WhatIf -PassThru } }
         @{ Command = 'Remove-LoKrAdapter'; Script = { $model | Remove-LoKrAdapter -Name * -WhatIf -PassThru } }
         @{ Command = 'Merge-LoKrAdapter'; Script = { $model | Merge-LoKrAdapter -WhatIf -PassThru } }
-        @{ Command = 'Undo-LoKrMerge'; Script = { $model | Undo-LoKrMerge -WhatIf -PassThru } }
+        @{ Command = 'Undo-LoKrMerge'; Script = { $model | Merge-LoKrAdapter -WhatIf | Undo-LoKrMerge -WhatIf -PassThru } }
+        @{ Command = 'Merge-LoKrAdapter -Safe'; Script = { $model | Merge-LoKrAdapter -Safe -WhatIf -PassThru } }
         @{ Command = 'Start-LoKrTraining'; Script = { $model | Start-LoKrTraining -Data $train -WhatIf -PassThru } }
     ) {
         $before = ($model | Measure-LoKrModel -Data $eval).Loss
@@ -39,7 +41,6 @@ Describe 'With -WhatIf' {
         $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
         $model | Import-LoKrAdapter -Path "$TestDrive/saved" -Name other -WhatIf | Should -Be $model
         $model.Adapters.Name | Should -Be 'default'
-        Remove-Item -LiteralPath "$TestDrive/saved" -Recurse
     }
 
     It 'Start-LoKrTraining takes rows of the pipeline' {
@@ -62,7 +63,43 @@ Describe 'With -WhatIf' {
         $fresh.Dispose()
     }
 
+    It 'the rest of a script finds an adapter whose import was rehearsed' {
+        $fresh = Get-Model
+        $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        $fresh | Import-LoKrAdapter "$TestDrive/saved" -WhatIf -ErrorAction Stop | Merge-LoKrAdapter -WhatIf -ErrorAction Stop | Undo-LoKrMerge -WhatIf -ErrorAction Stop
+        $fresh | Import-LoKrAdapter "$TestDrive/saved" -Name night -Trainable -WhatIf | Start-LoKrTraining $train -AdapterName night -MaxSteps 2 -WhatIf -ErrorAction Stop
+        $fresh | Merge-LoKrAdapter nig* -WhatIf -ErrorAction Stop
+        $fresh.Adapters.Count | Should -Be 0
+        $fresh.Dispose()
+    }
+
+    It 'a file that cannot be imported is refused as without it: <Case>' -ForEach @(
+        @{ Case = 'other shapes'; Change = { Copy-Item -Recurse "$TestDrive/saved" "$TestDrive/bad"; $file = "$TestDrive/bad/adapter_config.json"; (Get-Content $file -Raw) -replace '"r": 4', '"r": 5' | Set-Content $file }; Id = 'LoKr.AdapterShapeMismatch' }
+        @{ Case = 'no weights'; Change = { Copy-Item -Recurse "$TestDrive/saved" "$TestDrive/bad"; Remove-Item "$TestDrive/bad/*.safetensors" }; Id = 'LoKr.AdapterFileNotFound' }
+        @{ Case = 'a name that exists'; Change = { Copy-Item -Recurse "$TestDrive/saved" "$TestDrive/bad" }; Id = 'LoKr.AdapterExists' }
+    ) {
+        $model | Export-LoKrAdapter -Destination "$TestDrive/saved"
+        & $Change
+        $count = $model.CountParameters()
+        Get-ErrorId { $model | Import-LoKrAdapter "$TestDrive/bad" -WhatIf } | Should -Be $Id
+        Get-ErrorId { $model | Import-LoKrAdapter "$TestDrive/bad" } | Should -Be $Id
+        $model.CountParameters() | Should -Be $count
+    }
+
+    It 'a merge that is not finite is refused with -Safe, and the weights stay' {
+        $layer = $model.Adapters[0].Layers[0]
+        $null = $model.Adapters[0].FlatParameters[0].Value.fill_([TorchSharp.Scalar] 1e30)
+        $before = $layer.Module.weight.sum().item[float]()
+        Get-ErrorId { $model | Merge-LoKrAdapter -Safe -WhatIf } | Should -Be 'LoKr.MergeNotFinite'
+        Get-ErrorId { $model | Merge-LoKrAdapter -Safe } | Should -Be 'LoKr.MergeNotFinite'
+        $layer.Module.weight.sum().item[float]() | Should -Be $before
+    }
+
     It '<Case> is refused as without it' -ForEach @(
+        @{ Case = 'a merge of an adapter that is not there'; Script = { $model | Merge-LoKrAdapter other -WhatIf }; Id = 'LoKr.AdapterNotFound' }
+        @{ Case = 'a merge without adapters'; Script = { Get-Model | Merge-LoKrAdapter -WhatIf }; Id = 'LoKr.NothingToMerge' }
+        @{ Case = 'a merge of adapters that are off'; Script = { $model | Disable-LoKrAdapter -PassThru | Merge-LoKrAdapter -WhatIf }; Id = 'LoKr.AdaptersDisabled' }
+        @{ Case = 'taking back no merge'; Script = { $model | Undo-LoKrMerge -WhatIf }; Id = 'LoKr.NothingToMerge' }
         @{ Case = 'an adapter that targets nothing'; Script = { New-LoKrConfig -TargetModules nothing | Add-LoKrAdapter $model -Name other -WhatIf }; Id = 'LoKr.TargetModuleNotFound' }
         @{ Case = 'an adapter of a name that exists'; Script = { New-LoKrConfig -TargetModules key | Add-LoKrAdapter $model -WhatIf }; Id = 'LoKr.AdapterExists' }
         @{ Case = 'a training without an adapter'; Script = { Get-Model | Start-LoKrTraining $train -WhatIf }; Id = 'LoKr.NoAdapter' }

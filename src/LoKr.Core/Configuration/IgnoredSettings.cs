@@ -5,7 +5,7 @@ internal static class IgnoredSettings
 {
     /// <summary>Whether a layer filter is given beside a pattern, for which PEFT does not consult it.</summary>
     public static bool HasLayerFilterWithPattern(LoKrConfig config) =>
-        config is { TargetModules.Pattern: not null, LayersToTransform: { IsDefaultOrEmpty: false } };
+        config is { TargetModules.Pattern: not null, LayersToTransform: { Count: > 0 } };
 
     /// <summary>The settings of a configuration that have no effect, in sentences.</summary>
     public static IEnumerable<string> Describe(LoKrConfig config)
@@ -22,7 +22,7 @@ internal static class IgnoredSettings
             (config is { FullMatrix: true, UseEffectiveConv2d: true }, nameof(config.UseEffectiveConv2d), "FullMatrix is set"),
             (config is { UseScalar: true, InitWeights: InitWeights.Lycoris }, nameof(config.InitWeights), "UseScalar is set, whose scalar starts at zero"),
             (unscaled && config.RsLora, nameof(config.RsLora), $"of {convention}"),
-            (unscaled && !config.AlphaPattern.IsDefaultOrEmpty, nameof(config.AlphaPattern), $"of {convention}"),
+            (unscaled && config.AlphaPattern.Count > 0, nameof(config.AlphaPattern), $"of {convention}"),
         ];
         return settings.Where(static setting => setting.IsIgnored)
             .Select(static setting => $"{setting.Setting} has no effect because {setting.Reason}.");

@@ -1,4 +1,4 @@
-using System.Collections.Immutable;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Configuration;
 
@@ -45,25 +45,25 @@ public sealed record LoKrConfig
     public InitWeights InitWeights { get; init; } = InitWeights.Default;
 
     /// <summary>Indices of the layers to adapt; empty or null for all (PEFT <c>layers_to_transform</c>).</summary>
-    public ImmutableArray<int>? LayersToTransform { get; init; }
+    public IReadOnlyList<int>? LayersToTransform { get; init => field = value is null ? null : ValueList.Of(value); }
 
     /// <summary>Name of the layer list when it is not the usual one (PEFT <c>layers_pattern</c>).</summary>
-    public ImmutableArray<string>? LayersPattern { get; init; }
+    public IReadOnlyList<string>? LayersPattern { get; init => field = value is null ? null : ValueList.Of(value); }
 
     /// <summary>Whether a file gave a single <see cref="LayersPattern"/> as a string instead of a list; the meaning is the same.</summary>
     internal bool LayersPatternIsString { get; init; }
 
     /// <summary>Rank by module pattern, in order; the first match wins (PEFT <c>rank_pattern</c>).</summary>
-    public ImmutableArray<KeyValuePair<string, int>> RankPattern { get; init; } = [];
+    public IReadOnlyList<KeyValuePair<string, int>> RankPattern { get; init => field = ValueList.Of(value); } = ValueList.Of<KeyValuePair<string, int>>([]);
 
     /// <summary>Alpha by module pattern, in order; the first match wins (PEFT <c>alpha_pattern</c>).</summary>
-    public ImmutableArray<KeyValuePair<string, double>> AlphaPattern { get; init; } = [];
+    public IReadOnlyList<KeyValuePair<string, double>> AlphaPattern { get; init => field = ValueList.Of(value); } = ValueList.Of<KeyValuePair<string, double>>([]);
 
     /// <summary>
     /// Modules trained and saved whole beside the adapter (PEFT <c>modules_to_save</c>). A new adapter adds those that the checkpoint of the
     /// model lacked; an empty list, unlike null, leaves them as they are.
     /// </summary>
-    public ImmutableArray<string>? ModulesToSave { get; init; }
+    public IReadOnlyList<string>? ModulesToSave { get; init => field = value is null ? null : ValueList.Of(value); }
 
     /// <summary>Task of the model (PEFT <c>task_type</c>).</summary>
     public TaskType? TaskType { get; init; }

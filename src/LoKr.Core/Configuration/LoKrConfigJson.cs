@@ -57,7 +57,7 @@ public static class LoKrConfigJson
             { "inference_mode", config.InferenceMode },
             { "init_weights", Init(config.InitWeights) },
             { "layers_pattern", LayersPattern(config) },
-            { "layers_to_transform", config.LayersToTransform is { } indices ? indices.Cast<object?>() : null },
+            { "layers_to_transform", config.LayersToTransform?.Cast<object?>() },
         };
         JsonMembers extension = Extension(config);
         if (extension.Count > 0)
@@ -66,7 +66,7 @@ public static class LoKrConfigJson
         }
 
         members.Add("module_dropout", config.ModuleDropout);
-        members.Add("modules_to_save", config.ModulesToSave is { } saved ? saved.Cast<object?>() : null);
+        members.Add("modules_to_save", config.ModulesToSave?.Cast<object?>());
         members.Add("peft_type", "LOKR");
         members.Add("peft_version", PeftVersion);
         members.Add("r", config.R);

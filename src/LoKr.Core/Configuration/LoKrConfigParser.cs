@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
@@ -132,17 +131,17 @@ internal static partial class LoKrConfigParser
     };
 
     // A single string stands for a list of one; an empty one for none.
-    private static ImmutableArray<string>? Strings(JsonFields fields, string key) => fields.Find(key) switch
+    private static IReadOnlyList<string>? Strings(JsonFields fields, string key) => fields.Find(key) switch
     {
         null => null,
         { ValueKind: JsonValueKind.String } one => fields.AsString(one, key) is { Length: > 0 } text ? [text] : null,
         _ => [.. fields.GetStrings(key)],
     };
 
-    private static ImmutableArray<int>? Integers(JsonFields fields, string key) => fields.Has(key) ? [.. fields.GetInts(key)] : null;
+    private static IReadOnlyList<int>? Integers(JsonFields fields, string key) => fields.Has(key) ? [.. fields.GetInts(key)] : null;
 
     // In file order, because the first pattern that matches wins.
-    private static ImmutableArray<KeyValuePair<string, T>> Map<T>(JsonFields fields, string key, Func<JsonFields, JsonElement, string, T> convert) =>
+    private static IReadOnlyList<KeyValuePair<string, T>> Map<T>(JsonFields fields, string key, Func<JsonFields, JsonElement, string, T> convert) =>
         fields.FindObject(key) is JsonFields map ? [.. map.Members.Select(member => KeyValuePair.Create(CheckPattern(fields, key, member.Key), convert(map, member.Value, member.Key)))] : [];
 
     private static void AddUnknown(List<string> notes, JsonFields? fields) =>
@@ -151,7 +150,7 @@ internal static partial class LoKrConfigParser
     // PEFT applied alpha / r to LoKr from 0.14 on; before, every adapter was trained with a scale of 1 whatever its alpha. The version was not written then.
     private static void AddScalingNote(List<string> notes, LoKrConfig config, string? version, string source)
     {
-        bool scaled = config.Alpha != config.R || config.AlphaPattern.Length > 0 || config.RankPattern.Length > 0;
+        bool scaled = config.Alpha != config.R || config.AlphaPattern.Count > 0 || config.RankPattern.Count > 0;
         if (scaled && config.Scaling == ScalingConvention.Peft && IsBeforeScaling(version))
         {
             notes.Add(

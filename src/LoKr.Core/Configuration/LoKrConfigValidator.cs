@@ -80,7 +80,7 @@ public static class LoKrConfigValidator
 
     private static void CheckTargets(LoKrConfig config)
     {
-        if (config.LayersPattern is { IsDefaultOrEmpty: false } && config.LayersToTransform is not { IsDefaultOrEmpty: false })
+        if (config.LayersPattern is { Count: > 0 } && config.LayersToTransform is not { Count: > 0 })
         {
             throw Invalid(ErrorIds.LayersPatternInvalid, nameof(config.LayersPattern),
                 "LayersPattern is given without LayersToTransform.", "Say which layers to adapt with LayersToTransform, or leave LayersPattern out.");
@@ -99,12 +99,12 @@ public static class LoKrConfigValidator
             }
         }
 
-        if (config.ModulesToSave is { IsDefault: false } saved && saved.Any(string.IsNullOrEmpty))
+        if (config.ModulesToSave is { } saved && saved.Any(string.IsNullOrEmpty))
         {
             throw Invalid(ErrorIds.InvalidArgument, nameof(config.ModulesToSave), "ModulesToSave holds an empty name.", "An empty name would match every module; leave it out.");
         }
 
-        foreach (string pattern in config.LayersPattern is { IsDefault: false } patterns ? patterns : [])
+        foreach (string pattern in config.LayersPattern ?? [])
         {
             PythonRegex.Check(pattern);
         }

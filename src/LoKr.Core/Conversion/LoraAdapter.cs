@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using LoKr.Core.Configuration;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
@@ -62,7 +61,7 @@ public sealed record LoraConfig
     public required int R { get; init; }
 
     /// <summary>Rank and alpha by full module name (PEFT <c>rank_pattern</c>, <c>alpha_pattern</c>).</summary>
-    public ImmutableArray<KeyValuePair<string, int>> RankPattern { get; init; } = [];
+    public IReadOnlyList<KeyValuePair<string, int>> RankPattern { get; init; } = [];
 
     /// <summary>Modules with LoRA (PEFT <c>target_modules</c>).</summary>
     public required ModuleSelector TargetModules { get; init; }
@@ -71,13 +70,13 @@ public sealed record LoraConfig
     public ModuleSelector? ExcludeModules { get; init; }
 
     /// <summary>Indices of the layers (PEFT <c>layers_to_transform</c>).</summary>
-    public ImmutableArray<int>? LayersToTransform { get; init; }
+    public IReadOnlyList<int>? LayersToTransform { get; init; }
 
     /// <summary>Name of the layer list (PEFT <c>layers_pattern</c>).</summary>
-    public ImmutableArray<string>? LayersPattern { get; init; }
+    public IReadOnlyList<string>? LayersPattern { get; init; }
 
     /// <summary>Modules saved whole (PEFT <c>modules_to_save</c>).</summary>
-    public ImmutableArray<string>? ModulesToSave { get; init; }
+    public IReadOnlyList<string>? ModulesToSave { get; init; }
 
     /// <summary>Task of the model (PEFT <c>task_type</c>).</summary>
     public TaskType? TaskType { get; init; }

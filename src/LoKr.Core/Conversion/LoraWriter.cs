@@ -206,7 +206,7 @@ internal static class LoraWriter
         {
             foreach (LoraLayer layer in lora.Layers)
             {
-                tensors.Add($"{layer.Name}.{AdapterSuffixes.Alpha}", torch.tensor((float)(lora.Config.RankPattern.Length > 0 ? layer.Rank : lora.Rank)));
+                tensors.Add($"{layer.Name}.{AdapterSuffixes.Alpha}", torch.tensor((float)(lora.Config.RankPattern.Count > 0 ? layer.Rank : lora.Rank)));
             }
         }
 

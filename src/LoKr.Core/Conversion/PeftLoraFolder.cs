@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -61,5 +60,5 @@ internal static class LoraConfigJson
         return PythonJson.Write(members);
     }
 
-    private static IEnumerable<object?>? Sequence<T>(ImmutableArray<T>? values) => values is { IsDefault: false } some ? some.Cast<object?>() : null;
+    private static IEnumerable<object?>? Sequence<T>(IReadOnlyList<T>? values) => values?.Cast<object?>();
 }

@@ -55,6 +55,9 @@ public class JsonFields
     /// <summary>File or other origin.</summary>
     public string Source { get; }
 
+    /// <inheritdoc/>
+    public override string ToString() => Source;
+
     /// <summary>The object itself.</summary>
     internal JsonElement Element => _element;
 

@@ -37,6 +37,9 @@ public sealed class FlatParameter : IDisposable
     /// <summary>All values, one dimension.</summary>
     public Tensor Value { get; }
 
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Value.NumberOfElements} × {Value.dtype}");
+
     /// <summary>All gradients, one dimension; autograd accumulates into it. Allocated when first needed.</summary>
     public Tensor Gradient => _gradient ?? AllocateGradient();
 

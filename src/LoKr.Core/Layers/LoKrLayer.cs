@@ -22,6 +22,9 @@ public sealed class LoKrLayer
     /// <summary>Full name of the base layer.</summary>
     public string ModuleName => BaseLayer.Name;
 
+    /// <inheritdoc/>
+    public override string ToString() => ModuleName;
+
     /// <summary>The base layer.</summary>
     public nn.Module Module => BaseLayer.Module;
 

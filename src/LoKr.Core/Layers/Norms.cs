@@ -25,6 +25,9 @@ public sealed class LoKrNorm
     /// <summary>Full name of the norm.</summary>
     public string ModuleName => Target.Name;
 
+    /// <inheritdoc/>
+    public override string ToString() => ModuleName;
+
     /// <summary>Change of the weight, in its shape.</summary>
     public Tensor Weight { get; private set; }
 

@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using System.Globalization;
 using System.Reflection;
 using LoKr.Core.Configuration;
@@ -212,21 +211,10 @@ internal static class SettingComparer
 
             // The order of names has no meaning, and PEFT writes them in any.
             ModuleSelector { Names: { } names } => string.Join(", ", names.Order(StringComparer.Ordinal)),
-            ImmutableArray<string> names => Join(names),
-            ImmutableArray<int> numbers => Join(numbers),
-            ImmutableArray<KeyValuePair<string, int>> pairs => Join(pairs),
-            ImmutableArray<KeyValuePair<string, double>> pairs => Join(pairs),
             _ => Convert.ToString(value, CultureInfo.InvariantCulture),
         };
         return text?.Length > 0 ? text : null;
     }
-
-    private static string? Join<T>(ImmutableArray<T> items) => items.IsDefault ? null : string.Join(", ", items.Select(static item => item switch
-    {
-        KeyValuePair<string, int> pair => string.Create(CultureInfo.InvariantCulture, $"{pair.Key} = {pair.Value}"),
-        KeyValuePair<string, double> pair => string.Create(CultureInfo.InvariantCulture, $"{pair.Key} = {pair.Value}"),
-        _ => Convert.ToString(item, CultureInfo.InvariantCulture),
-    }));
 }
 
 /// <summary>Two adapters compared.</summary>

@@ -26,24 +26,11 @@ public static class AdapterImporter
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(file);
         options ??= new();
-        BaseModelCheck.RequireLabels(model, file);
         using DisposeScope scope = torch.NewDisposeScope();
-        LoKrAdapter adapter = Load(model, file, options, name, trainable);
+        (LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors) = Read(model, file, options, trainable);
+        LoKrAdapter adapter = model.LoadAdapter(config, tensors, name, trainable);
         adapter.AddWarnings(BaseModelCheck.Warnings(model, file, options.Component ?? AdapterComponent.Model));
         return adapter;
-    }
-
-    private static LoKrAdapter Load(LoKrModel model, AdapterFile file, AdapterReadOptions options, string name, bool trainable)
-    {
-        if (AdapterLayouts.IsPeft(file.Layout) && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
-        {
-            return ImportPeft(model, file, name, trainable);
-        }
-
-        ModuleNameIndex index = ModuleNameIndex.FromModule(model.Module, model.Name);
-        AdapterContent content = AdapterContentReader.Read(file, options, index);
-        LoKrConfig config = Config(file, options, content) with { InferenceMode = !trainable, TrainNorm = content.Norms.Count > 0 };
-        return model.LoadAdapter(config, Tensors(content), name, trainable);
     }
 
     /// <summary>Loads a file onto the parts of a pipeline, as an adapter of the same name on each. Every module of the file must be one of a part's.</summary>
@@ -60,14 +47,8 @@ public static class AdapterImporter
         ArgumentNullException.ThrowIfNull(models);
         ArgumentNullException.ThrowIfNull(file);
         options ??= new();
-        IEnumerable<AdapterComponent> components = options.Component is AdapterComponent wanted ? [wanted] : file.Modules.Select(static module => module.Component).Distinct();
-        return AllOrNone(models, name, components.Select(component =>
-        {
-            string folder = models.Keys.FirstOrDefault(key => AdapterComponents.ByFolder.TryGetValue(key, out AdapterComponent known) && AdapterComponents.Matches(component, known))
-                ?? throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-                    $"'{file.Path}' has modules of {component}, and the pipeline has {string.Join(", ", models.Keys)}.", "Choose one component.") { Target = file.Path };
-            return KeyValuePair.Create(folder, Import(models[folder], file, options with { Component = component }, name, trainable));
-        }));
+        return AllOrNone(models, name, PartsOf(models, file, options).Select(part =>
+            KeyValuePair.Create(part.Component, Import(part.Model, file, part.Options, name, trainable))));
     }
 
     /// <summary>
@@ -92,23 +73,53 @@ public static class AdapterImporter
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentException.ThrowIfNullOrEmpty(path);
-        KeyValuePair<string, LoKrModel>[] parts =
-            [.. target.Models.Where(part => part.Key.Length == 0 || File.Exists(Path.Combine(path, part.Key, PeftAdapterFolder.ConfigFile)))];
-        if (parts.Length == 0)
+        return AllOrNone(target.Models, name, Open(target, path, options ?? new(), onFinding).Select(part =>
+            KeyValuePair.Create(part.Component, Import(part.Model, part.File, part.Options, name, trainable))));
+    }
+
+    /// <summary>Throws what <see cref="Import(IAdaptable, string, AdapterReadOptions?, string, bool, Action{LoKrAdapterFinding}?)"/> would throw. Nothing is changed.</summary>
+    /// <inheritdoc cref="Import(IAdaptable, string, AdapterReadOptions?, string, bool, Action{LoKrAdapterFinding}?)"/>
+    public static void Check(
+        IAdaptable target,
+        string path,
+        AdapterReadOptions? options = null,
+        string name = "default",
+        bool trainable = false,
+        Action<LoKrAdapterFinding>? onFinding = null)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        foreach (Part part in Open(target, path, options ?? new(), onFinding))
         {
-            using AdapterFile file = Open(path);
-            return Import(target.Models, file, options, name, trainable);
+            using DisposeScope scope = torch.NewDisposeScope();
+            (LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors) = Read(part.Model, part.File, part.Options, trainable);
+            part.Model.CheckLoadAdapter(config, tensors, name, trainable);
+        }
+    }
+
+    /// <summary>What an adapter file holds for each component of a target. A file is open while its parts are enumerated.</summary>
+    private static IEnumerable<Part> Open(IAdaptable target, string path, AdapterReadOptions options, Action<LoKrAdapterFinding>? onFinding)
+    {
+        KeyValuePair<string, LoKrModel>[] folders =
+            [.. target.Models.Where(part => part.Key.Length == 0 || File.Exists(Path.Combine(path, part.Key, PeftAdapterFolder.ConfigFile)))];
+        if (folders.Length == 0)
+        {
+            using AdapterFile file = OpenFile(path);
+            foreach (Part part in PartsOf(target.Models, file, options))
+            {
+                yield return part;
+            }
         }
 
-        return AllOrNone(target.Models, name, parts.Select(part =>
+        foreach ((string folder, LoKrModel model) in folders)
         {
-            using AdapterFile file = Open(Path.Combine(path, part.Key));
-            return KeyValuePair.Create(part.Key, Import(part.Value, file, options, name, trainable));
-        }));
+            using AdapterFile file = OpenFile(Path.Combine(path, folder));
+            yield return new(folder, model, file, options);
+        }
 
-        AdapterFile Open(string place)
+        AdapterFile OpenFile(string place)
         {
-            AdapterFile file = AdapterFile.Open(place, options?.Layout);
+            AdapterFile file = AdapterFile.Open(place, options.Layout);
             foreach (LoKrAdapterFinding finding in file.Findings)
             {
                 onFinding?.Invoke(finding);
@@ -116,6 +127,32 @@ public static class AdapterImporter
 
             return file;
         }
+    }
+
+    private static IEnumerable<Part> PartsOf(IReadOnlyDictionary<string, LoKrModel> models, AdapterFile file, AdapterReadOptions options)
+    {
+        IEnumerable<AdapterComponent> components = options.Component is AdapterComponent wanted ? [wanted] : file.Modules.Select(static module => module.Component).Distinct();
+        return components.Select(component =>
+        {
+            string folder = models.Keys.FirstOrDefault(key => AdapterComponents.ByFolder.TryGetValue(key, out AdapterComponent known) && AdapterComponents.Matches(component, known))
+                ?? throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
+                    $"'{file.Path}' has modules of {component}, and the pipeline has {string.Join(", ", models.Keys)}.", "Choose one component.") { Target = file.Path };
+            return new Part(folder, models[folder], file, options with { Component = component });
+        });
+    }
+
+    /// <summary>Configuration and tensors of a file under the names of a model.</summary>
+    private static (LoKrConfig Config, IReadOnlyDictionary<string, torch.Tensor> Tensors) Read(LoKrModel model, AdapterFile file, AdapterReadOptions options, bool trainable)
+    {
+        BaseModelCheck.RequireLabels(model, file);
+        if (AdapterLayouts.IsPeft(file.Layout) && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
+        {
+            return ReadPeft(file, trainable);
+        }
+
+        ModuleNameIndex index = ModuleNameIndex.FromModule(model.Module, model.Name);
+        AdapterContent content = AdapterContentReader.Read(file, options, index);
+        return (Config(file, options, content) with { InferenceMode = !trainable, TrainNorm = content.Norms.Count > 0 }, Tensors(content));
     }
 
     /// <summary>Loads adapters one after the other, and removes those that were loaded if one cannot be.</summary>
@@ -145,12 +182,12 @@ public static class AdapterImporter
         }
     }
 
-    /// <summary>Loads a file with PEFT's names and configuration by PEFT's rules; any difference is an error.</summary>
-    private static LoKrAdapter ImportPeft(LoKrModel model, AdapterFile file, string name, bool trainable)
+    /// <summary>A file with PEFT's names and configuration, by PEFT's rules; any difference is an error.</summary>
+    private static (LoKrConfig Config, IReadOnlyDictionary<string, torch.Tensor> Tensors) ReadPeft(AdapterFile file, bool trainable)
     {
         AdapterReading.Of(file, new()).ThrowIfInvalid();
-        Dictionary<string, torch.Tensor> tensors = file.TensorNames.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal);
-        return model.LoadAdapter(file.ConfigOf(AdapterComponent.Model)! with { InferenceMode = !trainable }, tensors, name, trainable);
+        return (file.ConfigOf(AdapterComponent.Model)! with { InferenceMode = !trainable },
+            file.TensorNames.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal));
     }
 
     /// <summary>The file's own configuration where it results in these shapes, or an inferred one.</summary>
@@ -190,4 +227,7 @@ public static class AdapterImporter
 
         return tensors;
     }
+
+    /// <summary>A file for one component of a target.</summary>
+    private sealed record Part(string Component, LoKrModel Model, AdapterFile File, AdapterReadOptions Options);
 }

@@ -82,7 +82,7 @@ internal sealed record AdapterPlan(
     public AdapterPlan WithTables(IReadOnlyList<string> tables) => tables.Count == 0 ? this : this with
     {
         Tables = tables,
-        Config = Config with { ModulesToSave = Config.ModulesToSave!.Value.RemoveRange(tables) is { IsEmpty: false } named ? named : null },
+        Config = Config with { ModulesToSave = (string[])[.. Config.ModulesToSave!.Except(tables, StringComparer.Ordinal)] is { Length: > 0 } named ? named : null },
     };
 
     /// <summary>Shape of the adapter's copy of a tensor.</summary>

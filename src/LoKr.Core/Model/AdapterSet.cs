@@ -63,29 +63,12 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
     }
 
     /// <summary>Adds an adapter with the values of a file.</summary>
-    public LoKrAdapter Load(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable)
-    {
-        IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
-        (SavedEmbeddings tables, named) = TiedTables.Join(root, name, SavedEmbeddings.Find(ModuleAliases.Translate(root, config, out _), named.Keys), named);
-        LoKrAdapter adapter = Create(name, tables.Config, named, tables.Warnings, null, tables.Modules);
-        adapter.IsTrainable = trainable;
-        try
-        {
-            AdapterLoader.Load(adapter, named);
-            adapter.WarnIfZero();
-            if (merges.Merged.Count == 0)
-            {
-                adapter.AddWarnings(BaseCopies.Warnings(adapter, named));
-            }
-        }
-        catch
-        {
-            adapter.Release();
-            throw;
-        }
+    public LoKrAdapter Load(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable) =>
+        Attach(Read(config, tensors, name, trainable));
 
-        return Attach(adapter);
-    }
+    /// <summary>Throws what <see cref="Load"/> would throw. The adapter is allocated and released; the model is not changed.</summary>
+    public void CheckLoad(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable) =>
+        Read(config, tensors, name, trainable).Release();
 
     /// <summary>The adapter of a name.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterNotFound"/>, with the names that there are.</exception>
@@ -254,6 +237,30 @@ internal sealed class AdapterSet(nn.Module root, HostSet hosts, MergeState merge
                 string name = ModuleTree.Join(module, local);
                 yield return (name, tensor.shape[0], isSaved ? plan.ShapeOf(name, tensor.shape)[0] : tensor.shape[0]);
             }
+        }
+    }
+
+    private LoKrAdapter Read(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable)
+    {
+        IReadOnlyDictionary<string, Tensor> named = ModuleAliases.Translate(root, tensors);
+        (SavedEmbeddings tables, named) = TiedTables.Join(root, name, SavedEmbeddings.Find(ModuleAliases.Translate(root, config, out _), named.Keys), named);
+        LoKrAdapter adapter = Create(name, tables.Config, named, tables.Warnings, null, tables.Modules);
+        adapter.IsTrainable = trainable;
+        try
+        {
+            AdapterLoader.Load(adapter, named);
+            adapter.WarnIfZero();
+            if (merges.Merged.Count == 0)
+            {
+                adapter.AddWarnings(BaseCopies.Warnings(adapter, named));
+            }
+
+            return adapter;
+        }
+        catch
+        {
+            adapter.Release();
+            throw;
         }
     }
 

@@ -241,20 +241,12 @@ public static class AdaptableExtensions
         ArgumentNullException.ThrowIfNull(target);
         using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
         long started = Stopwatch.GetTimestamp();
-        if (names is not null)
-        {
-            CheckNames(target, names);
-        }
-
-        // A component that has nothing left to merge is left out, unless none has: its own error then says why.
-        LoKrModel[] all = [.. target.Models.Values];
-        LoKrModel[] models = [.. all.Where(model => (names?.Where(name => Has(model, name)) ?? model.ActiveAdapters).Except(model.MergedAdapters, StringComparer.Ordinal).Any())];
         List<PendingMerge> pending = [];
         try
         {
-            foreach (LoKrModel model in models.Length > 0 ? models : all)
+            foreach ((LoKrModel model, string[]? own) in ToMerge(target, names))
             {
-                pending.Add(model.BeginMerge(names?.Where(name => Has(model, name)).ToArray(), safe, cancellationToken));
+                pending.Add(model.BeginMerge(own, safe, cancellationToken));
             }
         }
         catch
@@ -278,16 +270,39 @@ public static class AdaptableExtensions
         };
     }
 
+    /// <summary>Throws what <see cref="Merge"/> would throw. No weight is changed; with <paramref name="safe"/> every result is computed on a copy.</summary>
+    /// <inheritdoc cref="Merge"/>
+    public static void CheckMerge(this IAdaptable target, IReadOnlyList<string>? names = null, bool safe = false, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
+        foreach ((LoKrModel model, string[]? own) in ToMerge(target, names))
+        {
+            model.CheckMerge(own, safe, cancellationToken);
+        }
+    }
+
     /// <summary>Takes every merged adapter out of every component; the base weights are bit for bit as before.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.NothingToMerge"/>: no adapter is merged.</exception>
     public static void UndoMerge(this IAdaptable target)
     {
         ArgumentNullException.ThrowIfNull(target);
         using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
-        LoKrModel[] merged = [.. target.Models.Values.Where(static model => model.MergedAdapters.Count > 0)];
-        foreach (LoKrModel model in merged.Length > 0 ? merged : [.. target.Models.Values])
+        foreach (LoKrModel model in ToUndo(target))
         {
             model.UndoMerge();
+        }
+    }
+
+    /// <summary>Throws what <see cref="UndoMerge"/> would throw. Nothing is changed.</summary>
+    /// <exception cref="LoKrException">As for <see cref="UndoMerge"/>.</exception>
+    public static void CheckUndoMerge(this IAdaptable target)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
+        foreach (LoKrModel model in ToUndo(target))
+        {
+            model.CheckUndoMerge();
         }
     }
 
@@ -386,6 +401,26 @@ public static class AdaptableExtensions
         }
     }
 
+    // A component that has nothing left to merge is left out, unless none has: its own error then says why.
+    private static (LoKrModel Model, string[]? Names)[] ToMerge(IAdaptable target, IReadOnlyList<string>? names)
+    {
+        if (names is not null)
+        {
+            CheckNames(target, names);
+        }
+
+        (LoKrModel Model, string[]? Names)[] all = [.. target.Models.Values.Select(model => (model, names?.Where(name => Has(model, name)).ToArray()))];
+        (LoKrModel Model, string[]? Names)[] some = [.. all.Where(static part => (part.Names ?? part.Model.ActiveAdapters).Except(part.Model.MergedAdapters, StringComparer.Ordinal).Any())];
+        return some.Length > 0 ? some : all;
+    }
+
+    // As for a merge.
+    private static LoKrModel[] ToUndo(IAdaptable target)
+    {
+        LoKrModel[] merged = [.. target.Models.Values.Where(static model => model.MergedAdapters.Count > 0)];
+        return merged.Length > 0 ? merged : [.. target.Models.Values];
+    }
+
     private static string[] Distinct(IAdaptable target, Func<LoKrModel, IEnumerable<string>> names)
     {
         ArgumentNullException.ThrowIfNull(target);
@@ -422,7 +457,7 @@ public static class AdaptableExtensions
         return targets is { Names.Count: 0 } && config.TargetModules is { Names.Count: > 0 } ? null : config with
         {
             TargetModules = targets,
-            ModulesToSave = config.ModulesToSave is { IsDefaultOrEmpty: false } saved ? [.. saved.Where(Belongs)] : config.ModulesToSave,
+            ModulesToSave = config.ModulesToSave is { Count: > 0 } saved ? [.. saved.Where(Belongs)] : config.ModulesToSave,
         };
     }
 }

@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -21,8 +22,8 @@ public sealed class LoKrAdapter
     {
         AdapterBuffers buffers = AdapterBuffers.Allocate(plan, originals);
         (Name, Plan, FlatParameters, Copies) = (name, plan, buffers.Flats, buffers.Copies);
-        Layers = [.. plan.Layers.Select(layer => new LoKrLayer(layer, buffers.FactorsOf(layer)))];
-        Norms = [.. plan.Norms.Select(norm => new LoKrNorm(norm, plan.Config, buffers.WeightOf(norm), buffers.BiasOf(norm)))];
+        Layers = ValueList.Of([.. plan.Layers.Select(layer => new LoKrLayer(layer, buffers.FactorsOf(layer)))]);
+        Norms = ValueList.Of([.. plan.Norms.Select(norm => new LoKrNorm(norm, plan.Config, buffers.WeightOf(norm), buffers.BiasOf(norm)))]);
         Warnings = [.. plan.Warnings, .. warnings];
     }
 
@@ -42,19 +43,19 @@ public sealed class LoKrAdapter
     public IReadOnlyList<LoKrNorm> Norms { get; }
 
     /// <summary>Full names of the modules that are trained and saved whole.</summary>
-    public IReadOnlyList<string> SavedModules => [.. Plan.SavedModules.Select(static module => module.Name)];
+    public IReadOnlyList<string> SavedModules => ValueList.Of([.. Plan.SavedModules.Select(static module => module.Name)]);
 
     /// <summary>
     /// Full names of modules that the adapter does not hold although the checkpoint of the model lacked them (<see cref="LoKrModel.FreshModules"/>):
     /// on a model that is loaded again they have other values. Empty unless the configuration declined to save them, or the adapter was loaded.
     /// </summary>
-    public IReadOnlyList<string> UnsavedModules => Plan.UnsavedModules;
+    public IReadOnlyList<string> UnsavedModules => ValueList.Of(Plan.UnsavedModules);
 
     /// <summary>The flat buffers that hold every trainable number: one, or one for each element type where saved modules differ from the factors.</summary>
-    public IReadOnlyList<FlatParameter> FlatParameters { get; private set; }
+    public IReadOnlyList<FlatParameter> FlatParameters { get; private set => field = ValueList.Of(value); }
 
     /// <summary>Warnings from when the adapter was added: settings, patterns and targets without effect, tied weights, random modules that are not saved, an adapter that changes nothing.</summary>
-    public IReadOnlyList<string> Warnings { get; private set; }
+    public IReadOnlyList<string> Warnings { get; private set => field = ValueList.Of(value); }
 
     /// <summary>Number of trainable parameters.</summary>
     public long ParameterCount => FlatParameters.Sum(static flat => flat.ParameterCount);

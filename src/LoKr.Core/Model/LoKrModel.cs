@@ -2,6 +2,7 @@ using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -32,7 +33,7 @@ public sealed class LoKrModel : IAdaptable
     {
         ArgumentNullException.ThrowIfNull(module);
         (Module, SourcePath, Tokenizer) = (module, sourcePath, tokenizer);
-        FreshModules = Targeting.FreshModules.Of(freshParameters ?? []);
+        FreshModules = ValueList.Of(Targeting.FreshModules.Of(freshParameters ?? []));
         Identity = new(fingerprint, Pretrained is { } pretrained ? ModelLabels.FindNamed(pretrained.Config) : null);
         Use = new(this);
         _adapters = new(module, _hosts, _merges, Identity, FreshModules);
@@ -76,13 +77,13 @@ public sealed class LoKrModel : IAdaptable
     public ScalarType DType => Alive.parameters().FirstOrDefault(static parameter => parameter.is_floating_point())?.dtype ?? ScalarType.Float32;
 
     /// <summary>Adapters in the order they were added.</summary>
-    public IReadOnlyList<LoKrAdapter> Adapters => _adapters.All;
+    public IReadOnlyList<LoKrAdapter> Adapters => ValueList.Of(_adapters.All);
 
     /// <summary>Names of the active adapters.</summary>
-    public IReadOnlyList<string> ActiveAdapters => [.. _adapters.Active.Select(static adapter => adapter.Name)];
+    public IReadOnlyList<string> ActiveAdapters => ValueList.Of([.. _adapters.Active.Select(static adapter => adapter.Name)]);
 
     /// <summary>Names of the adapters merged into the base weights.</summary>
-    public IReadOnlyList<string> MergedAdapters => [.. _merges.Merged.Select(static adapter => adapter.Name)];
+    public IReadOnlyList<string> MergedAdapters => ValueList.Of([.. _merges.Merged.Select(static adapter => adapter.Name)]);
 
     /// <summary>Whether adapters take part in the forward pass.</summary>
     public bool AdaptersEnabled => _adapters.Enabled;
@@ -114,7 +115,7 @@ public sealed class LoKrModel : IAdaptable
         }
     }
 
-    IReadOnlyDictionary<string, LoKrModel> IAdaptable.Models => new Dictionary<string, LoKrModel>(StringComparer.Ordinal) { [""] = this };
+    IReadOnlyDictionary<string, LoKrModel> IAdaptable.Models => ValueList.Of(new Dictionary<string, LoKrModel>(StringComparer.Ordinal) { [""] = this });
 
     /// <summary>Adds an adapter with initial values; the first one becomes active, later ones by <see cref="SetActiveAdapters"/>.</summary>
     /// <param name="config">Its configuration; a null TargetModules takes the default of the architecture.</param>
@@ -137,7 +138,7 @@ public sealed class LoKrModel : IAdaptable
     /// <param name="restart">As for <see cref="AddAdapter"/>.</param>
     internal void CheckAddAdapter(LoKrConfig config, string name, bool restart)
     {
-        Use.RequireAlive();
+        using IDisposable use = Use.Change("changed");
         _adapters.CheckAdd(config, name, restart);
     }
 
@@ -152,6 +153,13 @@ public sealed class LoKrModel : IAdaptable
         ArgumentNullException.ThrowIfNull(tensors);
         using IDisposable use = Use.Change("changed");
         return _adapters.Load(config, tensors, name, trainable);
+    }
+
+    /// <summary>Throws what <see cref="LoadAdapter"/> would throw. Nothing is changed.</summary>
+    internal void CheckLoadAdapter(LoKrConfig config, IReadOnlyDictionary<string, Tensor> tensors, string name, bool trainable)
+    {
+        using IDisposable use = Use.Change("changed");
+        _adapters.CheckLoad(config, tensors, name, trainable);
     }
 
     /// <summary>The adapter of a name.</summary>
@@ -233,11 +241,7 @@ public sealed class LoKrModel : IAdaptable
     public void UndoMerge()
     {
         using IDisposable use = Use.Change("merged");
-        if (_merges.Merged.Count == 0)
-        {
-            throw ModelErrors.NothingMerged();
-        }
-
+        CheckUndoMerge();
         _merges.Undo();
         _adapters.Apply();
     }
@@ -349,10 +353,44 @@ public sealed class LoKrModel : IAdaptable
         }
     }
 
+    /// <summary>Throws what <see cref="UndoMerge"/> would.</summary>
+    internal void CheckUndoMerge()
+    {
+        if (_merges.Merged.Count == 0)
+        {
+            throw ModelErrors.NothingMerged();
+        }
+    }
+
+    /// <summary>Throws what <see cref="Merge"/> would. The weights are not changed.</summary>
+    internal void CheckMerge(IReadOnlyList<string>? names, bool safe, CancellationToken cancellationToken) =>
+        _merges.Check(RequireMergeable(names), safe, cancellationToken);
+
     /// <summary>Merges as <see cref="Merge"/> does, in a way that can still be reverted.</summary>
     internal PendingMerge BeginMerge(IReadOnlyList<string>? names, bool safe, CancellationToken cancellationToken)
     {
         long started = Stopwatch.GetTimestamp();
+        LoKrAdapter[] adapters = RequireMergeable(names);
+        WeightMerge merge = _merges.Begin(adapters, safe, cancellationToken);
+        return new(merge, () =>
+        {
+            merge.Commit();
+            _adapters.Apply();
+            return LastMerge = new()
+            {
+                Adapters = [.. adapters.Select(static adapter => adapter.Name)],
+                ModuleCount = merge.WeightCount,
+                SavedModuleCount = adapters.Sum(static adapter => adapter.SavedModules.Count),
+                Warnings = [.. merge.Warnings, .. adapters.Where(static adapter => adapter.IsZero()).Select(static adapter => AdapterWarnings.Zero(adapter.Name)), .. _adapters.Active.Where(IsIdleSomewhere)
+                    .Select(static adapter => $"Adapter '{adapter.Name}' is active but not merged; as in PEFT it is idle on layers into which another adapter is merged.")],
+                Elapsed = Stopwatch.GetElapsedTime(started),
+            };
+        });
+    }
+
+    /// <summary>The adapters of a merge that nothing about the model stands against.</summary>
+    private LoKrAdapter[] RequireMergeable(IReadOnlyList<string>? names)
+    {
         LoKrAdapter[] adapters = [.. (names is null ? _adapters.Active : Find(names)).Except(_merges.Merged)];
         if (adapters.Length == 0)
         {
@@ -375,21 +413,7 @@ public sealed class LoKrModel : IAdaptable
             }
         }
 
-        WeightMerge merge = _merges.Begin(adapters, safe, cancellationToken);
-        return new(merge, () =>
-        {
-            merge.Commit();
-            _adapters.Apply();
-            return LastMerge = new()
-            {
-                Adapters = [.. adapters.Select(static adapter => adapter.Name)],
-                ModuleCount = merge.WeightCount,
-                SavedModuleCount = adapters.Sum(static adapter => adapter.SavedModules.Count),
-                Warnings = [.. merge.Warnings, .. adapters.Where(static adapter => adapter.IsZero()).Select(static adapter => AdapterWarnings.Zero(adapter.Name)), .. _adapters.Active.Where(IsIdleSomewhere)
-                    .Select(static adapter => $"Adapter '{adapter.Name}' is active but not merged; as in PEFT it is idle on layers into which another adapter is merged.")],
-                Elapsed = Stopwatch.GetElapsedTime(started),
-            };
-        });
+        return adapters;
     }
 
     /// <summary>Whether an adapter that is not merged is on a layer into which another one is.</summary>

@@ -31,22 +31,14 @@ internal sealed class MergeState : IDisposable
         using IDisposable noGrad = no_grad();
         try
         {
-            foreach (IGrouping<string, (LoKrAdapter Adapter, WeightChange Change)> group in adapters
-                .SelectMany(static adapter => WeightChange.Of(adapter).Select(change => (Adapter: adapter, Change: change)))
-                .GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
+            foreach ((string name, (LoKrAdapter Adapter, WeightChange Change)[] changes) in Changes(adapters, cancellationToken))
             {
-                cancellationToken.ThrowIfCancellationRequested();
-                Tensor weight = group.First().Change.Weight();
-                if (weight.device_type == DeviceType.META)
-                {
-                    throw ModelErrors.NoWeights();
-                }
-
-                SavedWeight before = merge.Save(group.Key, group.First().Change);
-                Merge([.. group], weight, _originals.GetValueOrDefault(group.Key, before).Value, safe);
+                Tensor weight = changes[0].Change.Weight();
+                SavedWeight before = merge.Save(name, changes[0].Change);
+                Merge(changes, weight, _originals.GetValueOrDefault(name, before).Value, safe);
                 if (!safe && NonFinite.Count(weight) is long count and > 0 && count - NonFinite.Count(before.Value) is long added and > 0)
                 {
-                    merge.AddWarning(ModelErrors.NotFinite(group.Key, added, weight.dtype));
+                    merge.AddWarning(ModelErrors.NotFinite(name, added, weight.dtype));
                 }
             }
 
@@ -56,6 +48,22 @@ internal sealed class MergeState : IDisposable
         {
             merge.RollBack();
             throw;
+        }
+    }
+
+    /// <summary>Throws what <see cref="Begin"/> would throw. No weight is changed: a result that has to be finite is computed on a copy.</summary>
+    /// <inheritdoc cref="Begin"/>
+    public void Check(IReadOnlyList<LoKrAdapter> adapters, bool safe, CancellationToken cancellationToken)
+    {
+        using IDisposable noGrad = no_grad();
+        foreach ((string name, (LoKrAdapter Adapter, WeightChange Change)[] changes) in Changes(adapters, cancellationToken))
+        {
+            if (safe)
+            {
+                using DisposeScope scope = NewDisposeScope();
+                Tensor weight = changes[0].Change.Weight().detach();
+                Merge(changes, weight.clone(), _originals.GetValueOrDefault(name)?.Value ?? weight.cpu(), safe);
+            }
         }
     }
 
@@ -95,6 +103,18 @@ internal sealed class MergeState : IDisposable
         }
 
         _merged.AddRange(adapters);
+    }
+
+    /// <summary>What adapters change, by the name of the weight.</summary>
+    private static IEnumerable<(string Name, (LoKrAdapter Adapter, WeightChange Change)[] Changes)> Changes(IReadOnlyList<LoKrAdapter> adapters, CancellationToken cancellationToken)
+    {
+        foreach (IGrouping<string, (LoKrAdapter Adapter, WeightChange Change)> group in adapters
+            .SelectMany(static adapter => WeightChange.Of(adapter).Select(change => (Adapter: adapter, Change: change)))
+            .GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            yield return group.First().Change.Weight().device_type == DeviceType.META ? throw ModelErrors.NoWeights() : (group.Key, [.. group]);
+        }
     }
 
     /// <summary>Several changes add up in their own type, so that a weight of lower precision is rounded once.</summary>

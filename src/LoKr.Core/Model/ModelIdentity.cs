@@ -17,4 +17,7 @@ public sealed record ModelIdentity(string? Fingerprint, IReadOnlyList<string>? L
         ArgumentNullException.ThrowIfNull(other);
         return Fingerprint is not null && other.Fingerprint is not null && Fingerprint != other.Fingerprint;
     }
+
+    /// <inheritdoc/>
+    public override string ToString() => Fingerprint ?? "";
 }

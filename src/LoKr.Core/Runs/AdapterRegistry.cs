@@ -441,10 +441,13 @@ public sealed record AdapterCard
     public JobInputs? JobInputs { get; init; }
 
     /// <summary>Labels of a classifier, in order.</summary>
-    public IReadOnlyList<string>? Labels { get; init; }
+    public IReadOnlyList<string>? Labels { get; init => field = value is null ? null : ValueList.Of(value); }
 
     /// <summary>What a person wants to say about it.</summary>
     public string? Description { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Name} {Version}");
 }
 
 /// <summary>A version of an adapter in a registry. Its folder is a PEFT folder.</summary>
@@ -460,7 +463,7 @@ public sealed record LoKrAdapterVersion
     public required int Version { get; init; }
 
     /// <summary>Names that mean this version now, such as <c>champion</c>.</summary>
-    public required IReadOnlyList<string> Aliases { get; init; }
+    public required IReadOnlyList<string> Aliases { get; init => field = ValueList.Of(value); }
 
     /// <summary>When it was registered, in UTC.</summary>
     public required DateTime Created { get; init; }

@@ -174,12 +174,12 @@ public static class JobSchema
     }
 
     // Ranks and alphas by pattern: an object whose order counts.
-    private sealed class PatternConverter<T> : JsonConverter<System.Collections.Immutable.ImmutableArray<KeyValuePair<string, T>>>
+    private sealed class PatternConverter<T> : JsonConverter<IReadOnlyList<KeyValuePair<string, T>>>
     {
-        public override System.Collections.Immutable.ImmutableArray<KeyValuePair<string, T>> Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+        public override IReadOnlyList<KeyValuePair<string, T>> Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
             [.. JsonSerializer.Deserialize<OrderedDictionary<string, T>>(ref reader, options)!];
 
-        public override void Write(Utf8JsonWriter writer, System.Collections.Immutable.ImmutableArray<KeyValuePair<string, T>> value, JsonSerializerOptions options)
+        public override void Write(Utf8JsonWriter writer, IReadOnlyList<KeyValuePair<string, T>> value, JsonSerializerOptions options)
         {
             writer.WriteStartObject();
             foreach ((string key, T item) in value)

@@ -1,5 +1,6 @@
 using System.Text.Json.Serialization;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 
 namespace LoKr.Core.Runs;
@@ -59,7 +60,7 @@ public sealed record LoKrRun
     public double? Loss { get; init; }
 
     /// <summary>The course of the loss: its mean over each of at most 32 equal parts of the run, as far as it is.</summary>
-    public IReadOnlyList<double> LossCurve { get; init; } = [];
+    public IReadOnlyList<double> LossCurve { get; init => field = ValueList.Of(value); } = ValueList.Of<double>([]);
 
     /// <summary>Evaluation before the first step.</summary>
     public LoKrEvaluation? Before { get; init; }
@@ -150,6 +151,11 @@ public sealed record RunInputs
 
     /// <summary>The values of the adapter that the run began with; a continuation does not need them.</summary>
     public required string StartAdapter { get; init; }
+
+    /// <summary>The beginnings of the hashes, for people.</summary>
+    public override string ToString() => $"data {Short(Data)}, base model {Short(BaseModel)}, configuration {Short(Configuration)}";
+
+    private static string Short(string? hash) => hash is null ? "unknown" : hash[..Math.Min(8, hash.Length)];
 }
 
 /// <summary>Exit codes of a process that only does a run or a job. They are an interface: schedulers act on them.</summary>

@@ -24,7 +24,7 @@ internal static class FreshModules
     public static LoKrConfig Save(nn.Module root, LoKrConfig config, IReadOnlyList<string> fresh, out string[] warnings)
     {
         warnings = [];
-        if (fresh.Count == 0 || config.ModulesToSave is { IsDefaultOrEmpty: true })
+        if (fresh.Count == 0 || config.ModulesToSave is { Count: 0 })
         {
             return config;
         }

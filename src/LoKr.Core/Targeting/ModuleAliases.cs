@@ -55,9 +55,9 @@ internal static class ModuleAliases
         {
             TargetModules = translator.Selector(config.TargetModules, filtered: true),
             ExcludeModules = translator.Selector(config.ExcludeModules, filtered: false),
-            ModulesToSave = config.ModulesToSave is { IsDefaultOrEmpty: false } saved ? [.. saved.SelectMany(translator.SavedModule)] : config.ModulesToSave,
-            RankPattern = config.RankPattern.IsDefaultOrEmpty ? config.RankPattern : [.. translator.Patterns(config.RankPattern)],
-            AlphaPattern = config.AlphaPattern.IsDefaultOrEmpty ? config.AlphaPattern : [.. translator.Patterns(config.AlphaPattern)],
+            ModulesToSave = config.ModulesToSave is { Count: > 0 } saved ? [.. saved.SelectMany(translator.SavedModule)] : config.ModulesToSave,
+            RankPattern = config.RankPattern.Count == 0 ? config.RankPattern : [.. translator.Patterns(config.RankPattern)],
+            AlphaPattern = config.AlphaPattern.Count == 0 ? config.AlphaPattern : [.. translator.Patterns(config.AlphaPattern)],
         };
         if (translator.Translated.Count > 0)
         {
@@ -82,7 +82,7 @@ internal static class ModuleAliases
         /// <summary>Translations: published name → name in the tree.</summary>
         public List<string> Translated { get; } = [];
 
-        private bool HasLayerFilter => config.LayersToTransform is { IsDefaultOrEmpty: false };
+        private bool HasLayerFilter => config.LayersToTransform is { Count: > 0 };
 
         /// <summary>A list of names, or an expression, that selects modules.</summary>
         /// <param name="selector">The selector, or null.</param>

@@ -59,6 +59,6 @@ internal sealed record SavedEmbeddings(LoKrConfig Config, IReadOnlyList<string> 
     {
         bool isThere = TargetResolver.SavedModule(Config, other + ".weight") is not null;
         IEnumerable<string> Replaced(IEnumerable<string> names) => isThere ? names.Where(name => name != module) : names.Select(name => name == module ? other : name);
-        return this with { Config = Config with { ModulesToSave = [.. Replaced(Config.ModulesToSave!.Value)] }, Modules = [.. Replaced(Modules)] };
+        return this with { Config = Config with { ModulesToSave = [.. Replaced(Config.ModulesToSave!)] }, Modules = [.. Replaced(Modules)] };
     }
 }

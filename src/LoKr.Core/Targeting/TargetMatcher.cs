@@ -12,7 +12,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
     private readonly Lazy<Func<string, bool>> _isExcluded = new(() => config.ExcludeModules?.CreateMatcher() ?? (static _ => false));
     private readonly Lazy<Func<string, bool>> _isTarget = new(() => config.TargetModules?.CreateMatcher() ?? (static _ => false));
     private readonly Lazy<PythonRegex[]> _saved = new(() => [.. (config.ModulesToSave ?? []).Select(static saved => new PythonRegex($@"(^|.*\.){saved}($|\..*)"))]);
-    private readonly Lazy<PythonRegex[]> _layers = new(() => config.LayersPattern is { IsDefaultOrEmpty: false } patterns && patterns.Any(static pattern => pattern.Length > 0)
+    private readonly Lazy<PythonRegex[]> _layers = new(() => config.LayersPattern is { Count: > 0 } patterns && patterns.Any(static pattern => pattern.Length > 0)
         ? [.. patterns.Select(static pattern => new PythonRegex($@"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."))]
         : [new PythonRegex(UsualLayerPattern)]);
 
@@ -66,7 +66,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
     /// <summary>Whether layers_to_transform lets a module through.</summary>
     public bool IsChosenLayer(string name)
     {
-        if (config.LayersToTransform is not { IsDefaultOrEmpty: false } layers)
+        if (config.LayersToTransform is not { Count: > 0 } layers)
         {
             return true;
         }

@@ -38,8 +38,8 @@ internal static class TargetErrors
                 : new(ErrorIds.TargetModulesRequired, LoKrErrorKind.InvalidArgument, "TargetModules is empty.", $"Name the modules to adapt, or use 'all-linear'. {LookUp}");
         }
 
-        string layers = resolved.LayersToTransform is { IsDefaultOrEmpty: false } indices
-            ? $" LayersToTransform allows only layers {string.Join(", ", indices)}{(resolved.LayersPattern is { IsDefaultOrEmpty: false } patterns ? $" of {string.Join(", ", patterns)}" : "")}."
+        string layers = resolved.LayersToTransform is { Count: > 0 } indices
+            ? $" LayersToTransform allows only layers {string.Join(", ", indices)}{(resolved.LayersPattern is { Count: > 0 } patterns ? $" of {string.Join(", ", patterns)}" : "")}."
             : "";
         if (!excluded || !MatchesAnything(resolved, verdicts))
         {
@@ -119,7 +119,7 @@ internal static class TargetWarnings
             Add(warnings, idle, "These entries of TargetModules match no module");
         }
 
-        if (resolved.LayersToTransform is { IsDefaultOrEmpty: false } && given.TargetModules?.Pattern is null)
+        if (resolved.LayersToTransform is { Count: > 0 } && given.TargetModules?.Pattern is null)
         {
             TargetMatcher matcher = new(resolved);
             string[] unfiltered = [.. names.Where(name => !matcher.IsChosenLayer(name))];

@@ -101,9 +101,9 @@ internal static class TargetResolver
     /// list, which takes the default of the architecture, it is explicit. PEFT has no such adapter.
     /// </summary>
     private static bool TrainsOthersOnly(LoKrConfig given, LoKrConfig resolved) =>
-        given.TargetModules is { Names.Count: 0 } && (given.TrainNorm || resolved.ModulesToSave is { IsDefaultOrEmpty: false });
+        given.TargetModules is { Names.Count: 0 } && (given.TrainNorm || resolved.ModulesToSave is { Count: > 0 });
 
-    private static System.Collections.Immutable.ImmutableArray<string>? WithTaskHead(LoKrConfig config)
+    private static IReadOnlyList<string>? WithTaskHead(LoKrConfig config)
     {
         IReadOnlyList<string> head = TaskHead(config.TaskType);
         return head.Count == 0 ? config.ModulesToSave : [.. (config.ModulesToSave ?? []).Union(head, StringComparer.Ordinal)];
@@ -179,7 +179,7 @@ internal static class TargetResolver
     /// </summary>
     private static LoKrConfig Minimize(LoKrConfig given, LoKrConfig resolved, ModulePlace[] layers, IReadOnlyList<ModulePlace> modules)
     {
-        if (resolved.TargetModules?.Names is not { Count: >= 20 } || given.LayersToTransform is { IsDefaultOrEmpty: false })
+        if (resolved.TargetModules?.Names is not { Count: >= 20 } || given.LayersToTransform is { Count: > 0 })
         {
             return resolved;
         }

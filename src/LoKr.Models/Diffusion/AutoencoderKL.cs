@@ -55,6 +55,9 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     public string Architecture => ClassName;
 
     /// <inheritdoc/>
+    public override string ToString() => Architecture;
+
+    /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>

@@ -3,6 +3,7 @@ using System.Text;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -42,7 +43,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     public ModelConfig Index => _index.Config;
 
     /// <summary>Names of the components in the folder, unused ones included.</summary>
-    public IReadOnlyList<string> ComponentNames => _index.Components;
+    public IReadOnlyList<string> ComponentNames => ValueList.Of(_index.Components);
 
     /// <summary>The text encoder, a <see cref="Families.ClipTextModel"/>.</summary>
     public LoKrModel TextEncoder { get; }
@@ -101,9 +102,9 @@ public sealed class StableDiffusionPipeline : IAdaptable
     public ScalarType DType => UNet.DType;
 
     /// <summary>The models that take adapters, by the name of their folders: text_encoder, text_encoder_2 where there is one, unet.</summary>
-    public IReadOnlyDictionary<string, LoKrModel> Models => TextEncoder2 is null
+    public IReadOnlyDictionary<string, LoKrModel> Models => ValueList.Of(TextEncoder2 is null
         ? new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["unet"] = UNet }
-        : new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["text_encoder_2"] = TextEncoder2, ["unet"] = UNet };
+        : new Dictionary<string, LoKrModel> { ["text_encoder"] = TextEncoder, ["text_encoder_2"] = TextEncoder2, ["unet"] = UNet });
 
     /// <summary>Parameters of all components, adapters included.</summary>
     public long ParameterCount => _vaeParameters + Models.Values.Sum(model => model.CountParameters().Total);
@@ -115,7 +116,7 @@ public sealed class StableDiffusionPipeline : IAdaptable
     public long TrainableParameterCount => Models.Values.Sum(model => model.CountParameters().Trainable);
 
     /// <summary>Names of the adapters with those of their components: <c>unet/default</c>.</summary>
-    public IReadOnlyList<string> AdapterNames => [.. Models.SelectMany(item => item.Value.Adapters.Select(adapter => $"{item.Key}/{adapter.Name}"))];
+    public IReadOnlyList<string> AdapterNames => ValueList.Of([.. Models.SelectMany(item => item.Value.Adapters.Select(adapter => $"{item.Key}/{adapter.Name}"))]);
 
     /// <summary>Steps and figures of the last training of its adapters; null before.</summary>
     public LoKrTrainingResult? LastTraining { get; set; }

@@ -74,6 +74,9 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
     public string Architecture => ClassName;
 
     /// <inheritdoc/>
+    public override string ToString() => Architecture;
+
+    /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>

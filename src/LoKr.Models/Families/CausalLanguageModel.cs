@@ -79,6 +79,9 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     public string Architecture => _settings.ClassName;
 
     /// <inheritdoc/>
+    public override string ToString() => Architecture;
+
+    /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>

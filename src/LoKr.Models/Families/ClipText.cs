@@ -56,6 +56,9 @@ public sealed class ClipTextModel : nn.Module<Tensor, Tensor?, Tensor>, ITextEnc
     public string Architecture => ClassName;
 
     /// <inheritdoc/>
+    public override string ToString() => Architecture;
+
+    /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
@@ -190,6 +193,9 @@ public sealed class ClipTextModelWithProjection : nn.Module<Tensor, Tensor?, Ten
 
     /// <inheritdoc/>
     public string Architecture => ClassName;
+
+    /// <inheritdoc/>
+    public override string ToString() => Architecture;
 
     /// <inheritdoc/>
     public JsonObject Config { get; }

@@ -60,6 +60,9 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
     public string Architecture => _settings.ClassName;
 
     /// <inheritdoc/>
+    public override string ToString() => Architecture;
+
+    /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>

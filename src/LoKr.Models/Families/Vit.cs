@@ -55,6 +55,9 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IPret
     public string Architecture => ClassName;
 
     /// <inheritdoc/>
+    public override string ToString() => Architecture;
+
+    /// <inheritdoc/>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>

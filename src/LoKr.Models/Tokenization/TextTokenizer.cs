@@ -56,6 +56,9 @@ internal sealed class TextTokenizer : ITextTokenizer
     public IReadOnlyList<string> SourceFiles { get; }
 
     /// <inheritdoc/>
+    public override string ToString() => $"{VocabularySize} tokens";
+
+    /// <inheritdoc/>
     public IReadOnlyList<int> Encode(string text, bool addSpecialTokens = true, int? maxLength = null)
     {
         ArgumentNullException.ThrowIfNull(text);

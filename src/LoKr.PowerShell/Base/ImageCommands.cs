@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.Management.Automation;
 using LoKr.Core.Errors;
 using LoKr.Models.Diffusion;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Base;
 
@@ -80,51 +81,67 @@ public abstract class ImageTrainingCommand : RecordedTrainingCommand
     /// <summary>Parameter set of training on images.</summary>
     protected const string ImageSet = "Picture";
 
+    /// <summary>Parameter set of training in a job, on texts or images.</summary>
+    protected const string JobSet = "Job";
+
     /// <summary>Side in pixels of the square that images are scaled and cropped to, a multiple of 8. With -AspectBucket it is the side of the square that has their area.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public int Resolution { get; set; } = 512;
 
     /// <summary>Preserves the shape of images as well as several sizes allow, instead of cropping them to a square.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public SwitchParameter AspectBucket { get; set; }
 
     /// <summary>Treatment of images that cannot be read: Stop is an error that names the first one, Skip leaves them out and warns.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public UnreadableImage UnreadableImage { get; set; }
 
     /// <summary>Treatment of images without a caption: Stop is an error that names the first one, Allow trains them with an empty caption.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public MissingCaption MissingCaption { get; set; }
 
     /// <summary>Folder for the latents of the images, which are computed once; without it .lokr-latents in the folder of the images.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string? LatentCache { get; set; }
 
     /// <summary>Gamma of min-SNR weighting, usually 5; without it every timestep has the same weight.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public double? MinSnrGamma { get; set; }
 
     /// <summary>Share of the images that are trained without their caption, for example 0.1.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public double CaptionDropout { get; set; }
 
     /// <summary>Prompts of sample images that are generated during training.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     [ValidateNotNullOrEmpty]
     public string[]? SamplePrompt { get; set; }
 
     /// <summary>Steps between sample images; the last step generates them too.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public int SampleEvery { get; set; } = 100;
 
     /// <summary>Denoising steps of sample images.</summary>
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public int SampleSteps { get; set; } = 25;
 
     /// <summary>Folder for sample images; it is created if it does not exist.</summary>
     [Parameter(ParameterSetName = ImageSet, ValueFromPipelineByPropertyName = true)]
+    [Parameter(ParameterSetName = JobSet, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string? SampleDestination { get; set; }
 
     /// <summary>Options with the values of these parameters.</summary>

@@ -1,5 +1,4 @@
 using System.Collections;
-using System.Collections.Immutable;
 using System.ComponentModel;
 using System.Management.Automation;
 using LoKr.Core.Configuration;
@@ -136,11 +135,11 @@ public abstract class PeftConfigCommand : LoKrCommand
         TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TextOrNull(TargetModulePattern), nameof(TargetModulePattern)),
         ExcludeModules = SelectorReader.Read(ExcludeModules is [] ? null : ExcludeModules, nameof(ExcludeModules), TextOrNull(ExcludeModulePattern), nameof(ExcludeModulePattern)),
         InitWeights = InitWeights,
-        LayersToTransform = LayersToTransform?.ToImmutableArray(),
-        LayersPattern = LayersPattern?.ToImmutableArray(),
+        LayersToTransform = LayersToTransform,
+        LayersPattern = LayersPattern,
         RankPattern = ReadPattern<int>(RankPattern, nameof(RankPattern)),
         AlphaPattern = ReadPattern<double>(AlphaPattern, nameof(AlphaPattern)),
-        ModulesToSave = ModulesToSave?.ToImmutableArray(),
+        ModulesToSave = ModulesToSave,
         TaskType = TaskType,
         BaseModelNameOrPath = TextOrNull(BaseModelNameOrPath),
         Revision = TextOrNull(Revision),
@@ -150,9 +149,9 @@ public abstract class PeftConfigCommand : LoKrCommand
     // PowerShell turns a null of a stored configuration into an empty text.
     private static string? TextOrNull(string? text) => string.IsNullOrEmpty(text) ? null : text;
 
-    private ImmutableArray<KeyValuePair<string, T>> ReadPattern<T>(IDictionary? pattern, string parameter)
+    private IReadOnlyList<KeyValuePair<string, T>> ReadPattern<T>(IDictionary? pattern, string parameter)
     {
-        ImmutableArray<KeyValuePair<string, T>> entries = PatternReader.Read<T>(pattern, parameter, out string? warning);
+        IReadOnlyList<KeyValuePair<string, T>> entries = PatternReader.Read<T>(pattern, parameter, out string? warning);
         WriteWarnings(warning is null ? [] : [warning]);
         return entries;
     }

@@ -16,6 +16,7 @@ public abstract class RecordedTrainingCommand : TrainingCommand
     /// <summary>Folder that keeps the run: state, log, checkpoints, and the adapter at the end. A run that was interrupted there goes on.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(RunCompleter))]
     public string? RunPath { get; set; }
 
     /// <summary>Steps (200) or time (10m) between checkpoints in -RunPath; the default is ten minutes. A run that is stopped writes one too.</summary>

@@ -12,6 +12,7 @@ public abstract class RegistryCommand : LoKrCommand
     /// <summary>Folder of the registry.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string Registry { get; set; } = "";
 
     /// <summary>Name of the adapter in the registry.</summary>

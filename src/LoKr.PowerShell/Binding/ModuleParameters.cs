@@ -1,5 +1,4 @@
 using System.Collections;
-using System.Collections.Immutable;
 using System.Collections.Specialized;
 using System.Globalization;
 using System.Management.Automation;
@@ -52,18 +51,12 @@ internal static class PatternReader
     /// <param name="parameter">Name of the parameter, for errors.</param>
     /// <param name="warning">Says that the order of the entries is not the written one; null where it is.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.InvalidArgument"/>: a value is not a number.</exception>
-    public static ImmutableArray<KeyValuePair<string, T>> Read<T>(IDictionary? pattern, string parameter, out string? warning)
+    public static IReadOnlyList<KeyValuePair<string, T>> Read<T>(IDictionary? pattern, string parameter, out string? warning)
     {
         warning = pattern is { Count: > 1 } and not IOrderedDictionary
             ? $"-{parameter} is a plain hashtable with {pattern.Count} entries, whose order is not the written one, and the first match wins: use [ordered]@{{ … }}."
             : null;
-        ImmutableArray<KeyValuePair<string, T>>.Builder entries = ImmutableArray.CreateBuilder<KeyValuePair<string, T>>();
-        foreach (DictionaryEntry entry in pattern ?? new Hashtable())
-        {
-            entries.Add(Read<T>(entry, parameter));
-        }
-
-        return entries.ToImmutable();
+        return [.. (pattern ?? new Hashtable()).Cast<DictionaryEntry>().Select(entry => Read<T>(entry, parameter))];
     }
 
     private static KeyValuePair<string, T> Read<T>(DictionaryEntry entry, string parameter)

@@ -1,8 +1,10 @@
 using System.Collections;
+using System.Globalization;
 using System.Management.Automation;
 using System.Management.Automation.Language;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.Runs;
 
 namespace LoKr.PowerShell.Binding;
 
@@ -15,15 +17,58 @@ public sealed class FolderCompleter : IArgumentCompleter
         Completion.OrWord(CompletionCompleters.CompleteFilename(wordToComplete).Where(result => result.ResultType == CompletionResultType.ProviderContainer), wordToComplete);
 }
 
-/// <summary>Completes paths for the parameter that the cmdlets which read files or folders share: folders only for those that read folders.</summary>
+/// <summary>
+/// Completes run folders, and folders with runs in them; the state of a run is the tool tip. Where there are none, any folder will do: the run
+/// may be further down, or still to come.
+/// </summary>
+public sealed class RunCompleter : IArgumentCompleter
+{
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters)
+    {
+        CompletionResult[] folders = [.. new FolderCompleter().CompleteArgument(commandName, parameterName, wordToComplete, commandAst, fakeBoundParameters)];
+        CompletionResult[] runs = [.. folders.Select(Describe).OfType<CompletionResult>()];
+        return runs.Length > 0 ? runs : folders;
+    }
+
+    private static CompletionResult? Describe(CompletionResult folder)
+    {
+        if (SessionPaths.Find(folder.ToolTip) is not string path || !Directory.Exists(path))
+        {
+            return null;
+        }
+
+        RunFolder run = new(path);
+        try
+        {
+            return run.Exists ? new(folder.CompletionText, folder.ListItemText, folder.ResultType, Text(run.Read()))
+                : Directory.EnumerateDirectories(path).Any(static inner => new RunFolder(inner).Exists) ? folder
+                : null;
+        }
+        catch (Exception exception) when (exception is LoKrException or IOException or UnauthorizedAccessException)
+        {
+            // A damaged run is a run, of which the command says what is wrong.
+            return folder;
+        }
+    }
+
+    private static string Text(LoKrRun run) => string.Create(CultureInfo.InvariantCulture, $"{run.State}, step {run.Step} of {run.TotalSteps}");
+}
+
+/// <summary>Completes paths for the parameter that the cmdlets which read files or folders share: folders only for those that read folders, and runs for those that read runs.</summary>
 public sealed class PathCompleter : IArgumentCompleter
 {
     /// <inheritdoc/>
     public IEnumerable<CompletionResult> CompleteArgument(
         string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
-        commandName.Equals("Import-LoKrModel", StringComparison.OrdinalIgnoreCase)
-            ? new FolderCompleter().CompleteArgument(commandName, parameterName, wordToComplete, commandAst, fakeBoundParameters)
-            : CompletionCompleters.CompleteFilename(wordToComplete);
+        Find(commandName)?.CompleteArgument(commandName, parameterName, wordToComplete, commandAst, fakeBoundParameters)
+            ?? CompletionCompleters.CompleteFilename(wordToComplete);
+
+    private static IArgumentCompleter? Find(string command) =>
+        command.EndsWith("Import-LoKrModel", StringComparison.OrdinalIgnoreCase) ? new FolderCompleter()
+        : command.EndsWith("-LoKrRun", StringComparison.OrdinalIgnoreCase) ? new RunCompleter()
+        : null;
 }
 
 /// <summary>Completes job files, and folders that may have some.</summary>

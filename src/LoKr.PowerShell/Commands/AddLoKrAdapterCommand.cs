@@ -44,7 +44,10 @@ public sealed class AddLoKrAdapterCommand : PassThruCommand
         if (IsRehearsal)
         {
             Model.CheckAddAdapter(Config, Name, restart: true);
-            Rehearsals.Remember(Model, Config, Name);
+
+            // With a seed, torch's global generator stays as it is.
+            (IAdaptable model, LoKrConfig config, string name) = (Model, Config, Name);
+            Rehearsals.Remember(model, name, () => model.AddAdapter(config, name, seed: 0));
         }
 
         if (ShouldProcess(Model.Name, $"Add LoKr adapter '{Name}'"))

@@ -6,6 +6,7 @@ using LoKr.Core.Runs;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -54,6 +55,7 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     [Parameter(Mandatory = true, ParameterSetName = RegistrySet)]
     [Parameter(Mandatory = true, ParameterSetName = PipelineRegistrySet)]
     [ValidateNotNullOrEmpty]
+    [ArgumentCompleter(typeof(FolderCompleter))]
     public string? Registry { get; set; }
 
     /// <summary>Which version of the registry to load.</summary>
@@ -98,10 +100,17 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     {
         IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet or PipelineRegistrySet ? Pipeline : Model;
         string path = Registry is null ? Paths.ExistingOne(Path, LiteralPath) : new AdapterRegistry(Paths.New(Registry)).Get(Name, Alias).Path;
+        AdapterReadOptions options = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling };
+        if (IsRehearsal)
+        {
+            EnsureRuntime();
+            AdapterImporter.Check(target, path, options, Name, Trainable, Warn);
+            Rehearsals.Remember(target, Name, () => AdapterImporter.Import(target, path, options, Name, Trainable));
+        }
+
         if (ShouldProcess(target.Name, $"Import LoKr adapter '{Name}' from {path}"))
         {
             EnsureRuntime();
-            AdapterReadOptions options = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling };
             foreach ((string component, LoKrAdapter adapter) in AdapterImporter.Import(target, path, options, Name, Trainable, Warn))
             {
                 WriteWarnings(adapter.Warnings);

@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Management.Automation;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -15,7 +16,7 @@ namespace LoKr.PowerShell.Commands;
 /// <summary>Merges adapters into base weights, in a model in memory or from a folder on disk into another folder.</summary>
 [Cmdlet(VerbsData.Merge, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet])]
-[OutputType(typeof(LoKrMergeResult), ParameterSetName = [PathSet, LiteralPathSet])]
+[OutputType(typeof(LoKrMergeResult), typeof(Job), ParameterSetName = [PathSet, LiteralPathSet])]
 public sealed class MergeLoKrAdapterCommand : PassThruCommand
 {
     private const string ModelSet = "Model";
@@ -96,6 +97,10 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter]
     public SwitchParameter Safe { get; set; }
 
+    /// <summary>Merges folders in a process of its own and returns a job at once. Receive-Job gives progress and the result; Stop-Job ends it, and finished files stay for the next time.</summary>
+    [Parameter]
+    public SwitchParameter AsJob { get; set; }
+
     /// <summary>Writes the model even where no command follows in the pipeline: for a variable, or as the result of a function or script block.</summary>
     [Parameter(ParameterSetName = ModelSet)]
     public override SwitchParameter PassThru { get; set; }
@@ -121,7 +126,19 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
 
     private void MergeModel()
     {
+        if (AsJob)
+        {
+            throw CommandJob.InMemory("The model", Subject);
+        }
+
+        using IDisposable? rehearsed = IsRehearsal ? Rehearsals.Adopt(Model, Name) : null;
         IReadOnlyList<string>? names = Name is null ? null : AdapterNames.Require(Model, Name);
+        if (IsRehearsal)
+        {
+            Model.CheckMerge(names, Safe, StopToken);
+            Rehearsals.RememberMerge(Model);
+        }
+
         if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.GetActiveAdapters())}".TrimEnd()))
         {
             LoKrMergeResult result = Model.Merge(names, Safe, StopToken);
@@ -132,8 +149,27 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         PassOn(Model);
     }
 
+    private void StartJob()
+    {
+        CommandJob job = new(this);
+        Hashtable merge = job.Parameters(nameof(Path));
+        merge[nameof(LiteralPath)] = Paths.ExistingOne(Path, LiteralPath);
+        merge[nameof(Adapter)] = FindAdapters();
+        merge[nameof(Destination)] = Paths.New(Destination);
+        if (ShouldProcess(Destination, "Start a job that merges"))
+        {
+            WriteObject(job.Start("param($merge) Merge-LoKrAdapter @merge", merge));
+        }
+    }
+
     private void MergeFiles()
     {
+        if (AsJob && !IsRehearsal)
+        {
+            StartJob();
+            return;
+        }
+
         using CheckpointMerge merge = CheckpointMerge.Open(ReadOptions());
         WriteWarnings(merge.Warnings);
         if (!ShouldProcess(merge.Destination, $"Merge {merge}"))
@@ -149,9 +185,11 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         WriteObject(result);
     }
 
+    private string[] FindAdapters() => [.. Adapter.SelectMany(path => Paths.Existing(path, _adaptersAreLiteral))];
+
     private CheckpointMergeOptions ReadOptions()
     {
-        string[] adapters = [.. Adapter.SelectMany(path => Paths.Existing(path, _adaptersAreLiteral))];
+        string[] adapters = FindAdapters();
         if (Weight.Length != 1 && Weight.Length != adapters.Length)
         {
             throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,

@@ -1,5 +1,7 @@
+using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
+using LoKr.Core.Configuration;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
 using LoKr.Core.Runtime;
@@ -13,7 +15,8 @@ namespace LoKr.PowerShell.Commands;
 
 /// <summary>Trains an adapter of a model; the figures are in the LastTraining of the model.</summary>
 [Cmdlet(VerbsLifecycle.Start, "LoKrTraining", DefaultParameterSetName = DataSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), typeof(LoKrTrainingStep))]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), typeof(LoKrTrainingStep), ParameterSetName = [DataSet, RowSet, LossSet, ImageSet])]
+[OutputType(typeof(Job), ParameterSetName = [JobSet])]
 public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
 {
     private const string DataSet = "Data";
@@ -37,6 +40,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = JobSet)]
     [SupportsWildcards]
     [AllowEmptyCollection]
     [ValidateNotNull]
@@ -51,6 +55,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     [AllowEmptyCollection]
     public object[]? ValidationData { get; set; }
 
@@ -69,24 +74,65 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public int BatchSize { get; set; } = s_defaults.BatchSize;
 
     /// <summary>Steps between evaluations; without it there is one at the end of each epoch.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public int? EvaluateEvery { get; set; }
 
     /// <summary>Evaluates before the first step too.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = ImageSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public SwitchParameter EvaluateBefore { get; set; }
 
     /// <summary>Longest sequence in tokens; longer ones are cut. The default is the most that the model allows.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
     public int? MaxLength { get; set; }
+
+    /// <summary>Folder of the model that a job trains, as for Import-LoKrModel: a job is a process of its own, to which a model in memory cannot go. Wildcards are allowed if they match one folder.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = JobSet)]
+    [SupportsWildcards]
+    [ArgumentCompleter(typeof(FolderCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string Path { get; set; } = "";
+
+    /// <summary>Configuration of the adapter that a job adds and trains, from New-LoKrConfig or Get-LoKrConfig. Several are a job each.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = JobSet)]
+    [ValidateNotNull]
+    public LoKrConfig Config { get; set; } = null!;
+
+    /// <summary>Labels of the classification head, as for Import-LoKrModel.</summary>
+    [Parameter(ParameterSetName = JobSet)]
+    [ArgumentCompleter(typeof(LabelCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string[]? Label { get; set; }
+
+    /// <summary>Element type of the base weights, as for Import-LoKrModel: float32, bfloat16 or float16.</summary>
+    [Parameter(ParameterSetName = JobSet)]
+    [ValidateSet("float32", "bfloat16", "float16")]
+    public string? DType { get; set; }
+
+    /// <summary>Device of the model, as for Import-LoKrModel: auto, cpu, cuda or cuda:N.</summary>
+    [Parameter(ParameterSetName = JobSet)]
+    [ArgumentCompleter(typeof(DeviceCompleter))]
+    [ValidateNotNullOrEmpty]
+    public string? Device { get; set; }
+
+    /// <summary>Trains in a process of its own and returns a job at once. Receive-Job gives progress, steps and, at the end, the figures of the training; Stop-Job ends it with a checkpoint in -RunPath.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = JobSet)]
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = LossSet)]
+    [Parameter(ParameterSetName = ImageSet)]
+    public SwitchParameter AsJob { get; set; }
 
     /// <summary>Writes a LoKrTrainingStep after each step. The model is then written only with -PassThru, after the last one.</summary>
     [Parameter]
@@ -98,13 +144,25 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     public int? Threads { get; set; }
 
     /// <inheritdoc/>
-    protected override string? Subject => NameOf(ParameterSetName == ImageSet ? Pipeline : Model);
+    protected override string? Subject => ParameterSetName == JobSet ? Path : NameOf(ParameterSetName == ImageSet ? Pipeline : Model);
+
+    /// <inheritdoc/>
+    protected override void Begin()
+    {
+        if (AsJob && Path.Length == 0)
+        {
+            throw CommandJob.InMemory("The model", Subject);
+        }
+    }
 
     /// <inheritdoc/>
     protected override void Process()
     {
         switch (ParameterSetName)
         {
+            case JobSet:
+                StartJob();
+                break;
             case RowSet:
                 _rows.Add(InputObject);
                 break;
@@ -129,10 +187,60 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         }
     }
 
+    private void StartJob()
+    {
+        string folder = Paths.ExistingOne(Path);
+        if (!ShouldProcess(folder, "Start a job that trains an adapter"))
+        {
+            return;
+        }
+
+        if (RunPath is null)
+        {
+            WriteWarning("Without -RunPath only the figures of the training come back: the adapter ends with the job.");
+        }
+
+        CommandJob job = new(this);
+        Hashtable import = new() { ["LiteralPath"] = folder };
+        Hashtable add = [];
+        Hashtable train = job.Parameters(nameof(Path), nameof(Config));
+        Move(nameof(Label), import);
+        Move(nameof(DType), import);
+        Move(nameof(Device), import);
+        if (Seed is long seed)
+        {
+            (import["Seed"], add["Seed"]) = (seed, seed);
+        }
+
+        if (AdapterName is not null)
+        {
+            add["Name"] = AdapterName;
+        }
+
+        WriteObject(job.Start(
+            """
+            param($config, $import, $add, $train)
+            $model = Import-LoKrModel @import
+            $config | New-LoKrConfig | Add-LoKrAdapter -Model $model @add
+            $model | Start-LoKrTraining @train
+            $model.LastTraining
+            """,
+            Config, import, add, train));
+
+        void Move(string name, Hashtable to)
+        {
+            if (train.ContainsKey(name))
+            {
+                to[name] = train[name];
+                train.Remove(name);
+            }
+        }
+    }
+
     private void Train(IAdaptable target, Action train)
     {
         EnsureRuntime(new RuntimeOptions(Threads: Threads));
-        using (IsRehearsal ? Rehearsals.Adopt(target, AdapterName) : null)
+        using (IsRehearsal ? Rehearsals.Adopt(target, AdapterName is null ? null : [AdapterName]) : null)
         {
             train();
         }

@@ -2,6 +2,7 @@ using System.Management.Automation;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -13,6 +14,11 @@ public sealed class UndoLoKrMergeCommand : ModelCommand
     /// <inheritdoc/>
     protected override void Process()
     {
+        if (IsRehearsal && !Rehearsals.IsMerged(Model))
+        {
+            Model.CheckUndoMerge();
+        }
+
         if (ShouldProcess(Model.Name, $"Undo the merge of LoKr adapters {string.Join(", ", Model.GetMergedAdapters())}".TrimEnd()))
         {
             Model.UndoMerge();

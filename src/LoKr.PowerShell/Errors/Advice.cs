@@ -56,6 +56,7 @@ internal static class Advice
         [ErrorIds.ImageNotReadable] = "Correct or remove the file, or leave such files out of training with -UnreadableImage Skip.",
         [ErrorIds.PictureNotFinite] =
             "An adapter has diverged, or the element type is too narrow: import the pipeline with -DType float32 or bfloat16.",
+        [ModuleErrorIds.JobNotAvailable] = "Run the command in pwsh or in LoKr.Shell, or in this process with Start-ThreadJob.",
         [ModuleErrorIds.OutOfMemory] =
             "Use a smaller -BatchSize or -MaxLength (with -GradientAccumulation the result is the same), -GradientCheckpointing, a smaller -R, or -DType bfloat16 on a GPU.",
     }.ToFrozenDictionary(StringComparer.Ordinal);
@@ -77,6 +78,10 @@ internal static class Advice
         { ErrorId: ErrorIds.InvalidArgument, Target: "MaxShardBytes" } => "Give a positive number of bytes with -MaxShardSize, for example 2GB.",
         { ErrorId: ErrorIds.NothingToMerge, Kind: LoKrErrorKind.InvalidOperation } =>
             "Get-LoKrAdapter -Model shows which adapters are active and which are merged; name those to merge with -Name. " + AddAdapter + ".",
+        { ErrorId: ModuleErrorIds.JobNeedsPath } when command == "Start-LoKrTraining" =>
+            "Give the folder of the model with -Path and the configuration of the adapter with -Config; or train this model beside the prompt with Start-ThreadJob.",
+        { ErrorId: ModuleErrorIds.JobNeedsPath } =>
+            "Give the folder of the model with -Path, the folder of the adapter with -Adapter, and a -Destination; or use Start-ThreadJob.",
         { ErrorId: ErrorIds.AdapterAmbiguous } when command == "Start-LoKrTraining" => "Name the adapter to train with -AdapterName, or make one active with Set-LoKrAdapter -Active.",
         { ErrorId: ErrorIds.AdapterAmbiguous } => "Name the adapter with -Name, or make one active with Set-LoKrAdapter -Active; Add-LoKrAdapter adds one.",
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Convert-LoKrAdapter" =>

@@ -26,6 +26,12 @@ public static class ModuleErrorIds
     /// <summary>The loss script block did not return one tensor.</summary>
     public const string LossNotATensor = "LoKr.LossNotATensor";
 
+    /// <summary>A job was asked for with an object that is in the memory of this process.</summary>
+    public const string JobNeedsPath = "LoKr.JobNeedsPath";
+
+    /// <summary>PowerShell cannot start a process for a job here.</summary>
+    public const string JobNotAvailable = "LoKr.JobNotAvailable";
+
     /// <summary>A bug: please report it.</summary>
     public const string Unexpected = "LoKr.Unexpected";
 }

@@ -30,7 +30,7 @@ public sealed partial class ArchitectureTests
         ["LoKr.PowerShell/Binding/Transformations.cs"] = "s_wrappers",
 
         // A rehearsal changes nothing, so the model that the next cmdlet gets cannot hold its adapter; an entry ends with its model.
-        ["LoKr.PowerShell/Hosting/Rehearsals.cs"] = "s_adapters",
+        ["LoKr.PowerShell/Hosting/Rehearsals.cs"] = "s_rehearsals",
     };
 
     private static readonly Lazy<IReadOnlyList<SourceFile>> s_files = new(() => SourceFile.ReadAll(Path.Combine(Repository(), "src")));

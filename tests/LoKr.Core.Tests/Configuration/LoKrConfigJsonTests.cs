@@ -1,4 +1,3 @@
-using System.Collections.Immutable;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -154,8 +153,8 @@ public sealed class LoKrConfigJsonTests
     public void Single_values_stand_for_lists_of_one()
     {
         LoKrConfig config = LoKrConfigJson.Parse("""{"peft_type":"LOKR","layers_to_transform":3,"layers_pattern":"h","target_modules":"all-linear","exclude_modules":["x"]}""", "x", out _);
-        Assert.Equal([3], config.LayersToTransform!.Value);
-        Assert.Equal(["h"], config.LayersPattern!.Value);
+        Assert.Equal([3], config.LayersToTransform!);
+        Assert.Equal(["h"], config.LayersPattern!);
         Assert.True(config.TargetModules!.IsAllLinear);
         Assert.Equal(["x"], config.ExcludeModules!.Names);
     }

@@ -226,7 +226,7 @@ public sealed class AdapterAlgebraTests
         LoKrFitResult result = AdapterExtraction.Extract(options, out _, cancellation: TestContext.Current.CancellationToken);
         Assert.Empty(result.LeftOut);
         LoKrConfig config = PeftAdapterFolder.ReadConfig(options.Destination, out _);
-        Assert.Contains("lm_head", config.ModulesToSave!.Value);
+        Assert.Contains("lm_head", config.ModulesToSave!);
     }
 
     [Fact]
@@ -247,7 +247,7 @@ public sealed class AdapterAlgebraTests
         Assert.InRange(result.Error, 0, 1e-6);
         LoKrFitResult saved = AdapterExtraction.Extract(options with { Destination = output["b"], ModulesToSave = ["classifier"] }, out _, cancellation: TestContext.Current.CancellationToken);
         Assert.Equal(["pooler.dense.weight"], saved.LeftOut);
-        Assert.Equal(["classifier"], PeftAdapterFolder.ReadConfig(output["b"], out _).ModulesToSave!.Value);
+        Assert.Equal(["classifier"], PeftAdapterFolder.ReadConfig(output["b"], out _).ModulesToSave!);
     }
 
     [Fact]

@@ -103,6 +103,34 @@ public sealed class InMemoryMergeTests
         Assert.Equal(ErrorIds.AdapterNotFound, Assert.Throws<LoKrException>(() => model.Merge(["nope"])).ErrorId);
     }
 
+    [Fact]
+    public void A_check_refuses_what_a_merge_refuses_and_changes_nothing()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = new(TestNetworks.Decoder());
+        IAdaptable target = model;
+        ErrorAssert.Throws(ErrorIds.NothingToMerge, () => target.CheckMerge());
+        ErrorAssert.Throws(ErrorIds.NothingToMerge, target.CheckUndoMerge);
+        LoKrAdapter adapter = model.AddAdapter(s_config);
+        Dictionary<string, Tensor> before = State(model);
+        target.CheckMerge(safe: true);
+        ErrorAssert.Throws(ErrorIds.AdapterNotFound, () => target.CheckMerge(["nope"]));
+        Assert.Throws<OperationCanceledException>(() => target.CheckMerge(cancellationToken: new CancellationToken(canceled: true)));
+        using (no_grad())
+        {
+            adapter.Layers[^1].Factors.Tensors[FactorNames.W1][0, 0] = double.NaN;
+        }
+
+        target.CheckMerge();
+        Assert.Equal(adapter.Layers[^1].ModuleName, ErrorAssert.Throws(ErrorIds.MergeNotFinite, () => target.CheckMerge(safe: true)).Target);
+        Assert.Empty(model.MergedAdapters);
+        AssertSame(before, State(model));
+        model.Merge();
+        target.CheckUndoMerge();
+        ErrorAssert.Throws(ErrorIds.NothingToMerge, () => target.CheckMerge());
+        Assert.Equal(["default"], model.MergedAdapters);
+    }
+
     private static Dictionary<string, Tensor> State(LoKrModel model) =>
         model.GetBaseState().ToDictionary(static pair => pair.Key, static pair => pair.Value.detach().clone(), StringComparer.Ordinal);
 

@@ -20,6 +20,8 @@ public sealed class ModelUseTests
         ["train"] = model => Train(model),
         ["measure"] = model => Evaluator.Evaluate(model, Task(), 1, TestContext.Current.CancellationToken),
         ["add"] = model => model.AddAdapter(Config(), "other"),
+        ["check an addition"] = model => ((IAdaptable)model).CheckAddAdapter(Config(), "other"),
+        ["check a merge"] = model => ((IAdaptable)model).CheckMerge(),
         ["activate"] = model => model.SetActiveAdapters(["default"]),
         ["enable"] = model => model.SetAdaptersEnabled(true),
         ["scale"] = model => model.SetAdapterScale(["default"], 1),

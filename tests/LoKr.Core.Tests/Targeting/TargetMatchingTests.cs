@@ -166,7 +166,7 @@ public sealed class TargetMatchingTests
         using LoKrModel model = new(TestNetworks.Network(("query", nn.Linear(4, 4)), ("pre_classifier", nn.Linear(4, 4)), ("classifier", nn.Linear(4, 2))));
         LoKrAdapter adapter = model.AddAdapter(Names("query") with { TaskType = TaskType.SequenceClassification });
         Assert.Equal(["pre_classifier", "classifier"], adapter.SavedModules);
-        Assert.Equal(["classifier", "score"], adapter.Config.ModulesToSave!.Value);
+        Assert.Equal(["classifier", "score"], adapter.Config.ModulesToSave!);
         Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => new LoKrModel(model.Module).AddAdapter(
             new() { TargetModules = ModuleSelector.FromPattern("all-linear"), TaskType = TaskType.SequenceClassification })).ErrorId);
     }

@@ -27,7 +27,7 @@ public sealed class FreshModuleTests
         Assert.Equal(["classifier"], model.FreshModules);
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig());
         Assert.Equal(TaskType.SequenceClassification, adapter.Config.TaskType);
-        Assert.Equal(["classifier", "score"], adapter.Config.ModulesToSave!.Value);
+        Assert.Equal(["classifier", "score"], adapter.Config.ModulesToSave!);
         Assert.Equal(["classifier"], adapter.SavedModules);
         Assert.Empty(adapter.UnsavedModules);
         Assert.Empty(adapter.Warnings);
@@ -57,7 +57,7 @@ public sealed class FreshModuleTests
         TinyModel.Write(folder.Path, TinyModel.BertConfig("x", "y"), static tensors => Remove(tensors, "bert.pooler."));
         using LoKrModel model = ModelLoader.Load(folder.Path, s_options);
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { ModulesToSave = ["classifier"] });
-        Assert.Equal(["classifier", "bert.pooler.dense"], adapter.Config.ModulesToSave!.Value);
+        Assert.Equal(["classifier", "bert.pooler.dense"], adapter.Config.ModulesToSave!);
         Assert.Equal(["bert.pooler.dense", "classifier"], adapter.SavedModules);
         Assert.Null(adapter.Config.TaskType);
     }
@@ -89,7 +89,7 @@ public sealed class FreshModuleTests
         using LoKrModel model = WithoutHead(folder, TinyModel.VitConfig());
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { TargetModules = ModuleSelector.FromNames(["q_proj"]) });
         Assert.Null(adapter.Config.TaskType);
-        Assert.Equal(["classifier"], adapter.Config.ModulesToSave!.Value);
+        Assert.Equal(["classifier"], adapter.Config.ModulesToSave!);
     }
 
     [Fact]
