@@ -25,7 +25,7 @@ internal sealed class RunCostCase : IBenchmarkCase
     public string Name => "run-cost";
 
     /// <inheritdoc/>
-    public string Title => "log, events and checkpoints of a run of MiniLM-L6 on all linear layers, batch 16, rank 8";
+    public string Title => "log, events and checkpoints of a run of MiniLM-L6 on all linear layers, batch 16 x 64 tokens, rank 8";
 
     /// <inheritdoc/>
     public void Run(BenchmarkContext context)
@@ -39,14 +39,15 @@ internal sealed class RunCostCase : IBenchmarkCase
 
         using LoKrModel model = ModelLoader.Load(folder, new() { Labels = s_labels, Device = context.Device });
         Adapters.Fill(model.AddAdapter(new() { R = 8, Alpha = 16, TargetModules = ModuleSelector.FromPattern("all-linear"), ModulesToSave = ["classifier"] }));
-        using ITrainingTask task = TrainingTaskFactory.Create(model, [.. Enumerable.Range(0, 320).Select(Row)]);
+        using ITrainingTask task = TrainingTaskFactory.Create(model, [.. Enumerable.Range(0, 320).Select(Row)], maxLength: 64);
         TrainingOptions options = new() { MaxSteps = 1 + (Window * (context.Options.Quick ? 8 : 40)), BatchSize = 16, LearningRate = 1e-5, Seed = 1 };
         RunOptions run = new() { Path = Path.Combine(context.Directory, "run"), CheckpointEvery = new(Window) };
         TimedJournal? timed = null;
         RunRecorder.Record(run, model, task, null, options, journal => Trainer.Run([model], task, null, options, timed = new(journal!)));
 
         double[][] windows = [.. timed!.Calls.Skip(Window).Chunk(Window).Where(static window => window.Length == Window).Select(Shares)];
-        context.Note(FormattableString.Invariant($"{windows.Length} checkpoints, a step of {1000 * Statistics.Median(timed.Calls.Select(static call => call.Step)):0} ms"));
+        double step = Statistics.Median(timed.Calls.Select(static call => call.Step));
+        context.Note(FormattableString.Invariant($"{windows.Length} checkpoints of {1000 * Steps * step * Statistics.Median(windows.Select(static window => window[1])):0.0} ms, {1000 * step * Statistics.Median(windows.Select(static window => window[0])):0.00} ms of log and events a step of {1000 * step:0} ms"));
         Report("log and events", 0);
         Report(FormattableString.Invariant($"a checkpoint every {Steps} steps"), 1);
 

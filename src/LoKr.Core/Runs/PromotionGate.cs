@@ -21,8 +21,9 @@ public sealed record GateOptions
     public double? MaximumRegression { get; init; }
 
     /// <summary>
-    /// How sure it has to be that the difference is no chance: the two-sided p-value is at most 1 − this value. An equal model passes in at most
-    /// half of 1 − this value of all cases.
+    /// How sure it has to be that the difference is no chance: the two-sided p-value is at most 1 − this value. An equal model, which would also
+    /// have to differ in the right direction, passes in at most half of 1 − this value of all cases by the exact test, and in about that many by
+    /// the bootstrap.
     /// </summary>
     public double Confidence { get; init; } = 0.95;
 

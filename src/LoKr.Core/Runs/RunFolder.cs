@@ -85,12 +85,13 @@ public sealed class RunFolder
             ErrorIds.RunNotFound, LoKrErrorKind.InvalidOperation, $"The run {run.Id} in '{Path}' has no result: it is {run.State}.", "Let it finish first.") { Target = Path };
     }
 
-    /// <summary>Keeps the verdict of the gate on the result of the run.</summary>
-    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.FileNotWritable</c>.</exception>
+    /// <summary>Keeps the verdict of the gate on the result of the run, also in its report.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunInvalid</c>, <c>LoKr.FileNotWritable</c>.</exception>
     public void WriteGate(LoKrGateResult gate)
     {
-        _ = Read();
+        LoKrRun run = Read();
         JsonRecords.Write(GateFile, gate);
+        RunReport.Write(this, run);
     }
 
     /// <summary>The verdict of the gate, or null.</summary>

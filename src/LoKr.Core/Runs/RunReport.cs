@@ -38,7 +38,7 @@ public static class RunReport
         return format is ReportFormat.Html ? ReportText.Html(Title(run), blocks, picture) : ReportText.Markdown(blocks, picture);
     }
 
-    /// <summary>Writes <c>loss.png</c> and <c>report.md</c> of a run that ended.</summary>
+    /// <summary>Writes <c>loss.png</c> and <c>report.md</c> of a run that ended, or again when the gate has decided.</summary>
     internal static void Write(RunFolder folder, LoKrRun run)
     {
         List<LoKrTrainingStep> history = RunLog.Read(folder.LogFile);

@@ -109,6 +109,7 @@ public sealed class RunFilesTests : IDisposable
             [.. Enumerable.Repeat(new RowScore(1, 1, 0, 1), 30)], [.. Enumerable.Repeat(new RowScore(0.5, 1, 0, 0), 30)], labels: ["a|b <c>"]) with { Challenger = "new" };
         folder.WriteGate(gate);
         Assert.Equal(gate.ToString(), folder.ReadGate()!.ToString());
+        Assert.Contains("Passed. The accuracy went from 0.0000 to 1.0000", File.ReadAllText(folder.ReportFile), StringComparison.Ordinal);
         AdapterRegistry registry = new(_folder["registry"]);
         registry.Register("tickets", folder.AdapterFolder);
         registry.Register("tickets", folder.Path, new() { Parent = 1 });
