@@ -94,7 +94,7 @@ public sealed class KillTests(ITestOutputHelper output)
         if (!Effort.IsLong && writer.NeedsTorch)
         {
             // The last rename of a folder moves the former version out of the way. A call is counted from 1, and killed before it happens.
-            int[] renames = [.. Enumerable.Range(1, calls.Count).Where(point => calls[point - 1] == "rename")];
+            int[] renames = [.. Enumerable.Range(1, calls.Count).Where(point => calls[point - 1] is "rename" or "renameat")];
             return [byRenames ? renames[^2] : 1 + (writer.IsFile ? renames[^1] : calls.ToList().LastIndexOf("renameat2") + 1)];
         }
 
