@@ -17,6 +17,7 @@ internal static class BenchmarkCatalog
         new RunCostCase(),
         new MemoryMergeCase(),
         new DiskMergeCase(),
+        new GgufMergeCase(),
         new LoadCase(),
         new InspectCase(),
         new ImportCase(),

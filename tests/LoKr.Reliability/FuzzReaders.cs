@@ -30,7 +30,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     public static IReadOnlyList<FuzzReader> All { get; } =
     [
         new("safetensors", "x.safetensors", 12, static folder => [Tensors(folder, type: float32), Tensors(folder, type: bfloat16)], ReadTensors),
-        new("GGUF", "x.gguf", 12, static _ => [Gguf(alignment: null), Gguf(alignment: 64)], ReadGguf),
+        new("GGUF", "x.gguf", 12, static _ => [TinyGguf.Create(), TinyGguf.Create(alignment: 64)], ReadGguf),
         new("checkpoint index", "model.safetensors.index.json", 4, static folder => Index(folder), static folder => CheckpointReader.Open(folder).Dispose()),
         .. Enum.GetValues<AdapterLayout>().Select(static layout => new FuzzReader($"adapter, {layout}", "x.safetensors", 3, folder => [Adapter(folder, layout)], static folder => ReadAdapter(Path.Combine(folder, "x.safetensors")))),
         new("adapter of PEFT with its configuration", "adapter_model.safetensors", 3, PreparePeft, static folder => ReadAdapter(folder)),
@@ -88,60 +88,6 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         }
     }
 
-    private static byte[] Gguf(int? alignment)
-    {
-        using MemoryStream stream = new();
-        using BinaryWriter writer = new(stream);
-        writer.Write("GGUF"u8);
-        writer.Write(3);
-        writer.Write(2L);
-        writer.Write(alignment is null ? 4L : 5L);
-        Text("general.architecture", 8);
-        Text("llama");
-        Text("llama.attention.head_count", 4);
-        writer.Write(4);
-        Text("llama.attention.head_count_kv", 9, 5);
-        writer.Write(2L);
-        writer.Write(2L);
-        Text("tokenizer.ggml.tokens", 9, 8);
-        writer.Write(2L);
-        Text("a");
-        Text("ü");
-        if (alignment is int size)
-        {
-            Text("general.alignment", 4);
-            writer.Write(size);
-        }
-
-        Tensor("blk.0.attn_q.weight", 8, 0, 32, 2);
-        Tensor("output_norm.weight", 0, alignment is null ? 96 : 128, 32);
-        stream.SetLength((stream.Length + 127) / 128 * 128 + 512);
-        return stream.ToArray();
-
-        void Text(string text, params ReadOnlySpan<int> types)
-        {
-            byte[] bytes = Encoding.UTF8.GetBytes(text);
-            writer.Write((long)bytes.Length);
-            writer.Write(bytes);
-            foreach (int type in types)
-            {
-                writer.Write(type);
-            }
-        }
-
-        void Tensor(string name, int type, long offset, params ReadOnlySpan<long> sizes)
-        {
-            Text(name, sizes.Length);
-            foreach (long one in sizes)
-            {
-                writer.Write(one);
-            }
-
-            writer.Write(type);
-            writer.Write(offset);
-        }
-    }
-
     private static void ReadGguf(string folder)
     {
         using DisposeScope scope = NewDisposeScope();
@@ -150,6 +96,8 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         {
             reader.Read(tensor.Name);
         }
+
+        _ = LoKrTensorInfo.List(reader.FilePath);
     }
 
     private static IReadOnlyList<byte[]> Index(string folder)

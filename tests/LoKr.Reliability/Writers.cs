@@ -48,6 +48,7 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
             AdapterConverter.Convert(Path.Combine(inputs, $"adapter{version}"), path, AdapterLayout.DiffusersModel, new AdapterConvertOptions { Force = true }, out _)),
         new("LoRA folder", true, true, PrepareAdapterFolders, static inputs => (path, version) =>
             AdapterLoraConverter.Convert(Path.Combine(inputs, $"adapter{version}"), path, LoraRank.OfSize(4), new AdapterConvertOptions(), new LoraWriteOptions { Program = AdapterProgram.Peft, Force = true })),
+        new("merged GGUF file", true, false, PrepareGguf, OpenGgufMerge),
     ];
 
     public static Writer Find(string name) => All.Single(writer => writer.Name == name);
@@ -121,6 +122,30 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
         ModelExporter.Export(model, Path.Combine(inputs, "base"), maxShardBytes: 4_000);
     }
 
+    private static void PrepareGguf(string inputs)
+    {
+        TinyGguf.Write(Path.Combine(inputs, "base.gguf"));
+        using LoKrModel model = ModelLoader.Load(TinyModel.WriteLlama(Path.Combine(inputs, "llama")));
+        torch.random.manual_seed(5);
+        EachVersion(version =>
+        {
+            model.AddAdapter(s_config with { TargetModules = ModuleSelector.FromNames(["q_proj", "down_proj"]), Alpha = 8 + version }, $"a{version}");
+            AdapterExporter.Export(model, $"a{version}", Path.Combine(inputs, $"adapter{version}"), AdapterLayout.Peft);
+        });
+    }
+
+    private static Action<string, int> OpenGgufMerge(string inputs) => (path, version) =>
+    {
+        using GgufMerge merge = GgufMerge.Open(new GgufMergeOptions
+        {
+            Path = Path.Combine(inputs, "base.gguf"),
+            Destination = path,
+            Adapters = [new PeftMergeSource(Path.Combine(inputs, $"adapter{version}"))],
+            Force = true,
+        });
+        merge.Run();
+    };
+
     private static Action<string, int> OpenMerge(string inputs) => (path, version) =>
     {
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
@@ -167,7 +192,7 @@ internal sealed class Workplace : IDisposable
 
     public string Destination => DestinationIn(Root, Writer);
 
-    public static string DestinationIn(string root, Writer writer) => Path.Combine(root, "out", writer.IsFile ? "result.safetensors" : "result");
+    public static string DestinationIn(string root, Writer writer) => Path.Combine(root, "out", writer.IsFile ? writer.Name.Contains("GGUF", StringComparison.Ordinal) ? "result.gguf" : "result.safetensors" : "result");
 
     /// <summary>Puts version 0 and the user's files there.</summary>
     public void Reset()

@@ -151,6 +151,7 @@ Describe 'The help' {
         Copy-Item -LiteralPath $encoder -Destination "$template/minilm" -Recurse
         Copy-Item -Path "$root/examples/data/*.jsonl" -Destination $template
         $null = [LoKr.Testing.TinyModel]::WriteLlama("$template/llama")
+        $null = [LoKr.Testing.TinyGguf]::Write("$template/llama.gguf")
         $null = [LoKr.Testing.TinyPipeline]::Write("$template/stable-diffusion", $false, $null)
         $null = [LoKr.Testing.TinyImages]::Write("$template/photos", 4)
         $null = [LoKr.Testing.TinyData]::WriteCompletions("$template/pairs.jsonl", 8)

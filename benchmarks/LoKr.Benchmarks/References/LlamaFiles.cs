@@ -63,14 +63,22 @@ internal static class LlamaFiles
         """;
 
     /// <summary>Writes an adapter on some of the linear layers, or on all.</summary>
-    public static string WriteAdapter(string folder, int layers, LoKrConfig config, string[]? modules = null)
+    public static string WriteAdapter(string folder, int layers, LoKrConfig config, string[]? modules = null) =>
+        WriteAdapter(folder, layers, config, [.. s_layer.Where(item => modules is null || modules.Contains(item.Name.Split('.')[1]))]);
+
+    /// <summary>Writes an adapter on linear layers of any shapes.</summary>
+    /// <param name="folder">Folder to write.</param>
+    /// <param name="layers">Number of layers.</param>
+    /// <param name="config">Rank and factor.</param>
+    /// <param name="linear">Names within a layer, rows and columns.</param>
+    public static string WriteAdapter(string folder, int layers, LoKrConfig config, IReadOnlyList<(string Name, long Out, long In)> linear)
     {
         using DisposeScope scope = NewDisposeScope();
-        LoKrConfig full = config with { TargetModules = ModuleSelector.FromNames(modules ?? s_layer.Select(static item => item.Name.Split('.')[1])) };
+        LoKrConfig full = config with { TargetModules = ModuleSelector.FromNames(linear.Select(static item => item.Name.Split('.')[1])) };
         Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
         for (int i = 0; i < layers; i++)
         {
-            foreach ((string name, long rows, long columns) in s_layer.Where(item => modules is null || modules.Contains(item.Name.Split('.')[1])))
+            foreach ((string name, long rows, long columns) in linear)
             {
                 foreach ((string suffix, long[] shape) in FactorShapes.Create(rows, columns, [], full.R, full).Tensors())
                 {

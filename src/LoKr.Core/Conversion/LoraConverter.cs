@@ -30,24 +30,9 @@ public static class LoraConverter
     public static LoraAdapter Convert(LoKrAdapter adapter, LoraRank rank, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(adapter);
-        foreach (LoKrLayer layer in adapter.Layers)
-        {
-            if (layer.BaseLayer.LoraObstacle is string obstacle)
-            {
-                throw NotSupported(layer.ModuleName, obstacle);
-            }
-        }
-
-        if (adapter.Norms.Count > 0)
-        {
-            throw NotSupported(adapter.Norms[0].ModuleName, "LoRA has no changes of norms");
-        }
-
-        Dictionary<string, Tensor> saved = adapter.Copies
-            .SelectMany(static copy => copy.LocalNames.Select(local => (Name: ModuleTree.Join(copy.ModuleName, local), Tensor: copy.Value(local))))
-            .ToDictionary(static entry => entry.Name, static entry => entry.Tensor, StringComparer.Ordinal);
+        LoraSource[] sources = SourcesOf(adapter);
+        Dictionary<string, Tensor> saved = SavedOf(adapter);
         bool transposed = adapter.Layers.Any(static layer => layer.BaseLayer is TransposedLinearBaseLayer);
-        LoraSource[] sources = [.. adapter.Layers.Select(static layer => new LoraSource(layer.ModuleName, layer.Factors, layer.Scaling, layer.BaseLayer is EmbeddingBaseLayer))];
         LoraAdapter lora = Convert(adapter.Config, sources, saved, rank, transposed, cancellation);
         lora.BaseModels = new Dictionary<AdapterComponent, ModelIdentity> { [AdapterComponent.Model] = adapter.BaseModel };
         lora.Warnings = [.. AdapterWarnings.Unsaved(adapter.Name, adapter.UnsavedModules)];
@@ -129,6 +114,31 @@ public static class LoraConverter
         return enough.Length > 0 ? enough[0] : throw new LoKrException(ErrorIds.RankInvalid, LoKrErrorKind.InvalidArgument,
             $"The adapter needs rank {needed}, and the program accepts {string.Join(", ", accepted)}.",
             $"With rank {layers.Max(static layer => layer.Measures.RankOfOnePercent)} no layer is off by more than 1%. Give a rank, or a smaller share of energy.") { Target = needed };
+    }
+
+    /// <summary>The tensors of modules that an adapter of a model trained whole, by name.</summary>
+    internal static Dictionary<string, Tensor> SavedOf(LoKrAdapter adapter) => adapter.Copies
+        .SelectMany(static copy => copy.LocalNames.Select(local => (Name: ModuleTree.Join(copy.ModuleName, local), Tensor: copy.Value(local))))
+        .ToDictionary(static entry => entry.Name, static entry => entry.Tensor, StringComparer.Ordinal);
+
+    /// <summary>The layers of an adapter of a model.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.LoraConversionNotSupported</c>.</exception>
+    internal static LoraSource[] SourcesOf(LoKrAdapter adapter)
+    {
+        foreach (LoKrLayer layer in adapter.Layers)
+        {
+            if (layer.BaseLayer.LoraObstacle is string obstacle)
+            {
+                throw NotSupported(layer.ModuleName, obstacle);
+            }
+        }
+
+        if (adapter.Norms.Count > 0)
+        {
+            throw NotSupported(adapter.Norms[0].ModuleName, "LoRA has no changes of norms");
+        }
+
+        return [.. adapter.Layers.Select(static layer => new LoraSource(layer.ModuleName, layer.Factors, layer.Scaling, layer.BaseLayer is EmbeddingBaseLayer))];
     }
 
     private static void Check(LoKrConfig config, IReadOnlyList<LoraSource> layers, LoraRank rank)
@@ -309,7 +319,12 @@ public sealed record LoraRank
 /// <param name="Factors">Its factors.</param>
 /// <param name="Scaling">Scale of w1 ⊗ w2; it becomes part of the LoRA weights.</param>
 /// <param name="IsEmbedding">Whether the layer is an embedding, for which PEFT has other names and another layout.</param>
-public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, double Scaling, bool IsEmbedding = false);
+public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, double Scaling, bool IsEmbedding = false)
+{
+    /// <summary>The same layer with factors of a type, which the matrices of LoRA get too.</summary>
+    internal LoraSource In(ScalarType type) =>
+        this with { Factors = new(Factors.Tensors.ToDictionary(static factor => factor.Key, factor => factor.Value.to(type), StringComparer.Ordinal), Factors.Kernel, Factors.IsReversed) };
+}
 
 /// <summary>The result of a conversion to LoRA. Flat and serializable.</summary>
 public sealed record LoraConversionResult

@@ -60,6 +60,19 @@ internal static class LoraWriter
         return new(LoraConversionResult.Of(destination, lora), warnings);
     }
 
+    /// <summary>Converts an adapter for a file that has its own names: the matrices are float32, and each layer has its own rank.</summary>
+    /// <param name="content">The adapter.</param>
+    /// <param name="rank">Rank of the layers.</param>
+    /// <param name="cancellation">Checked before every layer.</param>
+    /// <exception cref="LoKrException"><c>LoKr.LoraConversionNotSupported</c>, <c>LoKr.AdapterModulesUnknown</c>, <c>LoKr.RankInvalid</c>.</exception>
+    public static LoraAdapter Convert(AdapterContent content, LoraRank rank, CancellationToken cancellation)
+    {
+        Check(content);
+        CheckDotted(content);
+        LoraSource[] sources = [.. content.Modules.Select(static module => Source(module, module.Name, layer: null, LoraForm.Peft).In(torch.ScalarType.Float32))];
+        return LoraConverter.Convert(Config(content, isRenamed: false), sources, content.Saved, rank with { Patterned = true }, cancellation: cancellation);
+    }
+
     private static void Check(AdapterContent content)
     {
         if (content.Modules.Count == 0)
@@ -123,10 +136,9 @@ internal static class LoraWriter
     /// <summary>What the file calls a module.</summary>
     private static Func<AdapterModule, string> Names(LoraForm form, AdapterContent content, LoraWriteOptions options)
     {
-        if (form != LoraForm.File && content.Modules.FirstOrDefault(static module => !module.IsDotted) is AdapterModule undotted)
+        if (form != LoraForm.File)
         {
-            throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-                $"The position of the dots in '{undotted.Name}' is unknown.", "Give the base model, by its files or in memory.") { Target = undotted.Name };
+            CheckDotted(content);
         }
 
         if (form == LoraForm.Peft)
@@ -151,6 +163,15 @@ internal static class LoraWriter
         AdapterKeyNames layout = new(form == LoraForm.Diffusers ? AdapterLayout.Diffusers : AdapterLayout.Kohya, content, options.Component);
         Dictionary<AdapterModule, string> written = content.Modules.ToDictionary(static module => module, module => layout.Of(module.Component, module.Name, module.IsDotted));
         return module => written[module];
+    }
+
+    private static void CheckDotted(AdapterContent content)
+    {
+        if (content.Modules.FirstOrDefault(static module => !module.IsDotted) is AdapterModule undotted)
+        {
+            throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
+                $"The position of the dots in '{undotted.Name}' is unknown.", "Give the base model, by its files or in memory.") { Target = undotted.Name };
+        }
     }
 
     private static LoraSource Source(AdapterModule module, string name, BaseLayer? layer, LoraForm form)

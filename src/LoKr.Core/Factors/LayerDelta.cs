@@ -77,10 +77,11 @@ internal sealed class LayerDelta : IDisposable
     /// <param name="rows">Rows of the weight.</param>
     /// <param name="group">Rows that share a row of the outer factor.</param>
     /// <param name="rowBytes">Bytes of a row.</param>
-    public static IEnumerable<(long Start, long Count)> Runs(long rows, long group, long rowBytes)
+    /// <param name="unit">Rows that are never split, whatever their bytes.</param>
+    public static IEnumerable<(long Start, long Count)> Runs(long rows, long group, long rowBytes, long unit = 1)
     {
         long most = Math.Max(1, BlockBytes / Math.Max(1, rowBytes));
-        most = most > group ? most - (most % group) : most;
+        most = unit > 1 ? Math.Max(unit, most - (most % unit)) : most > group ? most - (most % group) : most;
         for (long start = 0; start < rows; start += most)
         {
             yield return (start, Math.Min(most, rows - start));
@@ -140,7 +141,8 @@ internal sealed class LayerDelta : IDisposable
     /// <param name="type">Type of the weight.</param>
     public MergeKernel? Kernel(SafetensorsDType type) =>
         _magnitude is null && !_isReversed && _factors.TryGetValue(FactorNames.W2, out Tensor? w2)
-        && type is SafetensorsDType.F32 or SafetensorsDType.BF16 && MergeKernel.Supports(Type, SafetensorsDTypes.Natural(type))
+        && type is SafetensorsDType.F32 or SafetensorsDType.BF16
+        && (MergeKernel.Supports(Type, SafetensorsDTypes.Natural(type)) || MergeKernel.SupportsWide(Type, SafetensorsDTypes.Natural(type)))
             ? new MergeKernel(_factors[FactorNames.W1], w2, _scaling)
             : null;
 

@@ -13,6 +13,7 @@ namespace LoKr.Core.Factors;
 /// Adds scale·(outer ⊗ inner) into float32 or bfloat16 rows in memory of the CPU, in place and in one pass: fma(scale·outer, inner, w) in
 /// float32; bfloat16 is widened, and rounded once, to nearest with ties to even. Merges in memory and on disk run the same code, so that
 /// both give the same bits. torch has no operation that adds float32 products into bfloat16 without a second copy of the weight.
+/// float64 factors are added into float32 rows in float64, rounded once.
 /// </summary>
 internal sealed unsafe class MergeKernel : IDisposable
 {
@@ -22,15 +23,16 @@ internal sealed unsafe class MergeKernel : IDisposable
     // The kernel reads the memory of these tensors; it must not outlive them.
     private readonly Tensor _outerTensor;
     private readonly Tensor _innerTensor;
-    private readonly float* _outer;
-    private readonly float* _inner;
+    private readonly void* _outer;
+    private readonly void* _inner;
+    private readonly bool _isWide;
     private readonly long _group;
     private readonly long _columns;
     private readonly long _width;
 
     /// <summary>Prepares the factors. Row i of the product is outer[i / group] ⊗ inner[i mod group].</summary>
-    /// <param name="outer">float32, rows×columns, on the CPU.</param>
-    /// <param name="inner">float32, group×width, on the CPU; further dimensions belong to the width.</param>
+    /// <param name="outer">float32 or float64, rows×columns, on the CPU.</param>
+    /// <param name="inner">Of the same type, group×width, on the CPU; further dimensions belong to the width.</param>
     /// <param name="scale">Scale of the product.</param>
     public MergeKernel(Tensor outer, Tensor inner, double scale)
     {
@@ -39,8 +41,9 @@ internal sealed unsafe class MergeKernel : IDisposable
         _outerTensor = (outer * scale).contiguous().DetachFromDisposeScope();
         _innerTensor = inner.reshape(inner.shape[0], -1).contiguous().alias().DetachFromDisposeScope();
         (_group, _columns, _width) = (_innerTensor.shape[0], _outerTensor.shape[1], _innerTensor.shape[1]);
-        _outer = (float*)Address(_outerTensor);
-        _inner = (float*)Address(_innerTensor);
+        _isWide = outer.dtype == ScalarType.Float64;
+        _outer = Address(_outerTensor);
+        _inner = Address(_innerTensor);
     }
 
     private long RowLength => _columns * _width;
@@ -48,6 +51,10 @@ internal sealed unsafe class MergeKernel : IDisposable
     /// <summary>Whether the kernel merges factors of a type into a weight of a type. It needs a processor that fuses multiplication and addition.</summary>
     public static bool Supports(ScalarType factors, ScalarType weight) =>
         factors == ScalarType.Float32 && weight is ScalarType.Float32 or ScalarType.BFloat16 && (Fma.IsSupported || AdvSimd.Arm64.IsSupported);
+
+    /// <summary>Whether the kernel merges float64 factors into a weight of a type, rounding each sum once.</summary>
+    public static bool SupportsWide(ScalarType factors, ScalarType weight) =>
+        factors == ScalarType.Float64 && weight == ScalarType.Float32 && (Fma.IsSupported || AdvSimd.Arm64.IsSupported);
 
     /// <summary>Adds the product to a whole weight, on as many threads as torch uses.</summary>
     /// <param name="weight">float32 or bfloat16, contiguous, on the CPU.</param>
@@ -98,8 +105,15 @@ internal sealed unsafe class MergeKernel : IDisposable
         for (long row = first; row < first + count; row++)
         {
             (long group, long inner) = Math.DivRem(row, _group);
-            float* factors = _outer + (group * _columns);
-            float* values = _inner + (inner * _width);
+            if (_isWide)
+            {
+                AddRow((float*)target, (double*)_outer + (group * _columns), _columns, (double*)_inner + (inner * _width), _width);
+                target += RowLength * sizeof(float);
+                continue;
+            }
+
+            float* factors = (float*)_outer + (group * _columns);
+            float* values = (float*)_inner + (inner * _width);
             if (isNarrow)
             {
                 AddRow((ushort*)target, factors, _columns, values, _width);
@@ -128,6 +142,28 @@ internal sealed unsafe class MergeKernel : IDisposable
             for (; i < width; i++)
             {
                 target[i] = MathF.FusedMultiplyAdd(factor, values[i], target[i]);
+            }
+        }
+    }
+
+    private static void AddRow(float* target, double* factors, long columns, double* values, long width)
+    {
+        for (long column = 0; column < columns; column++, target += width)
+        {
+            double factor = factors[column];
+            Vector256<double> broadcast = Vector256.Create(factor);
+            long i = 0;
+            for (; i <= width - Vector256<float>.Count; i += Vector256<float>.Count)
+            {
+                (Vector256<double> low, Vector256<double> high) = Vector256.Widen(Vector256.Load(target + i));
+                low = Vector256.FusedMultiplyAdd(broadcast, Vector256.Load(values + i), low);
+                high = Vector256.FusedMultiplyAdd(broadcast, Vector256.Load(values + i + Vector256<double>.Count), high);
+                Vector256.Narrow(low, high).Store(target + i);
+            }
+
+            for (; i < width; i++)
+            {
+                target[i] = (float)Math.FusedMultiplyAdd(factor, values[i], target[i]);
             }
         }
     }

@@ -2,11 +2,11 @@ using System.Buffers.Binary;
 
 namespace LoKr.Core.Gguf;
 
-/// <summary>Types whose numbers are codes of uneven steps, small floats or three values; they are read only.</summary>
+/// <summary>Types whose numbers are codes of uneven steps, small floats or three values, to values.</summary>
 internal static class CodeBlocks
 {
-    // The steps of IQ4_NL and IQ4_XS.
-    private static ReadOnlySpan<sbyte> Steps => [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    /// <summary>The steps of IQ4_NL and IQ4_XS.</summary>
+    public static ReadOnlySpan<sbyte> Steps => [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
     // Twice the values of a float of 4 bits with 2 bits of exponent and 1 of mantissa.
     private static ReadOnlySpan<sbyte> Floats => [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

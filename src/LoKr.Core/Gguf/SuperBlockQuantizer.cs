@@ -5,7 +5,7 @@ using System.Runtime.Intrinsics;
 namespace LoKr.Core.Gguf;
 
 /// <summary>
-/// Values → Q4_K, Q5_K and Q6_K, byte for byte as llama.cpp without an importance matrix. For every sub-block it searches the scale (and
+/// Values → Q2_K to Q6_K, byte for byte as llama.cpp without an importance matrix. For every sub-block it searches the scale (and
 /// minimum) with the smallest weighted error among some. The sums of one sub-block have a fixed order, so sub-blocks are the lanes of the
 /// vectors here: eight at a time, each with the arithmetic of the reference.
 /// </summary>
@@ -16,6 +16,26 @@ internal static class SuperBlockQuantizer
     // Sub-blocks with smaller values count as zeros.
     private const float Least = 1e-15f;
 
+    /// <summary>Values → Q2_K.</summary>
+    public static void ToQ2(ReadOnlySpan<float> source, Span<byte> destination)
+    {
+        const int bytes = 84;
+        for (int block = 0; block < destination.Length / bytes; block++)
+        {
+            QuantizeQ2(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), destination.Slice(block * bytes, bytes));
+        }
+    }
+
+    /// <summary>Values → Q3_K.</summary>
+    public static void ToQ3(ReadOnlySpan<float> source, Span<byte> destination)
+    {
+        const int bytes = 110;
+        for (int block = 0; block < destination.Length / bytes; block++)
+        {
+            QuantizeQ3(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), destination.Slice(block * bytes, bytes));
+        }
+    }
+
     /// <summary>Values → Q4_K.</summary>
     public static void ToQ4(ReadOnlySpan<float> source, Span<byte> destination)
     {
@@ -23,7 +43,7 @@ internal static class SuperBlockQuantizer
         for (int block = 0; block < destination.Length / bytes; block++)
         {
             Span<byte> to = destination.Slice(block * bytes, bytes);
-            ToQ4Or5(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), to, [], to[(4 + SuperBlocks.ScaleBytes)..], new(15, -1, 20));
+            ToQ4Or5(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), to, [], to[(4 + SuperBlocks.ScaleBytes)..], new(15, -1, 20, false));
         }
     }
 
@@ -35,7 +55,7 @@ internal static class SuperBlockQuantizer
         {
             Span<byte> to = destination.Slice(block * bytes, bytes);
             Span<byte> fifth = to.Slice(4 + SuperBlocks.ScaleBytes, 32);
-            ToQ4Or5(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), to, fifth, to[(4 + SuperBlocks.ScaleBytes + 32)..], new(31, -0.5f, 15));
+            ToQ4Or5(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), to, fifth, to[(4 + SuperBlocks.ScaleBytes + 32)..], new(31, -0.5f, 15, false));
         }
     }
 
@@ -74,7 +94,16 @@ internal static class SuperBlockQuantizer
 
         FloatBlocks.WriteHalf(block, 0, largestScale / 63);
         FloatBlocks.WriteHalf(block, 2, largestMinimum / 63);
-        Requantize(columns, numbers, block, search.Most);
+        (float unit, float floorUnit) = (FloatBlocks.ReadHalf(block, 0), FloatBlocks.ReadHalf(block, 2));
+        Span<float> steps = stackalloc float[Lanes];
+        Span<float> floors = stackalloc float[Lanes];
+        for (int sub = 0; sub < Lanes; sub++)
+        {
+            (int factor, int least) = SuperBlocks.ReadScale(packed, sub);
+            (steps[sub], floors[sub]) = (unit * factor, floorUnit * least);
+        }
+
+        Requantize(columns, numbers, steps, floors, search.Most);
         Span<int> flat = MemoryMarshal.Cast<Vector256<int>, int>(numbers);
         for (int sub = 0; sub < Lanes; sub++)
         {
@@ -92,25 +121,180 @@ internal static class SuperBlockQuantizer
     }
 
     /// <summary>Quantizes with the scales as they are stored; where one is zero, the numbers of the search stay.</summary>
-    private static void Requantize(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<int>> numbers, ReadOnlySpan<byte> block, int most)
+    private static void Requantize(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<int>> numbers, ReadOnlySpan<float> steps, ReadOnlySpan<float> floors, int most)
     {
-        (float scale, float minimum) = (FloatBlocks.ReadHalf(block, 0), FloatBlocks.ReadHalf(block, 2));
-        Span<float> steps = stackalloc float[Lanes];
-        Span<float> floors = stackalloc float[Lanes];
-        for (int sub = 0; sub < Lanes; sub++)
-        {
-            (int factor, int least) = SuperBlocks.ReadScale(block[4..], sub);
-            (steps[sub], floors[sub]) = (scale * factor, minimum * least);
-        }
-
-        Vector256<float> step = Vector256.Create<float>(steps);
-        Vector256<float> floor = Vector256.Create<float>(floors);
+        Vector256<float> step = Vector256.Create(steps);
+        Vector256<float> floor = Vector256.Create(floors);
         Vector256<int> isZero = Vector256.Equals(step, Vector256<float>.Zero).AsInt32();
         for (int i = 0; i < columns.Length; i++)
         {
             Vector256<int> number = Clamp(Nearest((columns[i] + floor) / step), 0, most);
             numbers[i] = Vector256.ConditionalSelect(isZero, numbers[i], number);
         }
+    }
+
+    private static void QuantizeQ2(ReadOnlySpan<float> values, Span<byte> block)
+    {
+        const int size = 16;
+        const int most = 15;
+        Span<Vector256<float>> columns = stackalloc Vector256<float>[2 * size];
+        Span<Vector256<int>> numbers = stackalloc Vector256<int>[2 * size];
+        Span<float> scales = stackalloc float[2 * Lanes];
+        Span<float> minimums = stackalloc float[2 * Lanes];
+        ScaleSearch search = new(3, -0.5f, 15, true);
+        for (int half = 0; half < 2; half++)
+        {
+            Span<Vector256<float>> own = columns.Slice(half * size, size);
+            Transpose(values.Slice(half * 128, 128), own);
+            (Vector256<float> found, Vector256<float> least) = search.Find(own, numbers.Slice(half * size, size));
+            found.CopyTo(scales[(half * Lanes)..]);
+            least.CopyTo(minimums[(half * Lanes)..]);
+        }
+
+        (float largestScale, float largestMinimum) = (0, 0);
+        for (int sub = 0; sub < scales.Length; sub++)
+        {
+            largestScale = scales[sub] > largestScale ? scales[sub] : largestScale;
+            largestMinimum = minimums[sub] > largestMinimum ? minimums[sub] : largestMinimum;
+        }
+
+        block.Clear();
+        float inverseScale = largestScale > 0 ? most / largestScale : 0;
+        float inverseMinimum = largestMinimum > 0 ? most / largestMinimum : 0;
+        FloatBlocks.WriteHalf(block, 80, largestScale > 0 ? largestScale / most : 0);
+        FloatBlocks.WriteHalf(block, 82, largestMinimum > 0 ? largestMinimum / most : 0);
+        (float unit, float floorUnit) = (FloatBlocks.ReadHalf(block, 80), FloatBlocks.ReadHalf(block, 82));
+        for (int sub = 0; sub < scales.Length; sub++)
+        {
+            block[sub] = (byte)(Nearest(inverseScale * scales[sub]) | (Nearest(inverseMinimum * minimums[sub]) << 4));
+            (scales[sub], minimums[sub]) = (unit * (block[sub] & 15), floorUnit * (block[sub] >> 4));
+        }
+
+        for (int half = 0; half < 2; half++)
+        {
+            Requantize(columns.Slice(half * size, size), numbers.Slice(half * size, size), scales.Slice(half * Lanes, Lanes), minimums.Slice(half * Lanes, Lanes), search.Most);
+        }
+
+        ReadOnlySpan<int> flat = MemoryMarshal.Cast<Vector256<int>, int>(numbers);
+        for (int i = 0; i < values.Length; i++)
+        {
+            int sub = i / size;
+            int number = flat[((((sub / Lanes) * size) + (i % size)) * Lanes) + (sub % Lanes)];
+            block[16 + (i / 128 * 32) + (i % 32)] |= (byte)(number << (i % 128 / 32 * 2));
+        }
+    }
+
+    private static void QuantizeQ3(ReadOnlySpan<float> values, Span<byte> block)
+    {
+        const int size = 16;
+        Span<int> numbers = stackalloc int[SuperBlocks.Count];
+        Span<float> scales = stackalloc float[SuperBlocks.Count / size];
+        (float extreme, float largest) = (0, 0);
+        for (int sub = 0; sub < scales.Length; sub++)
+        {
+            scales[sub] = FitThreeBits(values.Slice(sub * size, size), numbers.Slice(sub * size, size));
+            float magnitude = MathF.Abs(scales[sub]);
+            if (magnitude > largest)
+            {
+                (extreme, largest) = (scales[sub], magnitude);
+            }
+        }
+
+        block.Clear();
+        if (extreme != 0)
+        {
+            float inverse = -32 / extreme;
+            FloatBlocks.WriteHalf(block, 108, 1 / inverse);
+            float unit = FloatBlocks.ReadHalf(block, 108);
+            for (int sub = 0; sub < scales.Length; sub++)
+            {
+                int factor = Math.Clamp((int)(sbyte)Nearest(inverse * scales[sub]), -32, 31);
+                block[96 + (sub % 8)] |= (byte)(((factor + 32) & 15) << (sub / 8 * 4));
+                block[104 + (sub % 4)] |= (byte)((factor + 32) >> 4 << (sub / 4 * 2));
+                float step = unit * factor;
+                for (int i = sub * size; step != 0 && i < (sub + 1) * size; i++)
+                {
+                    numbers[i] = Math.Clamp(Nearest(values[i] / step), -4, 3) + 4;
+                }
+            }
+        }
+
+        for (int i = 0; i < numbers.Length; i++)
+        {
+            block[i % 32] |= (byte)(numbers[i] >> 2 << (i / 32));
+            block[32 + (i / 128 * 32) + (i % 32)] |= (byte)((numbers[i] & 3) << (i % 128 / 32 * 2));
+        }
+    }
+
+    /// <summary>
+    /// The scale of a sub-block of Q3_K, weighted by the squares of the values: numbers are changed one at a time while that makes the error
+    /// smaller, in at most five rounds. Numbers are 4 too large.
+    /// </summary>
+    private static float FitThreeBits(ReadOnlySpan<float> values, Span<int> numbers)
+    {
+        const int most = 4;
+        (float extreme, float largest) = (0, 0);
+        foreach (float value in values)
+        {
+            float magnitude = MathF.Abs(value);
+            if (magnitude > largest)
+            {
+                (extreme, largest) = (value, magnitude);
+            }
+        }
+
+        numbers.Clear();
+        if (largest < Least)
+        {
+            return 0;
+        }
+
+        float inverse = -most / extreme;
+        (float products, float squares) = (0, 0);
+        for (int i = 0; i < values.Length; i++)
+        {
+            numbers[i] = Math.Clamp(Nearest(inverse * values[i]), -most, most - 1);
+            float weight = values[i] * values[i];
+            products += weight * values[i] * numbers[i];
+            squares += weight * numbers[i] * numbers[i];
+        }
+
+        bool isChanged = true;
+        for (int round = 0; round < 5 && isChanged; round++)
+        {
+            isChanged = false;
+            for (int i = 0; i < values.Length; i++)
+            {
+                float weight = values[i] * values[i];
+                float otherProducts = products - (weight * values[i] * numbers[i]);
+                if (!(otherProducts > 0))
+                {
+                    continue;
+                }
+
+                float otherSquares = squares - (weight * numbers[i] * numbers[i]);
+                int number = Math.Clamp(Nearest(values[i] * otherSquares / otherProducts), -most, most - 1);
+                if (number == numbers[i])
+                {
+                    continue;
+                }
+
+                otherProducts += weight * values[i] * number;
+                otherSquares += weight * number * number;
+                if (otherSquares > 0 && otherProducts * otherProducts * squares > products * products * otherSquares)
+                {
+                    (numbers[i], products, squares) = (number, otherProducts, otherSquares);
+                    isChanged = true;
+                }
+            }
+        }
+
+        for (int i = 0; i < numbers.Length; i++)
+        {
+            numbers[i] += most;
+        }
+
+        return squares > 0 ? products / squares : 0;
     }
 
     private static void QuantizeQ6(ReadOnlySpan<float> values, Span<byte> block)
@@ -248,7 +432,7 @@ internal static class SuperBlockQuantizer
     }
 
     // To the nearest integer, halves to even, by the bits of the sum with 1.5·2²³; right up to 2²².
-    private static int Nearest(float value) => (BitConverter.SingleToInt32Bits(value + 12582912f) & 0x007fffff) - 0x00400000;
+    internal static int Nearest(float value) => (BitConverter.SingleToInt32Bits(value + 12582912f) & 0x007fffff) - 0x00400000;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Vector256<int> Nearest(Vector256<float> value) =>
@@ -261,7 +445,8 @@ internal static class SuperBlockQuantizer
     /// <param name="Most">Largest number, 2^bits − 1.</param>
     /// <param name="First">What the first step adds to it; each further one adds 0.1.</param>
     /// <param name="Steps">Number of the last step.</param>
-    private readonly record struct ScaleSearch(int Most, float First, int Steps)
+    /// <param name="ByMagnitude">Whether a value counts by its magnitude alone, and its error by its magnitude instead of its square.</param>
+    private readonly record struct ScaleSearch(int Most, float First, int Steps, bool ByMagnitude)
     {
         /// <summary>Finds the scales, and the minimums with the opposite sign.</summary>
         /// <param name="columns">The values; the lane is the sub-block.</param>
@@ -318,8 +503,8 @@ internal static class SuperBlockQuantizer
             return (Vector256.AndNot(scale, isFlat), -Vector256.ConditionalSelect(isFlat, flatMinimum, minimum));
         }
 
-        // A value counts by its magnitude and by the root of the mean square of its sub-block.
-        private static void Weigh(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<float>> weights)
+        // A value counts by its magnitude, and by the root of the mean square of its sub-block.
+        private void Weigh(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<float>> weights)
         {
             Vector256<float> squares = Vector256<float>.Zero;
             foreach (Vector256<float> column in columns)
@@ -327,7 +512,7 @@ internal static class SuperBlockQuantizer
                 squares += column * column;
             }
 
-            Vector256<float> root = Vector256.Sqrt(squares / Vector256.Create((float)columns.Length));
+            Vector256<float> root = ByMagnitude ? Vector256<float>.Zero : Vector256.Sqrt(squares / Vector256.Create((float)columns.Length));
             for (int i = 0; i < columns.Length; i++)
             {
                 weights[i] = root + Vector256.Abs(columns[i]);
@@ -360,14 +545,14 @@ internal static class SuperBlockQuantizer
             return (sum, squares, products);
         }
 
-        private static Vector256<float> Error(
+        private Vector256<float> Error(
             ReadOnlySpan<Vector256<float>> columns, ReadOnlySpan<Vector256<float>> weights, ReadOnlySpan<Vector256<int>> numbers, Vector256<float> scale, Vector256<float> minimum)
         {
             Vector256<float> error = Vector256<float>.Zero;
             for (int i = 0; i < columns.Length; i++)
             {
                 Vector256<float> difference = (scale * Vector256.ConvertToSingle(numbers[i])) + minimum - columns[i];
-                error += weights[i] * (difference * difference);
+                error += weights[i] * (ByMagnitude ? Vector256.Abs(difference) : difference * difference);
             }
 
             return error;

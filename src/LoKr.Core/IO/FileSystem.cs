@@ -1,4 +1,5 @@
 using System.Formats.Tar;
+using System.Globalization;
 using System.Security.Cryptography;
 using LoKr.Core.Errors;
 
@@ -31,6 +32,22 @@ public static class FileSystem
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
             throw FileErrors.NotWritable(folder, exception);
+        }
+    }
+
+    /// <summary>Refuses to start what a disk has no room for.</summary>
+    /// <param name="folder">Existing folder on the disk.</param>
+    /// <param name="destination">What is to be written, for the message.</param>
+    /// <param name="bytes">Bytes that it needs.</param>
+    /// <exception cref="LoKrException"><c>LoKr.DiskFull</c>.</exception>
+    internal static void RequireSpace(string folder, string destination, long bytes)
+    {
+        long free = new DriveInfo(OperatingSystem.IsWindows() ? Path.GetPathRoot(folder)! : folder).AvailableFreeSpace;
+        if (free < bytes)
+        {
+            throw new LoKrException(ErrorIds.DiskFull, LoKrErrorKind.InputOutput,
+                string.Create(CultureInfo.InvariantCulture, $"'{destination}' needs {bytes:N0} bytes, but its disk has {free:N0} free."),
+                "Free some space, or write to another disk. Existing files are unchanged.") { Target = destination };
         }
     }
 

@@ -18,7 +18,7 @@ public sealed record LoKrMergeResult
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
 
-    /// <summary>Folder that was written, or null for a merge in memory.</summary>
+    /// <summary>Folder or file that was written, or null for a merge in memory.</summary>
     public string? Destination { get; init; }
 
     /// <summary>Bytes of the files of weights that were written; 0 for a merge in memory.</summary>
@@ -30,11 +30,36 @@ public sealed record LoKrMergeResult
     /// <summary>How many of these files an interrupted run had finished before.</summary>
     public int ResumedFileCount { get; init; }
 
+    /// <summary>What rounding left of the change of each weight, the worst first; empty where the weights are not quantized.</summary>
+    public IReadOnlyList<LoKrMergedWeight> Weights { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrMergedWeight>([]);
+
     /// <summary>Consequences of the merge for other adapters.</summary>
     public IReadOnlyList<string> Warnings { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
 
     /// <inheritdoc/>
     public override string ToString() => $"{string.Join(", ", Adapters)} in {ModuleCount} weights{(SavedModuleCount == 0 ? "" : $", {SavedModuleCount} modules replaced")}";
+}
+
+/// <summary>What rounding to its type left of the adapters' change of one weight. Flat and serializable.</summary>
+public sealed record LoKrMergedWeight
+{
+    /// <summary>Name of the weight in the file.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Its type in the result.</summary>
+    public required string Type { get; init; }
+
+    /// <summary>How much of the change arrived: ⟨after − before, change⟩ / ⟨change, change⟩. 1 is all of it, 0 nothing.</summary>
+    public required double Kept { get; init; }
+
+    /// <summary>Norm of the rounding error over the norm of the change.</summary>
+    public required double ErrorOverDelta { get; init; }
+
+    /// <summary>Norm of the change (Frobenius).</summary>
+    public required double DeltaNorm { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Name} ({Type}): {Kept:P1} kept, error {ErrorOverDelta:F3} of the change");
 }
 
 /// <summary>A finished or stopped training run.</summary>

@@ -10,7 +10,7 @@ namespace LoKr.PowerShell.Commands;
 
 /// <summary>Converts an adapter file for another program or to another layout without changing its effect on a model, or to LoRA.</summary>
 [Cmdlet(VerbsData.Convert, "LoKrAdapter", DefaultParameterSetName = "Path", SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrAdapterInfo), ParameterSetName = ["Path", "LiteralPath", "PathFor", "LiteralPathFor"])]
+[OutputType(typeof(LoKrAdapterInfo), typeof(LoraConversionResult), ParameterSetName = ["Path", "LiteralPath", "PathFor", "LiteralPathFor"])]
 [OutputType(typeof(LoraConversionResult), ParameterSetName = ["PathLoraRank", "LiteralPathLoraRank", "PathLoraEnergy", "LiteralPathLoraEnergy"])]
 public sealed class ConvertLoKrAdapterCommand : LoKrCommand
 {
@@ -32,10 +32,14 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
-    /// <summary>Layout to write.</summary>
+    /// <summary>Layout to write; Gguf writes LoRA for llama.cpp, exact unless a rank or an energy is given, and needs the base model. With a rank or an energy Peft (the default) or Gguf.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "Path")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPath")]
-    public AdapterLayout Format { get; set; }
+    [Parameter(ParameterSetName = "PathLoraRank")]
+    [Parameter(ParameterSetName = "LiteralPathLoraRank")]
+    [Parameter(ParameterSetName = "PathLoraEnergy")]
+    [Parameter(ParameterSetName = "LiteralPathLoraEnergy")]
+    public AdapterFormat Format { get; set; }
 
     /// <summary>Program that is to read the result: names, scale and form of the factors are those that it reads for the model. For Vllm, and with LoraRank or LoraEnergy, it is LoRA.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathFor")]
@@ -46,7 +50,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter(ParameterSetName = "LiteralPathLoraEnergy")]
     public AdapterProgram For { get; set; }
 
-    /// <summary>Writes LoRA of this rank instead: a folder for PEFT, for diffusers where the adapter belongs to a pipeline, or a safetensors file with kohya's names. It is exact from the product of the ranks of w1 and w2 on.</summary>
+    /// <summary>Writes LoRA of this rank instead: a folder for PEFT, for diffusers where the adapter belongs to a pipeline, a safetensors file with kohya's names, or a GGUF file. It is exact from the product of the ranks of w1 and w2 on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathLoraRank")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPathLoraRank")]
     public int LoraRank { get; set; }
@@ -63,12 +67,12 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter(ParameterSetName = "LiteralPathLoraEnergy")]
     public SwitchParameter RankPattern { get; set; }
 
-    /// <summary>Safetensors file to write. For LoRA, Peft, Diffusers and DiffusersModel a name without that extension is a folder.</summary>
+    /// <summary>Safetensors file to write; for Gguf a file that ends with .gguf. For LoRA, Peft, Diffusers and DiffusersModel a name without that extension is a folder.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipelineByPropertyName = true)]
     [ValidateNotNullOrEmpty]
     public string Destination { get; set; } = "";
 
-    /// <summary>Folder or safetensors file of the base model. Its headers resolve names with underscores into dotted names, and give the shapes of layers.</summary>
+    /// <summary>Folder, safetensors file or GGUF file of the base model. Its headers resolve names with underscores into dotted names, and give the shapes of layers.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
@@ -110,6 +114,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
         LoraRank? rank = Rank();
         string path = Paths.ExistingOne(Path, LiteralPath);
         string destination = Paths.New(Destination);
+        LoraTarget.Check(Format, rank, Program);
         EnsureRuntime();
         AdapterConvertOptions options = new()
         {
@@ -130,9 +135,15 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
             return;
         }
 
-        if (rank is null)
+        if (Format == AdapterFormat.Gguf)
         {
-            LoKrAdapterInfo written = AdapterConverter.Convert(path, destination, Format, options, out IReadOnlyList<string> warnings);
+            LoraConversionResult written = GgufLoraConverter.Convert(path, destination, rank, options, out IReadOnlyList<string> warnings, StopToken);
+            WriteWarnings(warnings);
+            WriteObject(written);
+        }
+        else if (rank is null)
+        {
+            LoKrAdapterInfo written = AdapterConverter.Convert(path, destination, (AdapterLayout)Format, options, out IReadOnlyList<string> warnings);
             WriteWarnings(warnings);
             WriteObject(written);
         }
@@ -152,9 +163,13 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
 
     private void Check(string path, string destination, LoraRank? rank, AdapterConvertOptions options, LoraWriteOptions lora)
     {
-        if (rank is null)
+        if (Format == AdapterFormat.Gguf)
         {
-            AdapterConverter.Check(path, destination, Format, options);
+            GgufLoraConverter.Check(path, destination, rank, options, StopToken);
+        }
+        else if (rank is null)
+        {
+            AdapterConverter.Check(path, destination, (AdapterLayout)Format, options);
         }
         else
         {

@@ -50,10 +50,15 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     [ValidateNotNullOrEmpty]
     public string? Name { get; set; }
 
-    /// <summary>Layout; the default is Peft, as a folder. Kohya, Lycoris, Comfy, OneTrainer, Hcp and Bare need a destination that ends with .safetensors.</summary>
+    /// <summary>
+    /// Layout; the default is Peft, as a folder. Kohya, Lycoris, Comfy, OneTrainer, Hcp and Bare need a destination that ends with .safetensors.
+    /// Gguf writes LoRA for llama.cpp to a file that ends with .gguf, exact unless a rank or an energy is given. With these Peft or Gguf.
+    /// </summary>
     [Parameter(ParameterSetName = ModelSet)]
     [Parameter(ParameterSetName = PipelineSet)]
-    public AdapterLayout Format { get; set; } = AdapterLayout.Peft;
+    [Parameter(ParameterSetName = RankSet)]
+    [Parameter(ParameterSetName = EnergySet)]
+    public AdapterFormat Format { get; set; } = AdapterFormat.Peft;
 
     /// <summary>Program that is to read the adapter: names, scale and form of the factors are those that it reads for the model. For Vllm, and with LoraRank or LoraEnergy, it is LoRA.</summary>
     [Parameter(Mandatory = true, ParameterSetName = ModelForSet)]
@@ -69,7 +74,7 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = ModelForSet)]
     public AdapterComponent? Component { get; set; }
 
-    /// <summary>Writes LoRA of this rank instead: a folder for PEFT, for diffusers where the adapter belongs to a pipeline, or a safetensors file with kohya's names. It is exact from the product of the ranks of w1 and w2 on.</summary>
+    /// <summary>Writes LoRA of this rank instead: a folder for PEFT, for diffusers where the adapter belongs to a pipeline, a safetensors file with kohya's names, or a GGUF file. It is exact from the product of the ranks of w1 and w2 on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = RankSet)]
     [Parameter(Mandatory = true, ParameterSetName = PipelineRankSet)]
     public int LoraRank { get; set; }
@@ -100,7 +105,13 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     {
         string name = Name ?? Target.GetOnlyActiveAdapterName();
         string destination = Paths.New(Destination);
-        if (Rank() is LoraRank rank)
+        LoraRank? rank = Rank();
+        LoraTarget.Check(Format, rank, Program);
+        if (Format == AdapterFormat.Gguf)
+        {
+            ExportGguf(name, destination, rank);
+        }
+        else if (rank is not null)
         {
             ExportLora(name, destination, rank);
         }
@@ -123,13 +134,31 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
         AdapterWriteOptions options = new() { Component = Component, Program = Program, Force = Force };
         if (IsRehearsal)
         {
-            AdapterExporter.Export(Target, name, destination, Format, options with { CheckOnly = true });
+            AdapterExporter.Export(Target, name, destination, (AdapterLayout)Format, options with { CheckOnly = true });
         }
 
         if (ShouldProcess(destination, $"Export LoKr adapter '{name}' {(Program is null ? $"as {Format}" : $"for {Program}")}"))
         {
-            WriteWarnings(AdapterExporter.Export(Target, name, destination, Format, options));
+            WriteWarnings(AdapterExporter.Export(Target, name, destination, (AdapterLayout)Format, options));
             WriteVerbose($"Adapter '{name}' written to {destination}.");
+        }
+    }
+
+    private void ExportGguf(string name, string path, LoraRank? rank)
+    {
+        LoKrModel model = Target as LoKrModel ?? throw LoraTarget.NotLanguageModel(Target);
+        LoKrAdapter adapter = model.GetAdapter(name);
+        AdapterWriteOptions options = new() { Force = Force };
+        if (IsRehearsal)
+        {
+            GgufLoraConverter.Export(adapter, model, path, rank, options with { CheckOnly = true }, out _, StopToken);
+        }
+
+        if (ShouldProcess(path, $"Export LoKr adapter '{name}' as {Format}{(rank is null ? "" : $" with {rank}")}"))
+        {
+            LoraConversionResult result = GgufLoraConverter.Export(adapter, model, path, rank, options, out IReadOnlyList<string> warnings, StopToken);
+            WriteWarnings(warnings);
+            WriteVerbose($"LoRA of rank {result.SmallestRank} to {result.LargestRank} on {result.ModuleCount} modules, {result.Energy:P2} of the squared norm, written to {path}.");
         }
     }
 

@@ -2,6 +2,7 @@ using System.Collections;
 using System.Management.Automation;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
+using LoKr.Core.Gguf;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
@@ -13,7 +14,7 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Merges adapters into base weights, in a model in memory or from a folder on disk into another folder.</summary>
+/// <summary>Merges adapters into base weights, in a model in memory, from a folder on disk into another folder, or from a GGUF file into another file.</summary>
 [Cmdlet(VerbsData.Merge, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet])]
 [OutputType(typeof(LoKrMergeResult), typeof(Job), ParameterSetName = [PathSet, LiteralPathSet])]
@@ -38,8 +39,8 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     public string[]? Name { get; set; }
 
     /// <summary>
-    /// Folder of the base model: weights as safetensors in one file or in shards, of any architecture; or a component of a diffusers pipeline.
-    /// Wildcards are allowed if they match one folder.
+    /// Folder of the base model: weights as safetensors in one file or in shards, of any architecture; or a component of a diffusers pipeline;
+    /// or a language model as GGUF, of which any part stands for all. Wildcards are allowed if they match one folder or file.
     /// </summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
@@ -47,7 +48,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [ArgumentCompleter(typeof(FolderCompleter))]
     public string Path { get; set; } = "";
 
-    /// <summary>Folder of the base model, taken as it is written.</summary>
+    /// <summary>Folder or GGUF file of the base model, taken as it is written.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
@@ -76,7 +77,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = LiteralPathSet)]
     public DoraStrength DoraStrength { get; set; }
 
-    /// <summary>Folder to write. It appears complete or not at all; an interrupted merge is resumed when the command is repeated.</summary>
+    /// <summary>Folder to write; for a GGUF base the file, or the folder where the base has several parts. It appears complete or not at all; an interrupted merge of several files is resumed when the command is repeated.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
@@ -88,7 +89,15 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = LiteralPathSet)]
     public long MaxShardSize { get; set; }
 
-    /// <summary>Replaces an existing folder.</summary>
+    /// <summary>Type of the adapted tensors of a GGUF file in the result; without it each keeps its type. A change that is small beside the steps of a type with few bits is lost in it; Q8_0 keeps it.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    [ValidateSet(nameof(GgmlType.F32), nameof(GgmlType.F16), nameof(GgmlType.BF16), nameof(GgmlType.Q8_0), nameof(GgmlType.Q4_0), nameof(GgmlType.Q4_1),
+        nameof(GgmlType.Q5_0), nameof(GgmlType.Q5_1), nameof(GgmlType.Q2_K), nameof(GgmlType.Q3_K), nameof(GgmlType.Q4_K), nameof(GgmlType.Q5_K), nameof(GgmlType.Q6_K),
+        nameof(GgmlType.IQ4_NL), nameof(GgmlType.IQ4_XS))]
+    public GgmlType? TensorType { get; set; }
+
+    /// <summary>Replaces an existing folder or file.</summary>
     [Parameter(ParameterSetName = PathSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public SwitchParameter Force { get; set; }
@@ -170,7 +179,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
             return;
         }
 
-        using CheckpointMerge merge = CheckpointMerge.Open(ReadOptions());
+        using IDiskMerge merge = Open();
         WriteWarnings(merge.Warnings);
         if (!ShouldProcess(merge.Destination, $"Merge {merge}"))
         {
@@ -187,27 +196,34 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
 
     private string[] FindAdapters() => [.. Adapter.SelectMany(path => Paths.Existing(path, _adaptersAreLiteral))];
 
-    private CheckpointMergeOptions ReadOptions()
+    private IDiskMerge Open()
     {
-        string[] adapters = FindAdapters();
-        if (Weight.Length != 1 && Weight.Length != adapters.Length)
-        {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"-Weight has {Weight.Length} numbers for {adapters.Length} adapters: {string.Join(", ", adapters)}.", "Give one number for all, or one for each.") { Target = Weight };
-        }
-
-        return new()
-        {
-            Base = BaseModel.Read(Paths.ExistingOne(Path, LiteralPath)),
-            Adapters = [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]) { DoraStrength = DoraStrength })],
-            Destination = Paths.New(Destination),
-            MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
-            Force = Force,
-            Safe = Safe,
-        };
+        string source = Paths.ExistingOne(Path, LiteralPath);
+        bool isGguf = GgufReader.IsGguf(source);
+        WriteWarnings(isGguf ? Ignored("for a GGUF file", nameof(MaxShardSize)) : Ignored("for a base model that is not a GGUF file", nameof(TensorType)));
+        return isGguf
+            ? GgufMerge.Open(new() { Path = source, Adapters = ReadAdapters(), Destination = Paths.New(Destination), TensorType = TensorType, Force = Force, Safe = Safe })
+            : CheckpointMerge.Open(new()
+            {
+                Base = BaseModel.Read(source),
+                Adapters = ReadAdapters(),
+                Destination = Paths.New(Destination),
+                MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
+                Force = Force,
+                Safe = Safe,
+            });
     }
 
-    private LoKrMergeResult Run(CheckpointMerge merge)
+    private CheckpointMergeSource[] ReadAdapters()
+    {
+        string[] adapters = FindAdapters();
+        return Weight.Length == 1 || Weight.Length == adapters.Length
+            ? [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]) { DoraStrength = DoraStrength })]
+            : throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
+                $"-Weight has {Weight.Length} numbers for {adapters.Length} adapters: {string.Join(", ", adapters)}.", "Give one number for all, or one for each.") { Target = Weight };
+    }
+
+    private LoKrMergeResult Run(IDiskMerge merge)
     {
         using ProgressBar bar = new(this, $"Merging into {merge.Destination}");
 

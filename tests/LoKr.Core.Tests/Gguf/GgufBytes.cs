@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Text;
 using LoKr.Core.Gguf;
 
@@ -6,36 +7,28 @@ namespace LoKr.Core.Tests.Gguf;
 /// <summary>Writes GGUF headers by hand, valid or not.</summary>
 internal sealed class GgufBytes
 {
-    private readonly MemoryStream _stream = new();
-    private readonly BinaryWriter _writer;
+    private readonly List<byte> _bytes = [];
 
     public GgufBytes(ulong tensors, ulong keys, uint version = 3, string magic = "GGUF")
     {
-        _writer = new BinaryWriter(_stream);
-        _writer.Write(Encoding.ASCII.GetBytes(magic));
-        _writer.Write(version);
-        _writer.Write(tensors);
-        _writer.Write(keys);
+        _bytes.AddRange(Encoding.ASCII.GetBytes(magic));
+        Number(version).Number(tensors).Number(keys);
     }
 
     public GgufBytes Text(string text)
     {
         byte[] bytes = Encoding.UTF8.GetBytes(text);
-        _writer.Write((ulong)bytes.Length);
-        _writer.Write(bytes);
+        Number((ulong)bytes.Length);
+        _bytes.AddRange(bytes);
         return this;
     }
 
-    public GgufBytes Key(string name, GgufValueType type)
-    {
-        Text(name);
-        return Number((uint)type);
-    }
+    public GgufBytes Key(string name, GgufValueType type) => Text(name).Number((uint)type);
 
     public GgufBytes Number<T>(T value)
         where T : struct
     {
-        _writer.Write(System.Runtime.InteropServices.MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)));
+        _bytes.AddRange(MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)));
         return this;
     }
 
@@ -53,15 +46,10 @@ internal sealed class GgufBytes
     /// <summary>The file with some bytes of data at the next multiple of the alignment.</summary>
     public byte[] File(int data, int alignment = 32)
     {
-        _writer.Flush();
-        long start = (_stream.Length + alignment - 1) / alignment * alignment;
-        _stream.SetLength(start + data);
-        return _stream.ToArray();
+        byte[] file = new byte[((_bytes.Count + alignment - 1) / alignment * alignment) + data];
+        _bytes.CopyTo(file);
+        return file;
     }
 
-    public byte[] Raw()
-    {
-        _writer.Flush();
-        return _stream.ToArray();
-    }
+    public byte[] Raw() => [.. _bytes];
 }

@@ -1,10 +1,11 @@
 using LoKr.Core.Errors;
+using LoKr.Core.Gguf;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts.Names;
 
-/// <summary>Module names of a base model from the headers of its safetensors files; no weights are read.</summary>
+/// <summary>Module names of a base model from the headers of its files, safetensors or GGUF; no weights are read.</summary>
 internal static class BaseModelNames
 {
     /// <summary>The names of a model in memory, or of the files of one; null where neither is given.</summary>
@@ -20,6 +21,13 @@ internal static class BaseModelNames
     private static ModuleNameIndex Read(string path)
     {
         Dictionary<AdapterComponent, IReadOnlyList<KnownModule>> modules = [];
+        if (GgufReader.IsGguf(path))
+        {
+            using GgufModel model = GgufModel.Open(path);
+            modules[AdapterComponent.Model] = Modules(model.Entries.Values, "");
+            return ModuleNameIndex.FromFiles(path, modules);
+        }
+
         if (File.Exists(path))
         {
             using SafetensorsReader reader = SafetensorsReader.Open(path);

@@ -16,7 +16,7 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// Merges LoKr adapters into the checkpoint of any architecture without building the model: names are matched from the files alone, and
 /// weights pass through small buffers from file to file. The result is, bit for bit, that of a merge in memory. Disposing closes the files.
 /// </summary>
-public sealed class CheckpointMerge : IDisposable
+public sealed class CheckpointMerge : IDiskMerge
 {
     private const string ResumeName = "lokr-merge";
 
@@ -25,7 +25,7 @@ public sealed class CheckpointMerge : IDisposable
     private readonly CheckpointMergeOptions _options;
     private readonly string _baseName;
     private readonly CheckpointReader _source;
-    private readonly List<CheckpointMergeAdapter> _adapters = [];
+    private readonly MergeAdapters? _adapters;
     private readonly List<string> _warnings = [];
     private readonly MergePlan _plan;
     private readonly IReadOnlyList<MergeShard> _shards;
@@ -40,17 +40,9 @@ public sealed class CheckpointMerge : IDisposable
         try
         {
             _plan = new MergePlan(_source);
-            CheckpointTraits traits = new(_source, options.Base);
-            foreach (CheckpointMergeSource source in options.Adapters)
-            {
-                Add(source, traits);
-            }
-
-            if (!_plan.HasDora && options.Adapters.Any(static source => source.DoraStrength != default))
-            {
-                throw ModelErrors.NoDora(options.Adapters.Select(static source => source.Name));
-            }
-
+            CheckpointTraits traits = new(_source, BasePath, options.Base);
+            _adapters = MergeAdapters.Open(options.Adapters, traits, _plan, () => CheckpointFingerprint.Compute(_source));
+            _warnings.AddRange(_adapters.Warnings);
             _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _plan, _baseName, most) : MergeShard.Keep(_source, _plan);
         }
         catch
@@ -93,23 +85,8 @@ public sealed class CheckpointMerge : IDisposable
         ArgumentNullException.ThrowIfNull(options);
         ArgumentNullException.ThrowIfNull(options.Base);
         ArgumentException.ThrowIfNullOrWhiteSpace(options.Destination);
-        if (options.Adapters is not { Count: > 0 })
-        {
-            throw Invalid("There is no adapter to merge.", "Name at least one.");
-        }
-
-        if (options.Adapters.FirstOrDefault(static adapter => !double.IsFinite(adapter.Weight)) is { } odd)
-        {
-            throw Invalid($"The weight of adapter '{odd.Name}' is {odd.Weight.ToString(CultureInfo.InvariantCulture)}.", "Use a finite number; 1 is the strength as trained.");
-        }
-
+        MergeAdapters.Check(options.Adapters, options.Base.Path, options.Destination);
         CheckpointWriter.CheckShardSize(options.MaxShardBytes ?? long.MaxValue);
-
-        foreach (string source in options.Adapters.Select(static source => source.Path).Prepend(options.Base.Path))
-        {
-            FolderPaths.CheckApart(source, options.Destination);
-        }
-
         return new CheckpointMerge(options);
     }
 
@@ -128,12 +105,12 @@ public sealed class CheckpointMerge : IDisposable
         int resumed;
         try
         {
-            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source, _adapters, _shards));
+            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source.Shards.Select(static shard => (shard.FilePath, MergeJournal.Samples(shard))), _adapters!.Opened, _shards));
             resumed = WriteShards(staged.Path, journal, progress, started, cancel);
             WriteIndex(staged.Path);
             WriteCompanions(staged.Path);
             CheckBaseStayed();
-            Commit(staged, journal);
+            journal.Commit(staged);
         }
         catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
         {
@@ -163,7 +140,7 @@ public sealed class CheckpointMerge : IDisposable
     public void Dispose()
     {
         _source.Dispose();
-        _adapters.ForEach(static adapter => adapter.Dispose());
+        _adapters?.Dispose();
     }
 
     private static string FindBaseName(string folder)
@@ -186,59 +163,16 @@ public sealed class CheckpointMerge : IDisposable
         return found ?? CheckpointReader.DefaultBaseName;
     }
 
-    private void Add(CheckpointMergeSource source, CheckpointTraits traits)
-    {
-        CheckpointMergeAdapter adapter = source.Open();
-        _adapters.Add(adapter);
-        _warnings.AddRange(adapter.Warnings.Select(warning => $"{adapter.Name}: {warning}"));
-        (int deltas, int saved) = (_plan.DeltaCount, _plan.SavedModuleCount);
-        _warnings.AddRange(AdapterMatcher.Match(traits, adapter, _plan).Select(warning => $"{adapter.Name}: {warning}"));
-        if ((_plan.DeltaCount, _plan.SavedModuleCount) == (deltas, saved))
-        {
-            throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = source.Path };
-        }
-
-        if (adapter.MadeFor?.HasOtherWeights(new(CheckpointFingerprint.Compute(_source), null)) == true)
-        {
-            _warnings.Add(AdapterWarnings.OtherBase(adapter.Name, adapter.Config.BaseModelNameOrPath, $"'{BasePath}'"));
-        }
-
-        if (AdapterMatcher.IsZero(adapter))
-        {
-            _warnings.Add(AdapterWarnings.Zero(adapter.Name));
-        }
-
-        if (adapter.Weight != 1 && _plan.SavedModuleCount > saved)
-        {
-            _warnings.Add($"The modules that '{adapter.Name}' trained whole are used as they are; its weight scales the deltas only.");
-        }
-    }
-
-    private static void Commit(StagedDirectory staged, MergeJournal journal)
-    {
-        journal.Remove();
-        try
-        {
-            staged.Commit();
-        }
-        catch when (Directory.Exists(staged.Path))
-        {
-            // The finished files stay for the next run, which needs their list.
-            journal.Save();
-            throw;
-        }
-    }
-
     private int WriteShards(string folder, MergeJournal journal, Action<CheckpointMergeProgress>? progress, long started, CancellationToken cancel)
     {
         IReadOnlySet<string> done = journal.KeepFinished(_shards, cancel);
-        RequireSpace(folder, _shards.Where(shard => !done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount));
+        FileSystem.RequireSpace(folder, Destination, _shards.Where(shard => !done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount));
         long bytes = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         int tensors = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.Targets.Count);
         int total = _shards.Sum(static shard => shard.Targets.Count);
-        void OnWritten(MergePiece piece, MergeShard shard)
+        void OnWritten(MergePiece piece, MergeFile shard)
         {
-            int count = piece is { Target: not null, Start: 0 } ? Interlocked.Increment(ref tensors) : Volatile.Read(ref tensors);
+            int count = piece.StartsTensor ? Interlocked.Increment(ref tensors) : Volatile.Read(ref tensors);
             long written = Interlocked.Add(ref bytes, piece.Count);
             progress?.Invoke(new CheckpointMergeProgress(shard.FileName, count, total, written, ByteCount, Stopwatch.GetElapsedTime(started)));
         }
@@ -248,17 +182,6 @@ public sealed class CheckpointMerge : IDisposable
         _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
             .Select(target => ModelErrors.NotFinite(target.Name, journal.NotFinite[target.Name], SafetensorsDTypes.Natural(target.DType))));
         return done.Count;
-    }
-
-    private void RequireSpace(string folder, long bytes)
-    {
-        long free = new DriveInfo(OperatingSystem.IsWindows() ? Path.GetPathRoot(folder)! : folder).AvailableFreeSpace;
-        if (free < bytes)
-        {
-            throw new LoKrException(ErrorIds.DiskFull, LoKrErrorKind.InputOutput,
-                string.Create(CultureInfo.InvariantCulture, $"'{Destination}' needs {bytes:N0} bytes, but its disk has {free:N0} free."),
-                "Free some space, or write to another disk. Existing files are unchanged.") { Target = Destination };
-        }
     }
 
     private void WriteIndex(string folder)
@@ -311,7 +234,7 @@ public sealed class CheckpointMerge : IDisposable
         JsonObject json = config.ToJsonObject();
         if (_plan.Added.Count > 0)
         {
-            CheckpointMergeAdapter owner = _adapters.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));
+            CheckpointMergeAdapter owner = _adapters!.Opened.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));
             HeadConfig.Describe(json, _options.Base, _plan.Added.Values, owner, _warnings);
         }
 
@@ -331,6 +254,4 @@ public sealed class CheckpointMerge : IDisposable
             throw FileErrors.NotReadable(BasePath, new IOException("Another model took its place while it was merged. Run the merge again."));
         }
     }
-
-    private static LoKrException Invalid(string message, string advice) => new(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, message, advice);
 }

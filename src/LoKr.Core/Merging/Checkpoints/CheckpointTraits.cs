@@ -12,13 +12,14 @@ namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>The checkpoint that adapters are merged into, and the properties of its weights that only hints in the files tell.</summary>
 /// <param name="source">The checkpoint.</param>
+/// <param name="folder">Full path of its folder or file, for messages.</param>
 /// <param name="model">Its configuration and architecture.</param>
-internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase model)
+internal sealed class CheckpointTraits(ITensorSource source, string folder, CheckpointBase model)
 {
     private readonly TiedEmbeddings _tied = new(source, model.Config);
 
-    /// <summary>Full path of the folder.</summary>
-    public string Folder => source.Folder;
+    /// <summary>Full path of the folder or file.</summary>
+    public string Folder => folder;
 
     /// <summary>The tensors.</summary>
     public IReadOnlyDictionary<string, SafetensorsEntry> Entries => source.Entries;
@@ -85,7 +86,7 @@ internal sealed class CheckpointTraits(CheckpointReader source, CheckpointBase m
 }
 
 /// <summary>Detects input and output embeddings that are one weight, so that a change of one would change the other.</summary>
-internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? config)
+internal sealed class TiedEmbeddings(ITensorSource source, ModelConfig? config)
 {
     private readonly string? _stored = source.Entries.Keys.FirstOrDefault(static key => EmbeddingNames.IsOutput(AdapterKeys.Module(key)) && key.EndsWith(".weight", StringComparison.Ordinal));
 
@@ -124,15 +125,17 @@ internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? confi
             return false;
         }
 
-        (SafetensorsReader inA, SafetensorsReader inB) = (Shard(first), Shard(second));
-        byte[] left = new byte[1 << 20];
-        byte[] right = new byte[1 << 20];
-        for (long start = 0; start < a.ByteCount; start += left.Length)
+        TorchRuntime.EnsureLoaded();
+        using DisposeScope scope = NewDisposeScope();
+        long count = a.Shape.Product();
+        for (long start = 0; start < count; start += LayerDelta.BlockBytes)
         {
-            int count = (int)Math.Min(left.Length, a.ByteCount - start);
-            inA.ReadBytes(a, start, left.AsSpan(0, count));
-            inB.ReadBytes(b, start, right.AsSpan(0, count));
-            if (!left.AsSpan(0, count).SequenceEqual(right.AsSpan(0, count)))
+            using DisposeScope inner = NewDisposeScope();
+            Tensor left = empty(Math.Min(LayerDelta.BlockBytes, count - start), SafetensorsDTypes.Natural(a.DType));
+            Tensor right = empty_like(left);
+            source.ReadRange(first, start, left);
+            source.ReadRange(second, start, right);
+            if (!left.bytes.SequenceEqual(right.bytes))
             {
                 return false;
             }
@@ -140,8 +143,6 @@ internal sealed class TiedEmbeddings(CheckpointReader source, ModelConfig? confi
 
         return true;
     }
-
-    private SafetensorsReader Shard(string key) => source.Shards.First(candidate => candidate.Entries.ContainsKey(key));
 }
 
 /// <summary>

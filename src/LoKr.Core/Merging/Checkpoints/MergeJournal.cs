@@ -59,18 +59,18 @@ internal sealed class MergeJournal
     }
 
     /// <summary>A hash of everything that decides the bytes of the result; a merge resumes the work of an earlier one only if it is the same.</summary>
-    /// <param name="source">The base model.</param>
+    /// <param name="sources">Files of the base model, each with a hash of samples of its content.</param>
     /// <param name="adapters">The adapters.</param>
-    /// <param name="shards">Files of the result.</param>
-    public static string Fingerprint(CheckpointReader source, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeShard> shards)
+    /// <param name="files">Files of the result.</param>
+    public static string Fingerprint(IEnumerable<(string Path, string Samples)> sources, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeFile> files)
     {
         StringBuilder text = new();
         text.AppendLine(typeof(MergeJournal).Assembly.ManifestModule.ModuleVersionId.ToString());
-        foreach (SafetensorsReader shard in source.Shards)
+        foreach ((string path, string samples) in sources)
         {
-            FileInfo info = new(shard.FilePath);
+            FileInfo info = new(path);
             FileInfo target = info.ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? info;
-            text.AppendLine(CultureInfo.InvariantCulture, $"{shard.FilePath}|{target.Length}|{target.LastWriteTimeUtc.Ticks}|{Samples(shard)}");
+            text.AppendLine(CultureInfo.InvariantCulture, $"{path}|{target.Length}|{target.LastWriteTimeUtc.Ticks}|{samples}");
         }
 
         foreach (CheckpointMergeAdapter adapter in adapters)
@@ -83,16 +83,20 @@ internal sealed class MergeJournal
             }
         }
 
-        foreach (MergeShard shard in shards)
+        foreach (MergeFile file in files)
         {
-            text.AppendLine(shard.FileName).AppendLine(Convert.ToHexString(SHA256.HashData(shard.Header)));
+            text.AppendLine(file.FileName).AppendLine(Convert.ToHexString(SHA256.HashData(file.Header)));
         }
 
         return Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
     }
 
-    // Hashing whole files would take as long as the merge. Every tensor is sampled, so that another training of the same model shows.
-    private static string Samples(SafetensorsReader shard)
+    /// <summary>
+    /// A hash of samples of a file of the base model. Hashing whole files would take as long as the merge; every tensor is sampled, so that
+    /// another training of the same model shows.
+    /// </summary>
+    /// <param name="shard">The file.</param>
+    public static string Samples(SafetensorsReader shard)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         foreach (SafetensorsEntry entry in shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.Name, StringComparer.Ordinal))
@@ -105,19 +109,19 @@ internal sealed class MergeJournal
     }
 
     /// <summary>Verifies the listed files, and removes everything else from the folder.</summary>
-    /// <param name="shards">Files of the result.</param>
+    /// <param name="files">Files of the result.</param>
     /// <param name="cancel">Interrupts the verification.</param>
     /// <returns>Names of the files that are finished.</returns>
-    public IReadOnlySet<string> KeepFinished(IReadOnlyList<MergeShard> shards, CancellationToken cancel)
+    public IReadOnlySet<string> KeepFinished(IReadOnlyList<MergeFile> files, CancellationToken cancel)
     {
         string folder = Path.GetDirectoryName(_path)!;
         HashSet<string> finished = new(StringComparer.Ordinal);
-        foreach (MergeShard shard in shards)
+        foreach (MergeFile file in files)
         {
-            string path = Path.Combine(folder, shard.FileName);
-            if (_files.TryGetValue(shard.FileName, out string? sum) && File.Exists(path) && OpenShard.Check(shard, path, cancel) == sum)
+            string path = Path.Combine(folder, file.FileName);
+            if (_files.TryGetValue(file.FileName, out string? sum) && File.Exists(path) && OpenShard.Check(file, path, cancel) == sum)
             {
-                finished.Add(shard.FileName);
+                finished.Add(file.FileName);
             }
         }
 
@@ -126,7 +130,7 @@ internal sealed class MergeJournal
             _files.Remove(file);
         }
 
-        HashSet<string> tensors = [.. shards.Where(shard => finished.Contains(shard.FileName)).SelectMany(static shard => shard.Targets).Select(static target => target.Name)];
+        HashSet<string> tensors = [.. files.Where(file => finished.Contains(file.FileName)).SelectMany(static file => file.TensorNames)];
         foreach (string tensor in _notFinite.Keys.Where(tensor => !tensors.Contains(tensor)).ToArray())
         {
             _notFinite.Remove(tensor);
@@ -164,8 +168,24 @@ internal sealed class MergeJournal
         }
     }
 
-    /// <summary>Removes the file, as the last step before the folder becomes the destination.</summary>
-    public void Remove()
+    /// <summary>Removes the file and lets the folder become the destination.</summary>
+    /// <param name="staged">The folder.</param>
+    public void Commit(StagedDirectory staged)
+    {
+        Remove();
+        try
+        {
+            staged.Commit();
+        }
+        catch when (Directory.Exists(staged.Path))
+        {
+            // The finished files stay for the next run, which needs their list.
+            Save();
+            throw;
+        }
+    }
+
+    private void Remove()
     {
         try
         {

@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>The changes that adapters make to the tensors of a checkpoint. Adapters that exclude each other are refused.</summary>
-internal sealed class MergePlan(CheckpointReader source)
+internal sealed class MergePlan(ITensorSource source)
 {
     private readonly Dictionary<string, TensorChanges> _changes = new(StringComparer.Ordinal);
     private readonly SortedDictionary<string, AdapterTensor> _added = new(StringComparer.Ordinal);
@@ -75,14 +75,17 @@ internal sealed class MergePlan(CheckpointReader source)
 
     /// <summary>The tensors of a file of the checkpoint with their changes, in the order of their bytes.</summary>
     public IEnumerable<MergeTarget> Targets(SafetensorsReader shard) => shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.ByteCount)
-        .Select(entry => new MergeTarget(_added.Count > 0 ? HeadPrefix + entry.Name : entry.Name, entry.DType, ShapeOf(entry))
-        {
-            Shard = shard,
-            Entry = entry,
-            Layers = _changes.TryGetValue(entry.Name, out TensorChanges? changes) ? changes.Layers : [],
-            Norms = changes?.Norms ?? [],
-            Replacement = changes?.Replacement,
-        });
+        .Select(entry => Target(entry) with { Name = _added.Count > 0 ? HeadPrefix + entry.Name : entry.Name, Shard = shard });
+
+    /// <summary>A tensor of the checkpoint with its changes.</summary>
+    public MergeTarget Target(SafetensorsEntry entry) => new(entry.Name, entry.DType, ShapeOf(entry))
+    {
+        Source = source,
+        Entry = entry,
+        Layers = _changes.TryGetValue(entry.Name, out TensorChanges? changes) ? changes.Layers : [],
+        Norms = changes?.Norms ?? [],
+        Replacement = changes?.Replacement,
+    };
 
     /// <summary>Shape of a tensor of the checkpoint in the result: embeddings may grow.</summary>
     public IReadOnlyList<long> ShapeOf(SafetensorsEntry stored) => _changes.GetValueOrDefault(stored.Name)?.Replacement?.Entry.Shape ?? stored.Shape;
@@ -136,8 +139,17 @@ internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnl
     /// <summary>The file of the base model, or null for a tensor that an adapter adds.</summary>
     public SafetensorsReader? Shard { get; init; }
 
+    /// <summary>The base model, or null for a tensor that an adapter adds.</summary>
+    public ITensorSource? Source { get; init; }
+
     /// <summary>The tensor of the base model, or null for one that an adapter adds.</summary>
     public SafetensorsEntry? Entry { get; init; }
+
+    /// <summary>Type in which deltas are computed and added, before the sum is rounded once.</summary>
+    public ScalarType Precision { get; init; } = DType == SafetensorsDType.F64 ? ScalarType.Float64 : ScalarType.Float32;
+
+    /// <summary>Number of rows that are merged together or not at all; those of a head, where the file orders rows within heads.</summary>
+    public long RowUnit { get; init; } = 1;
 
     /// <summary>Deltas of layers to add, in order.</summary>
     public IReadOnlyList<MergeContribution> Layers { get; init; } = [];

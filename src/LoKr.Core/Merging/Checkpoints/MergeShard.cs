@@ -1,17 +1,21 @@
 using LoKr.Core.Factors;
 using LoKr.Core.IO;
 using LoKr.Core.Safetensors;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
-/// <summary>One file of the result.</summary>
+/// <summary>One safetensors file of the result.</summary>
 /// <param name="FileName">Its name.</param>
 /// <param name="Header">Its first bytes: length and header.</param>
 /// <param name="Targets">Its tensors in the order of their bytes.</param>
-internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<MergeTarget> Targets)
+internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<MergeTarget> Targets) : MergeFile(FileName, Header)
 {
-    /// <summary>Size of the file.</summary>
-    public long ByteCount { get; } = Header.Length + Targets.Sum(static target => target.Header.ByteCount);
+    /// <inheritdoc/>
+    public override long ByteCount { get; } = Header.Length + Targets.Sum(static target => target.Header.ByteCount);
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> TensorNames => [.. Targets.Select(static target => target.Name)];
 
     /// <summary>The same files as in the base model; tensors that adapters add go into the last one.</summary>
     /// <param name="source">The base model.</param>
@@ -31,9 +35,9 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
     }
 
     /// <summary>The pieces of the file in their order: the header, then tensors in blocks. Unchanged tensors that are neighbors in the base model are copied as one run.</summary>
-    public IEnumerable<MergePiece> Pieces()
+    public override IEnumerable<MergePiece> Pieces()
     {
-        yield return new MergePiece(0, Header.Length, null, 0, null);
+        yield return new FixedPiece(0, Header);
         long offset = Header.Length;
         MergeTarget? first = null;
         long length = 0;
@@ -54,7 +58,7 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
             (first, length) = target.IsCopy ? (target, target.Header.ByteCount) : (null, 0);
             if (!target.IsCopy)
             {
-                foreach (MergePiece piece in target.Replacement is null ? new MergeWork(target).Pieces(offset) : Run(target, target.Header.ByteCount, offset))
+                foreach (MergePiece piece in target.Replacement is null ? Merged(target, offset) : Run(target, target.Header.ByteCount, offset))
                 {
                     yield return piece;
                 }
@@ -75,19 +79,75 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
         return new(fileName, SafetensorsHeaderWriter.Build([.. targets.Select(static target => target.Header)], published, fileName), targets);
     }
 
+    private static IEnumerable<MergePiece> Merged(MergeTarget target, long offset)
+    {
+        MergeWork work = new(target);
+        long rowBytes = target.Header.ByteCount / target.Shape[0];
+        return work.Runs.Select(run => new ShardPiece(offset + (run.Start * rowBytes), checked((int)(run.Count * rowBytes)), target, run.Start * rowBytes, work));
+    }
+
     private static IEnumerable<MergePiece> Run(MergeTarget? first, long length, long offset)
     {
         for (long start = 0; start < length; start += LayerDelta.BlockBytes)
         {
-            yield return new MergePiece(offset + start, (int)Math.Min(LayerDelta.BlockBytes, length - start), first, start, null);
+            yield return new ShardPiece(offset + start, (int)Math.Min(LayerDelta.BlockBytes, length - start), first!, start, null);
         }
     }
 }
 
-/// <summary>Consecutive bytes of a file of the result.</summary>
+/// <summary>Bytes of a tensor of a safetensors file.</summary>
 /// <param name="Offset">Position in the file.</param>
 /// <param name="Count">Number of bytes.</param>
-/// <param name="Target">Tensor it belongs to, the first one of a run that is copied; null for the header.</param>
+/// <param name="Target">Tensor it belongs to, the first one of a run that is copied.</param>
 /// <param name="Start">Position of the first byte in the tensor.</param>
 /// <param name="Work">The deltas that all pieces of a changed weight share; null for a copy.</param>
-internal sealed record MergePiece(long Offset, int Count, MergeTarget? Target, long Start, MergeWork? Work);
+internal sealed record ShardPiece(long Offset, int Count, MergeTarget Target, long Start, MergeWork? Work) : MergePiece(Offset, Count)
+{
+    /// <inheritdoc/>
+    public override bool StartsTensor => Start == 0;
+
+    /// <inheritdoc/>
+    public override ReadOnlySpan<byte> Fill(PieceBuffer buffer, FiniteCheck check)
+    {
+        // The bytes stay valid: they belong to the buffer.
+        using Tensor values = buffer.Take(Count, Target.IsCopy ? SafetensorsDType.U8 : Target.DType);
+        Span<byte> bytes = values.bytes;
+        if (Target.Replacement is { } replacement)
+        {
+            replacement.Adapter.Tensors.ReadRange(replacement.Key, Start / SafetensorsDTypes.Size(Target.DType), values);
+            Note(check, bytes);
+            return bytes;
+        }
+
+        Target.Shard!.ReadBytes(Target.Entry!, Start, bytes);
+        if (Work is not null)
+        {
+            Work.Prepare();
+            Work.Merge(values, Start);
+            Note(check, bytes);
+        }
+
+        return bytes;
+    }
+
+    /// <inheritdoc/>
+    public override void Written() => Work?.Done();
+
+    /// <inheritdoc/>
+    public override void Release() => Work?.Dispose();
+
+    private void Note(FiniteCheck check, ReadOnlySpan<byte> rows) =>
+        check.Note(Target, Target.Name, SafetensorsDTypes.Natural(Target.DType), NonFinite.Count(rows, Target.DType), CountBefore);
+
+    private long CountBefore()
+    {
+        if (Target.Entry is not { } entry || Target.Replacement is not null)
+        {
+            return 0;
+        }
+
+        byte[] before = new byte[Count];
+        Target.Shard!.ReadBytes(entry, Start, before);
+        return NonFinite.Count(before, Target.DType);
+    }
+}

@@ -29,17 +29,15 @@ internal sealed class MergeWork : IDisposable
         _rowShape = [.. target.Shape.Skip(1)];
         _rowBytes = target.Header.ByteCount / target.Shape[0];
         _type = SafetensorsDTypes.Natural(target.DType);
-        _wide = _type == ScalarType.Float64 ? ScalarType.Float64 : ScalarType.Float32;
+        _wide = target.Precision;
         long wideRow = _rowBytes / SafetensorsDTypes.Size(target.DType) * _wide.ElementSize();
         long group = target.Layers.Count > 0 ? target.Layers[0].Group : 1;
-        _runs = [.. LayerDelta.Runs(target.Shape[0], group, target.Layers.Any(static layer => layer.Decomposes) ? wideRow : _rowBytes)];
+        _runs = [.. LayerDelta.Runs(target.Shape[0], group, target.Layers.Any(static layer => layer.Decomposes) || _wide == ScalarType.Float64 ? wideRow : _rowBytes, target.RowUnit)];
         _pending = _runs.Length;
     }
 
-    /// <summary>The weight in pieces of whole rows.</summary>
-    /// <param name="offset">Position of the weight in the file.</param>
-    public IEnumerable<MergePiece> Pieces(long offset) =>
-        _runs.Select(run => new MergePiece(offset + (run.Start * _rowBytes), checked((int)(run.Count * _rowBytes)), _target, run.Start * _rowBytes, this));
+    /// <summary>The runs of rows, each merged as one piece.</summary>
+    public IReadOnlyList<(long Start, long Count)> Runs => _runs;
 
     /// <summary>Reads the factors, and for DoRA by column the weight once.</summary>
     public void Prepare()
@@ -134,7 +132,7 @@ internal sealed class MergeWork : IDisposable
     private Tensor ReadRows(long start, long count)
     {
         Tensor rows = empty([count, .. _rowShape], _wide);
-        _target.Shard!.ReadRange(_target.Entry!.Name, start * (_rowBytes / SafetensorsDTypes.Size(_target.DType)), rows);
+        _target.Source!.ReadRange(_target.Entry!.Name, start * (_rowBytes / SafetensorsDTypes.Size(_target.DType)), rows);
         return rows;
     }
 }

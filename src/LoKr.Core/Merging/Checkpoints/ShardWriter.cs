@@ -1,10 +1,8 @@
-using System.Collections.Concurrent;
 using System.IO.Hashing;
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using LoKr.Core.Factors;
 using LoKr.Core.IO;
-using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using Microsoft.Win32.SafeHandles;
 using static TorchSharp.torch;
@@ -16,24 +14,24 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// and writing overlap and a piece stays in the processor's cache. Each thread has its own file while there are enough, because the
 /// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread.
 /// </summary>
-internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeShard> onWritten, Action<MergeShard, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel)
+internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeFile> onWritten, Action<MergeFile, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel)
 {
     // More threads would only wait for the disk.
     private static readonly int s_threads = Math.Clamp(Environment.ProcessorCount, 1, 4);
 
     private readonly Lock _gate = new();
-    private readonly Queue<MergeShard> _waiting = new();
+    private readonly Queue<MergeFile> _waiting = new();
     private readonly List<OpenShard> _open = [];
     private readonly List<Task> _completing = [];
-    private readonly ConcurrentDictionary<string, long> _notFinite = new(StringComparer.Ordinal);
+    private readonly FiniteCheck _check = new(safe);
     private ExceptionDispatchInfo? _failure;
 
     /// <summary>Writes files; returns when all of them are on the disk under their names.</summary>
-    public void Write(IEnumerable<MergeShard> shards)
+    public void Write(IEnumerable<MergeFile> files)
     {
-        foreach (MergeShard shard in shards)
+        foreach (MergeFile file in files)
         {
-            _waiting.Enqueue(shard);
+            _waiting.Enqueue(file);
         }
 
         try
@@ -63,8 +61,8 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
                 while (Volatile.Read(ref _failure) is null && open.Next() is (int index, MergePiece piece))
                 {
                     cancel.ThrowIfCancellationRequested();
-                    bool isLast = open.Write(index, Fill(buffer, open.Shard, piece));
-                    onWritten(piece, open.Shard);
+                    bool isLast = open.Write(index, piece.Fill(buffer, _check));
+                    onWritten(piece, open.File);
                     if (isLast)
                     {
                         Complete(open);
@@ -90,9 +88,9 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
             }
 
             OpenShard? best = _open.Where(static open => !open.IsHandedOut).MinBy(static open => open.Workers);
-            if ((best is null || best.Workers > 0) && _waiting.TryDequeue(out MergeShard? shard))
+            if ((best is null || best.Workers > 0) && _waiting.TryDequeue(out MergeFile? file))
             {
-                best = new OpenShard(shard, folder);
+                best = new OpenShard(file, folder);
                 _open.Add(best);
             }
 
@@ -110,64 +108,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
     {
         lock (_gate)
         {
-            _completing.Add(Task.Run(() => onComplete(open.Shard, open.Complete(), NotFinite(open.Shard))));
-        }
-    }
-
-    private Dictionary<string, long> NotFinite(MergeShard shard) => shard.Targets.Where(target => _notFinite.ContainsKey(target.Name))
-        .ToDictionary(static target => target.Name, target => _notFinite[target.Name], StringComparer.Ordinal);
-
-    private ReadOnlySpan<byte> Fill(PieceBuffer buffer, MergeShard shard, MergePiece piece)
-    {
-        if (piece.Target is not { } target)
-        {
-            return shard.Header;
-        }
-
-        // The bytes stay valid: they belong to the buffer.
-        using Tensor values = buffer.Take(piece.Count, target.IsCopy ? SafetensorsDType.U8 : target.DType);
-        Span<byte> bytes = values.bytes;
-        if (target.Replacement is { } replacement)
-        {
-            replacement.Adapter.Tensors.ReadRange(replacement.Key, piece.Start / SafetensorsDTypes.Size(target.DType), values);
-            CheckFinite(bytes, target, piece.Start);
-            return bytes;
-        }
-
-        target.Shard!.ReadBytes(target.Entry!, piece.Start, bytes);
-        if (piece.Work is { } work)
-        {
-            work.Prepare();
-            work.Merge(values, piece.Start);
-            CheckFinite(bytes, target, piece.Start);
-        }
-
-        return bytes;
-    }
-
-    private void CheckFinite(ReadOnlySpan<byte> rows, MergeTarget target, long start)
-    {
-        long count = NonFinite.Count(rows, target.DType);
-        if (count == 0)
-        {
-            return;
-        }
-
-        if (safe)
-        {
-            throw ModelErrors.MergeNotFinite(string.Join("', '", target.AdapterNames), target.Name, SafetensorsDTypes.Natural(target.DType), "nothing was written");
-        }
-
-        if (target.Entry is { } entry && target.Replacement is null)
-        {
-            byte[] before = new byte[rows.Length];
-            target.Shard!.ReadBytes(entry, start, before);
-            count -= NonFinite.Count(before, target.DType);
-        }
-
-        if (count > 0)
-        {
-            _notFinite.AddOrUpdate(target.Name, count, (_, former) => former + count);
+            _completing.Add(Task.Run(() => onComplete(open.File, open.Complete(), _check.Of(open.File))));
         }
     }
 }
@@ -179,7 +120,7 @@ internal sealed class OpenShard : IDisposable
     private const long FlushBytes = 128L << 20;
 
     private readonly string _path;
-    private readonly PendingFile _file;
+    private readonly PendingFile _pendingFile;
     private readonly MergePiece[] _pieces;
     private readonly ulong[] _sums;
     private int _next = -1;
@@ -189,18 +130,18 @@ internal sealed class OpenShard : IDisposable
     private Task _flush = Task.CompletedTask;
 
     /// <summary>Creates the file.</summary>
-    /// <param name="shard">Its tensors and header.</param>
+    /// <param name="file">Its header and pieces.</param>
     /// <param name="folder">Folder to create it in.</param>
-    public OpenShard(MergeShard shard, string folder)
+    public OpenShard(MergeFile file, string folder)
     {
-        Shard = shard;
-        _path = Path.Combine(folder, shard.FileName);
-        _pieces = [.. shard.Pieces()];
+        File = file;
+        _path = Path.Combine(folder, file.FileName);
+        _pieces = [.. file.Pieces()];
         _sums = new ulong[_pieces.Length];
         _pending = _pieces.Length;
         try
         {
-            _file = new PendingFile(_path, TemporaryName.Of(_path, "partial"));
+            _pendingFile = new PendingFile(_path, UnfinishedName(_path));
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -208,8 +149,8 @@ internal sealed class OpenShard : IDisposable
         }
     }
 
-    /// <summary>The tensors and header of the file.</summary>
-    public MergeShard Shard { get; }
+    /// <summary>The header and pieces of the file.</summary>
+    public MergeFile File { get; }
 
     /// <summary>Number of threads that work on it; guarded by the writer's lock.</summary>
     public int Workers { get; set; }
@@ -227,20 +168,20 @@ internal sealed class OpenShard : IDisposable
         _sums[index] = XxHash3.HashToUInt64(bytes);
         try
         {
-            RandomAccess.Write(_file.Handle, bytes, _pieces[index].Offset);
+            RandomAccess.Write(_pendingFile.Handle, bytes, _pieces[index].Offset);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
             throw FileErrors.NotWritable(_path, exception);
         }
 
-        _pieces[index].Work?.Done();
+        _pieces[index].Written();
         if (Interlocked.Add(ref _unflushed, bytes.Length) >= FlushBytes && Interlocked.CompareExchange(ref _isFlushing, 1, 0) == 0)
         {
             Interlocked.Exchange(ref _unflushed, 0);
             _flush = Task.Run(() =>
             {
-                RandomAccess.FlushToDisk(_file.Handle);
+                RandomAccess.FlushToDisk(_pendingFile.Handle);
                 Volatile.Write(ref _isFlushing, 0);
             });
         }
@@ -255,7 +196,7 @@ internal sealed class OpenShard : IDisposable
         try
         {
             _flush.GetAwaiter().GetResult();
-            _file.Commit();
+            _pendingFile.Commit();
             return Sum(_sums);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -264,19 +205,23 @@ internal sealed class OpenShard : IDisposable
         }
     }
 
+    /// <summary>Removes what a killed writer left of a file; nobody else writes it meanwhile.</summary>
+    /// <param name="path">Its path.</param>
+    public static void RemoveLeftover(string path) => System.IO.File.Delete(UnfinishedName(path));
+
     /// <summary>Checksum of a file that an earlier run wrote, or null if its length is wrong.</summary>
-    /// <param name="shard">Its tensors and header.</param>
+    /// <param name="file">Its header and pieces.</param>
     /// <param name="path">Its path.</param>
     /// <param name="cancel">Interrupts the reading.</param>
-    public static string? Check(MergeShard shard, string path, CancellationToken cancel)
+    public static string? Check(MergeFile file, string path, CancellationToken cancel)
     {
-        using SafeFileHandle handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
-        if (RandomAccess.GetLength(handle) != shard.ByteCount)
+        using SafeFileHandle handle = System.IO.File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.SequentialScan);
+        if (RandomAccess.GetLength(handle) != file.ByteCount)
         {
             return null;
         }
 
-        MergePiece[] pieces = [.. shard.Pieces()];
+        MergePiece[] pieces = [.. file.Pieces()];
         ulong[] sums = new ulong[pieces.Length];
         byte[] buffer = new byte[pieces.Max(static piece => piece.Count)];
         for (int i = 0; i < pieces.Length; i++)
@@ -299,12 +244,14 @@ internal sealed class OpenShard : IDisposable
     {
         // A failed flush has either failed the merge already or concerns a file that is removed.
         ((IAsyncResult)_flush).AsyncWaitHandle.WaitOne();
-        _file.Dispose();
+        _pendingFile.Dispose();
         foreach (MergePiece piece in _pieces)
         {
-            piece.Work?.Dispose();
+            piece.Release();
         }
     }
+
+    private static string UnfinishedName(string path) => TemporaryName.Of(path, "partial");
 
     private static string Sum(ulong[] sums) => Convert.ToHexStringLower(XxHash3.Hash(MemoryMarshal.AsBytes<ulong>(sums)));
 }
