@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Security.Cryptography;
+using System.Text.RegularExpressions;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
@@ -119,7 +120,9 @@ public sealed class RunKillTests(ITestOutputHelper output) : IDisposable
         }
 
         string state = File.ReadAllText(folder.StateFile);
-        File.WriteAllText(folder.StateFile, state.Replace(folder.Read().Updated.ToString("yyyy", CultureInfo.InvariantCulture) + "-", "2099-", StringComparison.Ordinal));
+        string jumped = Regex.Replace(state, "(?<=\"updated\": \")[0-9]{4}", "2099");
+        Assert.NotEqual(state, jumped);
+        File.WriteAllText(folder.StateFile, jumped);
         Assert.Equal(RunState.Interrupted, folder.Read().State);
         await FinishAsync("jumps", cancellation);
         Check("jumps", expected, 1);
