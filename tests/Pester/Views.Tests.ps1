@@ -125,7 +125,7 @@ Describe 'Views' {
         [LoKr.PowerShell.Formatting.ViewText]::List($copy.Adapters) | Should -Be 'default'
     }
 
-    It 'fit a terminal of 80 columns: <_>' -ForEach 'Get-LoKrModule', 'Get-LoKrModule -Adapted', 'Get-LoKrAdapter', 'Get-LoKrAdapter -ByLayer -Values', 'Compare-LoKrAdapter default default', 'Compare-LoKrAdapter default default -ByLayer' {
+    It 'fit a terminal of 80 columns: <_>' -ForEach 'ForEach-Object { $_.LastTraining.History }', 'Get-LoKrModule', 'Get-LoKrModule -Adapted', 'Get-LoKrAdapter', 'Get-LoKrAdapter -ByLayer -Values', 'Compare-LoKrAdapter default default', 'Compare-LoKrAdapter default default -ByLayer' {
         $rows = & ([scriptblock]::Create("`$model | $_"))
         $lines = (Get-Display $rows 80) -split '\r?\n'
         ($lines | Measure-Object -Property Length -Maximum).Maximum | Should -BeLessOrEqual 80

@@ -54,10 +54,10 @@ public sealed record LoKrConfig
     internal bool LayersPatternIsString { get; init; }
 
     /// <summary>Rank by module pattern, in order; the first match wins (PEFT <c>rank_pattern</c>).</summary>
-    public IReadOnlyList<KeyValuePair<string, int>> RankPattern { get; init => field = ValueList.Of(value); } = ValueList.Of<KeyValuePair<string, int>>([]);
+    public IReadOnlyList<KeyValuePair<string, int>> RankPattern { get; init => field = ValueList.Of(value ?? []); } = ValueList.Of<KeyValuePair<string, int>>([]);
 
     /// <summary>Alpha by module pattern, in order; the first match wins (PEFT <c>alpha_pattern</c>).</summary>
-    public IReadOnlyList<KeyValuePair<string, double>> AlphaPattern { get; init => field = ValueList.Of(value); } = ValueList.Of<KeyValuePair<string, double>>([]);
+    public IReadOnlyList<KeyValuePair<string, double>> AlphaPattern { get; init => field = ValueList.Of(value ?? []); } = ValueList.Of<KeyValuePair<string, double>>([]);
 
     /// <summary>
     /// Modules trained and saved whole beside the adapter (PEFT <c>modules_to_save</c>). A new adapter adds those that the checkpoint of the

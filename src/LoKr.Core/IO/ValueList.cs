@@ -3,7 +3,7 @@ using System.Globalization;
 
 namespace LoKr.Core.IO;
 
-/// <summary>Lists and dictionaries of the records that are written for people and scripts: as text they are their values, so that a cell of a table or of CSV never shows a type name.</summary>
+/// <summary>Lists and dictionaries of the records that are written for people and scripts: as text they are their values, so that a cell of a table or of CSV never shows a type name, and two of the same values are equal, as records are.</summary>
 public static class ValueList
 {
     /// <summary>A list that prints its values: <c>a, b</c>, and of pairs <c>a = 1, b = 2</c>.</summary>
@@ -30,10 +30,18 @@ public static class ValueList
     private sealed class Values<T>(IList<T> items) : ReadOnlyCollection<T>(items)
     {
         public override string ToString() => string.Join(", ", Items.Select(Text));
+
+        public override bool Equals(object? obj) => obj is Values<T> other && Items.SequenceEqual(other.Items);
+
+        public override int GetHashCode() => Items.Aggregate(Count, static (hash, item) => HashCode.Combine(hash, item));
     }
 
     private sealed class Entries<T>(IDictionary<string, T> entries) : ReadOnlyDictionary<string, T>(entries)
     {
         public override string ToString() => string.Join(", ", Dictionary.Select(Entry));
+
+        public override bool Equals(object? obj) => obj is Entries<T> other && Dictionary.SequenceEqual(other.Dictionary);
+
+        public override int GetHashCode() => Dictionary.Aggregate(Count, static (hash, entry) => HashCode.Combine(hash, entry.Key, entry.Value));
     }
 }
