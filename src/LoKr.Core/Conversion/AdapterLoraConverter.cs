@@ -41,7 +41,7 @@ public static class AdapterLoraConverter
             rank,
             write with { Component = write.Component ?? options.Read.Component },
             cancellation);
-        return result with { Warnings = [.. file.Warnings, .. result.Warnings] };
+        return result with { Warnings = [.. file.Warnings, .. AdapterReading.Left(file, options.Read), .. result.Warnings] };
     }
 
     /// <summary>Converts the adapter of a model, or the adapters of a name on all components of a pipeline, at their current strength.</summary>

@@ -17,6 +17,9 @@ internal sealed record AdapterContent
     /// <summary>Tensors of modules that are saved whole, by full name.</summary>
     public IReadOnlyDictionary<string, torch.Tensor> Saved { get; init; } = new Dictionary<string, torch.Tensor>();
 
+    /// <summary>Tensors of other kinds of adapters that are carried as they are.</summary>
+    public IReadOnlyList<AdapterOther> Others { get; init; } = [];
+
     /// <summary>Configurations by component, where the adapter has any.</summary>
     public IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; init; } = new Dictionary<AdapterComponent, LoKrConfig>();
 
@@ -84,3 +87,10 @@ internal sealed record AdapterNorm(AdapterComponent Component, string Name, bool
     /// <summary>The changes without an alpha, which has no meaning here.</summary>
     public IEnumerable<KeyValuePair<string, torch.Tensor>> Changes => Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha);
 }
+
+/// <summary>The tensors of another kind of adapter of one module, carried as they are.</summary>
+/// <param name="Component">Part of the pipeline.</param>
+/// <param name="Name">Name of the module.</param>
+/// <param name="IsDotted">Whether the name has its dots.</param>
+/// <param name="Tensors">Tensors by the rest of their names.</param>
+internal sealed record AdapterOther(AdapterComponent Component, string Name, bool IsDotted, IReadOnlyDictionary<string, torch.Tensor> Tensors);

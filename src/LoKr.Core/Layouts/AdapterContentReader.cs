@@ -30,6 +30,17 @@ internal static class AdapterContentReader
             norms.Add(new(norm.Component, name, isDotted, Tensors(file, norm)));
         }
 
+        List<AdapterOther> others = [];
+        foreach (IGrouping<(AdapterComponent Component, string Module), AdapterForeignTensor> other in options.Foreign == ForeignTensors.Carry ? file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)) : [])
+        {
+            AdapterFileModule module = new(other.Key.Component, other.Key.Module, other.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal), null);
+            if (IsWanted(module))
+            {
+                (string name, bool isDotted) = names.OfOther(module);
+                others.Add(new(module.Component, name, isDotted, Tensors(file, module)));
+            }
+        }
+
         names.ThrowIfUnknown();
         if (contents.Count == 0 && norms.Count == 0 && file.SavedTensors.Count == 0)
         {
@@ -42,6 +53,7 @@ internal static class AdapterContentReader
         {
             Modules = contents,
             Norms = norms,
+            Others = others,
             Saved = file.SavedTensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal),
             Configs = file.Configs,
             BaseModels = file.BaseModels,
@@ -126,6 +138,26 @@ internal static class AdapterContentReader
             }
 
             return (known.Name, true, known);
+        }
+
+        /// <summary>The name of a module with another kind of adapter, which may have LoKr's factors too.</summary>
+        public (string Name, bool IsDotted) OfOther(AdapterFileModule module)
+        {
+            SafetensorsEntry entry = module.Tensors.Values.First();
+            string key = entry.Name[..entry.Name.LastIndexOf("." + module.Tensors.Keys.First(), StringComparison.Ordinal)];
+            bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
+            if (index is null)
+            {
+                return file.OriginalNames.TryGetValue(key, out string? original) ? (original, true) : file.Model?.Unwrap(NamePrefixes.WithoutCompiled(key)) is string unwrapped ? (unwrapped, true) : (module.Name, isDotted);
+            }
+
+            if (index.Find(module.Component, module.Name) is KnownModule known)
+            {
+                return (known.Name, true);
+            }
+
+            _unknown.Add(module);
+            return (module.Name, isDotted);
         }
 
         public void ThrowIfUnknown()

@@ -50,10 +50,12 @@ public static class AdapterConverter
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
         ModuleNameIndex? index = BaseModelNames.Find(options.Model, options.BasePath);
 
-        AdapterContent content = AdapterContentReader.Read(file, Filter(file, options.Read), index);
+        bool carries = options.Program is AdapterProgram target ? ProgramForm.Of(target).ReadsOtherKinds : layout is AdapterLayout.Comfy or AdapterLayout.Kohya or AdapterLayout.Lycoris;
+        AdapterReadOptions read = Filter(file, carries ? options.Read with { Foreign = ForeignTensors.Carry } : options.Read);
+        AdapterContent content = AdapterContentReader.Read(file, read, index);
         AdapterWriteOptions write = new() { Component = options.Read.Component, Force = options.Force, CheckOnly = checkOnly };
         string full = Path.GetFullPath(destination);
-        return [.. file.Warnings, .. options.Program is AdapterProgram program ? ProgramWriter.Write(full, program, content, write) : AdapterWriter.Write(full, layout, content, write)];
+        return [.. file.Warnings, .. AdapterReading.Left(file, read), .. options.Program is AdapterProgram program ? ProgramWriter.Write(full, program, content, write) : AdapterWriter.Write(full, layout, content, write)];
     }
 }
 

@@ -27,6 +27,7 @@ public sealed class AdapterFile : IDisposable
         Layout = parser.Layout;
         Modules = parser.Modules;
         SavedTensors = parser.SavedTensors;
+        Foreign = parser.Foreign;
         Findings = [.. configs.Findings, .. parser.Findings];
         Configs = configs.ByComponent;
         BaseModels = configs.BaseModels;
@@ -49,6 +50,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Tensors of modules that are saved whole (PEFT <c>modules_to_save</c>): the name without the layout's prefix → the name in the file.</summary>
     public IReadOnlyDictionary<string, string> SavedTensors { get; }
+
+    /// <summary>Tensors of other kinds of adapters beside LoKr's factors: LoCon, LoHa, full differences.</summary>
+    public IReadOnlyList<AdapterForeignTensor> Foreign { get; }
 
     /// <summary>Whether a configuration came with the file, in adapter_config.json or in the header.</summary>
     public bool HasConfig => Configs.Count > 0;
@@ -84,6 +88,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>The decompose factor that a configuration or a trainer's metadata names, or null.</summary>
     internal int? FactorHint { get; }
+
+    /// <summary>The rank that kohya's trainers name in the header; null where there is none.</summary>
+    internal long? NetworkRank => Metadata.TryGetValue("ss_network_dim", out string? text) && long.TryParse(text, System.Globalization.NumberStyles.None, System.Globalization.CultureInfo.InvariantCulture, out long rank) && rank > 0 ? rank : null;
 
     /// <summary>The tensors, by their names in the file.</summary>
     internal ITensorSource Tensors => _reader;
@@ -150,6 +157,14 @@ public sealed record AdapterFileModule(AdapterComponent Component, string Name, 
     /// <inheritdoc/>
     public override string ToString() => Component == AdapterComponent.Model ? Name : $"{Component} {Name}";
 }
+
+/// <summary>A tensor of another kind of adapter beside the factors of a file.</summary>
+/// <param name="Component">Part of the pipeline.</param>
+/// <param name="Module">Name of the module as the file has it, without the layout's prefix.</param>
+/// <param name="Suffix">The rest of the name: <c>lora_up.weight</c>, <c>diff</c>, <c>hada_w1_a</c>, alpha beside these, and so on.</param>
+/// <param name="Kind">The kind, for people.</param>
+/// <param name="Entry">Its entry in the header.</param>
+public sealed record AdapterForeignTensor(AdapterComponent Component, string Module, string Suffix, string Kind, SafetensorsEntry Entry);
 
 /// <summary>Finds the file of weights that a path stands for, and the configuration beside it.</summary>
 internal static class AdapterFileLocator

@@ -10,6 +10,7 @@ internal sealed class AdapterFileParser
 {
     private readonly List<LoKrAdapterFinding> _findings = [];
     private readonly Dictionary<string, string> _saved = new(StringComparer.Ordinal);
+    private readonly List<AdapterForeignTensor> _foreign = [];
 
     private readonly bool _isMixed;
 
@@ -23,6 +24,9 @@ internal sealed class AdapterFileParser
 
     /// <summary>Tensors of modules that are saved whole: name → name in the file.</summary>
     public IReadOnlyDictionary<string, string> SavedTensors => _saved;
+
+    /// <summary>Tensors of other kinds of adapters beside the factors.</summary>
+    public IReadOnlyList<AdapterForeignTensor> Foreign => _foreign;
 
     /// <summary>Problems with the names.</summary>
     public IReadOnlyList<LoKrAdapterFinding> Findings => _findings;
@@ -76,7 +80,8 @@ internal sealed class AdapterFileParser
         {
             if (AdapterSuffixes.Foreign.TryGetValue(split.Suffix, out string? kind))
             {
-                Problem(ErrorIds.AdapterTypeNotSupported, $"'{entry.Name}' belongs to {kind}, which is not supported. Name a file that holds only LoKr factors.", entry.Name);
+                AdapterKey foreign = TryStrip(split, out AdapterKey stripped) ? stripped : split;
+                _foreign.Add(new(foreign.Component, foreign.Module, entry.Name[(split.ModuleEnd(entry.Name) + 1)..], kind, entry));
                 continue;
             }
 
@@ -110,10 +115,29 @@ internal sealed class AdapterFileParser
             Problem(ErrorIds.AdapterLayoutMixed, $"The file holds several adapters: {string.Join(", ", adapters.Values.Distinct(StringComparer.Ordinal))}. Split it into one file for each.", reader.FilePath);
         }
 
+        TakeCompanions(modules);
         Modules = [.. Complete(modules, reader)];
+        if (Modules.Count == 0 && _foreign is [AdapterForeignTensor first, ..])
+        {
+            Problem(ErrorIds.AdapterTypeNotSupported, $"'{first.Entry.Name}' belongs to {first.Kind}, which is not supported. Name a file that holds LoKr factors.", first.Entry.Name);
+        }
+
         if (Modules.Count == 0 && _findings.Count == 0 && _saved.Count == 0)
         {
             Problem(ErrorIds.AdapterTypeNotSupported, $"'{reader.FilePath}' holds no LoKr factors. Name a file with tensors called lokr_w1, lokr_w2 and so on.", reader.FilePath);
+        }
+    }
+
+    /// <summary>An alpha beside factors of another kind belongs to them.</summary>
+    private void TakeCompanions(Dictionary<(AdapterComponent, string), Dictionary<string, SafetensorsEntry>> modules)
+    {
+        foreach (IGrouping<(AdapterComponent, string), AdapterForeignTensor> module in _foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).ToArray())
+        {
+            if (modules.TryGetValue(module.Key, out Dictionary<string, SafetensorsEntry>? tensors) && tensors.Keys.All(AdapterSuffixes.Companions.Contains))
+            {
+                modules.Remove(module.Key);
+                _foreign.AddRange(tensors.Select(pair => new AdapterForeignTensor(module.Key.Item1, module.Key.Item2, pair.Key, module.First().Kind, pair.Value)));
+            }
         }
     }
 

@@ -125,6 +125,11 @@ public static class AdapterImporter
                 onFinding?.Invoke(finding);
             }
 
+            foreach (string message in AdapterReading.Left(file, options))
+            {
+                onFinding?.Invoke(new(LoKrFindingSeverity.Warning, ErrorIds.AdapterTypeNotSupported, message, file.WeightsPath));
+            }
+
             return file;
         }
     }
@@ -147,7 +152,7 @@ public static class AdapterImporter
         BaseModelCheck.RequireLabels(model, file);
         if (AdapterLayouts.IsPeft(file.Layout) && file.HasConfig && options is { Alpha: null, Scaling: null, Component: null })
         {
-            return ReadPeft(file, trainable);
+            return ReadPeft(file, options, trainable);
         }
 
         ModuleNameIndex index = ModuleNameIndex.FromModule(model.Module, model.Name);
@@ -183,9 +188,9 @@ public static class AdapterImporter
     }
 
     /// <summary>A file with PEFT's names and configuration, by PEFT's rules; any difference is an error.</summary>
-    private static (LoKrConfig Config, IReadOnlyDictionary<string, torch.Tensor> Tensors) ReadPeft(AdapterFile file, bool trainable)
+    private static (LoKrConfig Config, IReadOnlyDictionary<string, torch.Tensor> Tensors) ReadPeft(AdapterFile file, AdapterReadOptions options, bool trainable)
     {
-        AdapterReading.Of(file, new()).ThrowIfInvalid();
+        AdapterReading.Of(file, options).ThrowIfInvalid();
         return (file.ConfigOf(AdapterComponent.Model)! with { InferenceMode = !trainable },
             file.TensorNames.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value), StringComparer.Ordinal));
     }

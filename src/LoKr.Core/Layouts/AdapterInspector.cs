@@ -31,7 +31,7 @@ public static class AdapterInspector
 
     private static LoKrAdapterInfo Inspect(AdapterFile file)
     {
-        AdapterReading reading = AdapterReading.Of(file, new());
+        AdapterReading reading = AdapterReading.Of(file, new() { Foreign = ForeignTensors.Carry });
 
         // A file whose scale is not known can be described all the same.
         reading.ThrowIfInvalid(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid));
@@ -47,7 +47,7 @@ public static class AdapterInspector
             Layout = file.Layout,
             Components = [.. file.Modules.Select(static module => module.Component).Distinct().Order().Select(static component => component.ToString())],
             ModuleCount = modules.Count,
-            OtherCount = file.Modules.Count - modules.Count + file.SavedTensors.Count,
+            OtherCount = file.Modules.Count - modules.Count + file.SavedTensors.Count + file.Foreign.Select(static tensor => (tensor.Component, tensor.Module)).Distinct().Count(),
             Rank = Common(ranks),
             Ranks = [.. ranks.Distinct().Order()],
             Alpha = Common(alphas),
@@ -101,7 +101,7 @@ public sealed record LoKrAdapterInfo
     /// <summary>Number of modules with factors.</summary>
     public required int ModuleCount { get; init; }
 
-    /// <summary>Number of norms with changes, and of tensors of modules that are saved whole.</summary>
+    /// <summary>Number of norms with changes, of tensors of modules that are saved whole, and of modules with other kinds of adapters.</summary>
     public required int OtherCount { get; init; }
 
     /// <summary>Most common rank; null where every factor is full and no configuration names one.</summary>

@@ -27,6 +27,7 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
         }
 
         List<LoKrAdapterFinding> findings = [.. file.Findings];
+        AddForeign(file, options.Foreign, findings);
         List<ModuleReading> modules = [];
         int ignored = 0;
 
@@ -72,6 +73,27 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
         }
     }
 
+    /// <summary>Warnings about tensors of other kinds of adapters that are left out.</summary>
+    public static IEnumerable<string> Left(AdapterFile file, AdapterReadOptions options)
+    {
+        List<LoKrAdapterFinding> findings = [];
+        AddForeign(file, options.Foreign, findings);
+        return findings.Where(static finding => finding.Severity == LoKrFindingSeverity.Warning).Select(static finding => finding.Message);
+    }
+
+    private static void AddForeign(AdapterFile file, ForeignTensors policy, List<LoKrAdapterFinding> findings)
+    {
+        if (file.Modules.Count == 0 || file.Foreign.Count == 0 || policy == ForeignTensors.Carry)
+        {
+            return;
+        }
+
+        string kinds = string.Join(", ", file.Foreign.GroupBy(static tensor => tensor.Kind).Select(static kind => $"{kind.Select(static tensor => tensor.Module).Distinct().Count()} modules of {kind.Key}"));
+        findings.Add(policy == ForeignTensors.Skip
+            ? new(LoKrFindingSeverity.Warning, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds} beside {file.Modules.Count} of LoKr, such as '{file.Foreign[0].Entry.Name}'; they are left out.", file.WeightsPath)
+            : new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds} beside {file.Modules.Count} of LoKr, such as '{file.Foreign[0].Entry.Name}', which are not supported here. Leave them out, or name a file that holds only LoKr.", file.WeightsPath));
+    }
+
     // Names of other kinds of adapters end differently, or name their kind.
     private static bool IsModel(AdapterFile file) => file.Modules.Count == 0 && file.SavedTensors.Count == 0
         && file.Entries.Keys.Any(static name => name.EndsWith(".weight", StringComparison.Ordinal))
@@ -112,4 +134,23 @@ public sealed record AdapterReadOptions
 
     /// <summary>Only the modules of this component; null for all of them.</summary>
     public AdapterComponent? Component { get; init; }
+
+    /// <summary>Rank of every module whose factors are both whole, for a scale that depends on it; the file's header may name it too (<c>ss_network_dim</c>).</summary>
+    public int? Rank { get; init; }
+
+    /// <summary>What to do about tensors of other kinds of adapters.</summary>
+    public ForeignTensors Foreign { get; init; }
+}
+
+/// <summary>What to do about tensors of other kinds of adapters beside LoKr's factors.</summary>
+public enum ForeignTensors
+{
+    /// <summary>They are an error.</summary>
+    Refuse,
+
+    /// <summary>They are left out, with a warning.</summary>
+    Skip,
+
+    /// <summary>They are kept as they are.</summary>
+    Carry,
 }

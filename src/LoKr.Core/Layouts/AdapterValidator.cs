@@ -20,7 +20,7 @@ public static class AdapterValidator
         try
         {
             using AdapterFile file = AdapterFile.Open(full, options.Read.Layout);
-            AdapterReading reading = AdapterReading.Of(file, options.Read);
+            AdapterReading reading = AdapterReading.Of(file, options.Program is AdapterProgram read && ProgramForm.Of(read).ReadsOtherKinds ? options.Read with { Foreign = ForeignTensors.Carry } : options.Read);
             List<LoKrAdapterFinding> findings = [.. reading.Findings];
             ModuleNameIndex? index = null;
             if (!HasError(findings) && options.Program is AdapterProgram program)

@@ -124,6 +124,11 @@ internal sealed class AdapterWriter
             {
                 Add(_names.Of(norm.Component, norm.Name, norm.IsDotted), norm.Tensors);
             }
+
+            foreach (AdapterOther other in _content.Others)
+            {
+                Add(_names.OfOther(other.Component, other.Name, other.IsDotted), other.Tensors);
+            }
         }
         else
         {

@@ -251,9 +251,10 @@ internal sealed record ModuleScale(long? Rank, double? Alpha, ScalingConvention 
             return new(rank, alpha, convention, double.NaN);
         }
 
+        rank ??= options.Rank ?? file.NetworkRank;
         if (rank is null)
         {
-            return Unknown("both factors are full matrices, so no tensor has the rank", "Give the scaling convention Lycoris for a scale of 1.");
+            return Unknown("both factors are full matrices, so no tensor has the rank", "Give the rank, or the scaling convention Lycoris for a scale of 1.");
         }
 
         return new(rank, alpha, convention, alpha.Value / (config?.RsLora == true ? Math.Sqrt(rank.Value) : rank.Value));

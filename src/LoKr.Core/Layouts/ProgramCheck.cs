@@ -1,6 +1,7 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
 
@@ -62,7 +63,7 @@ internal static class ProgramCheck
         List<AdapterFileModule> unread = [];
         List<AdapterFileModule> broken = [];
         NameTranslator[] translators = [.. model.Candidates.Select(static family => new NameTranslator(family))];
-        foreach (AdapterFileModule module in file.Modules)
+        foreach (AdapterFileModule module in All(file))
         {
             NameMatch[] matches = [.. translators.Select(translator => translator.Read(program, Raw(module))).OfType<NameMatch>()];
             if (matches.Length == 0)
@@ -78,6 +79,10 @@ internal static class ProgramCheck
         findings.Error(ErrorIds.ProgramNameUnread, unread, "it has no weight under these names, and leaves them out");
         findings.Error(ErrorIds.ProgramFactorsUnread, broken, "it takes the wrong rows of the weight for these names");
     }
+
+    // Names of other kinds of adapters are read as those of LoKr are.
+    private static IEnumerable<AdapterFileModule> All(AdapterFile file) => file.Modules.Concat(file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module))
+        .Select(static other => new AdapterFileModule(other.Key.Component, other.Key.Module, other.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal), null)));
 
     private static void ForDiffusers(AdapterFile file, AdapterReading reading, RecognizedModel model, Findings findings)
     {
@@ -138,6 +143,11 @@ internal static class ProgramCheck
             findings.Error(ErrorIds.ProgramFactorsUnread, [.. reading.File.Modules.Where(static module => module.IsNorm)], "it does not read changes of norms");
         }
 
+        if (!form.ReadsOtherKinds && reading.File.Foreign.Count > 0)
+        {
+            findings.Error(ErrorIds.ProgramFactorsUnread, $"it does not read {string.Join(", ", reading.File.Foreign.Select(static tensor => tensor.Kind).Distinct())} beside LoKr, for example '{reading.File.Foreign[0].Entry.Name}'.");
+        }
+
         AdapterFileModule[] dora = Where(static entry => entry.Module.Tensors.ContainsKey(FactorNames.DoraScale));
         findings.Warn(ErrorIds.ProgramDoraDiffers, dora, form.ReadsDora
             ? "it computes DoRA by rows from the norm of the base weight alone, and by columns as LyCORIS does"
@@ -158,8 +168,9 @@ internal static class ProgramCheck
     /// <summary>The name exactly as the program meets it.</summary>
     private static string Raw(AdapterFileModule module)
     {
-        string name = module.Tensors.Values.First().Name;
-        return name[..name.LastIndexOf('.')];
+        (string suffix, SafetensorsEntry entry) = module.Tensors.First();
+        int end = entry.Name.LastIndexOf("." + suffix, StringComparison.Ordinal);
+        return end > 0 ? entry.Name[..end] : entry.Name[..entry.Name.LastIndexOf('.')];
     }
 
     private sealed class Findings(AdapterProgram program, AdapterFile file)

@@ -8,13 +8,13 @@ internal sealed record ProgramForm
 {
     private static readonly FrozenDictionary<AdapterProgram, ProgramForm> s_forms = new Dictionary<AdapterProgram, ProgramForm>
     {
-        [AdapterProgram.ComfyUI] = new() { Layout = AdapterLayout.Comfy, ReadsTucker = false, ReadsOddKernels = false, ReadsNorms = true, ReadsDora = true },
+        [AdapterProgram.ComfyUI] = new() { Layout = AdapterLayout.Comfy, ReadsTucker = false, ReadsOddKernels = false, ReadsNorms = true, ReadsDora = true, ReadsOtherKinds = true },
         [AdapterProgram.Kohya] = new() { Layout = AdapterLayout.Kohya, ReadsTucker = false, ReadsLowRankW1 = false, PointwiseIsMatrix = true },
         [AdapterProgram.Musubi] = new() { Layout = AdapterLayout.Kohya, ReadsTucker = false, ReadsLowRankW1 = false, LinearOnly = true },
         [AdapterProgram.Diffusers] = new() { Layout = AdapterLayout.Diffusers, HasAlpha = false },
         [AdapterProgram.AiToolkit] = new() { Layout = AdapterLayout.Comfy, ReadsTucker = false },
         [AdapterProgram.OneTrainer] = new() { Layout = AdapterLayout.OneTrainer, ReadsTucker = false, ReadsDora = true },
-        [AdapterProgram.SimpleTuner] = new() { Layout = AdapterLayout.Lycoris, ReadsTucker = false, ReadsNorms = true, ReadsDora = true },
+        [AdapterProgram.SimpleTuner] = new() { Layout = AdapterLayout.Lycoris, ReadsTucker = false, ReadsNorms = true, ReadsDora = true, ReadsOtherKinds = true },
         [AdapterProgram.Peft] = new() { Layout = AdapterLayout.Peft, HasAlpha = false, ReadsOwnOptions = true },
         [AdapterProgram.Vllm] = new() { Layout = AdapterLayout.Peft, HasAlpha = false },
     }.ToFrozenDictionary();
@@ -42,6 +42,9 @@ internal sealed record ProgramForm
 
     /// <summary>Whether changes of norms are read.</summary>
     public bool ReadsNorms { get; init; }
+
+    /// <summary>Whether other kinds of adapters of LyCORIS are read: LoCon, LoHa, full differences.</summary>
+    public bool ReadsOtherKinds { get; init; }
 
     /// <summary>Whether DoRA's magnitudes are read.</summary>
     public bool ReadsDora { get; init; }

@@ -97,10 +97,11 @@ internal static class ProgramWriter
 
         AdapterKeyNames layout = new(form.Layout, content, options.Component);
         Dictionary<string, torch.Tensor> tensors = new(StringComparer.Ordinal);
+        Dictionary<(AdapterComponent, string), string> written = [];
         string NameOf(AdapterComponent component, string name, bool isDotted) => names.Of(component, name) ?? layout.Of(component, name, isDotted);
         foreach (AdapterModule module in content.Modules)
         {
-            string name = NameOf(module.Component, module.Name, module.IsDotted);
+            string name = written[(module.Component, module.Name)] = NameOf(module.Component, module.Name, module.IsDotted);
             foreach ((string suffix, torch.Tensor tensor) in form.Shape(module, program).Tensors)
             {
                 tensors.Add($"{name}.{suffix}", tensor);
@@ -111,6 +112,15 @@ internal static class ProgramWriter
         {
             string name = NameOf(norm.Component, norm.Name, norm.IsDotted);
             foreach ((string suffix, torch.Tensor tensor) in norm.Changes)
+            {
+                tensors.Add($"{name}.{suffix}", tensor);
+            }
+        }
+
+        foreach (AdapterOther other in content.Others)
+        {
+            string name = names.Of(other.Component, other.Name) ?? (written.TryGetValue((other.Component, other.Name), out string? known) ? known : layout.Of(other.Component, other.Name, other.IsDotted));
+            foreach ((string suffix, torch.Tensor tensor) in other.Tensors)
             {
                 tensors.Add($"{name}.{suffix}", tensor);
             }

@@ -95,6 +95,15 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter]
     public ScalingConvention? Scaling { get; set; }
 
+    /// <summary>Rank of modules whose factors are both whole, for a Scaling that depends on it; without it the one that kohya's trainers write into the header.</summary>
+    [Parameter]
+    [ValidateRange(1, int.MaxValue)]
+    public int? Rank { get; set; }
+
+    /// <summary>Leaves out tensors of other kinds of adapters that the target does not take, with a warning, in place of an error.</summary>
+    [Parameter]
+    public SwitchParameter SkipUnsupported { get; set; }
+
     /// <summary>Layout of the file; it overrides the one that the names of its tensors suggest.</summary>
     [Parameter]
     public AdapterLayout? SourceFormat { get; set; }
@@ -111,14 +120,14 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        LoraRank? rank = Rank();
+        LoraRank? rank = RankOfLora();
         string path = Paths.ExistingOne(Path, LiteralPath);
         string destination = Paths.New(Destination);
         LoraTarget.Check(Format, rank, Program);
         EnsureRuntime();
         AdapterConvertOptions options = new()
         {
-            Read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling },
+            Read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling, Rank = Rank, Foreign = SkipUnsupported ? ForeignTensors.Skip : ForeignTensors.Refuse },
             BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
             Model = Model,
             Program = Program,
@@ -156,7 +165,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     }
 
     // vLLM loads LoRA only; without a rank it gets the exact one.
-    private LoraRank? Rank() => ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank) with { Patterned = RankPattern }
+    private LoraRank? RankOfLora() => ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank) with { Patterned = RankPattern }
         : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy) with { Patterned = RankPattern }
         : Program == AdapterProgram.Vllm ? Core.Conversion.LoraRank.OfEnergy(1)
         : null;

@@ -85,6 +85,15 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     [Parameter]
     public ScalingConvention? Scaling { get; set; }
 
+    /// <summary>Rank of modules whose factors are both whole, for a Scaling that depends on it; without it the one that kohya's trainers write into the header.</summary>
+    [Parameter]
+    [ValidateRange(1, int.MaxValue)]
+    public int? Rank { get; set; }
+
+    /// <summary>Leaves out tensors of other kinds of adapters, with a warning, in place of an error.</summary>
+    [Parameter]
+    public SwitchParameter SkipUnsupported { get; set; }
+
     /// <summary>Layout of the file; it overrides the one that the names of its tensors suggest.</summary>
     [Parameter]
     public AdapterLayout? SourceFormat { get; set; }
@@ -100,7 +109,7 @@ public sealed class ImportLoKrAdapterCommand : PassThruCommand
     {
         IAdaptable target = ParameterSetName is PipelinePathSet or PipelineLiteralPathSet or PipelineRegistrySet ? Pipeline : Model;
         string path = Registry is null ? Paths.ExistingOne(Path, LiteralPath) : new AdapterRegistry(Paths.New(Registry)).Get(Name, Alias).Path;
-        AdapterReadOptions options = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling };
+        AdapterReadOptions options = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling, Rank = Rank, Foreign = SkipUnsupported ? ForeignTensors.Skip : ForeignTensors.Refuse };
         if (IsRehearsal)
         {
             EnsureRuntime();

@@ -17,6 +17,9 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         return new(AdapterComponent.Model, NamePrefixes.WithoutCompiled(module), suffix, adapter);
     }
 
+    /// <summary>Where the module ends in the whole name of the tensor.</summary>
+    public int ModuleEnd(string key) => key.LastIndexOf("." + Suffix, StringComparison.Ordinal);
+
     /// <summary>The layout that this name alone indicates.</summary>
     public AdapterLayout Guess()
     {

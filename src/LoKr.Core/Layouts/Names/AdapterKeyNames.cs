@@ -92,6 +92,9 @@ internal sealed class AdapterKeyNames
         return written;
     }
 
+    /// <summary>The name of a module with another kind of adapter, which may have a name already.</summary>
+    public string OfOther(AdapterComponent component, string name, bool isDotted) => _taken.FirstOrDefault(pair => pair.Value == name).Key ?? Of(component, name, isDotted);
+
     /// <summary>Throws if names need dots whose places are not known.</summary>
     /// <exception cref="LoKrException"><c>LoKr.AdapterModulesUnknown</c>, with the names.</exception>
     public void ThrowIfUndotted()

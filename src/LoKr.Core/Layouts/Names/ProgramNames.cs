@@ -17,7 +17,9 @@ internal sealed class ProgramNames
         Model = PublishedNames.Recognize(content);
         IEnumerable<(AdapterComponent Component, string Name, bool IsDotted, bool Swaps)> modules = content.Modules
             .Select(static module => (module.Component, module.Name, module.IsDotted, module.Geometry.Out == 2 * module.Geometry.M * module.Geometry.Columns))
-            .Concat(content.Norms.Select(static norm => (norm.Component, norm.Name, norm.IsDotted, false)));
+            .Concat(content.Norms.Select(static norm => (norm.Component, norm.Name, norm.IsDotted, false)))
+            .Concat(content.Others.Select(static other => (other.Component, other.Name, other.IsDotted, true)))
+            .DistinctBy(static module => (module.Component, module.Name));
         foreach (var part in modules.GroupBy(static module => module.Component))
         {
             List<((AdapterComponent, string) Key, List<string> Names)> spelled = [];
