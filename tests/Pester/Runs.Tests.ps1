@@ -172,7 +172,7 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
     It 'writes a checkpoint at SIGUSR1, and goes on' -Skip:($IsWindows) {
         $script:script = $script.Replace('-CheckpointEvery 5', '-CheckpointEvery 1000000')
         try {
-            $process = Start-Run "$TestDrive/signaled" 1000000
+            $process = Invoke-Run "$TestDrive/signaled" 1000000
             Wait-Step "$TestDrive/signaled" 3
             (Get-LoKrRun "$TestDrive/signaled").CheckpointStep | Should -Be 0
             kill -USR1 $process.Id

@@ -118,6 +118,13 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     private AdapterProgram? Program => MyInvocation.BoundParameters.ContainsKey(nameof(For)) ? For : null;
 
     /// <inheritdoc/>
+    protected override void Begin() => WriteWarnings(
+    [
+        .. Model is null ? [] : Ignored($"beside -{nameof(Model)}", nameof(BasePath)),
+        .. Scaling is ScalingConvention.None ? Ignored($"beside -{nameof(Scaling)} {Scaling}", nameof(Alpha)) : [],
+    ]);
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         LoraRank? rank = RankOfLora();
