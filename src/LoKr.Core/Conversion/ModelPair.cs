@@ -2,7 +2,6 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
-using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using TorchSharp;
@@ -18,7 +17,6 @@ internal sealed class ModelPair : IDisposable
 {
     // Numbers that are compared at a time.
     private const long BlockNumbers = 4 << 20;
-    private const string Weight = ".weight";
 
     private ModelPair(IReadOnlyList<Part> parts) => Parts = parts;
 
@@ -101,8 +99,7 @@ internal sealed class ModelPair : IDisposable
     /// <summary>One model of each.</summary>
     internal sealed record Part(AdapterComponent Component, string? ModelType, ITensorSource Base, ITensorSource Tuned) : IDisposable
     {
-        private readonly CheckpointNames _names = CheckpointNames.Match(
-            [.. Base.Entries.Keys], [.. Tuned.Entries.Values.Where(static entry => entry.Shape.Count > 1 && entry.Name.EndsWith(Weight, StringComparison.Ordinal)).Select(static entry => entry.Name[..^Weight.Length])], null);
+        private readonly (string Removed, string Prepended) _rule = Rule(Base, Tuned);
 
         public static Part Open(AdapterComponent component, string baseModel, string tuned)
         {
@@ -122,7 +119,9 @@ internal sealed class ModelPair : IDisposable
         }
 
         /// <summary>The tensor of the base model that became a tensor of the fine-tuned one; null where there is none.</summary>
-        public string? FindBase(string tuned) => _names.Find(tuned);
+        public string? FindBase(string tuned) => Base.Entries.ContainsKey(tuned) ? tuned
+            : tuned.StartsWith(_rule.Removed, StringComparison.Ordinal) && _rule.Prepended + tuned[_rule.Removed.Length..] is string name && Base.Entries.ContainsKey(name) ? name
+            : null;
 
         public string FullName(string name) => Component == AdapterComponent.Model ? name : $"{Component}.{name}";
 
@@ -158,6 +157,28 @@ internal sealed class ModelPair : IDisposable
             Base.Dispose();
             Tuned.Dispose();
         }
+
+        /// <summary>What turns most names of the fine-tuned model into those of the base model, beside those that are the same: a prefix less, or one more.</summary>
+        private static (string Removed, string Prepended) Rule(ITensorSource baseModel, ITensorSource tuned)
+        {
+            string[] names = [.. tuned.Entries.Keys.Where(name => !baseModel.Entries.ContainsKey(name))];
+            IEnumerable<(string Removed, string Prepended)> rules =
+                [("", ""), .. Prefixes(names).Select(static prefix => (prefix, "")), .. Prefixes(baseModel.Entries.Keys).Select(static prefix => ("", prefix))];
+            return rules.MaxBy(rule => names.Count(name => name.StartsWith(rule.Removed, StringComparison.Ordinal) && baseModel.Entries.ContainsKey(rule.Prepended + name[rule.Removed.Length..])));
+        }
+
+        /// <summary>The first part of each dotted name, and the first two.</summary>
+        private static IEnumerable<string> Prefixes(IEnumerable<string> names) => names.SelectMany(static name =>
+        {
+            int first = name.IndexOf('.', StringComparison.Ordinal);
+            int second = name.IndexOf('.', first + 1);
+            return (first, second) switch
+            {
+                ( < 0, _) => Array.Empty<string>(),
+                (_, < 0) => [name[..(first + 1)]],
+                _ => [name[..(first + 1)], name[..(second + 1)]],
+            };
+        }).Distinct(StringComparer.Ordinal);
 
         private static ITensorSource OpenWeights(string path) => File.Exists(path)
             ? SafetensorsReader.Open(path)
