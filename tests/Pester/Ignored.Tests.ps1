@@ -25,36 +25,66 @@ AfterAll {
 
 Describe 'A parameter that has no effect' {
     It 'is named by <Name>' -ForEach @(
-        @{ Name = 'a classifier'; Ignored = 'MaxNewTokens', 'Temperature', 'TopK', 'TopP', 'Seed'
-            Command = { 'a', 'b' | Invoke-LoKrModel $classifier -MaxNewTokens 3 -Temperature 1 -TopK 2 -TopP 0.5 -Seed 1 } }
-        @{ Name = 'a language model'; Ignored = 'MaxLength', 'BatchSize'
-            Command = { 'a', 'b' | Invoke-LoKrModel $language -MaxNewTokens 2 -MaxLength 4 -BatchSize 2 } }
-        @{ Name = 'greedy decoding'; Ignored = 'TopK', 'TopP', 'Seed'
-            Command = { Invoke-LoKrModel $language 'a' -MaxNewTokens 2 -TopK 2 -TopP 0.5 -Seed 1 } }
-        @{ Name = 'a temperature of 0'; Ignored = 'Seed'
-            Command = { Invoke-LoKrModel $language 'a' -MaxNewTokens 2 -Temperature 0 -Seed 1 } }
-        @{ Name = 'images without guidance and adapters'; Ignored = 'NegativePrompt', 'AdapterScale'
-            Command = { Invoke-LoKrModel $sd 'a' -Steps 1 -Destination "$TestDrive/a.png" -NegativePrompt dark -Guidance 1 -AdapterScale 2 -WhatIf } }
-        @{ Name = 'a number of steps'; Ignored = 'Epochs', 'WarmupRatio'
-            Command = { $classifier | Start-LoKrTraining -Data $rows -Epochs 3 -MaxSteps 1 -WarmupRatio 0.1 -WarmupSteps 1 -WhatIf } }
-        @{ Name = 'training without validation data'; Ignored = 'Metric', 'Patience', 'MinimumImprovement', 'KeepBest'
-            Command = { $classifier | Start-LoKrTraining -Data $rows -Metric Loss -Patience 2 -MinimumImprovement 0.1 -KeepBest -WhatIf } }
-        @{ Name = 'training without patience'; Ignored = 'MinimumImprovement'
-            Command = { $classifier | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MinimumImprovement 0.1 -WhatIf } }
-        @{ Name = 'a run that must continue'; Ignored = 'Force'
-            Command = { $classifier | Start-LoKrTraining -Data $rows -RunPath "$TestDrive/run" -Resume Required -Force -WhatIf } }
-        @{ Name = 'a comparison without data'; Ignored = 'BatchSize', 'MaxLength', 'BasePath'
-            Command = { $classifier | Compare-LoKrAdapter default default -BatchSize 2 -MaxLength 4 -BasePath $tiny } }
-        @{ Name = 'a description without values'; Ignored = 'BasePath'
-            Command = { Get-LoKrAdapter -Path "$TestDrive/adapter" -BasePath $tiny } }
-        @{ Name = 'a check against a model'; Ignored = 'BasePath'
-            Command = { Test-LoKrAdapter -Path "$TestDrive/adapter" -Model $classifier -BasePath $tiny } }
-        @{ Name = 'a conversion'; Ignored = 'BasePath', 'Alpha'
-            Command = { Convert-LoKrAdapter "$TestDrive/adapter" "$TestDrive/converted" -Format Peft -Model $classifier -BasePath $tiny -Scaling None -Alpha 2 -WhatIf } }
-        @{ Name = 'an import'; Ignored = 'Alpha'
-            Command = { $classifier | Import-LoKrAdapter -Path "$TestDrive/adapter" -Name other -Scaling None -Alpha 2 -WhatIf } }
-        @{ Name = 'full matrices'; Ignored = 'DecomposeBoth', 'UseEffectiveConv2d'
-            Command = { Resize-LoKrAdapter "$TestDrive/adapter" "$TestDrive/resized" -FullMatrix -DecomposeBoth -UseEffectiveConv2d -WhatIf } }
+        @{
+            Name = 'a classifier'; Ignored = 'MaxNewTokens', 'Temperature', 'TopK', 'TopP', 'Seed'
+            Command = { 'a', 'b' | Invoke-LoKrModel $classifier -MaxNewTokens 3 -Temperature 1 -TopK 2 -TopP 0.5 -Seed 1 }
+        }
+        @{
+            Name = 'a language model'; Ignored = 'MaxLength', 'BatchSize'
+            Command = { 'a', 'b' | Invoke-LoKrModel $language -MaxNewTokens 2 -MaxLength 4 -BatchSize 2 }
+        }
+        @{
+            Name = 'greedy decoding'; Ignored = 'TopK', 'TopP', 'Seed'
+            Command = { Invoke-LoKrModel $language 'a' -MaxNewTokens 2 -TopK 2 -TopP 0.5 -Seed 1 }
+        }
+        @{
+            Name = 'a temperature of 0'; Ignored = 'Seed'
+            Command = { Invoke-LoKrModel $language 'a' -MaxNewTokens 2 -Temperature 0 -Seed 1 }
+        }
+        @{
+            Name = 'images without guidance and adapters'; Ignored = 'NegativePrompt', 'AdapterScale'
+            Command = { Invoke-LoKrModel $sd 'a' -Steps 1 -Destination "$TestDrive/a.png" -NegativePrompt dark -Guidance 1 -AdapterScale 2 -WhatIf }
+        }
+        @{
+            Name = 'a number of steps'; Ignored = 'Epochs', 'WarmupRatio'
+            Command = { $classifier | Start-LoKrTraining -Data $rows -Epochs 3 -MaxSteps 1 -WarmupRatio 0.1 -WarmupSteps 1 -WhatIf }
+        }
+        @{
+            Name = 'training without validation data'; Ignored = 'Metric', 'Patience', 'MinimumImprovement', 'KeepBest'
+            Command = { $classifier | Start-LoKrTraining -Data $rows -Metric Loss -Patience 2 -MinimumImprovement 0.1 -KeepBest -WhatIf }
+        }
+        @{
+            Name = 'training without patience'; Ignored = 'MinimumImprovement'
+            Command = { $classifier | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MinimumImprovement 0.1 -WhatIf }
+        }
+        @{
+            Name = 'a run that must continue'; Ignored = 'Force'
+            Command = { $classifier | Start-LoKrTraining -Data $rows -RunPath "$TestDrive/run" -Resume Required -Force -WhatIf }
+        }
+        @{
+            Name = 'a comparison without data'; Ignored = 'BatchSize', 'MaxLength', 'BasePath'
+            Command = { $classifier | Compare-LoKrAdapter default default -BatchSize 2 -MaxLength 4 -BasePath $tiny }
+        }
+        @{
+            Name = 'a description without values'; Ignored = 'BasePath'
+            Command = { Get-LoKrAdapter -Path "$TestDrive/adapter" -BasePath $tiny }
+        }
+        @{
+            Name = 'a check against a model'; Ignored = 'BasePath'
+            Command = { Test-LoKrAdapter -Path "$TestDrive/adapter" -Model $classifier -BasePath $tiny }
+        }
+        @{
+            Name = 'a conversion'; Ignored = 'BasePath', 'Alpha'
+            Command = { Convert-LoKrAdapter "$TestDrive/adapter" "$TestDrive/converted" -Format Peft -Model $classifier -BasePath $tiny -Scaling None -Alpha 2 -WhatIf }
+        }
+        @{
+            Name = 'an import'; Ignored = 'Alpha'
+            Command = { $classifier | Import-LoKrAdapter -Path "$TestDrive/adapter" -Name other -Scaling None -Alpha 2 -WhatIf }
+        }
+        @{
+            Name = 'full matrices'; Ignored = 'DecomposeBoth', 'UseEffectiveConv2d'
+            Command = { Resize-LoKrAdapter "$TestDrive/adapter" "$TestDrive/resized" -FullMatrix -DecomposeBoth -UseEffectiveConv2d -WhatIf }
+        }
     ) {
         Get-Ignored $Command | Should -Be $Ignored
     }

@@ -7,7 +7,7 @@ BeforeAll {
     . "$PSScriptRoot/Common.ps1"
 
     # A folder with the tiny encoder, data that it can learn, and a job.
-    function New-Workplace([string] $Name) {
+    function Initialize-Workplace([string] $Name) {
         $folder = (New-Item -ItemType Directory -Path "$TestDrive/$Name").FullName
         $null = [LoKr.Testing.TinyModel]::WriteBert("$folder/model")
         $null = New-Item -ItemType Directory -Path "$folder/data"
@@ -99,7 +99,7 @@ Describe 'A job file' {
 
 Describe 'A job' {
     It 'publishes, has nothing to do, and tells its script' {
-        $folder = New-Workplace 'nights'
+        $folder = Initialize-Workplace 'nights'
         $text = (Get-Content -LiteralPath "$folder/tickets.job.psd1" -Raw).TrimEnd() -replace '\}$', "Notify = @{ Script = { param(`$result) Set-Content -LiteralPath '$folder/told.txt' -Value `"`$(`$result.State) `$(`$result.Version)`" } } }"
         Set-Content -LiteralPath "$folder/tickets.job.psd1" -Value $text
         Invoke-LoKrJob "$folder/tickets.job.psd1" -WhatIf
@@ -120,7 +120,7 @@ Describe 'A job' {
     }
 
     It 'gives a result and an error where something is missing' {
-        $folder = New-Workplace 'missing'
+        $folder = Initialize-Workplace 'missing'
         Remove-Item -LiteralPath "$folder/model" -Recurse
         $result = Invoke-LoKrJob "$folder/tickets.job.psd1" -ErrorVariable failures -ErrorAction SilentlyContinue
         $result.ExitCode | Should -Be 6
@@ -132,7 +132,7 @@ Describe 'A job' {
 
 Describe 'A job in a process without a terminal' -Skip:($IsWindows) {
     BeforeAll {
-        $script:work = New-Workplace 'process'
+        $script:work = Initialize-Workplace 'process'
         Set-Content -LiteralPath "$work/nightly.ps1" -Value @"
 `$ErrorActionPreference = 'Stop'
 Import-Module -Name '$manifest'
@@ -162,7 +162,7 @@ try { Invoke-LoKrJob '$work/tickets.job.psd1' -Exit } catch { 'caught' } finally
     }
 
     It 'ends with 75 at SIGTERM, and the next start finishes' {
-        $folder = New-Workplace 'ended'
+        $folder = Initialize-Workplace 'ended'
         (Get-Content -LiteralPath "$folder/tickets.job.psd1" -Raw) -replace 'MaxSteps = 120', 'MaxSteps = 500' | Set-Content -LiteralPath "$folder/tickets.job.psd1"
         Set-Content -LiteralPath "$folder/nightly.ps1" -Value "Import-Module -Name '$manifest'; Invoke-LoKrJob '$folder/tickets.job.psd1' -Exit"
         $process = Start-Process -FilePath dotnet -ArgumentList $pwsh, '-NoProfile', '-NonInteractive', '-File', "$folder/nightly.ps1" -PassThru -RedirectStandardOutput "$folder/out.log" -RedirectStandardError "$folder/err.log"

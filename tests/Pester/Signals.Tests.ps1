@@ -112,8 +112,10 @@ Describe 'A signal' -Skip:$missing {
 
 # One command takes objects without an end, so that the signal always meets it, at a moment of its own.
 Describe 'A signal while <Name> writes' -Skip:$missing -ForEach @(
-    @{ Name = 'a merge on disk'; Rest = '.out.lokr-merge'
-        Item = '[pscustomobject] @{ Adapter = "$place/a$version"; Destination = "$work/out" }'; Command = 'Merge-LoKrAdapter -Path "$place/base" -Force -WarningAction SilentlyContinue' }
+    @{
+        Name = 'a merge on disk'; Rest = '.out.lokr-merge'
+        Item = '[pscustomobject] @{ Adapter = "$place/a$version"; Destination = "$work/out" }'; Command = 'Merge-LoKrAdapter -Path "$place/base" -Force -WarningAction SilentlyContinue'
+    }
     @{ Name = 'the export of a model'; Rest = ''; Item = '[pscustomobject] @{ Destination = "$work/out" }'; Command = 'Export-LoKrModel -Model $model -Force' }
     @{ Name = 'a conversion'; Rest = ''; Item = '"$place/a$version"'; Command = 'Convert-LoKrAdapter -Destination "$work/out" -Format DiffusersModel -Force' }
     @{ Name = 'a conversion to LoRA'; Rest = ''; Item = '"$place/a$version"'; Command = 'Convert-LoKrAdapter -Destination "$work/out" -LoraRank 4 -Force' }
