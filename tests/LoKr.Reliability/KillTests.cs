@@ -14,7 +14,7 @@ public sealed class KillTests(ITestOutputHelper output)
         get
         {
             TheoryData<string, bool> cases = [];
-            foreach (Writer writer in Writer.All.Where(static writer => Effort.Includes(writer.Name)))
+            foreach (Writer writer in Writer.All.Where(static writer => writer.CommitsOnItsThread && Effort.Includes(writer.Name)))
             {
                 foreach (bool byRenames in (writer.IsFile ? (bool[])[false] : [false, true]).Where(Effort.IncludesSwap))
                 {

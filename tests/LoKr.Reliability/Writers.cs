@@ -27,6 +27,9 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
     /// <summary>Whether the destination is one file.</summary>
     public bool IsFile => Name.EndsWith("file", StringComparison.Ordinal);
 
+    /// <summary>Whether the renames are those of the thread that writes, which is the one that is traced; a merge into one file renames it on a thread of the pool.</summary>
+    public bool CommitsOnItsThread => Name != "merged GGUF file";
+
     public static IReadOnlyList<Writer> All { get; } =
     [
         // Without libtorch, so that a process starts in a fraction of a second.

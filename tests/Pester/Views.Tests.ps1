@@ -176,6 +176,7 @@ Describe 'An object' {
             'LoKr.Core.Conversion.LoKrFitResult'            = { Resize-LoKrAdapter "$TestDrive/adapter" "$TestDrive/smaller" -R 1 -Force -WarningAction SilentlyContinue }
             'LoKr.Core.Runs.LoKrDataSummary'                = { Measure-LoKrData $rows -ValidationData $rowsToMeasure -WarningAction SilentlyContinue }
             'LoKr.Core.Runs.LoKrGateResult'                 = { $model | Test-LoKrGate -Challenger "$TestDrive/adapter" -Data $rowsToMeasure -WarningAction SilentlyContinue }
+            'LoKr.Core.Gguf.LoKrTensorInfo'                 = { Get-LoKrModule -Path ([LoKr.Testing.TinyGguf]::Write("$TestDrive/llama.gguf")) }
             'LoKr.Core.Inference.LoKrClassification'        = { 'vpn' | Invoke-LoKrModel $model }
             'LoKr.Core.Inference.LoKrCompletion'            = { [LoKr.Core.Inference.LoKrCompletion] @{ Prompt = 'a'; Completion = 'b'; PromptTokenCount = 1; TokenCount = 1; Elapsed = '0:00:01' } }
             'LoKr.Core.Layouts.LoKrAdapterCheck'            = { Test-LoKrAdapter "$TestDrive/adapter" }
