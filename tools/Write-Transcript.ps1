@@ -48,9 +48,9 @@ function Get-Transcript([int] $Width) {
     }
 }
 
-# What of a text is the same on every machine: names and columns, not figures.
+# What of a text is the same on every machine: names and columns, not figures and the sizes that they are given in.
 function Get-Comparable([string] $Text) {
-    ($Text -replace '[-+]?\d[\d,.:]*(?:e[-+]?\d+)?', '#' -replace '\bcuda:#|\bcpu\b', '#' -replace '-{2,}', '--' -replace '[ \t]+', ' ' -split '\r?\n').TrimEnd() -join "`n"
+    ($Text -replace '[-+]?\d[\d,.:]*(?:e[-+]?\d+)?', '#' -replace '# (?:B|KB|MB|GB)\b', '# B' -replace '\bcuda:#|\bcpu\b', '#' -replace '-{2,}', '--' -replace '[ \t]+', ' ' -split '\r?\n').TrimEnd() -join "`n"
 }
 
 $folder = (New-Item -ItemType Directory -Path (Join-Path ([System.IO.Path]::GetTempPath()) "lokr-transcript-$(New-Guid)")).FullName

@@ -56,7 +56,7 @@ internal static class Advice
         [ErrorIds.ImageNotReadable] = "Correct or remove the file, or leave such files out of training with -UnreadableImage Skip.",
         [ErrorIds.PictureNotFinite] =
             "An adapter has diverged, or the element type is too narrow: import the pipeline with -DType float32 or bfloat16.",
-        [ModuleErrorIds.JobNotAvailable] = "Run the command in pwsh or in LoKr.Shell, or in this process with Start-ThreadJob.",
+        [ModuleErrorIds.JobNotAvailable] = "Run the command in pwsh or in LoKr.Shell, or leave -AsJob out; Start-ThreadJob runs it beside the prompt in this process.",
         [ModuleErrorIds.OutOfMemory] =
             "Use a smaller -BatchSize or -MaxLength (with -GradientAccumulation the result is the same), -GradientCheckpointing, a smaller -R, or -DType bfloat16 on a GPU.",
     }.ToFrozenDictionary(StringComparer.Ordinal);
