@@ -293,11 +293,9 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
                 }
 
                 End(RunState.Completed, result.StopReason, RunExitCodes.Success, null);
-                RunReport.Write(_folder, _run);
                 break;
             case "Diverged":
                 End(RunState.Failed, result.StopReason, RunExitCodes.Diverged, null);
-                RunReport.Write(_folder, _run);
                 break;
             default:
                 Save(capture());
@@ -491,7 +489,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     private void End(RunState state, string reason, int exitCode, string? message)
     {
         DateTime now = DateTime.UtcNow;
-        _folder.Write(_run = _run with
+        _run = _run with
         {
             State = state,
             Reason = reason,
@@ -500,7 +498,14 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             SecondsRemaining = null,
             Updated = now,
             Ended = state is RunState.Interrupted ? null : now,
-        });
+        };
+        if (reason is "Diverged" || state is RunState.Completed)
+        {
+            RunReport.Write(_folder, _run);
+        }
+
+        // Last: a run that says it has ended has everything, whenever its process was killed.
+        _folder.Write(_run);
     }
 
     private void CheckStopFile()
