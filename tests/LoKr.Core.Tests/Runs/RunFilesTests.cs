@@ -131,13 +131,25 @@ public sealed class RunFilesTests : IDisposable
         Assert.DoesNotContain("tickets", html, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void A_run_is_completed_only_when_its_report_is_written()
+    {
+        RunFolder folder = new(_folder["run"]);
+        Assert.ThrowsAny<Exception>(() => Train("run", () => Directory.CreateDirectory(Path.Combine(folder.ReportFile, "in the way"))));
+        Assert.NotEqual(RunState.Completed, folder.Read().State);
+        Directory.Delete(folder.ReportFile, recursive: true);
+        Train("run");
+        Assert.Equal(RunState.Completed, folder.Read().State);
+        Assert.True(File.Exists(folder.ReportFile));
+    }
+
     private static LoKrTrainingStep Step(int step, double loss, double? evaluation = null) => new()
     {
         Step = step, TotalSteps = 3000, Epoch = step / 100.0, Loss = loss, LearningRate = 1e-3, GradientNorm = 0.5, TokensPerSecond = 1000, Elapsed = TimeSpan.FromSeconds(step / 2.0),
         EvaluationLoss = evaluation, Accuracy = evaluation is null ? null : 0.5,
     };
 
-    private RunFolder Train(string name)
+    private RunFolder Train(string name, Action? onStart = null)
     {
         using LoKrModel model = TinyClassifier.Create("odd", "even");
         model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["mix"]) }, seed: 1);
@@ -145,7 +157,11 @@ public sealed class RunFilesTests : IDisposable
         using ITrainingTask task = TrainingTaskFactory.Create(model, rows);
         using ITrainingTask validation = TrainingTaskFactory.Create(model, rows);
         TrainingOptions options = new() { MaxSteps = 6, BatchSize = 8, EvaluateEvery = 3, Seed = 1 };
-        RunRecorder.Record(new() { Path = _folder[name] }, model, task, validation, options, journal => Trainer.Run([model], task, validation, options, journal));
+        RunRecorder.Record(new() { Path = _folder[name] }, model, task, validation, options, journal =>
+        {
+            onStart?.Invoke();
+            return Trainer.Run([model], task, validation, options, journal);
+        });
         return new(_folder[name]);
     }
 
