@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
@@ -43,7 +42,7 @@ internal sealed class DiskMergeCase : IBenchmarkCase
             }
 
             // What the variant before has left to write is not this one's.
-            Shell("sync");
+            ShellProgram.Run("sync");
         }
 
         if (OperatingSystem.IsLinux())
@@ -69,7 +68,7 @@ internal sealed class DiskMergeCase : IBenchmarkCase
 
         context.Compare(
             $"{PeakMemory.Format(bytes)} bfloat16, factor 8, r 16",
-            [new("merge", () => Merge(from, adapter, to), Clear), new("cp -r", () => Shell("cp", "-r", from, to), Clear), new("cp -r and sync", () => { Shell("cp", "-r", from, to); Shell("sync"); }, Clear)],
+            [new("merge", () => Merge(from, adapter, to), Clear), new("cp -r", () => ShellProgram.Run("cp", "-r", from, to), Clear), new("cp -r and sync", () => { ShellProgram.Run("cp", "-r", from, to); ShellProgram.Run("sync"); }, Clear)],
             [new("merge", "cp -r", 1.25), new("merge", "cp -r and sync")]);
         System.IO.Directory.Delete(root, recursive: true);
     }
@@ -95,15 +94,5 @@ internal sealed class DiskMergeCase : IBenchmarkCase
     {
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = CheckpointBase.Read(from), Destination = to, Adapters = [new PeftMergeSource(adapter)] });
         merge.Run();
-    }
-
-    private static void Shell(string program, params string[] arguments)
-    {
-        using Process process = Process.Start(program, arguments);
-        process.WaitForExit();
-        if (process.ExitCode != 0)
-        {
-            throw new InvalidOperationException($"{program} {string.Join(' ', arguments)} ended with {process.ExitCode}.");
-        }
     }
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using LoKr.Benchmarks.Harness;
 using LoKr.Benchmarks.References;
 using LoKr.Core.Configuration;
@@ -41,12 +40,12 @@ internal sealed class GgufMergeCase : IBenchmarkCase
             File.Delete(to);
 
             // What the variant before has left to write is not this one's.
-            Shell("sync");
+            ShellProgram.Run("sync");
         }
 
         context.Compare(
             $"{PeakMemory.Format(new FileInfo(from).Length)} {type}, factor 8, r 16",
-            [new("merge", () => Merge(from, adapter, to), Clear), new("cp and sync", () => { Shell("cp", from, to); Shell("sync"); }, Clear)],
+            [new("merge", () => Merge(from, adapter, to), Clear), new("cp and sync", () => { ShellProgram.Run("cp", from, to); ShellProgram.Run("sync"); }, Clear)],
             [target is double most ? new("merge", "cp and sync", most) : new("merge", "cp and sync")]);
     }
 
@@ -54,15 +53,5 @@ internal sealed class GgufMergeCase : IBenchmarkCase
     {
         using GgufMerge merge = GgufMerge.Open(new GgufMergeOptions { Path = from, Destination = to, Adapters = [new PeftMergeSource(adapter)] });
         merge.Run();
-    }
-
-    private static void Shell(string program, params string[] arguments)
-    {
-        using Process process = Process.Start(program, arguments);
-        process.WaitForExit();
-        if (process.ExitCode != 0)
-        {
-            throw new InvalidOperationException($"{program} {string.Join(' ', arguments)} ended with {process.ExitCode}.");
-        }
     }
 }

@@ -96,7 +96,7 @@ public static class AdapterExtraction
         public override Func<FactorShapes, KroneckerTarget>? Open()
         {
             string key = Name + ".weight";
-            ScalarType dtype = WeightShape.Aggregate(1L, static (product, size) => product * size) > MostPrecise ? ScalarType.Float32 : ScalarType.Float64;
+            ScalarType dtype = WeightShape.Product() > MostPrecise ? ScalarType.Float32 : ScalarType.Float64;
             Tensor delta = part.Tuned.Read(key, dtype);
             using (Tensor before = part.Base.Read(baseName, dtype))
             {
@@ -207,7 +207,7 @@ public sealed record AdapterExtractionOptions
 /// <summary>Which modules are extracted where none are named.</summary>
 internal static class ExtractionTargets
 {
-    private static readonly string[] s_tables = ["wte", "wpe", "shared", "relative_attention_bias"];
+    private static readonly string[] s_tables = ["wpe", "relative_attention_bias"];
     private static readonly string[] s_heads = ["classifier", "score", "qa_outputs", "out_proj_head"];
 
     /// <summary>Whether a module with a weight of two or more dimensions is a linear or convolutional layer inside a model: no table of embeddings, and no output layer, as PEFT's <c>all-linear</c>.</summary>

@@ -6,6 +6,7 @@ using LoKr.Core.Factors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -175,49 +176,26 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
             return options.HasNoLimit && layer.Natural(options) is FactorShapes natural && SameSizes(natural, whole) ? natural : Shapes(layer, factor, options.R);
         }
 
-        double[] values = KroneckerFit.InnerSpectrum(open(whole), whole);
-        double sum = values.Sum(static value => value * value);
-        double kept = 0;
-        int rank = 0;
-        while (rank < values.Length && kept < share * sum)
-        {
-            kept += values[rank] * values[rank];
-            rank++;
-        }
-
-        return Shapes(layer, factor, Math.Max(rank, 1));
+        return Shapes(layer, factor, KroneckerFit.RankFor(open(whole), whole, share));
     }
 
     /// <summary>Shapes for a factor and a rank; null means the natural factor, and a full w2.</summary>
     private FactorShapes Shapes(FitLayer layer, int? factor, int? rank)
     {
+        FactorShapes? natural = layer.Natural(options);
+        FactorShapes? kept = factor is null ? natural : null;
         LoKrConfig config = new()
         {
             DecomposeFactor = factor ?? -1,
-            DecomposeBoth = options.DecomposeBoth,
-            UseEffectiveConv2d = options.UseEffectiveConv2d ?? layer.Natural(options)?.Tucker ?? false,
+            DecomposeBoth = options.DecomposeBoth || kept is { LowRankW1: true },
+            UseEffectiveConv2d = options.UseEffectiveConv2d ?? natural?.Tucker ?? false,
             FullMatrix = rank is null,
             Conv1dLayout = conv1d,
         };
         long[] kernel = [.. layer.WeightShape.Skip(2)];
-        FactorShapes shapes = FactorShapes.Create(layer.WeightShape[0], layer.WeightShape[1], kernel, rank ?? 1, config);
-        if (factor is null && layer.Natural(options) is FactorShapes natural)
-        {
-            // The sizes of what the layer comes from; what is low-rank follows from them as for a factor.
-            bool lowRankW1 = rank is int outer && (options.DecomposeBoth || natural.LowRankW1) && outer < Math.Max(natural.L, natural.M) / 2.0;
-            bool lowRankW2 = rank is int inner && inner < Math.Max(natural.K, natural.N) / 2.0;
-            shapes = natural with
-            {
-                Rank = rank ?? natural.Rank,
-                OuterRank = null,
-                LowRankW1 = lowRankW1,
-                LowRankW2 = lowRankW2,
-                Tucker = lowRankW2 && config.UseEffectiveConv2d && kernel.Any(static size => size != 1),
-                Reversed = kernel.Length == 1 && !lowRankW2 && conv1d == Conv1dLayout.Peft,
-            };
-        }
-
-        return shapes;
+        return kept is null
+            ? FactorShapes.Create(layer.WeightShape[0], layer.WeightShape[1], kernel, rank ?? 1, config)
+            : FactorShapes.Of((kept.L, kept.M, kept.K, kept.N), kernel, rank ?? 1, config);
     }
 
     /// <summary>The shapes of every layer under the best factor; null for a layer that the limit leaves out.</summary>
@@ -356,7 +334,7 @@ internal sealed record LayerFit(FitLayer Layer, FactorShapes Shapes, IReadOnlyDi
         long? inner = Shapes.LowRankW2 ? Shapes.Rank : null;
         bool flat = Shapes is { LowRankW2: true, Tucker: false };
         FactorGeometry geometry = new(
-            Shapes.L, Shapes.M, Shapes.K, flat ? Shapes.N * Shapes.Kernel.Aggregate(1L, static (product, size) => product * size) : Shapes.N,
+            Shapes.L, Shapes.M, Shapes.K, flat ? Shapes.N * Shapes.Kernel.Product() : Shapes.N,
             flat ? null : Shapes.Kernel, outer, inner, Shapes.Tucker);
         long rank = geometry.Rank ?? geometry.FullRank;
         return new(Layer.Component, Layer.Name, true, geometry, new(rank, Scale * rank, ScalingConvention.Peft, Scale), Factors)

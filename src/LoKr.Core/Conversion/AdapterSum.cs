@@ -4,6 +4,7 @@ using LoKr.Core.Factors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Runtime;
+using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -114,7 +115,7 @@ public static class AdapterSum
     private sealed record SumTerm(KroneckerFactors Factors, double Scale)
     {
         /// <summary>Rank of w2, at most the smaller side of the matrix.</summary>
-        public long InnerRank => Factors.Core is not null ? Factors.W2A!.shape[0] : Factors.W2A?.shape[1] ?? Math.Min(Factors.K, Factors.N * Factors.Kernel.Aggregate(1L, static (product, size) => product * size));
+        public long InnerRank => Factors.Core is not null ? Factors.W2A!.shape[0] : Factors.W2A?.shape[1] ?? Math.Min(Factors.K, Factors.N * Factors.Kernel.Product());
     }
 
     /// <summary>The adapters, read.</summary>

@@ -189,8 +189,8 @@ public static class LoraConverter
 
             // What rounding leaves of the values of a smaller rank is far below this.
             exact = Math.Max((int)all.gt(all[0] * 1e-10).sum().ToInt64(), 1);
-            close = (int)Cutoff(all, 1 - (Small * Small));
-            return rank.Fixed is int size ? Math.Min(size, all.numel()) : Cutoff(all, rank.Energy!.Value);
+            close = (int)SingularValues.CountFor(all, 1 - (Small * Small));
+            return rank.Fixed is int size ? Math.Min(size, all.numel()) : SingularValues.CountFor(all, rank.Energy!.Value);
         });
         double kept = values.square().sum().ToDouble();
         ScalarType type = layer.Factors.DType;
@@ -200,27 +200,6 @@ public static class LoraConverter
             right.to(type).to(device).contiguous().DetachFromDisposeScope(),
             (left * values).to(type).to(device).contiguous().DetachFromDisposeScope(),
             new(layer.ModuleName, (int)values.numel(), exact, Math.Min(close, exact), energy, kept));
-    }
-
-    /// <summary>Returns the smallest number of leading values whose squares reach a share of the sum of all squares.</summary>
-    private static long Cutoff(Tensor values, double share)
-    {
-        Tensor sums = values.square().cumsum(0);
-        long below = sums.lt(sums[-1] * share).sum().ToInt64();
-        return Math.Min(below + 1, values.numel());
-    }
-
-    private static Tensor Padded(Tensor tensor, int dimension, long size)
-    {
-        long missing = size - tensor.shape[dimension];
-        if (missing <= 0)
-        {
-            return tensor;
-        }
-
-        long[] shape = [.. tensor.shape];
-        shape[dimension] = missing;
-        return cat([tensor, zeros(shape, dtype: tensor.dtype, device: tensor.device)], dimension);
     }
 
     private static long Columns(KroneckerFactors factors) => factors.InFeatures * factors.Kernel.Product();
@@ -239,8 +218,8 @@ public static class LoraConverter
         {
             using DisposeScope scope = NewDisposeScope();
             KroneckerFactors factors = Source.Factors;
-            Tensor a = Padded(Right, 0, rank);
-            Tensor b = Padded(Left, 1, rank);
+            Tensor a = ZeroPadding.Pad(Right, 0, rank);
+            Tensor b = ZeroPadding.Pad(Left, 1, rank);
             if (Source.IsEmbedding)
             {
                 // The table is rows by tokens: PEFT keeps the side of the tokens in A.

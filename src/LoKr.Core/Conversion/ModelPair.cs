@@ -2,10 +2,9 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
-using TorchSharp;
-using static TorchSharp.torch;
 
 namespace LoKr.Core.Conversion;
 
@@ -15,9 +14,6 @@ namespace LoKr.Core.Conversion;
 /// </summary>
 internal sealed class ModelPair : IDisposable
 {
-    // Numbers that are compared at a time.
-    private const long BlockNumbers = 4 << 20;
-
     private ModelPair(IReadOnlyList<Part> parts) => Parts = parts;
 
     /// <summary>The components of a pipeline, or the only model.</summary>
@@ -103,11 +99,11 @@ internal sealed class ModelPair : IDisposable
 
         public static Part Open(AdapterComponent component, string baseModel, string tuned)
         {
-            ITensorSource left = OpenWeights(baseModel);
+            ITensorSource left = CheckpointReader.OpenWeights(baseModel);
             ITensorSource? right = null;
             try
             {
-                right = OpenWeights(tuned);
+                right = CheckpointReader.OpenWeights(tuned);
                 return new(component, Directory.Exists(tuned) ? ModelConfig.LoadIfPresent(tuned)?.FindModelType() : null, left, right);
             }
             catch
@@ -128,28 +124,7 @@ internal sealed class ModelPair : IDisposable
         public bool Differs(string tuned, string baseName)
         {
             SafetensorsEntry left = Base.Entries[baseName];
-            SafetensorsEntry right = Tuned.Entries[tuned];
-            if (!left.Shape.SequenceEqual(right.Shape))
-            {
-                return true;
-            }
-
-            ScalarType type = SafetensorsDTypes.Natural(left.DType);
-            long count = left.Shape.Aggregate(1L, static (product, size) => product * size);
-            for (long start = 0; start < count; start += BlockNumbers)
-            {
-                using DisposeScope scope = NewDisposeScope();
-                Tensor before = empty(Math.Min(BlockNumbers, count - start), type);
-                Tensor after = empty_like(before);
-                Base.ReadRange(baseName, start, before);
-                Tuned.ReadRange(tuned, start, after);
-                if (!before.eq(after).all().ToBoolean())
-                {
-                    return true;
-                }
-            }
-
-            return false;
+            return !left.Shape.SequenceEqual(Tuned.Entries[tuned].Shape) || CheckpointTraits.Differs(Base, left, Tuned, tuned);
         }
 
         public void Dispose()
@@ -179,9 +154,5 @@ internal sealed class ModelPair : IDisposable
                 _ => [name[..(first + 1)], name[..(second + 1)]],
             };
         }).Distinct(StringComparer.Ordinal);
-
-        private static ITensorSource OpenWeights(string path) => File.Exists(path)
-            ? SafetensorsReader.Open(path)
-            : CheckpointReader.Open(path, CheckpointReader.FindBaseName(path) ?? CheckpointReader.DefaultBaseName);
     }
 }

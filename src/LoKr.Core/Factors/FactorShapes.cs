@@ -43,6 +43,17 @@ public sealed record FactorShapes(long L, long M, long K, long N, IReadOnlyList<
             (l, k) = (k, l);
         }
 
+        return Of((l, m, k, n), kernel, rank, config);
+    }
+
+    /// <summary>Computes what is low-rank for given sizes.</summary>
+    /// <param name="sizes">Rows and columns of w1 and of w2.</param>
+    /// <param name="kernel">Kernel size; empty for a linear layer.</param>
+    /// <param name="rank">Rank for this layer.</param>
+    /// <param name="config">Decomposition options, of which the factor does not matter here.</param>
+    internal static FactorShapes Of((long L, long M, long K, long N) sizes, IReadOnlyList<long> kernel, int rank, LoKrConfig config)
+    {
+        (long l, long m, long k, long n) = sizes;
         bool lowRankW1 = !config.FullMatrix && config.DecomposeBoth && rank < Math.Max(l, m) / 2.0;
         bool lowRankW2 = !config.FullMatrix && rank < Math.Max(k, n) / 2.0;
         bool tucker = lowRankW2 && config.UseEffectiveConv2d && kernel.Any(static size => size != 1);

@@ -37,7 +37,7 @@ internal static class KroneckerFit
         w2.AddTo(parts, scale > 0 ? 1 / scale : 1);
         Dictionary<string, Tensor> factors = shapes.Tensors().ToDictionary(
             static tensor => tensor.Suffix, tensor => parts[tensor.Suffix].reshape(tensor.Shape).MoveToOuterDisposeScope(), StringComparer.Ordinal);
-        return new(factors, norm > 0 ? Math.Sqrt(Math.Max(0, 1 - (w2.SquaredNorm / norm))) : 0, Math.Sqrt(norm));
+        return new(factors, norm > 0 ? Math.Sqrt(Math.Max(0, 1 - (w2.SquaredNorm / norm))) : 0);
     }
 
     /// <summary>‖Δ − scale·(w1 ⊗ w2)‖ / ‖Δ‖ for given factors, without their product; 0 for a delta of zeros. Errors below 1e-7 are rounding.</summary>
@@ -84,13 +84,16 @@ internal static class KroneckerFit
         return (w1, w2);
     }
 
-    /// <summary>Singular values of the nearest full w2 in descending order, its kernel among the columns, float64.</summary>
-    public static double[] InnerSpectrum(KroneckerTarget target, FactorShapes shapes)
+    /// <summary>The smallest rank of the nearest full w2, its kernel among the columns, that keeps a share of its squared norm.</summary>
+    /// <param name="target">The delta, rearranged for these shapes.</param>
+    /// <param name="shapes">Shapes with full factors.</param>
+    /// <param name="share">The share, in (0, 1].</param>
+    public static int RankFor(KroneckerTarget target, FactorShapes shapes, double share)
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         (Tensor outer, _) = LeadingSubspace.Find(target, 1, target.DType);
-        return linalg.svdvals(target.TransposedTimes(outer).to(float64).reshape(shapes.K, -1)).data<double>().ToArray();
+        return (int)SingularValues.CountFor(linalg.svdvals(target.TransposedTimes(outer).to(float64).reshape(shapes.K, -1)), share);
     }
 
     /// <summary>Where orthogonal iteration starts. It ends in a local optimum, so that every start is tried.</summary>
@@ -235,7 +238,7 @@ internal static class KroneckerFit
 
             // A rank above a side of w2 is filled with zeros.
             core = nn.functional.pad(core, [0, 0, 0, rank - right.shape[0], 0, rank - left.shape[0]]);
-            return new(product, Padded(left, rank, 0), Padded(right, rank, 0), core);
+            return new(product, ZeroPadding.Pad(left, 0, rank), ZeroPadding.Pad(right, 0, rank), core);
         }
     }
 
@@ -247,7 +250,7 @@ internal static class KroneckerFit
         Tensor right = vectors.t().mm(matrix);
         Tensor roots = right.square().sum(dim: 1L).sqrt().sqrt();
         Tensor inverse = where(roots > 0, roots.reciprocal(), zeros_like(roots));
-        return (Padded(vectors * roots, rank, 1).MoveToOuterDisposeScope(), Padded(right * inverse.unsqueeze(1), rank, 0).MoveToOuterDisposeScope());
+        return (ZeroPadding.Pad(vectors * roots, 1, rank).MoveToOuterDisposeScope(), ZeroPadding.Pad(right * inverse.unsqueeze(1), 0, rank).MoveToOuterDisposeScope());
     }
 
     private static Tensor Leading(Tensor matrix, long rank)
@@ -260,23 +263,9 @@ internal static class KroneckerFit
         (Tensor vectors, _, _) = linalg.svd(matrix, fullMatrices: false);
         return vectors.narrow(1, 0, Math.Min(rank, vectors.shape[1]));
     }
-
-    private static Tensor Padded(Tensor tensor, long size, int dimension)
-    {
-        long missing = size - tensor.shape[dimension];
-        if (missing <= 0)
-        {
-            return tensor;
-        }
-
-        long[] shape = [.. tensor.shape];
-        shape[dimension] = missing;
-        return cat([tensor, zeros(shape, dtype: tensor.dtype)], dimension);
-    }
 }
 
 /// <summary>Factors that were fitted to a delta.</summary>
 /// <param name="Tensors">Factors by PEFT suffix, float64, in the shapes of a file.</param>
 /// <param name="Error">‖Δ − w1 ⊗ w2‖ / ‖Δ‖. Below 1e-8 it is rounding.</param>
-/// <param name="Norm">‖Δ‖.</param>
-internal sealed record FittedFactors(IReadOnlyDictionary<string, Tensor> Tensors, double Error, double Norm);
+internal sealed record FittedFactors(IReadOnlyDictionary<string, Tensor> Tensors, double Error);

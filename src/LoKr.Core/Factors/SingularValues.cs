@@ -30,6 +30,16 @@ public static class SingularValues
         return values[0].ToDouble();
     }
 
+    /// <summary>The smallest number of leading values whose squares reach a share of the sum of all squares.</summary>
+    /// <param name="values">Values in descending order, at least one.</param>
+    /// <param name="share">The share, in (0, 1].</param>
+    internal static long CountFor(Tensor values, double share)
+    {
+        Tensor sums = values.square().cumsum(0);
+        long below = sums.lt(sums[-1] * share).sum().ToInt64();
+        return Math.Min(below + 1, values.numel());
+    }
+
     /// <summary>Computes the singular values of w1, a trained scalar included, in descending order.</summary>
     internal static Tensor OfW1(KroneckerFactors factors)
     {

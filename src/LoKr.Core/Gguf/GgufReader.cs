@@ -58,22 +58,7 @@ public sealed class GgufReader : IDisposable
         ArgumentException.ThrowIfNullOrEmpty(path);
         string full = Path.GetFullPath(path);
         FileSystem.CheckRegular(full);
-        SafeFileHandle? handle = null;
-        try
-        {
-            handle = File.OpenHandle(full, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.RandomAccess);
-            return new GgufReader(full, handle, GgufHeader.Read(handle, full));
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            handle?.Dispose();
-            throw FileErrors.NotReadable(full, exception);
-        }
-        catch
-        {
-            handle?.Dispose();
-            throw;
-        }
+        return FileSystem.OpenParts(full, handle => new GgufReader(full, handle, GgufHeader.Read(handle, full)));
     }
 
     /// <summary>The tensor of a name, or null.</summary>

@@ -2,6 +2,7 @@ using System.Formats.Tar;
 using System.Globalization;
 using System.Security.Cryptography;
 using LoKr.Core.Errors;
+using Microsoft.Win32.SafeHandles;
 
 namespace LoKr.Core.IO;
 
@@ -55,6 +56,30 @@ public static class FileSystem
     /// <param name="path">The file.</param>
     /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public static FileStream OpenRead(string path) => Reading(path, static path => new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read));
+
+    /// <summary>Opens a file of which parts are read in any order, and reads its header.</summary>
+    /// <param name="path">Full path of a regular file.</param>
+    /// <param name="create">Makes the reader, which owns the handle then.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotReadable</c>, and what the header's reader throws.</exception>
+    internal static T OpenParts<T>(string path, Func<SafeFileHandle, T> create)
+    {
+        SafeFileHandle? handle = null;
+        try
+        {
+            handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.RandomAccess);
+            return create(handle);
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            handle?.Dispose();
+            throw FileErrors.NotReadable(path, exception);
+        }
+        catch
+        {
+            handle?.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Reads a whole file.</summary>
     /// <inheritdoc cref="OpenRead"/>

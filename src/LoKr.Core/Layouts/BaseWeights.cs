@@ -51,7 +51,7 @@ internal sealed class BaseWeights
         }
 
         using IDisposable noGrad = no_grad();
-        using ITensorSource source = Open(part.Path);
+        using ITensorSource source = CheckpointReader.OpenWeights(part.Path);
         long count = source.Entries[name].Shape.Product();
         double squares = 0;
         for (long start = 0; start < count; start += BlockNumbers)
@@ -69,14 +69,10 @@ internal sealed class BaseWeights
     {
         if (modules.Count > 0)
         {
-            using ITensorSource source = Open(path);
+            using ITensorSource source = CheckpointReader.OpenWeights(path);
             _parts.Add(new(component, path, CheckpointNames.Match([.. source.Entries.Keys], [.. modules.Select(static module => module.Name)], null)));
         }
     }
-
-    private static ITensorSource Open(string path) => File.Exists(path)
-        ? SafetensorsReader.Open(path)
-        : CheckpointReader.Open(path, CheckpointReader.FindBaseName(path) ?? CheckpointReader.DefaultBaseName);
 
     private sealed record Part(AdapterComponent? Component, string Path, CheckpointNames Names);
 }

@@ -95,6 +95,14 @@ public sealed class CheckpointReader : ITensorSource
     internal static string? FindBaseName(string folder) => Array.Find(
         s_baseNames, name => File.Exists(Path.Combine(folder, $"{name}.safetensors")) || File.Exists(Path.Combine(folder, $"{name}.safetensors.index.json")));
 
+    /// <summary>Opens a folder under whichever of these names its weights have.</summary>
+    /// <exception cref="LoKrException">As for <see cref="Open"/>.</exception>
+    internal static CheckpointReader OpenFolder(string folder) => Open(folder, FindBaseName(folder) ?? DefaultBaseName);
+
+    /// <summary>Opens one safetensors file, or a folder.</summary>
+    /// <exception cref="LoKrException">As for <see cref="Open"/> and <see cref="SafetensorsReader.Open"/>.</exception>
+    internal static ITensorSource OpenWeights(string path) => File.Exists(path) ? SafetensorsReader.Open(path) : OpenFolder(path);
+
     /// <inheritdoc/>
     public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => Owner(name).Read(name, dtype, device);
 

@@ -47,23 +47,11 @@ public sealed class SafetensorsReader : ITensorSource
         ArgumentException.ThrowIfNullOrEmpty(path);
         string full = Path.GetFullPath(path);
         FileSystem.CheckRegular(full);
-        SafeFileHandle? handle = null;
-        try
+        return FileSystem.OpenParts(full, handle =>
         {
-            handle = File.OpenHandle(full, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.RandomAccess);
             PickleGuard.ThrowIfPickleName(full);
             return new SafetensorsReader(full, handle, SafetensorsHeader.Read(handle, full));
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            handle?.Dispose();
-            throw FileErrors.NotReadable(full, exception);
-        }
-        catch
-        {
-            handle?.Dispose();
-            throw;
-        }
+        });
     }
 
     /// <summary>Reads a tensor.</summary>

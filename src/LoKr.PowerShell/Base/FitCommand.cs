@@ -2,7 +2,7 @@ using System.ComponentModel;
 using System.Management.Automation;
 using LoKr.Core.Conversion;
 using LoKr.Core.Layouts;
-using TorchSharp;
+using LoKr.PowerShell.Binding;
 
 namespace LoKr.PowerShell.Base;
 
@@ -68,13 +68,7 @@ public abstract class FitCommand : LoKrCommand
         DecomposeFactors = DecomposeFactor ?? [],
         DecomposeBoth = DecomposeBoth,
         UseEffectiveConv2d = MyInvocation.BoundParameters.ContainsKey(nameof(UseEffectiveConv2d)) ? UseEffectiveConv2d.IsPresent : null,
-        DType = DType?.ToUpperInvariant() switch
-        {
-            null => null,
-            "BFLOAT16" => torch.ScalarType.BFloat16,
-            "FLOAT16" => torch.ScalarType.Float16,
-            _ => torch.ScalarType.Float32,
-        },
+        DType = ElementTypes.Find(DType),
         Layout = Format,
         Force = Force,
     };

@@ -7,7 +7,6 @@ using LoKr.Models.Diffusion;
 using LoKr.Models.Loading;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
-using static TorchSharp.torch;
 
 namespace LoKr.PowerShell.Commands;
 
@@ -77,13 +76,7 @@ public sealed class ImportLoKrModelCommand : PathCommand
         ModelLoadOptions options = new()
         {
             Labels = ReadLabels(),
-            DType = DType?.ToUpperInvariant() switch
-            {
-                null => null,
-                "BFLOAT16" => ScalarType.BFloat16,
-                "FLOAT16" => ScalarType.Float16,
-                _ => ScalarType.Float32,
-            },
+            DType = ElementTypes.Find(DType),
             Device = DeviceSelector.Select(Device),
             Seed = Seed,
         };

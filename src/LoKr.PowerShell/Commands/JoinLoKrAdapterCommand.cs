@@ -1,6 +1,5 @@
 using System.Management.Automation;
 using LoKr.Core.Conversion;
-using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
@@ -62,13 +61,7 @@ public sealed class JoinLoKrAdapterCommand : FitCommand
     /// <inheritdoc/>
     protected override void End()
     {
-        if (Weight.Length != 1 && Weight.Length != _paths.Count)
-        {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"-Weight has {Weight.Length} numbers for {_paths.Count} adapters: {string.Join(", ", _paths)}.", "Give one number for all, or one for each.") { Target = Weight };
-        }
-
-        AdapterTerm[] terms = [.. _paths.Select((path, index) => new AdapterTerm(path, Weight.Length == 1 ? Weight[0] : Weight[index]))];
+        AdapterTerm[] terms = [.. AdapterWeights.For(Weight, _paths).Select(static adapter => new AdapterTerm(adapter.Path, adapter.Weight))];
         AdapterSumOptions options = new() { Fit = FitOptions, BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath), Component = Component };
         WriteSum(terms, Paths.New(Destination), options, $"Join LoKr adapters {string.Join(", ", terms.Select(static term => FormattableString.Invariant($"{term.Weight} × {term.Path}")))}");
     }

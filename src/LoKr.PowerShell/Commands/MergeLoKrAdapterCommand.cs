@@ -1,6 +1,5 @@
 using System.Collections;
 using System.Management.Automation;
-using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Gguf;
 using LoKr.Core.Layouts;
@@ -214,14 +213,8 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
             });
     }
 
-    private CheckpointMergeSource[] ReadAdapters()
-    {
-        string[] adapters = FindAdapters();
-        return Weight.Length == 1 || Weight.Length == adapters.Length
-            ? [.. adapters.Select((path, index) => new PeftMergeSource(path, Weight[Weight.Length == 1 ? 0 : index]) { DoraStrength = DoraStrength })]
-            : throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument,
-                $"-Weight has {Weight.Length} numbers for {adapters.Length} adapters: {string.Join(", ", adapters)}.", "Give one number for all, or one for each.") { Target = Weight };
-    }
+    private CheckpointMergeSource[] ReadAdapters() =>
+        [.. AdapterWeights.For(Weight, FindAdapters()).Select(adapter => new PeftMergeSource(adapter.Path, adapter.Weight) { DoraStrength = DoraStrength })];
 
     private LoKrMergeResult Run(IDiskMerge merge)
     {

@@ -76,7 +76,7 @@ internal static class BaseModelNames
 
     private static KnownModule[] Folder(string path)
     {
-        using CheckpointReader reader = CheckpointReader.Open(path, CheckpointReader.FindBaseName(path) ?? CheckpointReader.DefaultBaseName);
+        using CheckpointReader reader = CheckpointReader.OpenFolder(path);
         return Modules(reader.Entries.Values, "");
     }
 
