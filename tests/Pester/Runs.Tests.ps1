@@ -157,14 +157,16 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
         $process.WaitForExit(60000) | Should -BeTrue
     }
 
-    It 'ends with 75 and a checkpoint at SIGTERM, and goes on' -Skip:($IsWindows) {
-        $process = Invoke-Run "$TestDrive/ended" 1000000
-        Wait-Step "$TestDrive/ended" 3
-        kill -TERM $process.Id
+    It 'ends with 75 and a checkpoint at SIG<_>, and goes on' -Skip:($IsWindows) -ForEach 'TERM', 'INT' {
+        $folder = "$TestDrive/ended-$_"
+        $process = Invoke-Run $folder 1000000
+        Wait-Step $folder 3
+        kill "-$_" $process.Id
         $process.WaitForExit(60000) | Should -BeTrue
         $process.ExitCode | Should -Be 75
-        $run = Get-LoKrRun "$TestDrive/ended"
-        $run.Reason | Should -Be 'Signal'
+        $run = Get-LoKrRun $folder
+        # At SIGINT the engine may stop the pipeline before the signal is handled.
+        $run.Reason | Should -BeIn ($_ -eq 'INT' ? @('Signal', 'Canceled') : 'Signal')
         $run.ExitCode | Should -Be 75
         $run.CheckpointStep | Should -Be $run.Step
     }
