@@ -18,6 +18,9 @@ public sealed class ModelConfig : JsonFields
     /// <summary>Key of the class in the configurations of diffusers, which have no <c>model_type</c>.</summary>
     public const string ClassNameKey = "_class_name";
 
+    /// <summary>Key under which transformers says how weights are quantized.</summary>
+    public const string QuantizationKey = "quantization_config";
+
     private const string ModelTypeKey = "model_type";
 
     private static readonly JsonErrors s_errors = new(ErrorIds.ModelConfigInvalid, ErrorIds.ModelConfigUnsupported);

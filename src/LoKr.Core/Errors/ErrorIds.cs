@@ -143,6 +143,15 @@ public static class ErrorIds
     /// <summary>A tensor of a GGUF file has an element type that is unknown, or whose values cannot be read or written.</summary>
     public const string GgufTypeUnsupported = "LoKr.GgufTypeUnsupported";
 
+    /// <summary>What describes a quantized weight (its scale, its settings) is missing, damaged, or does not fit it.</summary>
+    public const string QuantizationInvalid = "LoKr.QuantizationInvalid";
+
+    /// <summary>The values of a quantized weight cannot be read.</summary>
+    public const string QuantizationUnsupported = "LoKr.QuantizationUnsupported";
+
+    /// <summary>Changed values cannot be stored in the quantized type of their weight.</summary>
+    public const string QuantizationNotWritable = "LoKr.QuantizationNotWritable";
+
     /// <summary>A safetensors file ends before the bytes its header describes.</summary>
     public const string SafetensorsTruncated = "LoKr.SafetensorsTruncated";
 

@@ -58,6 +58,12 @@ public sealed record LoKrMergedWeight
     /// <summary>Norm of the change (Frobenius).</summary>
     public required double DeltaNorm { get; init; }
 
+    /// <summary>Share of the values that are stored as they were.</summary>
+    public required double Unchanged { get; init; }
+
+    /// <summary>Number of values of the largest magnitude that the type and the scale hold, to which larger ones were rounded; 0 for types without such a limit.</summary>
+    public required long AtLimit { get; init; }
+
     /// <inheritdoc/>
     public override string ToString() => FormattableString.Invariant($"{Name} ({Type}): {Kept:P1} kept, error {ErrorOverDelta:F3} of the change");
 }

@@ -104,9 +104,9 @@ public static class ModelLoader
     private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels, ArchitectureRegistry architectures)
     {
         ModelArchitecture architecture = architectures.Get(config);
-        if (config.Has("quantization_config"))
+        if (config.Has(ModelConfig.QuantizationKey))
         {
-            throw config.Unsupported("quantization_config", "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights");
+            throw config.Unsupported(ModelConfig.QuantizationKey, "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights");
         }
 
         return labels is null || architecture.Layout.LabelWeight is not null

@@ -96,6 +96,23 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         nameof(GgmlType.IQ4_NL), nameof(GgmlType.IQ4_XS))]
     public GgmlType? TensorType { get; set; }
 
+    /// <summary>
+    /// Type of the quantized weights of a safetensors base (8-bit floats, NF4, FP4 and INT8 of bitsandbytes) in the result; without it 8-bit floats keep theirs, and
+    /// the others are refused. Scales and marks of quantized weights are left out then. Weights that are not quantized keep their types.
+    /// </summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    [ValidateSet("float32", "bfloat16", "float16")]
+    public string? DType { get; set; }
+
+    /// <summary>
+    /// What becomes of the scales of weights of 8-bit floats that adapters change. Keep: they stay, and values beyond the range become the largest one.
+    /// Refit: each is the largest merged value over the largest one of the type.
+    /// </summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public ScaleMode ScaleMode { get; set; }
+
     /// <summary>Replaces an existing folder or file.</summary>
     [Parameter(ParameterSetName = PathSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
@@ -199,7 +216,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     {
         string source = Paths.ExistingOne(Path, LiteralPath);
         bool isGguf = GgufReader.IsGguf(source);
-        WriteWarnings(isGguf ? Ignored("for a GGUF file", nameof(MaxShardSize)) : Ignored("for a base model that is not a GGUF file", nameof(TensorType)));
+        WriteWarnings(isGguf ? Ignored("for a GGUF file", nameof(MaxShardSize), nameof(DType), nameof(ScaleMode)) : Ignored("for a base model that is not a GGUF file", nameof(TensorType)));
         return isGguf
             ? GgufMerge.Open(new() { Path = source, Adapters = ReadAdapters(), Destination = Paths.New(Destination), TensorType = TensorType, Force = Force, Safe = Safe })
             : CheckpointMerge.Open(new()
@@ -208,6 +225,8 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
                 Adapters = ReadAdapters(),
                 Destination = Paths.New(Destination),
                 MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
+                DType = ElementTypes.Find(DType),
+                ScaleMode = ScaleMode,
                 Force = Force,
                 Safe = Safe,
             });

@@ -34,6 +34,7 @@ internal static class Advice
 
         // Files of adapters and models.
         [ErrorIds.DestinationExists] = "Choose another destination, or add -Force to replace it; a folder never replaces a file.",
+        [ErrorIds.QuantizationNotWritable] = "Give the quantized weights another type in the result with -DType BFloat16.",
         [ErrorIds.AdapterScaleUnknown] = "Give -Alpha, or the convention with -Scaling.",
         [ErrorIds.ExportUnmerged] = "Merge them with Merge-LoKrAdapter, remove them with Remove-LoKrAdapter, or write the adapter alone with Export-LoKrAdapter.",
         [ErrorIds.LoraConversionNotSupported] = "Write the adapter as LoKr, or merge it with Merge-LoKrAdapter and write the model with Export-LoKrModel.",

@@ -276,7 +276,7 @@ public sealed class GgufMergeTests : IDisposable
             Assert.Equal(tensor.Value.GetProperty("error_over_delta").GetDouble(), weight.ErrorOverDelta, 0.01);
         }
 
-        int lost = tensors.EnumerateObject().Count(static tensor => tensor.Value.GetProperty("kept").GetDouble() < GgufMerge.LeastKept);
+        int lost = tensors.EnumerateObject().Count(static tensor => tensor.Value.GetProperty("kept").GetDouble() < QuantizationLoss.LeastKept);
         Assert.Equal(lost > 0, result.Warnings.Any(static warning => warning.Contains("keep less than", StringComparison.Ordinal)));
     }
 

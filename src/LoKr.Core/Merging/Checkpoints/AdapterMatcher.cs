@@ -111,12 +111,12 @@ internal sealed class AdapterMatcher
         }
 
         SafetensorsEntry weight = _checkpoint.Entries[key];
+        CheckMergeable(weight);
         if (weight.Shape.Count < 2)
         {
             throw NotMergeable(weight);
         }
 
-        CheckMergeable(weight);
         if (!_weights.TryAdd(key, module))
         {
             throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
@@ -340,6 +340,11 @@ internal sealed class AdapterMatcher
 
     private void CheckMergeable(SafetensorsEntry weight)
     {
+        if (_checkpoint.Problem(weight.Name) is { } problem)
+        {
+            throw problem;
+        }
+
         if (!MergePlan.IsWeightType(weight.DType) || weight.ByteCount == 0)
         {
             throw NotMergeable(weight);

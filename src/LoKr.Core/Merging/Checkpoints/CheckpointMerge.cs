@@ -28,6 +28,7 @@ public sealed class CheckpointMerge : IDiskMerge
     private readonly MergeAdapters? _adapters;
     private readonly List<string> _warnings = [];
     private readonly MergePlan _plan;
+    private readonly QuantizedMerge _quantized;
     private readonly IReadOnlyList<MergeShard> _shards;
 
     private CheckpointMerge(CheckpointMergeOptions options)
@@ -39,11 +40,14 @@ public sealed class CheckpointMerge : IDiskMerge
         _source = CheckpointReader.Open(BasePath, _baseName);
         try
         {
-            _plan = new MergePlan(_source);
-            CheckpointTraits traits = new(_source, BasePath, options.Base);
+            QuantizedCheckpoint weights = new(_source, _source.Shards);
+            _plan = new MergePlan(weights);
+            _quantized = new(weights, options.DType, options.ScaleMode);
+            CheckpointTraits traits = new(weights, BasePath, options.Base);
             _adapters = MergeAdapters.Open(options.Adapters, traits, _plan, () => CheckpointFingerprint.Compute(_source));
             _warnings.AddRange(_adapters.Warnings);
-            _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _plan, _baseName, most) : MergeShard.Keep(_source, _plan);
+            _warnings.AddRange(_quantized.Warnings(_plan));
+            _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _plan, _quantized, _baseName, most) : MergeShard.Keep(_source, _plan, _quantized);
         }
         catch
         {
@@ -105,7 +109,7 @@ public sealed class CheckpointMerge : IDiskMerge
         int resumed;
         try
         {
-            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source.Shards.Select(static shard => (shard.FilePath, MergeJournal.Samples(shard))), _adapters!.Opened, _shards));
+            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source.Shards.Select(static shard => (shard.FilePath, MergeJournal.Samples(shard))), _adapters!.Opened, _shards, _quantized.Fingerprint));
             resumed = WriteShards(staged.Path, journal, progress, started, cancel);
             WriteIndex(staged.Path);
             WriteCompanions(staged.Path);
@@ -118,6 +122,8 @@ public sealed class CheckpointMerge : IDiskMerge
             throw;
         }
 
+        IReadOnlyList<LoKrMergedWeight> weights = _quantized.Loss.Report();
+        _warnings.AddRange(QuantizationLoss.Warnings(weights, "Give the quantized weights another type in the result, merge into the unquantized model, or load the adapter beside the model."));
         return new LoKrMergeResult
         {
             Adapters = [.. _options.Adapters.Select(static adapter => adapter.Name)],
@@ -127,6 +133,7 @@ public sealed class CheckpointMerge : IDiskMerge
             ByteCount = ByteCount,
             Files = Files,
             ResumedFileCount = resumed,
+            Weights = weights,
             Warnings = [.. _warnings],
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
@@ -181,6 +188,12 @@ public sealed class CheckpointMerge : IDiskMerge
         writer.Write(_shards.Where(shard => !done.Contains(shard.FileName)));
         _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
             .Select(target => ModelErrors.NotFinite(target.Name, journal.NotFinite[target.Name], SafetensorsDTypes.Natural(target.DType))));
+        string[] unknown = [.. _shards.Where(shard => done.Contains(shard.FileName) && shard.Targets.Any(static target => target is { Storage: WeightStorage, IsUnchanged: false })).Select(static shard => shard.FileName)];
+        if (unknown.Length > 0)
+        {
+            _warnings.Add(QuantizationLoss.Unknown(unknown));
+        }
+
         return done.Count;
     }
 
@@ -226,12 +239,17 @@ public sealed class CheckpointMerge : IDiskMerge
     // Where the result is another architecture than the base model.
     private void WriteConfig(string folder)
     {
-        if (_options.Base.Config is not { } config || (_plan.Added.Count == 0 && _plan.VocabularySize is null))
+        if (_options.Base.Config is not { } config || (_plan.Added.Count == 0 && _plan.VocabularySize is null && !_quantized.Dequantizes))
         {
             return;
         }
 
         JsonObject json = config.ToJsonObject();
+        if (_quantized.Dequantizes)
+        {
+            json.Remove(ModelConfig.QuantizationKey);
+        }
+
         if (_plan.Added.Count > 0)
         {
             CheckpointMergeAdapter owner = _adapters!.Opened.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));

@@ -5,6 +5,7 @@ using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -22,6 +23,12 @@ public sealed record CheckpointMergeOptions
 
     /// <summary>Largest file in bytes, without its header; null for the same files as in the base model.</summary>
     public long? MaxShardBytes { get; init; }
+
+    /// <summary>Type that every quantized weight of the base model gets: float32, float16 or bfloat16; null to keep theirs. Their scales and marks are left out then.</summary>
+    public ScalarType? DType { get; init; }
+
+    /// <summary>What becomes of the scales of quantized weights that adapters change.</summary>
+    public ScaleMode ScaleMode { get; init; }
 
     /// <summary>Replace an existing folder.</summary>
     public bool Force { get; init; }

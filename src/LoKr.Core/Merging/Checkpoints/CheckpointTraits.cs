@@ -24,6 +24,9 @@ internal sealed class CheckpointTraits(ITensorSource source, string folder, Chec
     /// <summary>The tensors.</summary>
     public IReadOnlyDictionary<string, SafetensorsEntry> Entries => source.Entries;
 
+    /// <summary>Why the values of a quantized weight cannot be read; null where they can.</summary>
+    public LoKrException? Problem(string weight) => (source as QuantizedCheckpoint)?.Weights.GetValueOrDefault(weight)?.Problem;
+
     /// <summary>Published names, or null.</summary>
     public IModuleAliases? Aliases => model.Names;
 

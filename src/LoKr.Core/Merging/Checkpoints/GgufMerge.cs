@@ -42,9 +42,6 @@ public sealed record GgufMergeOptions
 /// </summary>
 public sealed class GgufMerge : IDiskMerge
 {
-    /// <summary>Share of a change below which a weight is reported as one that lost it.</summary>
-    public const double LeastKept = 0.9;
-
     private const string ResumeName = "lokr-merge";
 
     private readonly GgufMergeOptions _options;
@@ -118,7 +115,7 @@ public sealed class GgufMerge : IDiskMerge
         TorchRuntime.EnsureLoaded();
         int resumed = IsSplit ? RunParts(progress, started, cancel) : RunFile(progress, started, cancel);
         IReadOnlyList<LoKrMergedWeight> weights = _loss.Report();
-        AddLosses(weights);
+        _warnings.AddRange(QuantizationLoss.Warnings(weights, "Store the adapted tensors as Q8_0, merge into the unquantized model before it is quantized, or load the adapter beside the model as a GGUF LoRA."));
         return new()
         {
             Adapters = [.. _options.Adapters.Select(static adapter => adapter.Name)],
@@ -305,17 +302,7 @@ public sealed class GgufMerge : IDiskMerge
         _warnings.AddRange(notFinite.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => ModelErrors.NotFinite(pair.Key, pair.Value, torch.ScalarType.Float16)));
         if (finished.Length > 0)
         {
-            _warnings.Add($"What rounding left of the changes is not known for {string.Join(", ", finished.Select(static file => file.FileName))}, which an interrupted run had finished.");
-        }
-    }
-
-    private void AddLosses(IReadOnlyList<LoKrMergedWeight> weights)
-    {
-        LoKrMergedWeight[] lost = [.. weights.Where(static weight => weight.Kept < LeastKept && weight.DeltaNorm > 0)];
-        if (lost.Length > 0)
-        {
-            _warnings.Add(string.Create(CultureInfo.InvariantCulture,
-                $"{lost.Length} of {weights.Count} weights keep less than {LeastKept:P0} of the change, because it is small beside the steps of their types; the least is '{lost[0].Name}' ({lost[0].Type}) with {lost[0].Kept:P0}. Store the adapted tensors as Q8_0, merge into the unquantized model before it is quantized, or load the adapter beside the model as a GGUF LoRA."));
+            _warnings.Add(QuantizationLoss.Unknown(finished.Select(static file => file.FileName)));
         }
     }
 

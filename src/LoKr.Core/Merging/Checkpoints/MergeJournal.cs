@@ -62,10 +62,11 @@ internal sealed class MergeJournal
     /// <param name="sources">Files of the base model, each with a hash of samples of its content.</param>
     /// <param name="adapters">The adapters.</param>
     /// <param name="files">Files of the result.</param>
-    public static string Fingerprint(IEnumerable<(string Path, string Samples)> sources, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeFile> files)
+    /// <param name="options">Options that decide bytes and show in no header.</param>
+    public static string Fingerprint(IEnumerable<(string Path, string Samples)> sources, IEnumerable<CheckpointMergeAdapter> adapters, IEnumerable<MergeFile> files, string options = "")
     {
         StringBuilder text = new();
-        text.AppendLine(typeof(MergeJournal).Assembly.ManifestModule.ModuleVersionId.ToString());
+        text.AppendLine(typeof(MergeJournal).Assembly.ManifestModule.ModuleVersionId.ToString()).AppendLine(options);
         foreach ((string path, string samples) in sources)
         {
             FileInfo info = new(path);

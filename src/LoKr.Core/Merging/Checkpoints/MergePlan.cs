@@ -8,6 +8,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>The changes that adapters make to the tensors of a checkpoint. Adapters that exclude each other are refused.</summary>
+/// <param name="source">The checkpoint as numbers.</param>
 internal sealed class MergePlan(ITensorSource source)
 {
     private readonly Dictionary<string, TensorChanges> _changes = new(StringComparer.Ordinal);
@@ -74,8 +75,11 @@ internal sealed class MergePlan(ITensorSource source)
     }
 
     /// <summary>The tensors of a file of the checkpoint with their changes, in the order of their bytes.</summary>
-    public IEnumerable<MergeTarget> Targets(SafetensorsReader shard) => shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.ByteCount)
-        .Select(entry => Target(entry) with { Name = _added.Count > 0 ? HeadPrefix + entry.Name : entry.Name, Shard = shard });
+    /// <param name="shard">The file.</param>
+    /// <param name="quantized">What becomes of quantized weights.</param>
+    public IEnumerable<MergeTarget> Targets(SafetensorsReader shard, QuantizedMerge quantized) =>
+        quantized.Order(shard.Entries.Values.OrderBy(static entry => entry.Offset).ThenBy(static entry => entry.ByteCount).Select(entry => quantized.Target(entry, this)).OfType<MergeTarget>()
+            .Select(target => target with { Name = _added.Count > 0 ? HeadPrefix + target.Name : target.Name, Shard = shard }));
 
     /// <summary>A tensor of the checkpoint with its changes.</summary>
     public MergeTarget Target(SafetensorsEntry entry) => new(entry.Name, entry.DType, ShapeOf(entry))
@@ -93,10 +97,11 @@ internal sealed class MergePlan(ITensorSource source)
     /// <summary>Number of tokens of the result where an adapter brings more than the checkpoint has; null otherwise.</summary>
     public long? VocabularySize => source.Entries.Values.Where(entry => ShapeOf(entry) is [long rows, ..] && rows > entry.Shape[0]).Select(entry => (long?)ShapeOf(entry)[0]).FirstOrDefault();
 
-    /// <summary>The tensors that adapters add, in the element type of the checkpoint.</summary>
-    public IEnumerable<MergeTarget> AddedTargets()
+    /// <summary>The tensors that adapters add, in the element type of most of the weights that are not quantized.</summary>
+    /// <param name="quantized">What becomes of quantized weights.</param>
+    public IEnumerable<MergeTarget> AddedTargets(QuantizedMerge quantized)
     {
-        SafetensorsDType usual = source.Entries.Values.Where(static entry => IsWeightType(entry.DType)).GroupBy(static entry => entry.DType)
+        SafetensorsDType usual = source.Entries.Values.Where(entry => IsWeightType(entry.DType) && !quantized.IsQuantized(entry.Name)).GroupBy(static entry => entry.DType)
             .OrderByDescending(static group => group.Sum(entry => entry.ByteCount)).FirstOrDefault()?.Key ?? SafetensorsDType.F32;
         return _added.Values.Select(tensor => new MergeTarget(tensor.Key, IsWeightType(tensor.Entry.DType) ? usual : tensor.Entry.DType, tensor.Entry.Shape) { Replacement = tensor });
     }
@@ -132,7 +137,7 @@ internal sealed class MergePlan(ITensorSource source)
 
 /// <summary>One tensor of the result and its changes.</summary>
 /// <param name="Name">Its name in the result.</param>
-/// <param name="DType">Its element type.</param>
+/// <param name="DType">Type of its numbers.</param>
 /// <param name="Shape">Its shape.</param>
 internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnlyList<long> Shape)
 {
@@ -164,11 +169,20 @@ internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnl
     public IEnumerable<string> AdapterNames => Layers.Select(static layer => layer.Adapter).Concat(Norms.Select(static norm => norm.Adapter))
         .Concat(Replacement is null ? [] : [Replacement.Adapter]).Select(static adapter => adapter.Name).Distinct(StringComparer.Ordinal);
 
+    /// <summary>How it is stored in the result where its bytes are not simply its numbers; null where they are.</summary>
+    public TargetStorage? Storage { get; init; }
+
+    /// <summary>Whether adapters leave its numbers as they are.</summary>
+    public bool IsUnchanged => Layers.Count == 0 && Norms.Count == 0 && Replacement is null;
+
     /// <summary>Whether its bytes are those of the base model.</summary>
-    public bool IsCopy => Layers.Count == 0 && Norms.Count == 0 && Replacement is null;
+    public bool IsCopy => IsUnchanged && Storage is null;
+
+    /// <summary>Bytes of a row of its numbers.</summary>
+    public long RowBytes => SafetensorsDTypes.Size(DType) * Shape.Skip(1).Product();
 
     /// <summary>Name, type and shape for a header.</summary>
-    public SafetensorsHeaderItem Header => new(Name, DType, Shape);
+    public SafetensorsHeaderItem Header => new(Name, Storage?.DType ?? DType, Shape);
 }
 
 /// <summary>A tensor of an adapter.</summary>

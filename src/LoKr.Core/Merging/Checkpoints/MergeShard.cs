@@ -20,18 +20,20 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
     /// <summary>The same files as in the base model; tensors that adapters add go into the last one.</summary>
     /// <param name="source">The base model.</param>
     /// <param name="plan">The changes.</param>
-    public static IReadOnlyList<MergeShard> Keep(CheckpointReader source, MergePlan plan) => [.. source.Shards.Select((shard, index) =>
-        Create(Path.GetFileName(shard.FilePath), [.. plan.Targets(shard), .. index == source.Shards.Count - 1 ? plan.AddedTargets() : []], shard.Metadata))];
+    /// <param name="quantized">What becomes of quantized weights.</param>
+    public static IReadOnlyList<MergeShard> Keep(CheckpointReader source, MergePlan plan, QuantizedMerge quantized) => [.. source.Shards.Select((shard, index) =>
+        Create(Path.GetFileName(shard.FilePath), [.. plan.Targets(shard, quantized), .. index == source.Shards.Count - 1 ? plan.AddedTargets(quantized) : []], quantized.Metadata(shard.Metadata)))];
 
     /// <summary>Files of a largest size; a single larger tensor gets a file of its own.</summary>
     /// <param name="source">The base model.</param>
     /// <param name="plan">The changes.</param>
+    /// <param name="quantized">What becomes of quantized weights.</param>
     /// <param name="baseName">Name of the weights without extension.</param>
     /// <param name="maxBytes">Largest file in bytes, without its header.</param>
-    public static IReadOnlyList<MergeShard> Split(CheckpointReader source, MergePlan plan, string baseName, long maxBytes)
+    public static IReadOnlyList<MergeShard> Split(CheckpointReader source, MergePlan plan, QuantizedMerge quantized, string baseName, long maxBytes)
     {
-        List<List<MergeTarget>> groups = CheckpointWriter.Split(source.Shards.SelectMany(plan.Targets).Concat(plan.AddedTargets()), static target => target.Header.ByteCount, maxBytes);
-        return [.. groups.Select((targets, index) => Create(CheckpointWriter.FileName(baseName, index, groups.Count), targets, source.Metadata))];
+        List<List<MergeTarget>> groups = CheckpointWriter.Split(source.Shards.SelectMany(shard => plan.Targets(shard, quantized)).Concat(plan.AddedTargets(quantized)), static target => target.Header.ByteCount, maxBytes);
+        return [.. groups.Select((targets, index) => Create(CheckpointWriter.FileName(baseName, index, groups.Count), targets, quantized.Metadata(source.Metadata)))];
     }
 
     /// <summary>The pieces of the file in their order: the header, then tensors in blocks. Unchanged tensors that are neighbors in the base model are copied as one run.</summary>
@@ -58,7 +60,7 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
             (first, length) = target.IsCopy ? (target, target.Header.ByteCount) : (null, 0);
             if (!target.IsCopy)
             {
-                foreach (MergePiece piece in target.Replacement is null ? Merged(target, offset) : Run(target, target.Header.ByteCount, offset))
+                foreach (MergePiece piece in target.Storage?.Pieces(target, offset) ?? (target.Replacement is null ? Merged(target, offset) : Run(target, target.Header.ByteCount, offset)))
                 {
                     yield return piece;
                 }
@@ -82,8 +84,7 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
     private static IEnumerable<MergePiece> Merged(MergeTarget target, long offset)
     {
         MergeWork work = new(target);
-        long rowBytes = target.Header.ByteCount / target.Shape[0];
-        return work.Runs.Select(run => new ShardPiece(offset + (run.Start * rowBytes), checked((int)(run.Count * rowBytes)), target, run.Start * rowBytes, work));
+        return work.Runs.Select(run => new ShardPiece(offset + (run.Start * target.RowBytes), checked((int)(run.Count * target.RowBytes)), target, run.Start * target.RowBytes, work));
     }
 
     private static IEnumerable<MergePiece> Run(MergeTarget? first, long length, long offset)

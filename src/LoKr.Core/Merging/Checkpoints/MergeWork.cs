@@ -27,7 +27,7 @@ internal sealed class MergeWork : IDisposable
     {
         _target = target;
         _rowShape = [.. target.Shape.Skip(1)];
-        _rowBytes = target.Header.ByteCount / target.Shape[0];
+        _rowBytes = target.RowBytes;
         _type = SafetensorsDTypes.Natural(target.DType);
         _wide = target.Precision;
         long wideRow = _rowBytes / SafetensorsDTypes.Size(target.DType) * _wide.ElementSize();

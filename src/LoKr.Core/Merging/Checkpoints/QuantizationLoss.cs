@@ -1,4 +1,6 @@
 using System.Collections.Concurrent;
+using System.Globalization;
+using System.Numerics;
 using System.Runtime.Intrinsics;
 using LoKr.Core.Model;
 
@@ -10,6 +12,9 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// </summary>
 internal sealed class QuantizationLoss
 {
+    /// <summary>Share of a change below which a weight is reported as one that lost it.</summary>
+    public const double LeastKept = 0.9;
+
     private readonly ConcurrentDictionary<string, Entry> _entries = new(StringComparer.Ordinal);
 
     /// <summary>Adds the sums of some rows to those of their weight; from any thread.</summary>
@@ -35,27 +40,67 @@ internal sealed class QuantizationLoss
             Kept = pair.Value.Sums.Delta > 0 ? pair.Value.Sums.Along / pair.Value.Sums.Delta : 1,
             ErrorOverDelta = pair.Value.Sums.Delta > 0 ? Math.Sqrt(pair.Value.Sums.Error / pair.Value.Sums.Delta) : 0,
             DeltaNorm = Math.Sqrt(pair.Value.Sums.Delta),
+            Unchanged = pair.Value.Sums.Count > 0 ? (double)pair.Value.Sums.Unchanged / pair.Value.Sums.Count : 0,
+            AtLimit = pair.Value.Sums.AtLimit,
         }).OrderBy(static weight => weight.Kept).ThenBy(static weight => weight.Name, StringComparer.Ordinal),
     ];
+
+    /// <summary>Warnings about weights that lost some of their change.</summary>
+    /// <param name="weights">The measures.</param>
+    /// <param name="advice">What keeps the change.</param>
+    public static IEnumerable<string> Warnings(IReadOnlyList<LoKrMergedWeight> weights, string advice)
+    {
+        LoKrMergedWeight[] lost = [.. weights.Where(static weight => weight.Kept < LeastKept && weight.DeltaNorm > 0)];
+        if (lost.Length > 0)
+        {
+            yield return string.Create(CultureInfo.InvariantCulture,
+                $"{lost.Length} of {weights.Count} weights keep less than {LeastKept:P0} of the change, because it is small beside the steps of their types; the least is '{lost[0].Name}' ({lost[0].Type}) with {lost[0].Kept:P0}. {advice}");
+        }
+    }
+
+    /// <summary>The warning about files whose weights were measured by a run that was interrupted.</summary>
+    /// <param name="files">Their names.</param>
+    public static string Unknown(IEnumerable<string> files) => $"What rounding left of the changes is not known for {string.Join(", ", files)}, which an interrupted run had finished.";
 
     /// <summary>Sums over values of a weight.</summary>
     /// <param name="Delta">⟨delta, delta⟩, delta = merged − before.</param>
     /// <param name="Along">⟨after − before, delta⟩.</param>
     /// <param name="Error">⟨after − merged, after − merged⟩.</param>
-    internal readonly record struct Sums(double Delta, double Along, double Error)
+    /// <param name="Count">Number of values.</param>
+    /// <param name="Unchanged">Values that are stored as they were.</param>
+    internal readonly record struct Sums(double Delta, double Along, double Error, long Count, long Unchanged)
     {
-        /// <summary>Both sums.</summary>
-        public Sums Plus(in Sums other) => new(Delta + other.Delta, Along + other.Along, Error + other.Error);
+        // Values that are summed in float32.
+        private const int Run = 4096;
 
-        /// <summary>The sums of a row.</summary>
+        /// <summary>Values of the largest magnitude that their type has.</summary>
+        public long AtLimit { get; init; }
+
+        /// <summary>Both sums.</summary>
+        public Sums Plus(in Sums other) => new(Delta + other.Delta, Along + other.Along, Error + other.Error, Count + other.Count, Unchanged + other.Unchanged) { AtLimit = AtLimit + other.AtLimit };
+
+        /// <summary>The sums of some values.</summary>
         /// <param name="before">Values of the base model.</param>
         /// <param name="merged">Values with the change, before they are rounded.</param>
         /// <param name="after">Values as they are stored.</param>
         public static Sums Of(ReadOnlySpan<float> before, ReadOnlySpan<float> merged, ReadOnlySpan<float> after)
         {
+            Sums sums = default;
+            for (int start = 0; start < before.Length; start += Run)
+            {
+                int count = Math.Min(Run, before.Length - start);
+                sums = sums.Plus(OfRun(before.Slice(start, count), merged.Slice(start, count), after.Slice(start, count)));
+            }
+
+            return sums;
+        }
+
+        private static Sums OfRun(ReadOnlySpan<float> before, ReadOnlySpan<float> merged, ReadOnlySpan<float> after)
+        {
             Vector256<float> deltas = Vector256<float>.Zero;
             Vector256<float> alongs = Vector256<float>.Zero;
             Vector256<float> errors = Vector256<float>.Zero;
+            long unchanged = 0;
             int i = 0;
             for (; i <= before.Length - Vector256<float>.Count; i += Vector256<float>.Count)
             {
@@ -67,6 +112,7 @@ internal sealed class QuantizationLoss
                 deltas += delta * delta;
                 alongs += (stored - start) * delta;
                 errors += error * error;
+                unchanged += BitOperations.PopCount(Vector256.Equals(stored, start).ExtractMostSignificantBits());
             }
 
             (double sumDelta, double sumAlong, double sumError) = (Vector256.Sum(deltas), Vector256.Sum(alongs), Vector256.Sum(errors));
@@ -77,9 +123,10 @@ internal sealed class QuantizationLoss
                 sumDelta += delta * delta;
                 sumAlong += ((double)after[i] - before[i]) * delta;
                 sumError += error * error;
+                unchanged += after[i] == before[i] ? 1 : 0;
             }
 
-            return new(sumDelta, sumAlong, sumError);
+            return new(sumDelta, sumAlong, sumError, before.Length, unchanged);
         }
     }
 

@@ -1,0 +1,276 @@
+using System.Text.Json;
+using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
+using LoKr.Core.Layouts;
+using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
+using LoKr.Core.Tests.Safetensors;
+using LoKr.Core.Tests.Support;
+using LoKr.Testing;
+using TorchSharp;
+using Xunit;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Tests.Merging;
+
+/// <summary>Merges into quantized weights: the float32 merge of their values, stored as the weight was, with another scale, or as another type.</summary>
+public sealed class QuantizedMergeTests : IDisposable
+{
+    private const string Changed = "model.layers.0.self_attn.q_proj";
+    private const string Same = "model.layers.1.self_attn.v_proj";
+
+    private readonly TempFolder _folder = new();
+    private readonly DisposeScope _scope = NewDisposeScope();
+    private readonly Dictionary<string, Tensor> _state;
+    private readonly string _adapter;
+
+    public QuantizedMergeTests()
+    {
+        random.manual_seed(11);
+        using LoKrModel model = new(TestNetworks.Decoder());
+        _state = MergeFiles.State(model);
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, Alpha = 3, TargetModules = ModuleSelector.FromNames(["q_proj", "up_proj"]), InitWeights = InitWeights.Random });
+        using (no_grad())
+        {
+            foreach (Tensor factor in adapter.GetTensors().Values)
+            {
+                factor.copy_(randn_like(factor) * 0.5);
+            }
+        }
+
+        _adapter = MergeFiles.Adapter(_folder["adapter"], model);
+    }
+
+    public void Dispose()
+    {
+        _scope.Dispose();
+        _folder.Dispose();
+    }
+
+    [Theory]
+    [InlineData("F8_E4M3", ".scale_weight", false)]
+    [InlineData("F8_E4M3", ".weight_scale", true)]
+    [InlineData("F8_E5M2", ".weight_scale", false)]
+    [InlineData("F8_E4M3", null, false)]
+    public void The_merged_values_are_rounded_with_the_scale_that_the_weight_has(string type, string? scale, bool byRows)
+    {
+        string from = Write(type, scale, byRows);
+        LoKrMergeResult result = Merge(from, _folder["out"]);
+        Dictionary<string, Tensor> merged = MergedInFloat32(from);
+        using CheckpointReader before = CheckpointReader.Open(from);
+        using CheckpointReader after = CheckpointReader.Open(_folder["out"]);
+        Assert.Equal(before.Entries.Values.Select(static entry => (entry.Name, entry.DType)), after.Entries.Values.Select(static entry => (entry.Name, entry.DType)));
+        QuantizedCheckpoint weights = new(before, before.Shards);
+        foreach (SafetensorsEntry entry in before.Entries.Values)
+        {
+            byte[] expected = Bytes(before, entry.Name);
+            if (IsChanged(entry.Name) && weights.Weights.ContainsKey(entry.Name))
+            {
+                weights.Weights[entry.Name].Codec!.Encode(merged[entry.Name].data<float>().ToArray(), 0, expected);
+                Assert.NotEqual(Bytes(before, entry.Name), expected);
+            }
+
+            Assert.Equal(expected, Bytes(after, entry.Name));
+        }
+
+        Assert.Equal(4, result.Weights.Count);
+        Assert.All(result.Weights, weight => Assert.Equal(type, weight.Type));
+        Assert.Equal(before.Metadata, after.Metadata);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_scale_that_is_fitted_again_is_the_largest_value_over_that_of_the_type(bool byRows)
+    {
+        string from = Write("F8_E4M3", ".weight_scale", byRows);
+        Merge(from, _folder["out"], static options => options with { ScaleMode = ScaleMode.Refit });
+        Dictionary<string, Tensor> merged = MergedInFloat32(from);
+        using CheckpointReader before = CheckpointReader.Open(from);
+        using CheckpointReader after = CheckpointReader.Open(_folder["out"]);
+        Tensor values = merged[Changed + ".weight"];
+        Tensor scale = (byRows ? values.abs().amax([1], keepdim: true) : values.abs().max()) / 448;
+        TensorAssert.Close(scale, after.Read(Changed + ".weight_scale"), 1e-6, "scale");
+        TensorAssert.Close(values, new QuantizedCheckpoint(after, after.Shards).Read(Changed + ".weight"), 1.0 / 16, "values");
+        Assert.Contains(Bytes(after, Changed + ".weight"), static code => (code & 0x7f) == 0x7e);
+        Assert.All(before.Entries.Keys.Where(static name => !IsChanged(name)), name => Assert.Equal(Bytes(before, name), Bytes(after, name)));
+    }
+
+    [Fact]
+    public void Another_type_leaves_no_scales_or_marks_behind()
+    {
+        string from = Write("F8_E4M3", ".scale_weight", byRows: false);
+        LoKrMergeResult result = Merge(from, _folder["out"], static options => options with { DType = ScalarType.BFloat16 });
+        Dictionary<string, Tensor> merged = MergedInFloat32(from);
+        Dictionary<string, Tensor> after = MergeFiles.Read(_folder["out"]);
+        Assert.Equal(_state.Keys.Order(StringComparer.Ordinal), after.Keys.Order(StringComparer.Ordinal));
+        foreach ((string name, Tensor tensor) in after)
+        {
+            Assert.True(TensorAssert.Same(_state[name].dim() == 2 ? merged[name].to(ScalarType.BFloat16) : merged[name], tensor), name);
+        }
+
+        using CheckpointReader reader = CheckpointReader.Open(_folder["out"]);
+        Assert.Equal(["format"], reader.Metadata.Keys);
+        using JsonDocument config = JsonDocument.Parse(File.ReadAllText(_folder["out", "config.json"]));
+        Assert.False(config.RootElement.TryGetProperty("quantization_config", out _));
+        Assert.True(config.RootElement.TryGetProperty("model_type", out _));
+        Assert.All(result.Weights, static weight => Assert.Equal("BF16", weight.Type));
+    }
+
+    [Theory]
+    [InlineData("nf4")]
+    [InlineData("fp4")]
+    [InlineData("int8")]
+    public void Weights_of_bitsandbytes_are_merged_into_bfloat16_and_not_written_back(string type)
+    {
+        string from = _folder["base"];
+        Directory.CreateDirectory(from);
+        List<(string, string, long[], byte[])> tensors = [];
+        Dictionary<string, Tensor> values = [];
+        foreach ((string name, Tensor tensor) in _state)
+        {
+            if (tensor.dim() == 2 && type == "int8")
+            {
+                byte[] codes = [.. Enumerable.Range(0, (int)tensor.numel()).Select(static i => (byte)(i * 31))];
+                float[] largest = [.. Enumerable.Range(1, (int)tensor.shape[0]).Select(static i => i / 10f)];
+                tensors.Add((name, "I8", tensor.shape, codes));
+                tensors.Add((name[..^".weight".Length] + ".SCB", "F32", [largest.Length], SafetensorsBytes.Of(largest)));
+                values[name] = torch.tensor(codes.Select(static code => (float)(sbyte)code).ToArray()).view(tensor.shape) * torch.tensor(largest).view(-1, 1) * (1f / 127);
+            }
+            else if (tensor.dim() == 2)
+            {
+                (float[] numbers, (string, string, long[], byte[])[] parts) = SafetensorsBytes.FourBits(name, type, tensor.shape, isNested: type == "nf4");
+                tensors.AddRange(parts);
+                values[name] = torch.tensor(numbers).view(tensor.shape);
+            }
+            else
+            {
+                tensors.Add((name, "F32", tensor.shape, tensor.bytes.ToArray()));
+                values[name] = tensor;
+            }
+        }
+
+        SafetensorsBytes.Write(Path.Combine(from, "model.safetensors"), [.. tensors], """{"format":"pt"}""");
+        File.WriteAllText(Path.Combine(from, "config.json"), """{"model_type": "test", "quantization_config": {"quant_method": "bitsandbytes"}}""");
+        ErrorAssert.Throws(ErrorIds.QuantizationNotWritable, () => Merge(from, _folder["out"]), type.ToUpperInvariant());
+        Assert.False(Directory.Exists(_folder["out"]));
+
+        Merge(from, _folder["out"], static options => options with { DType = ScalarType.BFloat16 });
+        Merge(MergeFiles.Base(_folder["float"], values), _folder["expected"]);
+        Dictionary<string, Tensor> expected = MergeFiles.Read(_folder["expected"]);
+        Dictionary<string, Tensor> after = MergeFiles.Read(_folder["out"]);
+        Assert.Equal(expected.Keys.Order(StringComparer.Ordinal), after.Keys.Order(StringComparer.Ordinal));
+        Assert.All(after, pair => Assert.True(TensorAssert.Same(expected[pair.Key].to(pair.Value.dtype), pair.Value), pair.Key));
+        Assert.DoesNotContain("quantization", File.ReadAllText(_folder["out", "config.json"]), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_format_that_is_not_read_is_copied_where_no_adapter_changes_it()
+    {
+        string from = Write("F8_E4M3", ".weight_scale", byRows: false, format: name => name == Same ? "nvfp4" : "float8_e4m3fn");
+        Merge(from, _folder["out"]);
+        using CheckpointReader before = CheckpointReader.Open(from);
+        using CheckpointReader after = CheckpointReader.Open(_folder["out"]);
+        Assert.Equal(Bytes(before, Same + ".weight"), Bytes(after, Same + ".weight"));
+        ErrorAssert.Throws(ErrorIds.QuantizationUnsupported, () => Merge(from, _folder["wide"], static options => options with { DType = ScalarType.BFloat16 }), "nvfp4", Same);
+        string other = Write("F8_E4M3", ".weight_scale", byRows: false, format: static name => name == Changed ? "nvfp4" : "float8_e4m3fn");
+        ErrorAssert.Throws(ErrorIds.QuantizationUnsupported, () => Merge(other, _folder["none"]), "nvfp4", Changed);
+    }
+
+    [Fact]
+    public void A_change_that_rounding_swallows_is_reported()
+    {
+        string from = Write("F8_E4M3", ".weight_scale", byRows: false);
+        LoKrMergeResult weak = Merge(from, _folder["weak"], options => options with { Adapters = [new PeftMergeSource(_adapter, 1e-4)] });
+        Assert.Contains(weak.Warnings, static warning => warning.Contains("keep less than", StringComparison.Ordinal));
+        Assert.All(weak.Weights, static weight => Assert.True(weight.Unchanged > 0.9 && weight.DeltaNorm > 0 && weight.Kept < 0.9));
+        LoKrMergeResult wide = Merge(from, _folder["wide"], options => options with { Adapters = [new PeftMergeSource(_adapter, 1e-4)], DType = ScalarType.Float32 });
+        Assert.DoesNotContain(wide.Warnings, static warning => warning.Contains("keep less than", StringComparison.Ordinal));
+        Assert.All(wide.Weights, static weight => Assert.True(weight is { Type: "F32", Kept: > 0.99 }));
+
+        // The largest value of the base model is at the limit already, so a strong adapter leaves the range.
+        LoKrMergeResult strong = Merge(from, _folder["strong"], options => options with { Adapters = [new PeftMergeSource(_adapter, 20)] });
+        Assert.Contains(strong.Weights, static weight => weight.AtLimit > 1);
+        LoKrMergeResult refit = Merge(from, _folder["refit"], options => options with { Adapters = [new PeftMergeSource(_adapter, 20)], ScaleMode = ScaleMode.Refit });
+        Assert.All(refit.Weights, weight => Assert.True(weight.ErrorOverDelta < strong.Weights.Single(other => other.Name == weight.Name).ErrorOverDelta + 1e-6));
+    }
+
+    [Fact]
+    public void Options_without_effect_are_named()
+    {
+        string plain = MergeFiles.Base(_folder["plain"], _state);
+        Assert.Contains(Merge(plain, _folder["one"], static options => options with { DType = ScalarType.BFloat16 }).Warnings, static warning => warning.Contains("No weight of the base model is quantized", StringComparison.Ordinal));
+        Assert.Contains(Merge(plain, _folder["two"], static options => options with { ScaleMode = ScaleMode.Refit }).Warnings, static warning => warning.Contains("No weight that changes has a scale", StringComparison.Ordinal));
+        Assert.Empty(Merge(plain, _folder["three"]).Warnings);
+    }
+
+    private static bool IsChanged(string name) => name.Contains("q_proj", StringComparison.Ordinal) || name.Contains("up_proj", StringComparison.Ordinal);
+
+    private static byte[] Bytes(CheckpointReader reader, string name)
+    {
+        SafetensorsEntry entry = reader.Entries[name];
+        byte[] bytes = new byte[entry.ByteCount];
+        reader.Shards[0].ReadBytes(entry, 0, bytes);
+        return bytes;
+    }
+
+    private LoKrMergeResult Merge(string from, string to, Func<CheckpointMergeOptions, CheckpointMergeOptions>? change = null)
+    {
+        CheckpointMergeOptions options = MergeFiles.Options(from, to, _adapter) with { Force = true };
+        return MergeFiles.Run(change?.Invoke(options) ?? options);
+    }
+
+    /// <summary>The result of a merge into the dequantized model.</summary>
+    private Dictionary<string, Tensor> MergedInFloat32(string from)
+    {
+        using CheckpointReader reader = CheckpointReader.Open(from);
+        QuantizedCheckpoint weights = new(reader, reader.Shards);
+        Merge(MergeFiles.Base(_folder["float"], weights.Entries.Keys.ToDictionary(static name => name, name => weights.Read(name), StringComparer.Ordinal)), _folder["float-out"]);
+        return MergeFiles.Read(_folder["float-out"]);
+    }
+
+    /// <summary>Writes the model with its matrices as floats of 8 bits.</summary>
+    private string Write(string type, string? scale, bool byRows, Func<string, string>? format = null)
+    {
+        string from = _folder["base-" + Guid.NewGuid().ToString("N")];
+        Directory.CreateDirectory(from);
+        Float8 floats = type == "F8_E4M3" ? Float8.E4M3 : Float8.E5M2;
+        List<(string, string, long[], byte[])> tensors = [("scaled_fp8", type, [0], [])];
+        foreach ((string name, Tensor tensor) in _state)
+        {
+            if (tensor.dim() != 2)
+            {
+                tensors.Add((name, "F32", tensor.shape, tensor.bytes.ToArray()));
+                continue;
+            }
+
+            string module = name[..^".weight".Length];
+            int columns = (int)tensor.shape[1];
+            float[] values = tensor.data<float>().ToArray();
+            byte[] codes = new byte[values.Length];
+            float[] scales = scale is null ? [1] : [.. values.Chunk(byRows ? columns : values.Length).Select(chunk => chunk.Max(MathF.Abs) / floats.Largest)];
+            for (int row = 0; row < tensor.shape[0]; row++)
+            {
+                floats.Encode(values.AsSpan(row * columns, columns), scales[byRows ? row : 0], codes.AsSpan(row * columns, columns));
+            }
+
+            tensors.Add((name, type, tensor.shape, codes));
+            if (scale is not null)
+            {
+                tensors.Add((module + scale, "F32", byRows ? [scales.Length, 1] : [], SafetensorsBytes.Of(scales)));
+                tensors.Add((module + (scale == ".scale_weight" ? ".scale_input" : ".input_scale"), "F32", [], SafetensorsBytes.Of(1)));
+            }
+
+            if (format is not null)
+            {
+                byte[] json = System.Text.Encoding.UTF8.GetBytes($$"""{"format": "{{format(module)}}"}""");
+                tensors.Add((module + ".comfy_quant", "U8", [json.Length], json));
+            }
+        }
+
+        SafetensorsBytes.Write(Path.Combine(from, "model.safetensors"), [.. tensors], """{"format":"pt","_quantization_metadata":"{\"format_version\": \"1.0\", \"layers\": {}}"}""");
+        File.WriteAllText(Path.Combine(from, "config.json"), """{"model_type": "test", "quantization_config": {"quant_method": "fp8"}}""");
+        return from;
+    }
+}
