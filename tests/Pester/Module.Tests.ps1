@@ -92,7 +92,7 @@ Describe 'The class of <_>' -ForEach $commands {
         $type.IsSealed | Should -BeTrue
         $type.Name | Should -Be "$($_.Replace('-', ''))Command"
         $type.GetCustomAttributes([System.Management.Automation.OutputTypeAttribute], $false).Count | Should -BeGreaterThan 0
-        $changes = $attribute.VerbName -in 'Set', 'Enable', 'Disable', 'Remove', 'Add', 'Export', 'Merge', 'Start', 'Undo', 'Convert', 'Stop', 'Register', 'Publish', 'Restore', 'Unregister', 'Install', 'Uninstall', 'Resize', 'Join' -or $_ -in 'Import-LoKrAdapter', 'New-LoKrAdapter', 'Invoke-LoKrModel', 'New-LoKrJob', 'Invoke-LoKrJob'
+        $changes = $attribute.VerbName -in 'Set', 'Enable', 'Disable', 'Remove', 'Add', 'Export', 'Merge', 'Start', 'Undo', 'Convert', 'Stop', 'Register', 'Publish', 'Restore', 'Unregister', 'Install', 'Uninstall', 'Resize', 'Join', 'Submit' -or $_ -in 'Import-LoKrAdapter', 'New-LoKrAdapter', 'Invoke-LoKrModel', 'New-LoKrJob', 'Invoke-LoKrJob'
         $attribute.SupportsShouldProcess | Should -Be $changes
         (Get-Command -Name $_).Parameters.Values | Where-Object { $_.ParameterType -eq [bool] } | Should -BeNullOrEmpty
     }

@@ -201,6 +201,12 @@ Describe 'An object' {
             'LoKr.Core.Runs.LoKrJobCheck'                   = { $null = New-LoKrJob "$TestDrive/tickets.job.psd1" -BasePath $tiny -Data $rows -Force; Test-LoKrJob "$TestDrive/tickets.job.psd1" }
             'LoKr.Core.Runs.LoKrJobResult'                  = { [LoKr.Core.Runs.LoKrJobResult] @{ Job = 'a'; Path = 'b'; State = [LoKr.Core.Runs.LoKrJobState] 0; ExitCode = 0; Message = 'c'; Started = [datetime]::UtcNow; NewLabels = [string[]] ('d', 'e') } }
             'LoKr.Core.Runs.LoKrRun'                        = { Get-LoKrRun "$TestDrive/run" }
+            'LoKr.Core.Runs.LoKrSubmission'                 = {
+                [LoKr.Core.Runs.LoKrSubmission] @{ Path = '/a/submission'; Scheduler = 'Slurm'; Attempt = 1; Created = [datetime]::UtcNow; JobCount = 1; SubmittedCount = 1; PendingCount = 0; RunningCount = 0; CompletedCount = 1; FailedCount = 0; StoppedCount = 0; ContinuableCount = 0 }
+            }
+            'LoKr.Core.Runs.LoKrSubmissionJob'              = {
+                [LoKr.Core.Runs.LoKrSubmissionJob] @{ Submission = '/a/submission'; Index = 1; Job = 'b'; Path = '/a/b.job.psd1'; State = 'Completed'; Reason = 'Changed'; Changes = [LoKr.Core.Runs.SubmissionChange[]] ('JobFile', 'Data'); Scheduler = 'Slurm'; LogPath = '/a/log.txt' }
+            }
             'LoKr.Core.Runtime.LoKrRuntimeInfo'             = { Get-LoKrRuntime }
             'LoKr.Core.Training.LoKrAnswerComparison'       = { (Compare-LoKrAdapter default other -Model $model -Data $rowsToMeasure).Where({ $_ -is [LoKr.Core.Training.LoKrAnswerComparison] }) }
             'LoKr.Core.Training.LoKrAnswerDifference'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model -Data $rowsToMeasure -ByRow | Select-Object -First 3 }

@@ -419,6 +419,12 @@ public static class ErrorIds
     /// <summary>A file of a run folder is damaged.</summary>
     public const string RunInvalid = "LoKr.RunInvalid";
 
+    /// <summary>The folder has no submission of jobs.</summary>
+    public const string SubmissionNotFound = "LoKr.SubmissionNotFound";
+
+    /// <summary>A file of a submission folder is damaged.</summary>
+    public const string SubmissionInvalid = "LoKr.SubmissionInvalid";
+
     /// <summary>A run began with other data, another base model, or another configuration.</summary>
     public const string RunMismatch = "LoKr.RunMismatch";
 

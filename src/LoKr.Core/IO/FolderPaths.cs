@@ -8,6 +8,16 @@ public static class FolderPaths
     // As many as Linux follows.
     private const int MaxLinks = 40;
 
+    /// <summary>The deepest folder that holds all folders; the root, or on Windows nothing, where there is no other.</summary>
+    /// <param name="folders">Full paths, at least one.</param>
+    public static string Common(IReadOnlyList<string> folders)
+    {
+        ArgumentNullException.ThrowIfNull(folders);
+        string[][] parts = [.. folders.Select(static folder => folder.Split(Path.DirectorySeparatorChar))];
+        string common = string.Join(Path.DirectorySeparatorChar, parts[0].TakeWhile((part, i) => parts.All(other => other.ElementAtOrDefault(i) == part)));
+        return common.Length > 0 || parts[0][0].Length > 0 ? common : Path.DirectorySeparatorChar.ToString();
+    }
+
     /// <summary>Refuses a destination that is, is inside or contains the source folder: a folder is replaced as a whole, and its other files would be lost.</summary>
     /// <param name="source">Folder that is read.</param>
     /// <param name="destination">Folder to write.</param>

@@ -47,14 +47,14 @@ public sealed record JobInputs
         }, JobSchema.Options)),
     };
 
-    private static string HashOfModel(string folder)
+    internal static string HashOfModel(string folder)
     {
         using CheckpointReader checkpoint = CheckpointReader.Open(folder);
         string[] described = [.. Directory.EnumerateFiles(folder).Where(static path => Path.GetExtension(path) is ".json" or ".txt" or ".model").Order(StringComparer.Ordinal)];
         return Hash($"{CheckpointFingerprint.Compute(checkpoint)}\n{HashOf(described)}");
     }
 
-    private static string HashOf(IReadOnlyList<string> files) => Hash(string.Join('\n', files.Select(FileSystem.HashOf)));
+    internal static string HashOf(IReadOnlyList<string> files) => Hash(string.Join('\n', files.Select(FileSystem.HashOf)));
 
     private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
 }

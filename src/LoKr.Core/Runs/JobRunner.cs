@@ -43,7 +43,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 {
     private readonly DateTime _started = DateTime.UtcNow;
     private readonly long _clock = Stopwatch.GetTimestamp();
-    private readonly string _folder = Path.Combine(job.FullPath(job.Runs.Path), job.Name);
+    private readonly string _folder = FolderOf(job);
     private readonly AdapterRegistry? _registry = job.Registry is null ? null : new(job.FullPath(job.Registry.Path));
 
     private Night? _night;
@@ -62,6 +62,14 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private string Alias => job.Registry?.Alias ?? "";
 
+    /// <summary>The folder of the runs of a job.</summary>
+    internal static string FolderOf(LoKrJob job) => Path.Combine(job.FullPath(job.Runs.Path), job.Name);
+
+    /// <summary>Whether a process does the job whose runs are in a folder.</summary>
+    internal static bool IsBusy(string folder) => RunLock.IsHeld(LockOf(folder));
+
+    private static string LockOf(string folder) => Path.Combine(folder, ".job.lock");
+
     /// <summary>Does the job. Errors end it with a result too; <see cref="Failure"/> has them.</summary>
     /// <param name="cancellation">Ends it: a training after its step and with a checkpoint, anything else at once.</param>
     /// <exception cref="OperationCanceledException">It was canceled while it did not train.</exception>
@@ -71,7 +79,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         try
         {
             FileSystem.CreateFolder(_folder);
-            using (RunLock.Take(_folder, Path.Combine(_folder, ".job.lock")))
+            using (RunLock.Take(_folder, LockOf(_folder)))
             {
                 result = RunLocked(cancellation);
                 JsonRecords.Write(Path.Combine(_folder, "result.json"), result);

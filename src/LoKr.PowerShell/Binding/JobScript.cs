@@ -29,6 +29,16 @@ internal sealed class JobScript
         _ => throw JobDocument.Invalid(path, 1, "A job file ends in .psd1 or .json."),
     };
 
+    /// <summary>Reads a job that can be run.</summary>
+    /// <param name="path">Full path.</param>
+    /// <exception cref="LoKrException">As for <see cref="Read"/>.</exception>
+    public static LoKrJob ReadJob(string path)
+    {
+        JobDocument document = Read(path);
+        LoKrJob job = JobFile.Read(document);
+        return CheckCode(document, job).FirstOrDefault() is JobProblem problem ? throw JobDocument.Invalid(document.Path, problem.Line, problem.Message) : job;
+    }
+
     /// <summary>Problems of the PowerShell code in a job.</summary>
     /// <param name="document">Its file.</param>
     /// <param name="job">The job.</param>

@@ -56,7 +56,7 @@ public sealed class RunCompleter : IArgumentCompleter
     private static string Text(LoKrRun run) => string.Create(CultureInfo.InvariantCulture, $"{run.State}, step {run.Step} of {run.TotalSteps}");
 }
 
-/// <summary>Completes paths for the parameter that the cmdlets which read files or folders share: folders only for those that read folders, and runs for those that read runs.</summary>
+/// <summary>Completes paths for the parameter that the cmdlets which read files or folders share: folders only for those that read folders, runs for those that read runs, and job files for those that read jobs.</summary>
 public sealed class PathCompleter : IArgumentCompleter
 {
     /// <inheritdoc/>
@@ -68,6 +68,8 @@ public sealed class PathCompleter : IArgumentCompleter
     private static IArgumentCompleter? Find(string command) =>
         command.EndsWith("Import-LoKrModel", StringComparison.OrdinalIgnoreCase) ? new FolderCompleter()
         : command.EndsWith("-LoKrRun", StringComparison.OrdinalIgnoreCase) ? new RunCompleter()
+        : command.EndsWith("-LoKrJob", StringComparison.OrdinalIgnoreCase) ? new JobFileCompleter()
+        : command.EndsWith("-LoKrSubmission", StringComparison.OrdinalIgnoreCase) ? new FolderCompleter()
         : null;
 }
 

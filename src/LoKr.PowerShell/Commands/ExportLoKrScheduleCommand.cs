@@ -1,5 +1,4 @@
 using System.Management.Automation;
-using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Runs;
 using LoKr.PowerShell.Base;
@@ -66,16 +65,16 @@ public sealed class ExportLoKrScheduleCommand : LoKrCommand
     {
         LoKrJob job = JobFile.Read(JobScript.Read(Paths.ExistingOne(Path)));
         string folder = Paths.New(Destination);
-        RequireOneLine(job.Path);
-        RequireOneLine(folder);
+        ShellText.RequireOneLine(job.Path);
+        ShellText.RequireOneLine(folder);
         bool elsewhere = As is JobScheduler.Kubernetes;
         JobSchedule schedule = new()
         {
             Name = job.Name,
             JobPath = job.Path,
             At = At,
-            Shell = Shell ?? (elsewhere ? ["pwsh"] : ThisShell()),
-            Module = Module ?? (elsewhere ? "LoKr" : System.IO.Path.Combine(MyInvocation.MyCommand.Module.ModuleBase, "LoKr.psd1")),
+            Shell = Shell ?? (elsewhere ? ["pwsh"] : ShellProgram.Current()),
+            Module = Module ?? (elsewhere ? "LoKr" : ShellProgram.Manifest),
             Folder = folder,
             Image = Image,
             VolumeClaim = VolumeClaim,
@@ -96,23 +95,6 @@ public sealed class ExportLoKrScheduleCommand : LoKrCommand
                 AtomicFile.WriteText(path, text);
                 WriteObject(new FileInfo(path));
             }
-        }
-    }
-
-    // pwsh by itself, or a program of .NET that dotnet runs.
-    private static string[] ThisShell()
-    {
-        string program = Environment.ProcessPath!;
-        string first = Environment.GetCommandLineArgs()[0];
-        return System.IO.Path.GetFileNameWithoutExtension(program) == "dotnet" ? [program, System.IO.Path.GetFullPath(first)] : [program];
-    }
-
-    private static void RequireOneLine(string path)
-    {
-        if (path.Any(char.IsControl))
-        {
-            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"'{path}' has a line break or another control character, which no scheduler takes.", "Use another folder.")
-            { Target = path };
         }
     }
 }

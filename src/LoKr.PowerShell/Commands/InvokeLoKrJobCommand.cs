@@ -1,5 +1,6 @@
 using System.Management.Automation;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Runs;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
@@ -29,6 +30,11 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
+    /// <summary>File that gets the result as JSON, however the job ends.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public string? ResultPath { get; set; }
+
     /// <summary>Ends the process with the exit code of the job, when finally blocks have run; no result is written then. For the last line of a script in pwsh.</summary>
     [Parameter]
     public SwitchParameter Exit { get; set; }
@@ -47,7 +53,7 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
         Exception? failure = null;
         try
         {
-            job = Read();
+            job = JobScript.ReadJob(Paths.ExistingOne(Path, LiteralPath));
             if (IsRehearsal)
             {
                 string plan = $"{host.Run(job, static (runner, token) => runner.Plan(token))}";
@@ -72,6 +78,11 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
             };
         }
 
+        if (ResultPath is not null)
+        {
+            JsonRecords.Write(Paths.New(ResultPath), result);
+        }
+
         StopToken.ThrowIfCancellationRequested();
         if (job is not null)
         {
@@ -79,13 +90,6 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
         }
 
         Finish(result, failure is null ? null : ErrorFactory.Create(failure, MyInvocation.MyCommand.Name, Given));
-    }
-
-    private LoKrJob Read()
-    {
-        JobDocument document = JobScript.Read(Paths.ExistingOne(Path, LiteralPath));
-        LoKrJob job = JobFile.Read(document);
-        return JobScript.CheckCode(document, job).FirstOrDefault() is JobProblem problem ? throw JobDocument.Invalid(document.Path, problem.Line, problem.Message) : job;
     }
 
     private void Finish(LoKrJobResult result, ErrorRecord? error)

@@ -32,6 +32,9 @@ public static class ModuleErrorIds
     /// <summary>PowerShell cannot start a process for a job here.</summary>
     public const string JobNotAvailable = "LoKr.JobNotAvailable";
 
+    /// <summary>A program of a scheduler is missing or refused what it was asked for, or the process that starts jobs did not begin.</summary>
+    public const string SchedulerFailed = "LoKr.SchedulerFailed";
+
     /// <summary>A bug: please report it.</summary>
     public const string Unexpected = "LoKr.Unexpected";
 }

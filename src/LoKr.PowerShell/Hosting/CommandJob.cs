@@ -20,8 +20,6 @@ internal sealed class CommandJob(PSCmdlet cmdlet)
         "AsJob", "WhatIf", "Confirm", "PassThru", "OutVariable", "OutBuffer", "PipelineVariable", "ErrorVariable", "WarningVariable", "InformationVariable",
     };
 
-    private static readonly string s_manifest = Path.Combine(Path.GetDirectoryName(typeof(CommandJob).Assembly.Location)!, "LoKr.psd1");
-
     /// <summary>The error for an object that lives in this process and cannot go to another one.</summary>
     /// <param name="what">The object, in words.</param>
     /// <param name="target">The object.</param>
@@ -61,7 +59,7 @@ internal sealed class CommandJob(PSCmdlet cmdlet)
                 & ([scriptblock]::Create($LoKrScript)) @LoKrArguments
                 """))
             .AddParameter("WorkingDirectory", cmdlet.SessionState.Path.CurrentFileSystemLocation.ProviderPath)
-            .AddParameter("ArgumentList", new object?[] { s_manifest, TorchRuntime.Current?.Path, script, arguments });
+            .AddParameter("ArgumentList", new object?[] { ShellProgram.Manifest, TorchRuntime.Current?.Path, script, arguments });
         try
         {
             return shell.Invoke<Job>().FirstOrDefault() ?? throw NotAvailable(shell.Streams.Error.FirstOrDefault()?.Exception);

@@ -140,10 +140,8 @@ internal sealed record JobSchedule
 
     // cron takes % for the end of the line, and gives \% to the shell as %.
     private string CronCommand() =>
-        $"flock -n -E 5 {ShellWord(Path.Combine(Folder, $".{Name}.lock"))} {string.Join(' ', Shell.Select(ShellWord))} {Arguments} {ShellWord(ScriptPath)} >> {ShellWord(LogPath)} 2>&1"
+        $"flock -n -E 5 {ShellText.Word(Path.Combine(Folder, $".{Name}.lock"))} {string.Join(' ', Shell.Select(ShellText.Word))} {Arguments} {ShellText.Word(ScriptPath)} >> {ShellText.Word(LogPath)} 2>&1"
             .Replace("%", "\\%", StringComparison.Ordinal);
-
-    private static string ShellWord(string text) => $"'{text.Replace("'", "'\\''", StringComparison.Ordinal)}'";
 
     private string Task()
     {
@@ -252,24 +250,16 @@ internal sealed record JobSchedule
     private string Batch() => $"""
         #!/bin/bash
         # sbatch this file: it runs the job, submits itself for the next night, and is requeued when the job stopped with a checkpoint.
-        #SBATCH --job-name={BatchWord($"lokr-{Name}")}
-        #SBATCH --chdir={BatchWord(JobFolder)}
-        #SBATCH --output={BatchWord(LogPath.Replace("%", "%%", StringComparison.Ordinal))}
+        #SBATCH --job-name={ShellText.BatchWord($"lokr-{Name}")}
+        #SBATCH --chdir={ShellText.BatchWord(JobFolder)}
+        #SBATCH --output={ShellText.BatchWord(LogPath.Replace("%", "%%", StringComparison.Ordinal))}
         #SBATCH --open-mode=append
         #SBATCH --begin={At:HH\:mm}
         #SBATCH --signal=B:USR1@120
         #SBATCH --requeue
 
-        {string.Join(' ', Shell.Select(ShellWord))} {Arguments} {ShellWord(ScriptPath)} &
-        pid=$!
         # Two minutes before the time is up, and when the job is canceled: end after the step, with a checkpoint.
-        trap 'kill -TERM "$pid"' USR1 TERM
-        wait "$pid"
-        code=$?
-        while kill -0 "$pid" 2>/dev/null; do
-            wait "$pid"
-            code=$?
-        done
+        {ShellText.RunAndForward(Shell.Select(ShellText.Word).Append($"{Arguments} {ShellText.Word(ScriptPath)}"))}
 
         case $code in
             75)
@@ -280,11 +270,8 @@ internal sealed record JobSchedule
                 code=0
                 ;;
         esac
-        sbatch {ShellWord(Path.Combine(Folder, $"{Name}.sbatch"))}
+        sbatch {ShellText.Word(Path.Combine(Folder, $"{Name}.sbatch"))}
         exit "$code"
 
         """;
-
-    // Options in a batch script are split at spaces, with quotation marks and backslashes as in a shell.
-    private static string BatchWord(string text) => $"\"{text.Replace("\\", @"\\", StringComparison.Ordinal).Replace("\"", "\\\"", StringComparison.Ordinal)}\"";
 }
