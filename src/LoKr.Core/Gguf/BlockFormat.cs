@@ -40,6 +40,13 @@ internal sealed record BlockFormat(GgmlType Type, BlockTransform<byte, float> De
         new(GgmlType.NVFP4, CodeBlocks.FromNvFp4, null),
         new(GgmlType.TQ1_0, CodeBlocks.FromTernary5, null),
         new(GgmlType.TQ2_0, CodeBlocks.FromTernary4, null),
+        new(GgmlType.IQ1_S, LatticeBlocks.FromIQ1Small, null),
+        new(GgmlType.IQ1_M, LatticeBlocks.FromIQ1, null),
+        new(GgmlType.IQ2_XXS, LatticeBlocks.FromIQ2Smallest, null),
+        new(GgmlType.IQ2_XS, LatticeBlocks.FromIQ2Small, null),
+        new(GgmlType.IQ2_S, LatticeBlocks.FromIQ2, null),
+        new(GgmlType.IQ3_XXS, LatticeBlocks.FromIQ3Smallest, null),
+        new(GgmlType.IQ3_S, LatticeBlocks.FromIQ3, null),
     }.ToFrozenDictionary(static format => format.Type);
 
     /// <summary>Types that can be written.</summary>

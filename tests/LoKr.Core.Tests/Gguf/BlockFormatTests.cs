@@ -17,23 +17,17 @@ public sealed class BlockFormatTests
         using DisposeScope scope = NewDisposeScope();
         using SafetensorsReader reader = SafetensorsReader.Open(Fixtures.Require("gguf", "blocks", "dequantise.safetensors"));
         string[] types = [.. reader.Entries.Keys.Where(static key => key.EndsWith(".raw", StringComparison.Ordinal)).Select(static key => key[..^4])];
-        int compared = 0;
         foreach (string name in types)
         {
-            if (BlockFormat.Of(Enum.Parse<GgmlType>(name)) is not { } format)
-            {
-                continue;
-            }
-
+            BlockFormat format = BlockFormat.Of(Enum.Parse<GgmlType>(name))!;
             byte[] raw = reader.Read(name + ".raw").bytes.ToArray();
             float[] expected = [.. reader.Read(name + ".float").data<float>()];
             float[] actual = new float[raw.Length / format.Size.Bytes * format.Size.Values];
             format.Dequantize(raw, actual);
             Assert.True(MemoryMarshal.AsBytes<float>(expected).SequenceEqual(MemoryMarshal.AsBytes<float>(actual)), $"{name}: {Differences(expected, actual)}");
-            compared++;
         }
 
-        Assert.True(compared >= 18, $"Only {compared} of {types.Length} types were compared.");
+        Assert.NotEmpty(types);
     }
 
     [Fact]
