@@ -39,6 +39,21 @@ internal sealed class ChildProcess : IDisposable
     /// <summary>Starts a process and waits until it is ready.</summary>
     public static async Task<ChildProcess> StartAsync(IEnumerable<string> role, CancellationToken cancellation, params (string Name, string Value)[] variables)
     {
+        ChildProcess child = Start(role, variables);
+        string? line = await child.ReadLineAsync(cancellation);
+        if (line != ChildRoles.Ready)
+        {
+            string rest = await child._process.StandardOutput.ReadToEndAsync(cancellation);
+            child.Dispose();
+            throw new InvalidOperationException($"The process of role '{string.Join(' ', role)}' is not ready: {line}\n{rest}");
+        }
+
+        return child;
+    }
+
+    /// <summary>Starts a process that does not wait for the word to start.</summary>
+    public static ChildProcess Start(IEnumerable<string> role, params (string Name, string Value)[] variables)
+    {
         ProcessStartInfo start = new("dotnet", [typeof(ChildProcess).Assembly.Location, Role, .. role])
         {
             RedirectStandardInput = true,
@@ -51,16 +66,7 @@ internal sealed class ChildProcess : IDisposable
             start.Environment[name] = value;
         }
 
-        ChildProcess child = new(Process.Start(start)!);
-        string? line = await child.ReadLineAsync(cancellation);
-        if (line != ChildRoles.Ready)
-        {
-            string rest = await child._process.StandardOutput.ReadToEndAsync(cancellation);
-            child.Dispose();
-            throw new InvalidOperationException($"The process of role '{string.Join(' ', role)}' is not ready: {line}\n{rest}");
-        }
-
-        return child;
+        return new(Process.Start(start)!);
     }
 
     /// <summary>Lets it start.</summary>

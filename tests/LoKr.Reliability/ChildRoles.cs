@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Runtime;
 
@@ -17,6 +18,8 @@ internal static class ChildRoles
     public const string ReadBeside = "read-beside";
     public const string Fuzz = "fuzz";
     public const string Train = "train";
+    public const string Share = "share";
+    public const string ShareRun = "share-run";
 
     public static int Run(string[] role)
     {
@@ -49,6 +52,15 @@ internal static class ChildRoles
                 Console.WriteLine(Ready);
                 Wait();
                 train(Path.Combine(root, run));
+                break;
+            case [Share, string root, string mode]:
+                TorchRuntime.EnsureLoaded();
+                SharedRuns.Train(root, Enum.Parse<DistributedMode>(mode));
+                break;
+            case [ShareRun, string root, string run]:
+                TorchRuntime.EnsureLoaded();
+                Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{Ready} {Launch.Current?.Rank ?? 0} {Environment.ProcessId}"));
+                KilledRun.TrainTogether(root, Path.Combine(root, run));
                 break;
             default:
                 Console.Error.WriteLine($"No such role: {string.Join(' ', role)}");

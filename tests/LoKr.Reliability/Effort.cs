@@ -20,6 +20,9 @@ internal static class Effort
     /// <summary>Kills of a run with checkpoints at random moments.</summary>
     public static int RunKills => Number("RUN_KILLS", brief: 20, full: 200);
 
+    /// <summary>Kills of one of several processes that train together, at random moments.</summary>
+    public static int WorkerKills => Number("WORKER_KILLS", brief: 2, full: 20);
+
     /// <summary>Mutated files over all readers.</summary>
     public static int Cases => Number("CASES", brief: 4_000, full: 1_000_000);
 

@@ -4,6 +4,7 @@ using System.Security.Cryptography;
 using System.Text.RegularExpressions;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
@@ -208,7 +209,7 @@ public sealed class RunKillTests(ITestOutputHelper output) : IDisposable
     }
 
     // Every file by name, of which that of events has the time of the beginning; those that hold no times by content.
-    private static Dictionary<string, string> Describe(string folder) => Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).ToDictionary(
+    internal static Dictionary<string, string> Describe(string folder) => Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).ToDictionary(
         path => Path.GetFileName(path).StartsWith("events.", StringComparison.Ordinal) ? "events" : Path.GetRelativePath(folder, path),
         static path => path.EndsWith(".safetensors", StringComparison.Ordinal) || Path.GetFileName(path) == "config.json" ? Convert.ToHexString(SHA256.HashData(File.ReadAllBytes(path))) : "",
         StringComparer.Ordinal);
@@ -251,12 +252,15 @@ internal static class KilledRun
     /// <summary>Begins the run, or goes on with it.</summary>
     public static void Train(string root, string path, Action<int>? onStep = null) => Open(root, onStep)(path);
 
+    /// <summary>Begins the run, or goes on with it, together with the processes that the launcher started beside this one.</summary>
+    public static void TrainTogether(string root, string path) => Open(root, null, WorkerGroup.Join(DistributedMode.Auto))(path);
+
     /// <summary>Loads the model; the result trains in a folder.</summary>
-    public static Action<string> Open(string root, Action<int>? onStep = null)
+    public static Action<string> Open(string root, Action<int>? onStep = null, WorkerGroup? workers = null)
     {
         LoKrModel model = ModelLoader.Load(Path.Combine(root, "model"), new() { Labels = TinyData.Labels, Seed = 1 });
         model.AddAdapter(new LoKrConfig { R = 2, Alpha = 4, ModuleDropout = 0.1, RankDropout = 0.1, TargetModules = ModuleSelector.FromNames(["query", "value"]), TaskType = TaskType.SequenceClassification }, seed: 1);
-        TrainingOptions options = new() { MaxSteps = Steps, BatchSize = 4, GradientAccumulation = 2, LearningRate = 1e-2, Seed = 5, EvaluateEvery = 12, KeepBest = true };
+        TrainingOptions options = new() { MaxSteps = Steps, BatchSize = 4, GradientAccumulation = 2, LearningRate = 1e-2, Seed = 5, EvaluateEvery = 12, KeepBest = true, Workers = workers };
         ITrainingTask task = Read("train.jsonl");
         ITrainingTask validation = Read("eval.jsonl");
         return path =>

@@ -431,6 +431,18 @@ public static class ErrorIds
     /// <summary>The tensors of a checkpoint do not fit the run.</summary>
     public const string CheckpointMismatch = "LoKr.CheckpointMismatch";
 
+    /// <summary>No MPI library is installed, and several processes are to work together.</summary>
+    public const string MpiNotFound = "LoKr.MpiNotFound";
+
+    /// <summary>The MPI library does not fit the launcher, or cannot be used from threads.</summary>
+    public const string MpiNotUsable = "LoKr.MpiNotUsable";
+
+    /// <summary>Another worker ended, or failed with an error that has no id of its own.</summary>
+    public const string WorkerFailed = "LoKr.WorkerFailed";
+
+    /// <summary>Workers have different data, models, options or processors, do different things, or computed different values.</summary>
+    public const string WorkersDiffer = "LoKr.WorkersDiffer";
+
     /// <summary>A registry has no such adapter, version or alias.</summary>
     public const string VersionNotFound = "LoKr.VersionNotFound";
 

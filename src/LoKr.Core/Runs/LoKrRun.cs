@@ -47,6 +47,12 @@ public sealed record LoKrRun
     /// <summary>Threads that torch computes with.</summary>
     public required int Threads { get; init; }
 
+    /// <summary>Batches whose gradients make one step; the numbers of the run depend on it, so a continuation needs the same.</summary>
+    public int BatchesPerStep { get; init; } = 1;
+
+    /// <summary>Processes that shared the batches when the run was last worked on; the numbers do not depend on it.</summary>
+    public int Workers { get; init; } = 1;
+
     /// <summary>Steps that are complete.</summary>
     public int Step { get; init; }
 

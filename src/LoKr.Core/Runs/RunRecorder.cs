@@ -3,12 +3,11 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
-using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
-using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
 using LoKr.Core.Training;
 using TorchSharp;
@@ -97,15 +96,34 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     {
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(train);
-        if (options is null)
+        ArgumentNullException.ThrowIfNull(training);
+        if (training.Workers is WorkerGroup workers)
         {
-            return train(null);
+            return workers.Run(() => RunTogether.Record(workers, options, target, task, validation, training, train, onOpen));
         }
 
+        return options is null ? train(null) : RecordAlone(options, target, task, validation, training, train, onOpen);
+    }
+
+    /// <summary>Records as <see cref="Record"/> does, in one process or in the first of several workers.</summary>
+    internal static LoKrTrainingResult RecordAlone(
+        RunOptions options,
+        IAdaptable target,
+        ITrainingTask task,
+        ITrainingTask? validation,
+        TrainingOptions training,
+        Func<ITrainingJournal?, LoKrTrainingResult> train,
+        Action<RunRecorder>? onOpen)
+    {
         using RunRecorder recorder = Open(options, target, Trainer.Plan([.. target.Models.Values], task, training), task, validation, training);
         onOpen?.Invoke(recorder);
         try
         {
+            if (training.Workers is not null)
+            {
+                RunTogether.TellFinished(training.Workers, target, recorder._adapterNames, recorder.FinishedResult);
+            }
+
             return recorder.FinishedResult ?? train(recorder);
         }
         catch (Exception exception)
@@ -113,6 +131,22 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             recorder.Fail(exception);
             throw;
         }
+    }
+
+    /// <summary>
+    /// Batches whose gradients make one step: what is asked for, or that of the run that goes on, or a number for several workers, or one. All workers get
+    /// what the first one finds.
+    /// </summary>
+    /// <param name="asked">What is asked for, or null.</param>
+    /// <param name="options">The run folder; null for a run in memory.</param>
+    /// <param name="forWorkers">Whether several workers may share the batches.</param>
+    /// <param name="workers">The workers, if they are several.</param>
+    public static int BatchesPerStep(int? asked, RunOptions? options, bool forWorkers, WorkerGroup? workers)
+    {
+        return asked ?? (workers is null ? Found() : workers.Run(() => BitConverter.ToInt32(workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? BitConverter.GetBytes(Found()) : default))));
+
+        int Found() => options is { Resume: not RunResume.Never } && new RunFolder(options.Path) is { Exists: true } folder ? folder.Read().BatchesPerStep
+            : forWorkers ? WorkerGroup.DefaultBatchesPerStep : 1;
     }
 
     /// <summary>Trains one model on tokenized rows in a run folder, as <see cref="Record"/> does.</summary>
@@ -328,6 +362,8 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             Seed = training.Seed ?? Random.Shared.NextInt64(),
             Device = target.Models.Values.First().Device.ToString(),
             Threads = torch.get_num_threads(),
+            BatchesPerStep = plan.BatchesPerStep,
+            Workers = plan.Workers,
             TotalSteps = plan.TotalSteps,
             Host = Environment.MachineName,
             ProcessId = Environment.ProcessId,
@@ -428,6 +464,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             ProcessId = _run.ProcessId,
             Device = _run.Device,
             Threads = _run.Threads,
+            Workers = _run.Workers,
             Version = _run.Version,
             LibtorchVersion = _run.LibtorchVersion,
             Step = Start?.History.Count ?? 0,
@@ -558,9 +595,9 @@ internal sealed class RunDescription
         {
             Data = task.DataHash,
             ValidationData = validation?.DataHash,
-            BaseModel = HashOf(target.Models, adapters),
+            BaseModel = ModelHash.OfBase(target.Models, adapters),
             Configuration = Hash(Encoding.UTF8.GetBytes(Json)),
-            StartAdapter = HashOf(adapters.SelectMany(static pair => pair.Value.FlatParameters)),
+            StartAdapter = ModelHash.OfValues(adapters.SelectMany(static pair => pair.Value.FlatParameters)),
         };
     }
 
@@ -569,44 +606,6 @@ internal sealed class RunDescription
 
     /// <summary>Configurations of the adapters and options of the training.</summary>
     public string Json { get; }
-
-    private static string HashOf(IEnumerable<FlatParameter> parameters)
-    {
-        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        using var scope = torch.NewDisposeScope();
-        using var noGrad = torch.no_grad();
-        foreach (FlatParameter flat in parameters)
-        {
-            hash.AppendData(flat.Value.detach().cpu().bytes);
-        }
-
-        return Convert.ToHexStringLower(hash.GetHashAndReset());
-    }
-
-    // Samples of the tensors that are loaded, beside the fingerprint of the checkpoint: a fresh part of the model that the adapter trains whole
-    // does not count, since a checkpoint of the run has its values.
-    private static string HashOf(IReadOnlyDictionary<string, LoKrModel> models, IEnumerable<KeyValuePair<string, LoKrAdapter>> adapters)
-    {
-        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        using var scope = torch.NewDisposeScope();
-        using var noGrad = torch.no_grad();
-        string[] saved = [.. adapters.SelectMany(static pair => pair.Value.SavedModules.Select(name => ModuleTree.Join(pair.Key, name) + "."))];
-        foreach ((string component, LoKrModel model) in models)
-        {
-            hash.AppendData(Encoding.UTF8.GetBytes(model.Identity.Fingerprint ?? ""));
-            foreach ((string name, TorchSharp.Modules.Parameter parameter) in model.Module.named_parameters())
-            {
-                string full = ModuleTree.Join(component, name);
-                if (!saved.Any(module => full.StartsWith(module, StringComparison.Ordinal)))
-                {
-                    hash.AppendData(Encoding.UTF8.GetBytes($"{full}:{parameter.dtype}[{string.Join(',', parameter.shape)}]"));
-                    hash.AppendData(parameter.detach().flatten().narrow(0, 0, Math.Min(16, parameter.numel())).cpu().bytes);
-                }
-            }
-        }
-
-        return Convert.ToHexStringLower(hash.GetHashAndReset());
-    }
 
     private static string Hash(byte[] bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes));
 }

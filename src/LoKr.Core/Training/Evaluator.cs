@@ -1,4 +1,7 @@
 using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using static TorchSharp.torch;
@@ -19,7 +22,7 @@ public static class Evaluator
     /// <exception cref="LoKrException"><see cref="ErrorIds.LogitsNotFinite"/>: the loss is NaN or infinite.</exception>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
     public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, CancellationToken cancellationToken = default) =>
-        Evaluate([model], task, batchSize, null, cancellationToken);
+        Evaluate([model], task, batchSize, null, null, cancellationToken);
 
     /// <inheritdoc cref="Evaluate(LoKrModel, ITrainingTask, int, CancellationToken)"/>
     /// <summary>Measures as the other overload does, and reports how far it is.</summary>
@@ -29,11 +32,31 @@ public static class Evaluator
     /// <param name="onProgress">Called after every batch with the share of the batches that are done, on this thread.</param>
     /// <param name="cancellationToken">Checked before every batch.</param>
     public static LoKrEvaluation Evaluate(LoKrModel model, ITrainingTask task, int batchSize, Action<double>? onProgress, CancellationToken cancellationToken) =>
-        Evaluate([model], task, batchSize, onProgress, cancellationToken);
+        Evaluate([model], task, batchSize, null, onProgress, cancellationToken);
+
+    /// <inheritdoc cref="Evaluate(LoKrModel, ITrainingTask, int, CancellationToken)"/>
+    /// <summary>Measures together with other workers, of which each takes some of the batches: all get the numbers that one process would.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="task">The data; all of it is used.</param>
+    /// <param name="batchSize">Rows in a batch; equal on all workers.</param>
+    /// <param name="workers">The workers; null for one process.</param>
+    /// <param name="onProgress">Called after every batch with the share of the batches that are done, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
+    /// <exception cref="LoKrException">Also <see cref="ErrorIds.WorkersDiffer"/>, <see cref="ErrorIds.WorkerFailed"/>, and what another worker throws.</exception>
+    public static LoKrEvaluation Evaluate(
+        LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(task);
+        return workers is null ? Evaluate([model], task, batchSize, null, onProgress, cancellationToken) : workers.Run(() =>
+        {
+            workers.Agree(("data", task.DataHash), ("model", ModelHash.OfUse(model)), ("batch size", batchSize.ToString(CultureInfo.InvariantCulture)), ("number of threads", get_num_threads().ToString(CultureInfo.InvariantCulture)));
+            return Evaluate([model], task, batchSize, workers, onProgress, cancellationToken);
+        });
+    }
 
     /// <summary>Measures models that work together; the task receives the first one.</summary>
     internal static LoKrEvaluation Evaluate(
-        IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, Action<double>? onProgress, CancellationToken cancellationToken)
+        IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         LoKrModel model = models[0];
         ArgumentNullException.ThrowIfNull(model);
@@ -43,8 +66,7 @@ public static class Evaluator
         using EvaluationMode modes = new(models);
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        Tensor sums = zeros(2, ScalarType.Float64, model.Device);
-        (Tensor loss, Tensor correct) = (sums[0], sums[1]);
+        List<Tensor> scores = [];
         List<Tensor> answers = [];
         long count = 0;
         int done = 0;
@@ -52,38 +74,42 @@ public static class Evaluator
         using Prefetch<TrainingBatch> prefetch = new(task.Batches(new BatchOrder(batchSize)));
         foreach (TrainingBatch batch in prefetch.Items())
         {
+            count += batch.LossCount;
+            int index = done++;
+            if (workers is not null && index % workers.Size != workers.Rank)
+            {
+                continue;
+            }
+
             cancellationToken.ThrowIfCancellationRequested();
             using var batchScope = NewDisposeScope();
             BatchScore score = task.Score(model, batch);
-            loss.add_(score.LossSum.to(ScalarType.Float64, sums.device));
-            if (score.Correct is Tensor right)
-            {
-                correct.add_(right.to(ScalarType.Float64, sums.device));
-            }
-
+            Tensor loss = score.LossSum.to(ScalarType.Float64, model.Device);
+            scores.Add(stack([loss, score.Correct?.to(ScalarType.Float64, model.Device) ?? zeros_like(loss)]).MoveToOuterDisposeScope());
             if (score.Answers is Tensor both)
             {
                 answers.Add(both.MoveToOuterDisposeScope());
             }
 
-            count += batch.LossCount;
-            onProgress?.Invoke((double)++done / batches);
+            onProgress?.Invoke((double)done / batches);
         }
 
-        double[] totals = sums.cpu().data<double>().ToArray();
-        if (!double.IsFinite(totals[0]))
+        BatchScores all = BatchScores.Of(scores, answers);
+        all = workers is null ? all : all.WithThoseOf(workers, done);
+        (double lossSum, double correct) = all.Sum();
+        if (!double.IsFinite(lossSum))
         {
             throw NotFinite(model);
         }
 
-        double mean = totals[0] / count;
+        double mean = lossSum / count;
         return new LoKrEvaluation
         {
             RowCount = task.RowCount,
             TokenCount = count,
             Loss = mean,
-            Accuracy = task.Metric == TrainingMetric.Accuracy ? totals[1] / count : null,
-            F1 = answers.Count > 0 ? MacroF1(cat(answers, 1)) : null,
+            Accuracy = task.Metric == TrainingMetric.Accuracy ? correct / count : null,
+            F1 = all.MacroF1(),
             Perplexity = task.Metric == TrainingMetric.Perplexity ? Math.Exp(mean) : null,
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
@@ -93,16 +119,68 @@ public static class Evaluator
     internal static LoKrException NotFinite(LoKrModel model) => new(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData,
         $"The loss of {model.Name} on the data is NaN or infinite, because its outputs are.",
         "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = model };
+}
 
-    // The labels in the first half, the answers in the second.
-    private static double MacroF1(Tensor answers)
+/// <summary>The scores of batches, in their order.</summary>
+/// <param name="Values">Sum of the loss and number of correct answers of each batch, one after the other.</param>
+/// <param name="Answers">Right label and answer of each row that has them, one after the other; the order of the rows does not matter.</param>
+internal sealed record BatchScores(double[] Values, long[] Answers)
+{
+    /// <summary>Reads what was computed on a device.</summary>
+    /// <param name="scores">Two numbers of each batch, float64.</param>
+    /// <param name="answers">Right labels and answers of batches, int64 [2, rows].</param>
+    public static BatchScores Of(List<Tensor> scores, List<Tensor> answers) => new(
+        scores.Count == 0 ? [] : stack(scores).cpu().data<double>().ToArray(),
+        answers.Count == 0 ? [] : cat(answers, 1).t().cpu().contiguous().data<long>().ToArray());
+
+    /// <summary>Adds the scores of the other workers, of which each has every batch whose index has its rank as remainder.</summary>
+    /// <param name="workers">The workers.</param>
+    /// <param name="batches">Number of all batches.</param>
+    public BatchScores WithThoseOf(WorkerGroup workers, int batches)
     {
-        long[] values = answers.cpu().contiguous().data<long>().ToArray();
-        int rows = values.Length / 2;
-        ConfusionCounts counts = new((int)values.Max() + 1);
-        for (int row = 0; row < rows; row++)
+        WorkerMessages messages = workers.Exchange(WorkerCall.Evaluate, [.. MemoryMarshal.AsBytes(Values.AsSpan()), .. MemoryMarshal.AsBytes(Answers.AsSpan())]);
+        double[] values = new double[2 * batches];
+        List<long> answers = [];
+        for (int rank = 0; rank < workers.Size; rank++)
         {
-            counts.Add((int)values[row], (int)values[rows + row]);
+            int own = (batches - rank + workers.Size - 1) / workers.Size;
+            ReadOnlySpan<byte> bytes = messages[rank].Span;
+            ReadOnlySpan<double> theirs = MemoryMarshal.Cast<byte, double>(bytes[..(own * 2 * sizeof(double))]);
+            for (int i = 0; i < own; i++)
+            {
+                theirs.Slice(2 * i, 2).CopyTo(values.AsSpan(2 * ((i * workers.Size) + rank)));
+            }
+
+            answers.AddRange(MemoryMarshal.Cast<byte, long>(bytes[(own * 2 * sizeof(double))..]));
+        }
+
+        return new(values, [.. answers]);
+    }
+
+    /// <summary>The loss and the correct answers of all batches, added in their order.</summary>
+    public (double Loss, double Correct) Sum()
+    {
+        (double loss, double correct) = (0, 0);
+        for (int i = 0; i < Values.Length; i += 2)
+        {
+            (loss, correct) = (loss + Values[i], correct + Values[i + 1]);
+        }
+
+        return (loss, correct);
+    }
+
+    /// <summary>Mean of the F1 of each label; null without answers.</summary>
+    public double? MacroF1()
+    {
+        if (Answers.Length == 0)
+        {
+            return null;
+        }
+
+        ConfusionCounts counts = new((int)Answers.Max() + 1);
+        for (int i = 0; i < Answers.Length; i += 2)
+        {
+            counts.Add((int)Answers[i], (int)Answers[i + 1]);
         }
 
         return counts.MacroF1();

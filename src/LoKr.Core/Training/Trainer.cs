@@ -35,6 +35,8 @@ public static class Trainer
             ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
             LargestBatch = task.LargestBatch(options.BatchSize),
             Unit = task.Unit,
+            BatchesPerStep = options.GradientAccumulation,
+            Workers = options.Workers?.Size ?? 1,
             Warnings = [.. task.Warnings, .. trainees.SelectMany(static trainee => AdapterWarnings.Unsaved(trainee.Adapter.Name, trainee.Adapter.UnsavedModules))],
         };
     }
@@ -103,6 +105,25 @@ public static class Trainer
     {
         ArgumentNullException.ThrowIfNull(task);
         ArgumentNullException.ThrowIfNull(models);
+        ArgumentNullException.ThrowIfNull(options);
+        return options.Workers is null ? Start() : options.Workers.Run(Start);
+
+        LoKrTrainingResult Start() => Train(models, task, validation, options, journal, onStep, cancellationToken);
+    }
+
+    /// <summary>Number of optimizer steps in an epoch; the last one may have fewer batches.</summary>
+    internal static int StepsPerEpoch(ITrainingTask task, TrainingOptions options) =>
+        (task.CountBatches(options.BatchSize) + options.GradientAccumulation - 1) / options.GradientAccumulation;
+
+    private static LoKrTrainingResult Train(
+        IReadOnlyList<LoKrModel> models,
+        ITrainingTask task,
+        ITrainingTask? validation,
+        TrainingOptions options,
+        ITrainingJournal? journal,
+        Action<LoKrTrainingStep>? onStep,
+        CancellationToken cancellationToken)
+    {
         using ModelUses uses = ModelUses.Change(models, "trained");
         IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
         foreach ((LoKrModel model, LoKrAdapter adapter) in trainees)
@@ -116,10 +137,6 @@ public static class Trainer
         using TrainingRun run = new(trainees, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options), journal);
         return run.Execute(onStep, cancellationToken);
     }
-
-    /// <summary>Number of optimizer steps in an epoch; the last one may have fewer batches.</summary>
-    internal static int StepsPerEpoch(ITrainingTask task, TrainingOptions options) =>
-        (task.CountBatches(options.BatchSize) + options.GradientAccumulation - 1) / options.GradientAccumulation;
 
     private static int TotalSteps(int stepsPerEpoch, TrainingOptions options) => options.MaxSteps ?? checked(stepsPerEpoch * options.Epochs);
 }

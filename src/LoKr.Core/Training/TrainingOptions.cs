@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 
@@ -20,8 +21,15 @@ public sealed record TrainingOptions
     /// <summary>Rows in a batch.</summary>
     public int BatchSize { get; init; } = 16;
 
-    /// <summary>Batches whose gradients make one step, averaged over their tokens or rows as if they were one batch.</summary>
+    /// <summary>
+    /// Batches whose gradients make one step, averaged over their tokens or rows as if they were one batch. Several <see cref="Workers"/> share them;
+    /// the numbers of a run depend on this one, not on how many the workers are.
+    /// </summary>
     public int GradientAccumulation { get; init; } = 1;
+
+    /// <summary>The processes that share the batches of a step and of an evaluation; null for one process. It does not change the numbers.</summary>
+    [JsonIgnore]
+    public WorkerGroup? Workers { get; init; }
 
     /// <summary>Longest sequence in tokens; null for the model's limit. Applied when the rows are tokenized.</summary>
     public int? MaxLength { get; init; }

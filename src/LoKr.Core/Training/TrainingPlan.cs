@@ -38,13 +38,26 @@ public sealed record TrainingPlan
     /// <summary>Unit of <see cref="LargestBatch"/>: tokens or rows.</summary>
     public required string Unit { get; init; }
 
+    /// <summary>Batches whose gradients make one step.</summary>
+    public int BatchesPerStep { get; init; } = 1;
+
+    /// <summary>Processes that share them.</summary>
+    public int Workers { get; init; } = 1;
+
     /// <summary>Warnings about the data, and about modules with random values that the adapter does not hold.</summary>
     public required IReadOnlyList<string> Warnings { get; init => field = ValueList.Of(value); }
 
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(
         System.Globalization.CultureInfo.InvariantCulture,
-        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up) on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.");
+        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.");
+
+    private string Sharing => (BatchesPerStep, Workers) switch
+    {
+        (1, 1) => "",
+        (_, 1) => FormattableString.Invariant($", each of {BatchesPerStep} batches,"),
+        _ => FormattableString.Invariant($", each of {BatchesPerStep} {(BatchesPerStep == 1 ? "batch" : "batches")} shared by {Workers} workers,"),
+    };
 
     private static string Megabytes(long bytes) =>
         string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{bytes / 1048576.0:N1} MiB");

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
@@ -17,10 +18,11 @@ internal sealed class TrainingRun : IDisposable
     private readonly ITrainingTask? _validation;
     private readonly TrainingOptions _options;
     private readonly Schedule _schedule;
-    private readonly long _seed;
+    private readonly WorkerTraining? _workers;
     private readonly ModuleModes[] _modes;
     private readonly TrainableOnly[] _trainable;
     private readonly FlatAdamW _optimizer;
+    private readonly StepGradients _gradients;
     private readonly KeptValues _lastFinite;
     private readonly BestEvaluation _best;
     private readonly TrainingTensors _tensors;
@@ -34,6 +36,7 @@ internal sealed class TrainingRun : IDisposable
     private readonly bool _dropsModules;
     private readonly CancellationTokenSource _timeLimit = new();
     private readonly long _started = Stopwatch.GetTimestamp();
+    private long _seed;
     private TimeSpan _before;
     private LoKrEvaluation? _first;
     private LoKrEvaluation? _last;
@@ -46,7 +49,7 @@ internal sealed class TrainingRun : IDisposable
         _schedule = Schedule.For(options, totalSteps);
         TrainingState? start = journal?.Start;
         _seed = start?.Seed ?? options.Seed ?? journal?.Seed ?? Random.Shared.NextInt64();
-        _seedsDropout = options.Seed is not null || journal is not null;
+        _seedsDropout = options.Seed is not null || journal is not null || options.Workers is not null;
         _dropsModules = trainees.Any(static trainee => trainee.Adapter.Config.ModuleDropout > 0);
         _modes = [.. trainees.Select(trainee => new ModuleModes(trainee.Model.Module))];
         _calls = [.. trainees.Select(trainee => new CallCheck(trainee.Adapter))];
@@ -55,11 +58,14 @@ internal sealed class TrainingRun : IDisposable
         _best = new BestEvaluation(options, task.Metric, options.KeepBest && validation is not null ? new KeptValues(parameters, "best") : null);
         _optimizer = new FlatAdamW(
             parameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+        _gradients = new StepGradients(parameters, options.Workers);
         _tensors = new([.. parameters.Select((flat, index) => ($"value.{index}", flat.Value)), .. _optimizer.State, .. _lastFinite.State, .. _best.State]);
         _trainable = [.. trainees.Select(trainee => new TrainableOnly(trainee.Model, trainee.Adapter))];
         _checkpoints = options.GradientCheckpointing ? new CheckpointedBlocks(trainees) : null;
+        _workers = options.Workers is null ? null : new WorkerTraining(options.Workers, trainees, _tensors);
         if (start is not null)
         {
+            _tensors.Restore(start.Tensors);
             Resume(start);
         }
     }
@@ -70,6 +76,11 @@ internal sealed class TrainingRun : IDisposable
         string stopReason;
         try
         {
+            if (_workers?.Begin(Capture()) is TrainingState shared)
+            {
+                Resume(shared);
+            }
+
             using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(_timeLimit.Token, _journal?.Stop ?? default);
             _journal?.OnStart(Capture);
             if (_options.TimeLimit is TimeSpan limit)
@@ -79,8 +90,9 @@ internal sealed class TrainingRun : IDisposable
 
             stopReason = Train(onStep, stop.Token, token);
         }
-        catch (OperationCanceledException) when (token.IsCancellationRequested)
+        catch (OperationCanceledException exception) when (token.IsCancellationRequested || exception is WorkersStoppedException)
         {
+            _workers?.Stop(exception);
             stopReason = "Canceled";
         }
         catch (LoKrException exception) when (exception.ErrorId is ErrorIds.LossNotFinite or ErrorIds.GradientNotFinite or ErrorIds.LogitsNotFinite)
@@ -160,7 +172,7 @@ internal sealed class TrainingRun : IDisposable
 
     private void Resume(TrainingState start)
     {
-        _tensors.Restore(start.Tensors);
+        _seed = start.Seed;
         _optimizer.StepCount = start.History.Count;
         _history.AddRange(start.History);
         _best.Resume(start);
@@ -198,13 +210,15 @@ internal sealed class TrainingRun : IDisposable
             foreach (TrainingBatch[] group in prefetch.Items())
             {
                 done++;
-                LoKrTrainingStep step = Step(group, epoch + ((double)done / stepsPerEpoch), token);
+                LoKrTrainingStep step = Step(group, epoch + ((double)done / stepsPerEpoch), stop, token);
                 _history.Add(step);
                 bool final = step.Step == _schedule.TotalSteps;
                 if (final)
                 {
                     RequireFiniteParameters(step);
                 }
+
+                _workers?.CompareIfDue(step);
 
                 _evaluationIsDue = _validation is not null && (final || (_options.EvaluateEvery is int every ? step.Step % every == 0 : done == stepsPerEpoch));
                 if (Complete(step, onStep, stop, token) is string reason)
@@ -236,22 +250,28 @@ internal sealed class TrainingRun : IDisposable
         // The journal first: a report that is canceled must not lose the step.
         _journal?.OnStep(step, isBest, Capture);
         onStep?.Invoke(step);
-        return EndAfter(step) ?? (stop.IsCancellationRequested ? EndReason() : null);
+        return EndAfter(step) ?? (IsStopped(stop) ? EndReason() : null);
     }
+
+    // Workers stop together: at what one of them said in the step or the evaluation that they have just ended.
+    private bool IsStopped(CancellationToken stop) => _workers is null ? stop.IsCancellationRequested : _gradients.StopReason.Length > 0;
 
     private string? EndAfter(LoKrTrainingStep step) =>
         step.Step == _schedule.TotalSteps ? "Completed" : _best.IsExhausted ? "EarlyStopped" : null;
 
-    private string EndReason() => _timeLimit.IsCancellationRequested ? "TimeLimit" : _journal!.StopReason;
+    private string EndReason() => _gradients.StopReason.Length > 0 ? _gradients.StopReason : OwnReason();
 
-    private LoKrTrainingStep Step(TrainingBatch[] group, double epoch, CancellationToken token)
+    private string OwnReason() => _timeLimit.IsCancellationRequested ? "TimeLimit" : _journal!.StopReason;
+
+    private LoKrTrainingStep Step(TrainingBatch[] group, double epoch, CancellationToken stop, CancellationToken token)
     {
         long started = Stopwatch.GetTimestamp();
         int index = _history.Count;
         double learningRate = _schedule.At(index);
         using var scope = NewDisposeScope();
-        _optimizer.ZeroGradients();
-        Tensor loss = Accumulate(group, index, token);
+        double all = group.Sum(batch => batch.LossCount);
+        Tensor loss = _gradients.Sum(group.Length, i => Backward(group[i], group.Length == 1 ? 1 : group[i].LossCount / all, index, i, token),
+            () => stop.IsCancellationRequested ? OwnReason() : "");
         (double lossValue, double norm) = ReadFinite(loss, _optimizer.GradientNorm(), index + 1, learningRate);
         _lastFinite.Keep();
         _optimizer.Clip(_options.MaxGradientNorm, norm);
@@ -270,49 +290,41 @@ internal sealed class TrainingRun : IDisposable
         };
     }
 
-    /// <summary>
-    /// Accumulates the gradients of a group of batches as if it were one batch: each batch has the weight of its tokens or rows with loss.
-    /// Returns the loss, detached.
-    /// </summary>
-    private Tensor Accumulate(TrainingBatch[] group, int index, CancellationToken token)
+    /// <summary>Runs the backward pass of a batch, which adds to the gradients.</summary>
+    /// <param name="batch">The batch.</param>
+    /// <param name="weight">Its share of the tokens or rows with loss of the step: batches count as if they were one.</param>
+    /// <param name="step">Index of the step.</param>
+    /// <param name="index">Index of the batch in it.</param>
+    /// <param name="token">Ends the run.</param>
+    /// <returns>The weighted loss, detached.</returns>
+    private Tensor Backward(TrainingBatch batch, double weight, int step, int index, CancellationToken token)
     {
-        double all = group.Sum(batch => batch.LossCount);
-        Tensor sum = zeros([], ScalarType.Float32, _model.Device);
-        for (int i = 0; i < group.Length; i++)
+        token.ThrowIfCancellationRequested();
+        SeedDropout(step, index);
+        using var scope = NewDisposeScope();
+        Tensor loss = _task.Loss(_model, batch);
+        if (step == 0)
         {
-            TrainingBatch batch = group[i];
-            token.ThrowIfCancellationRequested();
-            SeedDropout(index, i);
-            using var scope = NewDisposeScope();
-            Tensor loss = _task.Loss(_model, batch);
-            if (index == 0)
-            {
-                Array.ForEach(_calls, static calls => calls.Require());
-            }
-
-            if (!loss.requires_grad)
-            {
-                if (_dropsModules)
-                {
-                    // Module dropout left out every layer, so this batch has no gradient.
-                    sum.add_(loss.detach().to(ScalarType.Float32, sum.device) * (group.Length == 1 ? 1 : batch.LossCount / all));
-                    continue;
-                }
-
-                throw new LoKrException(
-                    ErrorIds.LossInvalid,
-                    LoKrErrorKind.InvalidOperation,
-                    "The loss does not depend on the adapter: it has no gradient.",
-                    "Compute it from the model's output, with gradients on and without detach() or item().");
-            }
-
-            Tensor weighted = group.Length == 1 ? loss : loss * (batch.LossCount / all);
-            weighted.backward();
-            _checkpoints?.Backward();
-            sum.add_(weighted.detach().to(ScalarType.Float32, sum.device));
+            Array.ForEach(_calls, static calls => calls.Require());
         }
 
-        return sum;
+        Tensor weighted = weight == 1 ? loss : loss * weight;
+        if (loss.requires_grad)
+        {
+            weighted.backward();
+            _checkpoints?.Backward();
+        }
+        else if (!_dropsModules)
+        {
+            throw new LoKrException(
+                ErrorIds.LossInvalid,
+                LoKrErrorKind.InvalidOperation,
+                "The loss does not depend on the adapter: it has no gradient.",
+                "Compute it from the model's output, with gradients on and without detach() or item().");
+        }
+
+        // Without a gradient module dropout left out every layer.
+        return zeros([], ScalarType.Float32, _model.Device).add_(weighted.detach().to(ScalarType.Float32, _model.Device)).MoveToOuterDisposeScope();
     }
 
     /// <summary>
@@ -370,11 +382,17 @@ internal sealed class TrainingRun : IDisposable
         try
         {
             evaluation = _validation is null ? null : Evaluator.Evaluate(
-                [.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, _options.OnEvaluation, either.Token);
+                [.. _trainees.Select(trainee => trainee.Model)], _validation, _options.EvaluationBatchSize ?? _options.BatchSize, _options.Workers, _options.OnEvaluation, either.Token);
             return true;
         }
-        catch (OperationCanceledException) when (stop.IsCancellationRequested && !token.IsCancellationRequested)
+        catch (WorkersStoppedException exception) when (exception.Reason.Length > 0)
         {
+            _gradients.StopReason = exception.Reason;
+            return false;
+        }
+        catch (OperationCanceledException exception) when (exception is not WorkersStoppedException && stop.IsCancellationRequested && !token.IsCancellationRequested)
+        {
+            _options.Workers?.Stop(OwnReason());
             return false;
         }
     }

@@ -59,6 +59,12 @@ public static class DiffusionTrainer
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(pipeline);
+        ArgumentNullException.ThrowIfNull(options);
+        if (options.Workers is { IsFirst: false })
+        {
+            samples = null;
+        }
+
         if (samples is not null)
         {
             FileSystem.CreateFolder(samples.Folder);

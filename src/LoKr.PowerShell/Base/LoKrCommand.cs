@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.Management.Automation;
 using System.Runtime.ExceptionServices;
 using LoKr.Core.Data;
+using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 using LoKr.Core.Runtime;
 using LoKr.Core.Training;
@@ -33,6 +34,9 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     protected bool IsRehearsal => MyInvocation.BoundParameters.TryGetValue("WhatIf", out object? given)
         ? given is SwitchParameter { IsPresent: true }
         : LanguagePrimitives.IsTrue(GetVariableValue("WhatIfPreference", false));
+
+    /// <summary>Whether another process, which mpirun or srun started beside this one, shows what happens and hands on the results.</summary>
+    private protected virtual bool IsFollower => Launch.Current is { Rank: > 0 };
 
     /// <summary>Resolves paths from parameters.</summary>
     private protected PathResolver Paths { get; }
@@ -102,6 +106,16 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         finally
         {
             Life.Enter();
+        }
+    }
+
+    /// <summary>Writes a warning; of several processes that work together the first one does.</summary>
+    /// <param name="text">The warning.</param>
+    protected new void WriteWarning(string text)
+    {
+        if (!IsFollower)
+        {
+            base.WriteWarning(text);
         }
     }
 

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
 using LoKr.Core.Training;
@@ -60,6 +61,25 @@ public abstract class RecordedTrainingCommand : TrainingCommand
     /// <summary>Ends with the values that had the best evaluation, not with those of the last step.</summary>
     [Parameter]
     public SwitchParameter KeepBest { get; set; }
+
+    /// <summary>Whether the batches of a step and of an evaluation are shared with other processes: Auto with those that mpirun or srun started beside this one, None with none, Mpi over MPI also where no launcher is seen. It does not change the numbers for an equal -GradientAccumulation.</summary>
+    [Parameter]
+    public DistributedMode Distributed { get; set; }
+
+    /// <inheritdoc/>
+    private protected override bool IsFollower => Distributed is not DistributedMode.None && base.IsFollower;
+
+    /// <summary>The options of a training with the values of these parameters, those for several processes included.</summary>
+    private protected TrainingOptions WithSharing(TrainingOptions options)
+    {
+        WorkerGroup? workers = WorkerGroup.Join(Distributed);
+        return options with
+        {
+            Workers = workers,
+            GradientAccumulation = RunRecorder.BatchesPerStep(
+                MyInvocation.BoundParameters.ContainsKey(nameof(GradientAccumulation)) ? GradientAccumulation : null, ReadRunOptions(), WorkerGroup.IsAsked(Distributed), workers),
+        };
+    }
 
     /// <summary>The options of a training with the values of these parameters.</summary>
     private protected TrainingOptions WithEndings(TrainingOptions options) =>

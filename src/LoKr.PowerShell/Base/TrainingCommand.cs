@@ -45,7 +45,7 @@ public abstract class TrainingCommand : PassThruCommand
     [Parameter]
     public double MaxGradientNorm { get; set; } = s_defaults.MaxGradientNorm;
 
-    /// <summary>Number of batches whose gradients are accumulated for one optimizer step.</summary>
+    /// <summary>Number of batches whose gradients are accumulated for one optimizer step. Without it 1, for processes of mpirun or srun 8, which they share; a run that goes on takes that of its folder.</summary>
     [Parameter]
     public int GradientAccumulation { get; set; } = s_defaults.GradientAccumulation;
 

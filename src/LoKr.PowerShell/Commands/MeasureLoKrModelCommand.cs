@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using LoKr.PowerShell.Base;
@@ -44,6 +45,13 @@ public sealed class MeasureLoKrModelCommand : LoKrCommand
     [Parameter]
     public int? MaxLength { get; set; }
 
+    /// <summary>Whether the batches are shared with other processes: Auto with those that mpirun or srun started beside this one, None with none, Mpi over MPI also where no launcher is seen. It does not change the figures.</summary>
+    [Parameter]
+    public DistributedMode Distributed { get; set; }
+
+    /// <inheritdoc/>
+    private protected override bool IsFollower => Distributed is not DistributedMode.None && base.IsFollower;
+
     /// <inheritdoc/>
     protected override string? Subject => Model?.SourcePath ?? Model?.Name;
 
@@ -74,6 +82,11 @@ public sealed class MeasureLoKrModelCommand : LoKrCommand
         using ITrainingTask task = ReadTask(Model, data, MaxLength);
         WriteWarnings(task.Warnings);
         using ProgressBar bar = new(this, $"Measuring {Model.Name}");
-        WriteObject(Evaluator.Evaluate(Model, task, BatchSize, share => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows"), StopToken));
+        LoKrEvaluation evaluation = Evaluator.Evaluate(
+            Model, task, BatchSize, WorkerGroup.Join(Distributed), share => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows"), StopToken);
+        if (!IsFollower)
+        {
+            WriteObject(evaluation);
+        }
     }
 }

@@ -2,6 +2,7 @@ using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Configuration;
+using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
 using LoKr.Core.Runtime;
@@ -217,6 +218,12 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
             add["Name"] = AdapterName;
         }
 
+        // The process of a job is none of those that a launcher started, but has their variables.
+        if (!train.ContainsKey(nameof(Distributed)))
+        {
+            train[nameof(Distributed)] = nameof(DistributedMode.None);
+        }
+
         WriteObject(job.Start(
             """
             param($config, $import, $add, $train)
@@ -281,7 +288,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         {
             ComputeLatents(training);
             RunOptions? run = ReadRunOptions();
-            using RunWatch watch = new(Life);
+            using RunWatch watch = Watch(run, options);
             Run(Pipeline, (report, evaluating, token) => training.Run(options with { OnEvaluation = evaluating }, run, watch.Begin, report, token));
             WriteWarnings(watch.Warnings);
         }
@@ -290,24 +297,35 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private void Record(LoKrModel model, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, bool onPipelineThread = false)
     {
         RunOptions? run = ReadRunOptions();
-        using RunWatch watch = new(Life);
+        using RunWatch watch = Watch(run, options);
         Run(model, (report, evaluating, token) => RunRecorder.Train(run, model, task, validation, options, report, evaluating, watch.Begin, token), onPipelineThread);
         WriteWarnings(watch.Warnings);
     }
 
-    private TrainingOptions ReadOptions(int batchSize) => WithEndings(
-        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength });
+    private RunWatch Watch(RunOptions? run, TrainingOptions options)
+    {
+        RunWatch watch = new(Life);
+        if (run is not null && options.Workers is { IsFirst: false })
+        {
+            watch.Follow();
+        }
+
+        return watch;
+    }
+
+    private TrainingOptions ReadOptions(int batchSize) => WithSharing(WithEndings(
+        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength }));
 
     private ITrainingTask ReadTask(IReadOnlyList<object?> data) => ReadTask(Model, data, MaxLength);
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {
         WriteWarnings([.. plan.Warnings, .. moreWarnings ?? [], .. IgnoredLengthParameters(), .. IgnoredRunParameters()]);
-        return ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
+        return IsFollower ? !IsRehearsal : ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }
 
     private void Run(IAdaptable target, Func<Action<LoKrTrainingStep>, Action<double>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread = false) =>
-        new TrainingHost(this, target, ReportStep ? WriteObject : static _ => { }, Life).Run(work, onPipelineThread);
+        new TrainingHost(this, target, ReportStep && !IsFollower ? WriteObject : static _ => { }, Life).Run(work, onPipelineThread);
 
     private void ComputeLatents(ImageTraining training)
     {

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 
 namespace LoKr.PowerShell.Hosting;
 
@@ -15,6 +16,9 @@ internal sealed class ProgressBar(Cmdlet cmdlet, string activity, ProgressBar? p
 {
     // A person reads no faster, and hosts draw slowly.
     private static readonly long s_interval = Stopwatch.Frequency / 5;
+
+    // Of several processes that work together the first one shows how far they are.
+    private readonly bool _isQuiet = Launch.Current is { Rank: > 0 };
 
     private readonly int _id = Random.Shared.Next(1, int.MaxValue);
     private readonly RemainingTime _remaining = new();
@@ -36,6 +40,11 @@ internal sealed class ProgressBar(Cmdlet cmdlet, string activity, ProgressBar? p
     /// <param name="status">The state in words; numbers are written invariantly.</param>
     public void Show(double? share, FormattableString status)
     {
+        if (_isQuiet)
+        {
+            return;
+        }
+
         _shown = true;
         cmdlet.WriteProgress(new ProgressRecord(_id, activity, status.ToString(CultureInfo.InvariantCulture))
         {

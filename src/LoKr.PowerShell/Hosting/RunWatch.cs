@@ -36,6 +36,9 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
         }
     }
 
+    /// <summary>Takes part in a run whose folder another process has: a signal ends this process with the code of that one.</summary>
+    public void Follow() => life.SignalExitCode = RunExitCodes.RunAgain;
+
     /// <inheritdoc/>
     public void Dispose()
     {

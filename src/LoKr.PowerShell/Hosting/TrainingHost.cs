@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 
 namespace LoKr.PowerShell.Hosting;
@@ -56,7 +57,7 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
 
     private void Report(LoKrTrainingStep step, ProgressBar bar)
     {
-        if (step.EvaluationLoss is double loss)
+        if (step.EvaluationLoss is double loss && Launch.Current is null or { Rank: 0 })
         {
             string metric = step.Accuracy is double accuracy ? FormattableString.Invariant($", accuracy {accuracy:F4}")
                 : step.Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}")

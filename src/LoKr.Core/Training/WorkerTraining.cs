@@ -1,0 +1,153 @@
+using System.Security.Cryptography;
+using System.Text;
+using LoKr.Core.Distributed;
+using LoKr.Core.Errors;
+using LoKr.Core.IO;
+using LoKr.Core.Layers;
+using LoKr.Core.Model;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Training;
+
+/// <summary>What workers do together in a training beside its steps: they begin with the same values, and check now and then that they still have the same.</summary>
+/// <param name="workers">The workers.</param>
+/// <param name="trainees">What is trained.</param>
+/// <param name="tensors">All tensors on which the next step depends.</param>
+internal sealed class WorkerTraining(WorkerGroup workers, IReadOnlyList<Trainee> trainees, TrainingTensors tensors)
+{
+    /// <summary>Steps between comparisons of the trained values.</summary>
+    public const int CompareEvery = 100;
+
+    private const int HashLength = 8;
+
+    private static readonly JsonErrors s_errors = new(ErrorIds.WorkersDiffer, ErrorIds.WorkersDiffer, "Use the same version of the library on every worker.");
+
+    /// <summary>Gives all workers the state and the tensors of the first one: random initial values, or those of a checkpoint.</summary>
+    /// <param name="own">The state of this worker.</param>
+    /// <returns>The state to go on with; null for the first worker, which has it.</returns>
+    public TrainingState? Begin(TrainingState own)
+    {
+        byte[] state = workers.IsFirst ? Encoding.UTF8.GetBytes(JsonRecords.ToLine(SharedState.Of(own))) : [];
+        string json = Encoding.UTF8.GetString(workers.FromFirst(WorkerCall.Begin, state));
+        Share(tensors.Live.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => pair.Value), workers);
+        return workers.IsFirst ? null : JsonRecords.Parse<SharedState>(json, "the state of worker 0", s_errors).ToState(tensors.Live);
+    }
+
+    /// <summary>Gives tensors the values that the first worker has.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.WorkersDiffer"/>: the tensors are not of the same size.</exception>
+    public static void Share(IEnumerable<Tensor> values, WorkerGroup workers)
+    {
+        Tensor[] all = [.. values];
+        WorkerMessages messages = workers.Exchange(WorkerCall.Begin, BitConverter.GetBytes(all.Sum(static tensor => tensor.numel() * tensor.element_size())));
+        if (FirstOther(messages, workers) is int other)
+        {
+            throw workers.Differ(other, FormattableString.Invariant($"worker {other} trains a different number of parameters"));
+        }
+
+        using var noGrad = no_grad();
+        using DisposeScope scope = NewDisposeScope();
+        TensorBytes.Reader reader = new(workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? TensorBytes.Join(all) : default).ToArray());
+        foreach (Tensor tensor in workers.IsFirst ? [] : all)
+        {
+            tensor.copy_(reader.Next(tensor.shape, tensor.dtype, tensor.device));
+        }
+    }
+
+    /// <summary>Compares the trained values of all workers, after the first step and the last and some in between.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.WorkersDiffer"/>, naming the first layer that differs.</exception>
+    public void CompareIfDue(LoKrTrainingStep step)
+    {
+        if (step.Step != 1 && step.Step != step.TotalSteps && step.Step % CompareEvery != 0)
+        {
+            return;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        using IncrementalHash all = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (FlatParameter flat in trainees.SelectMany(static trainee => trainee.Adapter.FlatParameters))
+        {
+            all.AppendData(TensorBytes.Join([flat.Value]));
+        }
+
+        if (FirstOther(workers.Exchange(WorkerCall.Compare, all.GetHashAndReset()), workers) is null)
+        {
+            return;
+        }
+
+        KeyValuePair<string, Tensor>[] parts = [.. trainees.SelectMany(static trainee => trainee.Adapter.GetTensors())];
+        WorkerMessages hashes = workers.Exchange(WorkerCall.Compare, [.. parts.SelectMany(static part => SHA256.HashData(TensorBytes.Join([part.Value])).Take(HashLength))]);
+        int other = FirstOther(hashes, workers)!.Value;
+        int first = hashes[0].Span.CommonPrefixLength(hashes[other].Span) / HashLength;
+        throw workers.Differ(other, FormattableString.Invariant($"after step {step.Step} '{parts[first].Key}' has other values on worker {other} than on worker 0"));
+    }
+
+    /// <summary>Stops the other workers too where this one alone was canceled.</summary>
+    /// <param name="exception">What ended the training.</param>
+    public void Stop(OperationCanceledException exception)
+    {
+        if (exception is not WorkersStoppedException)
+        {
+            workers.Stop("");
+        }
+    }
+
+    private static int? FirstOther(WorkerMessages messages, WorkerGroup workers)
+    {
+        int other = Enumerable.Range(0, workers.Size).FirstOrDefault(rank => !messages[rank].Span.SequenceEqual(messages[0].Span), -1);
+        return other < 0 ? null : other;
+    }
+
+    /// <summary>A state without its tensors.</summary>
+    private sealed record SharedState
+    {
+        public required long Seed { get; init; }
+
+        public required int TotalSteps { get; init; }
+
+        public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
+
+        public bool EvaluationIsDue { get; init; }
+
+        public LoKrEvaluation? Before { get; init; }
+
+        public LoKrEvaluation? Last { get; init; }
+
+        public LoKrEvaluation? Best { get; init; }
+
+        public int? BestStep { get; init; }
+
+        public int EvaluationsWithoutImprovement { get; init; }
+
+        public required TimeSpan Elapsed { get; init; }
+
+        public static SharedState Of(TrainingState state) => new()
+        {
+            Seed = state.Seed,
+            TotalSteps = state.TotalSteps,
+            History = state.History,
+            EvaluationIsDue = state.EvaluationIsDue,
+            Before = state.Before,
+            Last = state.Last,
+            Best = state.Best,
+            BestStep = state.BestStep,
+            EvaluationsWithoutImprovement = state.EvaluationsWithoutImprovement,
+            Elapsed = state.Elapsed,
+        };
+
+        public TrainingState ToState(IReadOnlyDictionary<string, Tensor> tensors) => new()
+        {
+            Seed = Seed,
+            TotalSteps = TotalSteps,
+            History = History,
+            EvaluationIsDue = EvaluationIsDue,
+            Before = Before,
+            Last = Last,
+            Best = Best,
+            BestStep = BestStep,
+            EvaluationsWithoutImprovement = EvaluationsWithoutImprovement,
+            Elapsed = Elapsed,
+            Tensors = tensors,
+        };
+    }
+}
