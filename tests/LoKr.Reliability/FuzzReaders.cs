@@ -376,7 +376,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     {
         Base = BaseModel.Read(Path.Combine(folder, "inputs", "base")),
         Destination = Path.Combine(folder, "merged"),
-        Adapters = [new PeftMergeSource(Path.Combine(folder, "inputs", "adapter0"))],
+        Adapters = [new AdapterMergeSource(Path.Combine(folder, "inputs", "adapter0"))],
         Force = true,
     });
 

@@ -143,7 +143,7 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
         {
             Path = Path.Combine(inputs, "base.gguf"),
             Destination = path,
-            Adapters = [new PeftMergeSource(Path.Combine(inputs, $"adapter{version}"))],
+            Adapters = [new AdapterMergeSource(Path.Combine(inputs, $"adapter{version}"))],
             Force = true,
         });
         merge.Run();
@@ -155,7 +155,7 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
         {
             Base = BaseModel.Read(Path.Combine(inputs, "base")),
             Destination = path,
-            Adapters = [new PeftMergeSource(Path.Combine(inputs, $"adapter{version}"))],
+            Adapters = [new AdapterMergeSource(Path.Combine(inputs, $"adapter{version}"))],
             Force = true,
         });
         merge.Run();

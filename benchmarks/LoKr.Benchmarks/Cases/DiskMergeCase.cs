@@ -92,7 +92,7 @@ internal sealed class DiskMergeCase : IBenchmarkCase
 
     private static void Merge(string from, string adapter, string to)
     {
-        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = CheckpointBase.Read(from), Destination = to, Adapters = [new PeftMergeSource(adapter)] });
+        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = CheckpointBase.Read(from), Destination = to, Adapters = [new AdapterMergeSource(adapter)] });
         merge.Run();
     }
 }

@@ -51,7 +51,7 @@ internal sealed class GgufMergeCase : IBenchmarkCase
 
     private static void Merge(string from, string adapter, string to)
     {
-        using GgufMerge merge = GgufMerge.Open(new GgufMergeOptions { Path = from, Destination = to, Adapters = [new PeftMergeSource(adapter)] });
+        using GgufMerge merge = GgufMerge.Open(new GgufMergeOptions { Path = from, Destination = to, Adapters = [new AdapterMergeSource(adapter)] });
         merge.Run();
     }
 }

@@ -28,11 +28,11 @@ internal sealed class LayerDelta : IDisposable
 
     /// <summary>Prepares the factors.</summary>
     /// <param name="factors">Factors of the delta, out×in.</param>
-    /// <param name="config">Configuration of the adapter.</param>
+    /// <param name="dora">Axis of the magnitudes of DoRA; null without it.</param>
     /// <param name="scaling">Scale of w1 ⊗ w2 as trained.</param>
     /// <param name="strength">Strength of the adapter.</param>
     /// <param name="isTransposed">Whether the weight is stored in×out.</param>
-    public LayerDelta(KroneckerFactors factors, LoKrConfig config, double scaling, AdapterStrength strength, bool isTransposed)
+    public LayerDelta(KroneckerFactors factors, WeightDecomposeAxis? dora, double scaling, AdapterStrength strength, bool isTransposed)
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
@@ -52,13 +52,13 @@ internal sealed class LayerDelta : IDisposable
             _factors.Add(FactorNames.W2, Own(isTransposed ? w2.t() : w2));
         }
 
-        if (config.WeightDecompose)
+        if (dora is WeightDecomposeAxis axis)
         {
             _magnitude = Own(factors.Tensors[FactorNames.DoraScale].reshape(-1));
-            _normsOfRows = (config.WeightDecomposeAxis == WeightDecomposeAxis.Output) != isTransposed;
+            _normsOfRows = (axis == WeightDecomposeAxis.Output) != isTransposed;
         }
 
-        _scaling = config.WeightDecompose ? scaling : scaling * strength.Value;
+        _scaling = dora is not null ? scaling : scaling * strength.Value;
         _strength = strength;
     }
 

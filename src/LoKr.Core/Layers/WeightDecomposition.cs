@@ -43,7 +43,7 @@ internal static class WeightDecomposition
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         bool isTransposed = layer.BaseLayer is TransposedLinearBaseLayer;
-        using LayerDelta delta = new(layer.Factors, layer.Config, layer.DefaultScaling, layer.Strength, isTransposed);
+        using LayerDelta delta = new(layer.Factors, layer.Config.WeightDecomposeAxis, layer.DefaultScaling, layer.Strength, isTransposed);
         Tensor original = baseWeight.to(weight.device);
         delta.Measure((start, count) => original.narrow(0, start, count), weight.shape);
         foreach ((long start, long count) in LayerDelta.Runs(weight.shape[0], delta.Group, weight.stride(0) * 4))

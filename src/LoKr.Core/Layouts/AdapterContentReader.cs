@@ -1,4 +1,3 @@
-using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
@@ -18,9 +17,8 @@ internal static class AdapterContentReader
     public static AdapterContent Read(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index)
     {
         AdapterReading reading = AdapterReading.Of(file, options);
-        bool IsWanted(AdapterFileModule module) => options.Component is not AdapterComponent wanted || AdapterComponents.Matches(module.Component, wanted);
-        HashSet<string> unwanted = [.. file.Modules.Where(module => !IsWanted(module)).Select(static module => module.Name)];
-        reading.ThrowIfInvalid(finding => !unwanted.Contains(finding.Target));
+        bool IsWanted(AdapterFileModule module) => options.Wants(module.Component);
+        reading.ThrowIfInvalid(file, options);
         Names names = new(file, index);
         List<AdapterModule> contents = [.. reading.Modules.Where(entry => IsWanted(entry.Module)).Select(entry => Module(file, names, entry))];
         List<AdapterNorm> norms = [];
@@ -68,47 +66,28 @@ internal static class AdapterContentReader
     {
         (AdapterFileModule module, FactorGeometry geometry, ModuleScale scale) = reading;
         (string name, bool isDotted, KnownModule? known) = names.Of(module);
-        IReadOnlyList<long>? weight = known?.WeightShape is IReadOnlyList<long> shape ? Fit(file, module, geometry, shape) : null;
-        bool fromPeft = file.FollowsPeft || file.Layout == AdapterLayout.DiffusersModel
-            || (file.Layout == AdapterLayout.Diffusers && file.HasConfig);
-        Conv1dLayout conv1d = (AdapterLayouts.HasAlphaTensors(file.Layout) ? null : file.ConfigOf(module.Component))?.Conv1dLayout ?? (fromPeft ? Conv1dLayout.Peft : Conv1dLayout.Kronecker);
-        return new(module.Component, name, isDotted, geometry, scale, Tensors(file, module))
+        IReadOnlyList<long>? weight = known?.WeightShape is IReadOnlyList<long> shape ? geometry.Fit(shape) ?? throw geometry.Mismatch(file, module, shape) : null;
+        Dictionary<string, torch.Tensor> tensors = Tensors(file, module);
+        if (weight is not null && geometry is { Kernel: not null, InnerRank: null } && !geometry.Kernel.SequenceEqual(weight.Skip(2)))
+        {
+            geometry = geometry with { Kernel = [.. weight.Skip(2)] };
+            tensors[FactorNames.W2] = tensors[FactorNames.W2].reshape([geometry.K, geometry.Columns, .. geometry.Kernel]);
+        }
+
+        return new(module.Component, name, isDotted, geometry, scale, tensors)
         {
             WeightShape = weight,
-            IsReversed = conv1d == Conv1dLayout.Peft && geometry.InnerRank is null && geometry.Kernel!.Count == 1,
-            DoraAxis = module.Tensors.TryGetValue(FactorNames.DoraScale, out SafetensorsEntry? magnitude) ? FactorGeometry.DoraAxis(magnitude, geometry) : null,
+            IsReversed = reading.IsReversed(file),
+            DoraAxis = reading.DoraAxis,
         };
     }
 
     private static Dictionary<string, torch.Tensor> Tensors(AdapterFile file, AdapterFileModule module) =>
         module.Tensors.ToDictionary(static pair => pair.Key, pair => file.Tensors.Read(pair.Value.Name), StringComparer.Ordinal);
 
-    /// <summary>The shape of the base weight as out×in×kernel, which the factors must fit.</summary>
-    private static IReadOnlyList<long> Fit(AdapterFile file, AdapterFileModule module, FactorGeometry geometry, IReadOnlyList<long> weight)
-    {
-        long columns = geometry.M * geometry.Columns;
-        long kernel = weight.Skip(2).Product();
-        bool Fits(long rows, long inputs) => rows == geometry.Out
-            && (geometry.Kernel is null ? columns == inputs * kernel && geometry.Columns % kernel == 0 : columns == inputs && SameKernel(geometry.Kernel, weight.Skip(2)));
-        return weight.Count >= 2 && Fits(weight[0], weight[1]) ? weight
-
-            // GPT-2's Conv1D stores the weight as in×out.
-            : weight.Count == 2 && Fits(weight[1], weight[0]) ? [weight[1], weight[0]]
-            : throw new LoKrException(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
-                $"The factors of '{module}' in '{file.Path}' give [{geometry.Out}, {columns}{(geometry.Kernel is null ? "" : string.Concat(geometry.Kernel.Select(static size => $", {size}")))}], "
-                + $"but the weight of the base model is [{string.Join(", ", weight)}].",
-                "The adapter was made for another model.") { Target = module.Name };
-    }
-
-    // The core of a one-dimensional convolution has a second kernel dimension of 1 in PEFT.
-    private static bool SameKernel(IReadOnlyList<long> kernel, IEnumerable<long> weight)
-    {
-        long[] expected = [.. weight];
-        return kernel.SequenceEqual(expected) || (kernel is [_, 1] && expected.Length == 1 && kernel[0] == expected[0]);
-    }
-
     private sealed class Names(AdapterFile file, ModuleNameIndex? index)
     {
+        private readonly ModuleFinder? _finder = index is null ? null : new(file, index);
         private readonly List<AdapterFileModule> _unknown = [];
         private readonly Dictionary<string, AdapterFileModule> _seen = new(StringComparer.Ordinal);
 
@@ -116,7 +95,7 @@ internal static class AdapterContentReader
         {
             string key = AdapterKey.Split(module.Tensors.Values.First().Name).Module;
             bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
-            if (index is null)
+            if (_finder is null)
             {
                 SafetensorsEntry entry = module.Tensors.Values.First();
                 string prefixed = entry.Name[..entry.Name.LastIndexOf('.')];
@@ -125,7 +104,7 @@ internal static class AdapterContentReader
                     : (module.Name, isDotted, null);
             }
 
-            if (index.Find(module.Component, module.Name) is not KnownModule known)
+            if (_finder.Find(module.Component, module.Name) is not KnownModule known)
             {
                 _unknown.Add(module);
                 return (module.Name, isDotted, null);
@@ -146,12 +125,12 @@ internal static class AdapterContentReader
             SafetensorsEntry entry = module.Tensors.Values.First();
             string key = entry.Name[..entry.Name.LastIndexOf("." + module.Tensors.Keys.First(), StringComparison.Ordinal)];
             bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
-            if (index is null)
+            if (_finder is null)
             {
                 return file.OriginalNames.TryGetValue(key, out string? original) ? (original, true) : file.Model?.Unwrap(NamePrefixes.WithoutCompiled(key)) is string unwrapped ? (unwrapped, true) : (module.Name, isDotted);
             }
 
-            if (index.Find(module.Component, module.Name) is KnownModule known)
+            if (_finder.Find(module.Component, module.Name) is KnownModule known)
             {
                 return (known.Name, true);
             }
@@ -164,15 +143,7 @@ internal static class AdapterContentReader
         {
             if (_unknown.Count > 0)
             {
-                const int Most = 30;
-                AdapterComponent[] components = [.. file.Modules.Select(static module => module.Component).Distinct()];
-                AdapterComponent[] unknown = [.. _unknown.Select(static module => module.Component).Distinct()];
-                string advice = components.Length > 1 && unknown.Length < components.Length
-                    ? $"The file is for several parts of a pipeline; choose one: {string.Join(", ", components.Except(unknown))}."
-                    : "The adapter was made for another model.";
-                throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-                    $"{_unknown.Count} of {file.Modules.Count} modules of '{file.Path}' are not in {index!.Target}: "
-                    + $"{string.Join(", ", _unknown.Take(Most).Select(static module => module.ToString()))}{(_unknown.Count > Most ? " …" : "")}.", advice) { Target = _unknown[0].Name };
+                throw _finder!.Unknown(_unknown);
             }
         }
     }

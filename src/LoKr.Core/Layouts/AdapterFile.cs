@@ -39,6 +39,9 @@ public sealed class AdapterFile : IDisposable
     /// <summary>Full path of the file, or of the folder with the file and its adapter_config.json.</summary>
     public string Path { get; }
 
+    /// <summary>Full path of adapter_config.json, where it belongs to the file.</summary>
+    internal string? ConfigPath { get; private init; }
+
     /// <summary>Full path of the file with the tensors.</summary>
     public string WeightsPath => _reader.FilePath;
 
@@ -123,7 +126,7 @@ public sealed class AdapterFile : IDisposable
         {
             AdapterFileConfigs configs = AdapterFileConfigs.Read(config, reader);
             AdapterFileParser parser = AdapterFileParser.Parse(reader, layout, configs);
-            return new(config is null ? weights : System.IO.Path.GetDirectoryName(weights)!, reader, parser, configs);
+            return new(config is null ? weights : System.IO.Path.GetDirectoryName(weights)!, reader, parser, configs) { ConfigPath = config };
         }
         catch
         {

@@ -1,5 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Targeting;
@@ -73,6 +74,15 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
         }
     }
 
+    /// <summary>Throws as <see cref="ThrowIfInvalid(Func{LoKrAdapterFinding, bool}?)"/> does, for the modules of the wanted component.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">The options with the component.</param>
+    public void ThrowIfInvalid(AdapterFile file, AdapterReadOptions options)
+    {
+        HashSet<string> unwanted = [.. file.Modules.Where(module => !options.Wants(module.Component)).Select(static module => module.Name)];
+        ThrowIfInvalid(finding => !unwanted.Contains(finding.Target));
+    }
+
     /// <summary>Warnings about tensors of other kinds of adapters that are left out.</summary>
     public static IEnumerable<string> Left(AdapterFile file, AdapterReadOptions options)
     {
@@ -118,7 +128,20 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
 /// <param name="Module">Its tensors in the file.</param>
 /// <param name="Geometry">The shapes of its factors.</param>
 /// <param name="Scale">The scale of w1 ⊗ w2.</param>
-internal sealed record ModuleReading(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale);
+internal sealed record ModuleReading(AdapterFileModule Module, FactorGeometry Geometry, ModuleScale Scale)
+{
+    /// <summary>Axis of DoRA's magnitudes; null without any.</summary>
+    public WeightDecomposeAxis? DoraAxis => Module.Tensors.TryGetValue(FactorNames.DoraScale, out SafetensorsEntry? magnitude) ? FactorGeometry.DoraAxis(magnitude, Geometry) : null;
+
+    /// <summary>Whether the factors of a one-dimensional convolution with a full w2 mean w2 ⊗ w1, as PEFT reads them.</summary>
+    /// <param name="file">The file.</param>
+    public bool IsReversed(AdapterFile file)
+    {
+        bool fromPeft = file.FollowsPeft || file.Layout == AdapterLayout.DiffusersModel || (file.Layout == AdapterLayout.Diffusers && file.HasConfig);
+        Conv1dLayout conv1d = (AdapterLayouts.HasAlphaTensors(file.Layout) ? null : file.ConfigOf(Module.Component))?.Conv1dLayout ?? (fromPeft ? Conv1dLayout.Peft : Conv1dLayout.Kronecker);
+        return conv1d == Conv1dLayout.Peft && Geometry.InnerRank is null && Geometry.Kernel!.Count == 1;
+    }
+}
 
 /// <summary>Overrides for what an adapter file does not say, or says wrongly.</summary>
 public sealed record AdapterReadOptions
@@ -140,6 +163,9 @@ public sealed record AdapterReadOptions
 
     /// <summary>What to do about tensors of other kinds of adapters.</summary>
     public ForeignTensors Foreign { get; init; }
+
+    /// <summary>Whether modules of a component are read.</summary>
+    internal bool Wants(AdapterComponent component) => Component is not AdapterComponent wanted || AdapterComponents.Matches(component, wanted);
 }
 
 /// <summary>What to do about tensors of other kinds of adapters beside LoKr's factors.</summary>

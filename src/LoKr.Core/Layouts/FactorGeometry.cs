@@ -30,6 +30,37 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
     /// <summary>The smallest rank at which w2 is full.</summary>
     public long FullRank => (Math.Max(K, Columns) + 1) / 2;
 
+    /// <summary>The shape of a base weight as out×in×kernel; null where the factors do not fit it.</summary>
+    /// <param name="weight">The shape as it is stored.</param>
+    public IReadOnlyList<long>? Fit(IReadOnlyList<long> weight)
+    {
+        long columns = M * Columns;
+        long kernel = weight.Skip(2).Product();
+        bool Fits(long rows, long inputs) => rows == Out
+            && (Kernel is null ? columns == inputs * kernel && Columns % kernel == 0 : columns == inputs && SameKernel(Kernel, weight.Skip(2)));
+        return weight.Count >= 2 && Fits(weight[0], weight[1]) ? weight
+
+            // GPT-2's Conv1D stores the weight as in×out.
+            : weight.Count == 2 && Fits(weight[1], weight[0]) ? [weight[1], weight[0]]
+            : null;
+    }
+
+    /// <summary>The error for factors that do not fit a base weight.</summary>
+    public LoKrException Mismatch(AdapterFile file, AdapterFileModule module, IReadOnlyList<long> weight) => new(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
+        $"The factors of '{module}' in '{file.Path}' give [{Out}, {M * Columns}{(Kernel is null ? "" : string.Concat(Kernel.Select(static size => $", {size}")))}], "
+        + $"but the weight of the base model is [{string.Join(", ", weight)}].",
+        "The adapter was made for another model.") { Target = module.Name };
+
+    // The core of a one-dimensional convolution has a second kernel dimension of 1 in PEFT.
+    private static bool SameKernel(IReadOnlyList<long> kernel, IEnumerable<long> weight)
+    {
+        long[] expected = [.. weight];
+        return kernel.SequenceEqual(expected) || (kernel is [_, 1] && expected.Length == 1 && kernel[0] == expected[0])
+
+            // Programs write a kernel of one number with its dimensions, or without.
+            || (kernel.Product() == 1 && expected.Product() == 1);
+    }
+
     /// <summary>Reads a module's shapes. If they do not fit together, the problems are added to the findings, and the result is null.</summary>
     public static FactorGeometry? Read(AdapterFileModule module, List<LoKrAdapterFinding> findings)
     {

@@ -1,8 +1,6 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
-using LoKr.Core.Layouts.Names;
-using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using TorchSharp;
@@ -185,49 +183,4 @@ public sealed class PeftAdapterFolder : IDisposable
     private static string WithoutPrefix(string name, string file) => name.Length > Prefix.Length && name.StartsWith(Prefix, StringComparison.Ordinal)
         ? name[Prefix.Length..]
         : throw NoPrefix(name, file);
-}
-
-/// <summary>An adapter folder of PEFT that is merged into a checkpoint.</summary>
-/// <param name="Path">The folder.</param>
-/// <param name="Weight">Strength, 1 as trained; modules that were trained whole are not scaled.</param>
-public sealed record PeftMergeSource(string Path, double Weight = 1) : CheckpointMergeSource(Path, Weight)
-{
-    /// <inheritdoc/>
-    public override CheckpointMergeAdapter Open()
-    {
-        PeftAdapterFolder.ReadConfig(Path, out _);
-        AdapterFile file = AdapterFile.Open(Path);
-        try
-        {
-            return new()
-            {
-                Name = Name,
-                Weight = Weight,
-                DoraStrength = DoraStrength,
-                Config = file.ConfigOf(AdapterComponent.Model)!,
-                Tensors = Tensors(file),
-                Files = [System.IO.Path.Combine(file.Path, PeftAdapterFolder.ConfigFile), file.WeightsPath],
-                Warnings = [.. file.Warnings],
-                MadeFor = AdapterFileConfigs.FindBaseModel(file.Metadata, file.WeightsPath),
-            };
-        }
-        catch
-        {
-            file.Dispose();
-            throw;
-        }
-    }
-
-    /// <summary>The tensors, by the rules of loading into a model. The source owns the file.</summary>
-    private static RenamedTensorSource Tensors(AdapterFile file)
-    {
-        if (file.Entries.Count > 0 && !AdapterLayouts.IsPeft(file.Layout))
-        {
-            throw PeftAdapterFolder.NoPrefix(file.Entries.Keys.First(), file.WeightsPath);
-        }
-
-        AdapterReading.Of(file, new()).ThrowIfInvalid();
-        Dictionary<string, string> names = file.TensorNames.ToDictionary(static pair => pair.Value, static pair => pair.Key, StringComparer.Ordinal);
-        return new(file.Tensors, file.WeightsPath, original => names[original]);
-    }
 }

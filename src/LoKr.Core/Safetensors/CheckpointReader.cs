@@ -14,6 +14,9 @@ public sealed class CheckpointReader : ITensorSource
     /// <summary>Name of the weights that transformers writes, without extension.</summary>
     internal const string DefaultBaseName = "model";
 
+    /// <summary>What follows the name of the weights in the name of an index.</summary>
+    internal const string IndexExtension = ".safetensors.index.json";
+
     // Those of transformers and of diffusers.
     private static readonly string[] s_baseNames = [DefaultBaseName, "diffusion_pytorch_model"];
 
@@ -99,6 +102,14 @@ public sealed class CheckpointReader : ITensorSource
     /// <exception cref="LoKrException">As for <see cref="Open"/>.</exception>
     internal static CheckpointReader OpenFolder(string folder) => Open(folder, FindBaseName(folder) ?? DefaultBaseName);
 
+    /// <summary>Opens one safetensors file as a checkpoint of one shard.</summary>
+    /// <exception cref="LoKrException">As for <see cref="SafetensorsReader.Open"/>.</exception>
+    internal static CheckpointReader OpenFile(string path)
+    {
+        string full = Path.GetFullPath(path);
+        return Build(Path.GetDirectoryName(full)!, SafetensorsReader.Open(full));
+    }
+
     /// <summary>Opens one safetensors file, or a folder.</summary>
     /// <exception cref="LoKrException">As for <see cref="Open"/> and <see cref="SafetensorsReader.Open"/>.</exception>
     internal static ITensorSource OpenWeights(string path) => File.Exists(path) ? SafetensorsReader.Open(path) : OpenFolder(path);
@@ -119,6 +130,13 @@ public sealed class CheckpointReader : ITensorSource
         {
             shard.Dispose();
         }
+    }
+
+    private static CheckpointReader Build(string folder, SafetensorsReader file)
+    {
+        CheckpointReader reader = new(folder, [file]);
+        reader.Collect();
+        return reader;
     }
 
     private static CheckpointReader Build(string folder, IEnumerable<string> files, CheckpointIndex? index)

@@ -8,14 +8,23 @@ namespace LoKr.Models.Loading;
 /// <summary>Base models on disk, for merges that do not load them.</summary>
 public static class BaseModel
 {
-    /// <summary>Reads the config.json of a folder and finds its architecture.</summary>
-    /// <param name="folder">Folder of a model; it may have no config.json, or one of an unknown architecture.</param>
+    /// <summary>Reads the config.json of a folder and finds its architecture; of a pipeline that of every component.</summary>
+    /// <param name="folder">Folder of a model or of a pipeline; it may have no config.json, or one of an unknown architecture. Or a single file, which has none.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ModelConfigInvalid"/>, <see cref="ErrorIds.FileNotReadable"/>.</exception>
     public static CheckpointBase Read(string folder)
     {
         ArgumentException.ThrowIfNullOrEmpty(folder);
-        CheckpointBase model = CheckpointBase.Read(folder);
+        return Describe(CheckpointBase.Read(folder));
+    }
+
+    private static CheckpointBase Describe(CheckpointBase model)
+    {
         ModelArchitecture? architecture = model.Config is ModelConfig config ? ArchitectureRegistry.Default.Find(config) : null;
-        return model with { Names = architecture?.Layout.Names, HeadClass = architecture?.Layout.HeadPrefixes.Count > 0 ? architecture.Name : null };
+        return model with
+        {
+            Names = architecture?.Layout.Names,
+            HeadClass = architecture?.Layout.HeadPrefixes.Count > 0 ? architecture.Name : null,
+            Components = model.Components.ToDictionary(static part => part.Key, static part => Describe(part.Value), StringComparer.Ordinal),
+        };
     }
 }

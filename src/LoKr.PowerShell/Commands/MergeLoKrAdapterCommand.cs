@@ -1,5 +1,6 @@
 using System.Collections;
 using System.Management.Automation;
+using LoKr.Core.Configuration;
 using LoKr.Core.Factors;
 using LoKr.Core.Gguf;
 using LoKr.Core.Layouts;
@@ -13,7 +14,7 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Merges adapters into base weights, in a model in memory, from a folder on disk into another folder, or from a GGUF file into another file.</summary>
+/// <summary>Merges adapters into base weights: in a model in memory, or from a folder, a single file or a GGUF file on disk into another one.</summary>
 [Cmdlet(VerbsData.Merge, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet])]
 [OutputType(typeof(LoKrMergeResult), typeof(Job), ParameterSetName = [PathSet, LiteralPathSet])]
@@ -38,8 +39,9 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     public string[]? Name { get; set; }
 
     /// <summary>
-    /// Folder of the base model: weights as safetensors in one file or in shards, of any architecture; or a component of a diffusers pipeline;
-    /// or a language model as GGUF, of which any part stands for all. Wildcards are allowed if they match one folder or file.
+    /// The base model: a folder with weights as safetensors in one file or in shards, of any architecture; a component of a diffusers pipeline, or the
+    /// whole pipeline; a single safetensors file in the names of ComfyUI, kohya or the model's authors; the index of shards; or a language model as
+    /// GGUF, of which any part stands for all. Wildcards are allowed if they match one folder or file.
     /// </summary>
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
@@ -47,13 +49,13 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [ArgumentCompleter(typeof(FolderCompleter))]
     public string Path { get; set; } = "";
 
-    /// <summary>Folder or GGUF file of the base model, taken as it is written.</summary>
+    /// <summary>Folder or file of the base model, taken as it is written.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LiteralPathSet)]
     [Alias("PSPath")]
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
-    /// <summary>Folders of adapters that PEFT or Export-LoKrAdapter saved, in the order in which they are added. Wildcards are allowed; folders from the pipeline are taken as they are, each for a merge of its own.</summary>
+    /// <summary>Adapters of any program, safetensors files or folders, in the order in which they are added. Wildcards are allowed; adapters from the pipeline are taken as they are, each for a merge of its own.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
     [Alias("FullName")]
@@ -76,7 +78,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = LiteralPathSet)]
     public DoraStrength DoraStrength { get; set; }
 
-    /// <summary>Folder to write; for a GGUF base the file, or the folder where the base has several parts. It appears complete or not at all; an interrupted merge of several files is resumed when the command is repeated.</summary>
+    /// <summary>Folder to write, or the file where the base model is one file. It appears complete or not at all; an interrupted merge of safetensors, or of a model in several parts, is resumed when the command is repeated.</summary>
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
@@ -112,6 +114,32 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(ParameterSetName = PathSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public ScaleMode ScaleMode { get; set; }
+
+    /// <summary>Component of a pipeline whose modules are merged, where the adapter has several; without it all of them.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public AdapterComponent? Component { get; set; }
+
+    /// <summary>Alpha of every module; it overrides the files of the adapters.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public double? Alpha { get; set; }
+
+    /// <summary>Convention by which alpha becomes a factor; it overrides that of the program that wrote the adapter: Peft, Lycoris, or None for 1.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public ScalingConvention? Scaling { get; set; }
+
+    /// <summary>Rank of modules whose factors are both whole, for a Scaling that depends on it; without it the one that kohya's trainers write into the header.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    [ValidateRange(1, int.MaxValue)]
+    public int? Rank { get; set; }
+
+    /// <summary>Leaves out tensors of other kinds of adapters that cannot be merged (OFT, IA3), with a warning, in place of an error. LoCon, LoRA, LoHa, differences and norms are merged.</summary>
+    [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = LiteralPathSet)]
+    public SwitchParameter SkipUnsupported { get; set; }
 
     /// <summary>Replaces an existing folder or file.</summary>
     [Parameter(ParameterSetName = PathSet)]
@@ -233,7 +261,11 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     }
 
     private CheckpointMergeSource[] ReadAdapters() =>
-        [.. AdapterWeights.For(Weight, FindAdapters()).Select(adapter => new PeftMergeSource(adapter.Path, adapter.Weight) { DoraStrength = DoraStrength })];
+        [.. AdapterWeights.For(Weight, FindAdapters()).Select(adapter => new AdapterMergeSource(adapter.Path, adapter.Weight)
+        {
+            DoraStrength = DoraStrength,
+            Read = new() { Component = Component, Alpha = Alpha, Scaling = Scaling, Rank = Rank, Foreign = SkipUnsupported ? ForeignTensors.Skip : ForeignTensors.Refuse },
+        })];
 
     private LoKrMergeResult Run(IDiskMerge merge)
     {

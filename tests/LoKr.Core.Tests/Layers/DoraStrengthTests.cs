@@ -99,7 +99,7 @@ public sealed class DoraStrengthTests : IDisposable
             .ToDictionary(key => $"m{Array.IndexOf(modules, key[..key.LastIndexOf('.')])}{key[key.LastIndexOf('.')..]}", key => adapter.Read(key), StringComparer.Ordinal);
         string from = MergeFiles.Base(_folder["base"], MergeFiles.State(model));
         PeftAdapterFolder.Write(_folder["adapter"], config, tensors);
-        MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(_folder["adapter"], strength)] });
+        MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new AdapterMergeSource(_folder["adapter"], strength)] });
 
         model.LoadAdapter(config, tensors);
         model.SetAdapterScale(["default"], strength);
@@ -120,7 +120,7 @@ public sealed class DoraStrengthTests : IDisposable
         string plain = MergeFiles.Adapter(_folder["plain"], model, "plain");
         ErrorAssert.Throws(ErrorIds.InvalidArgument, () => model.SetDoraStrength(["plain"], DoraStrength.Lycoris), "plain");
         ErrorAssert.Throws(ErrorIds.AdapterNotFound, () => model.SetDoraStrength(["none"], DoraStrength.Lycoris));
-        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(plain, 0.5) { DoraStrength = DoraStrength.Lycoris }] }), "plain");
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new AdapterMergeSource(plain, 0.5) { DoraStrength = DoraStrength.Lycoris }] }), "plain");
         model.AddAdapter(Config() with { WeightDecompose = true }, "dora");
         Assert.Null(model.GetAdapterStatus()[0].DoraStrength);
         model.SetDoraStrength(["plain", "dora"], DoraStrength.Lycoris);

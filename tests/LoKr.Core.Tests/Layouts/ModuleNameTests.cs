@@ -43,10 +43,7 @@ public sealed class ModuleNameTests
     [InlineData("sd15-text-encoder", "encoder_layers_99_mlp_fc1", null)]
     public void A_name_is_found_in_every_form(string model, string given, string? expected)
     {
-        ModuleNameIndex index = ModuleNameIndex.FromFiles(model, new Dictionary<AdapterComponent, IReadOnlyList<KnownModule>>
-        {
-            [AdapterComponent.Model] = [.. Names(model).Select(static name => new KnownModule(name, null))],
-        });
+        ModuleNameIndex index = ModuleNameIndex.FromFiles(model, isSingleFile: false, [new(AdapterComponent.Model, null, [.. Names(model).Select(static name => new KnownModule(name, null))])]);
         Assert.Equal(expected, index.Find(AdapterComponent.Unet, given)?.Name);
         Assert.Equal(expected, index.Find(AdapterComponent.Model, given)?.Name);
     }
@@ -54,10 +51,7 @@ public sealed class ModuleNameTests
     [Fact]
     public void Two_modules_of_one_underscored_name_are_not_found()
     {
-        ModuleNameIndex index = ModuleNameIndex.FromFiles("x", new Dictionary<AdapterComponent, IReadOnlyList<KnownModule>>
-        {
-            [AdapterComponent.Model] = [new("a.b_c", null), new("a_b.c", null), new("d.e", null)],
-        });
+        ModuleNameIndex index = ModuleNameIndex.FromFiles("x", isSingleFile: false, [new(AdapterComponent.Model, null, [new("a.b_c", null), new("a_b.c", null), new("d.e", null)])]);
         Assert.Null(index.Find(AdapterComponent.Model, "a_b_c"));
         Assert.Equal("a.b_c", index.Find(AdapterComponent.Model, "a.b_c")!.Name);
         Assert.Equal("d.e", index.Find(AdapterComponent.Model, "d_e")!.Name);

@@ -121,7 +121,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string from = Base(weights);
         Tensor head = randn(40, 24);
         string adapter = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, s_config with { ModulesToSave = ["score"] });
-        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(adapter, 0.5)] });
+        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new AdapterMergeSource(adapter, 0.5)] });
         Assert.Equal((1, 1), (result.ModuleCount, result.SavedModuleCount));
         Assert.Contains(result.Warnings, static warning => warning.Contains("scales the deltas only", StringComparison.Ordinal));
         Assert.True(TensorAssert.Same(head.to(bfloat16), MergeFiles.Read(_folder["out"])["score.weight"]));
@@ -175,9 +175,28 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string from = MergeFiles.Base(_folder["pipe", "unet"], Weights(["mid.proj"]), baseName: "diffusion_pytorch_model");
         File.WriteAllText(_folder["pipe", "model_index.json"], "{}");
         string adapter = Adapter(["mid.proj"]);
-        LoKrException error = ErrorAssert.Throws(ErrorIds.CheckpointNotFound, () => Run(_folder["pipe"], adapter));
-        Assert.Contains("unet", error.Advice, StringComparison.Ordinal);
         Assert.Equal(["diffusion_pytorch_model.safetensors"], Run(from, adapter).Files);
+    }
+
+    [Fact]
+    public void A_whole_pipeline_is_merged_into_and_copied()
+    {
+        MergeFiles.Base(_folder["pipe", "unet"], Weights(["mid.proj"]), baseName: "diffusion_pytorch_model");
+        MergeFiles.Base(_folder["pipe", "vae"], Weights(["decoder.proj"]), baseName: "diffusion_pytorch_model");
+        Directory.CreateDirectory(_folder["pipe", "scheduler"]);
+        Directory.CreateDirectory(_folder["pipe", "checker"]);
+        File.WriteAllText(_folder["pipe", "model_index.json"], "{}");
+        File.WriteAllText(_folder["pipe", "scheduler", "scheduler_config.json"], "{}");
+        File.WriteAllBytes(_folder["pipe", "checker", "pytorch_model.bin"], [1, 2, 3]);
+        string adapter = Adapter(["mid.proj"]);
+        LoKrMergeResult result = Run(_folder["pipe"], adapter);
+        Assert.Equal([Path.Combine("unet", "diffusion_pytorch_model.safetensors"), Path.Combine("vae", "diffusion_pytorch_model.safetensors")], result.Files);
+        MergeFiles.Run(MergeFiles.Options(_folder["pipe", "unet"], _folder["alone"], adapter));
+        Dictionary<string, byte[]> before = MergeFiles.Bytes(_folder["pipe"]);
+        Dictionary<string, byte[]> after = MergeFiles.Bytes(_folder["out"]);
+        Assert.Equal(before.Keys.Order(StringComparer.Ordinal), after.Keys.Order(StringComparer.Ordinal));
+        Assert.Equal(MergeFiles.Bytes(_folder["alone"]).OrderBy(static pair => pair.Key), after.Where(static pair => pair.Key.StartsWith("unet", StringComparison.Ordinal)).Select(static pair => KeyValuePair.Create(pair.Key["unet/".Length..], pair.Value)).OrderBy(static pair => pair.Key));
+        Assert.All(before.Where(static pair => !pair.Key.StartsWith("unet", StringComparison.Ordinal)), pair => Assert.Equal(pair.Value, after[pair.Key]));
     }
 
     [Fact]
@@ -235,7 +254,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string from = Base(Weights([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]), maxShardBytes: 5000);
         string adapter = Adapter([.. Enumerable.Range(0, 12).Select(static i => $"m.{i}.proj")]);
         CheckpointMergeOptions options = MergeFiles.Options(from, _folder["out"], adapter);
-        CheckpointMergeOptions half = options with { Adapters = [new PeftMergeSource(adapter, 0.5)] };
+        CheckpointMergeOptions half = options with { Adapters = [new AdapterMergeSource(adapter, 0.5)] };
         MergeFiles.Run(half with { Destination = _folder["reference"] });
         Interrupt(options, after: 6);
         Assert.Equal(0, MergeFiles.Run(half).ResumedFileCount);
@@ -367,7 +386,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string adapter = Adapter(["m.proj"]);
         ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"])));
         ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"], adapter) with { MaxShardBytes = 0 }));
-        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new PeftMergeSource(adapter, double.NaN)] }));
+        ErrorAssert.Throws(ErrorIds.InvalidArgument, () => MergeFiles.Run(MergeFiles.Options(from, _folder["out"]) with { Adapters = [new AdapterMergeSource(adapter, double.NaN)] }));
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(_folder["nowhere"], adapter));
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => Run(from, _folder["nowhere"]));
         string quantized = MergeFiles.Base(_folder["quantized"], new Dictionary<string, Tensor> { ["m.proj.weight"] = zeros([40, 24], ScalarType.Int8) });

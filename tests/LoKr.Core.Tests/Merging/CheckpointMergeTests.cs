@@ -86,7 +86,7 @@ public sealed class CheckpointMergeTests
         string from = MergeFiles.Base(folder["base"], before, config: layer.StartsWith("gpt2", StringComparison.Ordinal) ? """{"model_type": "gpt2"}""" : null);
         string saved = MergeFiles.Adapter(folder["adapter"], model);
         MergeFiles.Run(MergeFiles.Options(from, folder["one"], saved));
-        MergeFiles.Run(MergeFiles.Options(from, folder["half"]) with { Adapters = [new PeftMergeSource(saved, 0.5)] });
+        MergeFiles.Run(MergeFiles.Options(from, folder["half"]) with { Adapters = [new AdapterMergeSource(saved, 0.5)] });
 
         model.Merge();
         Assert.NotEmpty(MergeFiles.Differences(before, model.GetBaseState()));
@@ -97,7 +97,7 @@ public sealed class CheckpointMergeTests
         Assert.Empty(MergeFiles.Differences(model.GetBaseState(), MergeFiles.Read(folder["half"])));
         if (config.WeightDecompose)
         {
-            MergeFiles.Run(MergeFiles.Options(from, folder["lycoris"]) with { Adapters = [new PeftMergeSource(saved, 0.5) { DoraStrength = DoraStrength.Lycoris }] });
+            MergeFiles.Run(MergeFiles.Options(from, folder["lycoris"]) with { Adapters = [new AdapterMergeSource(saved, 0.5) { DoraStrength = DoraStrength.Lycoris }] });
             model.UndoMerge();
             model.SetDoraStrength(["default"], DoraStrength.Lycoris);
             model.Merge();

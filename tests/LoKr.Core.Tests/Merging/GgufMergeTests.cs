@@ -211,7 +211,7 @@ public sealed class GgufMergeTests : IDisposable
     private static GgufMerge Open(string source, string adapter, string destination, double weight = 1, GgmlType? type = null, bool force = true) => GgufMerge.Open(new()
     {
         Path = source,
-        Adapters = [new PeftMergeSource(adapter, weight)],
+        Adapters = [new AdapterMergeSource(adapter, weight)],
         Destination = destination,
         TensorType = type,
         Force = force,

@@ -36,7 +36,7 @@ internal static class MergeFiles
     {
         Base = CheckpointBase.Read(from),
         Destination = to,
-        Adapters = [.. adapters.Select(static path => new PeftMergeSource(path))],
+        Adapters = [.. adapters.Select(static path => new AdapterMergeSource(path))],
     };
 
     public static LoKrMergeResult Run(CheckpointMergeOptions options, Action<CheckpointMergeProgress>? progress = null)

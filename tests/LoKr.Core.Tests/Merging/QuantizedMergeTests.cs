@@ -182,17 +182,17 @@ public sealed class QuantizedMergeTests : IDisposable
     public void A_change_that_rounding_swallows_is_reported()
     {
         string from = Write("F8_E4M3", ".weight_scale", byRows: false);
-        LoKrMergeResult weak = Merge(from, _folder["weak"], options => options with { Adapters = [new PeftMergeSource(_adapter, 1e-4)] });
+        LoKrMergeResult weak = Merge(from, _folder["weak"], options => options with { Adapters = [new AdapterMergeSource(_adapter, 1e-4)] });
         Assert.Contains(weak.Warnings, static warning => warning.Contains("keep less than", StringComparison.Ordinal));
         Assert.All(weak.Weights, static weight => Assert.True(weight.Unchanged > 0.9 && weight.DeltaNorm > 0 && weight.Kept < 0.9));
-        LoKrMergeResult wide = Merge(from, _folder["wide"], options => options with { Adapters = [new PeftMergeSource(_adapter, 1e-4)], DType = ScalarType.Float32 });
+        LoKrMergeResult wide = Merge(from, _folder["wide"], options => options with { Adapters = [new AdapterMergeSource(_adapter, 1e-4)], DType = ScalarType.Float32 });
         Assert.DoesNotContain(wide.Warnings, static warning => warning.Contains("keep less than", StringComparison.Ordinal));
         Assert.All(wide.Weights, static weight => Assert.True(weight is { Type: "F32", Kept: > 0.99 }));
 
         // The largest value of the base model is at the limit already, so a strong adapter leaves the range.
-        LoKrMergeResult strong = Merge(from, _folder["strong"], options => options with { Adapters = [new PeftMergeSource(_adapter, 20)] });
+        LoKrMergeResult strong = Merge(from, _folder["strong"], options => options with { Adapters = [new AdapterMergeSource(_adapter, 20)] });
         Assert.Contains(strong.Weights, static weight => weight.AtLimit > 1);
-        LoKrMergeResult refit = Merge(from, _folder["refit"], options => options with { Adapters = [new PeftMergeSource(_adapter, 20)], ScaleMode = ScaleMode.Refit });
+        LoKrMergeResult refit = Merge(from, _folder["refit"], options => options with { Adapters = [new AdapterMergeSource(_adapter, 20)], ScaleMode = ScaleMode.Refit });
         Assert.All(refit.Weights, weight => Assert.True(weight.ErrorOverDelta < strong.Weights.Single(other => other.Name == weight.Name).ErrorOverDelta + 1e-6));
     }
 

@@ -99,7 +99,7 @@ public sealed class EveryLayerTests : IDisposable
         {
             Base = BaseModel.Read(folder["base"]),
             Destination = folder["disk"],
-            Adapters = [new PeftMergeSource(folder["adapter"])],
+            Adapters = [new AdapterMergeSource(folder["adapter"])],
         });
         Assert.Equal(inMemory.ModuleCount, merge.Run(cancel: TestContext.Current.CancellationToken).ModuleCount);
         string weights = Path.GetFileName(Assert.Single(Directory.GetFiles(folder["memory"], "*.safetensors")));

@@ -59,7 +59,7 @@ public sealed class LlamaRuntimeTests : IDisposable
         long[] ids = Ids(root);
         foreach (string adapter in Adapters(root))
         {
-            using (GgufMerge merge = GgufMerge.Open(new() { Path = Path.Combine(root, "model-Q8_0.gguf"), Adapters = [new PeftMergeSource(adapter)], Destination = _folder["merged.gguf"], Force = true }))
+            using (GgufMerge merge = GgufMerge.Open(new() { Path = Path.Combine(root, "model-Q8_0.gguf"), Adapters = [new AdapterMergeSource(adapter)], Destination = _folder["merged.gguf"], Force = true }))
             {
                 merge.Run(cancel: TestContext.Current.CancellationToken);
             }

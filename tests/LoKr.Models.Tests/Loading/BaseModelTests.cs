@@ -153,7 +153,7 @@ public sealed class BaseModelTests : IDisposable
 
     private static LoKrMergeResult Merge(string source, string adapter, string destination)
     {
-        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = BaseModel.Read(source), Adapters = [new PeftMergeSource(adapter)], Destination = destination });
+        using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = BaseModel.Read(source), Adapters = [new AdapterMergeSource(adapter)], Destination = destination });
         return merge.Run(cancel: TestContext.Current.CancellationToken);
     }
 

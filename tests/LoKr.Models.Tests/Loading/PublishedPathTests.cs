@@ -90,7 +90,7 @@ public sealed class PublishedPathTests : IDisposable
         AdapterExporter.Export(model, adapter.Name, _folder["adapter"], AdapterLayout.Peft);
         model.Merge();
         ModelFolder.Export(model, Out("memory"));
-        using (CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = BaseModel.Read(source), Adapters = [new PeftMergeSource(_folder["adapter"])], Destination = Out("disk") }))
+        using (CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = BaseModel.Read(source), Adapters = [new AdapterMergeSource(_folder["adapter"])], Destination = Out("disk") }))
         {
             merge.Run(cancel: TestContext.Current.CancellationToken);
         }

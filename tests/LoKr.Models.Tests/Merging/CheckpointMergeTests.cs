@@ -216,7 +216,7 @@ public sealed class CheckpointMergeTests
         {
             Base = BaseModel.Read(source),
             Destination = destination,
-            Adapters = [new PeftMergeSource(adapter)],
+            Adapters = [new AdapterMergeSource(adapter)],
         });
         return merge.Run(cancel: TestContext.Current.CancellationToken);
     }

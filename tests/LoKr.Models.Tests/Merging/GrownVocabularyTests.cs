@@ -109,7 +109,7 @@ public sealed class GrownVocabularyTests : IDisposable
 
     private static void Merge(string source, string destination, string adapter)
     {
-        using CheckpointMerge merge = CheckpointMerge.Open(new() { Base = BaseModel.Read(source), Adapters = [new PeftMergeSource(adapter)], Destination = destination });
+        using CheckpointMerge merge = CheckpointMerge.Open(new() { Base = BaseModel.Read(source), Adapters = [new AdapterMergeSource(adapter)], Destination = destination });
         merge.Run();
     }
 

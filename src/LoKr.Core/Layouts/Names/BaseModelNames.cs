@@ -1,5 +1,6 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Gguf;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 
@@ -16,74 +17,103 @@ internal static class BaseModelNames
         : path is not null ? Read(Path.GetFullPath(path))
         : null;
 
+    /// <summary>The modules of a model whose files are open.</summary>
+    public static ModuleNameIndex Of(MergeBase model)
+    {
+        if (model.Parts is [{ Folder: "" } whole])
+        {
+            return model.IsFile ? SingleFile(model.Path, whole.Traits.Entries.Values)
+                : ModuleNameIndex.FromFiles(model.Path, isSingleFile: false, [new(AdapterComponent.Model, null, Modules(whole.Traits.Entries.Values, "", ""), whole.Traits.Aliases)]);
+        }
+
+        return ModuleNameIndex.FromFiles(model.Path, isSingleFile: false,
+        [
+            .. model.Parts.Where(static part => AdapterComponents.ByFolder.ContainsKey(part.Folder))
+                .Select(static part => new StoredComponent(AdapterComponents.ByFolder[part.Folder], null, Modules(part.Traits.Entries.Values, "", part.Folder), part.Traits.Aliases)),
+        ]);
+    }
+
     /// <summary>Reads a model folder, a pipeline folder or one file.</summary>
     /// <exception cref="LoKrException">There are no weights, or they cannot be read.</exception>
     private static ModuleNameIndex Read(string path)
     {
-        Dictionary<AdapterComponent, IReadOnlyList<KnownModule>> modules = [];
         if (GgufReader.IsGguf(path))
         {
             using GgufModel model = GgufModel.Open(path);
-            modules[AdapterComponent.Model] = Modules(model.Entries.Values, "");
-            return ModuleNameIndex.FromFiles(path, modules);
+            return ModuleNameIndex.FromFiles(path, isSingleFile: false, [new(AdapterComponent.Model, null, Modules(model.Entries.Values, "", ""))]);
         }
 
         if (File.Exists(path))
         {
             using SafetensorsReader reader = SafetensorsReader.Open(path);
-            SingleFile(reader.Entries.Values, modules);
-            return ModuleNameIndex.FromFiles(path, modules);
+            return SingleFile(path, reader.Entries.Values);
         }
 
+        List<StoredComponent> components = [];
         foreach ((string folder, AdapterComponent component) in AdapterComponents.ByFolder)
         {
             if (Directory.Exists(Path.Combine(path, folder)))
             {
-                modules[component] = Folder(Path.Combine(path, folder));
+                components.Add(new(component, null, Folder(Path.Combine(path, folder), folder)));
             }
         }
 
-        if (modules.Count == 0)
+        if (components.Count == 0)
         {
-            modules[AdapterComponent.Model] = Folder(path);
+            components.Add(new(AdapterComponent.Model, null, Folder(path, "")));
         }
 
-        return ModuleNameIndex.FromFiles(path, modules);
+        return ModuleNameIndex.FromFiles(path, isSingleFile: false, components);
     }
 
     /// <summary>Sorts the tensors of a single file by the parts of its pipeline.</summary>
-    private static void SingleFile(IEnumerable<SafetensorsEntry> entries, Dictionary<AdapterComponent, IReadOnlyList<KnownModule>> modules)
+    private static ModuleNameIndex SingleFile(string path, IEnumerable<SafetensorsEntry> entries)
     {
         SafetensorsEntry[] all = [.. entries];
+        List<StoredComponent> components = [];
         foreach (ModelPart part in ModelRecognizer.OfCheckpoint(all.Select(static entry => entry.Name))?.Candidates[0].Parts ?? [])
         {
             // The longest prefix under which the file has names of the part.
             foreach (string prefix in part.CheckpointPrefixes.OrderByDescending(static prefix => prefix.Length))
             {
-                KnownModule[] found = [.. Modules(all, prefix).Where(module => prefix.Length > 0 || part.Find(SplitName.Of(module.Name), isUnderscored: false).Any())];
-                if (found.Length > 0 && !modules.ContainsKey(part.Component))
+                KnownModule[] found = [.. Modules(all, prefix, "").Where(module => prefix.Length > 0 || part.Find(SplitName.Of(module.Name), isUnderscored: false).Any())];
+                if (Array.Exists(found, static module => !module.IsParameter) && !components.Exists(component => component.Component == part.Component))
                 {
-                    modules[part.Component] = found;
+                    components.Add(new(part.Component, part, found));
                 }
             }
         }
 
-        if (modules.Count == 0)
+        if (components.Count == 0)
         {
-            modules[AdapterComponent.Model] = Modules(all, "");
+            components.Add(new(AdapterComponent.Model, null, Modules(all, "", "")));
         }
+
+        return ModuleNameIndex.FromFiles(path, isSingleFile: true, components);
     }
 
-    private static KnownModule[] Folder(string path)
+    private static KnownModule[] Folder(string path, string folder)
     {
         using CheckpointReader reader = CheckpointReader.OpenFolder(path);
-        return Modules(reader.Entries.Values, "");
+        return Modules(reader.Entries.Values, "", folder);
     }
 
-    private static KnownModule[] Modules(IEnumerable<SafetensorsEntry> entries, string prefix)
+    // Tensors that end with neither .weight nor .bias are parameters, which some tables have.
+    private static KnownModule[] Modules(IEnumerable<SafetensorsEntry> entries, string prefix, string folder)
     {
         const string Weight = ".weight";
-        return [.. entries.Where(entry => entry.Name.StartsWith(prefix, StringComparison.Ordinal) && entry.Name.EndsWith(Weight, StringComparison.Ordinal))
-            .Select(entry => new KnownModule(entry.Name[prefix.Length..^Weight.Length], entry.Shape))];
+        return
+        [
+            .. entries.Where(entry => entry.Name.Length > prefix.Length && entry.Name.StartsWith(prefix, StringComparison.Ordinal) && !entry.Name.EndsWith(".bias", StringComparison.Ordinal)).Select(entry =>
+            {
+                bool isParameter = !entry.Name.EndsWith(Weight, StringComparison.Ordinal);
+                return new KnownModule(isParameter ? entry.Name[prefix.Length..] : entry.Name[prefix.Length..^Weight.Length], entry.Shape)
+                {
+                    IsParameter = isParameter,
+                    Folder = folder,
+                    Places = [new(entry.Name, 0, 0, entry.Shape.Count > 0 ? entry.Shape[0] : 1)],
+                };
+            }),
+        ];
     }
 }

@@ -34,7 +34,7 @@ internal sealed class AdapterMatcher
     private AdapterMatcher(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
         (_checkpoint, _adapter, _plan) = (checkpoint, adapter, plan);
-        SavedEmbeddings embeddings = SavedEmbeddings.Find(adapter.Config, adapter.Tensors.Entries.Keys);
+        SavedEmbeddings embeddings = SavedEmbeddings.Find(adapter.Config!, adapter.Tensors.Entries.Keys);
         (_config, _tables) = (embeddings.Config, embeddings.Modules);
         _warnings.AddRange(embeddings.Warnings);
         _ranks = new(_config);
@@ -50,10 +50,23 @@ internal sealed class AdapterMatcher
     /// <exception cref="LoKrException">Tensors do not fit; all of those are named.</exception>
     public static IReadOnlyList<string> Match(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
     {
-        LoKrConfigValidator.ValidateStored(adapter.Config);
+        LoKrConfigValidator.ValidateStored(adapter.Config!);
         AdapterMatcher matcher = new(checkpoint, adapter, plan);
         matcher.Match();
         return matcher._warnings;
+    }
+
+    /// <summary>Number of modules of an adapter that a checkpoint has, under the names that fit most of them.</summary>
+    /// <param name="checkpoint">The checkpoint.</param>
+    /// <param name="adapter">The adapter.</param>
+    /// <returns>The number, and whether these are all of them.</returns>
+    /// <exception cref="LoKrException"><c>LoKr.AdapterKeysMismatch</c>: the modules fit several parts of the checkpoint.</exception>
+    public static (int Found, bool All) Count(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter)
+    {
+        IReadOnlyList<string> modules = new AdapterKeys(adapter.Tensors.Entries.Keys).AdaptedModules;
+        CheckpointNames names = CheckpointNames.Match([.. checkpoint.Entries.Keys], modules, checkpoint.Aliases);
+        int found = modules.Count(module => names.Find(module + ".weight") is not null);
+        return (found, found == modules.Count);
     }
 
     /// <summary>Whether an adapter changes nothing. Reads no more than the factors of one layer if it is trained.</summary>
@@ -111,10 +124,10 @@ internal sealed class AdapterMatcher
         }
 
         SafetensorsEntry weight = _checkpoint.Entries[key];
-        CheckMergeable(weight);
+        _checkpoint.CheckMergeable(weight);
         if (weight.Shape.Count < 2)
         {
-            throw NotMergeable(weight);
+            throw _checkpoint.NotMergeable(weight);
         }
 
         if (!_weights.TryAdd(key, module))
@@ -125,7 +138,7 @@ internal sealed class AdapterMatcher
         }
 
         (LayerSettings settings, bool isTransposed) = Expect(module, weight);
-        _plan.Add(weight, new MergeContribution(_adapter, module, settings, isTransposed));
+        _plan.Add(weight, new ConfiguredContribution(_adapter, module, settings) { IsTransposed = isTransposed });
     }
 
     /// <summary>Adds the tensors of a layer to those that the adapter must have.</summary>
@@ -153,9 +166,9 @@ internal sealed class AdapterMatcher
         }
 
         SafetensorsEntry parameter = _checkpoint.Entries[name];
-        CheckMergeable(parameter);
+        _checkpoint.CheckMergeable(parameter);
         _expected.Add(key, [.. parameter.Shape]);
-        _plan.Add(parameter, new AdapterTensor(_adapter, key));
+        _plan.Add(parameter, new StoredContribution(new(_adapter, key)));
     }
 
     private void AddSaved(string key)
@@ -337,23 +350,6 @@ internal sealed class AdapterMatcher
     private bool IsOfModel(string module) => _checkpoint.LayerCount is not int count
         || module.Split('.').FirstOrDefault(static part => part.Length > 0 && part.All(char.IsAsciiDigit)) is not string layer
         || !int.TryParse(layer, CultureInfo.InvariantCulture, out int number) || number < count;
-
-    private void CheckMergeable(SafetensorsEntry weight)
-    {
-        if (_checkpoint.Problem(weight.Name) is { } problem)
-        {
-            throw problem;
-        }
-
-        if (!MergePlan.IsWeightType(weight.DType) || weight.ByteCount == 0)
-        {
-            throw NotMergeable(weight);
-        }
-    }
-
-    private LoKrException NotMergeable(SafetensorsEntry weight) => new(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
-        $"'{weight.Name}' in '{_checkpoint.Folder}' is {SafetensorsDTypes.Name(weight.DType)} [{string.Join(", ", weight.Shape)}], to which no delta can be added.",
-        "Quantized checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
 
     private void CheckReplaceable(AdapterTensor given, SafetensorsEntry stored)
     {

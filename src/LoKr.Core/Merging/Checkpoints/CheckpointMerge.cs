@@ -23,31 +23,25 @@ public sealed class CheckpointMerge : IDiskMerge
     private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
 
     private readonly CheckpointMergeOptions _options;
-    private readonly string _baseName;
-    private readonly CheckpointReader _source;
+    private readonly MergeBase _model;
     private readonly MergeAdapters? _adapters;
     private readonly List<string> _warnings = [];
-    private readonly MergePlan _plan;
-    private readonly QuantizedMerge _quantized;
-    private readonly IReadOnlyList<MergeShard> _shards;
+    private readonly MergeShard[] _shards;
 
     private CheckpointMerge(CheckpointMergeOptions options)
     {
         _options = options;
         BasePath = Path.GetFullPath(options.Base.Path);
         Destination = Path.GetFullPath(options.Destination);
-        _baseName = FindBaseName(BasePath);
-        _source = CheckpointReader.Open(BasePath, _baseName);
+        _model = MergeBase.Open(options.Base, options.DType, options.ScaleMode);
         try
         {
-            QuantizedCheckpoint weights = new(_source, _source.Shards);
-            _plan = new MergePlan(weights);
-            _quantized = new(weights, options.DType, options.ScaleMode);
-            CheckpointTraits traits = new(weights, BasePath, options.Base);
-            _adapters = MergeAdapters.Open(options.Adapters, traits, _plan, () => CheckpointFingerprint.Compute(_source));
+            CheckDestination();
+            _adapters = MergeAdapters.Open(options.Adapters, _model, _model.Parts is [StoredPart only] ? () => CheckpointFingerprint.Compute(only.Checkpoint) : null);
             _warnings.AddRange(_adapters.Warnings);
-            _warnings.AddRange(_quantized.Warnings(_plan));
-            _shards = options.MaxShardBytes is long most ? MergeShard.Split(_source, _plan, _quantized, _baseName, most) : MergeShard.Keep(_source, _plan, _quantized);
+            _warnings.AddRange(_model.QuantizationWarnings());
+            MergeShard[] shards = [.. Parts.SelectMany(part => options.MaxShardBytes is long most ? MergeShard.Split(part, most) : MergeShard.Keep(part))];
+            _shards = _model.IsFile ? [shards[0] with { FileName = Path.GetFileName(Destination) }] : shards;
         }
         catch
         {
@@ -59,7 +53,7 @@ public sealed class CheckpointMerge : IDiskMerge
     /// <summary>Full path of the base model.</summary>
     public string BasePath { get; }
 
-    /// <summary>Full path of the folder to write.</summary>
+    /// <summary>Full path of the folder or file to write.</summary>
     public string Destination { get; }
 
     /// <summary>Names of the files of weights that are written.</summary>
@@ -69,13 +63,15 @@ public sealed class CheckpointMerge : IDiskMerge
     public long ByteCount => _shards.Sum(static shard => shard.ByteCount);
 
     /// <summary>Number of weights that change.</summary>
-    public int ModuleCount => _plan.ChangedCount;
+    public int ModuleCount => _model.Parts.Sum(static part => part.Plan.ChangedCount);
 
     /// <summary>Number of modules that adapters replace or add whole.</summary>
-    public int SavedModuleCount => _plan.SavedModuleCount;
+    public int SavedModuleCount => _model.Parts.Sum(static part => part.Plan.SavedModuleCount);
 
     /// <summary>Warnings about the adapters and the result.</summary>
     public IReadOnlyList<string> Warnings => _warnings;
+
+    private IEnumerable<StoredPart> Parts => _model.Parts.Cast<StoredPart>();
 
     /// <summary>Opens the base model and the adapters and checks that they fit, without writing anything.</summary>
     /// <param name="options">Base model, adapters and destination.</param>
@@ -105,24 +101,8 @@ public sealed class CheckpointMerge : IDiskMerge
     {
         long started = Stopwatch.GetTimestamp();
         TorchRuntime.EnsureLoaded();
-        using StagedDirectory staged = new(Destination, _options.Force, resume: ResumeName);
-        int resumed;
-        try
-        {
-            MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_source.Shards.Select(static shard => (shard.FilePath, MergeJournal.Samples(shard))), _adapters!.Opened, _shards, _quantized.Fingerprint));
-            resumed = WriteShards(staged.Path, journal, progress, started, cancel);
-            WriteIndex(staged.Path);
-            WriteCompanions(staged.Path);
-            CheckBaseStayed();
-            journal.Commit(staged);
-        }
-        catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
-        {
-            staged.LeaveForResume();
-            throw;
-        }
-
-        IReadOnlyList<LoKrMergedWeight> weights = _quantized.Loss.Report();
+        int resumed = _model.IsFile ? RunFile(progress, started, cancel) : RunFolder(progress, started, cancel);
+        IReadOnlyList<LoKrMergedWeight> weights = [.. Parts.SelectMany(static part => part.Quantized.Loss.Report()).OrderBy(static weight => weight.Kept)];
         _warnings.AddRange(QuantizationLoss.Warnings(weights, "Give the quantized weights another type in the result, merge into the unquantized model, or load the adapter beside the model."));
         return new LoKrMergeResult
         {
@@ -141,34 +121,85 @@ public sealed class CheckpointMerge : IDiskMerge
 
     /// <inheritdoc/>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
-        $"{ModuleCount} weights and {SavedModuleCount} whole modules of {string.Join(", ", _options.Adapters.Select(static adapter => adapter.Name))} into {BasePath}; {_shards.Count} files, {ByteCount:N0} bytes.");
+        $"{ModuleCount} weights and {SavedModuleCount} whole modules of {string.Join(", ", _options.Adapters.Select(static adapter => adapter.Name))} into {BasePath}; {_shards.Length} files, {ByteCount:N0} bytes.");
 
     /// <inheritdoc/>
     public void Dispose()
     {
-        _source.Dispose();
+        _model.Dispose();
         _adapters?.Dispose();
     }
 
-    private static string FindBaseName(string folder)
+    private void CheckDestination()
     {
-        if (!Directory.Exists(folder))
+        const string extension = ".safetensors";
+        if (_model.IsFile && !Destination.EndsWith(extension, StringComparison.OrdinalIgnoreCase))
         {
-            throw FileErrors.NotFound(folder);
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"'{Destination}' does not end with {extension}.",
+                "The result of a merge into a single file is one file of that kind.") { Target = Destination };
         }
 
-        string? found = CheckpointReader.FindBaseName(folder);
-        if (found is null && File.Exists(Path.Combine(folder, "model_index.json")))
+        if (!_model.IsFile && Destination.EndsWith(extension, StringComparison.OrdinalIgnoreCase))
         {
-            string[] parts = [.. Directory.EnumerateDirectories(folder)
-                .Where(static part => CheckpointReader.FindBaseName(part) is not null)
-                .Select(static part => Path.GetFileName(part)).Order(StringComparer.Ordinal)];
-            throw new LoKrException(ErrorIds.CheckpointNotFound, LoKrErrorKind.NotFound, $"'{folder}' is a whole pipeline.",
-                $"Name the folder of the component that the adapter was made for: {string.Join(", ", parts)}.") { Target = folder };
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"'{Destination}' names one file, and the base model is a folder.",
+                "Name a folder; it gets files of the same names.") { Target = Destination };
         }
 
-        return found ?? CheckpointReader.DefaultBaseName;
+        if (_model.IsFile && _options.MaxShardBytes is not null)
+        {
+            throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, "A single file stays one file, whatever its size.",
+                "Leave out the largest size of a file.") { Target = Destination };
+        }
     }
+
+    private int RunFolder(Action<CheckpointMergeProgress>? progress, long started, CancellationToken cancel)
+    {
+        using StagedDirectory staged = new(Destination, _options.Force, resume: ResumeName);
+        try
+        {
+            MergeJournal journal = OpenJournal(staged.Path);
+            int resumed = WriteShards(staged.Path, journal, progress, started, cancel);
+            foreach (StoredPart part in Parts)
+            {
+                WriteIndex(staged.Path, part);
+                WriteCompanions(staged.Path, part);
+            }
+
+            if (_options.Base.Components.Count > 0)
+            {
+                CompanionFiles.CopyPipeline(BasePath, staged.Path, _options.Base.Components.Keys);
+            }
+
+            CheckBaseStayed();
+            journal.Commit(staged.Commit);
+            return resumed;
+        }
+        catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
+        {
+            staged.LeaveForResume();
+            throw;
+        }
+    }
+
+    private int RunFile(Action<CheckpointMergeProgress>? progress, long started, CancellationToken cancel)
+    {
+        using StagedFile staged = new(Destination, _options.Force, ResumeName);
+        try
+        {
+            MergeJournal journal = OpenJournal(staged.Folder);
+            int resumed = WriteShards(staged.Folder, journal, progress, started, cancel);
+            journal.Commit(() => staged.Commit(_shards[0].FileName));
+            return resumed;
+        }
+        catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })
+        {
+            staged.LeaveForResume();
+            throw;
+        }
+    }
+
+    private MergeJournal OpenJournal(string folder) => MergeJournal.Open(
+        folder, MergeJournal.Fingerprint(Parts.SelectMany(static part => part.Checkpoint.Shards).Select(static shard => (shard.FilePath, MergeJournal.Samples(shard))), _adapters!.Opened, _shards, Parts.First().Quantized.Fingerprint));
 
     private int WriteShards(string folder, MergeJournal journal, Action<CheckpointMergeProgress>? progress, long started, CancellationToken cancel)
     {
@@ -184,6 +215,11 @@ public sealed class CheckpointMerge : IDiskMerge
             progress?.Invoke(new CheckpointMergeProgress(shard.FileName, count, total, written, ByteCount, Stopwatch.GetElapsedTime(started)));
         }
 
+        foreach (StoredPart part in Parts)
+        {
+            FileSystem.CreateFolder(Path.Combine(folder, part.Folder));
+        }
+
         ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum, notFinite) => journal.Add(shard.FileName, sum, notFinite), cancel);
         writer.Write(_shards.Where(shard => !done.Contains(shard.FileName)));
         _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
@@ -197,66 +233,71 @@ public sealed class CheckpointMerge : IDiskMerge
         return done.Count;
     }
 
-    private void WriteIndex(string folder)
+    private void WriteIndex(string folder, StoredPart part)
     {
-        if (_shards.Count == 1 && _shards[0].FileName == _baseName + ".safetensors")
+        string place = Path.Combine(folder, part.Folder);
+        MergeShard[] shards = [.. _shards.Where(shard => Path.GetDirectoryName(Path.Combine(folder, shard.FileName)) == Path.TrimEndingDirectorySeparator(place))];
+        if (shards is [MergeShard only] && Path.GetFileName(only.FileName) == part.BaseName + ".safetensors")
         {
             return;
         }
 
         SortedDictionary<string, string> map = new(StringComparer.Ordinal);
-        foreach (MergeShard shard in _shards)
+        foreach (MergeShard shard in shards)
         {
             foreach (MergeTarget target in shard.Targets)
             {
-                map.Add(target.Name, shard.FileName);
+                map.Add(target.Name, Path.GetFileName(shard.FileName));
             }
         }
 
         CheckpointWriter.WriteIndex(
-            Path.Combine(folder, $"{_baseName}.safetensors.index.json"), _shards.Sum(static shard => shard.Targets.Sum(static target => target.Header.ByteCount)), map);
+            Path.Combine(place, part.BaseName + CheckpointReader.IndexExtension), shards.Sum(static shard => shard.Targets.Sum(static target => target.Header.ByteCount)), map);
     }
 
-    private void WriteCompanions(string folder)
+    private void WriteCompanions(string folder, StoredPart part)
     {
         HashSet<string> written = [.. Files];
+        string from = Path.Combine(Directory.Exists(BasePath) ? BasePath : Path.GetDirectoryName(BasePath)!, part.Folder);
+        string to = Path.Combine(folder, part.Folder);
 
         // The tokens that an adapter adds are in the tokenizer that was saved with it, where one was.
-        IReadOnlyList<string> tokenizer = _plan.VocabularySize is null ? [] : [.. _options.Adapters.Select(static adapter => CompanionFiles.TokenizerIn(adapter.Path)).LastOrDefault(static files => files.Count > 0, [])];
-        foreach (string file in CompanionFiles.List(BasePath).Where(file => !written.Contains(file) && !(tokenizer.Count > 0 && CompanionFiles.IsOfTokenizer(file))))
+        IReadOnlyList<string> tokenizer = part.Plan.VocabularySize is null ? [] : [.. _options.Adapters.Select(static adapter => CompanionFiles.TokenizerIn(adapter.Path)).LastOrDefault(static files => files.Count > 0, [])];
+        foreach (string file in CompanionFiles.List(from).Where(file => !written.Contains(Path.Combine(part.Folder, file)) && !(tokenizer.Count > 0 && CompanionFiles.IsOfTokenizer(file))))
         {
-            MachinePaths.CopyWithout(Path.Combine(BasePath, file), Path.Combine(folder, file));
+            MachinePaths.CopyWithout(Path.Combine(from, file), Path.Combine(to, file));
         }
 
         foreach (string file in tokenizer)
         {
-            MachinePaths.CopyWithout(file, Path.Combine(folder, Path.GetFileName(file)));
+            MachinePaths.CopyWithout(file, Path.Combine(to, Path.GetFileName(file)));
         }
 
-        WriteConfig(folder);
+        WriteConfig(to, part);
     }
 
     // Where the result is another architecture than the base model.
-    private void WriteConfig(string folder)
+    private void WriteConfig(string folder, StoredPart part)
     {
-        if (_options.Base.Config is not { } config || (_plan.Added.Count == 0 && _plan.VocabularySize is null && !_quantized.Dequantizes))
+        CheckpointBase model = _options.Base.Components.GetValueOrDefault(part.Folder, _options.Base);
+        if (model.Config is not { } config || (part.Plan.Added.Count == 0 && part.Plan.VocabularySize is null && !part.Quantized.Dequantizes))
         {
             return;
         }
 
         JsonObject json = config.ToJsonObject();
-        if (_quantized.Dequantizes)
+        if (part.Quantized.Dequantizes)
         {
             json.Remove(ModelConfig.QuantizationKey);
         }
 
-        if (_plan.Added.Count > 0)
+        if (part.Plan.Added.Count > 0)
         {
-            CheckpointMergeAdapter owner = _adapters!.Opened.First(adapter => _plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));
-            HeadConfig.Describe(json, _options.Base, _plan.Added.Values, owner, _warnings);
+            CheckpointMergeAdapter owner = _adapters!.Opened.First(adapter => part.Plan.Added.Keys.Any(adapter.Tensors.Entries.ContainsKey));
+            HeadConfig.Describe(json, model, part.Plan.Added.Values, owner, _warnings);
         }
 
-        if (_plan.VocabularySize is long count)
+        if (part.Plan.VocabularySize is long count)
         {
             ModelConfig.SetVocabularySize(json, count);
         }
@@ -267,7 +308,7 @@ public sealed class CheckpointMerge : IDiskMerge
     // The weights are those of the files that were opened, and the other files are copied at the end: both have to be of one model.
     private void CheckBaseStayed()
     {
-        if (_options.Base.Version is FolderVersion version && version.WasReplaced(FolderVersion.Of(BasePath)))
+        if (_options.Base.Version is FolderVersion version && version.WasReplaced(FolderVersion.Of(Directory.Exists(BasePath) ? BasePath : Path.GetDirectoryName(BasePath)!)))
         {
             throw FileErrors.NotReadable(BasePath, new IOException("Another model took its place while it was merged. Run the merge again."));
         }

@@ -18,7 +18,7 @@ public sealed record CheckpointMergeOptions
     /// <summary>Adapters in the order in which they are added.</summary>
     public required IReadOnlyList<CheckpointMergeSource> Adapters { get; init; }
 
-    /// <summary>Folder to write; it appears complete or not at all.</summary>
+    /// <summary>Folder to write, or the file where the base model is one; it appears complete or not at all.</summary>
     public required string Destination { get; init; }
 
     /// <summary>Largest file in bytes, without its header; null for the same files as in the base model.</summary>
@@ -38,10 +38,16 @@ public sealed record CheckpointMergeOptions
 }
 
 /// <summary>A base model on disk and what is known about its architecture.</summary>
-/// <param name="Path">Folder of the model: <c>model.safetensors</c> or its shards, or a component of diffusers (<c>diffusion_pytorch_model.safetensors</c>).</param>
+/// <param name="Path">
+/// Folder of the model: <c>model.safetensors</c> or its shards, or a component of diffusers (<c>diffusion_pytorch_model.safetensors</c>), or a whole
+/// pipeline; a single safetensors file; or the index of shards.
+/// </param>
 /// <param name="Config">Its config.json, or null for a folder without one.</param>
 public sealed record CheckpointBase(string Path, ModelConfig? Config)
 {
+    /// <summary>The file that makes a folder a pipeline.</summary>
+    internal const string PipelineFile = "model_index.json";
+
     /// <summary>Published names of the architecture's modules, where it has two generations of them.</summary>
     public IModuleAliases? Names { get; init; }
 
@@ -51,16 +57,36 @@ public sealed record CheckpointBase(string Path, ModelConfig? Config)
     /// </summary>
     public string? HeadClass { get; init; }
 
+    /// <summary>The components of a pipeline that have weights, by folder; empty for a model that is not a pipeline.</summary>
+    public IReadOnlyDictionary<string, CheckpointBase> Components { get; init; } = new Dictionary<string, CheckpointBase>();
+
     /// <summary>The folder whose configuration was read, before it was; null where nothing was read.</summary>
     internal FolderVersion? Version { get; init; }
 
     /// <summary>Reads the configuration of a model of any architecture.</summary>
-    /// <param name="path">Folder of the model.</param>
+    /// <param name="path">Folder of the model or of a pipeline; a single file has no configuration.</param>
     /// <exception cref="LoKrException"><c>LoKr.ModelConfigInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public static CheckpointBase Read(string path)
     {
+        if (path.EndsWith(CheckpointReader.IndexExtension, StringComparison.Ordinal))
+        {
+            return Read(System.IO.Path.GetDirectoryName(System.IO.Path.GetFullPath(path))!) with { Path = path };
+        }
+
+        if (File.Exists(path))
+        {
+            return new(path, null);
+        }
+
         FolderVersion version = FolderVersion.Of(path);
-        return new(path, ModelConfig.LoadIfPresent(path)) { Version = version };
+        bool isPipeline = File.Exists(System.IO.Path.Combine(path, PipelineFile)) && CheckpointReader.FindBaseName(path) is null;
+        return new(path, ModelConfig.LoadIfPresent(path))
+        {
+            Version = version,
+            Components = isPipeline
+                ? Directory.EnumerateDirectories(path).Where(static part => CheckpointReader.FindBaseName(part) is not null).ToDictionary(static part => System.IO.Path.GetFileName(part), Read, StringComparer.Ordinal)
+                : new Dictionary<string, CheckpointBase>(),
+        };
     }
 }
 
@@ -91,8 +117,8 @@ public sealed record CheckpointMergeAdapter : IDisposable
     /// <summary>What the strength means where the adapter has DoRA.</summary>
     public DoraStrength DoraStrength { get; init; }
 
-    /// <summary>Configuration of the adapter.</summary>
-    public required LoKrConfig Config { get; init; }
+    /// <summary>Configuration of the adapter; null for a file of a program that stores none.</summary>
+    public LoKrConfig? Config { get; init; }
 
     /// <summary>Tensors, named without a prefix: <c>MODULE.lokr_w1</c>, <c>classifier.weight</c>.</summary>
     public required ITensorSource Tensors { get; init; }
@@ -103,11 +129,31 @@ public sealed record CheckpointMergeAdapter : IDisposable
     /// <summary>Notes about the configuration, such as keys that are not understood.</summary>
     public IReadOnlyList<string> Warnings { get; init; } = [];
 
+    /// <summary>What the caller says about the files, which decides the result too; null for nothing.</summary>
+    internal string? Overrides { get; init; }
+
+    /// <summary>Finds the weights that the adapter changes; null where PEFT's configuration says it.</summary>
+    internal IAdapterPlacement? Placement { get; init; }
+
     /// <summary>What its file says about the base model that it was made for; null where it does not.</summary>
     public ModelIdentity? MadeFor { get; init; }
 
     /// <inheritdoc/>
     public void Dispose() => Tensors.Dispose();
+}
+
+/// <summary>Finds the weights of a model that one adapter changes.</summary>
+internal interface IAdapterPlacement
+{
+    /// <summary>Puts the changes into the plans of the model's components.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="adapter">The adapter.</param>
+    /// <returns>What there is to say about the adapter on this model.</returns>
+    /// <exception cref="LoKrException">The adapter does not fit the model.</exception>
+    IReadOnlyList<string> Place(MergeBase model, CheckpointMergeAdapter adapter);
+
+    /// <summary>Whether the adapter changes nothing; reads no more than one layer of one that is trained.</summary>
+    bool IsZero { get; }
 }
 
 /// <summary>How far a merge on disk is.</summary>

@@ -74,6 +74,27 @@ internal sealed class CheckpointTraits(ITensorSource source, string folder, Chec
         return false;
     }
 
+    /// <summary>Refuses a tensor to which no change can be added.</summary>
+    /// <param name="weight">The tensor.</param>
+    /// <exception cref="LoKrException"><c>LoKr.TensorDTypeMismatch</c>, <c>LoKr.QuantizationUnsupported</c>.</exception>
+    public void CheckMergeable(SafetensorsEntry weight)
+    {
+        if (Problem(weight.Name) is { } problem)
+        {
+            throw problem;
+        }
+
+        if (!MergePlan.IsWeightType(weight.DType) || weight.ByteCount == 0)
+        {
+            throw NotMergeable(weight);
+        }
+    }
+
+    /// <summary>The error for a tensor to which no change can be added.</summary>
+    public LoKrException NotMergeable(SafetensorsEntry weight) => new(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
+        $"'{weight.Name}' in '{folder}' is {SafetensorsDTypes.Name(weight.DType)} [{string.Join(", ", weight.Shape)}], to which no delta can be added.",
+        "Quantized checkpoints cannot be merged into; use the model's float32, float16 or bfloat16 weights.") { Target = weight.Name };
+
     /// <summary>Refuses to change a weight that another module shares.</summary>
     /// <param name="module">Full name of the module in the adapter.</param>
     /// <exception cref="LoKrException"><c>LoKr.TiedWeight</c>.</exception>

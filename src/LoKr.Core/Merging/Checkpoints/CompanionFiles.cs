@@ -51,6 +51,28 @@ internal static class CompanionFiles
         ];
     }
 
+    /// <summary>Copies the rest of a pipeline: its own files, and the folders of components without weights that can be merged into.</summary>
+    /// <param name="from">Folder of the pipeline.</param>
+    /// <param name="to">Folder to write into.</param>
+    /// <param name="written">Folders of components that are written already.</param>
+    /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check(string)"/>.</exception>
+    public static void CopyPipeline(string from, string to, IEnumerable<string> written)
+    {
+        ModelLinks links = new(from);
+        List<string> files = [.. Directory.EnumerateFiles(from).Where(static path => IsCompanion(Path.GetFileName(path))).Select(links.Check)];
+        foreach (string folder in Directory.EnumerateDirectories(from).Where(path => !Path.GetFileName(path).StartsWith('.')).ExceptBy(written, static path => Path.GetFileName(path)))
+        {
+            Walk(links, folder, [], files);
+        }
+
+        foreach (string file in files)
+        {
+            string target = Path.Combine(to, Path.GetRelativePath(from, file));
+            FileSystem.CreateFolder(Path.GetDirectoryName(target)!);
+            MachinePaths.CopyWithout(links.Check(file), target);
+        }
+    }
+
     // A folder beside the weights belongs to them (1_Pooling) unless it has weights of its own.
     private static List<string> Inside(ModelLinks links, string folder)
     {
@@ -97,7 +119,7 @@ internal static class HeadConfig
     /// <param name="warnings">Warnings are added here.</param>
     public static void Describe(JsonObject json, CheckpointBase model, IEnumerable<AdapterTensor> tensors, CheckpointMergeAdapter owner, List<string> warnings)
     {
-        LoKrConfig adapter = owner.Config;
+        LoKrConfig adapter = owner.Config!;
         ModelConfig config = model.Config!;
         string? suffix = adapter.TaskType switch
         {

@@ -62,7 +62,7 @@ public sealed class GgufMerge : IDiskMerge
         {
             CheckDestination();
             _plan = new MergePlan(_model);
-            _adapters = MergeAdapters.Open(options.Adapters, new CheckpointTraits(_model, BasePath, Describe()), _plan, fingerprint: null);
+            _adapters = MergeAdapters.Open(options.Adapters, MergeBase.Of(BasePath, new(_model, BasePath, Describe()), _plan), fingerprint: null);
             _warnings.AddRange(_adapters.Warnings);
             if (_plan.Added.Count > 0)
             {
@@ -261,7 +261,7 @@ public sealed class GgufMerge : IDiskMerge
             MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_model.Parts.Select(static part => (part.FilePath, Samples(part))), _adapters!.Opened, _files));
             IReadOnlySet<string> done = journal.KeepFinished(_files, cancel);
             Write(staged.Path, [.. _files.Where(file => !done.Contains(file.FileName))], done, progress, started, journal.Add, cancel);
-            journal.Commit(staged);
+            journal.Commit(staged.Commit);
             return done.Count;
         }
         catch (Exception exception) when (exception is not LoKrException { ErrorId: ErrorIds.DiskFull or ErrorIds.MergeNotFinite })

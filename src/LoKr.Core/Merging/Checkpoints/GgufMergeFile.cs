@@ -140,7 +140,7 @@ internal sealed record GgufSegment(MergeTarget Target, GgufPlace Place, GgufTens
     /// <summary>The rows in pieces.</summary>
     public IEnumerable<MergePiece> Pieces()
     {
-        MergeWork? work = Target.Layers.Count + Target.Norms.Count > 0 ? new(Target) : null;
+        MergeWork? work = Target.Layers.Count + Target.Dense.Count > 0 ? new(Target) : null;
         long length = Place.Tensor.RowLength;
         IEnumerable<(long Start, long Count)> runs = Place.Tensor.Shape.Count == 1 ? [(0, 1)]
             : work?.Runs ?? LayerDelta.Runs(Place.RowCount, 1, length * sizeof(float), Target.RowUnit);

@@ -44,22 +44,21 @@ internal sealed class MergeAdapters : IDisposable
         }
     }
 
-    /// <summary>Opens adapters and puts their changes into a plan.</summary>
+    /// <summary>Opens adapters and puts their changes into the plans of a model.</summary>
     /// <param name="sources">The adapters.</param>
-    /// <param name="traits">The base model.</param>
-    /// <param name="plan">The plan.</param>
+    /// <param name="model">The base model.</param>
     /// <param name="fingerprint">Returns the fingerprint of the base model; null where it has none that adapters could name.</param>
-    public static MergeAdapters Open(IReadOnlyList<CheckpointMergeSource> sources, CheckpointTraits traits, MergePlan plan, Func<string>? fingerprint)
+    public static MergeAdapters Open(IReadOnlyList<CheckpointMergeSource> sources, MergeBase model, Func<string>? fingerprint)
     {
         MergeAdapters adapters = new();
         try
         {
             foreach (CheckpointMergeSource source in sources)
             {
-                adapters.Add(source, traits, plan, fingerprint);
+                adapters.Add(source, model, fingerprint);
             }
 
-            return plan.HasDora || sources.All(static source => source.DoraStrength == default) ? adapters : throw ModelErrors.NoDora(sources.Select(static source => source.Name));
+            return model.Parts.Any(static part => part.Plan.HasDora) || sources.All(static source => source.DoraStrength == default) ? adapters : throw ModelErrors.NoDora(sources.Select(static source => source.Name));
         }
         catch
         {
@@ -71,33 +70,37 @@ internal sealed class MergeAdapters : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _opened.ForEach(static adapter => adapter.Dispose());
 
-    private void Add(CheckpointMergeSource source, CheckpointTraits traits, MergePlan plan, Func<string>? fingerprint)
+    private void Add(CheckpointMergeSource source, MergeBase model, Func<string>? fingerprint)
     {
         CheckpointMergeAdapter adapter = source.Open();
         _opened.Add(adapter);
         _warnings.AddRange(adapter.Warnings.Select(warning => $"{adapter.Name}: {warning}"));
-        (int deltas, int saved) = (plan.DeltaCount, plan.SavedModuleCount);
-        _warnings.AddRange(AdapterMatcher.Match(traits, adapter, plan).Select(warning => $"{adapter.Name}: {warning}"));
-        if ((plan.DeltaCount, plan.SavedModuleCount) == (deltas, saved))
+        (int deltas, int saved) = Count(model);
+        IReadOnlyList<string> found = adapter.Placement is IAdapterPlacement placement ? placement.Place(model, adapter) : AdapterMatcher.Match(model.Parts[0].Traits, adapter, model.Parts[0].Plan);
+        _warnings.AddRange(found.Select(warning => $"{adapter.Name}: {warning}"));
+        (int deltasAfter, int savedAfter) = Count(model);
+        if ((deltasAfter, savedAfter) == (deltas, saved))
         {
             throw new LoKrException(ErrorIds.NothingToMerge, LoKrErrorKind.InvalidData, $"Adapter '{adapter.Name}' has no tensors.", "Train it, or name another folder.") { Target = source.Path };
         }
 
         if (fingerprint is not null && adapter.MadeFor?.HasOtherWeights(new(fingerprint(), null)) == true)
         {
-            _warnings.Add(AdapterWarnings.OtherBase(adapter.Name, adapter.Config.BaseModelNameOrPath, $"'{traits.Folder}'"));
+            _warnings.Add(AdapterWarnings.OtherBase(adapter.Name, adapter.Config?.BaseModelNameOrPath, $"'{model.Path}'"));
         }
 
-        if (AdapterMatcher.IsZero(adapter))
+        if (adapter.Placement is IAdapterPlacement known ? known.IsZero : AdapterMatcher.IsZero(adapter))
         {
             _warnings.Add(AdapterWarnings.Zero(adapter.Name));
         }
 
-        if (adapter.Weight != 1 && plan.SavedModuleCount > saved)
+        if (adapter.Weight != 1 && savedAfter > saved)
         {
             _warnings.Add($"The modules that '{adapter.Name}' trained whole are used as they are; its weight scales the deltas only.");
         }
     }
+
+    private static (int Deltas, int Saved) Count(MergeBase model) => (model.Parts.Sum(static part => part.Plan.DeltaCount), model.Parts.Sum(static part => part.Plan.SavedModuleCount));
 
     private static LoKrException Invalid(string message, string advice) => new(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, message, advice);
 }

@@ -76,7 +76,7 @@ internal sealed class MergeJournal
 
         foreach (CheckpointMergeAdapter adapter in adapters)
         {
-            text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}|{adapter.DoraStrength}");
+            text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}|{adapter.DoraStrength}|{adapter.Overrides}");
             foreach (string file in adapter.Files)
             {
                 using FileStream stream = FileSystem.OpenRead(file);
@@ -137,12 +137,12 @@ internal sealed class MergeJournal
             _notFinite.Remove(tensor);
         }
 
-        foreach (string path in Directory.EnumerateFiles(folder).Where(path => !finished.Contains(Path.GetFileName(path))).ToArray())
+        foreach (string path in Directory.GetFiles(folder, "*", SearchOption.AllDirectories).Where(path => !finished.Contains(Path.GetRelativePath(folder, path))))
         {
             File.Delete(path);
         }
 
-        foreach (string path in Directory.EnumerateDirectories(folder).ToArray())
+        foreach (string path in Directory.GetDirectories(folder).Where(static path => Directory.GetFiles(path, "*", SearchOption.AllDirectories).Length == 0))
         {
             Directory.Delete(path, recursive: true);
         }
@@ -169,16 +169,16 @@ internal sealed class MergeJournal
         }
     }
 
-    /// <summary>Removes the file and lets the folder become the destination.</summary>
-    /// <param name="staged">The folder.</param>
-    public void Commit(StagedDirectory staged)
+    /// <summary>Removes the file and lets what was written become the destination.</summary>
+    /// <param name="commit">Does that.</param>
+    public void Commit(Action commit)
     {
         Remove();
         try
         {
-            staged.Commit();
+            commit();
         }
-        catch when (Directory.Exists(staged.Path))
+        catch when (Directory.Exists(Path.GetDirectoryName(_path)))
         {
             // The finished files stay for the next run, which needs their list.
             Save();

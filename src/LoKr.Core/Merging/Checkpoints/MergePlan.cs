@@ -1,8 +1,5 @@
 using LoKr.Core.Errors;
-using LoKr.Core.Factors;
-using LoKr.Core.Layers;
 using LoKr.Core.Safetensors;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
@@ -40,9 +37,9 @@ internal sealed class MergePlan(ITensorSource source)
     /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
     public void Add(SafetensorsEntry weight, MergeContribution contribution) => Open(weight.Name, contribution.Adapter).Layers.Add(contribution);
 
-    /// <summary>Adds the change of a norm to its weight or bias.</summary>
+    /// <summary>Adds a change that is stored as it is, as that of a norm, to its weight or bias.</summary>
     /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
-    public void Add(SafetensorsEntry parameter, AdapterTensor change) => Open(parameter.Name, change.Adapter).Norms.Add(change);
+    public void Add(SafetensorsEntry parameter, DenseContribution change) => Open(parameter.Name, change.Adapter).Dense.Add(change);
 
     /// <summary>Replaces a tensor of the checkpoint.</summary>
     /// <param name="stored">The tensor of the checkpoint.</param>
@@ -87,7 +84,7 @@ internal sealed class MergePlan(ITensorSource source)
         Source = source,
         Entry = entry,
         Layers = _changes.TryGetValue(entry.Name, out TensorChanges? changes) ? changes.Layers : [],
-        Norms = changes?.Norms ?? [],
+        Dense = changes?.Dense ?? [],
         Replacement = changes?.Replacement,
     };
 
@@ -124,14 +121,14 @@ internal sealed class MergePlan(ITensorSource source)
     {
         public List<MergeContribution> Layers { get; } = [];
 
-        public List<AdapterTensor> Norms { get; } = [];
+        public List<DenseContribution> Dense { get; } = [];
 
         public AdapterTensor? Replacement { get; init; }
 
-        public int DeltaCount => Layers.Count + Norms.Count;
+        public int DeltaCount => Layers.Count + Dense.Count;
 
         /// <summary>The adapter that came first.</summary>
-        public CheckpointMergeAdapter Adapter => Replacement?.Adapter ?? (Layers.Count > 0 ? Layers[0].Adapter : Norms[0].Adapter);
+        public CheckpointMergeAdapter Adapter => Replacement?.Adapter ?? (Layers.Count > 0 ? Layers[0].Adapter : Dense[0].Adapter);
     }
 }
 
@@ -159,21 +156,21 @@ internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnl
     /// <summary>Deltas of layers to add, in order.</summary>
     public IReadOnlyList<MergeContribution> Layers { get; init; } = [];
 
-    /// <summary>Changes of a norm's weight or bias to add, in order.</summary>
-    public IReadOnlyList<AdapterTensor> Norms { get; init; } = [];
+    /// <summary>Changes to add that are stored as they are, in order.</summary>
+    public IReadOnlyList<DenseContribution> Dense { get; init; } = [];
 
     /// <summary>The adapter's tensor that replaces it, or null.</summary>
     public AdapterTensor? Replacement { get; init; }
 
     /// <summary>Names of the adapters that change it.</summary>
-    public IEnumerable<string> AdapterNames => Layers.Select(static layer => layer.Adapter).Concat(Norms.Select(static norm => norm.Adapter))
+    public IEnumerable<string> AdapterNames => Layers.Select(static layer => layer.Adapter).Concat(Dense.Select(static change => change.Adapter))
         .Concat(Replacement is null ? [] : [Replacement.Adapter]).Select(static adapter => adapter.Name).Distinct(StringComparer.Ordinal);
 
     /// <summary>How it is stored in the result where its bytes are not simply its numbers; null where they are.</summary>
     public TargetStorage? Storage { get; init; }
 
     /// <summary>Whether adapters leave its numbers as they are.</summary>
-    public bool IsUnchanged => Layers.Count == 0 && Norms.Count == 0 && Replacement is null;
+    public bool IsUnchanged => Layers.Count == 0 && Dense.Count == 0 && Replacement is null;
 
     /// <summary>Whether its bytes are those of the base model.</summary>
     public bool IsCopy => IsUnchanged && Storage is null;
@@ -197,34 +194,3 @@ internal sealed record AdapterTensor(CheckpointMergeAdapter Adapter, string Key)
     public Tensor Read(ScalarType type) => Adapter.Tensors.Read(Key, type);
 }
 
-/// <summary>The delta that one adapter adds to one weight of a checkpoint; its factors are read when the weight is merged.</summary>
-/// <param name="Adapter">The adapter.</param>
-/// <param name="Module">Name of the module in the adapter.</param>
-/// <param name="Settings">Shapes and scale of the factors, and the options that apply to this layer.</param>
-/// <param name="IsTransposed">Whether the weight is stored in×out.</param>
-internal sealed record MergeContribution(CheckpointMergeAdapter Adapter, string Module, LayerSettings Settings, bool IsTransposed)
-{
-    /// <summary>Rows of the stored weight that share a row of the outer factor.</summary>
-    public long Group => RowBlock.GroupOf(IsTransposed, Settings.Shapes.Reversed, Settings.Shapes.L, Settings.Shapes.K, Settings.Shapes.N);
-
-    /// <summary>Whether the weight is decomposed into magnitude and direction (DoRA).</summary>
-    public bool Decomposes => Settings.Config.WeightDecompose;
-
-    /// <summary>Reads the factors.</summary>
-    /// <param name="type">Type in which they are applied.</param>
-    public LayerDelta Read(ScalarType type)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
-        foreach ((string suffix, long[] shape) in Settings.Tensors)
-        {
-            string key = $"{Module}.{suffix}";
-            if (Adapter.Tensors.Entries.ContainsKey(key))
-            {
-                tensors.Add(suffix, Adapter.Tensors.Read(key, type).reshape(shape));
-            }
-        }
-
-        return new LayerDelta(new KroneckerFactors(tensors, Settings.Shapes.Kernel, Settings.Shapes.Reversed), Settings.Config, Settings.Scaling, new(Adapter.Weight, Adapter.DoraStrength), IsTransposed);
-    }
-}

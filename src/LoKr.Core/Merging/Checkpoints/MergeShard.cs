@@ -18,22 +18,21 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
     public override IReadOnlyList<string> TensorNames => [.. Targets.Select(static target => target.Name)];
 
     /// <summary>The same files as in the base model; tensors that adapters add go into the last one.</summary>
-    /// <param name="source">The base model.</param>
-    /// <param name="plan">The changes.</param>
-    /// <param name="quantized">What becomes of quantized weights.</param>
-    public static IReadOnlyList<MergeShard> Keep(CheckpointReader source, MergePlan plan, QuantizedMerge quantized) => [.. source.Shards.Select((shard, index) =>
-        Create(Path.GetFileName(shard.FilePath), [.. plan.Targets(shard, quantized), .. index == source.Shards.Count - 1 ? plan.AddedTargets(quantized) : []], quantized.Metadata(shard.Metadata)))];
+    /// <param name="part">The component of the base model with its changes.</param>
+    public static IReadOnlyList<MergeShard> Keep(StoredPart part) => [.. part.Checkpoint.Shards.Select((shard, index) => Create(
+        Path.Combine(part.Folder, Path.GetFileName(shard.FilePath)),
+        [.. part.Plan.Targets(shard, part.Quantized), .. index == part.Checkpoint.Shards.Count - 1 ? part.Plan.AddedTargets(part.Quantized) : []],
+        part.Quantized.Metadata(shard.Metadata)))];
 
     /// <summary>Files of a largest size; a single larger tensor gets a file of its own.</summary>
-    /// <param name="source">The base model.</param>
-    /// <param name="plan">The changes.</param>
-    /// <param name="quantized">What becomes of quantized weights.</param>
-    /// <param name="baseName">Name of the weights without extension.</param>
+    /// <param name="part">The component of the base model with its changes.</param>
     /// <param name="maxBytes">Largest file in bytes, without its header.</param>
-    public static IReadOnlyList<MergeShard> Split(CheckpointReader source, MergePlan plan, QuantizedMerge quantized, string baseName, long maxBytes)
+    public static IReadOnlyList<MergeShard> Split(StoredPart part, long maxBytes)
     {
-        List<List<MergeTarget>> groups = CheckpointWriter.Split(source.Shards.SelectMany(shard => plan.Targets(shard, quantized)).Concat(plan.AddedTargets(quantized)), static target => target.Header.ByteCount, maxBytes);
-        return [.. groups.Select((targets, index) => Create(CheckpointWriter.FileName(baseName, index, groups.Count), targets, quantized.Metadata(source.Metadata)))];
+        List<List<MergeTarget>> groups = CheckpointWriter.Split(
+            part.Checkpoint.Shards.SelectMany(shard => part.Plan.Targets(shard, part.Quantized)).Concat(part.Plan.AddedTargets(part.Quantized)), static target => target.Header.ByteCount, maxBytes);
+        return [.. groups.Select((targets, index) =>
+            Create(Path.Combine(part.Folder, CheckpointWriter.FileName(part.BaseName, index, groups.Count)), targets, part.Quantized.Metadata(part.Checkpoint.Metadata)))];
     }
 
     /// <summary>The pieces of the file in their order: the header, then tensors in blocks. Unchanged tensors that are neighbors in the base model are copied as one run.</summary>

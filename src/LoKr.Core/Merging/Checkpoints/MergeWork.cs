@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
-/// <summary>The deltas of one weight: read before its first piece is merged, released after its last piece is written.</summary>
+/// <summary>The changes of one weight: read before its first piece is merged, released after its last piece is written.</summary>
 internal sealed class MergeWork : IDisposable
 {
     private readonly MergeTarget _target;
@@ -14,15 +14,15 @@ internal sealed class MergeWork : IDisposable
     private readonly ScalarType _type;
     private readonly ScalarType _wide;
     private readonly (long Start, long Count)[] _runs;
-    private readonly List<LayerDelta> _deltas = [];
-    private readonly List<Tensor> _changes = [];
+    private readonly List<Delta> _deltas = [];
+    private readonly List<Change> _changes = [];
     private readonly Lock _gate = new();
-    private MergeKernel? _kernel;
+    private long[] _cuts = [];
     private bool _isReady;
     private int _pending;
 
     /// <summary>Cuts the weight into runs of rows; nothing is read yet.</summary>
-    /// <param name="target">The weight; with deltas.</param>
+    /// <param name="target">The weight; with changes.</param>
     public MergeWork(MergeTarget target)
     {
         _target = target;
@@ -32,12 +32,14 @@ internal sealed class MergeWork : IDisposable
         _wide = target.Precision;
         long wideRow = _rowBytes / SafetensorsDTypes.Size(target.DType) * _wide.ElementSize();
         long group = target.Layers.Count > 0 ? target.Layers[0].Group : 1;
-        _runs = [.. LayerDelta.Runs(target.Shape[0], group, target.Layers.Any(static layer => layer.Decomposes) || _wide == ScalarType.Float64 ? wideRow : _rowBytes, target.RowUnit)];
+        _runs = [.. LayerDelta.Runs(RowCount, group, target.Layers.Any(static layer => layer.Decomposes) || _wide == ScalarType.Float64 ? wideRow : _rowBytes, target.RowUnit)];
         _pending = _runs.Length;
     }
 
     /// <summary>The runs of rows, each merged as one piece.</summary>
     public IReadOnlyList<(long Start, long Count)> Runs => _runs;
+
+    private long RowCount => _target.Shape.Count > 0 ? _target.Shape[0] : 1;
 
     /// <summary>Reads the factors, and for DoRA by column the weight once.</summary>
     public void Prepare()
@@ -52,53 +54,37 @@ internal sealed class MergeWork : IDisposable
             foreach (MergeContribution layer in _target.Layers.Skip(_deltas.Count))
             {
                 LayerDelta delta = layer.Read(_wide);
-                _deltas.Add(delta);
-                delta.Measure(ReadRows, _target.Shape);
+                _deltas.Add(new(delta, delta.Kernel(_target.DType), Places(layer)));
+                delta.Measure((start, count) => ReadRows(layer, start, count), [layer.Places?.Sum(static place => place.Count) ?? RowCount, .. _rowShape]);
             }
 
-            foreach (AdapterTensor norm in _target.Norms.Skip(_changes.Count))
+            foreach (DenseContribution change in _target.Dense.Skip(_changes.Count))
             {
-                using Tensor change = norm.Read(_wide);
-                _changes.Add((change * norm.Adapter.Weight).DetachFromDisposeScope());
+                _changes.Add(new(change.Open(_wide), Places(change)));
             }
 
-            _kernel = _deltas.Count == 1 && _changes.Count == 0 ? _deltas[0].Kernel(_target.DType) : null;
+            // Where the rows of a change begin or end; the rows between two cuts get the same changes.
+            _cuts = [.. _deltas.SelectMany(static delta => delta.Places).Concat(_changes.SelectMany(static change => change.Places))
+                .SelectMany(static place => (long[])[place.TensorRow, place.TensorRow + place.Count]).Distinct().Order()];
             _isReady = true;
         }
     }
 
-    /// <summary>Adds the deltas to a run of rows.</summary>
+    /// <summary>Adds the changes to a run of rows.</summary>
     /// <param name="rows">The rows of the base weight, flat and in its type.</param>
     /// <param name="start">Position of the first byte in the weight.</param>
     public void Merge(Tensor rows, long start)
     {
+        long length = _rowShape.Product();
         long first = start / _rowBytes;
-        if (_kernel is { } kernel)
-        {
-            kernel.AddTo(rows.bytes, _target.DType, first);
-            return;
-        }
-
+        long end = first + (rows.numel() / length);
         using IDisposable noGrad = no_grad();
-        using DisposeScope scope = NewDisposeScope();
-        Tensor shaped = rows.view([-1, .. _rowShape]);
-        Tensor? original = _deltas.Exists(static delta => delta.NeedsBase) ? shaped.to(_wide, copy: true) : null;
-
-        // Several deltas are added in the wide type, so that the sum is rounded once.
-        Tensor sum = _deltas.Count + _changes.Count > 1 && _type != _wide ? shaped.to(_wide) : shaped;
-        foreach (LayerDelta delta in _deltas)
+        for (long row = first; row < end;)
         {
-            delta.MergeInto(sum, original, first);
-        }
-
-        foreach (Tensor change in _changes)
-        {
-            sum.copy_(sum + change.narrow(0, first, sum.shape[0]));
-        }
-
-        if (!ReferenceEquals(sum, shaped))
-        {
-            shaped.copy_(sum);
+            long next = Array.Find(_cuts, cut => cut > row) is long cut and > 0 ? Math.Min(cut, end) : end;
+            using DisposeScope scope = NewDisposeScope();
+            MergeRows(next - row == end - first ? rows : rows.narrow(0, (row - first) * length, (next - row) * length), row);
+            row = next;
         }
     }
 
@@ -114,25 +100,79 @@ internal sealed class MergeWork : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        _kernel?.Dispose();
-        foreach (LayerDelta delta in _deltas)
-        {
-            delta.Dispose();
-        }
-
-        foreach (Tensor change in _changes)
-        {
-            change.Dispose();
-        }
-
+        _deltas.ForEach(static delta => delta.Dispose());
+        _changes.ForEach(static change => change.Rows.Dispose());
         _deltas.Clear();
         _changes.Clear();
     }
 
-    private Tensor ReadRows(long start, long count)
+    // Rows that all get the same changes.
+    private void MergeRows(Tensor rows, long first)
     {
-        Tensor rows = empty([count, .. _rowShape], _wide);
-        _target.Source!.ReadRange(_target.Entry!.Name, start * (_rowBytes / SafetensorsDTypes.Size(_target.DType)), rows);
-        return rows;
+        (Delta Delta, long Row)[] deltas = [.. _deltas.Select(delta => (Delta: delta, Row: RowOf(delta.Places, first))).Where(static entry => entry.Row >= 0)];
+        (Change Change, long Row)[] changes = [.. _changes.Select(change => (Change: change, Row: RowOf(change.Places, first))).Where(static entry => entry.Row >= 0)];
+        if (deltas is [({ Kernel: MergeKernel kernel }, long only)] && changes.Length == 0)
+        {
+            kernel.AddTo(rows.bytes, _target.DType, only);
+            return;
+        }
+
+        if (deltas.Length + changes.Length == 0)
+        {
+            return;
+        }
+
+        Tensor shaped = rows.view([-1, .. _rowShape]);
+        Tensor? original = Array.Exists(deltas, static entry => entry.Delta.Layer.NeedsBase) ? shaped.to(_wide, copy: true) : null;
+
+        // Several changes are added in the wide type, so that the sum is rounded once.
+        Tensor sum = deltas.Length + changes.Length > 1 && _type != _wide ? shaped.to(_wide) : shaped;
+        foreach ((Delta delta, long row) in deltas)
+        {
+            delta.Layer.MergeInto(sum, original, row);
+        }
+
+        foreach ((Change change, long row) in changes)
+        {
+            sum.copy_(sum + change.Rows.Read(row, sum.shape[0]).reshape(sum.shape));
+        }
+
+        if (!ReferenceEquals(sum, shaped))
+        {
+            shaped.copy_(sum);
+        }
     }
+
+    private static long RowOf(RowPlace[] places, long row) =>
+        Array.Find(places, place => place.TensorRow <= row && row < place.TensorRow + place.Count) is RowPlace found ? row - found.TensorRow + found.Row : -1;
+
+    private RowPlace[] Places(RowContribution change) => [.. change.In(_target.Entry!.Name, RowCount)];
+
+    // Rows of the base model that are those of a delta, wherever they are.
+    private Tensor ReadRows(MergeContribution layer, long start, long count)
+    {
+        long length = _rowShape.Product();
+        Tensor rows = empty(count * length, _wide);
+        foreach (RowPlace place in layer.Places ?? [new(_target.Entry!.Name, 0, 0, RowCount)])
+        {
+            (long from, long to) = (Math.Max(start, place.Row), Math.Min(start + count, place.Row + place.Count));
+            if (from < to)
+            {
+                _target.Source!.ReadRange(place.Tensor, (from - place.Row + place.TensorRow) * length, rows.narrow(0, (from - start) * length, (to - from) * length));
+            }
+        }
+
+        return rows.view([count, .. _rowShape]);
+    }
+
+    private sealed record Delta(LayerDelta Layer, MergeKernel? Kernel, RowPlace[] Places) : IDisposable
+    {
+        public void Dispose()
+        {
+            Kernel?.Dispose();
+            Layer.Dispose();
+        }
+    }
+
+    private sealed record Change(IDeltaRows Rows, RowPlace[] Places);
 }

@@ -22,7 +22,7 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
     {
         int size = SafetensorsDTypes.Size(to.DType);
         int length = checked((int)target.Shape.Skip(1).Product());
-        MergeWork? work = target.Layers.Count + target.Norms.Count > 0 ? new(target) : null;
+        MergeWork? work = target.Layers.Count + target.Dense.Count > 0 ? new(target) : null;
         return (work?.Runs ?? LayerDelta.Runs(target.Shape.Count == 0 ? 1 : target.Shape[0], 1, target.RowBytes))
             .Select(run => new QuantizedPiece(offset + (run.Start * length * size), checked((int)(run.Count * length * size)), target, this, run.Start * length, checked((int)run.Count * length), work));
     }
