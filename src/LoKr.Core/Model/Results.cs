@@ -61,7 +61,7 @@ public sealed record LoKrMergedWeight
     /// <summary>Share of the values that are stored as they were.</summary>
     public required double Unchanged { get; init; }
 
-    /// <summary>Number of values of the largest magnitude that the type and the scale hold, to which larger ones were rounded; 0 for types without such a limit.</summary>
+    /// <summary>Number of values beyond the largest one that the type and the scale hold; they became that one. 0 for types without such a limit.</summary>
     public required long AtLimit { get; init; }
 
     /// <inheritdoc/>

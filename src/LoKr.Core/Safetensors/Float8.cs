@@ -111,22 +111,24 @@ internal sealed class Float8
         }
     }
 
-    /// <summary>Counts the codes of the largest finite value of either sign.</summary>
-    /// <param name="codes">The codes.</param>
-    public long CountLargest(ReadOnlySpan<byte> codes)
+    /// <summary>Counts the values whose magnitude divided by a scale is beyond the largest finite value.</summary>
+    /// <param name="values">The values.</param>
+    /// <param name="scale">Divisor of every value.</param>
+    public long CountBeyond(ReadOnlySpan<float> values, float scale)
     {
-        Vector256<byte> magnitude = Vector256.Create((byte)Magnitude);
-        Vector256<byte> largest = Vector256.Create((byte)(_firstSpecial - 1));
+        // A product, so that a value that was decoded with the same scale is never beyond it.
+        float limit = Largest * scale;
+        Vector256<float> limits = Vector256.Create(limit);
         long count = 0;
         int i = 0;
-        for (; i <= codes.Length - Step; i += Step)
+        for (; i <= values.Length - Vector256<float>.Count; i += Vector256<float>.Count)
         {
-            count += BitOperations.PopCount(Vector256.Equals(Vector256.Create(codes[i..]) & magnitude, largest).ExtractMostSignificantBits());
+            count += BitOperations.PopCount(Vector256.GreaterThan(Vector256.Abs(Vector256.Create(values[i..])), limits).ExtractMostSignificantBits());
         }
 
-        for (; i < codes.Length; i++)
+        for (; i < values.Length; i++)
         {
-            count += (codes[i] & Magnitude) == _firstSpecial - 1 ? 1 : 0;
+            count += MathF.Abs(values[i]) > limit ? 1 : 0;
         }
 
         return count;

@@ -80,9 +80,10 @@ internal interface IWeightCodec
     /// <param name="stored">Bytes of as many elements.</param>
     void Encode(ReadOnlySpan<float> values, long start, Span<byte> stored);
 
-    /// <summary>Counts the elements that have the largest magnitude of the type; 0 for types whose range does not matter.</summary>
-    /// <param name="stored">Bytes of whole elements.</param>
-    long CountLargest(ReadOnlySpan<byte> stored);
+    /// <summary>Counts the values that are beyond the largest one that the type holds; 0 for types whose range does not matter.</summary>
+    /// <param name="values">The values.</param>
+    /// <param name="start">Index of the first element.</param>
+    long CountBeyond(ReadOnlySpan<float> values, long start);
 }
 
 /// <summary>A weight whose values are not simply the numbers in the file: floats of 8 bits, with or without scales, or the codes of a quantizer.</summary>
@@ -182,7 +183,18 @@ internal sealed class Float8Codec(Float8 format, WeightScale scale) : IWeightCod
     }
 
     /// <inheritdoc/>
-    public long CountLargest(ReadOnlySpan<byte> stored) => format.CountLargest(stored);
+    public long CountBeyond(ReadOnlySpan<float> values, long start)
+    {
+        long beyond = 0;
+        for (int done = 0; done < values.Length;)
+        {
+            (int block, int count) = scale.At(start + done, values.Length - done);
+            beyond += format.CountBeyond(values.Slice(done, count), scale.Values[block]);
+            done += count;
+        }
+
+        return beyond;
+    }
 }
 
 /// <summary>Scales of the blocks of a weight: one for all of it, one a row, or a grid.</summary>

@@ -42,10 +42,52 @@ public sealed class QuantizedMergeTests : IDisposable
         _adapter = MergeFiles.Adapter(_folder["adapter"], model);
     }
 
+    public static TheoryData<string> Styles => Fixtures.Cases("checkpoints", static folder => Path.GetFileName(folder).StartsWith("fp8-", StringComparison.Ordinal));
+
     public void Dispose()
     {
         _scope.Dispose();
         _folder.Dispose();
+    }
+
+    [Theory]
+    [MemberData(nameof(Styles))]
+    public void Single_files_of_every_style_have_the_nearest_values_and_nothing_else_changes(string style)
+    {
+        string root = Fixtures.Require("checkpoints", style);
+        string from = Path.Combine(root, "checkpoint.safetensors");
+        using JsonDocument json = JsonDocument.Parse(File.ReadAllText(Path.Combine(root, "case.json")));
+        using SafetensorsReader before = SafetensorsReader.Open(from);
+        QuantizedCheckpoint weights = new(before, [before]);
+        foreach (string adapter in Directory.GetFiles(root, "adapter-*.safetensors"))
+        {
+            LoKrMergeResult result = MergeFile(from, adapter, _folder["out.safetensors"]);
+            using SafetensorsReader expected = SafetensorsReader.Open(adapter.Replace("adapter-", "merged-", StringComparison.Ordinal));
+            using SafetensorsReader after = SafetensorsReader.Open(_folder["out.safetensors"]);
+            Assert.Equal(before.Metadata, after.Metadata);
+            Assert.Equal(before.Entries.Values.Select(static entry => (entry.Name, entry.DType)), after.Entries.Values.Select(static entry => (entry.Name, entry.DType)));
+            Assert.All(before.Entries.Values.Where(entry => !expected.Entries.ContainsKey(entry.Name)), entry => Assert.Equal(Bytes(before, entry.Name), Bytes(after, entry.Name)));
+            string[] changed = [.. expected.Entries.Keys.Where(static name => !name.StartsWith("dense.", StringComparison.Ordinal))];
+            Assert.Equal(changed.Order(StringComparer.Ordinal), result.Weights.Select(static weight => weight.Name).Order(StringComparer.Ordinal));
+            foreach (string name in changed)
+            {
+                float[] dense = expected.Read("dense." + name).data<float>().ToArray();
+                CheckNearest(weights.Weights[name].Codec!, dense, Bytes(expected, name), Bytes(after, name), name);
+                CheckLoss(json.RootElement.GetProperty("layers").GetProperty(name), result.Weights.Single(weight => weight.Name == name), weights.Weights[name].Codec!, dense);
+            }
+
+            // As bfloat16, without anything that a reader would apply a second time.
+            MergeFile(from, adapter, _folder["wide.safetensors"], ScalarType.BFloat16);
+            using SafetensorsReader wide = SafetensorsReader.Open(_folder["wide.safetensors"]);
+            Assert.Equal(weights.Entries.Keys.Order(StringComparer.Ordinal), wide.Entries.Keys.Order(StringComparer.Ordinal));
+            Assert.DoesNotContain(QuantizedWeights.MetadataKey, wide.Metadata.Keys);
+            foreach (SafetensorsEntry entry in wide.Entries.Values)
+            {
+                Assert.Equal(before.Entries[entry.Name].DType is SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2 ? SafetensorsDType.BF16 : before.Entries[entry.Name].DType, entry.DType);
+                Tensor dense = changed.Contains(entry.Name) ? expected.Read("dense." + entry.Name) : weights.Read(entry.Name, ScalarType.Float32);
+                TensorAssert.Close(dense, wide.Read(entry.Name, ScalarType.Float32), 1.0 / 256, entry.Name);
+            }
+        }
     }
 
     [Theory]
@@ -191,7 +233,7 @@ public sealed class QuantizedMergeTests : IDisposable
 
         // The largest value of the base model is at the limit already, so a strong adapter leaves the range.
         LoKrMergeResult strong = Merge(from, _folder["strong"], options => options with { Adapters = [new AdapterMergeSource(_adapter, 20)] });
-        Assert.Contains(strong.Weights, static weight => weight.AtLimit > 1);
+        Assert.Contains(strong.Weights, static weight => weight.AtLimit > 0);
         LoKrMergeResult refit = Merge(from, _folder["refit"], options => options with { Adapters = [new AdapterMergeSource(_adapter, 20)], ScaleMode = ScaleMode.Refit });
         Assert.All(refit.Weights, weight => Assert.True(weight.ErrorOverDelta < strong.Weights.Single(other => other.Name == weight.Name).ErrorOverDelta + 1e-6));
     }
@@ -205,15 +247,50 @@ public sealed class QuantizedMergeTests : IDisposable
         Assert.Empty(Merge(plain, _folder["three"]).Warnings);
     }
 
-    private static bool IsChanged(string name) => name.Contains("q_proj", StringComparison.Ordinal) || name.Contains("up_proj", StringComparison.Ordinal);
-
-    private static byte[] Bytes(CheckpointReader reader, string name)
+    // A quotient within 1e-5 of the middle of two neighbors may be either.
+    private static void CheckNearest(IWeightCodec codec, float[] values, byte[] expected, byte[] actual, string name)
     {
-        SafetensorsEntry entry = reader.Entries[name];
-        byte[] bytes = new byte[entry.ByteCount];
-        reader.Shards[0].ReadBytes(entry, 0, bytes);
+        const float tie = 1e-5f;
+        byte[] below = new byte[expected.Length];
+        byte[] above = new byte[expected.Length];
+        codec.Encode([.. values.Select(static value => value * (1 - tie))], 0, below);
+        codec.Encode([.. values.Select(static value => value * (1 + tie))], 0, above);
+        int[] wrong = [.. Enumerable.Range(0, expected.Length).Where(i => actual[i] != expected[i] && (below[i] == above[i] || (actual[i] != below[i] && actual[i] != above[i])))];
+        Assert.True(wrong.Length == 0, $"{wrong.Length} of {expected.Length} values of '{name}' are not the nearest, the first at {wrong.FirstOrDefault()}.");
+    }
+
+    private static void CheckLoss(JsonElement layer, LoKrMergedWeight weight, IWeightCodec codec, float[] values)
+    {
+        // Values that are the largest one but for rounding may count or not.
+        long least = codec.CountBeyond([.. values.Select(static value => value * (1 - 1e-6f))], 0);
+        long most = codec.CountBeyond([.. values.Select(static value => value * (1 + 1e-6f))], 0);
+
+        TensorAssert.Close(layer.GetProperty("norm_of_change").GetDouble(), weight.DeltaNorm, 1e-3, weight.Name + ", change");
+        TensorAssert.Close(layer.GetProperty("norm_of_rounding").GetDouble(), weight.ErrorOverDelta * weight.DeltaNorm, 1e-3, weight.Name + ", rounding");
+        Assert.Equal(layer.GetProperty("values_unchanged").GetDouble(), weight.Unchanged, 1e-3);
+        Assert.InRange(layer.GetProperty("values_at_the_limit").GetInt64(), least, most);
+        Assert.InRange(weight.AtLimit, least, most);
+    }
+
+    private static byte[] Bytes(SafetensorsReader reader, string name)
+    {
+        byte[] bytes = new byte[reader.Entries[name].ByteCount];
+        reader.ReadBytes(reader.Entries[name], 0, bytes);
         return bytes;
     }
+
+    private static LoKrMergeResult MergeFile(string from, string adapter, string to, ScalarType? type = null) => MergeFiles.Run(new()
+    {
+        Base = CheckpointBase.Read(from),
+        Destination = to,
+        Adapters = [new AdapterMergeSource(adapter)],
+        DType = type,
+        Force = true,
+    });
+
+    private static bool IsChanged(string name) => name.Contains("q_proj", StringComparison.Ordinal) || name.Contains("up_proj", StringComparison.Ordinal);
+
+    private static byte[] Bytes(CheckpointReader reader, string name) => Bytes(reader.Shards[0], name);
 
     private LoKrMergeResult Merge(string from, string to, Func<CheckpointMergeOptions, CheckpointMergeOptions>? change = null)
     {

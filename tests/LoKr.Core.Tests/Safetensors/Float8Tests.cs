@@ -76,8 +76,8 @@ public sealed class Float8Tests
         byte[] codes = new byte[7];
         format.Encode([largest, largest * 1.5f, -largest * 100, float.MaxValue, float.PositiveInfinity, float.NegativeInfinity, float.Epsilon], scale: 1, codes);
         Assert.Equal([code, code, (byte)(code | 0x80), code, infinity, (byte)(infinity | 0x80), 0], codes);
-        Assert.Equal(4, format.CountLargest(codes));
-        Assert.Equal(40, format.CountLargest([.. Enumerable.Repeat((byte)(code | 0x80), 40), 1, 2, 3]));
+        Assert.Equal(0, format.CountBeyond([largest * 0.3f, -largest * 0.3f, float.NaN], scale: 0.3f));
+        Assert.Equal(41, format.CountBeyond([.. Enumerable.Repeat(-largest * 0.31f, 40), largest, largest * 0.3f, 0], scale: 0.3f));
         byte[] nan = new byte[1];
         format.Encode([float.NaN], scale: 1, nan);
         Assert.Equal(0x7f, nan[0] & 0x7f);

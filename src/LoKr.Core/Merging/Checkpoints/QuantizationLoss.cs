@@ -67,13 +67,13 @@ internal sealed class QuantizationLoss
     /// <param name="Along">⟨after − before, delta⟩.</param>
     /// <param name="Error">⟨after − merged, after − merged⟩.</param>
     /// <param name="Count">Number of values.</param>
-    /// <param name="Unchanged">Values that are stored as they were.</param>
+    /// <param name="Unchanged">Values that are stored as they were, with the same sign of zero.</param>
     internal readonly record struct Sums(double Delta, double Along, double Error, long Count, long Unchanged)
     {
         // Values that are summed in float32.
         private const int Run = 4096;
 
-        /// <summary>Values of the largest magnitude that their type has.</summary>
+        /// <summary>Values beyond the largest one that their type and scale hold.</summary>
         public long AtLimit { get; init; }
 
         /// <summary>Both sums.</summary>
@@ -112,7 +112,7 @@ internal sealed class QuantizationLoss
                 deltas += delta * delta;
                 alongs += (stored - start) * delta;
                 errors += error * error;
-                unchanged += BitOperations.PopCount(Vector256.Equals(stored, start).ExtractMostSignificantBits());
+                unchanged += BitOperations.PopCount(Vector256.Equals(stored.AsUInt32(), start.AsUInt32()).ExtractMostSignificantBits());
             }
 
             (double sumDelta, double sumAlong, double sumError) = (Vector256.Sum(deltas), Vector256.Sum(alongs), Vector256.Sum(errors));
@@ -123,7 +123,7 @@ internal sealed class QuantizationLoss
                 sumDelta += delta * delta;
                 sumAlong += ((double)after[i] - before[i]) * delta;
                 sumError += error * error;
-                unchanged += after[i] == before[i] ? 1 : 0;
+                unchanged += BitConverter.SingleToUInt32Bits(after[i]) == BitConverter.SingleToUInt32Bits(before[i]) ? 1 : 0;
             }
 
             return new(sumDelta, sumAlong, sumError, before.Length, unchanged);

@@ -52,7 +52,7 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
             piece.Change(values);
             codec.Encode(merged, piece.First, result);
             codec.Decode(result, piece.First, after);
-            loss.Add(piece.Target.Name, codec.Format, QuantizationLoss.Sums.Of(before, merged, after) with { AtLimit = codec.CountLargest(result) });
+            loss.Add(piece.Target.Name, codec.Format, QuantizationLoss.Sums.Of(before, merged, after) with { AtLimit = codec.CountBeyond(merged, piece.First) });
             check.Note(piece.Target, piece.Target.Name, ScalarType.Float32, NonFinite.Count(values.bytes, SafetensorsDType.F32), () => CountBefore(piece));
         }
         finally
@@ -214,5 +214,5 @@ internal sealed class PlainCodec(SafetensorsDType type) : IWeightCodec
     public void Encode(ReadOnlySpan<float> values, long start, Span<byte> stored) => _format.Quantize!(values, stored);
 
     /// <inheritdoc/>
-    public long CountLargest(ReadOnlySpan<byte> stored) => 0;
+    public long CountBeyond(ReadOnlySpan<float> values, long start) => 0;
 }
