@@ -21,7 +21,6 @@ internal static class BenchmarkCatalog
         new LoadCase(),
         new InspectCase(),
         new ImportCase(),
-        new TokenizerCase(),
         new LayerMemoryCase(),
     ];
 }

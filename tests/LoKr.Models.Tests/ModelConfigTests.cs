@@ -44,6 +44,21 @@ public sealed class ModelConfigTests
         ErrorAssert.Throws(ErrorIds.ModelTypeUnknown, () => ModelLoader.Build(Parse("{\"model_type\": \"mamba\"}")), "mamba", "bert, ", "distilbert", "roberta");
 
     [Theory]
+    [InlineData("""{"model_type": "gemma2"}""", "'gemma3_text'")]
+    [InlineData("""{"model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"]}""", "'qwen2'")]
+    [InlineData("""{"model_type": "deberta"}""", "'deberta-v2'")]
+    [InlineData("""{"model_type": "mamba", "architectures": ["MambaForCausalLM"]}""", "'llama'")]
+    [InlineData("""{"model_type": "funnel", "architectures": ["FunnelForMaskedLM"]}""", "'bert'")]
+    [InlineData("""{"model_type": "funnel", "architectures": ["FunnelForSequenceClassification"]}""", "'bert'")]
+    public void Unknown_model_type_names_the_nearest_and_what_works_without_it(string json, string nearest)
+    {
+        LoKrException error = Assert.Throws<LoKrException>(() => ModelLoader.Build(Parse(json)));
+        Assert.Equal(ErrorIds.ModelTypeUnknown, error.ErrorId);
+        Assert.Contains($"nearest is {nearest}", error.Message + error.Advice, StringComparison.Ordinal);
+        Assert.Contains("Merging, converting and inspecting", error.Message + error.Advice, StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("\"many\"", "hidden_size")]
     [InlineData("7.5", "hidden_size")]
     [InlineData("0", "hidden_size")]

@@ -17,6 +17,7 @@ public sealed class ActivationCheckpoints : IDisposable
     private readonly Dictionary<nn.Module, bool> _trains = [];
     private readonly List<Segment> _segments = [];
     private readonly List<Tensor> _kept = [];
+    private readonly List<(Tensor Computed, Tensor Leaf)> _shared = [];
 
     /// <summary>Creates an empty list.</summary>
     /// <param name="trained">Modules that are trained, or whose adapters are: a block with none of them, and nothing trained before it, needs no gradient.</param>
@@ -28,7 +29,7 @@ public sealed class ActivationCheckpoints : IDisposable
     /// <summary>Runs a block. Without gradients it just runs.</summary>
     /// <param name="block">The block, to know whether it trains anything.</param>
     /// <param name="x">Its input.</param>
-    /// <param name="forward">Runs the block; called again in the backward pass, so other tensors it reads must be <see cref="Keep">kept</see>.</param>
+    /// <param name="forward">Runs the block; called again in the backward pass, so other tensors it reads must be <see cref="Keep">kept</see> or <see cref="Share">shared</see>.</param>
     /// <returns>The output, in the caller's dispose scope.</returns>
     public Tensor Run(nn.Module block, Tensor x, Func<Tensor, Tensor> forward)
     {
@@ -68,6 +69,24 @@ public sealed class ActivationCheckpoints : IDisposable
         return kept;
     }
 
+    /// <summary>
+    /// The same for a tensor that is computed once, from something that may be trained, and read by several blocks: their gradients meet in it
+    /// and then go on to what it was computed from.
+    /// </summary>
+    public Tensor Share(Tensor tensor)
+    {
+        ArgumentNullException.ThrowIfNull(tensor);
+        if (!is_grad_enabled() || !tensor.requires_grad)
+        {
+            return Keep(tensor)!;
+        }
+
+        Tensor leaf = tensor.detach().DetachFromDisposeScope();
+        leaf.requires_grad = true;
+        _shared.Add((tensor.alias().DetachFromDisposeScope(), leaf));
+        return leaf;
+    }
+
     /// <summary>Carries the gradients that a loss's backward pass has left at the outputs through the blocks, then forgets them.</summary>
     public void Backward()
     {
@@ -79,6 +98,14 @@ public sealed class ActivationCheckpoints : IDisposable
                 using Segment segment = _segments[i];
                 _segments.RemoveAt(i);
                 RunBack(segment);
+            }
+
+            foreach ((Tensor computed, Tensor leaf) in _shared)
+            {
+                if (leaf.grad is Tensor gradient)
+                {
+                    computed.backward([gradient]);
+                }
             }
         }
         finally
@@ -100,8 +127,16 @@ public sealed class ActivationCheckpoints : IDisposable
             tensor.Dispose();
         }
 
+        foreach ((Tensor computed, Tensor leaf) in _shared)
+        {
+            leaf.grad = null;
+            leaf.Dispose();
+            computed.Dispose();
+        }
+
         _segments.Clear();
         _kept.Clear();
+        _shared.Clear();
     }
 
     /// <inheritdoc/>

@@ -35,8 +35,9 @@ public interface ISequenceClassifier : IPretrainedModel
     /// <summary>Scores of a batch.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length].</param>
+    /// <param name="tokenTypeIds">Segment of each token of a pair of texts, int64 [batch, length]; null for one text, and where a model has no segments.</param>
     /// <returns>Logits [batch, labels].</returns>
-    torch.Tensor Classify(torch.Tensor inputIds, torch.Tensor attentionMask);
+    torch.Tensor Classify(torch.Tensor inputIds, torch.Tensor attentionMask, torch.Tensor? tokenTypeIds = null);
 }
 
 /// <summary>A model that predicts the next token.</summary>

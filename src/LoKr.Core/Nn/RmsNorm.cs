@@ -7,7 +7,7 @@ namespace LoKr.Core.Nn;
 
 /// <summary>
 /// Root mean square norm over the last dimension (Zhang &amp; Sennrich, arXiv:1910.07467): normalized in float32, scaled by the weight in
-/// the type of the input, as transformers does.
+/// the type of the input, as transformers does. In Gemma's form the weight is what differs from one, and scales in float32.
 /// </summary>
 public sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner
 {
@@ -19,16 +19,20 @@ public sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner
     /// <param name="epsilon">Added to the mean square before the root.</param>
     /// <param name="device">Device of the weight; null for the CPU.</param>
     /// <param name="dtype">Type of the weight.</param>
-    public RmsNorm(long width, double epsilon, Device? device = null, ScalarType dtype = ScalarType.Float32)
+    /// <param name="addsOne">Whether the factor is 1 + weight.</param>
+    public RmsNorm(long width, double epsilon, Device? device = null, ScalarType dtype = ScalarType.Float32, bool addsOne = false)
         : base(nameof(RmsNorm))
     {
-        Epsilon = epsilon;
+        (Epsilon, AddsOne) = (epsilon, addsOne);
         _weight = (Parameter)nn.Parameter(empty(width, device: device, dtype: dtype)).DetachFromDisposeScope();
         RegisterComponents();
     }
 
     /// <summary>Added to the mean square before the root.</summary>
     public double Epsilon { get; }
+
+    /// <summary>Whether the factor is 1 + weight.</summary>
+    public bool AddsOne { get; }
 
     /// <summary>The weight [width].</summary>
     public Parameter Weight
@@ -42,7 +46,9 @@ public sealed class RmsNorm : nn.Module<Tensor, Tensor>, IParameterOwner
     {
         ArgumentNullException.ThrowIfNull(input);
         using DisposeScope scope = NewDisposeScope();
-        return (Normalize(input).to(input.dtype) * _weight).MoveToOuterDisposeScope();
+        Tensor normalized = Normalize(input);
+        Tensor scaled = AddsOne ? (normalized * (_weight.to(ScalarType.Float32) + 1)).to(input.dtype) : normalized.to(input.dtype) * _weight;
+        return scaled.MoveToOuterDisposeScope();
     }
 
     /// <summary>The input over its root mean square, in float32, without the weight. Intermediate tensors stay in the caller's dispose scope.</summary>

@@ -112,6 +112,11 @@ internal static class TargetWarnings
         bool anythingExcluded)
     {
         List<string> warnings = [];
+        if (given.TargetModules is null && (root as IPretrainedModel)?.ModelType is string type && DefaultTargets.BeyondPeft.Contains(type))
+        {
+            warnings.Add($"TargetModules is not given, and PEFT has no default for '{type}': {resolved.TargetModules} are adapted.");
+        }
+
         string[] names = [.. layers.Select(static layer => layer.Name)];
         if (given.TargetModules?.Names is IReadOnlyList<string> entries)
         {

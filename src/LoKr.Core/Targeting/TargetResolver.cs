@@ -211,16 +211,36 @@ internal sealed record TargetResolution(
 /// <param name="LayerTypes">The types that take factors, for messages.</param>
 internal sealed record AdaptableKinds(Func<ModulePlace, bool> IsLayer, Func<ModulePlace, bool> IsNorm, string LayerTypes);
 
-/// <summary>Target modules by <c>model_type</c> when a configuration names none, as PEFT has them.</summary>
+/// <summary>
+/// Target modules by <c>model_type</c> when a configuration names none: as PEFT has them, and for families of which PEFT has none, the
+/// projections of the attention that its defaults of like families have.
+/// </summary>
 public static class DefaultTargets
 {
     private static readonly Dictionary<string, ModuleSelector> s_byModelType = Build();
 
-    /// <summary>Architectures with a default, in alphabetical order.</summary>
+    private static readonly Dictionary<string, ModuleSelector> s_beyondPeft = new(StringComparer.Ordinal)
+    {
+        ["albert"] = ModuleSelector.FromNames(["query", "value"]),
+        ["distilbert"] = ModuleSelector.FromNames(["q_lin", "v_lin"]),
+        ["granite"] = ModuleSelector.FromNames(["q_proj", "v_proj"]),
+        ["modernbert"] = ModuleSelector.FromNames(["Wqkv"]),
+        ["mpnet"] = ModuleSelector.FromNames(["q", "v"]),
+        ["olmo2"] = ModuleSelector.FromNames(["q_proj", "v_proj"]),
+        ["olmo3"] = ModuleSelector.FromNames(["q_proj", "v_proj"]),
+        ["phi3"] = ModuleSelector.FromNames(["qkv_proj", "o_proj"]),
+        ["smollm3"] = ModuleSelector.FromNames(["q_proj", "v_proj"]),
+    };
+
+    /// <summary>Architectures with a default in PEFT, in alphabetical order.</summary>
     public static IReadOnlyList<string> ModelTypes { get; } = [.. s_byModelType.Keys.Order(StringComparer.Ordinal)];
 
+    /// <summary>Architectures with a default here and none in PEFT, in alphabetical order.</summary>
+    public static IReadOnlyList<string> BeyondPeft { get; } = [.. s_beyondPeft.Keys.Order(StringComparer.Ordinal)];
+
     /// <summary>The default of an architecture, or null.</summary>
-    public static ModuleSelector? Find(string? modelType) => modelType is null ? null : s_byModelType.GetValueOrDefault(modelType);
+    public static ModuleSelector? Find(string? modelType) =>
+        modelType is null ? null : s_byModelType.GetValueOrDefault(modelType) ?? s_beyondPeft.GetValueOrDefault(modelType);
 
     private static Dictionary<string, ModuleSelector> Build()
     {

@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -36,7 +37,18 @@ internal static class Attention
     /// <param name="causal">Whether each position sees itself and those before it only; not beside a mask.</param>
     /// <param name="dropout">Probability of dropping an attention weight; zero outside training.</param>
     public static Tensor ScaledDotProduct(Tensor query, Tensor key, Tensor value, Tensor? mask = null, bool causal = false, double dropout = 0) =>
-        nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout, causal);
+        mask is not null && mask.is_floating_point()
+            ? WithScores(query, key, value, mask, dropout)
+            : nn.functional.scaled_dot_product_attention(query, key, value, mask, dropout, causal);
+
+    // torch's kernels give no gradient to what they add to the scores. Whether a pass takes gradients must not matter: with gradient checkpointing
+    // a layer runs with and without, and draws the same dropout.
+    private static Tensor WithScores(Tensor query, Tensor key, Tensor value, Tensor added, double dropout)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor scores = (query / Math.Sqrt(query.shape[^1])).matmul(key.transpose(-2, -1)) + added;
+        return scores.softmax(-1).WithDropout(dropout, training: true).matmul(value).MoveToOuterDisposeScope();
+    }
 }
 
 /// <summary>Activation functions by the names that configurations use.</summary>

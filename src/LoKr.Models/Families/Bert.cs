@@ -1,5 +1,4 @@
 using LoKr.Core.Configuration;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
@@ -8,25 +7,14 @@ namespace LoKr.Models.Families;
 /// BERT (Devlin et al., arXiv:1810.04805) with a linear layer on the pooled first token, <c>BertForSequenceClassification</c> in transformers:
 /// post-norm, a table of positions.
 /// </summary>
-public sealed class BertForSequenceClassification : EncoderClassifier
+internal static class Bert
 {
-    private readonly Linear _pooler;
-    private readonly Linear _classifier;
-
-    private BertForSequenceClassification(ModelConfig config, ModelBuildOptions options)
-        : base(config, options.Labels, Read(config, options, nameof(BertForSequenceClassification), "bert"))
-    {
-        _pooler = PlaceLinear("bert.pooler.dense", config.GetSize("hidden_size"));
-        _classifier = PlaceLinear("classifier", Labels.Count);
-    }
-
-    /// <summary>Names of the first TensorFlow checkpoints, which bert-base-uncased still has.</summary>
-    internal static IReadOnlyDictionary<string, string> OldNames { get; } = new Dictionary<string, string> { [".gamma"] = ".weight", [".beta"] = ".bias" };
+    private const string ClassName = "BertForSequenceClassification";
 
     internal static ModelArchitecture Registration { get; } = new(
         "bert",
-        nameof(BertForSequenceClassification),
-        static (config, options) => new BertForSequenceClassification(config, options),
+        ClassName,
+        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options, ClassName, "bert", Head)),
         new CheckpointLayout
         {
             BasePrefix = "bert.",
@@ -38,12 +26,16 @@ public sealed class BertForSequenceClassification : EncoderClassifier
             RenamedSuffixes = OldNames,
         });
 
+    /// <summary>Names of the first TensorFlow checkpoints, which bert-base-uncased still has.</summary>
+    internal static IReadOnlyDictionary<string, string> OldNames => new Dictionary<string, string> { [".gamma"] = ".weight", [".beta"] = ".bias" };
+
     /// <summary>Reads and checks a configuration.</summary>
     /// <param name="config">The configuration.</param>
     /// <param name="options">Device and type.</param>
     /// <param name="className">Class name in transformers.</param>
     /// <param name="encoder">Name of the encoder in the module tree.</param>
-    internal static EncoderSettings Read(ModelConfig config, ModelBuildOptions options, string className, string encoder)
+    /// <param name="head">The classification head, from the dropout before its last layer.</param>
+    internal static EncoderSettings Read(ModelConfig config, ModelBuildOptions options, string className, string encoder, Func<double, HeadSettings> head)
     {
         CheckKind(config);
         StackSettings stack = ReadStack(config, options, encoder);
@@ -70,11 +62,25 @@ public sealed class BertForSequenceClassification : EncoderClassifier
             },
             Stack = stack,
             MaxSequenceLength = positions,
-            ClassifierDropout = config.GetProbability("classifier_dropout", stack.MlpDropout),
+            Head = head(config.GetProbability("classifier_dropout", stack.MlpDropout)),
         };
     }
 
-    private protected override Tensor Head(Tensor first) => _classifier.call(DropOut(_pooler.call(first).tanh()));
+    /// <summary>Refuses decoders and kinds of positions that are not built.</summary>
+    internal static void CheckKind(ModelConfig config)
+    {
+        if (config.GetBool("is_decoder", false) || config.GetBool("add_cross_attention", false))
+        {
+            throw config.Unsupported("is_decoder", "makes the encoder a decoder, which is not supported");
+        }
+
+        if (config.GetString("position_embedding_type", "absolute") is not "absolute" and string other)
+        {
+            throw config.Unsupported("position_embedding_type", $"is '{other}'; only 'absolute' is supported");
+        }
+    }
+
+    private static HeadSettings Head(double dropout) => new() { DenseName = "bert.pooler.dense", Activation = tanh, Dropout = dropout };
 
     private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options, string encoder)
     {
@@ -104,73 +110,5 @@ public sealed class BertForSequenceClassification : EncoderClassifier
             MlpDropout = dropout,
             Options = options,
         };
-    }
-
-    private static void CheckKind(ModelConfig config)
-    {
-        if (config.GetBool("is_decoder", false) || config.GetBool("add_cross_attention", false))
-        {
-            throw config.Unsupported("is_decoder", "makes the encoder a decoder, which is not supported");
-        }
-
-        if (config.GetString("position_embedding_type", "absolute") is not "absolute" and string other)
-        {
-            throw config.Unsupported("position_embedding_type", $"is '{other}'; only 'absolute' is supported");
-        }
-    }
-}
-
-/// <summary>
-/// RoBERTa (Liu et al., arXiv:1907.11692), <c>RobertaForSequenceClassification</c> in transformers: BERT's encoder without pooler, positions
-/// counted from the padding id on, a head of two layers.
-/// </summary>
-public sealed class RobertaForSequenceClassification : EncoderClassifier
-{
-    private readonly Linear _dense;
-    private readonly Linear _output;
-
-    private RobertaForSequenceClassification(ModelConfig config, ModelBuildOptions options)
-        : base(config, options.Labels, Read(config, options))
-    {
-        _dense = PlaceLinear("classifier.dense", config.GetSize("hidden_size"));
-        _output = PlaceLinear("classifier.out_proj", Labels.Count);
-    }
-
-    internal static ModelArchitecture Registration { get; } = new(
-        "roberta",
-        nameof(RobertaForSequenceClassification),
-        static (config, options) => new RobertaForSequenceClassification(config, options),
-        new CheckpointLayout
-        {
-            BasePrefix = "roberta.",
-            HeadPrefixes = ["classifier."],
-            LabelWeight = "classifier.out_proj.weight",
-            SkippedPrefixes = ["lm_head.", "qa_outputs.", "roberta.pooler."],
-            SkippedSuffixes = [".position_ids", ".token_type_ids"],
-            RenamedSuffixes = BertForSequenceClassification.OldNames,
-        });
-
-    private protected override Tensor Head(Tensor first) => _output.call(DropOut(_dense.call(DropOut(first)).tanh()));
-
-    private static EncoderSettings Read(ModelConfig config, ModelBuildOptions options)
-    {
-        EncoderSettings settings = BertForSequenceClassification.Read(config, options, nameof(RobertaForSequenceClassification), "roberta");
-        int padId = config.GetInt("pad_token_id", 1);
-        int positions = settings.Embeddings.PositionCount;
-        return padId >= 0 && padId + 1 < positions
-            ? settings with
-            {
-                Embeddings = settings.Embeddings with { PositionIds = (ids, _) => PositionIds(ids, padId) },
-                MaxSequenceLength = positions - padId - 1,
-            }
-            : throw config.Invalid("pad_token_id", $"is {padId}, which leaves no room in {positions} positions");
-    }
-
-    // Padding keeps the position of the padding id; tokens count on from it, as in fairseq.
-    private static Tensor PositionIds(Tensor ids, int padId)
-    {
-        using TorchSharp.DisposeScope scope = NewDisposeScope();
-        Tensor tokens = ids.ne(padId).to_type(ScalarType.Int64);
-        return ((tokens.cumsum(1) * tokens) + padId).MoveToOuterDisposeScope();
     }
 }

@@ -7,49 +7,15 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
 
-/// <summary>A family of decoders as data.</summary>
-internal sealed record DecoderSettings
-{
-    /// <summary>Class name in transformers.</summary>
-    public required string ClassName { get; init; }
-
-    /// <summary>Embeddings of tokens and, without rotary positions, of positions.</summary>
-    public required EmbeddingSettings Embeddings { get; init; }
-
-    /// <summary>The layers.</summary>
-    public required StackSettings Stack { get; init; }
-
-    /// <summary>Full name of the norm after the last layer.</summary>
-    public required string NormName { get; init; }
-
-    /// <summary>Full name of the output embeddings.</summary>
-    public string HeadName { get; init; } = "lm_head";
-
-    /// <summary>Whether the output embeddings are the token embeddings.</summary>
-    public required bool IsTied { get; init; }
-
-    /// <summary>Rotary positions; null where positions are a table, so that a longer sequence cannot be computed at all.</summary>
-    public RopeSettings? Rope { get; init; }
-
-    /// <summary>Longest sequence the model is made for.</summary>
-    public int MaxSequenceLength => Rope?.LongestSequence ?? Embeddings.PositionCount;
-
-    /// <summary>Id of the end of text where neither configuration names it.</summary>
-    public int? DefaultEosId { get; init; }
-}
-
 /// <summary>
-/// A decoder that predicts the next token: <c>call(inputIds, attentionMask)</c> returns the logits [batch, length, vocabulary]. Positions
-/// count from the left, so padding goes to the right. Modules and parameters are named as in transformers.
+/// A <see cref="Decoder"/> that predicts the next token: <c>call(inputIds, attentionMask)</c> returns the logits [batch, length, vocabulary].
+/// Positions count from the left, so padding goes to the right. Modules and parameters are named as in transformers.
 /// </summary>
 public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel
 {
     private readonly DecoderSettings _settings;
-    private readonly TokenEmbeddings _embeddings;
-    private readonly TransformerStack _stack;
-    private readonly nn.Module<Tensor, Tensor> _norm;
+    private readonly Decoder _decoder;
     private readonly Linear _head;
-    private readonly RotaryEmbedding? _rotary;
 
     /// <summary>Creates the modules.</summary>
     /// <param name="config">Configuration of the model.</param>
@@ -61,15 +27,13 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
         ModelType = config.ModelType;
         EosIds = ReadEosIds(config, settings.DefaultEosId);
         Config = ModelArchitecture.Describe(config, settings.ClassName);
+        settings.WriteSpellings(Config);
         TiedParameters = settings.IsTied
             ? new Dictionary<string, string> { [$"{settings.HeadName}.weight"] = $"{settings.Embeddings.NameOf(EmbeddingPart.Tokens)}.weight" }
             : [];
         ModelBuildOptions options = settings.Stack.Options;
-        _embeddings = new TokenEmbeddings(this, settings.Embeddings);
-        _stack = this.Place(settings.Stack.Name, new TransformerStack(settings.Stack));
-        _norm = this.Place(settings.NormName, settings.Stack.CreateNorm(settings.Stack.HiddenSize));
+        _decoder = new Decoder(this, settings);
         _head = this.Place(settings.HeadName, nn.Linear(settings.Stack.HiddenSize, VocabularySize, false, options.Device, options.DType));
-        _rotary = settings.Rope is null ? null : new RotaryEmbedding(settings.Rope);
     }
 
     /// <inheritdoc/>
@@ -94,7 +58,7 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     public int MaxSequenceLength => _settings.MaxSequenceLength;
 
     /// <summary>Number of token ids; an adapter whose vocabulary has grown brings more.</summary>
-    public int VocabularySize => _embeddings.Count;
+    public int VocabularySize => _decoder.VocabularySize;
 
     /// <inheritdoc/>
     public IReadOnlyList<int> EosIds { get; }
@@ -105,12 +69,19 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     /// <inheritdoc/>
     public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null)
     {
-        TokenInput.Check(Architecture, inputIds, attentionMask, VocabularySize, _rotary is null ? MaxSequenceLength : null);
-        return Run(inputIds, attentionMask, null);
+        _decoder.Check(inputIds, attentionMask);
+        return _decoder.Run(inputIds, attentionMask, null, training);
     }
 
     /// <inheritdoc/>
-    public Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
+    public Tensor Project(Tensor hiddenStates)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor logits = _head.call(hiddenStates);
+        logits = _settings.LogitScale == 1 ? logits : logits * _settings.LogitScale;
+        logits = _settings.LogitCap is double cap ? (logits / cap).tanh() * cap : logits;
+        return logits.MoveToOuterDisposeScope();
+    }
 
     /// <inheritdoc/>
     public IReadOnlyList<int> Generate(IReadOnlyList<int> promptIds, GenerationOptions options, CancellationToken cancellationToken = default) =>
@@ -124,10 +95,13 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     }
 
     /// <inheritdoc/>
-    KeyValueCache ICachedLanguageModel.CreateCache() => new(_settings.Stack.Windows);
+    KeyValueCache ICachedLanguageModel.CreateCache() => _decoder.CreateCache();
 
     /// <inheritdoc/>
-    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache) => Run(inputIds, null, cache);
+    bool ICachedLanguageModel.Holds(KeyValueCache cache) => _settings.CacheLimit is not int limit || cache.Length != limit;
+
+    /// <inheritdoc/>
+    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache) => _decoder.Run(inputIds, null, cache, training);
 
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
     protected override void RegisterComponents()
@@ -147,25 +121,10 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     {
         if (disposing)
         {
-            _rotary?.Dispose();
+            _decoder.Dispose();
         }
 
         base.Dispose(disposing);
-    }
-
-    /// <summary>Everything but the output embeddings: token ids [batch, length] → hidden states [batch, length, hidden].</summary>
-    /// <param name="inputIds">Token ids; with a cache, those that follow what it holds.</param>
-    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
-    /// <param name="cache">Keys and values of earlier positions, to which those of the input are added; or null.</param>
-    private Tensor Run(Tensor inputIds, Tensor? attentionMask, KeyValueCache? cache)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        (long start, long length) = (cache?.Length ?? 0, inputIds.shape[1]);
-        Tensor x = _embeddings.Run(inputIds, start, training);
-        Rotation? rotation = _rotary?.Get(start, length, x.device, x.dtype);
-        x = _stack.call(x, AttentionPass.Causal(attentionMask, length, x.device, _settings.Stack.Windows, rotation, cache));
-        cache?.Advance(length);
-        return _norm.call(x).MoveToOuterDisposeScope();
     }
 
     private static IReadOnlyList<int> ReadEosIds(ModelConfig config, int? defaultId)

@@ -1,5 +1,4 @@
 using LoKr.Core.Configuration;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
@@ -8,25 +7,17 @@ namespace LoKr.Models.Families;
 /// DistilBERT (Sanh et al., arXiv:1910.01108) with a head of two layers on the first token, <c>DistilBertForSequenceClassification</c> in
 /// transformers: BERT's layers under other names, without token types and without dropout after the attention.
 /// </summary>
-public sealed class DistilBertForSequenceClassification : EncoderClassifier
+internal static class DistilBert
 {
+    private const string ClassName = "DistilBertForSequenceClassification";
+
     // Fixed in the architecture.
     private const double NormEpsilon = 1e-12;
 
-    private readonly Linear _preClassifier;
-    private readonly Linear _classifier;
-
-    private DistilBertForSequenceClassification(ModelConfig config, ModelBuildOptions options)
-        : base(config, options.Labels, Read(config, options))
-    {
-        _preClassifier = PlaceLinear("pre_classifier", config.GetSize("dim"));
-        _classifier = PlaceLinear("classifier", Labels.Count);
-    }
-
     internal static ModelArchitecture Registration { get; } = new(
         "distilbert",
-        nameof(DistilBertForSequenceClassification),
-        static (config, options) => new DistilBertForSequenceClassification(config, options),
+        ClassName,
+        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
         new CheckpointLayout
         {
             BasePrefix = "distilbert.",
@@ -36,8 +27,6 @@ public sealed class DistilBertForSequenceClassification : EncoderClassifier
             SkippedSuffixes = [".position_ids"],
         });
 
-    private protected override Tensor Head(Tensor first) => _classifier.call(DropOut(nn.functional.relu(_preClassifier.call(first))));
-
     private static EncoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {
         double dropout = config.GetProbability("dropout", 0.1);
@@ -45,7 +34,7 @@ public sealed class DistilBertForSequenceClassification : EncoderClassifier
         int positions = config.GetSize("max_position_embeddings", 512);
         return new()
         {
-            ClassName = nameof(DistilBertForSequenceClassification),
+            ClassName = ClassName,
             Embeddings = new()
             {
                 Parts =
@@ -86,7 +75,12 @@ public sealed class DistilBertForSequenceClassification : EncoderClassifier
                 Options = options,
             },
             MaxSequenceLength = positions,
-            ClassifierDropout = config.GetProbability("seq_classif_dropout", 0.2),
+            Head = new()
+            {
+                DenseName = "pre_classifier",
+                Activation = static x => nn.functional.relu(x),
+                Dropout = config.GetProbability("seq_classif_dropout", 0.2),
+            },
         };
     }
 }

@@ -2,7 +2,6 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Nn;
 using TorchSharp;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Families;
@@ -19,29 +18,82 @@ internal sealed record EncoderSettings
     /// <summary>The layers.</summary>
     public required StackSettings Stack { get; init; }
 
+    /// <summary>Creates what scores the distances of positions, in the tree of the model; null where nothing does.</summary>
+    public Func<nn.Module, IRelativePositions>? CreatePositions { get; init; }
+
+    /// <summary>Creates what the first layer ends with, in the tree of the model; null where it ends as the others.</summary>
+    public Func<nn.Module, ILayerEnding>? CreateEnding { get; init; }
+
+    /// <summary>Full name of the norm after the last layer; null where there is none.</summary>
+    public string? NormName { get; init; }
+
     /// <summary>Longest sequence that has positions, special tokens included.</summary>
     public required int MaxSequenceLength { get; init; }
 
-    /// <summary>Dropout of the classification head.</summary>
-    public required double ClassifierDropout { get; init; }
+    /// <summary>The classification head.</summary>
+    public required HeadSettings Head { get; init; }
+
+    /// <summary>Completes a configuration by the keys that other releases of transformers have for the same.</summary>
+    public Action<JsonObject> WriteSpellings { get; init; } = static _ => { };
 }
 
-/// <summary>
-/// A bidirectional text encoder with a classification head: <c>call(inputIds, attentionMask)</c> returns the logits [batch, labels],
-/// <see cref="LastHiddenState"/> and <see cref="Embed"/> return vectors of the tokens and of the text. Modules and parameters are named as in
-/// transformers.
-/// </summary>
-public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISequenceClassifier
+/// <summary>What every bidirectional encoder has before its head: embeddings and layers. Modules and parameters are named as in transformers.</summary>
+internal sealed class Encoder : IDisposable
 {
     private readonly EncoderSettings _settings;
     private readonly TokenEmbeddings _embeddings;
     private readonly TransformerStack _stack;
+    private readonly IRelativePositions? _positions;
+    private readonly nn.Module<Tensor, Tensor>? _norm;
+    private readonly LayerRotations _rotations;
 
-    /// <summary>Creates the encoder; the head is the derived class's.</summary>
+    /// <summary>Creates the modules in the tree of a model.</summary>
+    public Encoder(nn.Module root, EncoderSettings settings)
+    {
+        _settings = settings;
+        _embeddings = new TokenEmbeddings(root, settings.Embeddings);
+        _stack = root.Place(settings.Stack.Name, new TransformerStack(settings.Stack, settings.CreateEnding?.Invoke(root)));
+        _positions = settings.CreatePositions?.Invoke(root);
+        _norm = settings.NormName is null ? null : root.Place(settings.NormName, settings.Stack.CreateNorm(settings.Stack.HiddenSize));
+        _rotations = new LayerRotations(settings.Stack.Ropes);
+    }
+
+    /// <summary>Token ids, their padding mask and their types (or null), all int64 [batch, length] → hidden states [batch, length, hidden].</summary>
+    public Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training)
+    {
+        // Only a table of positions ends; the others merely were not trained beyond.
+        int? longest = _settings.Embeddings.Has(EmbeddingPart.Positions) ? _settings.MaxSequenceLength : null;
+        TokenInput.Check(_settings.ClassName, inputIds, attentionMask, _embeddings.Count, longest);
+        TokenInput.CheckTypes(_settings.ClassName, inputIds, tokenTypeIds, _settings.Embeddings.TypeCount);
+        using DisposeScope scope = NewDisposeScope();
+        long length = inputIds.shape[1];
+        Tensor x = _embeddings.Run(inputIds, 0, training, tokenTypeIds, attentionMask);
+        AttentionPass pass = AttentionPass.Bidirectional(
+            attentionMask, length, x.device, _settings.Stack.Windows, _rotations.Get(0, length, x.device, x.dtype), _positions?.Start(length, x.device, training));
+        x = _stack.call(x, pass);
+        return (_norm is null ? x : _norm.call(x)).MoveToOuterDisposeScope();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _rotations.Dispose();
+}
+
+/// <summary>
+/// A bidirectional text encoder with a classification head: <c>call(inputIds, attentionMask, tokenTypeIds)</c> returns the logits
+/// [batch, labels], <see cref="LastHiddenState"/> and <see cref="Embed"/> return vectors of the tokens and of the text. Modules and parameters
+/// are named as in transformers.
+/// </summary>
+public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tensor>, ISequenceClassifier
+{
+    private readonly EncoderSettings _settings;
+    private readonly Encoder _encoder;
+    private readonly ClassificationHead _head;
+
+    /// <summary>Creates the encoder and its head.</summary>
     /// <param name="config">Configuration of the model.</param>
     /// <param name="labels">Labels in the order of the logits; null for those of the configuration.</param>
     /// <param name="settings">The family, with the sizes of the configuration.</param>
-    private protected EncoderClassifier(ModelConfig config, IReadOnlyList<string>? labels, EncoderSettings settings)
+    internal EncoderClassifier(ModelConfig config, IReadOnlyList<string>? labels, EncoderSettings settings)
         : base(settings.ClassName)
     {
         _settings = settings;
@@ -49,8 +101,9 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
         Labels = ClassificationLabels.Resolve(config, labels, headRows: null);
         Config = ModelArchitecture.Describe(config, settings.ClassName);
         ModelLabels.Write(Config, Labels);
-        _embeddings = new TokenEmbeddings(this, settings.Embeddings);
-        _stack = this.Place(settings.Stack.Name, new TransformerStack(settings.Stack));
+        settings.WriteSpellings(Config);
+        _encoder = new Encoder(this, settings);
+        _head = new ClassificationHead(this, settings.Head, settings.Stack, Labels.Count);
     }
 
     /// <inheritdoc/>
@@ -80,13 +133,10 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
     /// <summary>Hidden states of the last layer.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding, int64 [batch, length]; null when nothing is padded.</param>
+    /// <param name="tokenTypeIds">Segment of each token, int64 [batch, length]; null for segment 0.</param>
     /// <returns>Hidden states [batch, length, hidden].</returns>
-    public Tensor LastHiddenState(Tensor inputIds, Tensor? attentionMask = null)
-    {
-        TokenInput.Check(Architecture, inputIds, attentionMask, _embeddings.Count, MaxSequenceLength);
-        using DisposeScope scope = NewDisposeScope();
-        return _stack.call(_embeddings.Run(inputIds, 0, training), AttentionPass.Bidirectional(attentionMask)).MoveToOuterDisposeScope();
-    }
+    public Tensor LastHiddenState(Tensor inputIds, Tensor? attentionMask = null, Tensor? tokenTypeIds = null) =>
+        _encoder.Run(inputIds, attentionMask, tokenTypeIds, training);
 
     /// <summary>
     /// Sentence embeddings: hidden states averaged over the tokens and scaled to length one, as sentence-transformers' mean pooling.
@@ -97,39 +147,33 @@ public abstract class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor>, ISe
     public Tensor Embed(Tensor inputIds, Tensor attentionMask)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor hidden = LastHiddenState(inputIds, attentionMask);
-        Tensor weights = attentionMask.to_type(hidden.dtype).unsqueeze(-1);
-        Tensor mean = (hidden * weights).sum(dim: 1L) / weights.sum(dim: 1L).clamp_min(1e-9);
+        Tensor mean = ClassificationHead.Mean(LastHiddenState(inputIds, attentionMask), attentionMask);
         return nn.functional.normalize(mean, 2, 1).MoveToOuterDisposeScope();
     }
 
     /// <inheritdoc/>
-    public Tensor Classify(Tensor inputIds, Tensor attentionMask) => call(inputIds, attentionMask);
+    public Tensor Classify(Tensor inputIds, Tensor attentionMask, Tensor? tokenTypeIds = null) => call(inputIds, attentionMask, tokenTypeIds);
 
-    /// <summary>Logits [batch, labels] of token ids and their padding mask, both int64 [batch, length].</summary>
-    public override Tensor forward(Tensor inputIds, Tensor attentionMask)
+    /// <summary>Logits [batch, labels] of token ids, their padding mask and their segments (or null), all int64 [batch, length].</summary>
+    public override Tensor forward(Tensor inputIds, Tensor attentionMask, Tensor? tokenTypeIds)
     {
         using DisposeScope scope = NewDisposeScope();
-        return Head(LastHiddenState(inputIds, attentionMask).select(1, 0)).MoveToOuterDisposeScope();
+        return _head.Run(LastHiddenState(inputIds, attentionMask, tokenTypeIds), attentionMask, training).MoveToOuterDisposeScope();
     }
 
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
-    protected sealed override void RegisterComponents()
+    protected override void RegisterComponents()
     {
     }
 
-    /// <summary>Hidden states of the first token [batch, hidden] → logits [batch, labels].</summary>
-    private protected abstract Tensor Head(Tensor first);
-
-    /// <summary>Creates a linear layer of the head in the model's type.</summary>
-    /// <param name="name">Full name of the layer.</param>
-    /// <param name="outputs">Output size; the input size is the hidden size.</param>
-    private protected Linear PlaceLinear(string name, long outputs)
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
     {
-        StackSettings stack = _settings.Stack;
-        return this.Place(name, nn.Linear(stack.HiddenSize, outputs, device: stack.Options.Device, dtype: stack.Options.DType));
-    }
+        if (disposing)
+        {
+            _encoder.Dispose();
+        }
 
-    /// <summary>Dropout of the head.</summary>
-    private protected Tensor DropOut(Tensor x) => x.WithDropout(_settings.ClassifierDropout, training);
+        base.Dispose(disposing);
+    }
 }

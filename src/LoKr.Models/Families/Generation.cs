@@ -14,6 +14,9 @@ internal interface ICachedLanguageModel : ICausalLanguageModel
     /// <summary>An empty cache for one sequence.</summary>
     KeyValueCache CreateCache();
 
+    /// <summary>Whether what a cache holds is still right when one more position follows; if not, the whole text is computed again.</summary>
+    bool Holds(KeyValueCache cache);
+
     /// <summary>Hidden states [1, length, hidden] of the ids that follow those in the cache; their keys and values are added to it.</summary>
     Tensor HiddenStates(Tensor inputIds, KeyValueCache cache);
 }
@@ -173,18 +176,31 @@ internal static class TextGenerator
         long[] input = [.. promptIds.Select(id => (long)id)];
 
         using IDisposable noGrad = no_grad();
-        using KeyValueCache cache = model.CreateCache();
-        while (generated.Count < most)
+        KeyValueCache cache = model.CreateCache();
+        try
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            int next = Step(model, cache, input, sampler, device);
-            if (stops.Contains(next))
+            while (generated.Count < most)
             {
-                break;
-            }
+                cancellationToken.ThrowIfCancellationRequested();
+                int next = Step(model, cache, input, sampler, device);
+                if (stops.Contains(next))
+                {
+                    break;
+                }
 
-            generated.Add(next);
-            input = [next];
+                generated.Add(next);
+                input = [next];
+                if (!model.Holds(cache))
+                {
+                    cache.Dispose();
+                    cache = model.CreateCache();
+                    input = [.. promptIds.Concat(generated).Select(id => (long)id)];
+                }
+            }
+        }
+        finally
+        {
+            cache.Dispose();
         }
 
         return generated;

@@ -1,13 +1,18 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
+
 namespace LoKr.Models.Families;
 
 /// <summary>
 /// The Llama family of decoders (Touvron et al., arXiv:2302.13971): pre-norm with root mean square norms, rotary positions, grouped-query
-/// attention, a gated feed-forward block. A member is data: everything else is the same in Llama, Mistral, Qwen2 and Qwen3.
+/// attention, a gated feed-forward block. A member is data: everything else is the same in Llama, Mistral, Qwen2 and Qwen3, and in the members
+/// that have a file of their own, because more is different: Gemma 3, Granite, OLMo, Phi-3, SmolLM3.
 /// </summary>
 internal sealed record LlamaFamily
 {
-    /// <summary>The members of the family.</summary>
+    private const string BasePrefix = "model.";
+
+    /// <summary>The members that differ in a few values.</summary>
     internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = [.. new LlamaFamily[]
     {
         new()
@@ -47,10 +52,27 @@ internal sealed record LlamaFamily
             DefaultHeadWidth = 128,
             InputBias = static config => config.GetBool("attention_bias", false),
             OutputBias = static config => config.GetBool("attention_bias", false),
-            HasHeadNorms = true,
+            Layer = [.. Attention, .. HeadNorms, .. Mlp, .. InputNorms],
             Windows = SlidingWindow.OfQwen,
         },
     }.Select(static member => member.Register())];
+
+    /// <summary>Names of the attention's projections.</summary>
+    internal static IReadOnlyList<(LayerPart Part, string Name)> Attention =>
+    [
+        (LayerPart.Query, "self_attn.q_proj"), (LayerPart.Key, "self_attn.k_proj"), (LayerPart.Value, "self_attn.v_proj"),
+        (LayerPart.AttentionOutput, "self_attn.o_proj"),
+    ];
+
+    /// <summary>Names of the norms of queries and keys.</summary>
+    internal static IReadOnlyList<(LayerPart Part, string Name)> HeadNorms => [(LayerPart.QueryNorm, "self_attn.q_norm"), (LayerPart.KeyNorm, "self_attn.k_norm")];
+
+    /// <summary>Names of the feed-forward block.</summary>
+    internal static IReadOnlyList<(LayerPart Part, string Name)> Mlp => [(LayerPart.Gate, "mlp.gate_proj"), (LayerPart.Up, "mlp.up_proj"), (LayerPart.Down, "mlp.down_proj")];
+
+    /// <summary>Names of the norms before both blocks.</summary>
+    internal static IReadOnlyList<(LayerPart Part, string Name)> InputNorms =>
+        [(LayerPart.AttentionInputNorm, "input_layernorm"), (LayerPart.MlpInputNorm, "post_attention_layernorm")];
 
     /// <summary>The <c>model_type</c>.</summary>
     public required string ModelType { get; init; }
@@ -70,6 +92,27 @@ internal sealed record LlamaFamily
     /// <summary>Id of the end of text where the configuration leaves the key out.</summary>
     public int? DefaultEosId { get; init; }
 
+    /// <summary>Whether output and input embeddings are one weight where the configuration leaves it out.</summary>
+    public bool IsTiedByDefault { get; init; }
+
+    /// <summary>The modules of a layer in the checkpoint's order.</summary>
+    public IReadOnlyList<(LayerPart Part, string Name)> Layer { get; init; } = [.. Attention, .. Mlp, .. InputNorms];
+
+    /// <summary>Key of the activation.</summary>
+    public string ActivationKey { get; init; } = "hidden_act";
+
+    /// <summary>Activation where the configuration names none.</summary>
+    public string DefaultActivation { get; init; } = "silu";
+
+    /// <summary>Kind of the norms.</summary>
+    public NormKind Norm { get; init; } = NormKind.RootMeanSquare;
+
+    /// <summary>Epsilon of the norms where the configuration leaves it out.</summary>
+    public double DefaultNormEpsilon { get; init; } = 1e-6;
+
+    /// <summary>Whether queries and keys are normalized over all heads together.</summary>
+    public bool NormsAllHeads { get; init; }
+
     /// <summary>Whether query, key and value projections have a bias.</summary>
     public Func<ModelConfig, bool> InputBias { get; init; } = static _ => false;
 
@@ -79,19 +122,49 @@ internal sealed record LlamaFamily
     /// <summary>Whether the feed-forward layers have biases.</summary>
     public Func<ModelConfig, bool> MlpBias { get; init; } = static _ => false;
 
-    /// <summary>Whether queries and keys are normalized per head.</summary>
-    public bool HasHeadNorms { get; init; }
+    /// <summary>Dropout of the output of both blocks.</summary>
+    public Func<ModelConfig, double> BlockDropout { get; init; } = static _ => 0;
+
+    /// <summary>Factor on the vectors of tokens.</summary>
+    public Func<ModelConfig, double> EmbeddingScale { get; init; } = static _ => 1;
+
+    /// <summary>Factor on the scores of queries and keys; null for one over the root of a head's width.</summary>
+    public Func<ModelConfig, double>? AttentionScale { get; init; }
+
+    /// <summary>Factor on the output of a block.</summary>
+    public Func<ModelConfig, double> ResidualScale { get; init; } = static _ => 1;
+
+    /// <summary>Factor on the logits.</summary>
+    public Func<ModelConfig, double> LogitScale { get; init; } = static _ => 1;
+
+    /// <summary>Bound of the logits, or null.</summary>
+    public Func<ModelConfig, double?> LogitCap { get; init; } = static _ => null;
 
     /// <summary>Attention window of each of so many layers; null for all positions.</summary>
     public Func<ModelConfig, int, int?[]> Windows { get; init; } = static (_, layers) => new int?[layers];
 
-    private ModelArchitecture Register() => new(
+    /// <summary>Rotary positions of each layer, from the configuration, the width of a head, the longest sequence and the number of layers.</summary>
+    public Func<ModelConfig, int, int, int, IReadOnlyList<RopeSettings?>> Ropes { get; init; } =
+        static (config, width, positions, layers) => [.. Enumerable.Repeat(new RopeSettings(config, width, positions), layers)];
+
+    /// <summary>Positions up to which a cache holds while a text grows; null for all.</summary>
+    public Func<RopeSettings, int?> CacheLimit { get; init; } = static _ => null;
+
+    /// <summary>Completes a configuration by the keys of other releases, from the rotary positions and the windows of its layers.</summary>
+    public Action<JsonObject, StackSettings> WriteSpellings { get; init; } =
+        static (config, stack) => ConfigSpellings.WriteRope(config, stack.Ropes.OfType<RopeSettings>().First());
+
+    /// <summary>Refuses what is not built.</summary>
+    public Action<ModelConfig> Check { get; init; } = static _ => { };
+
+    /// <summary>The architecture.</summary>
+    public ModelArchitecture Register() => new(
         ModelType,
         ClassName,
         (config, options) => new CausalLanguageModel(config, Read(config, options)),
         new CheckpointLayout
         {
-            BasePrefix = "model.",
+            BasePrefix = BasePrefix,
 
             // Frequencies that releases before 4.31 saved; they follow from the configuration.
             SkippedSuffixes = [".rotary_emb.inv_freq"],
@@ -99,22 +172,27 @@ internal sealed record LlamaFamily
 
     private DecoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {
+        Check(config);
         StackSettings stack = ReadStack(config, options);
         return new()
         {
             ClassName = ClassName,
             Embeddings = new()
             {
-                Parts = [(EmbeddingPart.Tokens, "model.embed_tokens")],
+                Parts = [(EmbeddingPart.Tokens, BasePrefix + "embed_tokens")],
                 VocabularySize = config.GetSize("vocab_size"),
                 HiddenSize = stack.HiddenSize,
+                Scale = EmbeddingScale(config),
                 Options = options,
             },
             Stack = stack,
-            NormName = "model.norm",
-            IsTied = config.GetBool("tie_word_embeddings", false),
-            Rope = new RopeSettings(config, stack.HeadWidth, config.GetSize("max_position_embeddings", DefaultPositions)),
+            NormName = BasePrefix + "norm",
+            IsTied = config.GetBool("tie_word_embeddings", IsTiedByDefault),
+            LogitScale = LogitScale(config),
+            LogitCap = LogitCap(config),
+            CacheLimit = CacheLimit(stack.Ropes.OfType<RopeSettings>().First()),
             DefaultEosId = DefaultEosId,
+            WriteSpellings = json => WriteSpellings(json, stack),
         };
     }
 
@@ -126,22 +204,11 @@ internal sealed record LlamaFamily
         int keyHeads = config.GetSize("num_key_value_heads", config.Contains("num_key_value_heads") ? heads : DefaultKeyHeads ?? heads);
         int width = config.GetSize("head_dim", config.Contains("head_dim") ? hidden / heads : DefaultHeadWidth ?? (hidden / heads));
         CheckHeads(config, hidden, heads, keyHeads, width);
+        double? scale = AttentionScale?.Invoke(config);
         return new()
         {
-            Name = "model.layers",
-            Layer =
-            [
-                (LayerPart.Query, "self_attn.q_proj"),
-                (LayerPart.Key, "self_attn.k_proj"),
-                (LayerPart.Value, "self_attn.v_proj"),
-                (LayerPart.AttentionOutput, "self_attn.o_proj"),
-                .. HasHeadNorms ? new[] { (LayerPart.QueryNorm, "self_attn.q_norm"), (LayerPart.KeyNorm, "self_attn.k_norm") } : [],
-                (LayerPart.Gate, "mlp.gate_proj"),
-                (LayerPart.Up, "mlp.up_proj"),
-                (LayerPart.Down, "mlp.down_proj"),
-                (LayerPart.AttentionInputNorm, "input_layernorm"),
-                (LayerPart.MlpInputNorm, "post_attention_layernorm"),
-            ],
+            Name = BasePrefix + "layers",
+            Layer = Layer,
             LayerCount = layers,
             HiddenSize = hidden,
             IntermediateSize = config.GetSize("intermediate_size"),
@@ -149,13 +216,21 @@ internal sealed record LlamaFamily
             KeyHeadCount = keyHeads,
             HeadWidth = width,
             Windows = Windows(config, layers),
-            Activation = Activation.Get(config, "hidden_act", "silu"),
-            Norm = NormKind.RootMeanSquare,
-            NormEpsilon = config.GetDouble("rms_norm_eps", 1e-6),
+            Ropes = Ropes(config, width, config.GetSize("max_position_embeddings", DefaultPositions), layers),
+            Activation = Activation.Get(config, ActivationKey, DefaultActivation),
+            Norm = Norm,
+            NormEpsilon = config.GetDouble("rms_norm_eps", DefaultNormEpsilon),
+            NormsAllHeads = NormsAllHeads,
             HasInputBias = InputBias(config),
             HasOutputBias = OutputBias(config),
             HasMlpBias = MlpBias(config),
+
+            // Attention always divides by the root of a head's width: what differs from that is a factor on the queries.
+            QueryScale = scale is double factor ? _ => factor * Math.Sqrt(width) : static _ => 1,
+            ResidualScale = ResidualScale(config),
             AttentionDropout = config.GetProbability("attention_dropout", 0),
+            AttentionOutputDropout = BlockDropout(config),
+            MlpDropout = BlockDropout(config),
             Options = options,
         };
     }

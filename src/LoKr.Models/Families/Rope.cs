@@ -124,6 +124,25 @@ internal static class RopeFrequencies
     }
 }
 
+/// <summary>Where a family, or one kind of its layers, has the parameters of its rotary positions in a configuration.</summary>
+internal sealed record RopeRules
+{
+    /// <summary>Base of the frequencies where the configuration has none.</summary>
+    public double DefaultTheta { get; init; } = 10000;
+
+    /// <summary>Key of the base before transformers 5.</summary>
+    public string ThetaKey { get; init; } = "rope_theta";
+
+    /// <summary>Whether <c>rope_scaling</c> of older releases applies.</summary>
+    public bool IsScaled { get; init; } = true;
+
+    /// <summary>The kind of layer whose member of <c>rope_parameters</c> counts; null where all layers have the same parameters.</summary>
+    public string? LayerType { get; init; }
+
+    /// <summary>Names of kinds that mean longrope in this family.</summary>
+    public IReadOnlyList<string> LongRopeNames { get; init; } = [];
+}
+
 /// <summary>
 /// Rotary position embeddings (Su et al., arXiv:2104.09864) as a configuration describes them: <c>rope_parameters</c> of transformers 5, or
 /// <c>rope_theta</c> and <c>rope_scaling</c> of older releases.
@@ -136,18 +155,24 @@ internal sealed record RopeSettings
     /// <param name="config">The configuration.</param>
     /// <param name="headWidth">Width of an attention head.</param>
     /// <param name="positions">The model's <c>max_position_embeddings</c>.</param>
-    public RopeSettings(ModelConfig config, int headWidth, int positions)
+    /// <param name="rules">Keys and defaults of the family; null for the usual ones.</param>
+    public RopeSettings(ModelConfig config, int headWidth, int positions, RopeRules? rules = null)
     {
+        rules ??= new RopeRules();
+
         // In transformers 5 an old rope_scaling overrides rope_parameters.
-        string key = config.Has("rope_scaling") ? "rope_scaling" : "rope_parameters";
-        Parameters = config.GetObjectOrEmpty(key);
-        Type = Parameters.FindString("rope_type") ?? Parameters.FindString("type") ?? "default";
+        string key = rules.IsScaled && config.Has("rope_scaling") ? "rope_scaling" : "rope_parameters";
+        JsonFields own = rules.LayerType is null ? config.GetObjectOrEmpty("rope_parameters") : OfLayers(config, rules.LayerType);
+        Parameters = key == "rope_scaling" ? config.GetObjectOrEmpty(key) : own;
+        string kind = Parameters.FindString("rope_type") ?? Parameters.FindString("type") ?? "default";
+        Type = rules.LongRopeNames.Contains(kind, StringComparer.Ordinal) ? "longrope" : kind;
         CheckKind(config, key);
 
         Positions = positions;
-        Theta = Positive("rope_theta", Parameters.FindDouble("rope_theta") ?? config.GetDouble("rope_theta", 10000));
-        double part = Parameters.FindDouble("partial_rotary_factor") ?? config.GetDouble("partial_rotary_factor", 1);
-        Width = (int)(headWidth * part);
+        double? ofLayers = rules.LayerType is null ? null : own.FindDouble("rope_theta");
+        Theta = Positive("rope_theta", Parameters.FindDouble("rope_theta") ?? ofLayers ?? config.GetDouble(rules.ThetaKey, rules.DefaultTheta));
+        PartialFactor = Parameters.FindDouble("partial_rotary_factor") ?? config.GetDouble("partial_rotary_factor", 1);
+        Width = (int)(headWidth * PartialFactor);
         if (Width <= 0 || Width > headWidth || Width % 2 != 0)
         {
             throw Parameters.Invalid("partial_rotary_factor", $"rotates {Width} of {headWidth} channels of a head; an even number is required");
@@ -194,9 +219,24 @@ internal sealed record RopeSettings
         _ => Positions,
     };
 
+    /// <summary>Share of a head that is rotated.</summary>
+    public double PartialFactor { get; }
+
+    /// <summary>Whether only a part of each head is rotated.</summary>
+    public bool IsPartial => PartialFactor != 1;
+
     /// <summary>A required positive number.</summary>
     public double Require(string key) =>
         Positive(key, Parameters.FindDouble(key) ?? throw Parameters.Invalid(key, $"is missing, which '{Type}' needs"));
+
+    // Parameters of one kind of layer; those of all layers at once would be ignored by transformers.
+    private static JsonFields OfLayers(ModelConfig config, string layerType)
+    {
+        JsonFields all = config.GetObjectOrEmpty("rope_parameters");
+        return all.Count == 0 || all.Members.Any(static item => item.Value.ValueKind == JsonValueKind.Object)
+            ? all.GetObjectOrEmpty(layerType)
+            : throw config.Unsupported("rope_parameters", $"has one set of parameters for all layers; this family has one for '{LayerTypes.Full}' and one for '{LayerTypes.Sliding}' layers");
+    }
 
     private void CheckKind(ModelConfig config, string key)
     {
@@ -299,6 +339,34 @@ internal sealed class RotaryEmbedding(RopeSettings settings) : IDisposable
         return (
             cat([cosine, cosine], 1).to(dtype).MoveToOuterDisposeScope(),
             cat([-sine, sine], 1).to(dtype).MoveToOuterDisposeScope());
+    }
+}
+
+/// <summary>The rotations of the layers of a model: one table for each set of parameters. The model that creates it disposes it.</summary>
+/// <param name="ropes">The parameters by layer; null for a layer that does not rotate. Empty where positions are embedded.</param>
+internal sealed class LayerRotations(IReadOnlyList<RopeSettings?> ropes) : IDisposable
+{
+    private readonly Dictionary<RopeSettings, RotaryEmbedding> _tables =
+        ropes.OfType<RopeSettings>().Distinct().ToDictionary(static rope => rope, static rope => new RotaryEmbedding(rope));
+
+    /// <summary>The rotations of consecutive positions by layer; views of the tables, in the caller's dispose scope.</summary>
+    /// <param name="start">First position.</param>
+    /// <param name="length">Number of positions.</param>
+    /// <param name="device">Device of the model.</param>
+    /// <param name="dtype">Type of the model.</param>
+    public IReadOnlyList<Rotation?> Get(long start, long length, Device device, ScalarType dtype)
+    {
+        Dictionary<RopeSettings, Rotation> rotations = _tables.ToDictionary(static table => table.Key, table => table.Value.Get(start, length, device, dtype));
+        return [.. ropes.Select(rope => rope is null ? (Rotation?)null : rotations[rope])];
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (RotaryEmbedding table in _tables.Values)
+        {
+            table.Dispose();
+        }
     }
 }
 

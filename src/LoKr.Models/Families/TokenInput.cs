@@ -1,4 +1,3 @@
-using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using TorchSharp;
@@ -31,6 +30,25 @@ internal static class TokenInput
         }
     }
 
+    /// <summary>Refuses token types that do not fit the model with <see cref="ErrorIds.ModelInputInvalid"/>.</summary>
+    /// <param name="architecture">Name of the model for the message.</param>
+    /// <param name="inputIds">Token ids [batch, length].</param>
+    /// <param name="tokenTypeIds">Types of the same shape, int64, or null.</param>
+    /// <param name="typeCount">Number of types that the model has.</param>
+    public static void CheckTypes(string architecture, Tensor inputIds, Tensor? tokenTypeIds, int typeCount)
+    {
+        string? problem = tokenTypeIds is null ? null
+            : typeCount == 0 ? "the model has no token types"
+            : tokenTypeIds.dtype != ScalarType.Int64 || !tokenTypeIds.shape.SequenceEqual(inputIds.shape)
+                ? $"token types are {tokenTypeIds.dtype} [{string.Join(", ", tokenTypeIds.shape)}], the token ids Int64 [{string.Join(", ", inputIds.shape)}]"
+            : HasUnknownIds(tokenTypeIds, typeCount) ? $"a token type is not between 0 and {typeCount - 1}"
+            : null;
+        if (problem is not null)
+        {
+            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{architecture}: {problem}.", "Encode texts with the tokenizer of the model.");
+        }
+    }
+
     // Reading the values costs a synchronization, but on a GPU an id outside the table would end the process's use of the device.
     private static bool HasUnknownIds(Tensor inputIds, int vocabularySize)
     {
@@ -55,6 +73,25 @@ internal static class AttentionMask
         using DisposeScope scope = NewDisposeScope();
         Tensor tokens = attentionMask.ne(0);
         return tokens.all().item<bool>() ? null : tokens.unsqueeze(1).unsqueeze(1).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The mask of layers that look to both sides.</summary>
+    /// <param name="padding">Boolean [batch, 1, 1, length], or null.</param>
+    /// <param name="length">Length of the sequences.</param>
+    /// <param name="window">Most positions that one sees, itself and as many on both sides; null for all.</param>
+    /// <param name="device">Device of the mask.</param>
+    /// <returns>[1 or batch, 1, 1 or length, length]; null where every position sees every other.</returns>
+    public static Tensor? Bidirectional(Tensor? padding, long length, int? window, Device device)
+    {
+        if (window is not int width || length <= (width + 1) / 2)
+        {
+            return padding;
+        }
+
+        using DisposeScope scope = NewDisposeScope();
+        int side = (width - 1) / 2;
+        Tensor mask = ones(length, length, dtype: ScalarType.Bool, device: device).tril_(side).triu_(-side).unsqueeze(0).unsqueeze(0);
+        return (padding is null ? mask : mask.logical_and(padding)).MoveToOuterDisposeScope();
     }
 
     /// <summary>The mask of layers that only look back.</summary>
@@ -82,7 +119,7 @@ internal static class AttentionMask
     }
 }
 
-/// <summary>The values that the layers of a stack share in one forward pass: masks, rotations of the positions and the cache.</summary>
+/// <summary>The values that the layers of a stack share in one forward pass: masks, rotations of the positions, scores of distances and the cache.</summary>
 internal sealed class AttentionPass
 {
     private readonly Dictionary<int, Tensor?> _masks;
@@ -92,76 +129,58 @@ internal sealed class AttentionPass
     /// <summary>Whether a position sees only itself and those before it.</summary>
     public bool IsCausal { get; }
 
-    /// <summary>Rotations of the positions; null where positions are embedded.</summary>
-    public Rotation? Rotation { get; private init; }
+    /// <summary>Rotations of the positions by layer; empty where positions are embedded.</summary>
+    public IReadOnlyList<Rotation?> Rotations { get; private init; } = [];
 
     /// <summary>Keys and values of earlier positions, to which each layer adds its own; or null.</summary>
     public KeyValueCache? Cache { get; private init; }
 
-    /// <summary>Every position sees every other. The mask is in the caller's dispose scope.</summary>
+    /// <summary>Scores by the distance of positions; null where there are none.</summary>
+    public PositionScores? Scores { get; private init; }
+
+    /// <summary>Every position sees every other, as far as the layer's window goes. The masks are in the caller's dispose scope.</summary>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
-    public static AttentionPass Bidirectional(Tensor? attentionMask) => new(false, new() { [0] = AttentionMask.Padding(attentionMask) });
+    /// <param name="length">Length of the sequences.</param>
+    /// <param name="device">Device of the model.</param>
+    /// <param name="windows">Attention windows of the layers; null for all positions.</param>
+    /// <param name="rotations">Rotations of the positions by layer, or null.</param>
+    /// <param name="scores">Scores by the distance of positions, or null.</param>
+    public static AttentionPass Bidirectional(
+        Tensor? attentionMask, long length, Device device, IEnumerable<int?> windows, IReadOnlyList<Rotation?>? rotations = null, PositionScores? scores = null)
+    {
+        Tensor? padding = AttentionMask.Padding(attentionMask);
+        Dictionary<int, Tensor?> masks = windows.Distinct().ToDictionary(static window => window ?? 0, window => AttentionMask.Bidirectional(padding, length, window, device));
+        return new(false, masks) { Rotations = rotations ?? [], Scores = scores };
+    }
 
     /// <summary>Every position sees itself and those before it, as far as the layer's window goes. The masks are in the caller's dispose scope.</summary>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
     /// <param name="length">Length of the sequences.</param>
     /// <param name="device">Device of the model.</param>
     /// <param name="windows">Attention windows of the layers; null for all positions.</param>
-    /// <param name="rotation">Rotations of the positions, or null.</param>
+    /// <param name="rotations">Rotations of the positions by layer, or null.</param>
     /// <param name="cache">Keys and values of earlier positions, or null.</param>
     public static AttentionPass Causal(
-        Tensor? attentionMask, long length, Device device, IEnumerable<int?> windows, Rotation? rotation = null, KeyValueCache? cache = null)
+        Tensor? attentionMask, long length, Device device, IEnumerable<int?> windows, IReadOnlyList<Rotation?>? rotations = null, KeyValueCache? cache = null)
     {
         Tensor? padding = AttentionMask.Padding(attentionMask);
         Dictionary<int, Tensor?> masks = windows.Distinct().ToDictionary(static window => window ?? 0, window => AttentionMask.Causal(padding, length, window, device));
-        return new(true, masks) { Rotation = rotation, Cache = cache };
+        return new(true, masks) { Rotations = rotations ?? [], Cache = cache };
     }
 
     /// <summary>Boolean mask of the layers with that window; null where they need none.</summary>
     public Tensor? Mask(int? window) => _masks[window ?? 0];
 
+    /// <summary>Rotation of the positions in a layer; null where it has none.</summary>
+    public Rotation? Rotation(int layer) => Rotations.Count == 0 ? null : Rotations[layer];
+
     /// <summary>The same without a cache, with tensors that stay until the backward pass is over.</summary>
     public AttentionPass Keep(ActivationCheckpoints checkpoints) =>
         new(IsCausal, _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Keep(entry.Value)))
         {
-            Rotation = Rotation is { } rotation ? new Rotation(checkpoints.Keep(rotation.Cosine)!, checkpoints.Keep(rotation.Sine)!) : null,
+            Rotations = [.. Rotations.Select(rotation => rotation is { } turned
+                ? new Rotation(checkpoints.Keep(turned.Cosine)!, checkpoints.Keep(turned.Sine)!)
+                : (Rotation?)null)],
+            Scores = Scores?.Keep(checkpoints),
         };
-}
-
-/// <summary>Which layers see only the last positions, by the rules of each family's configuration class.</summary>
-internal static class SlidingWindow
-{
-    private const int Default = 4096;
-
-    /// <summary>Mistral: all layers or none; a null switches the window off, a missing key does not.</summary>
-    public static int?[] OfMistral(ModelConfig config, int layers) => [.. Enumerable.Repeat(Read(config), layers)];
-
-    /// <summary>
-    /// Qwen: no layer unless <c>use_sliding_window</c>; then those that <c>layer_types</c> names, or those from <c>max_window_layers</c> on.
-    /// </summary>
-    public static int?[] OfQwen(ModelConfig config, int layers)
-    {
-        int? window = config.GetBool("use_sliding_window", false) ? Read(config) : null;
-        IReadOnlyList<string> types = config.GetStrings("layer_types");
-        if (types.Count == 0)
-        {
-            int first = config.GetInt("max_window_layers", 28);
-            return [.. Enumerable.Range(0, layers).Select(layer => layer >= first ? window : null)];
-        }
-
-        if (types.Count != layers)
-        {
-            throw config.Invalid("layer_types", $"names {types.Count} layers, but num_hidden_layers is {layers}");
-        }
-
-        return [.. types.Select(type => type switch
-        {
-            "full_attention" => (int?)null,
-            "sliding_attention" => window ?? throw config.Invalid("layer_types", "names sliding_attention, but the sliding window is switched off"),
-            _ => throw config.Unsupported("layer_types", $"names '{type}'; full_attention and sliding_attention are supported"),
-        })];
-    }
-
-    private static int? Read(ModelConfig config) =>
-        config.Contains("sliding_window") && !config.Has("sliding_window") ? null : config.GetSize("sliding_window", Default);
 }

@@ -23,14 +23,23 @@ internal enum LayerPart
     /// <summary>One projection to queries, keys and values, side by side, in the place of the three.</summary>
     QueryKeyValue,
 
-    /// <summary>Norm of each head's queries.</summary>
+    /// <summary>Projection of positions to queries, in the place of that of the hidden states.</summary>
+    PositionQuery,
+
+    /// <summary>Projection of positions to keys, in the place of that of the hidden states.</summary>
+    PositionKey,
+
+    /// <summary>Norm of the queries: of each head's, or of all together.</summary>
     QueryNorm,
 
-    /// <summary>Norm of each head's keys.</summary>
+    /// <summary>Norm of the keys: of each head's, or of all together.</summary>
     KeyNorm,
 
     /// <summary>Output projection of the attention.</summary>
     AttentionOutput,
+
+    /// <summary>Norm of the attention's output before it is added to the input.</summary>
+    AttentionOutputNorm,
 
     /// <summary>Norm of the sum of the attention and its input (post-norm).</summary>
     AttentionSumNorm,
@@ -44,8 +53,14 @@ internal enum LayerPart
     /// <summary>Projection to the inner size.</summary>
     Up,
 
+    /// <summary>One projection to both, the part with the activation first, in the place of the two.</summary>
+    GateUp,
+
     /// <summary>Projection back to the hidden size.</summary>
     Down,
+
+    /// <summary>Norm of the feed-forward block's output before it is added to the input.</summary>
+    MlpOutputNorm,
 
     /// <summary>Norm of the sum of the feed-forward block and its input (post-norm).</summary>
     MlpSumNorm,
@@ -59,6 +74,9 @@ internal enum NormKind
 
     /// <summary>Root mean square norm with a weight.</summary>
     RootMeanSquare,
+
+    /// <summary>Root mean square norm with the factor 1 + weight.</summary>
+    RootMeanSquareOnePlus,
 }
 
 /// <summary>The layers of a model as data: sizes, switches and the names of the modules.</summary>
@@ -70,8 +88,17 @@ internal sealed record StackSettings
     /// <summary>The modules of a layer in the checkpoint's order, each with its name below the layer, which may have several parts.</summary>
     public required IReadOnlyList<(LayerPart Part, string Name)> Layer { get; init; }
 
+    /// <summary>Whether a layer has one of them; all do unless a family says otherwise.</summary>
+    public Func<int, LayerPart, bool> HasPart { get; init; } = static (_, _) => true;
+
     /// <summary>Number of layers.</summary>
     public required int LayerCount { get; init; }
+
+    /// <summary>Name of a layer below the list, by its index.</summary>
+    public Func<int, string> NameOf { get; init; } = static index => $"{index}";
+
+    /// <summary>Indexes of the layers in the order in which they run; a layer may run several times.</summary>
+    public IReadOnlyList<int> Order { get => field ??= [.. Enumerable.Range(0, LayerCount)]; init; }
 
     /// <summary>Width of the hidden states.</summary>
     public required int HiddenSize { get; init; }
@@ -88,8 +115,13 @@ internal sealed record StackSettings
     /// <summary>Width of a head.</summary>
     public int HeadWidth { get => field == 0 ? HiddenSize / HeadCount : field; init; }
 
-    /// <summary>For each layer the most positions that one position sees, itself included; null for all.</summary>
+    /// <summary>
+    /// For each layer the most positions that one position sees, itself included, in an encoder as many on both sides; null for all.
+    /// </summary>
     public IReadOnlyList<int?> Windows { get => field ??= new int?[LayerCount]; init; }
+
+    /// <summary>Rotary positions of each layer, null for a layer that does not rotate; empty where positions are embedded.</summary>
+    public IReadOnlyList<RopeSettings?> Ropes { get; init; } = [];
 
     /// <summary>Activation of the feed-forward block.</summary>
     public required Func<Tensor, Tensor> Activation { get; init; }
@@ -99,6 +131,12 @@ internal sealed record StackSettings
 
     /// <summary>Epsilon of the norms.</summary>
     public required double NormEpsilon { get; init; }
+
+    /// <summary>Whether layer norms have a bias.</summary>
+    public bool HasNormBias { get; init; } = true;
+
+    /// <summary>Whether queries and keys are normalized over all heads together.</summary>
+    public bool NormsAllHeads { get; init; }
 
     /// <summary>Whether the projections are <see cref="Conv1D"/>, with transposed weights and always a bias.</summary>
     public bool HasTransposedWeights { get; init; }
@@ -115,11 +153,17 @@ internal sealed record StackSettings
     /// <summary>Factor on the queries of a layer, beside the division by the root of a head's width.</summary>
     public Func<int, double> QueryScale { get; init; } = static _ => 1;
 
+    /// <summary>Factor on the output of a block before it is added to the input.</summary>
+    public double ResidualScale { get; init; } = 1;
+
     /// <summary>Dropout of the attention weights.</summary>
     public double AttentionDropout { get; init; }
 
     /// <summary>Dropout of the attention's output before it is added to the input.</summary>
     public double AttentionOutputDropout { get; init; }
+
+    /// <summary>Dropout inside the feed-forward block, before its last projection.</summary>
+    public double MlpInnerDropout { get; init; }
 
     /// <summary>Dropout of the feed-forward block's output before it is added to the input.</summary>
     public double MlpDropout { get; init; }
@@ -141,20 +185,23 @@ internal sealed record StackSettings
     /// <param name="width">Size of that dimension.</param>
     public nn.Module<Tensor, Tensor> CreateNorm(long width) => Norm switch
     {
-        NormKind.Layer => nn.LayerNorm([width], NormEpsilon, device: Options.Device, dtype: Options.DType),
+        NormKind.Layer => nn.LayerNorm([width], NormEpsilon, bias: HasNormBias, device: Options.Device, dtype: Options.DType),
         NormKind.RootMeanSquare => new RmsNorm(width, NormEpsilon, Options.Device, Options.DType),
+        NormKind.RootMeanSquareOnePlus => new RmsNorm(width, NormEpsilon, Options.Device, Options.DType, addsOne: true),
         _ => throw new InvalidOperationException($"There is no norm of kind {Norm}."),
     };
 
     /// <summary>The module of a layer with a role.</summary>
     public nn.Module<Tensor, Tensor> Create(LayerPart part) => part switch
     {
-        LayerPart.Query => Project(HiddenSize, HeadCount * HeadWidth, HasInputBias),
+        LayerPart.Query or LayerPart.PositionQuery or LayerPart.PositionKey => Project(HiddenSize, HeadCount * HeadWidth, HasInputBias),
         LayerPart.Key or LayerPart.Value => Project(HiddenSize, KeyHeadCount * HeadWidth, HasInputBias),
         LayerPart.QueryKeyValue => Project(HiddenSize, (HeadCount + (2 * KeyHeadCount)) * HeadWidth, HasInputBias),
-        LayerPart.QueryNorm or LayerPart.KeyNorm => CreateNorm(HeadWidth),
+        LayerPart.QueryNorm => CreateNorm(NormsAllHeads ? HeadCount * HeadWidth : HeadWidth),
+        LayerPart.KeyNorm => CreateNorm(NormsAllHeads ? KeyHeadCount * HeadWidth : HeadWidth),
         LayerPart.AttentionOutput => Project(HeadCount * HeadWidth, HiddenSize, HasOutputBias),
         LayerPart.Gate or LayerPart.Up => Project(HiddenSize, IntermediateSize, HasMlpBias),
+        LayerPart.GateUp => Project(HiddenSize, 2L * IntermediateSize, HasMlpBias),
         LayerPart.Down => Project(IntermediateSize, HiddenSize, HasMlpBias),
         _ => CreateNorm(HiddenSize),
     };
@@ -164,6 +211,17 @@ internal sealed record StackSettings
         : nn.Linear(inputs, outputs, hasBias, Options.Device, Options.DType);
 }
 
+/// <summary>What a layer ends with beside its two blocks.</summary>
+internal interface ILayerEnding
+{
+    /// <summary>The output of the layer, [batch, length, hidden].</summary>
+    /// <param name="input">Its input [batch, length, hidden].</param>
+    /// <param name="output">Its output so far.</param>
+    /// <param name="pass">What the layers share in this pass.</param>
+    /// <param name="training">Whether dropout applies.</param>
+    Tensor Run(Tensor input, Tensor output, AttentionPass pass, bool training);
+}
+
 /// <summary>
 /// A transformer layer (Vaswani et al., arXiv:1706.03762): attention and feed-forward block, each added to its input, with norms before or after.
 /// </summary>
@@ -171,23 +229,32 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
 {
     private readonly SelfAttention _attention;
     private readonly FeedForward _mlp;
+    private readonly double _residualScale;
+    private readonly ILayerEnding? _ending;
     private readonly nn.Module<Tensor, Tensor>? _attentionInputNorm;
+    private readonly nn.Module<Tensor, Tensor>? _attentionOutputNorm;
     private readonly nn.Module<Tensor, Tensor>? _attentionSumNorm;
     private readonly nn.Module<Tensor, Tensor>? _mlpInputNorm;
+    private readonly nn.Module<Tensor, Tensor>? _mlpOutputNorm;
     private readonly nn.Module<Tensor, Tensor>? _mlpSumNorm;
 
     /// <summary>Creates the modules of a layer.</summary>
     /// <param name="settings">Sizes, switches and names.</param>
     /// <param name="index">Index of the layer.</param>
-    public TransformerLayer(StackSettings settings, int index)
+    /// <param name="ending">What the layer ends with, or null.</param>
+    public TransformerLayer(StackSettings settings, int index, ILayerEnding? ending = null)
         : base(nameof(TransformerLayer))
     {
-        Dictionary<LayerPart, nn.Module<Tensor, Tensor>> parts = settings.Layer.ToDictionary(item => item.Part, item => this.Place(item.Name, settings.Create(item.Part)));
+        Dictionary<LayerPart, nn.Module<Tensor, Tensor>> parts = settings.Layer.Where(item => settings.HasPart(index, item.Part))
+            .ToDictionary(item => item.Part, item => this.Place(item.Name, settings.Create(item.Part)));
         _attention = new SelfAttention(settings, index, parts);
         _mlp = new FeedForward(settings, parts);
+        (_residualScale, _ending) = (settings.ResidualScale, ending);
         _attentionInputNorm = parts.GetValueOrDefault(LayerPart.AttentionInputNorm);
+        _attentionOutputNorm = parts.GetValueOrDefault(LayerPart.AttentionOutputNorm);
         _attentionSumNorm = parts.GetValueOrDefault(LayerPart.AttentionSumNorm);
         _mlpInputNorm = parts.GetValueOrDefault(LayerPart.MlpInputNorm);
+        _mlpOutputNorm = parts.GetValueOrDefault(LayerPart.MlpOutputNorm);
         _mlpSumNorm = parts.GetValueOrDefault(LayerPart.MlpSumNorm);
     }
 
@@ -195,8 +262,11 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
     public override Tensor forward(Tensor input, AttentionPass pass)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor x = Normalize(_attentionSumNorm, input + _attention.Run(Normalize(_attentionInputNorm, input), pass, training));
-        return Normalize(_mlpSumNorm, x + _mlp.Run(Normalize(_mlpInputNorm, x), training)).MoveToOuterDisposeScope();
+        Tensor attended = Normalize(_attentionOutputNorm, _attention.Run(Normalize(_attentionInputNorm, input), pass, training));
+        Tensor x = Normalize(_attentionSumNorm, Add(input, attended));
+        Tensor fed = Normalize(_mlpOutputNorm, _mlp.Run(Normalize(_mlpInputNorm, x), training));
+        Tensor output = Normalize(_mlpSumNorm, Add(x, fed));
+        return (_ending is null ? output : _ending.Run(input, output, pass, training)).MoveToOuterDisposeScope();
     }
 
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
@@ -205,6 +275,8 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
     }
 
     private static Tensor Normalize(nn.Module<Tensor, Tensor>? norm, Tensor x) => norm is null ? x : norm.call(x);
+
+    private Tensor Add(Tensor input, Tensor output) => _residualScale == 1 ? input + output : input.add(output, _residualScale);
 }
 
 /// <summary>
@@ -220,6 +292,8 @@ internal sealed class SelfAttention
     private readonly nn.Module<Tensor, Tensor>? _key;
     private readonly nn.Module<Tensor, Tensor>? _value;
     private readonly nn.Module<Tensor, Tensor>? _queryKeyValue;
+    private readonly nn.Module<Tensor, Tensor>? _positionQuery;
+    private readonly nn.Module<Tensor, Tensor>? _positionKey;
     private readonly nn.Module<Tensor, Tensor>? _queryNorm;
     private readonly nn.Module<Tensor, Tensor>? _keyNorm;
     private readonly nn.Module<Tensor, Tensor> _output;
@@ -233,6 +307,8 @@ internal sealed class SelfAttention
             (_query, _key, _value) = (parts[LayerPart.Query], parts[LayerPart.Key], parts[LayerPart.Value]);
         }
 
+        _positionQuery = parts.GetValueOrDefault(LayerPart.PositionQuery) ?? _query;
+        _positionKey = parts.GetValueOrDefault(LayerPart.PositionKey) ?? _key;
         _queryNorm = parts.GetValueOrDefault(LayerPart.QueryNorm);
         _keyNorm = parts.GetValueOrDefault(LayerPart.KeyNorm);
         _output = parts[LayerPart.AttentionOutput];
@@ -243,9 +319,11 @@ internal sealed class SelfAttention
     {
         using DisposeScope scope = NewDisposeScope();
         (Tensor query, Tensor key, Tensor value) = Project(input);
-        query = Heads(query, _queryNorm, pass.Rotation);
-        key = Heads(key, _keyNorm, pass.Rotation);
+        Rotation? rotation = pass.Rotation(_layer);
+        query = Heads(query, _queryNorm, rotation);
+        key = Heads(key, _keyNorm, rotation);
         value = Heads(value);
+        Tensor? mask = Mask(pass, query, key);
         query = _queryScale == 1 ? query : query * _queryScale;
         if (pass.Cache is { } cache)
         {
@@ -253,11 +331,23 @@ internal sealed class SelfAttention
         }
 
         double dropout = training ? _settings.AttentionDropout : 0;
-        Tensor? mask = pass.Mask(_settings.Windows[_layer]);
         Tensor context = input.shape[1] == 1
             ? AttendOne(query, key, value, mask, dropout)
             : AttendAll(query, key, value, mask, pass.IsCausal && mask is null, dropout);
         return _output.call(context).WithDropout(_settings.AttentionOutputDropout, training).MoveToOuterDisposeScope();
+    }
+
+    // Boolean (true takes part), or scores by distance with −∞ for what does not take part.
+    private Tensor? Mask(AttentionPass pass, Tensor query, Tensor key)
+    {
+        Tensor? mask = pass.Mask(_settings.Windows[_layer]);
+        if (pass.Scores is null)
+        {
+            return mask;
+        }
+
+        Tensor scores = pass.Scores.Get(new PositionQuery(query, key, _positionQuery, _positionKey));
+        return mask is null ? scores : scores.masked_fill(mask.logical_not(), double.NegativeInfinity);
     }
 
     private (Tensor Query, Tensor Key, Tensor Value) Project(Tensor input)
@@ -276,8 +366,9 @@ internal sealed class SelfAttention
     private Tensor Heads(Tensor x, nn.Module<Tensor, Tensor>? norm = null, Rotation? rotation = null)
     {
         long[] shape = x.shape;
+        x = norm is not null && _settings.NormsAllHeads ? norm.call(x) : x;
         Tensor heads = x.view(shape[0], shape[1], -1, _settings.HeadWidth);
-        heads = norm is null ? heads : norm.call(heads);
+        heads = norm is null || _settings.NormsAllHeads ? heads : norm.call(heads);
         return (rotation is { } positions ? positions.Apply(heads) : heads).transpose(1, 2);
     }
 
@@ -301,23 +392,37 @@ internal sealed class SelfAttention
 internal sealed class FeedForward
 {
     private readonly nn.Module<Tensor, Tensor>? _gate;
-    private readonly nn.Module<Tensor, Tensor> _up;
+    private readonly nn.Module<Tensor, Tensor>? _gateUp;
+    private readonly nn.Module<Tensor, Tensor>? _up;
     private readonly nn.Module<Tensor, Tensor> _down;
     private readonly StackSettings _settings;
 
     /// <summary>Takes its modules from the parts of a layer.</summary>
     public FeedForward(StackSettings settings, IReadOnlyDictionary<LayerPart, nn.Module<Tensor, Tensor>> parts)
     {
-        _gate = parts.GetValueOrDefault(LayerPart.Gate);
-        (_up, _down) = (parts[LayerPart.Up], parts[LayerPart.Down]);
-        _settings = settings;
+        if (!parts.TryGetValue(LayerPart.GateUp, out _gateUp))
+        {
+            (_gate, _up) = (parts.GetValueOrDefault(LayerPart.Gate), parts[LayerPart.Up]);
+        }
+
+        (_down, _settings) = (parts[LayerPart.Down], settings);
     }
 
     /// <summary>[batch, length, hidden] → [batch, length, hidden].</summary>
     public Tensor Run(Tensor input, bool training)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor inner = _gate is null ? _settings.Activation(_up.call(input)) : _settings.Activation(_gate.call(input)) * _up.call(input);
-        return _down.call(inner).WithDropout(_settings.MlpDropout, training).MoveToOuterDisposeScope();
+        return _down.call(Inner(input).WithDropout(_settings.MlpInnerDropout, training)).WithDropout(_settings.MlpDropout, training).MoveToOuterDisposeScope();
+    }
+
+    private Tensor Inner(Tensor input)
+    {
+        if (_gateUp is not null)
+        {
+            Tensor[] halves = _gateUp.call(input).chunk(2, -1);
+            return _settings.Activation(halves[0]) * halves[1];
+        }
+
+        return _gate is null ? _settings.Activation(_up!.call(input)) : _settings.Activation(_gate.call(input)) * _up!.call(input);
     }
 }

@@ -10,7 +10,7 @@ internal enum EmbeddingPart
     /// <summary>One vector for each token id.</summary>
     Tokens,
 
-    /// <summary>One vector for each segment of a pair of texts. There is one text here, so every token has type 0.</summary>
+    /// <summary>One vector for each segment of a pair of texts.</summary>
     Types,
 
     /// <summary>One vector for each position.</summary>
@@ -18,6 +18,9 @@ internal enum EmbeddingPart
 
     /// <summary>Norm of the sum.</summary>
     Norm,
+
+    /// <summary>Projection to the width of the layers, where that of the embeddings is another.</summary>
+    Projection,
 }
 
 /// <summary>The embeddings of a model as data: sizes and the names of the modules.</summary>
@@ -29,8 +32,11 @@ internal sealed record EmbeddingSettings
     /// <summary>Number of token ids.</summary>
     public required int VocabularySize { get; init; }
 
-    /// <summary>Width of the hidden states.</summary>
+    /// <summary>Width of the vectors.</summary>
     public required int HiddenSize { get; init; }
+
+    /// <summary>Width after the projection.</summary>
+    public int ProjectedSize { get; init; }
 
     /// <summary>Rows of the table of positions.</summary>
     public int PositionCount { get; init; }
@@ -38,11 +44,20 @@ internal sealed record EmbeddingSettings
     /// <summary>Rows of the table of token types.</summary>
     public int TypeCount { get; init; }
 
+    /// <summary>Factor on the vectors of tokens, rounded to the type of the table.</summary>
+    public double Scale { get; init; } = 1;
+
     /// <summary>Epsilon of the norm.</summary>
     public double NormEpsilon { get; init; }
 
-    /// <summary>Dropout of the result.</summary>
+    /// <summary>Whether the norm has a bias.</summary>
+    public bool HasNormBias { get; init; } = true;
+
+    /// <summary>Dropout of the normalized sum.</summary>
     public double Dropout { get; init; }
+
+    /// <summary>Whether the vectors of padding are zero.</summary>
+    public bool ClearsPadding { get; init; }
 
     /// <summary>
     /// Position ids, int64 [batch, length] or [1, length] where they are the same for every row, from token ids [batch, length] and the
@@ -54,6 +69,9 @@ internal sealed record EmbeddingSettings
     /// <summary>Device and type of the parameters.</summary>
     public required ModelBuildOptions Options { get; init; }
 
+    /// <summary>Whether there is such a part.</summary>
+    public bool Has(EmbeddingPart part) => Parts.Any(item => item.Part == part);
+
     /// <summary>Full name of a part.</summary>
     public string NameOf(EmbeddingPart part) => Parts.First(item => item.Part == part).Name;
 
@@ -63,7 +81,8 @@ internal sealed record EmbeddingSettings
         EmbeddingPart.Tokens => new Embedding(VocabularySize, HiddenSize, Options.Device, Options.DType),
         EmbeddingPart.Types => new Embedding(TypeCount, HiddenSize, Options.Device, Options.DType),
         EmbeddingPart.Positions => new Embedding(PositionCount, HiddenSize, Options.Device, Options.DType),
-        _ => nn.LayerNorm([HiddenSize], NormEpsilon, device: Options.Device, dtype: Options.DType),
+        EmbeddingPart.Projection => nn.Linear(HiddenSize, ProjectedSize, device: Options.Device, dtype: Options.DType),
+        _ => nn.LayerNorm([HiddenSize], NormEpsilon, bias: HasNormBias, device: Options.Device, dtype: Options.DType),
     };
 }
 
@@ -75,6 +94,7 @@ internal sealed class TokenEmbeddings
     private readonly nn.Module<Tensor, Tensor>? _types;
     private readonly nn.Module<Tensor, Tensor>? _positions;
     private readonly nn.Module<Tensor, Tensor>? _norm;
+    private readonly nn.Module<Tensor, Tensor>? _projection;
 
     /// <summary>Creates the modules in the tree of a model.</summary>
     public TokenEmbeddings(nn.Module root, EmbeddingSettings settings)
@@ -85,6 +105,7 @@ internal sealed class TokenEmbeddings
         _types = parts.GetValueOrDefault(EmbeddingPart.Types);
         _positions = parts.GetValueOrDefault(EmbeddingPart.Positions);
         _norm = parts.GetValueOrDefault(EmbeddingPart.Norm);
+        _projection = parts.GetValueOrDefault(EmbeddingPart.Projection);
     }
 
     /// <summary>Number of token ids.</summary>
@@ -94,14 +115,19 @@ internal sealed class TokenEmbeddings
     /// <param name="ids">The ids.</param>
     /// <param name="start">Number of positions before them.</param>
     /// <param name="training">Whether dropout applies.</param>
-    public Tensor Run(Tensor ids, long start, bool training)
+    /// <param name="types">Type of each token, int64 [batch, length]; null for type 0.</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
+    public Tensor Run(Tensor ids, long start, bool training, Tensor? types = null, Tensor? attentionMask = null)
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor x = _tokens.call(ids);
-        x = _types is null ? x : x + _types.call(zeros(1, 1, ScalarType.Int64, ids.device));
+        x = _settings.Scale == 1 ? x : x * tensor(_settings.Scale, x.dtype, x.device);
+        x = _types is null ? x : x + _types.call(types ?? zeros(1, 1, ScalarType.Int64, ids.device));
         x = _positions is null ? x : x + _positions.call(_settings.PositionIds(ids, start));
         x = _norm is null ? x : _norm.call(x);
-        return x.WithDropout(_settings.Dropout, training).MoveToOuterDisposeScope();
+        x = _settings.ClearsPadding && attentionMask is not null ? x * attentionMask.unsqueeze(-1).to_type(x.dtype) : x;
+        x = x.WithDropout(_settings.Dropout, training);
+        return (_projection is null ? x : _projection.call(x)).MoveToOuterDisposeScope();
     }
 }
 
@@ -111,26 +137,29 @@ internal sealed class TokenEmbeddings
 /// </summary>
 internal sealed class TransformerStack : nn.Module<Tensor, AttentionPass, Tensor>, ICheckpointedBlocks
 {
-    private readonly TransformerLayer[] _layers;
+    private readonly TransformerLayer[] _steps;
 
-    /// <summary>Creates the layers, named by their indexes.</summary>
-    public TransformerStack(StackSettings settings)
+    /// <summary>Creates the layers.</summary>
+    /// <param name="settings">The layers as data.</param>
+    /// <param name="ending">What the first layer ends with; null where it ends as the others.</param>
+    public TransformerStack(StackSettings settings, ILayerEnding? ending = null)
         : base(nameof(TransformerStack))
     {
-        _layers = [.. Enumerable.Range(0, settings.LayerCount).Select(index => this.Place($"{index}", new TransformerLayer(settings, index)))];
+        TransformerLayer[] layers = [.. Enumerable.Range(0, settings.LayerCount).Select(index => this.Place(settings.NameOf(index), new TransformerLayer(settings, index, index == 0 ? ending : null)))];
+        _steps = [.. settings.Order.Select(index => layers[index])];
     }
 
     /// <inheritdoc/>
     public ActivationCheckpoints? Checkpoints { get; set; }
 
     /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden].</summary>
-    public override Tensor forward(Tensor input, AttentionPass pass) => Run(input, pass, _layers);
+    public override Tensor forward(Tensor input, AttentionPass pass) => Run(input, pass, _steps);
 
     /// <summary>Hidden states [batch, length, hidden] after the last layer, and those before it.</summary>
     public (Tensor Last, Tensor Penultimate) RunWithPenultimate(Tensor input, AttentionPass pass)
     {
-        Tensor penultimate = Run(input, pass, _layers.AsSpan(0, _layers.Length - 1));
-        return (Run(penultimate, pass, _layers.AsSpan(_layers.Length - 1)), penultimate);
+        Tensor penultimate = Run(input, pass, _steps.AsSpan(0, _steps.Length - 1));
+        return (Run(penultimate, pass, _steps.AsSpan(_steps.Length - 1)), penultimate);
     }
 
     private Tensor Run(Tensor input, AttentionPass pass, ReadOnlySpan<TransformerLayer> layers)

@@ -111,7 +111,8 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IPret
     {
         _images.Check(input);
         using DisposeScope scope = NewDisposeScope();
-        Tensor x = _stack.call(_embeddings.call(input), AttentionPass.Bidirectional(null));
+        Tensor x = _embeddings.call(input);
+        x = _stack.call(x, AttentionPass.Bidirectional(null, x.shape[1], x.device, [null]));
         return _classifier.call(_norm.call(x)[.., 0]).MoveToOuterDisposeScope();
     }
 

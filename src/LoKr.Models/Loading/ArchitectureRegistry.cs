@@ -21,10 +21,20 @@ public sealed class ArchitectureRegistry
 
     /// <summary>Every family of this library.</summary>
     public static ArchitectureRegistry Default { get; } = new([
-        BertForSequenceClassification.Registration,
-        RobertaForSequenceClassification.Registration,
-        DistilBertForSequenceClassification.Registration,
+        Bert.Registration,
+        .. Roberta.Registrations,
+        DistilBert.Registration,
+        ModernBert.Registration,
+        DebertaV2.Registration,
+        Mpnet.Registration,
+        Electra.Registration,
+        Albert.Registration,
         .. LlamaFamily.Registrations,
+        Gemma3.Registration,
+        Phi3.Registration,
+        SmolLm3.Registration,
+        Granite.Registration,
+        .. Olmo.Registrations,
         Gpt2.Registration,
         VitForImageClassification.Registration,
         ClipTextModel.Registration,
@@ -46,7 +56,9 @@ public sealed class ArchitectureRegistry
         ArgumentNullException.ThrowIfNull(config);
         return Find(config) ?? throw new LoKrException(ErrorIds.ModelTypeUnknown, LoKrErrorKind.NotSupported,
             $"'{config.Source}' has the model_type '{config.ModelType}', which is not known.",
-            $"Known are: {string.Join(", ", ModelTypes)}.") { Target = config.ModelType };
+            $"{(FindNearest(config) is string nearest ? $"The nearest is '{nearest}', but its modules and rules may differ. " : "")}"
+            + "Merging, converting and inspecting adapters on disk work without the model's architecture. "
+            + $"Known are: {string.Join(", ", ModelTypes)}.") { Target = config.ModelType };
     }
 
     /// <summary>The same; null where the configuration has no <c>model_type</c> or an unknown one.</summary>
@@ -56,5 +68,42 @@ public sealed class ArchitectureRegistry
         return config.FindModelType() is string modelType && _architectures.TryGetValue(modelType, out ModelArchitecture[]? candidates)
             ? Array.Find(candidates, candidate => config.GetStrings("architectures").Contains(candidate.Name, StringComparer.Ordinal)) ?? candidates[0]
             : null;
+    }
+
+    /// <summary>
+    /// The known model type that is most like an unknown one: by its name, of which families of one descent share the beginning (<c>qwen2_moe</c>
+    /// and <c>qwen2</c>), else by what the classes in <c>architectures</c> do. Null where neither says anything.
+    /// </summary>
+    private string? FindNearest(ModelConfig config)
+    {
+        const int telling = 3;
+        string name = config.ModelType;
+        string? byName = ModelTypes.Select(known => (Known: known, Shared: Shared(name, known)))
+            .Where(static item => item.Shared >= telling)
+            .OrderByDescending(static item => item.Shared).ThenBy(static item => item.Known.Length)
+            .Select(static item => item.Known)
+            .FirstOrDefault();
+        return byName ?? (config.PredictsTokens, config.Architectures.Any(static item => item.Contains("MaskedLM", StringComparison.Ordinal))) switch
+        {
+            (null, _) => null,
+            (true, false) => Known("llama"),
+            _ => Known("bert"),
+        };
+
+        string? Known(string modelType) => _architectures.ContainsKey(modelType) ? modelType : null;
+
+        // The longest beginning of one name that is anywhere in the other.
+        static int Shared(string one, string other) => Math.Max(Beginning(one, other), Beginning(other, one));
+
+        static int Beginning(string one, string other)
+        {
+            int length = one.Length;
+            while (length > 0 && !other.Contains(one[..length], StringComparison.OrdinalIgnoreCase))
+            {
+                length--;
+            }
+
+            return length;
+        }
     }
 }

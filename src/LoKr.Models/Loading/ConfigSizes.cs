@@ -19,7 +19,7 @@ internal static class ConfigSizes
     private const long LargestSize = 1 << 24;
     private const long LargestSmallSize = 1 << 14;
 
-    private static readonly string[] s_layers = ["num_hidden_layers", "n_layer", "n_layers"];
+    private static readonly string[] s_layers = ["num_hidden_layers", "n_layer", "n_layers", "num_hidden_groups", "inner_group_num"];
 
     private static readonly string[] s_layersPerBlock = ["layers_per_block", "transformer_layers_per_block", "reverse_transformer_layers_per_block"];
 
@@ -27,13 +27,14 @@ internal static class ConfigSizes
     [
         "vocab_size", "hidden_size", "intermediate_size", "dim", "hidden_dim", "n_embd", "n_inner", "n_positions", "max_position_embeddings",
         "type_vocab_size", "num_labels", "projection_dim", "cross_attention_dim", "encoder_hid_dim", "block_out_channels", "time_embedding_dim",
-        "projection_class_embeddings_input_dim",
+        "projection_class_embeddings_input_dim", "embedding_size", "original_max_position_embeddings", "pooler_hidden_size", "position_buckets",
+        "max_relative_positions", "sliding_window", "local_attention",
     ];
 
     private static readonly string[] s_smallSizes =
     [
         "num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "head_dim", "attention_head_dim", "num_channels", "image_size", "patch_size",
-        "sample_size", "in_channels", "out_channels", "latent_channels", "norm_num_groups", "addition_time_embed_dim",
+        "attention_head_size", "conv_kernel_size", "sample_size", "in_channels", "out_channels", "latent_channels", "norm_num_groups", "addition_time_embed_dim",
     ];
 
     /// <summary>Checks the counts and sizes of a configuration.</summary>

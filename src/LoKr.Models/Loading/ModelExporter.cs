@@ -95,14 +95,7 @@ public static class ModelExporter
             return config;
         }
 
-        // transformers 5 reads both names of the element type; older releases read torch_dtype only.
-        string key = config.ContainsKey("torch_dtype") ? "torch_dtype" : "dtype";
-        if (key == "torch_dtype")
-        {
-            config.Remove("dtype");
-        }
-
-        config[key] = model.DType switch
+        string type = model.DType switch
         {
             ScalarType.Float32 => "float32",
             ScalarType.Float16 => "float16",
@@ -110,6 +103,9 @@ public static class ModelExporter
             ScalarType.Float64 => "float64",
             _ => throw new NotSupportedException($"A model in {model.DType} cannot be described in config.json."),
         };
+
+        // transformers 5 reads both names of the element type; older releases read torch_dtype only.
+        (config["dtype"], config["torch_dtype"]) = (type, type);
         return config;
     }
 

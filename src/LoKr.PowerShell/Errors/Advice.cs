@@ -102,6 +102,8 @@ internal static class Advice
         { ErrorId: ErrorIds.RuntimeDamaged } when command != "Install-LoKrRuntime" => "Run Install-LoKrRuntime -Force, which installs it again.",
         { ErrorId: ErrorIds.RuntimePackageNotFound or ErrorIds.RuntimeDownloadFailed } => Extend(exception, "-Source names it."),
         { ErrorId: ErrorIds.ImageSizeInvalid, Target: string parameter } => $"Give a size with -{parameter}.",
+        { ErrorId: ErrorIds.ModelTypeUnknown } when command == "Import-LoKrModel" =>
+            Extend(exception, "Merge-LoKrAdapter -Path merges on disk; Convert-LoKrAdapter, Compare-LoKrAdapter and Get-LoKrAdapter -Path take files."),
         { ErrorId: ErrorIds.ModelConfigUnsupported } when command == "Invoke-LoKrModel" => "Choose another scheduler with -Scheduler.",
         { ErrorId: string id } => s_texts.GetValueOrDefault(id),
     };

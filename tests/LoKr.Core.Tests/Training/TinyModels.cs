@@ -37,12 +37,6 @@ internal sealed class TinyTokenizer : ITextTokenizer
         return maxLength is int limit && ids.Count > limit ? ids[..limit] : ids;
     }
 
-    public IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null) =>
-        [.. Encode(text + textPair, addSpecialTokens, maxLength).Select((id, i) => new TextToken(id, 0, 0, i, i, i + 1))];
-
-    public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) =>
-        Tokenize(string.Concat(words), null, addSpecialTokens, maxLength);
-
     public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => string.Concat(ids.Where(id => id > 2).Select(id => (char)id));
 }
 
@@ -97,7 +91,7 @@ internal sealed class TinyClassifier : TinyModel, ISequenceClassifier
 
     public IReadOnlyList<string> Labels { get; }
 
-    public Tensor Classify(Tensor inputIds, Tensor attentionMask)
+    public Tensor Classify(Tensor inputIds, Tensor attentionMask, Tensor? tokenTypeIds = null)
     {
         Tensor last = attentionMask.sum(dim: 1L) - 1;
         return _classifier.call(Encode(inputIds)[arange(inputIds.shape[0]), last]);

@@ -11,6 +11,6 @@ public sealed class ModelTableTests
     {
         Assert.SkipWhen(Fixtures.Repository is null, "The tests run outside the repository.");
         string page = File.ReadAllText(Path.Combine(Fixtures.Repository!, "docs", "models.md"));
-        Assert.Equal([], ArchitectureRegistry.Default.ModelTypes.Where(type => !page.Contains($"| `{type}` |", StringComparison.Ordinal)));
+        Assert.Equal([], ArchitectureRegistry.Default.ModelTypes.Where(type => !page.Split('\n').Any(line => line.StartsWith("| `", StringComparison.Ordinal) && line.Contains($"`{type}`", StringComparison.Ordinal))));
     }
 }

@@ -15,7 +15,7 @@ namespace LoKr.Models.Tests.Families;
 /// <summary>Behavior of the encoders that holds for any weights.</summary>
 public sealed class EncoderClassifierTests
 {
-    public static TheoryData<string> Families() => ["bert", "roberta", "distilbert"];
+    public static TheoryData<string> Families() => ["bert", "roberta", "distilbert", "xlm-roberta", "mpnet", "electra", "albert", "modernbert", "deberta-v2"];
 
     [Theory]
     [MemberData(nameof(Families))]
@@ -110,7 +110,16 @@ public sealed class EncoderClassifierTests
         Tensor longest = full(1, model.MaxSequenceLength, 5, ScalarType.Int64);
         Assert.Equal([1, 2], model.Classify(longest, ones_like(longest)).shape);
         Tensor tooLong = full(1, model.MaxSequenceLength + 1, 5, ScalarType.Int64);
-        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(tooLong, ones_like(tooLong)), $"{model.MaxSequenceLength}");
+        if (family is "modernbert" or "deberta-v2")
+        {
+            // Rotations and distances have no end.
+            Assert.Equal([1, 2], model.Classify(tooLong, ones_like(tooLong)).shape);
+        }
+        else
+        {
+            ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(tooLong, ones_like(tooLong)), $"{model.MaxSequenceLength}");
+        }
+
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest, ones(1, 2, ScalarType.Int64)));
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest.to_type(ScalarType.Float32), longest));
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(longest[0], longest[0]));
@@ -131,13 +140,33 @@ public sealed class EncoderClassifierTests
         return ((ISequenceClassifier)module).MaxSequenceLength;
     }
 
-    private static long PadId(string family) => family == "roberta" ? 1 : 0;
+    [Fact]
+    public void Token_types_choose_the_segment()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using nn.Module module = Build("bert");
+        using IDisposable noGrad = no_grad();
+        ISequenceClassifier model = (ISequenceClassifier)module;
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        Tensor without = model.Classify(ids, mask);
+        Assert.True(TensorAssert.Same(without, model.Classify(ids, mask, zeros_like(ids))));
+        Assert.False(TensorAssert.Same(without, model.Classify(ids, mask, ones_like(ids))));
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(ids, mask, full_like(ids, 2)), "between 0 and 1");
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => model.Classify(ids, mask, zeros(1, 2, ScalarType.Int64)), "token types");
+        using nn.Module plain = Build("mpnet");
+        ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => ((ISequenceClassifier)plain).Classify(ids, mask, zeros_like(ids)), "no token types");
+    }
+
+    private static long PadId(string family) => family is "roberta" or "xlm-roberta" or "mpnet" ? 1 : 0;
 
     private static nn.Module Build(string family)
     {
         JsonObject config = TinyModel.BertConfig();
         config["model_type"] = family;
         config["pad_token_id"] = PadId(family);
+        config["embedding_size"] = family is "electra" or "albert" ? 4 : null;
+        config["position_biased_input"] = false;
+        config["classifier_dropout"] = 0.1;
         config["dim"] = 8;
         config["n_layers"] = 1;
         config["n_heads"] = 2;

@@ -7,6 +7,7 @@ using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Families;
 using LoKr.Models.Loading;
@@ -25,6 +26,25 @@ public sealed class EveryLayerTests : IDisposable
     {
         ["bert"] = () => TinyModel.BertConfig("a", "b"),
         ["roberta"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "pad_token_id": 1}"""),
+        ["xlm-roberta"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "xlm-roberta", "architectures": null, "pad_token_id": 1, "type_vocab_size": 1}"""),
+        ["modernbert"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "modernbert", "architectures": null, "num_hidden_layers": 2, "local_attention": 4}"""),
+        ["modernbert, with biases"] = () => With(
+            TinyModel.BertConfig("a", "b"),
+            """{"model_type": "modernbert", "architectures": null, "norm_bias": true, "attention_bias": true, "mlp_bias": true, "classifier_bias": true, "classifier_pooling": "mean"}"""),
+        ["deberta-v2"] = () => With(
+            TinyModel.BertConfig("a", "b"),
+            """
+            {"model_type": "deberta-v2", "architectures": null, "relative_attention": true, "pos_att_type": "c2p|p2c", "share_att_key": true, "norm_rel_ebd": "layer_norm",
+            "position_buckets": 4, "position_biased_input": false, "conv_kernel_size": 3}
+            """),
+        ["deberta-v2, plain"] = () => With(
+            TinyModel.BertConfig("a", "b"),
+            """{"model_type": "deberta-v2", "architectures": null, "relative_attention": true, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 4, "type_vocab_size": 2}"""),
+        ["mpnet"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "mpnet", "architectures": null}"""),
+        ["electra"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "electra", "architectures": null, "embedding_size": 6}"""),
+        ["electra, of one width"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "electra", "architectures": null, "embedding_size": 8}"""),
+        ["albert"] = () => With(
+            TinyModel.BertConfig("a", "b"), """{"model_type": "albert", "architectures": null, "embedding_size": 6, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2}"""),
         ["distilbert"] = () => new JsonObject
         {
             ["model_type"] = "distilbert",
@@ -42,6 +62,12 @@ public sealed class EveryLayerTests : IDisposable
         ["mistral"] = () => TinyDecoder.Config("mistral"),
         ["qwen2"] = () => TinyDecoder.Config("qwen2"),
         ["qwen3"] = () => TinyDecoder.Config("qwen3"),
+        ["gemma3_text"] = () => TinyDecoder.Config("gemma3_text", """{"sliding_window": 3, "sliding_window_pattern": 2}"""),
+        ["phi3"] = () => TinyDecoder.Config("phi3"),
+        ["smollm3"] = () => TinyDecoder.Config("smollm3", """{"no_rope_layers": [1, 0]}"""),
+        ["granite"] = () => TinyDecoder.Config("granite"),
+        ["olmo2"] = () => TinyDecoder.Config("olmo2"),
+        ["olmo3"] = () => TinyDecoder.Config("olmo3", """{"sliding_window": 3}"""),
         ["gpt2"] = TinyModel.Gpt2Config,
         ["gpt2, untied"] = () => With(TinyModel.Gpt2Config(), """{"tie_word_embeddings": false}"""),
         ["vit"] = TinyModel.VitConfig,
@@ -108,6 +134,25 @@ public sealed class EveryLayerTests : IDisposable
         Assert.Equal(expected.Entries.Keys.Order(StringComparer.Ordinal), actual.Entries.Keys.Order(StringComparer.Ordinal));
         using DisposeScope scope = NewDisposeScope();
         Assert.All(expected.Entries.Keys, key => Assert.True(TensorAssert.Same(expected.Read(key), actual.Read(key)), key));
+    }
+
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void A_family_without_default_targets_in_PEFT_has_those_that_a_warning_names(string family)
+    {
+        using LoKrModel model = Random(s_configs[family]());
+        string type = model.Pretrained!.ModelType;
+        bool isBeyond = DefaultTargets.BeyondPeft.Contains(type);
+        if (DefaultTargets.Find(type) is not ModuleSelector targets)
+        {
+            ErrorAssert.Throws(ErrorIds.TargetModulesRequired, () => model.AddAdapter(new LoKrConfig { R = 2 }), type);
+            return;
+        }
+
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2 });
+        Assert.NotEmpty(adapter.Layers);
+        Assert.Equal(targets, adapter.Config.TargetModules);
+        Assert.Equal(isBeyond, adapter.Warnings.Any(warning => warning.Contains($"'{type}'", StringComparison.Ordinal) && targets.Names!.All(name => warning.Contains(name, StringComparison.Ordinal))));
     }
 
     private static void Check(LoKrModel model)

@@ -1,9 +1,9 @@
 using System.Text.Json.Nodes;
-using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Loading;
+using LoKr.Models.Tests.Support;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;
@@ -19,21 +19,7 @@ public sealed class LlamaFixtureTests
 
     public static TheoryData<string> Models() => [.. s_names];
 
-    public static TheoryData<string, string> Adapters()
-    {
-        TheoryData<string, string> rows = [];
-        foreach (string name in s_names)
-        {
-            string? folder = Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, "transformers", name, "adapters");
-            string[] adapters = folder is not null && Directory.Exists(folder) ? [.. Directory.GetDirectories(folder).Order(StringComparer.Ordinal)] : [""];
-            foreach (string adapter in adapters)
-            {
-                rows.Add(name, Path.GetFileName(adapter));
-            }
-        }
-
-        return rows;
-    }
+    public static TheoryData<string, string> Adapters() => AdapterCases.Of("transformers", s_names);
 
     [Theory]
     [MemberData(nameof(Models))]
@@ -83,29 +69,7 @@ public sealed class LlamaFixtureTests
 
     [Theory]
     [MemberData(nameof(Adapters))]
-    public void Adapter_has_the_logits_layers_and_counts_of_PEFT(string name, string adapterName)
-    {
-        string folder = Fixtures.Require("transformers", name);
-        string adapterFolder = Fixtures.Require("transformers", name, "adapters", adapterName);
-        JsonNode expected = JsonNode.Parse(File.ReadAllText(Path.Combine(adapterFolder, "case.json")))!;
-        using DisposeScope scope = NewDisposeScope();
-        using LoKrModel model = ModelLoader.Load(folder, s_noTokenizer);
-        using PeftAdapterFolder peft = PeftAdapterFolder.Read(adapterFolder);
-        LoKrAdapter adapter = model.LoadAdapter(
-            peft.Config with { InferenceMode = false },
-            peft.Tensors.Entries.Keys.ToDictionary(key => key, key => peft.Tensors.Read(key)));
-
-        using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
-        using SafetensorsReader adapterIo = SafetensorsReader.Open(Path.Combine(adapterFolder, "io.safetensors"));
-        using IDisposable noGrad = no_grad();
-        Tensor logits = ((ICausalLanguageModel)model.Module).Logits(io.Read("in.input_ids"), io.Read("in.attention_mask"));
-        TensorAssert.Close(adapterIo.Read("adapter_output"), logits, TensorAssert.Model, $"{name} {adapterName}");
-        Assert.Equal(expected["layers"]!.AsArray().Select(layer => (string)layer!["name"]!), adapter.Layers.Select(layer => layer.ModuleName));
-        ParameterCount count = model.CountParameters();
-        Assert.Equal((long)expected["trainable"]!, count.Trainable);
-        Assert.Equal((long)expected["total"]!, count.Total);
-        Assert.All(adapter.Layers, layer => Assert.Equal(1, layer.CallCount));
-    }
+    public void Adapter_has_the_logits_layers_and_counts_of_PEFT(string name, string adapterName) => AdapterCases.Check(name, adapterName);
 
     [Theory]
     [MemberData(nameof(Models))]

@@ -25,6 +25,10 @@ public sealed class TextGeneratorTests
         { "mistral", "{" + Longer + ", \"sliding_window\": 1}", 4 },
         { "qwen2", "{" + Longer + ", \"sliding_window\": 7, \"use_sliding_window\": true, \"max_window_layers\": 1}", 17 },
         { "qwen3", "{" + Longer + ", \"tie_word_embeddings\": true}", 9 },
+        { "gemma3_text", "{" + Longer + ", \"sliding_window\": 5, \"sliding_window_pattern\": 2, \"final_logit_softcapping\": 3.0}", 7 },
+        { "smollm3", "{" + Longer + ", \"no_rope_layers\": [0, 1]}", 5 },
+        { "granite", "{" + Longer + ", \"residual_multiplier\": 0.3, \"logits_scaling\": 2.0}", 5 },
+        { "olmo3", "{" + Longer + ", \"sliding_window\": 4}", 6 },
     };
 
     [Theory]

@@ -4,6 +4,7 @@ using LoKr.Core.Conversion;
 using LoKr.Core.Data;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Training;
 using LoKr.Models.Loading;
 using LoKr.Testing;
@@ -60,6 +61,38 @@ public sealed class FreshModuleTests
         Assert.Equal(["classifier", "bert.pooler.dense"], adapter.Config.ModulesToSave!);
         Assert.Equal(["bert.pooler.dense", "classifier"], adapter.SavedModules);
         Assert.Null(adapter.Config.TaskType);
+    }
+
+    /// <summary>Published checkpoints of DeBERTa v3 have no pooler, those of ModernBERT may have no head.</summary>
+    [Theory]
+    [InlineData("deberta-v2", "deberta", "pooler", new[] { "pooler.dense" })]
+    [InlineData("modernbert", "model", "head", new[] { "head.dense", "head.norm" })]
+    [InlineData("albert", "albert", "albert.pooler", new[] { "albert.pooler" })]
+    public void A_part_of_the_model_that_a_published_checkpoint_lacks_is_trained_and_comes_back_with_the_adapter(string modelType, string encoder, string part, string[] modules)
+    {
+        using TempFolder folder = new();
+        JsonObject config = TinyModel.BertConfig("x", "y");
+        (config["model_type"], config["architectures"], config["embedding_size"]) = (modelType, null, 8);
+        TinyModel.Write(folder["model"], config, tensors => Remove(tensors, [.. tensors.Keys.Where(name => !name.StartsWith(encoder + ".", StringComparison.Ordinal) || name.StartsWith(part + ".", StringComparison.Ordinal))]));
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        Tensor expected;
+        using (LoKrModel model = ModelLoader.Load(folder["model"], s_options))
+        {
+            Assert.Equal([.. modules, "classifier"], model.FreshModules);
+            LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { TargetModules = ModuleSelector.FromPattern("all-linear"), InitWeights = InitWeights.Random }, seed: 2);
+            Assert.Equal([.. modules, "classifier"], adapter.SavedModules);
+            Assert.DoesNotContain(adapter.Layers, layer => modules.Contains(layer.ModuleName) || layer.ModuleName == "classifier");
+            Assert.Empty(adapter.UnsavedModules);
+            expected = ((ISequenceClassifier)model.Module).Classify(ids, mask);
+            AdapterExporter.Export(model, "default", folder["adapter"], AdapterLayout.Peft);
+        }
+
+        using LoKrModel again = ModelLoader.Load(folder["model"], s_options with { Seed = 99 });
+        Assert.False(TensorAssert.Same(expected, ((ISequenceClassifier)again.Module).Classify(ids, mask)));
+        AdapterImporter.Import(again, folder["adapter"]);
+        TensorAssert.Close(expected, ((ISequenceClassifier)again.Module).Classify(ids, mask), TensorAssert.Layer, modelType);
     }
 
     [Fact]

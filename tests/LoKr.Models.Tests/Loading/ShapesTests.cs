@@ -15,22 +15,20 @@ namespace LoKr.Models.Tests.Loading;
 /// <summary>Full-size models built from their published configurations, without weights.</summary>
 public sealed class ShapesTests
 {
+    /// <summary>Files below both folders of shapes; an empty name where the reference is absent, so that a skip is reported.</summary>
     public static TheoryData<string> Models()
     {
-        string? folder = Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, "shapes");
         TheoryData<string> names = [];
-        if (folder is null || !Directory.Exists(folder))
+        foreach (string set in (string[])["shapes", "shapes-text"])
         {
-            names.Add("");
-            return names;
+            string? folder = Fixtures.Root is null ? null : Path.Combine(Fixtures.Root, set);
+            foreach (string file in folder is null || !Directory.Exists(folder) ? (IEnumerable<string>)[] : Directory.EnumerateFiles(folder, "*.json").Order(StringComparer.Ordinal))
+            {
+                names.Add($"{set}/{Path.GetFileNameWithoutExtension(file)}");
+            }
         }
 
-        foreach (string file in Directory.EnumerateFiles(folder, "*.json").Order(StringComparer.Ordinal))
-        {
-            names.Add(Path.GetFileNameWithoutExtension(file));
-        }
-
-        return names;
+        return names.Count > 0 ? names : [""];
     }
 
     [Theory]
@@ -70,9 +68,9 @@ public sealed class ShapesTests
     }
 
     [Theory]
-    [InlineData("llama-3.1-8b")]
-    [InlineData("mistral-7b-v0.1")]
-    [InlineData("qwen2.5-7b")]
+    [InlineData("shapes/llama-3.1-8b")]
+    [InlineData("shapes/mistral-7b-v0.1")]
+    [InlineData("shapes/qwen2.5-7b")]
     public void A_model_of_seven_billion_parameters_is_adapted_in_seconds_and_takes_no_memory(string name)
     {
         JsonObject shapes = Read(name);
@@ -91,7 +89,7 @@ public sealed class ShapesTests
 
     private static JsonObject Read(string name)
     {
-        JsonObject shapes = JsonNode.Parse(File.ReadAllText(Fixtures.Require("shapes", name + ".json")))!.AsObject();
+        JsonObject shapes = JsonNode.Parse(File.ReadAllText(Fixtures.Require(name + ".json")))!.AsObject();
 
         // These configurations name no class; the weights of this one say which it is.
         if (shapes["parameters"]!.AsObject().ContainsKey("text_projection.weight"))

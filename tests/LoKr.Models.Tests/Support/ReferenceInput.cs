@@ -2,6 +2,7 @@ using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
 using LoKr.Models.Families;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests.Support;
@@ -13,9 +14,26 @@ internal static class ReferenceInput
     public static Tensor Run(LoKrModel model, ITensorSource io) => model.Module switch
     {
         VitForImageClassification images => images.call(io.Read("in.pixel_values")),
-        ISequenceClassifier texts => texts.Classify(io.Read("in.input_ids"), io.Read("in.attention_mask")),
+        ISequenceClassifier texts => texts.Classify(
+            io.Read("in.input_ids"), io.Read("in.attention_mask"), io.Entries.ContainsKey("in.token_type_ids") ? io.Read("in.token_type_ids") : null),
         ITextEncoder encoder => encoder.Encode(io.Read("in.input_ids"), io.Read("in.attention_mask")).LastHiddenState,
         ICausalLanguageModel language => language.Logits(io.Read("in.input_ids"), io.Read("in.attention_mask")),
         _ => throw new NotSupportedException(model.Name),
     };
+
+    /// <summary>The loss of the labels of the reference file: cross entropy over labels other than -100, in language models of the next token.</summary>
+    public static Tensor Loss(LoKrModel model, ITensorSource io)
+    {
+        Tensor labels = io.Read("labels");
+        if (model.Module is not ICausalLanguageModel language)
+        {
+            return nn.functional.cross_entropy(Run(model, io), labels);
+        }
+
+        // Only the positions that carry loss are projected; no mask, because padding is on the right.
+        Tensor next = nn.functional.pad(labels, [0, 1], PaddingModes.Constant, -100).narrow(1, 1, labels.shape[1]).flatten();
+        Tensor positions = next.ne(-100).nonzero().flatten();
+        Tensor hidden = language.HiddenStates(io.Read("in.input_ids")).flatten(0, 1).index_select(0, positions);
+        return nn.functional.cross_entropy(language.Project(hidden), next.index_select(0, positions));
+    }
 }

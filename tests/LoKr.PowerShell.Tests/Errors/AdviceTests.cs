@@ -34,6 +34,7 @@ public sealed partial class AdviceTests
         { ErrorIds.RuntimeVersionMismatch, LoKrErrorKind.NotSupported, "/x", "Get-LoKrRuntime" },
         { ErrorIds.ImageSizeInvalid, LoKrErrorKind.InvalidArgument, "Width", "Invoke-LoKrModel" },
         { ErrorIds.ModelConfigUnsupported, LoKrErrorKind.NotSupported, null, "Invoke-LoKrModel" },
+        { ErrorIds.ModelTypeUnknown, LoKrErrorKind.NotSupported, "mamba", "Import-LoKrModel" },
     };
 
     [Fact]

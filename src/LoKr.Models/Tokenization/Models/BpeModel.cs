@@ -68,26 +68,29 @@ internal sealed class BpeModel : ITokenModel
     public Vocabulary Vocabulary => _settings.Vocabulary;
 
     /// <inheritdoc/>
-    public void Encode(string piece, List<Symbol> tokens)
+    public void Encode(string piece, List<int> ids)
     {
-        if (_cache.TryGet(piece, tokens))
+        if (_cache.TryGet(piece, ids))
         {
             return;
         }
 
-        int from = tokens.Count;
+        int from = ids.Count;
         if (_settings.IgnoreMerges && Vocabulary.TryGetId(piece, out int whole))
         {
-            tokens.Add(new Symbol(whole, 0, piece.Length));
+            ids.Add(whole);
         }
         else
         {
             Span<Symbol> symbols = CollectionsMarshal.AsSpan(Symbols(piece));
             RankedMerges rule = new(_merges);
-            tokens.AddRange(symbols[..PairMerger.Run(symbols, ref rule)]);
+            foreach (Symbol symbol in symbols[..PairMerger.Run(symbols, ref rule)])
+            {
+                ids.Add(symbol.Id);
+            }
         }
 
-        _cache.Add(piece, CollectionsMarshal.AsSpan(tokens)[from..]);
+        _cache.Add(piece, CollectionsMarshal.AsSpan(ids)[from..]);
     }
 
     private static long Key(int left, int right) => ((long)left << 32) | (uint)right;
@@ -95,7 +98,7 @@ internal sealed class BpeModel : ITokenModel
     private List<Symbol> Symbols(string piece)
     {
         List<Symbol> symbols = new(piece.Length);
-        (int Start, int End)? unknown = null;
+        bool unknown = false;
         int at = 0;
         foreach (Rune rune in piece.EnumerateRunes())
         {
@@ -109,8 +112,8 @@ internal sealed class BpeModel : ITokenModel
             }
             else if (_bytes?.Encode(symbol) is int[] bytes)
             {
-                // The reference leaves a pending unknown token pending here. Each byte stands for the whole character.
-                symbols.AddRange(bytes.Select(value => new Symbol(value, start, at - start)));
+                // The reference leaves a pending unknown token pending here.
+                symbols.AddRange(bytes.Select(value => new Symbol(value, start, 0)));
             }
             else if (_settings.UnknownToken is not null)
             {
@@ -119,7 +122,7 @@ internal sealed class BpeModel : ITokenModel
                     FlushUnknown();
                 }
 
-                unknown = (unknown?.Start ?? start, at);
+                unknown = true;
             }
         }
 
@@ -128,10 +131,10 @@ internal sealed class BpeModel : ITokenModel
 
         void FlushUnknown()
         {
-            if (unknown is (int first, int end))
+            if (unknown)
             {
-                symbols.Add(new Symbol(UnknownId(), first, end - first));
-                unknown = null;
+                symbols.Add(new Symbol(UnknownId(), at, 0));
+                unknown = false;
             }
         }
     }

@@ -57,9 +57,9 @@ internal sealed class SentencePieceBpe : ITokenModel
     public Vocabulary Vocabulary { get; }
 
     /// <inheritdoc/>
-    public void Encode(string piece, List<Symbol> tokens)
+    public void Encode(string piece, List<int> ids)
     {
-        int from = tokens.Count;
+        int from = ids.Count;
         Span<Symbol> symbols = CollectionsMarshal.AsSpan(Symbols(piece));
         ScoredMerges rule = new(this, piece);
         foreach (Symbol symbol in symbols[..PairMerger.Run(symbols, ref rule)])
@@ -73,7 +73,7 @@ internal sealed class SentencePieceBpe : ITokenModel
             ReadOnlySpan<char> text = piece.AsSpan(start, length);
             if (!TryGetMergeable(text, out int id))
             {
-                AddUnknown(text, start, tokens, from);
+                AddUnknown(text, ids, from);
             }
             else if (_pieces[id].Kind == SentencePieceKind.Unused && unusedCuts?.TryGetValue((start, length), out int cut) == true)
             {
@@ -82,7 +82,7 @@ internal sealed class SentencePieceBpe : ITokenModel
             }
             else
             {
-                tokens.Add(new Symbol(id, start, length));
+                ids.Add(id);
             }
         }
     }
@@ -105,21 +105,16 @@ internal sealed class SentencePieceBpe : ITokenModel
         return symbols;
     }
 
-    private void AddUnknown(ReadOnlySpan<char> text, int start, List<Symbol> tokens, int from)
+    private void AddUnknown(ReadOnlySpan<char> text, List<int> ids, int from)
     {
         if (_bytes?.Encode(text) is int[] bytes)
         {
-            int length = text.Length;
-            tokens.AddRange(bytes.Select(id => new Symbol(id, start, length)));
+            ids.AddRange(bytes);
         }
-        else if (tokens.Count == from || tokens[^1].Id != _unknownId)
-        {
-            tokens.Add(new Symbol(_unknownId, start, text.Length));
-        }
-        else
+        else if (ids.Count == from || ids[^1] != _unknownId)
         {
             // A run of unknown characters is one unknown token.
-            tokens[^1] = tokens[^1] with { Length = tokens[^1].Length + text.Length };
+            ids.Add(_unknownId);
         }
     }
 

@@ -49,27 +49,22 @@ internal sealed class WordPieceModel : ITokenModel
     public Vocabulary Vocabulary { get; }
 
     /// <inheritdoc/>
-    public void Encode(string piece, List<Symbol> tokens)
+    public void Encode(string piece, List<int> ids)
     {
-        if (_cache.TryGet(piece, tokens))
+        if (_cache.TryGet(piece, ids))
         {
             return;
         }
 
         if (piece.Length > _longestWord && CodePoints(piece) > _longestWord)
         {
-            tokens.Add(new Symbol(_unknownId, 0, piece.Length));
+            ids.Add(_unknownId);
             return;
         }
 
-        int from = tokens.Count;
-        foreach (EncodedToken token in _tokenizer.EncodeToTokens(piece, out _, considerPreTokenization: false, considerNormalization: false))
-        {
-            (int start, int length) = token.Offset.GetOffsetAndLength(piece.Length);
-            tokens.Add(new Symbol(token.Id, start, length));
-        }
-
-        _cache.Add(piece, CollectionsMarshal.AsSpan(tokens)[from..]);
+        int from = ids.Count;
+        ids.AddRange(_tokenizer.EncodeToIds(piece, considerPreTokenization: false, considerNormalization: false));
+        _cache.Add(piece, CollectionsMarshal.AsSpan(ids)[from..]);
     }
 
     private static int CodePoints(string text)

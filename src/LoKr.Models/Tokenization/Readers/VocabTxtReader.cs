@@ -47,9 +47,7 @@ internal static class VocabTxtReader
                 cleanText: true, config.HandleChinese ?? true, config.StripAccents, config.LowerCase ?? true),
             PreTokenizers = [.. PreTokenizerReader.Bert()],
             Decoder = DecoderReader.WordPiece(Prefix, cleanUp: true),
-            NamedTemplate = config.TokenizerClass == "MPNetTokenizer"
-                ? new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 1)
-                : new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token"], SecondType: 1),
+            NamedTemplate = new NamedTemplate(["cls_token"], ["sep_token"]),
             DefaultSpecialTokens = s_specialTokens,
             AllowsCleanUp = true,
         };

@@ -1,0 +1,85 @@
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace LoKr.Models.Families;
+
+/// <summary>How the hidden states of a text become one vector.</summary>
+internal enum TextPooling
+{
+    /// <summary>The vector of the first token.</summary>
+    FirstToken,
+
+    /// <summary>The mean over the tokens that are not padding.</summary>
+    Mean,
+}
+
+/// <summary>A classification head as data: [dropout,] a linear layer, an activation, [a norm,] dropout, a linear layer to the labels.</summary>
+internal sealed record HeadSettings
+{
+    /// <summary>What the head reads.</summary>
+    public TextPooling Pooling { get; init; }
+
+    /// <summary>Dropout of the pooled vector.</summary>
+    public double InputDropout { get; init; }
+
+    /// <summary>Full name of the first linear layer.</summary>
+    public required string DenseName { get; init; }
+
+    /// <summary>Whether the first linear layer has a bias.</summary>
+    public bool HasDenseBias { get; init; } = true;
+
+    /// <summary>Activation of the first linear layer.</summary>
+    public required Func<Tensor, Tensor> Activation { get; init; }
+
+    /// <summary>Full name of the norm behind the activation, of the kind of the layers' norms; null where there is none.</summary>
+    public string? NormName { get; init; }
+
+    /// <summary>Dropout before the last linear layer.</summary>
+    public required double Dropout { get; init; }
+
+    /// <summary>Full name of the last linear layer, with one row a label.</summary>
+    public string OutputName { get; init; } = "classifier";
+}
+
+/// <summary>Scores the labels of a text.</summary>
+internal sealed class ClassificationHead
+{
+    private readonly HeadSettings _settings;
+    private readonly Linear _dense;
+    private readonly nn.Module<Tensor, Tensor>? _norm;
+    private readonly Linear _output;
+
+    /// <summary>Creates the modules in the tree of a model.</summary>
+    /// <param name="root">The model.</param>
+    /// <param name="settings">The head.</param>
+    /// <param name="stack">The layers before it.</param>
+    /// <param name="labels">Number of labels.</param>
+    public ClassificationHead(nn.Module root, HeadSettings settings, StackSettings stack, int labels)
+    {
+        (_settings, ModelBuildOptions options) = (settings, stack.Options);
+        _dense = root.Place(settings.DenseName, nn.Linear(stack.HiddenSize, stack.HiddenSize, settings.HasDenseBias, options.Device, options.DType));
+        _norm = settings.NormName is null ? null : root.Place(settings.NormName, stack.CreateNorm(stack.HiddenSize));
+        _output = root.Place(settings.OutputName, nn.Linear(stack.HiddenSize, labels, device: options.Device, dtype: options.DType));
+    }
+
+    /// <summary>Hidden states [batch, length, hidden] → logits [batch, labels].</summary>
+    /// <param name="hidden">The hidden states.</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length].</param>
+    /// <param name="training">Whether dropout applies.</param>
+    public Tensor Run(Tensor hidden, Tensor attentionMask, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor pooled = _settings.Pooling == TextPooling.Mean ? Mean(hidden, attentionMask) : hidden.select(1, 0);
+        Tensor x = _settings.Activation(_dense.call(pooled.WithDropout(_settings.InputDropout, training)));
+        x = _norm is null ? x : _norm.call(x);
+        return _output.call(x.WithDropout(_settings.Dropout, training)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Mean over the tokens that are not padding, [batch, length, hidden] → [batch, hidden]; intermediate tensors stay in the caller's dispose scope.</summary>
+    public static Tensor Mean(Tensor hidden, Tensor attentionMask)
+    {
+        Tensor weights = attentionMask.to_type(hidden.dtype).unsqueeze(-1);
+        return (hidden * weights).sum(dim: 1L) / weights.sum(dim: 1L).clamp_min(1e-9);
+    }
+}
