@@ -21,6 +21,7 @@ internal static class BenchmarkCatalog
         new LoadCase(),
         new InspectCase(),
         new ImportCase(),
+        new TokenizerCase(),
         new LayerMemoryCase(),
     ];
 }

@@ -55,6 +55,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         new("vocab.json", "vocab.json", 4, static folder => PrepareBytePairs(folder, "vocab.json"), Tokenize),
         new("merges.txt", "merges.txt", 4, static folder => PrepareBytePairs(folder, "merges.txt"), Tokenize),
         new("tokenizer.model", "tokenizer.model", 4, static folder => PrepareWith(folder, "tokenizer_config.json", """{"tokenizer_class": "LlamaTokenizer"}"""u8.ToArray(), [Pieces()]), Tokenize),
+        new("sentencepiece.bpe.model", "sentencepiece.bpe.model", 4, static folder => PrepareWith(folder, "tokenizer_config.json", """{"tokenizer_class": "XLMRobertaTokenizer"}"""u8.ToArray(), [Pieces(unigram: true)]), Tokenize),
         new("rows of JSON Lines", "rows.jsonl", 8, static _ =>
             ["{\"text\":\"a \\ud83d\\ude80\",\"label\":1}\n{\"text\":\"b\",\"label\":\"x\",\"more\":[1,{\"a\":\"b\"}]}\n"u8.ToArray(), "{\"prompt\":\"a: \",\"completion\":\"b\"}\n\n{\"messages\":[{\"role\":\"user\",\"content\":\"c\"}]}\n"u8.ToArray()], ReadRows),
         new("rows of JSON", "rows.json", 4, static _ => ["[{\"text\":\"a\",\"label\":1.5},\n{\"text\":\"b\",\"label\":\"x\"}]"u8.ToArray()], ReadRows),
@@ -203,6 +204,24 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
              "decoder":{"type":"WordPiece","prefix":"##","cleanup":true},
              "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":100,"vocab":{"[PAD]":0,"[UNK]":1,"a":2,"##b":3,"text":4}}}
             """);
+        yield return Encoding.UTF8.GetBytes($$$"""
+            {"version":"1.0","added_tokens":[{"id":0,"content":"[UNK]","special":true}],
+             "normalizer":{"type":"Sequence","normalizers":[{"type":"Precompiled","precompiled_charsmap":"{{{Convert.ToBase64String(CharacterMap())}}}"},{"type":"Strip","strip_left":true,"strip_right":true}]},
+             "pre_tokenizer":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
+             "post_processor":{"type":"BertProcessing","sep":["[UNK]",0],"cls":["[UNK]",0]},
+             "decoder":{"type":"Metaspace","replacement":"▁","prepend_scheme":"always","split":true},
+             "model":{"type":"Unigram","unk_id":0,"byte_fallback":false,"vocab":[["[UNK]",0],["▁a",-1.5],["▁",-2],["b",-3],["text",-4.25]]}}
+            """);
+    }
+
+    // The double array of one key: A becomes a.
+    private static byte[] CharacterMap()
+    {
+        uint[] units = new uint[66];
+        units[0] = 1 << 10;
+        units[1 ^ 'A'] = (1 << 10) | 0x100 | 'A';
+        units[1 ^ 1 ^ 'A'] = 0x80000000;
+        return [.. BitConverter.GetBytes(4 * units.Length), .. units.SelectMany(BitConverter.GetBytes), (byte)'a', 0];
     }
 
     private static JsonObject ByteLevel()
@@ -241,7 +260,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         return [System.IO.File.ReadAllBytes(Path.Combine(folder, taken))];
     }
 
-    private static byte[] Pieces()
+    private static byte[] Pieces(bool unigram = false)
     {
         using MemoryStream stream = new();
         using CodedOutputStream output = new(stream, leaveOpen: true);
@@ -259,10 +278,10 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
             });
         }
 
-        // The trainer's kind of model is byte pairs, with bytes for what is not known.
-        Message(2, static inner =>
+        // The trainer's kind of model is Unigram or byte pairs, with bytes for what is not known.
+        Message(2, inner =>
         {
-            foreach ((int field, int value) in ((int, int)[])[(3, 2), (35, 1)])
+            foreach ((int field, int value) in ((int, int)[])[(3, unigram ? 1 : 2), (35, 1)])
             {
                 inner.WriteTag(field, WireFormat.WireType.Varint);
                 inner.WriteInt32(value);
@@ -297,6 +316,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     {
         ITextTokenizer tokenizer = TokenizerLoader.Load(folder);
         tokenizer.Decode(tokenizer.Encode("A text, 123  with <s> and \ud83d\ude80 in it\n[MASK] ab abc"));
+        tokenizer.Tokenize("A text, 123  with <s> and \ud83d\ude80 in it\n[MASK] ab abc");
     }
 
     private static IReadOnlyList<byte[]> PrepareWith(string folder, string beside, byte[] content, IEnumerable<byte[]> valid)

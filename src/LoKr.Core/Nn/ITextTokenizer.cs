@@ -30,6 +30,38 @@ public interface ITextTokenizer
     /// <param name="maxLength">Longest result, special tokens included; the text is cut on the right. Null for no limit.</param>
     IReadOnlyList<int> Encode(string text, bool addSpecialTokens = true, int? maxLength = null);
 
+    /// <summary>Encodes one text or a pair of texts, with where every token comes from.</summary>
+    /// <param name="text">The text.</param>
+    /// <param name="textPair">The second text of a pair, which may be empty; null for one text.</param>
+    /// <param name="addSpecialTokens">Whether the template of the tokenizer (for example [CLS] … [SEP] … [SEP]) is applied.</param>
+    /// <param name="maxLength">
+    /// Longest result, special tokens included; null for no limit. One text is cut on the right; of a pair the longer text is cut first, as
+    /// the strategy <c>longest_first</c> of Hugging Face's tokenizers does.
+    /// </param>
+    IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null);
+
+    /// <summary>Encodes a text that is already split into words, with the word of every token.</summary>
+    /// <param name="words">The words; each is encoded on its own.</param>
+    /// <param name="addSpecialTokens">Whether the template of the tokenizer is applied around all of them.</param>
+    /// <param name="maxLength">Longest result, special tokens included; the text is cut on the right. Null for no limit.</param>
+    IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null);
+
     /// <summary>Turns ids back into text.</summary>
     string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true);
+}
+
+/// <summary>A token with where it comes from.</summary>
+/// <param name="Id">Its id.</param>
+/// <param name="TypeId">The <c>token_type_ids</c> value that the tokenizer's template gives it.</param>
+/// <param name="Sequence">0 for a token of the text, 1 for one of the second text, -1 for a special token of the template.</param>
+/// <param name="Word">
+/// Index of its word: of the words that were given, otherwise of the parts that the pre-tokenizer makes of the text. -1 for a special token
+/// of the template.
+/// </param>
+/// <param name="Start">Index in its text, or in its word where words were given, of the first UTF-16 unit that it stands for.</param>
+/// <param name="End">Index behind the last one.</param>
+public readonly record struct TextToken(int Id, int TypeId, int Sequence, int Word, int Start, int End)
+{
+    /// <summary>Whether the template added the token.</summary>
+    public bool IsSpecial => Sequence < 0;
 }

@@ -58,6 +58,10 @@ internal sealed class AddedTokenTable
                 // A plain string inherits the options of the family's token, such as those of RoBERTa's <mask>.
                 token = own with { Content = token.Content };
             }
+            else if (token is not null && own?.StatedId is int stated && own.Content == token.Content)
+            {
+                token = token with { StatedId = stated };
+            }
 
             if (token is not null)
             {

@@ -1,11 +1,16 @@
+using System.Text;
 using LoKr.Models.Tokenization.Patterns;
 
 namespace LoKr.Models.Tokenization;
 
 /// <summary>A part of the text on its way to the model.</summary>
-/// <param name="Text">The text of the part.</param>
+/// <param name="Content">The text of the part.</param>
 /// <param name="AtStart">Whether it begins at the start of the whole input.</param>
-internal readonly record struct Piece(string Text, bool AtStart);
+internal readonly record struct Piece(MappedText Content, bool AtStart)
+{
+    /// <summary>A part of the piece.</summary>
+    public Piece Slice(int start, int length) => new(Content.Slice(start, length), AtStart && start == 0);
+}
 
 /// <summary>
 /// The pre-tokenizer stage: splits or changes pieces of the normalized text. Microsoft.ML.Tokenizers' pre-tokenizers only split; ByteLevel and
@@ -63,17 +68,43 @@ internal sealed class ByteLevelPreTokenizer(bool addPrefixSpace, bool useRegex) 
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
     {
-        string text = addPrefixSpace && !piece.Text.StartsWith(' ') ? " " + piece.Text : piece.Text;
+        piece = addPrefixSpace && !piece.Content.Text.StartsWith(' ') ? piece with { Content = PrependNormalizer.Prepend(piece.Content, " ") } : piece;
         if (_split is null)
         {
-            result.Add(new Piece(ByteAlphabet.Encode(text), piece.AtStart));
+            result.Add(piece with { Content = Bytes(piece.Content) });
             return;
         }
 
-        foreach ((int offset, int length) in _split.Split(text))
+        foreach ((int start, int length) in _split.Split(piece.Content.Text))
         {
-            result.Add(new Piece(ByteAlphabet.Encode(text.Substring(offset, length)), piece.AtStart && offset == 0));
+            Piece part = piece.Slice(start, length);
+            result.Add(part with { Content = Bytes(part.Content) });
         }
+    }
+
+    // Each byte comes from the code point that it is a part of.
+    private static MappedText Bytes(MappedText text)
+    {
+        string bytes = ByteAlphabet.Encode(text.Text);
+        if (text.Source is not SourceMap source || bytes.Length == text.Text.Length)
+        {
+            return text with { Text = bytes };
+        }
+
+        int[] starts = new int[bytes.Length];
+        int[] ends = new int[bytes.Length];
+        int unit = 0;
+        int at = 0;
+        foreach (Rune rune in text.Text.EnumerateRunes())
+        {
+            int length = rune.Utf8SequenceLength;
+            starts.AsSpan(at, length).Fill(source.StartOf(unit));
+            ends.AsSpan(at, length).Fill(source.EndOf(unit));
+            at += length;
+            unit += rune.Utf16SequenceLength;
+        }
+
+        return new MappedText(bytes, new SourceMap(starts, ends));
     }
 }
 
@@ -87,22 +118,23 @@ internal sealed class MetaspacePreTokenizer(char replacement, PrependScheme sche
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
     {
-        string text = piece.Text.Replace(' ', replacement);
+        MappedText text = piece.Content with { Text = piece.Content.Text.Replace(' ', replacement) };
         bool prepends = scheme == PrependScheme.Always || (scheme == PrependScheme.First && piece.AtStart);
-        if (prepends && !text.StartsWith(replacement))
+        if (prepends && !text.Text.StartsWith(replacement))
         {
-            text = replacement + text;
+            text = PrependNormalizer.Prepend(text, replacement.ToString());
         }
 
+        piece = piece with { Content = text };
         if (_split is null)
         {
-            result.Add(new Piece(text, piece.AtStart));
+            result.Add(piece);
             return;
         }
 
-        foreach ((int offset, int length) in _split.Split(text))
+        foreach ((int start, int length) in _split.Split(text.Text))
         {
-            result.Add(new Piece(text.Substring(offset, length), piece.AtStart && offset == 0));
+            result.Add(piece.Slice(start, length));
         }
     }
 }
@@ -115,9 +147,9 @@ internal sealed class SentencePiecePreTokenizer(char replacement, PrependScheme 
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
     {
-        string text = piece.Text.Replace(' ', replacement);
+        MappedText text = piece.Content with { Text = piece.Content.Text.Replace(' ', replacement) };
         bool prepends = scheme == PrependScheme.Always || (scheme == PrependScheme.First && piece.AtStart);
-        result.Add(piece with { Text = prepends ? replacement + text : text });
+        result.Add(piece with { Content = prepends ? PrependNormalizer.Prepend(text, replacement.ToString()) : text });
     }
 }
 
@@ -127,11 +159,9 @@ internal sealed class SplitPreTokenizer(PatternSplitter splitter) : IPreTokenize
     /// <inheritdoc/>
     public void Apply(Piece piece, List<Piece> result)
     {
-        foreach ((int offset, int length) in splitter.Split(piece.Text))
+        foreach ((int start, int length) in splitter.Split(piece.Content.Text))
         {
-            result.Add(length == piece.Text.Length
-                ? piece
-                : new Piece(piece.Text.Substring(offset, length), piece.AtStart && offset == 0));
+            result.Add(piece.Slice(start, length));
         }
     }
 }
@@ -142,20 +172,27 @@ internal sealed class SplitPreTokenizer(PatternSplitter splitter) : IPreTokenize
 /// <param name="invert">Whether the parts between matches count as the matches.</param>
 internal sealed class PatternSplitter(ITextPattern pattern, SplitBehavior behavior, bool invert)
 {
-    public IEnumerable<(int Offset, int Length)> Split(string text)
+    public List<(int Start, int Length)> Split(string text)
     {
         List<Part> parts = Parts(text);
-        return behavior switch
+        parts = behavior switch
         {
-            SplitBehavior.Removed => parts.Where(part => !part.IsMatch).Select(Range),
-            SplitBehavior.Isolated => parts.Select(Range),
-            SplitBehavior.Contiguous => Contiguous(parts).Select(Range),
-            SplitBehavior.MergedWithPrevious => MergedWithPrevious(parts).Select(Range),
-            _ => MergedWithNext(parts).Select(Range),
+            SplitBehavior.Contiguous => Contiguous(parts),
+            SplitBehavior.MergedWithPrevious => MergedWithPrevious(parts),
+            SplitBehavior.MergedWithNext => MergedWithNext(parts),
+            _ => parts,
         };
-    }
+        List<(int Start, int Length)> ranges = new(parts.Count);
+        foreach (Part part in parts)
+        {
+            if (behavior != SplitBehavior.Removed || !part.IsMatch)
+            {
+                ranges.Add((part.Start, part.Stop - part.Start));
+            }
+        }
 
-    private static (int Offset, int Length) Range(Part part) => (part.Start, part.Stop - part.Start);
+        return ranges;
+    }
 
     private List<Part> Parts(string text)
     {

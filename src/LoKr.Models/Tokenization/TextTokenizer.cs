@@ -1,6 +1,8 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
+using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tokenization;
 
@@ -63,30 +65,68 @@ internal sealed class TextTokenizer : ITextTokenizer
     {
         ArgumentNullException.ThrowIfNull(text);
         SpecialTokenTemplate template = addSpecialTokens ? _template : SpecialTokenTemplate.Empty;
-        int around = template.Before.Count + template.After.Count;
-        if (maxLength is int asked && asked < Math.Max(1, around))
+        int room = Room(maxLength, template.Before.Count + template.After.Count);
+        TokenRun tokens = new(text.Length / 3, traces: false);
+        AddText(text, tokens, room);
+        ReadOnlySpan<Symbol> found = CollectionsMarshal.AsSpan(tokens.Tokens);
+        found = found[..Math.Min(found.Length, room)];
+        int[] ids = new int[template.Before.Count + found.Length + template.After.Count];
+        int at = 0;
+        foreach (int id in template.Before)
         {
-            throw new LoKrException(
-                ErrorIds.InvalidArgument,
-                LoKrErrorKind.InvalidArgument,
-                string.Create(CultureInfo.InvariantCulture, $"The maximum length {asked} leaves no room: the tokenizer adds {around} special tokens to every text."),
-                string.Create(CultureInfo.InvariantCulture, $"Ask for at least {around + 1}."))
-            {
-                Target = maxLength,
-            };
+            ids[at++] = id;
         }
 
-        List<int> ids = new(text.Length / 3 + around);
-        ids.AddRange(template.Before);
-        int limit = maxLength is int length ? length - template.After.Count : int.MaxValue;
-        AddText(WellFormed(text), ids, limit);
-        if (ids.Count > limit)
+        foreach (Symbol token in found)
         {
-            ids.RemoveRange(limit, ids.Count - limit);
+            ids[at++] = token.Id;
         }
 
-        ids.AddRange(template.After);
+        foreach (int id in template.After)
+        {
+            ids[at++] = id;
+        }
+
         return ids;
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null)
+    {
+        ArgumentNullException.ThrowIfNull(text);
+        SpecialTokenTemplate template = addSpecialTokens ? _template : SpecialTokenTemplate.Empty;
+        if (textPair is null)
+        {
+            int room = Room(maxLength, template.Before.Count + template.After.Count);
+            List<TextToken> tokens = Trace(text, sequence: 0, room);
+            return Assemble(template.Single, tokens, Math.Min(tokens.Count, room), [], 0);
+        }
+
+        IReadOnlyList<TemplatePart> parts = template.Pair ?? throw TokenizerError.Unsupported(
+            _parts.File, "a template for pairs of texts, which it lacks", "Use another tokenizer file of the same model, or one text a row.");
+        int both = Room(maxLength, parts.Count(part => part.Id is not null));
+
+        // Whole texts, because how they are cut depends on their lengths.
+        List<TextToken> first = Trace(text, sequence: 0, int.MaxValue);
+        List<TextToken> second = Trace(textPair, sequence: 1, int.MaxValue);
+        (int a, int b) = LongestFirst(first.Count, second.Count, both);
+        return Assemble(parts, first, a, second, b);
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null)
+    {
+        ArgumentNullException.ThrowIfNull(words);
+        SpecialTokenTemplate template = addSpecialTokens ? _template : SpecialTokenTemplate.Empty;
+        int room = Room(maxLength, template.Before.Count + template.After.Count);
+        List<TextToken> tokens = [];
+        for (int word = 0; word < words.Count && tokens.Count < room; word++)
+        {
+            int index = word;
+            tokens.AddRange(Trace(words[word], sequence: 0, room).Select(token => token with { Word = index }));
+        }
+
+        return Assemble(template.Single, tokens, Math.Min(tokens.Count, room), [], 0);
     }
 
     /// <inheritdoc/>
@@ -107,38 +147,128 @@ internal sealed class TextTokenizer : ITextTokenizer
         return _parts.AllowsCleanUp && _config.CleanUpSpaces ? TokenMaps.CleanUp(text) : text;
     }
 
-    private void AddText(string text, List<int> ids, int limit)
+    /// <summary>The number of tokens that a limit leaves to the texts.</summary>
+    private static int Room(int? maxLength, int special)
     {
+        if (maxLength is not int limit)
+        {
+            return int.MaxValue;
+        }
+
+        if (limit < Math.Max(1, special))
+        {
+            throw new LoKrException(
+                ErrorIds.InvalidArgument,
+                LoKrErrorKind.InvalidArgument,
+                string.Create(CultureInfo.InvariantCulture, $"The maximum length {limit} leaves no room: the tokenizer adds {special} special tokens to every text."),
+                string.Create(CultureInfo.InvariantCulture, $"Ask for at least {special + 1}."))
+            {
+                Target = limit,
+            };
+        }
+
+        return limit - special;
+    }
+
+    /// <summary>
+    /// How many tokens two texts keep where both together have too many, as the tokenizers library of Hugging Face cuts them: the longer text
+    /// is cut to the length of the other; where that is not enough, both to half of the room, the longer one to the half that is rounded up.
+    /// </summary>
+    private static (int First, int Second) LongestFirst(int first, int second, int room)
+    {
+        if ((long)first + second <= room)
+        {
+            return (first, second);
+        }
+
+        bool swapped = first > second;
+        (int shorter, int longer) = swapped ? (second, first) : (first, second);
+        longer = shorter > room ? shorter : Math.Max(shorter, room - shorter);
+        if (shorter + (long)longer > room)
+        {
+            shorter = room / 2;
+            longer = shorter + (room % 2);
+        }
+
+        return swapped ? (longer, shorter) : (shorter, longer);
+    }
+
+    private static List<TextToken> Assemble(
+        IReadOnlyList<TemplatePart> template, List<TextToken> first, int firstCount, List<TextToken> second, int secondCount)
+    {
+        List<TextToken> tokens = new(firstCount + secondCount + template.Count);
+        foreach (TemplatePart part in template)
+        {
+            if (part.Id is int id)
+            {
+                tokens.Add(new TextToken(id, part.TypeId, -1, -1, 0, 0));
+                continue;
+            }
+
+            ReadOnlySpan<TextToken> own = CollectionsMarshal.AsSpan(part.Text == 0 ? first : second);
+            foreach (TextToken token in own[..(part.Text == 0 ? firstCount : secondCount)])
+            {
+                tokens.Add(token with { TypeId = part.TypeId });
+            }
+        }
+
+        return tokens;
+    }
+
+    /// <summary>The tokens of one text with their places.</summary>
+    private List<TextToken> Trace(string text, int sequence, int limit)
+    {
+        TokenRun run = new(text.Length / 3, traces: true);
+        AddText(text, run, limit);
+        List<TextToken> tokens = new(run.Tokens.Count);
+        for (int i = 0; i < run.Tokens.Count; i++)
+        {
+            Symbol token = run.Tokens[i];
+            (int start, int end) = (token.Start, token.Start + token.Length);
+            if (_parts.Trimming is SpaceTrimming trimming && _added.TryGetToken(token.Id, out string? name))
+            {
+                (start, end) = trimming.Trim(name, start, end, isFirst: i == 0);
+            }
+
+            tokens.Add(new TextToken(token.Id, 0, sequence, run.Words[i], start, end));
+        }
+
+        return tokens;
+    }
+
+    private void AddText(string given, TokenRun run, int limit)
+    {
+        string text = WellFormed(given);
+        MappedText whole = new(text, run.Traces ? SourceMap.Of(text) : null);
         foreach (AddedVocabulary.Segment raw in _finder.SplitRaw(text))
         {
-            if (ids.Count >= limit)
+            if (run.Tokens.Count >= limit)
             {
                 return;
             }
 
             if (raw.Id is int rawId)
             {
-                ids.Add(rawId);
+                run.Add(rawId, whole, raw.Start, raw.Length);
                 continue;
             }
 
-            string part = raw.Length == text.Length ? text : text.Substring(raw.Start, raw.Length);
-            string normalized = _parts.Normalizer?.Normalize(part) ?? part;
-            foreach (AddedVocabulary.Segment segment in _finder.SplitNormalized(normalized))
+            MappedText part = whole.Slice(raw.Start, raw.Length);
+            MappedText normalized = _parts.Normalizer?.Normalize(part) ?? part;
+            foreach (AddedVocabulary.Segment segment in _finder.SplitNormalized(normalized.Text))
             {
                 if (segment.Id is int id)
                 {
-                    ids.Add(id);
+                    run.Add(id, normalized, segment.Start, segment.Length);
                     continue;
                 }
 
-                string rest = segment.Length == normalized.Length ? normalized : normalized.Substring(segment.Start, segment.Length);
-                AddPieces(new Piece(rest, raw.Start == 0 && segment.Start == 0), ids, limit);
+                AddPieces(new Piece(normalized.Slice(segment.Start, segment.Length), raw.Start == 0 && segment.Start == 0), run, limit);
             }
         }
     }
 
-    private void AddPieces(Piece piece, List<int> ids, int limit)
+    private void AddPieces(Piece piece, TokenRun run, int limit)
     {
         List<Piece> pieces = [piece];
         foreach (IPreTokenizer preTokenizer in _parts.PreTokenizers)
@@ -154,12 +284,12 @@ internal sealed class TextTokenizer : ITextTokenizer
 
         foreach (Piece current in pieces)
         {
-            if (ids.Count >= limit)
+            if (run.Tokens.Count >= limit)
             {
                 return;
             }
 
-            _parts.Model.Encode(current.Text, ids);
+            run.Add(_parts.Model, current.Content);
         }
     }
 
@@ -172,5 +302,55 @@ internal sealed class TextTokenizer : ITextTokenizer
         }
 
         return string.Concat(text.EnumerateRunes().Select(rune => rune.ToString()));
+    }
+}
+
+/// <summary>The tokens of a text so far: where they come from only where that is asked for.</summary>
+internal sealed class TokenRun(int capacity, bool traces)
+{
+    private int _word;
+
+    public bool Traces => traces;
+
+    /// <summary>Ids; where <see cref="Traces"/> with their places in the text that was given, else with those in their pieces.</summary>
+    public List<Symbol> Tokens { get; } = new(capacity);
+
+    /// <summary>Where <see cref="Traces"/>, the part of the text that each token is of.</summary>
+    public List<int> Words { get; } = [];
+
+    /// <summary>Adds an added token.</summary>
+    public void Add(int id, MappedText text, int start, int length)
+    {
+        Tokens.Add(new Symbol(id, start, length));
+        Place(text, Tokens.Count - 1, start: start, length);
+        Words.AddRange(Enumerable.Repeat(_word++, traces ? 1 : 0));
+    }
+
+    /// <summary>Adds the tokens of a piece.</summary>
+    public void Add(ITokenModel model, MappedText piece)
+    {
+        int from = Tokens.Count;
+        model.Encode(piece.Text, Tokens);
+        if (!traces)
+        {
+            return;
+        }
+
+        for (int i = from; i < Tokens.Count; i++)
+        {
+            Place(piece, i, Tokens[i].Start, Tokens[i].Length);
+            Words.Add(_word);
+        }
+
+        _word++;
+    }
+
+    private void Place(MappedText text, int index, int start, int length)
+    {
+        if (text.Source is SourceMap source)
+        {
+            (int first, int end) = source.Range(start, length);
+            Tokens[index] = new Symbol(Tokens[index].Id, first, Math.Max(0, end - first));
+        }
     }
 }

@@ -8,8 +8,9 @@ namespace LoKr.Models.Tokenization;
 /// <summary>
 /// Reads the tokenizer of a Hugging Face model folder from its own files: <c>tokenizer.json</c>, else <c>vocab.txt</c>
 /// (WordPiece), else <c>vocab.json</c> with <c>merges.txt</c> (byte-level BPE), else <c>tokenizer.model</c> (SentencePiece BPE of
-/// Llama 2 and Mistral); <c>tokenizer_config.json</c>, <c>special_tokens_map.json</c> and <c>added_tokens.json</c> say which tokens are special.
-/// The ids are those of transformers 5; a tokenizer that cannot be reproduced exactly is an error.
+/// Llama 2 and Mistral), else <c>sentencepiece.bpe.model</c> or <c>spm.model</c> (SentencePiece Unigram of XLM-RoBERTa and DeBERTa);
+/// <c>tokenizer_config.json</c>, <c>special_tokens_map.json</c> and <c>added_tokens.json</c> say which tokens are special.
+/// The ids are those of tokenizer.json, or SentencePiece's where there is only its model; a tokenizer that cannot be reproduced exactly is an error.
 /// </summary>
 public static class TokenizerLoader
 {
@@ -48,7 +49,8 @@ public static class TokenizerLoader
                 TokenizerFolder.TokenizerJson => TokenizerJsonReader.Read(definition, config),
                 TokenizerFolder.VocabTxt => VocabTxtReader.Read(definition, config),
                 TokenizerFolder.VocabJson => VocabJsonReader.Read(files, config),
-                _ => SentencePieceReader.Read(definition, config),
+                TokenizerFolder.SentencePieceModel => SentencePieceReader.Read(definition, config),
+                _ => UnigramReader.Read(definition, config),
             };
             return new TextTokenizer(parts, config, files.Files);
         }
@@ -75,13 +77,15 @@ internal sealed class TokenizerFolder
     public const string VocabJson = "vocab.json";
     public const string MergesTxt = "merges.txt";
     public const string SentencePieceModel = "tokenizer.model";
+    public const string XlmRobertaModel = "sentencepiece.bpe.model";
+    public const string DebertaModel = "spm.model";
     public const string ConfigJson = "tokenizer_config.json";
     public const string SpecialTokensMapJson = "special_tokens_map.json";
     public const string AddedTokensJson = "added_tokens.json";
 
     private static readonly string[] s_all =
     [
-        TokenizerJson, VocabTxt, VocabJson, MergesTxt, SentencePieceModel, ConfigJson, SpecialTokensMapJson, AddedTokensJson,
+        TokenizerJson, VocabTxt, VocabJson, MergesTxt, SentencePieceModel, XlmRobertaModel, DebertaModel, ConfigJson, SpecialTokensMapJson, AddedTokensJson,
         "chat_template.jinja", "chat_template.json",
     ];
 
@@ -102,7 +106,7 @@ internal sealed class TokenizerFolder
     }
 
     /// <summary>Names of the files that can define a tokenizer, the preferred one first.</summary>
-    public static IReadOnlyList<string> Definitions { get; } = [TokenizerJson, VocabTxt, VocabJson, SentencePieceModel];
+    public static IReadOnlyList<string> Definitions { get; } = [TokenizerJson, VocabTxt, VocabJson, SentencePieceModel, XlmRobertaModel, DebertaModel];
 
     /// <summary>Every tokenizer file in the folder.</summary>
     public IReadOnlyList<string> Files => [.. s_all.Select(PathOf).Where(File.Exists)];

@@ -37,6 +37,12 @@ internal sealed class TinyTokenizer : ITextTokenizer
         return maxLength is int limit && ids.Count > limit ? ids[..limit] : ids;
     }
 
+    public IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null) =>
+        [.. Encode(text + textPair, addSpecialTokens, maxLength).Select((id, i) => new TextToken(id, 0, 0, i, i, i + 1))];
+
+    public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) =>
+        Tokenize(string.Concat(words), null, addSpecialTokens, maxLength);
+
     public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => string.Concat(ids.Where(id => id > 2).Select(id => (char)id));
 }
 

@@ -56,9 +56,9 @@ public sealed class ByteLevelTokenizerTests
         for (int i = 0; i < 3000; i++)
         {
             string word = ByteAlphabet.Encode(string.Concat(Enumerable.Range(0, random.Next(1, i < 2990 ? 40 : 2000)).Select(_ => letters[random.Next(letters.Length)])));
-            List<int> ids = [];
-            model.Encode(word, ids);
-            Assert.Equal(other.EncodeToIds(word, considerPreTokenization: false, considerNormalization: false), ids);
+            List<Symbol> tokens = [];
+            model.Encode(word, tokens);
+            Assert.Equal(other.EncodeToIds(word, considerPreTokenization: false, considerNormalization: false), tokens.Select(token => token.Id));
         }
     }
 

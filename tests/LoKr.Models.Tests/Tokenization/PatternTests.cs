@@ -84,7 +84,7 @@ public sealed class PatternTests
     [InlineData("\U0001F130\U0001F680 _9", "\U0001F130|\U0001F680|_9")]
     public void Words_are_those_of_unicode(string text, string pieces) => Assert.Equal(
         pieces.Split('|'),
-        new PatternSplitter(new WordPattern(), SplitBehavior.Removed, invert: true).Split(text).Select(part => text.Substring(part.Offset, part.Length)));
+        new PatternSplitter(new WordPattern(), SplitBehavior.Removed, invert: true).Split(text).Select(part => text.Substring(part.Start, part.Length)));
 
     public static TheoryData<string> HugePatterns => new(
         new string('(', 20_000) + "a" + new string(')', 20_000),
@@ -120,8 +120,8 @@ public sealed class PatternTests
     }
 
     [Theory]
-    [InlineData("(?:ab?|ac?)*b")]
-    [InlineData("(?:a|ab?)*c?b")]
+    [InlineData("(?:ab?|ac?)*b(?!c)")]
+    [InlineData("(?:a|ab?)*c?b(?!x)")]
     public void An_expression_that_never_ends_is_an_error(string pattern)
     {
         CodePointRegex regex = new(pattern, "tokenizer.json", "pre_tokenizer.pattern.Regex");
@@ -135,8 +135,32 @@ public sealed class PatternTests
         }
     }
 
+    [Theory]
+    [InlineData("(?:ab?|ac?)*b")]
+    [InlineData("(?:a|ab?)*c?b")]
+    [InlineData(TinyTokenizers.Llama3Pattern)]
+    public void An_expression_that_does_not_look_around_takes_time_in_proportion_to_the_text(string pattern)
+    {
+        // A matcher that tries one way after another would not end.
+        CodePointRegex regex = new(pattern, "test");
+        string text = new string('a', 2_000_000) + new string(' ', 2_000_000) + "-b";
+        Assert.NotEmpty(regex.Find(text));
+    }
+
+    [Theory]
+    [InlineData(" x", "|| x")]
+    [InlineData("   x", "  | x")]
+    [InlineData("\t\tx", "\t|\tx")]
+    [InlineData("\t\t1", "\t|\t|1")]
+    [InlineData("a  \n  b ", "a|  \n| | b| ")]
+    [InlineData("a   ", "a|   ")]
+    [InlineData("\u3000\u3000\u4F60", "\u3000|\u3000\u4F60")]
+    [InlineData("\u2028\u2028!", "\u2028|\u2028|!")]
+    public void Runs_of_white_space_leave_the_last_one_to_a_word(string text, string pieces) => Assert.Equal(
+        pieces.Split('|', StringSplitOptions.RemoveEmptyEntries), Split(TinyTokenizers.Llama3Pattern, SplitBehavior.Isolated, text));
+
     private static IEnumerable<string> Split(string pattern, SplitBehavior behavior, string text, bool invert = false) =>
         new PatternSplitter(new CodePointRegex(pattern, "test"), behavior, invert)
             .Split(text)
-            .Select(part => text.Substring(part.Offset, part.Length));
+            .Select(part => text.Substring(part.Start, part.Length));
 }

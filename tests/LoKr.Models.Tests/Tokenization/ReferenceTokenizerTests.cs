@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization;
 using LoKr.Testing;
@@ -8,11 +9,20 @@ namespace LoKr.Models.Tests.Tokenization;
 /// <summary>Ids and texts of transformers' own tokenizers, from the fixtures.</summary>
 public sealed class ReferenceTokenizerTests
 {
+    public static TheoryData<string> Families => Fixtures.Cases("tokenizers");
+
+    public static TheoryData<string> FamiliesWithPairs =>
+        Fixtures.Cases("tokenizers", folder => File.Exists(Path.Combine(folder, "tokenizer_pairs.json")));
+
     [Theory]
-    [InlineData("tokenizers/llama3")]
-    [InlineData("tokenizers/qwen2")]
-    [InlineData("tokenizers/roberta")]
-    [InlineData("tokenizers/sentencepiece-llama")]
+    [MemberData(nameof(Families))]
+    public void Family_gives_the_ids_and_texts_of_its_reference(string name)
+    {
+        string folder = Fixtures.Require("tokenizers", name);
+        Check(TokenizerLoader.Load(folder), Path.Combine(folder, "tokenizer_cases.json"));
+    }
+
+    [Theory]
     [InlineData("transformers/bert")]
     [InlineData("transformers/llama")]
     [InlineData("transformers/gpt2")]
@@ -25,6 +35,90 @@ public sealed class ReferenceTokenizerTests
     [Fact]
     public void Clip_folder_gives_the_ids_and_texts_of_transformers() =>
         Check(TokenizerLoader.Load(Fixtures.Require("diffusers", "tiny-sd", "tokenizer")), Fixtures.Require("diffusers", "tiny-sd", "tokenizer_cases.json"));
+
+    [Theory]
+    [MemberData(nameof(FamiliesWithPairs))]
+    public void Family_gives_the_ids_and_types_of_pairs(string name)
+    {
+        string folder = Fixtures.Require("tokenizers", name);
+        CheckPairs(TokenizerLoader.Load(folder), Path.Combine(folder, "tokenizer_pairs.json"));
+    }
+
+    [Theory]
+    [InlineData("bert-pairs")]
+    [InlineData("roberta-pairs")]
+    public void Pairs_are_cut_as_the_reference_cuts_them(string name)
+    {
+        string folder = Fixtures.Require("text", name);
+        CheckPairs(TokenizerLoader.Load(folder), Path.Combine(folder, "pairs.json"));
+    }
+
+    [Theory]
+    [InlineData("bert-tokens")]
+    [InlineData("distilbert-tokens")]
+    [InlineData("roberta-tokens")]
+    [InlineData("modernbert-tokens")]
+    public void Words_give_the_ids_and_the_words_of_tokens_of_the_reference(string name)
+    {
+        string folder = Fixtures.Require("text", name);
+        JsonNode json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "case.json")))!;
+        CheckWords(TokenizerLoader.Load(folder), json["rows"]!.AsArray(), json["max_length"]!.GetValue<int>());
+    }
+
+    [Fact]
+    public void Character_map_gives_the_texts_of_both_references()
+    {
+        string folder = Fixtures.Require("tokenizers", "xlm-roberta");
+        JsonNode tokenizer = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "tokenizer.json")))!;
+        CharacterMap map = new(Convert.FromBase64String(tokenizer["normalizer"]!["precompiled_charsmap"]!.GetValue<string>()), "test");
+        PrecompiledNormalizer precompiled = new(map);
+        SentencePieceNormalizer sentencePiece = new(map, [], addsPrefix: false, removesExtraSpaces: false);
+        JsonArray rows = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "normalizer_cases.json")))!.AsArray();
+        Assert.NotEmpty(rows);
+        foreach (JsonNode? row in rows)
+        {
+            string text = row!["text"]!.GetValue<string>();
+            Assert.Equal(row["precompiled"]!.GetValue<string>(), precompiled.Normalize(text));
+            Assert.Equal(row["sentencepiece"]!.GetValue<string>(), sentencePiece.Normalize(text).Replace('\u2581', ' '));
+        }
+    }
+
+    public static TheoryData<string> Templates => Fixtures.Cases("chat", folder => File.Exists(Path.Combine(folder, "training.json")));
+
+    [Theory]
+    [MemberData(nameof(Templates))]
+    public void Places_of_tokens_give_the_masks_of_conversations(string name)
+    {
+        string folder = Fixtures.Require("chat", name);
+        ITextTokenizer tokenizer = TokenizerLoader.Load(Fixtures.Require("chat", "tokenizer"));
+        JsonArray rows = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "cases.json")))!["rows"]!.AsArray();
+        int compared = 0;
+        foreach (JsonNode? training in JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "training.json")))!.AsArray())
+        {
+            string? text = rows.FirstOrDefault(row => row!["name"]!.GetValue<string>() == training!["name"]!.GetValue<string>()
+                && !row["add_generation_prompt"]!.GetValue<bool>())?["text"]?.GetValue<string>();
+            if (text is null || training!["ids"] is null)
+            {
+                continue;
+            }
+
+            IReadOnlyList<TextToken> tokens = tokenizer.Tokenize(text, addSpecialTokens: false);
+            Assert.Equal(training["ids"]!.AsArray().Select(id => id!.GetValue<int>()), tokens.Select(token => token.Id));
+            char[] mask = [.. tokens.Select(_ => '0')];
+            foreach (JsonNode? span in training["spans_utf16"]!.AsArray())
+            {
+                (int start, int end) = (span![0]!.GetValue<int>(), span[1]!.GetValue<int>());
+                int first = tokens.Index().First(token => token.Item.Start <= start && start < token.Item.End).Index;
+                int last = tokens.Index().Last(token => token.Item.Start < end && end <= token.Item.End).Index;
+                mask.AsSpan(first, last + 1 - first).Fill('1');
+            }
+
+            Assert.Equal(training["mask"]!.GetValue<string>(), new string(mask));
+            compared++;
+        }
+
+        Assert.True(compared > 0);
+    }
 
     [Theory]
     [InlineData("tokenizers/roberta", "vocab.json", "merges.txt", "tokenizer_config.json")]
@@ -114,6 +208,43 @@ public sealed class ReferenceTokenizerTests
         {
             Assert.True(row.Ids.SequenceEqual(tokenizer.Encode(row.Text)), $"Ids of '{row.Text}': {string.Join(' ', tokenizer.Encode(row.Text))} instead of {string.Join(' ', row.Ids)}");
             Assert.Equal(row.Decoded, tokenizer.Decode(row.Ids));
+        }
+    }
+
+    private static void CheckPairs(ITextTokenizer tokenizer, string path)
+    {
+        JsonArray rows = JsonNode.Parse(File.ReadAllText(path))!.AsArray();
+        Assert.NotEmpty(rows);
+        foreach (JsonNode? row in rows)
+        {
+            string? truncation = row!["truncation"] is JsonValue value && value.TryGetValue(out string? strategy) ? strategy : null;
+            if (truncation is not (null or "longest_first"))
+            {
+                continue;
+            }
+
+            string text = row["text"]!.GetValue<string>();
+            int? longest = truncation is null ? null : row["max_length"]!.GetValue<int>();
+            IReadOnlyList<TextToken> tokens = tokenizer.Tokenize(text, row["text_pair"]!.GetValue<string>(), maxLength: longest);
+            Assert.True(
+                row["ids"]!.AsArray().Select(id => id!.GetValue<int>()).SequenceEqual(tokens.Select(token => token.Id)),
+                $"Ids of '{text}' and '{row["text_pair"]}' within {longest}: {string.Join(' ', tokens.Select(token => token.Id))} instead of {row["ids"]!.ToJsonString()}");
+            if (row["token_type_ids"] is JsonArray types)
+            {
+                Assert.Equal(types.Select(type => type!.GetValue<int>()), tokens.Select(token => token.TypeId));
+            }
+        }
+    }
+
+    private static void CheckWords(ITextTokenizer tokenizer, JsonArray rows, int longest)
+    {
+        Assert.NotEmpty(rows);
+        foreach (JsonNode? row in rows)
+        {
+            string[] words = [.. row!["words"]!.AsArray().Select(word => word!.GetValue<string>())];
+            IReadOnlyList<TextToken> tokens = tokenizer.TokenizeWords(words, maxLength: longest);
+            Assert.Equal(row["ids"]!.AsArray().Select(id => id!.GetValue<int>()), tokens.Select(token => token.Id));
+            Assert.Equal(row["word_ids"]!.AsArray().Select(word => word?.GetValue<int>() ?? -1), tokens.Select(token => token.Word));
         }
     }
 }

@@ -68,29 +68,26 @@ internal sealed class BpeModel : ITokenModel
     public Vocabulary Vocabulary => _settings.Vocabulary;
 
     /// <inheritdoc/>
-    public void Encode(string piece, List<int> ids)
+    public void Encode(string piece, List<Symbol> tokens)
     {
-        if (_cache.TryGet(piece, ids))
+        if (_cache.TryGet(piece, tokens))
         {
             return;
         }
 
-        int from = ids.Count;
+        int from = tokens.Count;
         if (_settings.IgnoreMerges && Vocabulary.TryGetId(piece, out int whole))
         {
-            ids.Add(whole);
+            tokens.Add(new Symbol(whole, 0, piece.Length));
         }
         else
         {
             Span<Symbol> symbols = CollectionsMarshal.AsSpan(Symbols(piece));
             RankedMerges rule = new(_merges);
-            foreach (Symbol symbol in symbols[..PairMerger.Run(symbols, ref rule)])
-            {
-                ids.Add(symbol.Id);
-            }
+            tokens.AddRange(symbols[..PairMerger.Run(symbols, ref rule)]);
         }
 
-        _cache.Add(piece, CollectionsMarshal.AsSpan(ids)[from..]);
+        _cache.Add(piece, CollectionsMarshal.AsSpan(tokens)[from..]);
     }
 
     private static long Key(int left, int right) => ((long)left << 32) | (uint)right;
@@ -98,7 +95,7 @@ internal sealed class BpeModel : ITokenModel
     private List<Symbol> Symbols(string piece)
     {
         List<Symbol> symbols = new(piece.Length);
-        bool unknown = false;
+        (int Start, int End)? unknown = null;
         int at = 0;
         foreach (Rune rune in piece.EnumerateRunes())
         {
@@ -112,8 +109,8 @@ internal sealed class BpeModel : ITokenModel
             }
             else if (_bytes?.Encode(symbol) is int[] bytes)
             {
-                // The reference leaves a pending unknown token pending here.
-                symbols.AddRange(bytes.Select(value => new Symbol(value, start, 0)));
+                // The reference leaves a pending unknown token pending here. Each byte stands for the whole character.
+                symbols.AddRange(bytes.Select(value => new Symbol(value, start, at - start)));
             }
             else if (_settings.UnknownToken is not null)
             {
@@ -122,7 +119,7 @@ internal sealed class BpeModel : ITokenModel
                     FlushUnknown();
                 }
 
-                unknown = true;
+                unknown = (unknown?.Start ?? start, at);
             }
         }
 
@@ -131,10 +128,10 @@ internal sealed class BpeModel : ITokenModel
 
         void FlushUnknown()
         {
-            if (unknown)
+            if (unknown is (int first, int end))
             {
-                symbols.Add(new Symbol(UnknownId(), at, 0));
-                unknown = false;
+                symbols.Add(new Symbol(UnknownId(), first, end - first));
+                unknown = null;
             }
         }
     }

@@ -1,9 +1,9 @@
 namespace LoKr.Models.Tokenization.Models;
 
-/// <summary>A part of the text while it is merged.</summary>
+/// <summary>A part of a piece of text: a token, or what tokens are merged from.</summary>
 /// <param name="Id">Its token; negative where the vocabulary has none.</param>
-/// <param name="Start">Where it begins in the text.</param>
-/// <param name="Length">Its length in the text.</param>
+/// <param name="Start">Where it begins in the piece.</param>
+/// <param name="Length">Its length in the piece.</param>
 internal readonly record struct Symbol(int Id, int Start, int Length);
 
 /// <summary>A merge of two neighbors.</summary>

@@ -57,9 +57,9 @@ internal sealed class SentencePieceBpe : ITokenModel
     public Vocabulary Vocabulary { get; }
 
     /// <inheritdoc/>
-    public void Encode(string piece, List<int> ids)
+    public void Encode(string piece, List<Symbol> tokens)
     {
-        int from = ids.Count;
+        int from = tokens.Count;
         Span<Symbol> symbols = CollectionsMarshal.AsSpan(Symbols(piece));
         ScoredMerges rule = new(this, piece);
         foreach (Symbol symbol in symbols[..PairMerger.Run(symbols, ref rule)])
@@ -73,7 +73,7 @@ internal sealed class SentencePieceBpe : ITokenModel
             ReadOnlySpan<char> text = piece.AsSpan(start, length);
             if (!TryGetMergeable(text, out int id))
             {
-                AddUnknown(text, ids, from);
+                AddUnknown(text, start, tokens, from);
             }
             else if (_pieces[id].Kind == SentencePieceKind.Unused && unusedCuts?.TryGetValue((start, length), out int cut) == true)
             {
@@ -82,7 +82,7 @@ internal sealed class SentencePieceBpe : ITokenModel
             }
             else
             {
-                ids.Add(id);
+                tokens.Add(new Symbol(id, start, length));
             }
         }
     }
@@ -105,16 +105,21 @@ internal sealed class SentencePieceBpe : ITokenModel
         return symbols;
     }
 
-    private void AddUnknown(ReadOnlySpan<char> text, List<int> ids, int from)
+    private void AddUnknown(ReadOnlySpan<char> text, int start, List<Symbol> tokens, int from)
     {
         if (_bytes?.Encode(text) is int[] bytes)
         {
-            ids.AddRange(bytes);
+            int length = text.Length;
+            tokens.AddRange(bytes.Select(id => new Symbol(id, start, length)));
         }
-        else if (ids.Count == from || ids[^1] != _unknownId)
+        else if (tokens.Count == from || tokens[^1].Id != _unknownId)
+        {
+            tokens.Add(new Symbol(_unknownId, start, text.Length));
+        }
+        else
         {
             // A run of unknown characters is one unknown token.
-            ids.Add(_unknownId);
+            tokens[^1] = tokens[^1] with { Length = tokens[^1].Length + text.Length };
         }
     }
 

@@ -12,8 +12,8 @@ internal interface ITokenModel
     /// <summary>The tokens, without added ones.</summary>
     Vocabulary Vocabulary { get; }
 
-    /// <summary>Adds the ids of one piece that is not empty.</summary>
-    void Encode(string piece, List<int> ids);
+    /// <summary>Adds the tokens of one piece that is not empty, each with the part of the piece that it stands for.</summary>
+    void Encode(string piece, List<Symbol> tokens);
 }
 
 /// <summary>Tokens and their ids in both directions.</summary>
@@ -80,27 +80,27 @@ internal sealed class ByteTokens
     }
 }
 
-/// <summary>Remembers the ids of short pieces, because words repeat. Bounded: a full cache is cleared.</summary>
+/// <summary>Remembers the tokens of short pieces, because words repeat. Bounded: a full cache is cleared.</summary>
 internal sealed class PieceCache
 {
     private const int Capacity = 32768;
     private const int LongestPiece = 64;
 
-    private readonly ConcurrentDictionary<string, int[]> _ids = new(StringComparer.Ordinal);
+    private readonly ConcurrentDictionary<string, Symbol[]> _tokens = new(StringComparer.Ordinal);
     private int _count;
 
-    public bool TryGet(string piece, List<int> ids)
+    public bool TryGet(string piece, List<Symbol> tokens)
     {
-        if (piece.Length > LongestPiece || !_ids.TryGetValue(piece, out int[]? known))
+        if (piece.Length > LongestPiece || !_tokens.TryGetValue(piece, out Symbol[]? known))
         {
             return false;
         }
 
-        ids.AddRange(known);
+        tokens.AddRange(known);
         return true;
     }
 
-    public void Add(string piece, ReadOnlySpan<int> ids)
+    public void Add(string piece, ReadOnlySpan<Symbol> tokens)
     {
         if (piece.Length > LongestPiece)
         {
@@ -109,10 +109,10 @@ internal sealed class PieceCache
 
         if (Interlocked.Increment(ref _count) > Capacity)
         {
-            _ids.Clear();
+            _tokens.Clear();
             Interlocked.Exchange(ref _count, 0);
         }
 
-        _ids.TryAdd(piece, ids.ToArray());
+        _tokens.TryAdd(piece, tokens.ToArray());
     }
 }

@@ -49,22 +49,27 @@ internal sealed class WordPieceModel : ITokenModel
     public Vocabulary Vocabulary { get; }
 
     /// <inheritdoc/>
-    public void Encode(string piece, List<int> ids)
+    public void Encode(string piece, List<Symbol> tokens)
     {
-        if (_cache.TryGet(piece, ids))
+        if (_cache.TryGet(piece, tokens))
         {
             return;
         }
 
         if (piece.Length > _longestWord && CodePoints(piece) > _longestWord)
         {
-            ids.Add(_unknownId);
+            tokens.Add(new Symbol(_unknownId, 0, piece.Length));
             return;
         }
 
-        int from = ids.Count;
-        ids.AddRange(_tokenizer.EncodeToIds(piece, considerPreTokenization: false, considerNormalization: false));
-        _cache.Add(piece, CollectionsMarshal.AsSpan(ids)[from..]);
+        int from = tokens.Count;
+        foreach (EncodedToken token in _tokenizer.EncodeToTokens(piece, out _, considerPreTokenization: false, considerNormalization: false))
+        {
+            (int start, int length) = token.Offset.GetOffsetAndLength(piece.Length);
+            tokens.Add(new Symbol(token.Id, start, length));
+        }
+
+        _cache.Add(piece, CollectionsMarshal.AsSpan(tokens)[from..]);
     }
 
     private static int CodePoints(string text)

@@ -11,14 +11,18 @@ internal static class CharacterClass
 {
     /// <summary>Cc, Cf or Co. BERT's clean-up removes these, except tab, line feed and carriage return.</summary>
     public static bool IsOther(Rune rune) => Rune.GetUnicodeCategory(rune)
-        is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.PrivateUse;
+        is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.PrivateUse && !ReferenceUnicode.NoFormat.Contains(rune);
 
     /// <summary>Mn.</summary>
-    public static bool IsNonspacingMark(Rune rune) => Rune.GetUnicodeCategory(rune) == UnicodeCategory.NonSpacingMark;
+    public static bool IsNonspacingMark(Rune rune) => Rune.GetUnicodeCategory(rune) == UnicodeCategory.NonSpacingMark
+        ? !ReferenceUnicode.NoNonspacingMark.Contains(rune)
+        : ReferenceUnicode.NonspacingMark.Contains(rune);
 
     /// <summary>Mn, Mc or Me.</summary>
     public static bool IsMark(Rune rune) => Rune.GetUnicodeCategory(rune)
-        is UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark;
+        is UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark
+        ? !ReferenceUnicode.NoMark.Contains(rune)
+        : ReferenceUnicode.Mark.Contains(rune);
 
     /// <summary>Any of P*, and every ASCII sign that is neither letter, digit, space nor control character.</summary>
     public static bool IsPunctuation(Rune rune)
@@ -31,7 +35,9 @@ internal static class CharacterClass
         return Rune.GetUnicodeCategory(rune)
             is UnicodeCategory.ConnectorPunctuation or UnicodeCategory.DashPunctuation or UnicodeCategory.OpenPunctuation
             or UnicodeCategory.ClosePunctuation or UnicodeCategory.InitialQuotePunctuation or UnicodeCategory.FinalQuotePunctuation
-            or UnicodeCategory.OtherPunctuation;
+            or UnicodeCategory.OtherPunctuation
+            ? !ReferenceUnicode.NoPunctuation.Contains(rune)
+            : ReferenceUnicode.Punctuation.Contains(rune);
     }
 
     /// <summary>Nd, Nl or No.</summary>

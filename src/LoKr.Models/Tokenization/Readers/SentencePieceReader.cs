@@ -9,13 +9,13 @@ namespace LoKr.Models.Tokenization.Readers;
 /// </summary>
 internal sealed class SentencePieceFile
 {
+    private const int Unigram = 1;
     private const int Bpe = 2;
 
     private readonly List<SentencePiece> _pieces = [];
-    private int _modelType = 1;
-    private bool _hasCharsMap;
+    private int _modelType = Unigram;
+    private byte[] _charsMap = [];
     private bool _whiteSpaceIsSuffix;
-    private bool _removesExtraSpaces = true;
     private bool _escapesSpaces = true;
 
     private SentencePieceFile()
@@ -28,7 +28,34 @@ internal sealed class SentencePieceFile
 
     public bool AddDummyPrefix { get; private set; } = true;
 
-    public static SentencePieceFile Read(string path)
+    /// <summary>Whether white space at the ends and in runs is removed.</summary>
+    public bool RemovesExtraSpaces { get; private set; } = true;
+
+    /// <summary>The character map; empty for none.</summary>
+    public ReadOnlyMemory<byte> CharsMap => _charsMap;
+
+    /// <summary>Reads a BPE model whose text is only escaped.</summary>
+    public static SentencePieceFile ReadBpe(string path)
+    {
+        SentencePieceFile file = Read(path);
+        file.Refuse(
+            path,
+            file._modelType != Bpe ? "a SentencePiece model that is not BPE"
+            : file._charsMap.Length > 0 ? "a SentencePiece character map"
+            : file.RemovesExtraSpaces ? "SentencePiece's removal of extra white space"
+            : null);
+        return file;
+    }
+
+    /// <summary>Reads a Unigram model.</summary>
+    public static SentencePieceFile ReadUnigram(string path)
+    {
+        SentencePieceFile file = Read(path);
+        file.Refuse(path, file._modelType != Unigram ? "a SentencePiece model that is not Unigram" : null);
+        return file;
+    }
+
+    private static SentencePieceFile Read(string path)
     {
         SentencePieceFile file = new();
         try
@@ -47,16 +74,12 @@ internal sealed class SentencePieceFile
             throw TokenizerError.Invalid(path, "it holds no pieces");
         }
 
-        file.CheckSupported(path);
         return file;
     }
 
-    private void CheckSupported(string path)
+    private void Refuse(string path, string? problem)
     {
-        string? problem = _modelType != Bpe ? "a SentencePiece model that is not BPE"
-            : _hasCharsMap ? "a SentencePiece character map"
-            : _whiteSpaceIsSuffix ? "SentencePiece's white space as suffix"
-            : _removesExtraSpaces ? "SentencePiece's removal of extra white space"
+        problem ??= _whiteSpaceIsSuffix ? "SentencePiece's white space as suffix"
             : !_escapesSpaces ? "SentencePiece without escaped white space"
             : null;
         if (problem is not null)
@@ -148,13 +171,13 @@ internal sealed class SentencePieceFile
             switch (WireFormat.GetTagFieldNumber(tag))
             {
                 case 2:
-                    _hasCharsMap = input.ReadBytes().Length > 0;
+                    _charsMap = input.ReadBytes().ToByteArray();
                     break;
                 case 3:
                     AddDummyPrefix = input.ReadBool();
                     break;
                 case 4:
-                    _removesExtraSpaces = input.ReadBool();
+                    RemovesExtraSpaces = input.ReadBool();
                     break;
                 case 5:
                     _escapesSpaces = input.ReadBool();
@@ -186,7 +209,7 @@ internal static class SentencePieceReader
             throw TokenizerError.Unsupported(path, $"the tokenizer class '{config.TokenizerClass}'", "Use a folder that also holds tokenizer.json.");
         }
 
-        SentencePieceFile file = SentencePieceFile.Read(path);
+        SentencePieceFile file = SentencePieceFile.ReadBpe(path);
         bool prefix = config.AddPrefixSpace ?? file.AddDummyPrefix;
         List<ITokenDecoder> decoders =
         [

@@ -40,7 +40,7 @@ internal static class DecoderReader
                 json.AllowOnly("type", "pattern", "content");
                 ITextPattern pattern = PatternReader.Read(json);
                 string text = json.GetString("content");
-                return new MapDecoder((token, _) => ReplaceNormalizer.Replace(token, pattern, text));
+                return new MapDecoder((token, _) => ReplaceNormalizer.Replace(new MappedText(token), pattern, text).Text);
             case "BPEDecoder":
                 json.AllowOnly("type", "suffix");
                 return new WordEndDecoder(json.GetString("suffix"));
@@ -85,11 +85,33 @@ internal static class NormalizerReader
             case "Prepend":
                 json.AllowOnly("type", "prepend");
                 return new PrependNormalizer(json.GetString("prepend"));
+            case "Precompiled":
+                json.AllowOnly("type", "precompiled_charsmap");
+                return Precompiled(json);
             case "Replace":
                 json.AllowOnly("type", "pattern", "content");
                 return new ReplaceNormalizer(PatternReader.Read(json), json.GetString("content"));
             default:
                 throw json.Unsupported("type");
+        }
+    }
+
+    // Without a map it does nothing.
+    private static Normalizer Precompiled(JsonFields json)
+    {
+        if (!json.Has("precompiled_charsmap"))
+        {
+            return new SequenceNormalizer([]);
+        }
+
+        try
+        {
+            byte[] map = Convert.FromBase64String(json.GetString("precompiled_charsmap"));
+            return map.Length == 0 ? new SequenceNormalizer([]) : new PrecompiledNormalizer(new CharacterMap(map, json.Source));
+        }
+        catch (FormatException exception)
+        {
+            throw TokenizerError.Invalid(json.Source, $"'{json.FullName("precompiled_charsmap")}' is not base64", exception);
         }
     }
 

@@ -35,6 +35,7 @@ internal static class TokenizerJsonReader
             decoder = ClipDecoder.Around(decoder, suffix);
         }
 
+        JsonFields? processor = json.FindObject("post_processor");
         return new TokenizerParts
         {
             File = path,
@@ -43,7 +44,8 @@ internal static class TokenizerJsonReader
             PreTokenizers = steps,
             Decoder = decoder,
             AddedTokens = json.Has("added_tokens") ? [.. json.GetObjects("added_tokens").Select(ReadToken)] : [],
-            Template = json.FindObject("post_processor") is JsonFields processor ? TemplateReader.Read(processor) : null,
+            Template = processor is null ? null : TemplateReader.Read(processor),
+            Trimming = processor is null ? null : TemplateReader.Trimming(processor),
             AllowsCleanUp = model is not BpeModel,
         };
     }
@@ -67,7 +69,7 @@ internal static class TokenizerJsonReader
     }
 }
 
-/// <summary>Reads the model of a tokenizer.json: WordPiece or BPE.</summary>
+/// <summary>Reads the model of a tokenizer.json: WordPiece, BPE or Unigram.</summary>
 internal static class ModelReader
 {
     public static (ITokenModel Model, string? EndOfWordSuffix) Read(JsonFields json)
@@ -83,6 +85,8 @@ internal static class ModelReader
                     Vocabulary(json), json.GetString("unk_token"), json.GetString("continuing_subword_prefix"), json.GetIndex("max_input_chars_per_word"), json.Source), null);
             case "BPE":
                 return Bpe(json);
+            case "Unigram":
+                return (Unigram(json), null);
             default:
                 throw json.Unsupported("type");
         }
@@ -111,6 +115,43 @@ internal static class ModelReader
         return (new BpeModel(settings, json.Source), settings.EndOfWordSuffix.Length == 0 ? null : settings.EndOfWordSuffix);
     }
 
+    private static UnigramModel Unigram(JsonFields json)
+    {
+        json.AllowOnly("type", "unk_id", "vocab", "byte_fallback");
+        List<UnigramPiece> pieces = [];
+        foreach (JsonElement item in json.GetArray("vocab").EnumerateArray())
+        {
+            if (item.ValueKind != JsonValueKind.Array || item.GetArrayLength() != 2 || item[1].ValueKind != JsonValueKind.Number)
+            {
+                throw json.Invalid("vocab", $"has the entry {item.GetRawText()}, which is not a token and its score");
+            }
+
+            pieces.Add(new UnigramPiece(json.AsString(item[0], "vocab"), pieces.Count, item[1].GetDouble()));
+        }
+
+        int? unknown = json.Has("unk_id") ? json.GetIndex("unk_id") : null;
+        if (pieces.Count == 0 || unknown >= pieces.Count)
+        {
+            throw json.Invalid(pieces.Count == 0 ? "vocab" : "unk_id", pieces.Count == 0 ? "holds no tokens" : "is not the number of a token");
+        }
+
+        Dictionary<string, int> ids = new(StringComparer.Ordinal);
+        foreach (UnigramPiece piece in pieces)
+        {
+            ids[piece.Text] = piece.Id;
+        }
+
+        UnigramSettings settings = new()
+        {
+            Vocabulary = new Vocabulary(ids),
+            Pieces = pieces,
+            LowestScore = pieces.Min(piece => piece.Score),
+            UnknownId = unknown,
+            ByteFallback = json.GetBool("byte_fallback", false),
+        };
+        return new UnigramModel(settings, json.Source);
+    }
+
     private static Vocabulary Vocabulary(JsonFields json) => TokenizerJsonReader.ReadVocabulary(json.GetObject("vocab"));
 
     private static List<(string Left, string Right)> Merges(JsonFields json)
@@ -135,7 +176,7 @@ internal static class ModelReader
     }
 }
 
-/// <summary>Reads the post-processor of a tokenizer.json as the ids around a single text.</summary>
+/// <summary>Reads the post-processor of a tokenizer.json: the special tokens around texts, and whether places leave out spaces.</summary>
 internal static class TemplateReader
 {
     public static SpecialTokenTemplate Read(JsonFields json)
@@ -151,10 +192,10 @@ internal static class TemplateReader
                 return SpecialTokenTemplate.Empty;
             case "RobertaProcessing":
                 json.AllowOnly("type", "sep", "cls", "trim_offsets", "add_prefix_space");
-                return new SpecialTokenTemplate([Pair(json, "cls")], [Pair(json, "sep")]);
+                return SpecialTokenTemplate.Around([Pair(json, "cls")], [Pair(json, "sep")], [Pair(json, "sep"), Pair(json, "sep")], secondType: 0);
             case "BertProcessing":
                 json.AllowOnly("type", "sep", "cls");
-                return new SpecialTokenTemplate([Pair(json, "cls")], [Pair(json, "sep")]);
+                return SpecialTokenTemplate.Around([Pair(json, "cls")], [Pair(json, "sep")], [Pair(json, "sep")], secondType: 1);
             case "TemplateProcessing":
                 json.AllowOnly("type", "single", "pair", "special_tokens");
                 return Template(json);
@@ -162,6 +203,14 @@ internal static class TemplateReader
                 throw json.Unsupported("type");
         }
     }
+
+    /// <summary>Whether the places of tokens leave out spaces: the last processor that has a say decides.</summary>
+    public static SpaceTrimming? Trimming(JsonFields json) => json.GetString("type") switch
+    {
+        "Sequence" => json.GetObjects("processors").Select(Trimming).LastOrDefault(trimming => trimming is not null),
+        "ByteLevel" or "RobertaProcessing" when json.GetBool("trim_offsets", true) => new SpaceTrimming(json.GetBool("add_prefix_space", true)),
+        _ => null,
+    };
 
     private static int Pair(JsonFields json, string key)
     {
@@ -183,25 +232,42 @@ internal static class TemplateReader
             }
         }
 
-        List<int> before = [];
-        List<int> after = [];
-        int sequences = 0;
-        foreach (JsonFields piece in json.GetObjects("single"))
+        // Old files may lack the template of a pair.
+        List<TemplatePart> pair = json.Has("pair") ? Parts(json, "pair", ids) : [];
+        return new SpecialTokenTemplate(
+            Parts(json, "single", ids) is var single && Texts(single) is [0] ? single : throw json.Unsupported("single", "does not hold the text exactly once"),
+            Texts(pair) is [0, 1] or [1, 0] ? pair
+                : pair.Count == 0 ? null
+                : throw json.Unsupported("pair", "does not hold each of the two texts exactly once"));
+    }
+
+    private static int Type(JsonFields part) => part.Has("type_id") ? part.GetIndex("type_id") : 0;
+
+    private static int[] Texts(List<TemplatePart> parts) => [.. parts.Where(part => part.Id is null).Select(part => part.Text)];
+
+    private static List<TemplatePart> Parts(JsonFields json, string key, Dictionary<string, int[]> ids)
+    {
+        List<TemplatePart> parts = [];
+        foreach (JsonFields piece in json.GetObjects(key))
         {
             piece.AllowOnly("SpecialToken", "Sequence");
             if (piece.FindObject("Sequence") is JsonFields sequence)
             {
-                sequences += sequence.GetString("id") == "A" ? 1 : throw sequence.Unsupported("id", "needs a second text, which is not supported");
+                string id = sequence.GetString("id");
+                parts.Add(TemplatePart.Of(
+                    id == "A" ? 0 : id == "B" && key == "pair" ? 1 : throw sequence.Unsupported("id", "needs a second text, which is not supported"), Type(sequence)));
                 continue;
             }
 
-            string name = piece.GetObject("SpecialToken").GetString("id");
-            (sequences == 0 ? before : after).AddRange(
-                ids.TryGetValue(name, out int[]? own) ? own : throw json.Invalid("special_tokens", $"does not list the token '{name}', which the template uses"));
+            JsonFields special = piece.GetObject("SpecialToken");
+            string name = special.GetString("id");
+            int[] own = ids.TryGetValue(name, out int[]? known)
+                ? known
+                : throw json.Invalid("special_tokens", $"does not list the token '{name}', which the template uses");
+            int type = Type(special);
+            parts.AddRange(own.Select(id => TemplatePart.Special(id, type)));
         }
 
-        return sequences == 1
-            ? new SpecialTokenTemplate(before, after)
-            : throw json.Unsupported("single", "does not hold the text exactly once");
+        return parts;
     }
 }

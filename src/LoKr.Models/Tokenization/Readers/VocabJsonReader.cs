@@ -29,7 +29,7 @@ internal sealed class ByteLevelFamily
     private static readonly ByteLevelFamily s_roberta = new()
     {
         PreTokenizers = s_gpt2.PreTokenizers,
-        Template = new NamedTemplate(["cls_token"], ["sep_token"]),
+        Template = new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 0),
         SpecialTokens = new Dictionary<string, AddedToken>
         {
             ["bos_token"] = new("<s>"),
@@ -72,7 +72,7 @@ internal sealed class ByteLevelFamily
             new ByteLevelPreTokenizer(addPrefixSpace: false, useRegex: true),
         ],
         EndOfWordSuffix = "</w>",
-        Template = new NamedTemplate(["bos_token"], ["eos_token"]),
+        Template = new NamedTemplate(["bos_token"], ["eos_token"], ["eos_token", "eos_token"], SecondType: 0),
         SpecialTokens = new Dictionary<string, AddedToken>
         {
             ["bos_token"] = new("<|startoftext|>"),
@@ -94,7 +94,7 @@ internal sealed class ByteLevelFamily
     public string? EndOfWordSuffix { get; private init; }
 
     /// <summary>Special tokens around a text.</summary>
-    public NamedTemplate Template { get; private init; } = new([], []);
+    public NamedTemplate Template { get; private init; } = NamedTemplate.None;
 
     public required IReadOnlyDictionary<string, AddedToken> SpecialTokens { get; init; }
 

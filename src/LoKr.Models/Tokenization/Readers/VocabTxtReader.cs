@@ -47,7 +47,9 @@ internal static class VocabTxtReader
                 cleanText: true, config.HandleChinese ?? true, config.StripAccents, config.LowerCase ?? true),
             PreTokenizers = [.. PreTokenizerReader.Bert()],
             Decoder = DecoderReader.WordPiece(Prefix, cleanUp: true),
-            NamedTemplate = new NamedTemplate(["cls_token"], ["sep_token"]),
+            NamedTemplate = config.TokenizerClass == "MPNetTokenizer"
+                ? new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 1)
+                : new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token"], SecondType: 1),
             DefaultSpecialTokens = s_specialTokens,
             AllowsCleanUp = true,
         };
