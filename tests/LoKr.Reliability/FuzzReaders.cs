@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Text;
 using System.Text.Json.Nodes;
 using Google.Protobuf;
@@ -13,6 +14,7 @@ using LoKr.Models.Diffusion;
 using LoKr.Models.Loading;
 using LoKr.Models.Tokenization;
 using LoKr.Testing;
+using Parquet.Serialization;
 using SkiaSharp;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -61,6 +63,8 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         new("rows of JSON", "rows.json", 4, static _ => ["[{\"text\":\"a\",\"label\":1.5},\n{\"text\":\"b\",\"label\":\"x\"}]"u8.ToArray()], ReadRows),
         new("rows of CSV", "rows.csv", 8, static _ => ["text,label\n\"a, \"\"b\"\"\nc\",x\nd,y\n"u8.ToArray(), "\uFEFFtext;label\r\na;x\r\n"u8.ToArray()], ReadRows),
         new("rows of TSV", "rows.tsv", 3, static _ => ["text\tlabel\na\tx\n\"b\tc\"\ty\n"u8.ToArray()], ReadRows),
+        new("rows of JSON Lines with gzip", "rows.jsonl.gz", 2, static _ => [Compressed("{\"text\":\"a\",\"label\":1}\n{\"text\":\"b\",\"label\":\"x\"}\n"u8.ToArray())], ReadRows),
+        new("rows of Parquet", "rows.parquet", 4, ParquetRows, ReadRows),
         new("PNG", "x.png", 5, static folder => [.. Pictures(folder, SKEncodedImageFormat.Png)], static folder => ReadPicture(Path.Combine(folder, "x.png"))),
         new("JPEG", "x.jpg", 5, static folder => [.. Pictures(folder, SKEncodedImageFormat.Jpeg)], static folder => ReadPicture(Path.Combine(folder, "x.jpg"))),
         new("WebP", "x.webp", 3, static folder => [.. Pictures(folder, SKEncodedImageFormat.Webp)], static folder => ReadPicture(Path.Combine(folder, "x.webp"))),
@@ -323,6 +327,33 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     {
         System.IO.File.WriteAllBytes(Path.Combine(folder, beside), content);
         return [.. valid];
+    }
+
+    private static byte[] Compressed(byte[] content)
+    {
+        using MemoryStream compressed = new();
+        using (GZipStream stream = new(compressed, CompressionLevel.Fastest))
+        {
+            stream.Write(content);
+        }
+
+        return compressed.ToArray();
+    }
+
+    private static IReadOnlyList<byte[]> ParquetRows(string folder)
+    {
+        string path = Path.Combine(folder, "valid.parquet");
+        ParquetSerializer.SerializeAsync<ParquetRow>([new() { Text = "a", Label = 1, Words = ["b", "c"] }, new() { Text = "d", Words = [] }], path).GetAwaiter().GetResult();
+        return [Take(path)];
+    }
+
+    private sealed class ParquetRow
+    {
+        public string? Text { get; set; }
+
+        public long? Label { get; set; }
+
+        public List<string>? Words { get; set; }
     }
 
     private static void ReadRows(string folder)

@@ -8,13 +8,22 @@ namespace LoKr.Core.Data;
 /// <summary>Reads rows from CSV with a header (RFC 4180): quoted fields may hold delimiters, doubled quotes and line breaks.</summary>
 internal static class CsvRowReader
 {
+    // What programs write between fields where the comma is the decimal separator, or where texts are full of both.
+    private static readonly string[] s_delimiters = [",", ";", "\t", "|"];
+
     /// <summary>Reads every record; values are strings.</summary>
-    public static IEnumerable<DataRow> Read(TextReader reader, string name, string delimiter)
+    /// <param name="reader">The text.</param>
+    /// <param name="name">Name of the file, for messages.</param>
+    /// <param name="delimiter">What stands between fields; null for whichever of comma, semicolon, tab and vertical bar every line has.</param>
+    /// <param name="reading">Treatment of records that do not fit.</param>
+    public static IEnumerable<DataRow> Read(TextReader reader, string name, string? delimiter, DataReading reading)
     {
         string? malformed = null;
         CsvConfiguration configuration = new(CultureInfo.InvariantCulture)
         {
-            Delimiter = delimiter,
+            Delimiter = delimiter ?? s_delimiters[0],
+            DetectDelimiter = delimiter is null,
+            DetectDelimiterValues = s_delimiters,
             Mode = CsvMode.RFC4180,
             LineBreakInQuotedFieldIsBadData = false,
             // A quote inside an unquoted field (a 5" disk) is text; a quote that does not enclose its whole field is an error.
@@ -27,36 +36,47 @@ internal static class CsvRowReader
             string[] record = parser.Record!;
             // RawRow is the last line of the record; its first is as many lines before as its fields have line breaks.
             string origin = string.Create(CultureInfo.InvariantCulture, $"{name}:{parser.RawRow - record.Sum(CountLineBreaks)}");
-            if (malformed is not null)
-            {
-                throw Invalid(origin, "has a quote that does not enclose its whole field", "Double every quote inside a quoted field and close the field with one.");
-            }
-
+            bool isMalformed = malformed is not null;
+            malformed = null;
             if (header is null)
             {
-                header = CheckHeader(record, origin);
+                header = CheckHeader(isMalformed ? throw Malformed(origin) : record, origin);
+                if (parser.Delimiter != configuration.Delimiter)
+                {
+                    reading.AddNote($"{name} has {(parser.Delimiter == "\t" ? "tabs" : $"'{parser.Delimiter}'")} between its fields.");
+                }
+
                 continue;
             }
 
             // The parser skips empty lines; lines of blanks are skipped too.
-            if (record.Length == 1 && string.IsNullOrWhiteSpace(record[0]) && header.Length > 1)
+            if (!isMalformed && record.Length == 1 && string.IsNullOrWhiteSpace(record[0]) && header.Length > 1)
             {
                 continue;
             }
 
-            if (record.Length != header.Length)
+            string[] columns = header;
+            if (reading.TryRead(() => isMalformed ? throw Malformed(origin) : ToRow(columns, record, origin), out DataRow? row))
             {
-                throw Invalid(origin, $"has {record.Length} fields, the header has {header.Length}", "Put fields that hold the delimiter in quotes.");
+                yield return row!;
             }
-
-            Dictionary<string, object?> fields = new(header.Length, StringComparer.Ordinal);
-            for (int i = 0; i < header.Length; i++)
-            {
-                fields.Add(header[i], record[i]);
-            }
-
-            yield return new DataRow(fields, origin);
         }
+    }
+
+    private static DataRow ToRow(string[] header, string[] record, string origin)
+    {
+        if (record.Length != header.Length)
+        {
+            throw Invalid(origin, $"has {record.Length} fields, the header has {header.Length}", "Put fields that hold the delimiter in quotes.");
+        }
+
+        Dictionary<string, object?> fields = new(header.Length, StringComparer.Ordinal);
+        for (int i = 0; i < header.Length; i++)
+        {
+            fields.Add(header[i], record[i]);
+        }
+
+        return new DataRow(fields, origin);
     }
 
     private static string[] CheckHeader(string[] record, string origin)
@@ -87,6 +107,9 @@ internal static class CsvRowReader
 
         return Math.Max(count - 1, 0);
     }
+
+    private static LoKrException Malformed(string origin) =>
+        Invalid(origin, "has a quote that does not enclose its whole field", "Double every quote inside a quoted field and close the field with one.");
 
     private static LoKrException Invalid(string origin, string what, string advice) =>
         new(ErrorIds.DataLineInvalid, LoKrErrorKind.InvalidData, $"{origin} {what}.", advice) { Target = origin };

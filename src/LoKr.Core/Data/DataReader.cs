@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.IO.Compression;
 using System.Text;
 using System.Text.Json;
 using LoKr.Core.Errors;
@@ -7,59 +8,76 @@ using LoKr.Core.IO;
 namespace LoKr.Core.Data;
 
 /// <summary>
-/// Reads rows from JSON Lines (<c>.jsonl</c>, <c>.ndjson</c>), a JSON array (<c>.json</c>), CSV (<c>.csv</c>, RFC 4180 with a header)
-/// or tab-separated values (<c>.tsv</c>). Text is UTF-8, with or without a byte order mark; UTF-16 needs its mark.
+/// Reads rows from JSON Lines (<c>.jsonl</c>, <c>.ndjson</c>), a JSON array (<c>.json</c>), CSV (<c>.csv</c>, RFC 4180 with a header), tab-separated
+/// values (<c>.tsv</c>) or Parquet (<c>.parquet</c>). All but Parquet may be compressed with gzip (<c>.jsonl.gz</c>). Text is UTF-8, with or without a
+/// byte order mark; UTF-16 needs its mark.
 /// </summary>
 public static class DataReader
 {
+    /// <summary>Endings of the names of data files.</summary>
+    public static IReadOnlyList<string> Extensions { get; } = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"];
+
     /// <summary>Reads a whole file. Blank lines are skipped; every other line must be a row.</summary>
     /// <param name="path">The file; its extension determines the format.</param>
     /// <returns>At least one row, in the order of the file.</returns>
     /// <exception cref="LoKrException">
-    /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataFormatUnknown"/>, <see cref="ErrorIds.DataEmpty"/>,
+    /// <see cref="ErrorIds.PathNotFound"/>, <see cref="ErrorIds.DataFormatUnknown"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.FileNotReadable"/>,
     /// <see cref="ErrorIds.DataLineInvalid"/> (naming file and line), <see cref="ErrorIds.DataHeaderInvalid"/> or <see cref="ErrorIds.DataEncodingInvalid"/>.
     /// </exception>
-    public static IReadOnlyList<DataRow> ReadFile(string path) => ReadFile(path, onRows: null, CancellationToken.None);
+    public static IReadOnlyList<DataRow> ReadFile(string path) => ReadFile(path, new DataReading(), onRows: null, CancellationToken.None);
 
-    /// <inheritdoc cref="ReadFile(string)"/>
-    /// <summary>Reads a file as the other overload does, and reports how far it is.</summary>
+    /// <summary>Reads a file as the other overload does, with columns under other names, without rows that do not fit, and reports how far it is.</summary>
     /// <param name="path">The file; its extension determines the format.</param>
+    /// <param name="reading">Names of columns and treatment of rows that do not fit; takes note of what is worth saying.</param>
     /// <param name="onRows">Called now and then with the number of rows that are read, on this thread.</param>
     /// <param name="cancellationToken">Checked before every row.</param>
-    public static IReadOnlyList<DataRow> ReadFile(string path, Action<int>? onRows, CancellationToken cancellationToken)
+    /// <returns>The rows, in the order of the file; none only where all were skipped.</returns>
+    /// <inheritdoc cref="ReadFile(string)" path="/exception"/>
+    public static IReadOnlyList<DataRow> ReadFile(string path, DataReading reading, Action<int>? onRows, CancellationToken cancellationToken)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
-        Func<TextReader, string, IEnumerable<DataRow>> read = Path.GetExtension(path).ToLowerInvariant() switch
+        ArgumentNullException.ThrowIfNull(reading);
+        string name = Path.GetFileName(path);
+        bool isCompressed = Path.GetExtension(path).Equals(".gz", StringComparison.OrdinalIgnoreCase);
+        string extension = Path.GetExtension(isCompressed ? Path.GetFileNameWithoutExtension(path) : path).ToLowerInvariant();
+        Func<Stream, IEnumerable<DataRow>> read = extension switch
         {
-            ".jsonl" or ".ndjson" => JsonRowReader.ReadLines,
-            ".json" => JsonRowReader.ReadArray,
-            ".csv" => (reader, name) => CsvRowReader.Read(reader, name, ","),
-            ".tsv" => (reader, name) => CsvRowReader.Read(reader, name, "\t"),
-            string extension => throw new LoKrException(
+            ".jsonl" or ".ndjson" => file => JsonRowReader.ReadLines(Decoder(file), name, reading),
+            ".json" => file => JsonRowReader.ReadArray(Decoder(file), name, reading),
+            ".csv" => file => CsvRowReader.Read(Decoder(file), name, delimiter: null, reading),
+            ".tsv" => file => CsvRowReader.Read(Decoder(file), name, "\t", reading),
+            ".parquet" when !isCompressed => file => ParquetRowReader.Read(file, name, cancellationToken),
+            _ => throw new LoKrException(
                 ErrorIds.DataFormatUnknown,
                 LoKrErrorKind.NotSupported,
-                $"The extension '{extension}' of {path} is not a data format.",
-                "Use .jsonl, .ndjson, .json, .csv or .tsv.") { Target = path },
+                $"The extension '{Path.GetExtension(path)}' of {path} is not a data format.",
+                $"Use {string.Join(", ", Extensions)}; all but .parquet may be compressed, with .gz behind.") { Target = path },
         };
         if (!File.Exists(path))
         {
             throw new LoKrException(ErrorIds.PathNotFound, LoKrErrorKind.NotFound, $"The data file {path} does not exist.", "Check the path.") { Target = path };
         }
 
-        List<DataRow> rows = Decode(path, reader => Collect(read(reader, Path.GetFileName(path)), onRows, cancellationToken));
-        return rows.Count > 0
+        int skipped = reading.SkippedCount;
+        List<DataRow> rows = Open(path, isCompressed, file => Collect(read(file), reading, onRows, cancellationToken));
+        return rows.Count > 0 || reading.SkippedCount > skipped
             ? rows
             : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, $"{path} has no rows.", "Give it at least one.") { Target = path };
     }
 
-    private static List<DataRow> Collect(IEnumerable<DataRow> source, Action<int>? onRows, CancellationToken cancellationToken)
+    private static List<DataRow> Collect(IEnumerable<DataRow> source, DataReading reading, Action<int>? onRows, CancellationToken cancellationToken)
     {
         const int Between = 256;
         List<DataRow> rows = [];
         foreach (DataRow row in source)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            rows.Add(row);
+            if (reading.Rename(row) is not DataRow renamed)
+            {
+                continue;
+            }
+
+            rows.Add(renamed);
             if (rows.Count % Between == 0)
             {
                 onRows?.Invoke(rows.Count);
@@ -75,21 +93,29 @@ public static class DataReader
     public static string ReadText(string path)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
-        return Decode(path, static reader => reader.ReadToEnd());
+        return Open(path, isCompressed: false, static file => Decoder(file).ReadToEnd());
     }
 
-    private static T Decode<T>(string path, Func<TextReader, T> read)
+    private static StreamReader Decoder(Stream file) => new(file, new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true), leaveOpen: true);
+
+    private static T Open<T>(string path, bool isCompressed, Func<Stream, T> read)
     {
         try
         {
             using FileStream file = FileSystem.OpenRead(path);
-            using StreamReader reader = new(file, new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true));
-            return read(reader);
+            using Stream content = isCompressed ? new GZipStream(file, CompressionMode.Decompress) : file;
+            return read(content);
         }
         catch (DecoderFallbackException e)
         {
             throw new LoKrException(
                 ErrorIds.DataEncodingInvalid, LoKrErrorKind.InvalidData, $"{path} is not UTF-8.", "Save it as UTF-8.", e) { Target = path };
+        }
+        catch (InvalidDataException e) when (isCompressed)
+        {
+            throw new LoKrException(
+                ErrorIds.FileNotReadable, LoKrErrorKind.InvalidData, $"{path} is not a gzip file, or it is damaged: {e.Message}", "Copy it again, or give the file that was compressed.", e)
+            { Target = path };
         }
     }
 }
@@ -131,7 +157,7 @@ public static class RowFields
     /// <summary>Returns the text of a column, which may be empty.</summary>
     /// <inheritdoc cref="Text"/>
     public static string AnyText(DataRow row, string column, string expected) =>
-        Require(row, column, expected) is string text ? text : throw Wrong(row, column, "text");
+        Value(row, column, expected) is string text ? text : throw Wrong(row, column, "text");
 
     /// <summary>Returns the value of a column of text, numbers or truth values as text.</summary>
     /// <param name="row">The row.</param>
@@ -139,7 +165,7 @@ public static class RowFields
     /// <param name="expected">The required columns, for messages.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
     public static string Label(DataRow row, string column, string expected) =>
-        Require(row, column, expected) switch
+        Value(row, column, expected) switch
         {
             string text when text.Length > 0 => text,
             bool flag => flag ? "true" : "false",
@@ -149,7 +175,12 @@ public static class RowFields
             _ => throw Wrong(row, column, "a name or a number"),
         };
 
-    private static object? Require(DataRow row, string column, string expected)
+    /// <summary>Returns the value of a column, whatever it is.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    /// <param name="expected">The required columns, for messages.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/>.</exception>
+    public static object? Value(DataRow row, string column, string expected)
     {
         ArgumentNullException.ThrowIfNull(row);
         if (TryGet(row, column, out object? value))

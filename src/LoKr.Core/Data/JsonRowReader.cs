@@ -13,7 +13,7 @@ internal static class JsonRowReader
     private static readonly UTF8Encoding s_strict = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 
     /// <summary>Reads one object per line.</summary>
-    public static IEnumerable<DataRow> ReadLines(TextReader reader, string name)
+    public static IEnumerable<DataRow> ReadLines(TextReader reader, string name, DataReading reading)
     {
         int number = 0;
         while (reader.ReadLine() is string line)
@@ -25,12 +25,15 @@ internal static class JsonRowReader
             }
 
             string origin = $"{name}:{number}";
-            yield return ParseLine(line, origin);
+            if (reading.TryRead(() => ParseLine(line, origin), out DataRow? row))
+            {
+                yield return row!;
+            }
         }
     }
 
     /// <summary>Reads one array of objects.</summary>
-    public static IEnumerable<DataRow> ReadArray(TextReader reader, string name)
+    public static IEnumerable<DataRow> ReadArray(TextReader reader, string name, DataReading reading)
     {
         string text = reader.ReadToEnd();
         if (string.IsNullOrWhiteSpace(text))
@@ -47,7 +50,11 @@ internal static class JsonRowReader
         int index = 0;
         foreach (JsonElement element in document.RootElement.EnumerateArray())
         {
-            yield return ToRow(element, $"{name}[{index++}]");
+            string origin = $"{name}[{index++}]";
+            if (reading.TryRead(() => ToRow(element, origin), out DataRow? row))
+            {
+                yield return row!;
+            }
         }
     }
 

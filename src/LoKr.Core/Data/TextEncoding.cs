@@ -18,17 +18,6 @@ internal static class TextEncoding
         $"The model {model.Name} has no tokenizer.",
         "Put its tokenizer files into the model folder and load it again.");
 
-    /// <summary>Throws where there are no rows.</summary>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.DataEmpty"/>.</exception>
-    public static void RequireRows(IReadOnlyList<DataRow> rows)
-    {
-        ArgumentNullException.ThrowIfNull(rows);
-        if (rows.Count == 0)
-        {
-            throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData, "There are no rows of data.", "Give at least one.");
-        }
-    }
-
     /// <summary>Returns the longest allowed sequence: the requested one, or else the limit of model and tokenizer.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.MaxLengthTooLarge"/> or <see cref="ErrorIds.TrainingOptionInvalid"/>.</exception>
     public static int ResolveMaxLength(int? requested, int modelMaximum, ITextTokenizer tokenizer)

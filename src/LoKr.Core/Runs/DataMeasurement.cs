@@ -49,6 +49,7 @@ public static class DataMeasurement
     public static LoKrDataSummary Measure(
         IReadOnlyList<DataRow> rows, DataMeasureOptions? options = null, Action<double>? onProgress = null, CancellationToken cancellation = default)
     {
+        ArgumentNullException.ThrowIfNull(rows);
         options ??= new();
         TextRow[] own = Read(rows);
         TextRow[]? reference = options.Reference is null ? null : Read(options.Reference);
@@ -99,11 +100,7 @@ public static class DataMeasurement
         return summary with { Findings = [.. Findings(summary, options.Thresholds)] };
     }
 
-    private static TextRow[] Read(IReadOnlyList<DataRow> rows)
-    {
-        TextEncoding.RequireRows(rows);
-        return [.. rows.Select(TextRow.Of)];
-    }
+    private static TextRow[] Read(IReadOnlyList<DataRow> rows) => rows.Count > 0 ? [.. rows.Select(TextRow.Of)] : throw DataReading.NoRows();
 
     private static (string[] Texts, Dictionary<string, HashSet<string>> Labels) Index(TextRow[] rows)
     {

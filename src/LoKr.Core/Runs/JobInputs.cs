@@ -43,6 +43,8 @@ public sealed record JobInputs
             job.Configuration,
             Training = job.Training with { TimeLimit = null },
             job.Data.NewLabels,
+            job.Data.Columns,
+            job.Data.SkipInvalid,
             job.Registry?.StartFrom,
         }, JobSchema.Options)),
     };

@@ -106,7 +106,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         }
 
         using LoKrModel model = Prepare(night, cancellation);
-        using ITrainingTask task = TrainingTaskFactory.Create(model, night.Rows, job.Training.MaxLength, cancellation);
+        using ITrainingTask task = CreateTask(model, night.Rows, cancellation);
         RunFolder folder = FindRun(night);
         return new()
         {
@@ -221,7 +221,26 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         return [.. files.Distinct(StringComparer.Ordinal)];
     }
 
-    private static DataRow[] Read(IEnumerable<string> files, CancellationToken cancellation) => [.. files.SelectMany(file => DataReader.ReadFile(file, onRows: null, cancellation))];
+    private DataRow[] Read(IEnumerable<string> files, CancellationToken cancellation)
+    {
+        DataReading reading = new() { Columns = job.Data.Columns, SkipInvalid = job.Data.SkipInvalid };
+        DataRow[] rows = [.. files.SelectMany(file => DataReader.ReadFile(file, reading, onRows: null, cancellation))];
+        foreach (string note in reading.Notes)
+        {
+            services.OnLog(note);
+        }
+
+        foreach (string warning in reading.Warnings)
+        {
+            services.OnWarning(warning);
+        }
+
+        return rows;
+    }
+
+    // Columns have the names that are expected since the rows were read.
+    private ITrainingTask CreateTask(LoKrModel model, IReadOnlyList<DataRow> rows, CancellationToken cancellation) =>
+        TrainingTaskFactory.Create(model, rows, job.Training.MaxLength, new() { SkipInvalid = job.Data.SkipInvalid }, onProgress: null, cancellation);
 
     // The champion's labels come first and keep their order, so that its head can be continued and compared.
     private Night ChooseLabels(Night night)
@@ -325,8 +344,8 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private LoKrTrainingResult Train(Night night, LoKrModel model, RunFolder folder, CancellationToken cancellation)
     {
-        using ITrainingTask task = TrainingTaskFactory.Create(model, night.Rows, job.Training.MaxLength, cancellation);
-        using ITrainingTask? validation = night.ValidationRows.Count == 0 ? null : TrainingTaskFactory.Create(model, night.ValidationRows, job.Training.MaxLength, cancellation);
+        using ITrainingTask task = CreateTask(model, night.Rows, cancellation);
+        using ITrainingTask? validation = night.ValidationRows.Count == 0 ? null : CreateTask(model, night.ValidationRows, cancellation);
         TrainingPlan plan = Trainer.Plan(model, task, Options);
         foreach (string warning in plan.Warnings.Concat(validation?.Warnings ?? []).Concat(Options.IgnoredOptions(validation is not null)))
         {
@@ -409,7 +428,8 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             champion = AdapterReference.OfModel(model, name);
         }
 
-        return PromotionGate.Evaluate(model, champion, AdapterReference.OfModel(model, ModelName), rows, new()
+        using ITrainingTask task = CreateTask(model, rows, cancellation);
+        return PromotionGate.Evaluate(model, champion, AdapterReference.OfModel(model, ModelName), task, new()
         {
             Metric = gate.Metric,
             MinimumImprovement = gate.MinimumImprovement,

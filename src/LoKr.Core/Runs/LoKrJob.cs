@@ -96,7 +96,7 @@ public enum JobDType
 /// <summary>The data of a job.</summary>
 public sealed record JobData
 {
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv), with * and ? in names and ** for any folders.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, each also with .gz, and .parquet), with * and ? in names and ** for any folders.</summary>
     public required IReadOnlyList<string> Path { get; init; }
 
     /// <summary>Data files to evaluate on.</summary>
@@ -104,6 +104,12 @@ public sealed record JobData
 
     /// <summary>Data files of an earlier time, whose labels and lengths are those to expect; none by default.</summary>
     public IReadOnlyList<string> Reference { get; init; } = [];
+
+    /// <summary>Names of columns in the data, by the name that is expected: @{ text = 'subject'; label = 'team' }.</summary>
+    public IReadOnlyDictionary<string, string> Columns { get; init; } = new Dictionary<string, string>();
+
+    /// <summary>Whether rows that do not fit are skipped and counted in a warning, instead of ending the job.</summary>
+    public bool SkipInvalid { get; init; }
 
     /// <summary>The most that is allowed of what may be wrong with the data, as a share, a count or an index; more ends the job. What is not named is allowed.</summary>
     public IReadOnlyDictionary<DataFindingKind, double> Limits { get; init; } = new Dictionary<DataFindingKind, double>();

@@ -21,22 +21,23 @@ public static class AnswerComparer
     /// <param name="rows">Rows as for training.</param>
     /// <param name="batchSize">Rows in a batch; affects only speed and memory.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="cancellation">Checked before every batch.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.AdapterMerged"/>; the errors of loading an adapter, and of <see cref="Evaluator.Evaluate(LoKrModel, ITrainingTask, int, CancellationToken)"/>.</exception>
     public static AnswerComparison Compare(
-        LoKrModel model, AdapterReference reference, AdapterReference difference, IReadOnlyList<DataRow> rows, int batchSize = 16, int? maxLength = null, CancellationToken cancellation = default)
+        LoKrModel model, AdapterReference reference, AdapterReference difference, IReadOnlyList<DataRow> rows, int batchSize = 16, int? maxLength = null, DataReading? reading = null, CancellationToken cancellation = default)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(reference);
         ArgumentNullException.ThrowIfNull(difference);
         using AdapterTrials trials = new(model);
-        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, maxLength, cancellation);
+        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, maxLength, reading, onProgress: null, cancellation);
         string first = trials.Add(reference);
         string second = trials.Add(difference);
         (LoKrEvaluation a, double[][]? scoresA) = Run(first);
         (LoKrEvaluation b, double[][]? scoresB) = Run(second);
         IReadOnlyList<LoKrAnswerDifference> answers = scoresA is null || scoresB is null ? []
-            : [.. rows.Select((row, i) => Describe(row, ((TextClassificationTask)task).LabelOf(i), ((ISequenceClassifier)model.Pretrained!).Labels, scoresA[i], scoresB[i]))];
+            : [.. scoresA.Select((scores, i) => Describe((TextClassificationTask)task, i, ((ISequenceClassifier)model.Pretrained!).Labels, scores, scoresB[i]))];
         return new(
             new()
             {
@@ -64,13 +65,13 @@ public static class AnswerComparer
         }
     }
 
-    private static LoKrAnswerDifference Describe(DataRow row, int label, IReadOnlyList<string> labels, double[] a, double[] b)
+    private static LoKrAnswerDifference Describe(TextClassificationTask task, int row, IReadOnlyList<string> labels, double[] a, double[] b)
     {
         (int bestA, int bestB) = (Array.IndexOf(a, a.Max()), Array.IndexOf(b, b.Max()));
         return new()
         {
-            Text = RowFields.Text(row, "text", Expected),
-            Label = labels[label],
+            Text = RowFields.Text(task.Row(row), "text", Expected),
+            Label = labels[task.LabelOf(row)],
             ReferenceLabel = labels[bestA],
             ReferenceScore = a[bestA],
             DifferenceLabel = labels[bestB],

@@ -28,6 +28,7 @@ public sealed class CausalLanguageTask : ITrainingTask
     /// <param name="model">A causal language model with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
@@ -35,20 +36,21 @@ public sealed class CausalLanguageTask : ITrainingTask
     /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.DataWithoutLoss"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.
     /// </exception>
     public CausalLanguageTask(
-        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
+        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, DataReading? reading = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(model);
-        TextEncoding.RequireRows(rows);
+        reading ??= new();
         ICausalLanguageModel languageModel = LanguageModel(model);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, languageModel.MaxSequenceLength, tokenizer);
         int? eos = tokenizer.EosId ?? (languageModel.EosIds.Count > 0 ? languageModel.EosIds[0] : null);
 
-        (string Prompt, string Completion)[] texts = [.. rows.Select(Texts)];
+        IReadOnlyList<(DataRow Row, string Prompt, string Completion)> read = reading.Keep(rows, Texts);
         LanguageEncoder encoder = new(tokenizer, eos);
         EncodedText[] encoded = TextEncoding.EncodeAll(
-            rows.Count, i => encoder.Encode(texts[i].Prompt, texts[i].Completion), onProgress, cancellationToken);
-        Add(rows, encoded, longest);
+            read.Count, i => encoder.Encode(read[i].Prompt, read[i].Completion), onProgress, cancellationToken);
+        Add([.. read.Select(static row => row.Row)], encoded, longest);
+        _warnings.AddRange(reading.Warnings);
         if (eos is null)
         {
             _warnings.Add("The tokenizer names no end-of-text token, so the model does not learn where to stop.");
@@ -135,10 +137,10 @@ public sealed class CausalLanguageTask : ITrainingTask
     private static ICausalLanguageModel LanguageModel(LoKrModel model) => model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
         ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Use another model, or train it with a loss of your own.");
 
-    private static (string Prompt, string Completion) Texts(DataRow row) =>
+    private static (DataRow Row, string Prompt, string Completion) Texts(DataRow row) =>
         RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
-            ? (RowFields.AnyText(row, "prompt", Expected), RowFields.Text(row, "completion", Expected))
-            : ("", RowFields.Text(row, "text", Expected));
+            ? (row, RowFields.AnyText(row, "prompt", Expected), RowFields.Text(row, "completion", Expected))
+            : (row, "", RowFields.Text(row, "text", Expected));
 
     private void Add(IReadOnlyList<DataRow> rows, EncodedText[] encoded, int longest)
     {

@@ -15,6 +15,7 @@ public sealed class TextClassificationTask : ITrainingTask
 {
     private const string Expected = "text and label";
 
+    private readonly DataRow[] _rows;
     private readonly int[][] _ids;
     private readonly int[] _lengths;
     private readonly long[] _labels;
@@ -24,6 +25,7 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <param name="model">A sequence classifier with a tokenizer.</param>
     /// <param name="rows">Rows with <c>text</c> and <c>label</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
@@ -31,29 +33,26 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.LabelUnknown"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.
     /// </exception>
     public TextClassificationTask(
-        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
+        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, DataReading? reading = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(model);
-        TextEncoding.RequireRows(rows);
+        reading ??= new();
         ISequenceClassifier classifier = Classifier(model);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
 
-        string[] texts = [.. rows.Select(row => RowFields.Text(row, "text", Expected))];
         Dictionary<string, long> known = KnownLabels(classifier.Labels);
-        _labels = [.. rows.Select(row => LabelOf(row, known, classifier.Labels))];
-        CutText[] encoded = TextEncoding.EncodeAll(rows.Count, i => CutText.Encode(tokenizer, texts[i], longest), onProgress, cancellationToken);
-        _ids = [.. encoded.Select(static text => text.Ids)];
-        Warnings = [.. CutText.Describe([.. encoded.Where(static text => text.IsCut).Select(static text => text.TokenCount)], rows.Count, "texts", longest)];
-        _lengths = [.. _ids.Select(ids => ids.Length)];
-        int empty = Array.IndexOf(_lengths, 0);
-        if (empty >= 0)
-        {
-            throw new LoKrException(
-                ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text of {rows[empty].Origin} has no tokens.", "Remove the row, or give it a text.")
-            { Target = rows[empty].Origin };
-        }
-
+        IReadOnlyList<(DataRow Row, string Text, long Label)> read =
+            reading.Keep(rows, row => (row, RowFields.Text(row, "text", Expected), LabelOf(row, known, classifier.Labels)));
+        CutText[] encoded = TextEncoding.EncodeAll(read.Count, i => CutText.Encode(tokenizer, read[i].Text, longest), onProgress, cancellationToken);
+        IReadOnlyList<(DataRow Row, long Label, CutText Text)> kept = reading.Keep(
+            read.Zip(encoded, static (row, text) => (row.Row, row.Label, text)), static row => row.text.Ids.Length > 0 ? row : throw WithoutTokens(row.Row));
+        _rows = [.. kept.Select(static row => row.Row)];
+        _labels = [.. kept.Select(static row => row.Label)];
+        _ids = [.. kept.Select(static row => row.Text.Ids)];
+        _lengths = [.. _ids.Select(static ids => ids.Length)];
+        int[] cut = [.. kept.Where(static row => row.Text.IsCut).Select(static row => row.Text.TokenCount)];
+        Warnings = [.. CutText.Describe(cut, kept.Count, "texts", longest), .. reading.Warnings];
         _padId = tokenizer.PadId ?? 0;
     }
 
@@ -107,6 +106,9 @@ public sealed class TextClassificationTask : ITrainingTask
         return [.. losses.Select((loss, row) => new RowScore(loss, 1, (int)((ClassificationBatch)batch).Labels[row], (int)answers[row]))];
     }
 
+    /// <summary>A row as it was read, by its place among those that fit.</summary>
+    internal DataRow Row(int row) => _rows[row];
+
     /// <summary>Index of the label of a row.</summary>
     internal int LabelOf(int row) => (int)_labels[row];
 
@@ -146,6 +148,9 @@ public sealed class TextClassificationTask : ITrainingTask
 
     private static ISequenceClassifier Classifier(LoKrModel model) => model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
         ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a text classifier.", "Load the model with a list of labels, or train it with a loss of your own.");
+
+    private static LoKrException WithoutTokens(DataRow row) =>
+        new(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text of {row.Origin} has no tokens.", "Remove the row, or give it a text.") { Target = row.Origin };
 
     private static Dictionary<string, long> KnownLabels(IReadOnlyList<string> labels)
     {

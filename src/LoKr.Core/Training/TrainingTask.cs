@@ -125,22 +125,24 @@ public static class TrainingTaskFactory
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
     public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default) =>
-        Create(model, rows, maxLength, onProgress: null, cancellationToken);
+        Create(model, rows, maxLength, reading: null, onProgress: null, cancellationToken);
 
     /// <summary>Creates a task as the other overload does, and reports how far it is.</summary>
     /// <param name="model">The model.</param>
     /// <param name="rows">Its data: see <see cref="TextClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
-    public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength, Action<double>? onProgress, CancellationToken cancellationToken)
+    public static ITrainingTask Create(
+        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength, DataReading? reading, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(model);
         return model.Pretrained switch
         {
-            ISequenceClassifier => new TextClassificationTask(model, rows, maxLength, onProgress, cancellationToken),
-            ICausalLanguageModel => new CausalLanguageTask(model, rows, maxLength, onProgress, cancellationToken),
+            ISequenceClassifier => new TextClassificationTask(model, rows, maxLength, reading, onProgress, cancellationToken),
+            ICausalLanguageModel => new CausalLanguageTask(model, rows, maxLength, reading, onProgress, cancellationToken),
             _ => throw new LoKrException(
                 ErrorIds.TaskUnknown,
                 LoKrErrorKind.InvalidOperation,

@@ -1,3 +1,4 @@
+using System.Globalization;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
@@ -5,8 +6,10 @@ using LoKr.Core.IO;
 namespace LoKr.Models.Diffusion;
 
 /// <summary>
-/// Images with captions: the files that <c>metadata.jsonl</c> lists with <c>file_name</c> and <c>text</c>, or without that file every PNG, JPEG
-/// and WebP of the folder, each with its caption in a <c>.txt</c> of the same name.
+/// Images with captions: the files that <c>metadata.jsonl</c> or <c>metadata.csv</c> lists with <c>file_name</c> and <c>text</c> (Hugging Face's image
+/// folders), or without such a file every PNG, JPEG and WebP of the folder, each with its caption in a <c>.txt</c> or <c>.caption</c> of the same name.
+/// Images of a folder <c>10_cat</c> in it, as kohya's scripts have them, count 10 times in an epoch, and have the caption "cat" unless they have one of
+/// their own.
 /// </summary>
 public sealed class ImageFolder
 {
@@ -14,6 +17,10 @@ public sealed class ImageFolder
     public const string MetadataName = "metadata.jsonl";
 
     private const string Expected = "file_name and text";
+
+    // The first that exists counts.
+    private static readonly string[] s_metadataNames = [MetadataName, "metadata.csv"];
+    private static readonly string[] s_captionExtensions = [".txt", ".caption"];
 
     private readonly List<CaptionedImage> _images = [];
     private readonly List<string> _warnings = [];
@@ -52,43 +59,62 @@ public sealed class ImageFolder
         }
 
         ImageFolder folder = new(full);
-        string metadata = System.IO.Path.Combine(full, MetadataName);
-        List<(string File, string? Caption)> listed = File.Exists(metadata) ? folder.FromMetadata(folder._links.Check(metadata)) : folder.FromNames();
+        string? metadata = s_metadataNames.Select(name => System.IO.Path.Combine(full, name)).FirstOrDefault(File.Exists);
+        List<ListedImage> listed = metadata is null ? folder.FromNames() : folder.FromMetadata(folder._links.Check(metadata));
         folder.Add(listed, options, cancellationToken);
         return folder._images.Count > 0
             ? folder
             : throw new LoKrException(ErrorIds.DataEmpty, LoKrErrorKind.InvalidData,
                 listed.Count == 0 ? $"'{full}' contains no images." : $"None of the {listed.Count} images in '{full}' can be read.",
-                $"Put {string.Join(", ", ImageFile.Extensions)} files there, each with its caption in a .txt of the same name or in {MetadataName}.") { Target = full };
+                $"Put {string.Join(", ", ImageFile.Extensions)} files there, each with its caption in a {string.Join(" or ", s_captionExtensions)} of the same name or in {string.Join(" or ", s_metadataNames)}.") { Target = full };
     }
 
-    private List<(string File, string? Caption)> FromNames()
+    private List<ListedImage> FromNames()
     {
-        List<(string, string?)> listed = [];
-        foreach (string file in Directory.EnumerateFiles(Path).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
+        List<ListedImage> listed = [];
+        AddFolder(Path, repeats: 1, caption: null);
+        foreach (string inner in Directory.EnumerateDirectories(Path).Order(StringComparer.Ordinal))
         {
-            string text = System.IO.Path.ChangeExtension(file, ".txt");
-            listed.Add((file, File.Exists(text) ? DataReader.ReadText(_links.Check(text)).Trim() : null));
+            if (Repeated(System.IO.Path.GetFileName(inner)) is (int repeats, string words))
+            {
+                AddFolder(_links.Check(inner), repeats, words.Length == 0 ? null : words);
+            }
         }
 
         return listed;
+
+        void AddFolder(string folder, int repeats, string? caption)
+        {
+            foreach (string file in Directory.EnumerateFiles(folder).Where(ImageFile.HasExtension).Order(StringComparer.Ordinal))
+            {
+                string? text = s_captionExtensions.Select(extension => System.IO.Path.ChangeExtension(file, extension)).FirstOrDefault(File.Exists);
+                listed.Add(new(file, text is null ? caption : DataReader.ReadText(_links.Check(text)).Trim(), repeats));
+            }
+        }
     }
 
-    private List<(string File, string? Caption)> FromMetadata(string metadata)
+    // 10_cat: ten times, "cat". A number of more digits than any epoch needs is a name.
+    private static (int Repeats, string Words)? Repeated(string name)
     {
-        List<(string, string?)> listed = [];
+        int end = name.IndexOf('_', StringComparison.Ordinal);
+        return end is > 0 and < 5 && int.TryParse(name.AsSpan(0, end), NumberStyles.None, CultureInfo.InvariantCulture, out int repeats) && repeats > 0 ? (repeats, name[(end + 1)..].Trim()) : null;
+    }
+
+    private List<ListedImage> FromMetadata(string metadata)
+    {
+        List<ListedImage> listed = [];
         foreach (DataRow row in DataReader.ReadFile(metadata))
         {
             string name = RowFields.Text(row, "file_name", Expected);
             string? caption = RowFields.Has(row, "text") ? RowFields.AnyText(row, "text", Expected).Trim() : null;
-            listed.Add((Inside(name, row.Origin), caption));
+            listed.Add(new(Inside(name, row.Origin), caption, Repeats: 1));
         }
 
-        HashSet<string> named = [.. listed.Select(entry => entry.Item1)];
+        HashSet<string> named = [.. listed.Select(static entry => entry.File)];
         int others = Directory.EnumerateFiles(Path).Count(file => ImageFile.HasExtension(file) && !named.Contains(file));
         if (others > 0)
         {
-            _warnings.Add($"{others} images of '{Path}' are not in {MetadataName} and are skipped.");
+            _warnings.Add($"{others} images of '{Path}' are not in {System.IO.Path.GetFileName(metadata)} and are skipped.");
         }
 
         return listed;
@@ -97,6 +123,12 @@ public sealed class ImageFolder
     // A data set that was downloaded names its own images only.
     private string Inside(string name, string origin)
     {
+        // Written on Windows, read elsewhere; a file whose name has a backslash is itself.
+        if (System.IO.Path.DirectorySeparatorChar == '/' && name.Contains('\\', StringComparison.Ordinal) && !File.Exists(System.IO.Path.Combine(Path, name)))
+        {
+            name = name.Replace('\\', '/');
+        }
+
         bool valid = name.Length > 0 && !name.Contains('\0', StringComparison.Ordinal) && !System.IO.Path.IsPathRooted(name);
         string full = valid ? System.IO.Path.GetFullPath(System.IO.Path.Combine(Path, name)) : Path;
         string relative = System.IO.Path.GetRelativePath(Path, full);
@@ -107,10 +139,10 @@ public sealed class ImageFolder
                 "Name images relative to the folder of the metadata, and inside it.") { Target = origin };
     }
 
-    private void Add(List<(string File, string? Caption)> listed, ImageDataOptions options, CancellationToken cancellationToken)
+    private void Add(List<ListedImage> listed, ImageDataOptions options, CancellationToken cancellationToken)
     {
         List<string> unreadable = [];
-        foreach ((string file, string? caption) in listed)
+        foreach ((string file, string? caption, int repeats) in listed)
         {
             cancellationToken.ThrowIfCancellationRequested();
             if (caption is null && options.MissingCaption == MissingCaption.Stop)
@@ -124,7 +156,7 @@ public sealed class ImageFolder
             _links.Check(file);
             if (UnreadableImages.Try(options.Unreadable, unreadable, file, () => ImageFile.ReadSize(file)) is (int width, int height))
             {
-                _images.Add(new CaptionedImage(file, caption ?? "", width, height));
+                _images.Add(new CaptionedImage(file, caption ?? "", width, height, repeats));
             }
         }
 
@@ -133,6 +165,8 @@ public sealed class ImageFolder
             _warnings.Add(warning);
         }
     }
+
+    private readonly record struct ListedImage(string File, string? Caption, int Repeats);
 }
 
 /// <summary>An image to train on.</summary>
@@ -140,7 +174,8 @@ public sealed class ImageFolder
 /// <param name="Caption">Its caption; may be empty.</param>
 /// <param name="Width">Width in pixels, after its EXIF orientation.</param>
 /// <param name="Height">Height in pixels, after its EXIF orientation.</param>
-public sealed record CaptionedImage(string Path, string Caption, int Width, int Height);
+/// <param name="Repeats">How often it is seen in an epoch.</param>
+public sealed record CaptionedImage(string Path, string Caption, int Width, int Height, int Repeats = 1);
 
 /// <summary>Treatment of an image without a caption.</summary>
 public enum MissingCaption

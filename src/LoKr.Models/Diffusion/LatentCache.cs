@@ -27,7 +27,7 @@ public sealed class LatentCache
     /// <summary>Folder of the files.</summary>
     public string Folder { get; }
 
-    /// <summary>The images, in the order of the folder.</summary>
+    /// <summary>The images, in the order of the folder, each as often as an epoch has it.</summary>
     public IReadOnlyList<LatentRow> Rows => _rows;
 
     /// <summary>Number of images whose latents were computed; those of the others were cached.</summary>
@@ -44,8 +44,7 @@ public sealed class LatentCache
         ArgumentNullException.ThrowIfNull(images);
         ArgumentNullException.ThrowIfNull(options);
         Func<CaptionedImage, (int Width, int Height)> size = SizeOf(options);
-        return [.. images.Images.Select(image => (image, size: size(image)))
-            .Select(item => new LatentRow("", item.image.Caption, item.size.Width, item.size.Height, item.image.Width, item.image.Height))];
+        return [.. images.Images.SelectMany(image => RowsOf("", image, size(image)))];
     }
 
     /// <summary>Computes latents that are not cached, on the calling thread.</summary>
@@ -131,9 +130,12 @@ public sealed class LatentCache
             });
         }
 
-        _rows.Add(new LatentRow(file, image.Caption, width, height, image.Width, image.Height));
+        _rows.AddRange(RowsOf(file, image, (width, height)));
         return computed;
     }
+
+    private static IEnumerable<LatentRow> RowsOf(string file, CaptionedImage image, (int Width, int Height) size) =>
+        Enumerable.Repeat(new LatentRow(file, image.Caption, size.Width, size.Height, image.Width, image.Height), image.Repeats);
 
     private bool IsWhole(string file)
     {

@@ -185,22 +185,33 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         return run.Wait();
     }
 
+    /// <summary>Reads rows of text data, and says how.</summary>
+    /// <param name="data">Paths of data files, hashtables and objects.</param>
+    /// <param name="reading">Names of columns and treatment of rows that do not fit.</param>
+    private protected IReadOnlyList<DataRow> ReadRows(IReadOnlyList<object?> data, DataReading reading)
+    {
+        using ProgressBar bar = new(this, "Reading data");
+        IReadOnlyList<DataRow> rows = DataRows.Read(data, Paths, reading, (file, count) => bar.ShowIfDue(null, $"{Path.GetFileName(file)}, {count} rows"), StopToken);
+        foreach (string note in reading.Notes)
+        {
+            WriteInformation(note, ["LoKr", "Data"]);
+        }
+
+        return rows;
+    }
+
     /// <summary>Reads rows of text data and tokenizes them for a model.</summary>
     /// <param name="model">The model.</param>
     /// <param name="data">Paths of data files, hashtables and objects.</param>
     /// <param name="maxLength">Longest sequence in tokens; null for the model's limit.</param>
-    private protected ITrainingTask ReadTask(LoKrModel model, IReadOnlyList<object?> data, int? maxLength)
+    /// <param name="reading">Names of columns and treatment of rows that do not fit.</param>
+    private protected ITrainingTask ReadTask(LoKrModel model, IReadOnlyList<object?> data, int? maxLength, DataReading reading)
     {
-        IReadOnlyList<DataRow> rows;
-        using (ProgressBar bar = new(this, "Reading data"))
-        {
-            rows = DataRows.Read(data, Paths, (file, count) => bar.ShowIfDue(null, $"{Path.GetFileName(file)}, {count} rows"), StopToken);
-        }
-
+        IReadOnlyList<DataRow> rows = ReadRows(data, reading);
         return RunReported(
             "Tokenizing",
             share => $"{share:P0} of {rows.Count} rows",
-            (report, token) => TrainingTaskFactory.Create(model, rows, maxLength, report, token));
+            (report, token) => TrainingTaskFactory.Create(model, rows, maxLength, reading, report, token));
     }
 
     private void Guard(Action action, bool oneOfMany = false)

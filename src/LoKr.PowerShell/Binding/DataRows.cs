@@ -9,14 +9,37 @@ namespace LoKr.PowerShell.Binding;
 /// <summary>Turns the value of a data parameter into rows: files are read, dictionaries and objects are rows themselves.</summary>
 internal static class DataRows
 {
+    /// <summary>Begins a reading with names of columns and a choice about rows that do not fit.</summary>
+    /// <param name="columns">Names of columns in the data, by the name that is expected.</param>
+    /// <param name="skipInvalid">Whether rows that do not fit are skipped.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.InvalidArgument"/>: a name is empty.</exception>
+    public static DataReading BeginReading(Hashtable columns, bool skipInvalid)
+    {
+        Dictionary<string, string> names = new(StringComparer.Ordinal);
+        foreach (DictionaryEntry entry in columns)
+        {
+            (string? expected, string? column) = (Convert.ToString(entry.Key, CultureInfo.InvariantCulture), Convert.ToString(entry.Value.Unwrap(), CultureInfo.InvariantCulture));
+            if (string.IsNullOrWhiteSpace(expected) || string.IsNullOrWhiteSpace(column))
+            {
+                throw new LoKrException(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, $"The column for '{expected}' is '{column}'.",
+                    "Name a column of the data for each name that is expected, such as @{ text = 'subject'; label = 'team' }.") { Target = entry.Key };
+            }
+
+            names[expected] = column;
+        }
+
+        return new DataReading { Columns = names, SkipInvalid = skipInvalid };
+    }
+
     /// <summary>Reads a mixture of paths and objects.</summary>
     /// <param name="items">Paths, which may have wildcards, files, dictionaries and objects.</param>
     /// <param name="paths">Resolves the paths.</param>
+    /// <param name="reading">Names of columns and treatment of rows that do not fit.</param>
     /// <param name="onRows">Called now and then with a file and the number of its rows that are read.</param>
     /// <param name="cancellationToken">Checked before every row of a file.</param>
     /// <exception cref="LoKrException">A file cannot be read, or an item is neither a path nor an object with properties.</exception>
     public static IReadOnlyList<DataRow> Read(
-        IEnumerable<object?> items, PathResolver paths, Action<string, int>? onRows = null, CancellationToken cancellationToken = default)
+        IEnumerable<object?> items, PathResolver paths, DataReading reading, Action<string, int>? onRows = null, CancellationToken cancellationToken = default)
     {
         List<DataRow> rows = [];
         int number = 0;
@@ -36,25 +59,33 @@ internal static class DataRows
                     ReadFile(file.FullName);
                     break;
                 case DataRow row:
-                    rows.Add(row);
+                    Add(row);
                     break;
                 case IDictionary dictionary:
-                    rows.Add(FromDictionary(dictionary, number));
+                    Add(FromDictionary(dictionary, number));
                     break;
                 case object[] several:
-                    rows.AddRange(Read(several, paths, onRows, cancellationToken));
+                    rows.AddRange(Read(several, paths, reading, onRows, cancellationToken));
                     break;
                 case null:
                     throw Invalid(number, "is null");
                 case { } other:
-                    rows.Add(FromObject(PSObject.AsPSObject(other), number));
+                    Add(FromObject(PSObject.AsPSObject(other), number));
                     break;
             }
         }
 
         return rows;
 
-        void ReadFile(string path) => rows.AddRange(DataReader.ReadFile(path, count => onRows?.Invoke(path, count), cancellationToken));
+        void ReadFile(string path) => rows.AddRange(DataReader.ReadFile(path, reading, count => onRows?.Invoke(path, count), cancellationToken));
+
+        void Add(DataRow row)
+        {
+            if (reading.Rename(row) is DataRow renamed)
+            {
+                rows.Add(renamed);
+            }
+        }
     }
 
     /// <summary>Reads a mixture of paths and directories as full paths of folders of images.</summary>

@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
@@ -14,7 +15,7 @@ namespace LoKr.PowerShell.Commands;
 [OutputType(typeof(LoKrLayerComparison), ParameterSetName = ["Layer"])]
 [OutputType(typeof(LoKrSettingDifference), ParameterSetName = ["Setting"])]
 [OutputType(typeof(LoKrAnswerDifference), ParameterSetName = ["Row"])]
-public sealed class CompareLoKrAdapterCommand : LoKrCommand
+public sealed class CompareLoKrAdapterCommand : DataCommand
 {
     /// <summary>The adapter that distances are relative to: the name of one on -Model, or a safetensors file or adapter folder.</summary>
     [Parameter(Mandatory = true, Position = 0)]
@@ -39,7 +40,7 @@ public sealed class CompareLoKrAdapterCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects: the model, -Model, answers them with each adapter alone.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects: the model, -Model, answers them with each adapter alone.</summary>
     [Parameter(ParameterSetName = "Total")]
     [Parameter(Mandatory = true, ParameterSetName = "Row")]
     [SupportsWildcards]
@@ -70,7 +71,7 @@ public sealed class CompareLoKrAdapterCommand : LoKrCommand
     public SwitchParameter ByRow { get; set; }
 
     /// <inheritdoc/>
-    protected override void Begin() => WriteWarnings(Data is null ? Ignored($"without -{nameof(Data)}", nameof(BatchSize), nameof(MaxLength)) : []);
+    protected override void Begin() => WriteWarnings(Data is null ? Ignored($"without -{nameof(Data)}", nameof(BatchSize), nameof(MaxLength), nameof(Column), nameof(SkipInvalid)) : []);
 
     /// <inheritdoc/>
     protected override void Process()
@@ -91,7 +92,8 @@ public sealed class CompareLoKrAdapterCommand : LoKrCommand
 
         if (Data is not null)
         {
-            AnswerComparison answers = AnswerComparer.Compare(RequireModel(), reference, difference, DataRows.Read(Data, Paths), BatchSize, MaxLength, StopToken);
+            DataReading reading = BeginReading();
+            AnswerComparison answers = AnswerComparer.Compare(RequireModel(), reference, difference, ReadRows(Data, reading), BatchSize, MaxLength, reading, StopToken);
             WriteWarnings(answers.Warnings);
             WriteObject(ByRow ? answers.Answers : answers.Total, enumerateCollection: true);
         }

@@ -7,16 +7,15 @@ using LoKr.Core.Model;
 using LoKr.Core.Runs;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
-using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
 /// <summary>Measures text data before a model is trained on it: duplicates, leaks, labels, lengths, and what changed since earlier data.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "LoKrData")]
 [OutputType(typeof(LoKrDataSummary))]
-public sealed class MeasureLoKrDataCommand : LoKrCommand
+public sealed class MeasureLoKrDataCommand : DataCommand
 {
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [SupportsWildcards]
     [ValidateNotNull]
@@ -86,8 +85,15 @@ public sealed class MeasureLoKrDataCommand : LoKrCommand
 
     private IReadOnlyList<DataRow>? Read(object[]? data)
     {
-        using ProgressBar bar = new(this, "Reading data");
-        return data is null ? null : DataRows.Read(data, Paths, (file, count) => bar.ShowIfDue(null, $"{Path.GetFileName(file)}, {count} rows"), StopToken);
+        if (data is null)
+        {
+            return null;
+        }
+
+        DataReading reading = BeginReading();
+        IReadOnlyList<DataRow> rows = ReadRows(data, reading);
+        WriteWarnings(reading.Warnings);
+        return rows;
     }
 
     private LoKrModel? OpenModel()

@@ -11,7 +11,7 @@ namespace LoKr.PowerShell.Commands;
 /// <summary>Measures a model on data: loss, and accuracy or perplexity.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "LoKrModel", DefaultParameterSetName = DataSet)]
 [OutputType(typeof(LoKrEvaluation))]
-public sealed class MeasureLoKrModelCommand : LoKrCommand
+public sealed class MeasureLoKrModelCommand : DataCommand
 {
     private const string DataSet = "Data";
     private const string RowSet = "Row";
@@ -24,7 +24,7 @@ public sealed class MeasureLoKrModelCommand : LoKrCommand
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [SupportsWildcards]
     [AllowEmptyCollection]
@@ -79,7 +79,7 @@ public sealed class MeasureLoKrModelCommand : LoKrCommand
 
     private void Measure(IReadOnlyList<object?> data)
     {
-        using ITrainingTask task = ReadTask(Model, data, MaxLength);
+        using ITrainingTask task = ReadTask(Model, data, MaxLength, BeginReading());
         WriteWarnings(task.Warnings);
         using ProgressBar bar = new(this, $"Measuring {Model.Name}");
         LoKrEvaluation evaluation = Evaluator.Evaluate(

@@ -38,7 +38,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = JobSet)]
@@ -59,6 +59,19 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = JobSet)]
     [AllowEmptyCollection]
     public object[]? ValidationData { get; set; }
+
+    /// <summary>Names of columns in the data, by the name that is expected: @{ text = 'subject'; label = 'team' }.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    [ValidateNotNull]
+    public Hashtable Column { get; set; } = [];
+
+    /// <summary>Skips rows that do not fit (a line that is not JSON, a missing column, an empty text, an unknown label), and says how many they are and which. Without it the first is an error.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public SwitchParameter SkipInvalid { get; set; }
 
     /// <summary>Batches for -Loss, one object each, in the order in which they are trained on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = LossSet)]
@@ -316,7 +329,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private TrainingOptions ReadOptions(int batchSize) => WithSharing(WithEndings(
         ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength }));
 
-    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => ReadTask(Model, data, MaxLength);
+    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => ReadTask(Model, data, MaxLength, DataRows.BeginReading(Column, SkipInvalid));
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {

@@ -11,7 +11,7 @@ namespace LoKr.PowerShell.Commands;
 /// <summary>Decides whether a new adapter is better than the one in use, on the same rows.</summary>
 [Cmdlet(VerbsDiagnostic.Test, "LoKrGate")]
 [OutputType(typeof(LoKrGateResult))]
-public sealed class TestLoKrGateCommand : LoKrCommand
+public sealed class TestLoKrGateCommand : DataCommand
 {
     private static readonly GateOptions s_defaults = new();
 
@@ -35,7 +35,7 @@ public sealed class TestLoKrGateCommand : LoKrCommand
     [ValidateNotNull]
     public AdapterSource Challenger { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed), or rows as hashtables or objects; best rows that neither adapter was trained on.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects; best rows that neither adapter was trained on.</summary>
     [Parameter(Mandatory = true)]
     [SupportsWildcards]
     [ValidateNotNull]
@@ -87,7 +87,7 @@ public sealed class TestLoKrGateCommand : LoKrCommand
         };
         AdapterReference? champion = Champion?.Find(Model, Paths);
         AdapterReference challenger = Challenger.Find(Model, Paths);
-        using ITrainingTask task = ReadTask(Model, Data, MaxLength);
+        using ITrainingTask task = ReadTask(Model, Data, MaxLength, BeginReading());
         LoKrGateResult result = RunReported("Comparing adapters", static share => $"{share:P0}",
             (report, token) => PromotionGate.Evaluate(Model, champion, challenger, task, options, report, token));
         WriteWarnings(result.Warnings);

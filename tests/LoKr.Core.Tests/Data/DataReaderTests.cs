@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Text;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
@@ -118,6 +119,91 @@ public sealed class DataReaderTests : IDisposable
         Fails(ErrorIds.DataFormatUnknown, "t.xlsx", "x");
     }
 
+    [Theory]
+    [InlineData("text;label\na, b, c;x\nd;y\n", "';'")]
+    [InlineData("text;label\n\"a; \"\"b\"\"\n\nc\";x\n\nd, e;y\n", "';'")]
+    [InlineData("text\tlabel\na;b\tx\nc\ty\n", "tabs")]
+    [InlineData("text|label\na, b|x\n", "'|'")]
+    public void Csv_with_something_else_between_its_fields_is_found_and_said(string content, string delimiter)
+    {
+        DataReading reading = new();
+        IReadOnlyList<DataRow> rows = Read("t.csv", content, reading);
+        Assert.All(rows, static row => Assert.Equal(["text", "label"], row.Fields.Keys));
+        Assert.Equal("x", rows[0].Fields["label"]);
+        Assert.Contains(delimiter, Assert.Single(reading.Notes), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("text,label\na;b,x\nc;d,y\n")]
+    [InlineData("text\na;b\nc;d\n")]
+    public void Csv_with_commas_needs_no_note(string content)
+    {
+        DataReading reading = new();
+        Assert.Equal(["a;b", "c;d"], Read("t.csv", content, reading).Select(static row => row.Fields["text"]));
+        Assert.Empty(reading.Notes);
+    }
+
+    [Theory]
+    [InlineData("t.jsonl.gz", "{\"text\":\"ä\"}\n")]
+    [InlineData("t.json.gz", "[{\"text\":\"ä\"}]")]
+    [InlineData("T.CSV.GZ", "text\nä\n")]
+    public void Compressed_files_are_read(string name, string content)
+    {
+        using (GZipStream file = new(File.Create(_folder[name]), CompressionLevel.Fastest))
+        {
+            file.Write(Encoding.UTF8.GetBytes(content));
+        }
+
+        Assert.Equal("ä", Assert.Single(DataReader.ReadFile(_folder[name])).Fields["text"]);
+        byte[] damaged = File.ReadAllBytes(_folder[name]);
+        damaged[0] ^= 1;
+        File.WriteAllBytes(_folder[name], damaged);
+        ErrorAssert.Throws(ErrorIds.FileNotReadable, () => DataReader.ReadFile(_folder[name]), name, "gzip");
+    }
+
+    [Fact]
+    public void Columns_have_the_names_that_are_expected()
+    {
+        DataReading reading = new() { Columns = new Dictionary<string, string> { ["text"] = "subject", ["label"] = "Team" } };
+        DataRow row = Assert.Single(Read("t.csv", "Text,subject,team\nlong,short,network\n", reading));
+        Assert.Equal("short", RowFields.Text(row, "text", "text"));
+        Assert.Equal("network", RowFields.Label(row, "label", "label"));
+        Assert.Equal("short", row.Fields["subject"]);
+
+        Assert.Equal(("a", "b"), Swapped(Assert.Single(Read("u.csv", "text,label\nb,a\n", new() { Columns = new Dictionary<string, string> { ["text"] = "label", ["label"] = "text" } }))));
+        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => Read("v.csv", "title,team\na,b\n", reading), "v.csv:2", "subject", "title, team");
+
+        static (string, string) Swapped(DataRow row) => (RowFields.Text(row, "text", "text"), RowFields.Label(row, "label", "label"));
+    }
+
+    [Theory]
+    [InlineData("t.jsonl", "{\"text\":\"a\"}\nnot json\n[1]\n{\"text\":\"b\"}\n{\"other\":1}\n", 3, "t.jsonl:2")]
+    [InlineData("t.json", "[{\"text\":\"a\"}, 1, {\"text\":\"b\"}, {\"other\":1}]", 2, "t.json[1]")]
+    [InlineData("t.csv", "text,label\na,x\nonly one\n\"b\"c,y\nb,z\n", 2, "t.csv:3")]
+    public void Rows_that_do_not_fit_are_skipped_and_counted_where_that_is_wanted(string name, string content, int skipped, string first)
+    {
+        DataReading reading = new() { SkipInvalid = true, Columns = new Dictionary<string, string> { ["copy"] = "text" } };
+        Assert.Equal(["a", "b"], Read(name, content, reading).Select(static row => row.Fields["copy"]));
+        Assert.Equal(skipped, reading.SkippedCount);
+        Assert.StartsWith($"{skipped} rows do not fit and are skipped: {first} ", Assert.Single(reading.Warnings), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Nothing_left_is_an_error_that_says_what_was_skipped()
+    {
+        DataReading reading = new() { SkipInvalid = true };
+        IReadOnlyList<DataRow> rows = Read("t.jsonl", "oops\n", reading);
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => reading.Keep(rows, static row => row), "t.jsonl:1");
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => new DataReading().Keep(rows, static row => row), "no rows");
+        Fails(ErrorIds.DataHeaderInvalid, "t.csv", "text,text\na,b\n");
+    }
+
+    private IReadOnlyList<DataRow> Read(string name, string content, DataReading reading)
+    {
+        File.WriteAllText(_folder[name], content);
+        return DataReader.ReadFile(_folder[name], reading, onRows: null, TestContext.Current.CancellationToken);
+    }
+
     private IReadOnlyList<DataRow> Read(string name, string content)
     {
         string path = _folder[name];
@@ -137,10 +223,10 @@ public sealed class DataReaderTests : IDisposable
     {
         File.WriteAllLines(_folder["rows.jsonl"], Enumerable.Range(0, 600).Select(i => $"{{\"text\": \"{i}\"}}"));
         List<int> counts = [];
-        Assert.Equal(600, DataReader.ReadFile(_folder["rows.jsonl"], counts.Add, TestContext.Current.CancellationToken).Count);
+        Assert.Equal(600, DataReader.ReadFile(_folder["rows.jsonl"], new(), counts.Add, TestContext.Current.CancellationToken).Count);
         Assert.Equal([256, 512], counts);
 
         using CancellationTokenSource stop = new();
-        Assert.Throws<OperationCanceledException>(() => DataReader.ReadFile(_folder["rows.jsonl"], _ => stop.Cancel(), stop.Token));
+        Assert.Throws<OperationCanceledException>(() => DataReader.ReadFile(_folder["rows.jsonl"], new(), _ => stop.Cancel(), stop.Token));
     }
 }

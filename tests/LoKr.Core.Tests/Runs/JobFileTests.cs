@@ -52,7 +52,7 @@ public sealed class JobFileTests : IDisposable
     [Theory]
     [InlineData("""{ "base": { "path": "m" } }""", 1, "data", "is missing")]
     [InlineData("{\n \"base\": { },\n \"data\": { \"path\": \"d\" }\n}", 2, "base.path", "is missing")]
-    [InlineData("{\n \"base\": { \"path\": \"m\" },\n \"data\": {\n  \"path\": \"d\",\n  \"epochs\": 3 } }", 5, "data.epochs", "its keys are path, validation, reference, limits, newLabels")]
+    [InlineData("{\n \"base\": { \"path\": \"m\" },\n \"data\": {\n  \"path\": \"d\",\n  \"epochs\": 3 } }", 5, "data.epochs", "its keys are path, validation, reference, columns, skipInvalid, limits, newLabels")]
     [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\",\n \"limits\": { \"duplicate\": 0 } } }", 2, "data.limits.duplicate", "its keys are Empty, Duplicates")]
     [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\",\n \"limits\": { \"duplicates\": -1 } } }", 2, "data.limits", "0 or more")]
     [InlineData("{ \"base\": { \"path\": \"m\" }, \"data\": { \"path\": \"d\" },\n \"training\": { \"batchSize\": \"many\" } }", 2, "training.batchSize", "\"many\", not a whole number")]

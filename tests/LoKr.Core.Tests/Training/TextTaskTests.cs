@@ -229,7 +229,7 @@ public sealed class TextTaskTests
         using LoKrModel model = TinyClassifier.Create("red", "green");
         DataRow[] rows = [.. Enumerable.Range(0, 200).Select(i => Rows.Labeled("a", i % 2 == 0 ? "red" : "green"))];
         ConcurrentBag<double> tokenized = [];
-        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, null, tokenized.Add, TestContext.Current.CancellationToken);
+        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, null, null, tokenized.Add, TestContext.Current.CancellationToken);
         Assert.Equal([0.32, 0.64, 0.96], tokenized.Order());
 
         List<double> measured = [];

@@ -44,6 +44,39 @@ public sealed class ImageFolderTests : IDisposable
     }
 
     [Fact]
+    public void Captions_may_be_in_files_of_their_own_extension()
+    {
+        string photos = TinyImages.Write(_folder["photos"], 2);
+        File.Move(Path.Combine(photos, "01-green.txt"), Path.Combine(photos, "01-green.caption"));
+        Assert.Equal(["a red rack", "a green rack"], Read(photos).Images.Select(static image => image.Caption));
+    }
+
+    [Fact]
+    public void Metadata_may_be_csv_and_name_files_with_any_slash()
+    {
+        string photos = TinyImages.Write(_folder["photos"], 1);
+        TinyImages.Write(Path.Combine(photos, "more"), 1);
+        File.WriteAllText(Path.Combine(photos, "metadata.csv"), "file_name,text\r\n00-red.png,first\r\nmore\\00-red.png,second\r\n");
+        ImageFolder folder = Read(photos);
+        Assert.Equal(["first", "second"], folder.Images.Select(static image => image.Caption));
+        Assert.Equal(Path.Combine(photos, "more", "00-red.png"), folder.Images[1].Path);
+    }
+
+    [Fact]
+    public void Folders_with_a_number_repeat_their_images()
+    {
+        string photos = _folder["photos"];
+        TinyImages.Write(Path.Combine(photos, "3_server rack"), 2);
+        TinyImages.Write(Path.Combine(photos, "1_"), 1);
+        TinyImages.Write(Path.Combine(photos, "other"), 1);
+        File.Delete(Path.Combine(photos, "3_server rack", "01-green.txt"));
+        ImageFolder folder = Read(photos);
+        Assert.Equal([("a red rack", 1), ("a red rack", 3), ("server rack", 3)], folder.Images.Select(static image => (image.Caption, image.Repeats)));
+        Assert.Equal(7, LatentCache.Plan(folder, s_options).Count);
+        Assert.Equal(3, LatentCache.Plan(folder, s_options).Count(static row => row.Caption == "server rack"));
+    }
+
+    [Fact]
     public void A_missing_caption_stops_unless_it_is_allowed()
     {
         string photos = TinyImages.Write(_folder["photos"], 2);

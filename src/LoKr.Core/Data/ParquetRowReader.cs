@@ -1,0 +1,247 @@
+using System.Buffers.Binary;
+using System.Collections;
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using LoKr.Core.Errors;
+using Parquet;
+using Parquet.Schema;
+using Parquet.Serialization;
+
+namespace LoKr.Core.Data;
+
+/// <summary>Reads rows from Parquet, one row group at a time. Lists and structures become JSON, times text (ISO 8601), bytes text (UTF-8).</summary>
+/// <remarks>Format: Apache Parquet; the footer is Thrift's compact protocol between the data and a length of four bytes.</remarks>
+internal static class ParquetRowReader
+{
+    private const int TailLength = 8;
+
+    /// <summary>Reads every row.</summary>
+    /// <param name="file">The file; must be seekable.</param>
+    /// <param name="name">Name of the file, for messages.</param>
+    /// <param name="cancellationToken">Checked between row groups.</param>
+    public static IEnumerable<DataRow> Read(Stream file, string name, CancellationToken cancellationToken)
+    {
+        int groups = Guard(name, () =>
+        {
+            CheckFooter(file);
+            return CountGroups(file, cancellationToken);
+        });
+        long number = 0;
+        for (int group = 0; group < groups; group++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            (ParquetSchema schema, IList<Dictionary<string, object>> rows) = Guard(name, () =>
+            {
+                file.Position = 0;
+                var result = ParquetSerializer.DeserializeUntypedAsync(file, rowGroupIndex: group, cancellationToken: cancellationToken).GetAwaiter().GetResult();
+                return (result.Schema, result.Data);
+            });
+            foreach (Dictionary<string, object> row in rows)
+            {
+                // The library leaves out what is null.
+                Dictionary<string, object?> fields = new(StringComparer.Ordinal);
+                foreach (Field column in schema.Fields)
+                {
+                    fields[column.Name] = Value(row.GetValueOrDefault(column.Name));
+                }
+
+                yield return new DataRow(fields, string.Create(CultureInfo.InvariantCulture, $"{name}[{number++}]"));
+            }
+        }
+    }
+
+    private static int CountGroups(Stream file, CancellationToken cancellationToken)
+    {
+        file.Position = 0;
+        ParquetReader reader = ParquetReader.CreateAsync(file, leaveStreamOpen: true, cancellationToken: cancellationToken).GetAwaiter().GetResult();
+        try
+        {
+            return reader.RowGroupCount;
+        }
+        finally
+        {
+            reader.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+    }
+
+    private static object? Value(object? value) => value switch
+    {
+        null or string or bool or long or double or decimal => value,
+        sbyte or byte or short or ushort or int or uint => Convert.ToInt64(value, CultureInfo.InvariantCulture),
+        ulong number => number <= long.MaxValue ? (long)number : (double)number,
+        float number => (double)number,
+        _ => Json(value) switch
+        {
+            JsonValue text when text.TryGetValue(out string? written) => written,
+            JsonNode node => node.Deserialize<JsonElement>(),
+            null => null,
+        },
+    };
+
+    private static JsonNode? Json(object? value) => value switch
+    {
+        null => null,
+        string text => JsonValue.Create(text),
+        ReadOnlyMemory<char> text => JsonValue.Create(text.ToString()),
+        byte[] bytes => JsonValue.Create(Encoding.UTF8.GetString(bytes)),
+        ReadOnlyMemory<byte> bytes => JsonValue.Create(Encoding.UTF8.GetString(bytes.Span)),
+        bool flag => JsonValue.Create(flag),
+        float or double or decimal => JsonSerializer.SerializeToNode(value),
+        sbyte or byte or short or ushort or int or uint or long or ulong => JsonSerializer.SerializeToNode(value),
+        IDictionary map => JsonOf(map),
+        IEnumerable list => new JsonArray([.. list.Cast<object?>().Select(Json)]),
+        DateTime time => JsonValue.Create(time.ToString("O", CultureInfo.InvariantCulture)),
+        IFormattable other => JsonValue.Create(other.ToString(null, CultureInfo.InvariantCulture)),
+        _ => JsonValue.Create(value.ToString()),
+    };
+
+    private static JsonObject JsonOf(IDictionary map)
+    {
+        JsonObject json = [];
+        foreach (DictionaryEntry entry in map)
+        {
+            json[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = Json(entry.Value);
+        }
+
+        return json;
+    }
+
+    // The library finds most damage by running into it, and reads on behind the end of a footer that does not end.
+    private static T Guard<T>(string name, Func<T> read)
+    {
+        try
+        {
+            return read();
+        }
+        catch (Exception exception) when (exception is not (LoKrException or OperationCanceledException or OutOfMemoryException))
+        {
+            throw new LoKrException(ErrorIds.FileNotReadable, LoKrErrorKind.InvalidData,
+                $"{name} is not a Parquet file, or it is damaged: {exception.Message}", "Write it again, or use .jsonl.", exception) { Target = name };
+        }
+    }
+
+    private static void CheckFooter(Stream file)
+    {
+        if (file.Length <= TailLength)
+        {
+            throw new InvalidDataException("it is too short");
+        }
+
+        byte[] tail = new byte[TailLength];
+        file.Position = file.Length - TailLength;
+        file.ReadExactly(tail);
+        int length = BinaryPrimitives.ReadInt32LittleEndian(tail);
+        if (!tail.AsSpan(4).SequenceEqual("PAR1"u8) || length <= 0 || length > file.Length - TailLength)
+        {
+            throw new InvalidDataException("it does not end as one");
+        }
+
+        byte[] footer = new byte[length];
+        file.Position = file.Length - TailLength - length;
+        file.ReadExactly(footer);
+        new CompactThrift(footer).SkipStructure(depth: 0);
+    }
+
+    /// <summary>Walks over a structure in Thrift's compact protocol, and throws where it does not end within its bytes.</summary>
+    private ref struct CompactThrift(ReadOnlySpan<byte> rest)
+    {
+        private const int DeepestStructure = 32;
+
+        private ReadOnlySpan<byte> _rest = rest;
+
+        public void SkipStructure(int depth)
+        {
+            if (depth > DeepestStructure)
+            {
+                throw new InvalidDataException("its footer is nested too deep");
+            }
+
+            while (ReadByte() is byte header and not 0)
+            {
+                // Without a difference to the number of the field before, the number follows.
+                if (header >> 4 == 0)
+                {
+                    _ = ReadVariable();
+                }
+
+                Skip(header & 15, isField: true, depth);
+            }
+        }
+
+        private void Skip(int type, bool isField, int depth)
+        {
+            switch (type)
+            {
+                case 1 or 2:
+                    Take(isField ? 0 : 1UL);
+                    break;
+                case 3:
+                    Take(1);
+                    break;
+                case 4 or 5 or 6:
+                    _ = ReadVariable();
+                    break;
+                case 7:
+                    Take(8);
+                    break;
+                case 8:
+                    Take(ReadVariable());
+                    break;
+                case 9 or 10:
+                    byte list = ReadByte();
+                    SkipAll(list >> 4 == 15 ? ReadVariable() : (ulong)list >> 4, list & 15, null, depth);
+                    break;
+                case 11:
+                    ulong count = ReadVariable();
+                    byte types = count == 0 ? (byte)0 : ReadByte();
+                    SkipAll(count, types >> 4, types & 15, depth);
+                    break;
+                case 12:
+                    SkipStructure(depth + 1);
+                    break;
+                default:
+                    throw new InvalidDataException("its footer has a value of an unknown type");
+            }
+        }
+
+        private void SkipAll(ulong count, int type, int? valueType, int depth)
+        {
+            // Every element has at least one byte, so a count that is too large runs into the end.
+            for (ulong i = 0; i < count; i++)
+            {
+                Skip(type, isField: false, depth + 1);
+                if (valueType is int second)
+                {
+                    Skip(second, isField: false, depth + 1);
+                }
+            }
+        }
+
+        private ulong ReadVariable()
+        {
+            ulong value = 0;
+            for (int shift = 0; shift < 64; shift += 7)
+            {
+                byte part = ReadByte();
+                value |= (ulong)(part & 127) << shift;
+                if (part < 128)
+                {
+                    return value;
+                }
+            }
+
+            throw new InvalidDataException("its footer has a number without end");
+        }
+
+        private byte ReadByte()
+        {
+            byte value = _rest.IsEmpty ? throw new InvalidDataException("its footer ends too early") : _rest[0];
+            _rest = _rest[1..];
+            return value;
+        }
+
+        private void Take(ulong count) => _rest = count <= (ulong)_rest.Length ? _rest[(int)count..] : throw new InvalidDataException("its footer ends too early");
+    }
+}
