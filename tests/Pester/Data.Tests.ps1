@@ -46,7 +46,7 @@ Describe 'Data in other forms' {
     }
 
     It 'is measured with other columns' {
-        (Measure-LoKrData $renamed -Column $column).LabelCount | Should -Be (Measure-LoKrData $rows).LabelCount
+        (Measure-LoKrData $renamed -Column $column).Labels.Count | Should -Be (Measure-LoKrData $rows).Labels.Count
         { Measure-LoKrData $renamed -Column @{ text = '' } -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.InvalidArgument,*'
     }
 }
