@@ -15,6 +15,7 @@ internal static class BenchmarkCatalog
         new UNetStepCase(),
         new OptimizerCase(),
         new RunCostCase(),
+        new RegistryCase(),
         new MemoryMergeCase(),
         new DiskMergeCase(),
         new GgufMergeCase(),

@@ -42,4 +42,27 @@ Describe 'A schedule' {
         Export-LoKrSchedule $job -As Cron -At 02:15 -Destination "$TestDrive/said" -Image x -WarningVariable said -WarningAction SilentlyContinue | Out-Null
         "$said" | Should -Match '-Image has no effect without -As Kubernetes'
     }
+
+    It 'for Kubernetes takes a list of jobs, by the index of the pod' {
+        $folder = (New-Item -ItemType Directory -Path "$TestDrive/customers").FullName
+        foreach ($name in 'acme', 'globex') {
+            $null = New-LoKrJob "$folder/$name.job.psd1"
+        }
+
+        $written = Export-LoKrSchedule "$folder/*.job.psd1" -As Kubernetes -Destination "$TestDrive/list" -MaxConcurrent 2 -ThreadsPerJob 3
+        $written.Name | Should -Be 'customers.ps1', 'customers.jobs.txt', 'customers.job.yaml'
+        Get-Content -LiteralPath $written[1] | Should -Be "$folder/acme.job.psd1", "$folder/globex.job.psd1"
+        Get-Content -LiteralPath $written[2] -Raw | Should -Match '(?s)completionMode: Indexed\n  completions: 2\n  parallelism: 2\n.*podFailurePolicy:.*FailIndex'
+        (Export-LoKrSchedule "$folder/*.job.psd1" Kubernetes -At 02:15 -Destination "$TestDrive/list" -Force)[2].Name | Should -Be 'customers.cronjob.yaml'
+        Get-ErrorId { Export-LoKrSchedule "$folder/*.job.psd1" -As Slurm -At 02:15 -Destination "$TestDrive/list" -Force } | Should -Be 'LoKr.InvalidArgument'
+        Get-ErrorId { Export-LoKrSchedule $job -As Slurm -Destination "$TestDrive/list" -Force } | Should -Be 'LoKr.InvalidArgument'
+
+        # As the pod of the second index does it: its data are not there yet.
+        $null = Export-LoKrSchedule "$folder/*.job.psd1" -As Kubernetes -Destination "$TestDrive/list" -Module $manifest -Force
+        $env:JOB_COMPLETION_INDEX = '1'
+        $result = Invoke-Shell -ArgumentList '-File', "$TestDrive/list/customers.ps1" -Program $pwsh
+        Remove-Item -LiteralPath Env:/JOB_COMPLETION_INDEX
+        $result.ExitCode | Should -Be 3
+        $result.Error | Should -Match 'globex\.job\.psd1'
+    }
 }

@@ -10,6 +10,11 @@ public static class FileErrors
     public static bool IsFileSystem(Exception exception) =>
         exception is IOException or UnauthorizedAccessException or NotSupportedException or System.Security.SecurityException;
 
+    /// <summary>Whether an exception says that a place may be read and not written.</summary>
+    /// <param name="exception">The exception.</param>
+    public static bool IsProtected(Exception exception) => exception is UnauthorizedAccessException
+        || (exception is IOException && (OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x13 : exception.HResult is 30));
+
     /// <summary>Whether an exception says that the disk, or the user's share of it, is full.</summary>
     /// <param name="exception">The exception.</param>
     public static bool IsDiskFull(Exception exception) => exception is IOException

@@ -30,12 +30,24 @@ public sealed class AdapterRegistry
     /// <summary>Full path.</summary>
     public string Path { get; }
 
-    /// <summary>Names of the adapters that have versions.</summary>
-    public IReadOnlyList<string> Names => !Directory.Exists(Path) ? [] :
-    [
-        .. Directory.EnumerateDirectories(Path).Where(static folder => Directory.Exists(System.IO.Path.Combine(folder, VersionsFolder)))
-            .Select(static folder => System.IO.Path.GetFileName(folder)).Order(StringComparer.Ordinal),
-    ];
+    /// <summary>Names of the adapters that have versions. It lists the registry; for one adapter there is <see cref="Contains"/>.</summary>
+    public IReadOnlyList<string> Names => FindNames(static _ => true);
+
+    /// <summary>Names of the adapters that have versions, of those that a person asks for.</summary>
+    /// <param name="matches">Whether a name is one of them.</param>
+    public IReadOnlyList<string> FindNames(Func<string, bool> matches) => !Directory.Exists(Path) ? [] :
+        [.. Directory.EnumerateDirectories(Path).Select(static folder => System.IO.Path.GetFileName(folder)).Where(matches).Where(HasVersions).Order(StringComparer.Ordinal)];
+
+    /// <summary>Whether an adapter has versions.</summary>
+    /// <param name="name">Name of the adapter.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.InvalidArgument"/> for a name that is not a folder name.</exception>
+    public bool Contains(string name)
+    {
+        CheckName(name, "adapter");
+        return HasVersions(name);
+    }
+
+    private bool HasVersions(string name) => Directory.Exists(System.IO.Path.Combine(Path, name, VersionsFolder));
 
     /// <summary>Adds a version: a copy of an adapter folder.</summary>
     /// <param name="name">Name of the adapter in the registry.</param>
@@ -83,6 +95,11 @@ public sealed class AdapterRegistry
             }
 
             Note(folder, new() { Change = "Register", Version = number });
+            if (runFolder.Exists)
+            {
+                runFolder.NoteRegistered(new(name, number));
+            }
+
             return Read(folder, number, ReadAliases(folder));
         }
     }
@@ -144,6 +161,20 @@ public sealed class AdapterRegistry
         Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
         int[] numbers = Numbers(folder);
         return numbers.Length > 0 ? [.. numbers.Select(number => Read(folder, number, aliases))] : throw NotFound(name, $"The registry '{Path}' has no adapter '{name}'.");
+    }
+
+    /// <summary>The versions that a run became, by what its folder says. Other registries may have versions of it too, and these may have been removed.</summary>
+    /// <param name="run">The run.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.RegistryInvalid"/>, <c>LoKr.RunInvalid</c>.</exception>
+    public IReadOnlyList<LoKrAdapterVersion> OfRun(RunFolder run)
+    {
+        ArgumentNullException.ThrowIfNull(run);
+        string id = run.Read().Id;
+        return
+        [
+            .. run.ReadRegistered().Distinct().Where(version => IsName(version.Name) && Directory.Exists(PathOf(FolderOf(version.Name), version.Version)))
+                .Select(version => Get(version.Name, version.Version)).Where(version => version.Card.Run == id),
+        ];
     }
 
     /// <summary>The version that an alias means.</summary>

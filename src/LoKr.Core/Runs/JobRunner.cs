@@ -414,7 +414,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     }
 
     // A job that was killed between its registration and its publication.
-    private LoKrAdapterVersion? Registered(string run) => _registry!.Names.Contains(AdapterName) ? _registry.GetVersions(AdapterName).FirstOrDefault(version => version.Card.Run == run) : null;
+    private LoKrAdapterVersion? Registered(string run) => _registry!.Contains(AdapterName) ? _registry.GetVersions(AdapterName).FirstOrDefault(version => version.Card.Run == run) : null;
 
     private LoKrGateResult AskGate(Night night, LoKrModel model, JobGate gate, CancellationToken cancellation)
     {
@@ -445,7 +445,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private LoKrJobResult Retain(LoKrJobResult result)
     {
-        IReadOnlyList<int> versions = job.Retention.Versions is int keep && _registry is not null && _registry.Names.Contains(AdapterName) ? _registry.Retain(AdapterName, keep) : [];
+        IReadOnlyList<int> versions = job.Retention.Versions is int keep && _registry is not null && _registry.Contains(AdapterName) ? _registry.Retain(AdapterName, keep) : [];
         List<string> runs = [];
         foreach (RunFolder folder in Old(result.Run))
         {

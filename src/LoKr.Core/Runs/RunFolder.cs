@@ -10,7 +10,7 @@ namespace LoKr.Core.Runs;
 /// <c>run.json</c> (<see cref="LoKrRun"/>), <c>config.json</c> (configuration and options), <c>log.jsonl</c> (<see cref="RunLog"/>),
 /// <c>events.out.tfevents.*</c> (<see cref="EventFile"/>), <c>loss.png</c> and <c>report.md</c> (<see cref="RunReport"/>),
 /// <c>checkpoints/000400/</c> (<see cref="RunCheckpoints"/>), <c>adapter/</c> (the result, as PEFT stores it),
-/// <c>gate.json</c> (<see cref="LoKrGateResult"/>).
+/// <c>gate.json</c> (<see cref="LoKrGateResult"/>), <c>registered.jsonl</c> (the versions that the result became).
 /// </summary>
 public sealed class RunFolder
 {
@@ -53,6 +53,8 @@ public sealed class RunFolder
 
     /// <summary>The verdict of the gate on the result, where one was asked for.</summary>
     public string GateFile => Of("gate.json");
+
+    private string RegisteredFile => Of("registered.jsonl");
 
     /// <summary>Whether there is a run in the folder.</summary>
     public bool Exists => File.Exists(StateFile);
@@ -97,6 +99,28 @@ public sealed class RunFolder
     /// <summary>The verdict of the gate, or null.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public LoKrGateResult? ReadGate() => File.Exists(GateFile) ? JsonRecords.Read<LoKrGateResult>(GateFile, s_errors) : null;
+
+    /// <summary>The versions that the result of the run became, in any registry, in the order in which they were registered.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RunInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    internal IReadOnlyList<RegisteredVersion> ReadRegistered() => !File.Exists(RegisteredFile) ? [] :
+        [.. FileSystem.ReadText(RegisteredFile).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select((line, i) => JsonRecords.Parse<RegisteredVersion>(line, FormattableString.Invariant($"{RegisteredFile}:{i + 1}"), s_errors))];
+
+    /// <summary>Notes that the result of the run became a version, so that a report finds it in a registry of any size.</summary>
+    internal void NoteRegistered(RegisteredVersion version)
+    {
+        try
+        {
+            File.AppendAllText(RegisteredFile, JsonRecords.ToLine(version) + "\n");
+        }
+        catch (Exception exception) when (FileErrors.IsProtected(exception))
+        {
+            // A run of somebody else may be registered without the right to write there; its report then does not name the version.
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+            throw FileErrors.NotWritable(RegisteredFile, exception);
+        }
+    }
 
     /// <summary>Asks the process that works on the run to end after its step, from any process on any machine that shares the folder.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.FileNotWritable</c>.</exception>
@@ -312,3 +336,8 @@ internal sealed class RunLock : IDisposable
         Target = folder,
     };
 }
+
+/// <summary>A version that the result of a run became.</summary>
+/// <param name="Name">Name of the adapter in the registry.</param>
+/// <param name="Version">Number of the version.</param>
+internal sealed record RegisteredVersion(string Name, int Version);

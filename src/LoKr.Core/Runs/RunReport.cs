@@ -84,8 +84,8 @@ public static class RunReport
             ["Data", run.Inputs.Data ?? ""], ["Validation data", run.Inputs.ValidationData ?? ""], ["Base model", run.Inputs.BaseModel],
             ["Configuration", run.Inputs.Configuration], ["Adapter at the beginning", run.Inputs.StartAdapter],
         ]);
-        LoKrAdapterVersion[] versions = registry is null ? [] : [.. registry.Names.SelectMany(registry.GetVersions).Where(version => version.Card.Run == run.Id)];
-        if (versions.Length > 0)
+        IReadOnlyList<LoKrAdapterVersion> versions = registry?.OfRun(folder) ?? [];
+        if (versions.Count > 0)
         {
             yield return new ReportTable(["Version", "Registered", "Aliases", "Comes from", "Weights"], [.. versions.Select(version => (string[])
             [

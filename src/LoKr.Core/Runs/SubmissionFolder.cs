@@ -203,13 +203,15 @@ public sealed class SubmissionFolder
     {
         ArgumentNullException.ThrowIfNull(query);
         SubmissionFile file = Load();
-        ProcessLine?[] exits = [.. file.Jobs.Select(entry => ReadLine(entry, ExitFile))];
-        string[] open = [.. file.Jobs.Where((entry, i) => entry.Attempt > 0 && exits[i] is null or { Code: RunExitCodes.RunAgain })
-            .Select(entry => file.Attempts[entry.Attempt - 1]).Where(static attempt => attempt is { Scheduler: SubmissionScheduler.Slurm, SchedulerId: not null })
-            .Select(static attempt => attempt.SchedulerId!).Distinct(StringComparer.Ordinal)];
+        SubmissionAttempt? AttemptOf(SubmissionEntry entry) => file.Attempts.ElementAtOrDefault(entry.Attempt - 1);
+        string[] open = [.. file.Jobs.Where(entry => ReadLine(entry, ExitFile) is null or { Code: RunExitCodes.RunAgain })
+            .Select(AttemptOf).Where(static attempt => attempt is { Scheduler: SubmissionScheduler.Slurm, SchedulerId: not null })
+            .Select(static attempt => attempt!.SchedulerId!).Distinct(StringComparer.Ordinal)];
         IReadOnlyDictionary<(string, int), SubmissionTask> tasks = open.Length == 0 ? new Dictionary<(string, int), SubmissionTask>() : query(open);
         bool isLocked = !isOwner && IsLocked;
-        return [.. file.Jobs.Select((entry, i) => Describe(entry, file.Attempts.ElementAtOrDefault(entry.Attempt - 1)?.Scheduler ?? file.Options.Scheduler, exits[i], file.Attempts.ElementAtOrDefault(entry.Attempt - 1), tasks, isLocked))];
+
+        // The files are read again behind these questions: a job that has ended meanwhile had noted it by then.
+        return [.. file.Jobs.Select(entry => Describe(entry, AttemptOf(entry), file.Options.Scheduler, tasks, isLocked))];
     }
 
     /// <summary>The counts of jobs.</summary>
@@ -243,9 +245,10 @@ public sealed class SubmissionFolder
 
     private static Dictionary<string, int> Counts(IEnumerable<string> texts) => texts.GroupBy(static text => text, StringComparer.Ordinal).ToDictionary(static group => group.Key, static group => group.Count());
 
-    private LoKrSubmissionJob Describe(SubmissionEntry entry, SubmissionScheduler scheduler, ProcessLine? exit, SubmissionAttempt? attempt, IReadOnlyDictionary<(string, int), SubmissionTask> tasks, bool isLocked)
+    private LoKrSubmissionJob Describe(SubmissionEntry entry, SubmissionAttempt? attempt, SubmissionScheduler last, IReadOnlyDictionary<(string, int), SubmissionTask> tasks, bool isLocked)
     {
         ProcessLine? started = ReadLine(entry, StartedFile);
+        ProcessLine? exit = ReadLine(entry, ExitFile);
         SubmissionTask? task = attempt?.SchedulerId is string id ? tasks.GetValueOrDefault((id, entry.Index)) : null;
         if (attempt?.Scheduler is SubmissionScheduler.Local)
         {
@@ -274,12 +277,12 @@ public sealed class SubmissionFolder
             Changes = entry.Changes,
             Outcome = result?.State,
             ErrorId = result?.ErrorId,
-            Message = result?.Message ?? Explain(state, started, code, task),
+            Message = result?.Message ?? Explain(state, started is not null, code, run, task),
             Run = result?.Run ?? run?.Path,
             Step = run?.Step,
             TotalSteps = run?.TotalSteps,
             Version = result?.Version,
-            Scheduler = scheduler,
+            Scheduler = attempt?.Scheduler ?? last,
             SchedulerId = attempt?.SchedulerId is not string array ? null : attempt.Scheduler is SubmissionScheduler.Local ? array : FormattableString.Invariant($"{array}_{entry.Index}"),
             Node = task?.Node ?? started?.Text,
             Restarts = (started ?? exit)?.Restart ?? 0,
@@ -297,14 +300,14 @@ public sealed class SubmissionFolder
         return new() { IsActive = isRunning || isLocked, IsRunning = isRunning };
     }
 
-    private static string? Explain(SubmissionJobState state, ProcessLine? started, int? code, SubmissionTask? task) => state switch
+    private static string? Explain(SubmissionJobState state, bool wasStarted, int? code, LoKrRun? run, SubmissionTask? task) => state switch
     {
         SubmissionJobState.Pending or SubmissionJobState.Running => task?.Text,
-        _ when task?.Text is string text => $"The scheduler says {text}.",
-        SubmissionJobState.Stopped when started is null => "It was not started.",
+        SubmissionJobState.Stopped when code is RunExitCodes.RunAgain => $"It stopped with a checkpoint{(run?.Reason is string reason ? $" ({reason})" : "")}.",
+        _ when task?.Text is string text && code is null or > 128 => FormattableString.Invariant($"The scheduler says {text}{(code is null ? "" : $"; signal {code - 128} ended the process")}."),
+        SubmissionJobState.Stopped when !wasStarted => "It was not started.",
         SubmissionJobState.Stopped when code is null => "Its process is gone.",
-        SubmissionJobState.Stopped when code > 128 => FormattableString.Invariant($"Signal {code - 128} ended the process."),
-        SubmissionJobState.Stopped => "It stopped with a checkpoint.",
+        SubmissionJobState.Stopped => FormattableString.Invariant($"Signal {code - 128} ended the process."),
         _ => null,
     };
 

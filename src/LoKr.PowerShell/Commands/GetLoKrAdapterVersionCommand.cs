@@ -31,7 +31,7 @@ public sealed class GetLoKrAdapterVersionCommand : RegistryCommand
     {
         AdapterRegistry registry = OpenRegistry();
         WildcardPattern pattern = new(Name, WildcardOptions.IgnoreCase);
-        string[] names = WildcardPattern.ContainsWildcardCharacters(Name) ? [.. registry.Names.Where(pattern.IsMatch)] : [Name];
+        string[] names = WildcardPattern.ContainsWildcardCharacters(Name) ? [.. registry.FindNames(pattern.IsMatch)] : [Name];
         foreach (string name in names)
         {
             ForOne(name, () => WriteObject(Select(registry, name), enumerateCollection: true));

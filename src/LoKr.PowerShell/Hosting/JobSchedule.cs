@@ -1,10 +1,7 @@
 using System.Globalization;
-using System.Management.Automation.Language;
-using System.Security.Cryptography;
 using System.Text;
-using System.Text.Encodings.Web;
-using System.Text.Json;
 using System.Xml.Linq;
+using LoKr.Core.IO;
 
 namespace LoKr.PowerShell.Hosting;
 
@@ -34,9 +31,6 @@ public enum JobScheduler
 internal sealed record JobSchedule
 {
     private const string Arguments = "-NoProfile -NonInteractive -File";
-
-    // Exit codes with which another start would end the same way.
-    private const string Final = "3, 6, 8";
 
     /// <summary>Name of the job.</summary>
     public required string Name { get; init; }
@@ -78,15 +72,15 @@ internal sealed record JobSchedule
             JobScheduler.Systemd => (KeyValuePair<string, string>[])[new($"{UnitName}.service", Service()), new($"{UnitName}.timer", Timer())],
             JobScheduler.TaskScheduler => [new($"{Name}.task.xml", Task())],
             JobScheduler.Cron => [new($"{Name}.crontab", Crontab())],
-            JobScheduler.Kubernetes => [new($"{Name}.cronjob.yaml", CronJob())],
+            JobScheduler.Kubernetes => [new($"{Name}.cronjob.yaml", Manifest.CronJob(At))],
             _ => [new($"{Name}.sbatch", Batch())],
         },
     ];
 
     private string Script() => $"""
         # Does the job, and ends with its exit code.
-        Import-Module -Name '{CodeGeneration.EscapeSingleQuotedStringContent(Module)}'
-        Invoke-LoKrJob -LiteralPath '{CodeGeneration.EscapeSingleQuotedStringContent(JobPath)}' -Exit
+        Import-Module -Name {JobArrayScript.Quote(Module)}
+        Invoke-LoKrJob -LiteralPath {JobArrayScript.Quote(JobPath)} -Exit
 
         """;
 
@@ -173,79 +167,19 @@ internal sealed record JobSchedule
     // File names on Windows have no quotation marks; a backslash at the end would escape ours.
     private static string WindowsWord(string text) => $"\"{(text.EndsWith('\\') ? text + "\\" : text)}\"";
 
-    private string CronJob() => $"""
-        # kubectl apply -f this file. The claim holds the folder of the job; the image has pwsh, the module and libtorch.
-        apiVersion: batch/v1
-        kind: CronJob
-        metadata:
-          name: {Yaml(DnsName())}
-        spec:
-          schedule: {Yaml(string.Create(CultureInfo.InvariantCulture, $"{At.Minute} {At.Hour} * * *"))}
-          concurrencyPolicy: Forbid
-          startingDeadlineSeconds: 3600
-          jobTemplate:
-            spec:
-              backoffLimit: 3
-              podFailurePolicy:
-                rules:
-                # 75: stopped with a checkpoint. Another pod goes on, and it does not count as a failure.
-                - action: Ignore
-                  onExitCodes:
-                    containerName: lokr
-                    operator: In
-                    values: [75]
-                - action: Ignore
-                  onPodConditions:
-                  - type: DisruptionTarget
-                # An invalid job, a missing model, and a training that diverges end the same way every time.
-                - action: FailJob
-                  onExitCodes:
-                    containerName: lokr
-                    operator: In
-                    values: [{Final}]
-              template:
-                spec:
-                  restartPolicy: Never
-                  # A training ends with its step and a checkpoint.
-                  terminationGracePeriodSeconds: 600
-                  containers:
-                  - name: lokr
-                    image: {Yaml(Image)}
-                    workingDir: {Yaml(JobFolder)}
-                    # exec lets PowerShell get the signals; 2 (nothing is new) and 4 (not better) are no failures, so the script is run by a shell that says so.
-                    command: ["/bin/sh", "-c", {Yaml("trap 'kill -TERM $pid' TERM; \"$@\" & pid=$!; wait $pid; code=$?; while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done; case $code in 2|4) code=0;; esac; exit $code")}, "sh"]
-                    args: [{string.Join(", ", Shell.Concat(Arguments.Split(' ')).Append(ScriptPath).Select(Yaml))}]
-                    volumeMounts:
-                    - name: job
-                      mountPath: {Yaml(Mount())}
-                  volumes:
-                  - name: job
-                    persistentVolumeClaim:
-                      claimName: {Yaml(VolumeClaim)}
-
-        """;
-
-    // The folder that holds both the job and the files of the schedule.
-    private string Mount()
+    private KubernetesManifest Manifest => new()
     {
-        string[] job = JobFolder.Split('/');
-        string[] own = Folder.Split('/');
-        string common = string.Join('/', job.Zip(own).TakeWhile(static pair => pair.First == pair.Second).Select(static pair => pair.First));
-        return common.Length > 1 ? common : JobFolder;
-    }
+        Name = Name,
+        Command = [.. Shell, .. Arguments.Split(' '), ScriptPath],
+        WorkingFolder = JobFolder,
+        Mount = Mount([JobFolder, Folder]),
+        Image = Image,
+        VolumeClaim = VolumeClaim,
+    };
 
-    // JSON's texts are YAML's.
-    private static string Yaml(string text) => JsonSerializer.Serialize(text, s_json);
-
-    private static readonly JsonSerializerOptions s_json = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
-
-    // Names of objects are labels of DNS; a hash keeps those of other letters apart.
-    private string DnsName()
-    {
-        string plain = string.Concat(Name.ToLowerInvariant().Select(static c => char.IsAsciiLetterOrDigit(c) ? c : '-')).Trim('-');
-        return plain == Name && plain.Length <= 40 ? $"lokr-{plain}"
-            : $"lokr-{plain[..Math.Min(plain.Length, 31)]}-{Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Name)))[..8]}".Replace("--", "-", StringComparison.Ordinal);
-    }
+    /// <summary>The deepest folder that holds all others, unless it is the root, which no volume can be.</summary>
+    /// <param name="folders">Full paths.</param>
+    internal static string Mount(IReadOnlyList<string> folders) => FolderPaths.Common(folders) is { Length: > 1 } common ? common : folders[0];
 
     private string Batch() => $"""
         #!/bin/bash

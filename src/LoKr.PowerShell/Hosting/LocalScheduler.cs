@@ -154,7 +154,7 @@ public sealed class LocalScheduler : IDisposable
         int slot = _slots.Min;
         ProcessStartInfo start = ShellProgram.StartInfo(_options.Command[0], _options.Command.Skip(1).Append(index.ToString(CultureInfo.InvariantCulture)));
         start.WorkingDirectory = _folder.Path;
-        foreach (string variable in (string[])["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+        foreach (string variable in ShellProgram.ThreadVariables)
         {
             start.Environment[variable] = _options.ThreadsPerJob.ToString(CultureInfo.InvariantCulture);
         }

@@ -12,6 +12,9 @@ internal static class ShellProgram
     /// <summary>The module that runs.</summary>
     public static string Manifest { get; } = Path.Combine(Path.GetDirectoryName(typeof(ShellProgram).Assembly.Location)!, "LoKr.psd1");
 
+    /// <summary>Variables that say with how many threads a process computes: the module's own, and those of the libraries of libtorch.</summary>
+    public static IReadOnlyList<string> ThreadVariables { get; } = ["LOKR_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"];
+
     /// <summary>The PowerShell that runs: pwsh by itself, or a program of .NET that dotnet runs.</summary>
     public static string[] Current()
     {

@@ -57,7 +57,7 @@ internal static class SlurmScheduler
 
             job=$(printf '%s/jobs/%04d' {{ShellText.Word(folder)}} "$SLURM_ARRAY_TASK_ID")
             restart=${SLURM_RESTART_COUNT:-0}
-            export OMP_NUM_THREADS={{options.ThreadsPerJob}} MKL_NUM_THREADS={{options.ThreadsPerJob}}
+            export {{string.Join(' ', ShellProgram.ThreadVariables.Select(name => $"{name}={options.ThreadsPerJob}"))}}
 
             # Whole lines or none, whoever reads them.
             note() {
@@ -65,6 +65,12 @@ internal static class SlurmScheduler
             }
 
             note started "${SLURMD_NODENAME:-$HOSTNAME}"
+            if [ -e "$job/stop" ]; then
+                # It was stopped while it was on its way back into the queue.
+                note exit 75
+                exit 75
+            fi
+
             # Before the time is up, and when the job is stopped: end after the step, with a checkpoint.
             {{ShellText.RunAndForward([.. options.Command.Select(ShellText.Word), "\"$SLURM_ARRAY_TASK_ID\""])}}
             note exit "$code"
@@ -115,8 +121,17 @@ internal static class SlurmScheduler
     /// <exception cref="LoKrException"><c>LoKr.SchedulerFailed</c> with the words of scancel.</exception>
     public static void Stop(IReadOnlyList<string> ids)
     {
-        Require("scancel", ["--state=PENDING", .. ids]);
-        Require("scancel", ["--batch", "--signal=USR1", "--state=RUNNING", .. ids]);
+        foreach (string[] what in (string[][])[["--state=PENDING"], ["--batch", "--signal=USR1", "--state=RUNNING"]])
+        {
+            (int code, _, string error) = ShellProgram.Run("scancel", [.. what, .. ids]);
+
+            // One that has ended since it was asked for is as it is wanted.
+            if (code != 0 && error.Split('\n', StringSplitOptions.RemoveEmptyEntries).FirstOrDefault(static line =>
+                !line.Contains("Invalid job id", StringComparison.OrdinalIgnoreCase) && !line.Contains("already complet", StringComparison.OrdinalIgnoreCase)) is string refused)
+            {
+                throw ShellProgram.Failed($"scancel ended with exit code {code}: {refused.Trim()}");
+            }
+        }
     }
 
     /// <summary>Numbers as Slurm writes them: 1-3,7.</summary>

@@ -1,9 +1,12 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
 using LoKr.Core.Tests.Training;
+using LoKr.Core.Training;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using Xunit;
 using static TorchSharp.torch;
@@ -124,6 +127,80 @@ public sealed class AdapterRegistryTests : IDisposable
 
             return count;
         }
+    }
+
+    [Fact]
+    public void What_is_done_to_one_adapter_does_not_depend_on_how_many_there_are()
+    {
+        string source = Adapter(1);
+        Dictionary<string, long> few = Allocations(_folder["few"], source, 3);
+        Dictionary<string, long> many = Allocations(_folder["many"], source, 3000);
+
+        // A name of a folder and its path are some hundred bytes each: to list the registry would be half a megabyte.
+        Assert.Equal([], many.Where(pair => pair.Value > few[pair.Key] + 100_000).Select(pair => FormattableString.Invariant($"{pair.Key}: {few[pair.Key]} bytes, then {pair.Value}")));
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        Assert.Equal(3002, new AdapterRegistry(_folder["many"]).Names.Count);
+        Assert.True(GC.GetAllocatedBytesForCurrentThread() - before > 200_000);
+        Assert.Equal(["n7", "n77"], new AdapterRegistry(_folder["many"]).FindNames(static name => name is "n7" or "n77" or "none"));
+    }
+
+    // The second time: the first one also compiles.
+    private static Dictionary<string, long> Allocations(string folder, string source, int neighbors)
+    {
+        for (int i = 0; i < neighbors; i++)
+        {
+            Directory.CreateDirectory(Path.Combine(folder, $"n{i}", "versions", "0001"));
+        }
+
+        AdapterRegistry registry = new(folder);
+        (string Name, Action<string> Do)[] operations =
+        [
+            ("Register", name => registry.Register(name, source)),
+            ("Register", name => registry.Register(name, source)),
+            ("Publish", name => registry.Publish(name)),
+            ("Contains", name => Assert.True(registry.Contains(name))),
+            ("GetVersions", name => registry.GetVersions(name)),
+            ("Find", name => registry.Find(name)),
+            ("Get", name => registry.Get(name, 1)),
+            ("Publish 1", name => registry.Publish(name, 1)),
+            ("Restore", name => registry.Restore(name)),
+            ("PlanRetention", name => registry.PlanRetention(name, 1)),
+            ("Retain", name => registry.Retain(name, 1)),
+            ("Unregister", name => registry.Unregister(name, registry.Register(name, source).Version)),
+        ];
+        Dictionary<string, long> bytes = [];
+        for (int round = 0; round < 2; round++)
+        {
+            foreach ((string what, Action<string> action) in operations)
+            {
+                long before = GC.GetAllocatedBytesForCurrentThread();
+                action(round == 0 ? "first" : "tickets");
+                bytes[what] = GC.GetAllocatedBytesForCurrentThread() - before;
+            }
+        }
+
+        return bytes;
+    }
+
+    [Fact]
+    public void The_versions_of_a_run_are_found_by_its_folder_and_no_other_adapter_is_read()
+    {
+        LoKr.Testing.TinyModel.WriteBert(_folder["model"]);
+        using LoKrModel model = ModelLoader.Load(_folder["model"], new() { Labels = ["access", "billing", "network"], Device = CPU });
+        model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["query"]) }, seed: 1);
+        using ITrainingTask task = TrainingTaskFactory.Create(model, [.. DataReader.ReadFile(TinyData.WriteTickets(_folder["train.jsonl"], 8, 1))]);
+        RunFolder run = new(_folder["run"]);
+        RunRecorder.Train(new() { Path = run.Path }, model, task, null, new() { MaxSteps = 1, Seed = 1 }, null, null, null, TestContext.Current.CancellationToken);
+        Assert.Empty(Registry.OfRun(run));
+        Registry.Register("tickets", run.AdapterFolder);
+        Registry.Register("tickets", run.Path);
+        Registry.Register("other", run.Path);
+        _folder.Write(Path.Combine("registry", "damaged", "versions", "0001", "card.json"), "{");
+        Assert.Equal([("tickets", 2), ("other", 1)], Registry.OfRun(run).Select(static version => (version.Name, version.Version)));
+        Assert.Contains("| tickets 2 |", RunReport.Create(run, ReportFormat.Markdown, Registry), StringComparison.Ordinal);
+        Registry.Unregister("tickets", 2);
+        Assert.Equal(["other"], Registry.OfRun(run).Select(static version => version.Name));
+        Assert.Empty(new AdapterRegistry(_folder["elsewhere"]).OfRun(run));
     }
 
     private string Adapter(int seed)

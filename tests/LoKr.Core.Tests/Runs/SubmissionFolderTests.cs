@@ -107,12 +107,19 @@ public sealed class SubmissionFolderTests : IDisposable
             [SubmissionJobState.Completed, SubmissionJobState.Pending, SubmissionJobState.Running, SubmissionJobState.Stopped, SubmissionJobState.Pending, SubmissionJobState.Stopped], jobs.Select(static job => job.State));
         Assert.Equal("PENDING (Resources)", jobs[1].Message);
         Assert.Equal(("n1", "42_3"), (jobs[2].Node, jobs[2].SchedulerId));
-        Assert.Equal((143, "The scheduler says TIMEOUT."), (jobs[3].ExitCode, jobs[3].Message));
+        Assert.Equal((143, "The scheduler says TIMEOUT; signal 15 ended the process."), (jobs[3].ExitCode, jobs[3].Message));
         Assert.Equal((2, null), (jobs[4].Restarts, jobs[4].ExitCode));
         Assert.Equal("Its process is gone.", jobs[5].Message);
         LoKrSubmission summary = _submission.Summarize(jobs);
         Assert.Equal((6, 2, 1, 1, 0, 2, 2), (summary.JobCount, summary.PendingCount, summary.RunningCount, summary.CompletedCount, summary.FailedCount, summary.StoppedCount, summary.ContinuableCount));
         Assert.Equal([SubmissionReason.Forced, SubmissionReason.InProgress], _submission.Plan([Request("done"), Request("again")], jobs, force: true).Planned.Select(static entry => entry.Reason));
+
+        // What was noted while the scheduler was asked counts.
+        Assert.Equal(4, _submission.Read(_ =>
+        {
+            _submission.WriteExit(4, 1, 0, 4);
+            return tasks;
+        })[3].ExitCode);
 
         // When all have ended, nobody is asked.
         foreach (int index in (int[])[2, 3, 4, 5, 6])

@@ -102,6 +102,27 @@ public sealed class JobScheduleTests : IDisposable
         Assert.Matches("name: \"lokr-n-chtlich-1-[0-9a-f]{8}\"", other);
     }
 
+    [Fact]
+    public void An_Indexed_Job_fails_by_index_what_cannot_end_well()
+    {
+        KubernetesManifest manifest = new()
+        {
+            Name = "customers", Command = ["pwsh", "-File", "/w/customers.ps1"], WorkingFolder = "/w", Mount = "/w", Image = "lokr:1", VolumeClaim = "tickets", Count = 40, MaxConcurrent = 8, Threads = 2,
+        };
+        string text = manifest.Job();
+        foreach (string line in (string[])["kind: Job", "  completionMode: Indexed", "  completions: 40", "  parallelism: 8", "  backoffLimitPerIndex: 3", "    - action: FailIndex", "        values: [3, 6, 8]", "        values: [75]",
+            "        - name: LOKR_THREADS", "          value: \"2\"", "            cpu: \"2\"", "        volumeMounts:"])
+        {
+            Assert.Contains($"\n{line}\n", text, StringComparison.Ordinal);
+        }
+
+        Assert.DoesNotContain("backoffLimit:", text, StringComparison.Ordinal);
+        string nightly = manifest.CronJob(new TimeOnly(2, 15));
+        Assert.Contains("\n      completionMode: Indexed\n", nightly, StringComparison.Ordinal);
+        Assert.Contains("\n  schedule: \"15 2 * * *\"\n", nightly, StringComparison.Ordinal);
+        Assert.Contains("\n  parallelism: 40\n", (manifest with { MaxConcurrent = null }).Job(), StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData(0, 0)]
     [InlineData(2, 0)]

@@ -35,16 +35,15 @@ public sealed class SlurmSchedulerTests : IDisposable
     }
 
     [Theory]
-    [InlineData(0, 0, 0, false, "")]
-    [InlineData(2, 0, 0, false, "")]
-    [InlineData(4, 0, 0, false, "")]
-    [InlineData(3, 0, 3, false, "")]
-    [InlineData(75, 0, 0, false, "scontrol requeue 42")]
-    [InlineData(75, 5, 75, false, "")]
-    [InlineData(75, 0, 75, true, "")]
-    public void A_task_notes_how_it_ended_and_is_requeued_at_75_only(int code, int restarts, int expected, bool isStopped, string calls)
+    [InlineData(0, 0, 0, "")]
+    [InlineData(2, 0, 0, "")]
+    [InlineData(4, 0, 0, "")]
+    [InlineData(3, 0, 3, "")]
+    [InlineData(75, 0, 0, "scontrol requeue 42")]
+    [InlineData(75, 5, 75, "")]
+    public void A_task_notes_how_it_ended_and_is_requeued_at_75_only(int code, int restarts, int expected, string calls)
     {
-        using Process task = Start($"exit {code}", restarts, isStopped);
+        using Process task = Start($"exit {code}", restarts);
         task.WaitForExit();
         Assert.Equal(expected, task.ExitCode);
         Assert.Equal(calls, File.Exists(_folder["calls"]) ? File.ReadAllText(_folder["calls"]).Trim() : "");
@@ -54,9 +53,29 @@ public sealed class SlurmSchedulerTests : IDisposable
     }
 
     [Fact]
+    public void A_task_that_was_stopped_is_not_requeued_nor_started()
+    {
+        string stop = _folder[Hard, "jobs", "0007", "stop"];
+        using (Process task = Start($"touch '{stop.Replace("'", "'\\''", StringComparison.Ordinal)}'; exit 75", 0))
+        {
+            task.WaitForExit();
+            Assert.Equal(75, task.ExitCode);
+        }
+
+        using (Process task = Start($"touch '{_folder["begun"]}'", 1))
+        {
+            task.WaitForExit();
+            Assert.Equal(75, task.ExitCode);
+        }
+
+        Assert.False(File.Exists(_folder["calls"]) || File.Exists(_folder["begun"]));
+        Assert.Matches("^3 1 [0-9]+ 75\n$", File.ReadAllText(_folder[Hard, "jobs", "0007", "exit"]));
+    }
+
+    [Fact]
     public void A_signal_to_the_task_ends_the_job_in_order()
     {
-        using Process task = Start($"trap 'sleep 0.3; exit 75' TERM; touch '{_folder["begun"]}'; while :; do sleep 0.05; done", 0, false);
+        using Process task = Start($"trap 'sleep 0.3; exit 75' TERM; touch '{_folder["begun"]}'; while :; do sleep 0.05; done", 0);
         Assert.True(SpinWait.SpinUntil(() => File.Exists(_folder["begun"]), TimeSpan.FromMinutes(1)));
         using (Process kill = Process.Start("sh", ["-c", $"kill -USR1 {task.Id}"]))
         {
@@ -86,7 +105,7 @@ public sealed class SlurmSchedulerTests : IDisposable
         _folder[Hard], "lokr-customers", new() { Number = 3, Created = DateTime.UtcNow, Scheduler = SubmissionScheduler.Slurm, Indexes = indexes }, options);
 
     // A task as Slurm starts it, with a program that writes down its arguments in place of PowerShell.
-    private Process Start(string job, int restarts, bool isStopped)
+    private Process Start(string job, int restarts)
     {
         Assert.SkipUnless(OperatingSystem.IsLinux() && File.Exists("/bin/bash"), "bash is not there.");
         _folder.Write(Path.Combine("bin", "scontrol"), $"#!/bin/sh\necho \"scontrol $*\" >> '{_folder["calls"]}'\n");
@@ -97,11 +116,6 @@ public sealed class SlurmSchedulerTests : IDisposable
 
         _folder.Write("job.sh", $"echo \"$1 $OMP_NUM_THREADS\" > '{_folder["arguments"]}'\n{job}\n");
         Directory.CreateDirectory(_folder[Hard, "jobs", "0007"]);
-        if (isStopped)
-        {
-            _folder.Write(Path.Combine(Hard, "jobs", "0007", "stop"), "");
-        }
-
         _folder.Write("array.sbatch", Script(new() { Scheduler = SubmissionScheduler.Slurm, ThreadsPerJob = 2, RestartLimit = 5, Command = ["sh", _folder["job.sh"]] }, [7]));
         ProcessStartInfo start = new("bash", [_folder["array.sbatch"]]);
         start.Environment["PATH"] = $"{_folder["bin"]}:{Environment.GetEnvironmentVariable("PATH")}";
