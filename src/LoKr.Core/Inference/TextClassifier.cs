@@ -33,7 +33,7 @@ public static class TextClassifier
         using IDisposable use = model.Use.Run("run");
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
-        TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest, onCut))], tokenizer.PadId ?? 0);
+        TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest, onCut))], classifier.PadId ?? tokenizer.PadId ?? 0);
 
         using ModuleModes modes = new(model.Module);
         model.Module.eval();

@@ -32,6 +32,9 @@ public interface ISequenceClassifier : IPretrainedModel
     /// <summary>Longest sequence the position embeddings allow, special tokens included.</summary>
     int MaxSequenceLength { get; }
 
+    /// <summary>The id by which the model itself tells padding from tokens, so that batches must be padded with it; null where the mask tells.</summary>
+    int? PadId => null;
+
     /// <summary>Scores of a batch.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length].</param>

@@ -53,7 +53,7 @@ public sealed class TextClassificationTask : ITrainingTask
         _lengths = [.. _ids.Select(static ids => ids.Length)];
         int[] cut = [.. kept.Where(static row => row.Text.IsCut).Select(static row => row.Text.TokenCount)];
         Warnings = [.. CutText.Describe(cut, kept.Count, "texts", longest), .. reading.Warnings];
-        _padId = tokenizer.PadId ?? 0;
+        _padId = classifier.PadId ?? tokenizer.PadId ?? 0;
     }
 
     /// <inheritdoc/>

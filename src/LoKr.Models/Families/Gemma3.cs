@@ -11,10 +11,11 @@ internal static class Gemma3
     private const string PatternKey = "sliding_window_pattern";
     private const string LocalThetaKey = "rope_local_base_freq";
 
-    internal static ModelArchitecture Registration { get; } = new LlamaFamily
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = new LlamaFamily
     {
         ModelType = "gemma3_text",
         ClassName = "Gemma3ForCausalLM",
+        ClassifierName = "Gemma3TextForSequenceClassification",
         DefaultPositions = 131072,
         DefaultKeyHeads = 4,
         DefaultHeadWidth = 256,

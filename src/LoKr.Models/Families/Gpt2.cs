@@ -9,17 +9,27 @@ namespace LoKr.Models.Families;
 /// </summary>
 internal static class Gpt2
 {
-    internal static ModelArchitecture Registration { get; } = new(
-        "gpt2",
-        "GPT2LMHeadModel",
-        static (config, options) => new CausalLanguageModel(config, Read(config, options)),
-        new CheckpointLayout
-        {
-            BasePrefix = "transformer.",
+    private const string ModelType = "gpt2";
+    private const string ClassName = "GPT2LMHeadModel";
+    private const string ClassifierName = "GPT2ForSequenceClassification";
 
-            // Causal masks, which the published checkpoints hold beside the weights.
-            SkippedSuffixes = [".attn.bias", ".attn.masked_bias"],
-        });
+    private static readonly CheckpointLayout s_layout = new()
+    {
+        BasePrefix = "transformer.",
+
+        // Causal masks, which the published checkpoints hold beside the weights.
+        SkippedSuffixes = [".attn.bias", ".attn.masked_bias"],
+    };
+
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } =
+    [
+        new(ModelType, ClassName, static (config, options) => new CausalLanguageModel(config, Read(config, options)), s_layout),
+        new(
+            ModelType,
+            ClassifierName,
+            static (config, options) => new DecoderClassifier(config, options, Read(config, options) with { ClassName = ClassifierName }),
+            DecoderClassifier.Layout(s_layout)),
+    ];
 
     private static DecoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {
@@ -31,7 +41,7 @@ internal static class Gpt2
         StackSettings stack = ReadStack(config, options);
         return new()
         {
-            ClassName = "GPT2LMHeadModel",
+            ClassName = ClassName,
             Embeddings = new()
             {
                 Parts = [(EmbeddingPart.Tokens, "transformer.wte"), (EmbeddingPart.Positions, "transformer.wpe")],

@@ -6,7 +6,7 @@ namespace LoKr.Models.Families;
 /// </summary>
 internal static class Granite
 {
-    internal static ModelArchitecture Registration { get; } = new LlamaFamily
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = new LlamaFamily
     {
         ModelType = "granite",
         ClassName = "GraniteForCausalLM",

@@ -19,6 +19,7 @@ internal sealed record LlamaFamily
         {
             ModelType = "llama",
             ClassName = "LlamaForCausalLM",
+            ClassifierName = "LlamaForSequenceClassification",
             DefaultPositions = 2048,
             DefaultEosId = 2,
             InputBias = static config => config.GetBool("attention_bias", false),
@@ -29,6 +30,7 @@ internal sealed record LlamaFamily
         {
             ModelType = "mistral",
             ClassName = "MistralForCausalLM",
+            ClassifierName = "MistralForSequenceClassification",
             DefaultPositions = 131072,
             DefaultKeyHeads = 8,
             DefaultEosId = 2,
@@ -38,6 +40,7 @@ internal sealed record LlamaFamily
         {
             ModelType = "qwen2",
             ClassName = "Qwen2ForCausalLM",
+            ClassifierName = "Qwen2ForSequenceClassification",
             DefaultPositions = 32768,
             DefaultKeyHeads = 32,
             InputBias = static _ => true,
@@ -47,6 +50,7 @@ internal sealed record LlamaFamily
         {
             ModelType = "qwen3",
             ClassName = "Qwen3ForCausalLM",
+            ClassifierName = "Qwen3ForSequenceClassification",
             DefaultPositions = 32768,
             DefaultKeyHeads = 32,
             DefaultHeadWidth = 128,
@@ -55,7 +59,7 @@ internal sealed record LlamaFamily
             Layer = [.. Attention, .. HeadNorms, .. Mlp, .. InputNorms],
             Windows = SlidingWindow.OfQwen,
         },
-    }.Select(static member => member.Register())];
+    }.SelectMany(static member => member.Register())];
 
     /// <summary>Names of the attention's projections.</summary>
     internal static IReadOnlyList<(LayerPart Part, string Name)> Attention =>
@@ -77,8 +81,11 @@ internal sealed record LlamaFamily
     /// <summary>The <c>model_type</c>.</summary>
     public required string ModelType { get; init; }
 
-    /// <summary>Class name in transformers.</summary>
+    /// <summary>Class name of the language model in transformers.</summary>
     public required string ClassName { get; init; }
+
+    /// <summary>Class name of the classifier in transformers; null where it has none.</summary>
+    public string? ClassifierName { get; init; }
 
     /// <summary>Longest sequence where the configuration leaves it out.</summary>
     public required int DefaultPositions { get; init; }
@@ -157,18 +164,21 @@ internal sealed record LlamaFamily
     /// <summary>Refuses what is not built.</summary>
     public Action<ModelConfig> Check { get; init; } = static _ => { };
 
-    /// <summary>The architecture.</summary>
-    public ModelArchitecture Register() => new(
-        ModelType,
-        ClassName,
-        (config, options) => new CausalLanguageModel(config, Read(config, options)),
-        new CheckpointLayout
+    /// <summary>The architectures: the language model and, where there is one, the classifier.</summary>
+    public IReadOnlyList<ModelArchitecture> Register()
+    {
+        CheckpointLayout layout = new()
         {
             BasePrefix = BasePrefix,
 
             // Frequencies that releases before 4.31 saved; they follow from the configuration.
             SkippedSuffixes = [".rotary_emb.inv_freq"],
-        });
+        };
+        ModelArchitecture language = new(ModelType, ClassName, (config, options) => new CausalLanguageModel(config, Read(config, options)), layout);
+        return ClassifierName is null
+            ? [language]
+            : [language, new(ModelType, ClassifierName, (config, options) => new DecoderClassifier(config, options, Read(config, options) with { ClassName = ClassifierName }), DecoderClassifier.Layout(layout))];
+    }
 
     private DecoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {

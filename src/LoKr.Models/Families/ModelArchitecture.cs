@@ -34,6 +34,9 @@ public sealed record ModelBuildOptions
     /// <summary>Labels of a classification head in the order of the logits; null takes those of the configuration.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
 
+    /// <summary>Id of padding of the model's tokenizer, for a configuration that has none; or null.</summary>
+    public int? PadId { get; init; }
+
     /// <summary>Device of the parameters; the loader builds on <c>meta</c>, where they take no memory.</summary>
     public Device Device
     {

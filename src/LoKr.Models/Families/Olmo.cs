@@ -32,8 +32,8 @@ internal static class Olmo
 
     internal static IReadOnlyList<ModelArchitecture> Registrations { get; } =
     [
-        s_olmo2.Register(),
-        (s_olmo2 with
+        .. s_olmo2.Register(),
+        .. (s_olmo2 with
         {
             ModelType = "olmo3",
             ClassName = "Olmo3ForCausalLM",

@@ -8,10 +8,11 @@ namespace LoKr.Models.Families;
 /// </summary>
 internal static class Phi3
 {
-    internal static ModelArchitecture Registration { get; } = new LlamaFamily
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = new LlamaFamily
     {
         ModelType = "phi3",
         ClassName = "Phi3ForCausalLM",
+        ClassifierName = "Phi3ForSequenceClassification",
         DefaultPositions = 4096,
         DefaultEosId = 32000,
 

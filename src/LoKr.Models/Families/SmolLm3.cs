@@ -7,10 +7,11 @@ internal static class SmolLm3
 {
     private const string Key = "no_rope_layers";
 
-    internal static ModelArchitecture Registration { get; } = new LlamaFamily
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = new LlamaFamily
     {
         ModelType = "smollm3",
         ClassName = "SmolLM3ForCausalLM",
+        ClassifierName = "SmolLM3ForSequenceClassification",
         DefaultPositions = 32768,
         DefaultKeyHeads = 4,
         DefaultEosId = 128001,

@@ -30,12 +30,12 @@ public sealed class ArchitectureRegistry
         Electra.Registration,
         Albert.Registration,
         .. LlamaFamily.Registrations,
-        Gemma3.Registration,
-        Phi3.Registration,
-        SmolLm3.Registration,
-        Granite.Registration,
+        .. Gemma3.Registrations,
+        .. Phi3.Registrations,
+        .. SmolLm3.Registrations,
+        .. Granite.Registrations,
         .. Olmo.Registrations,
-        Gpt2.Registration,
+        .. Gpt2.Registrations,
         VitForImageClassification.Registration,
         ClipTextModel.Registration,
         ClipTextModelWithProjection.Registration,
@@ -59,6 +59,21 @@ public sealed class ArchitectureRegistry
             $"{(FindNearest(config) is string nearest ? $"The nearest is '{nearest}', but its modules and rules may differ. " : "")}"
             + "Merging, converting and inspecting adapters on disk work without the model's architecture. "
             + $"Known are: {string.Join(", ", ModelTypes)}.") { Target = config.ModelType };
+    }
+
+    /// <summary>
+    /// The architecture for labels: that of <see cref="Get"/>, or, where it does not classify, the first one of the model type that does, so that
+    /// a language model becomes a classifier with a new head.
+    /// </summary>
+    /// <exception cref="LoKrException">As for <see cref="Get"/>; <see cref="ErrorIds.LabelsInvalid"/> where no architecture of the model type classifies.</exception>
+    public ModelArchitecture GetClassifier(ModelConfig config)
+    {
+        ModelArchitecture architecture = Get(config);
+        return architecture.Layout.LabelWeight is not null
+            ? architecture
+            : Array.Find(_architectures[architecture.ModelType], static candidate => candidate.Layout.LabelWeight is not null)
+                ?? throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument,
+                    $"Labels were given, but {architecture.Name} does not classify.", "Leave the labels out.") { Target = config.Source };
     }
 
     /// <summary>The same; null where the configuration has no <c>model_type</c> or an unknown one.</summary>

@@ -71,7 +71,7 @@ public static class ModelLoader
     private static ModelLoadResult Load(ModelFiles files, ModelLoadOptions options, CancellationToken cancellationToken)
     {
         (string folder, ModelConfig config, ModelArchitecture architecture, CheckpointReader source, ScalarType dtype, IReadOnlyList<string>? labels, ITextTokenizer? tokenizer, List<string> warnings) = files;
-        nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, DType = dtype });
+        nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, PadId = tokenizer?.PadId, DType = dtype });
         try
         {
             CheckpointMap map = Fill(module, source, architecture, config, options, dtype, cancellationToken);
@@ -103,16 +103,10 @@ public static class ModelLoader
 
     private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels, ArchitectureRegistry architectures)
     {
-        ModelArchitecture architecture = architectures.Get(config);
-        if (config.Has(ModelConfig.QuantizationKey))
-        {
-            throw config.Unsupported(ModelConfig.QuantizationKey, "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights");
-        }
-
-        return labels is null || architecture.Layout.LabelWeight is not null
-            ? architecture
-            : throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument,
-                $"Labels were given, but {architecture.Name} does not classify.", "Leave the labels out.") { Target = config.Source };
+        ModelArchitecture architecture = labels is null ? architectures.Get(config) : architectures.GetClassifier(config);
+        return config.Has("quantization_config")
+            ? throw config.Unsupported("quantization_config", "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights")
+            : architecture;
     }
 
     private static CheckpointMap Fill(
