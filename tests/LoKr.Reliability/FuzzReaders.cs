@@ -35,6 +35,8 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         new("GGUF", "x.gguf", 12, static _ => [TinyGguf.Create(), TinyGguf.Create(alignment: 64)], ReadGguf),
         new("checkpoint index", "model.safetensors.index.json", 4, static folder => Index(folder), static folder => CheckpointReader.Open(folder).Dispose()),
         .. Enum.GetValues<AdapterLayout>().Select(static layout => new FuzzReader($"adapter, {layout}", "x.safetensors", 3, folder => [Adapter(folder, layout)], static folder => ReadAdapter(Path.Combine(folder, "x.safetensors")))),
+        new("names of an adapter for a single file", "x.safetensors", 6, static folder => PrepareNames(folder, "x.safetensors"), MergeNames),
+        new("names of a single file", "base.safetensors", 4, static folder => PrepareNames(folder, "base.safetensors"), MergeNames),
         new("adapter of PEFT with its configuration", "adapter_model.safetensors", 3, PreparePeft, static folder => ReadAdapter(folder)),
         new("adapter_config.json", "adapter_config.json", 8, static folder => [PreparePeft(folder, "adapter_config.json"), .. Configurations()], ReadAdapterConfig),
         new("config.json of a model", "config.json", 3, static _ => [.. ModelConfigurations()], BuildModel),
@@ -146,6 +148,54 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         using LoKrModel model = new(nn.Sequential(("fc", nn.Linear(8, 16)), ("conv", nn.Conv2d(4, 8, 3))));
         using AdapterFile file = AdapterFile.Open(path);
         AdapterImporter.Import(model, file);
+    }
+
+    /// <summary>A model in the names of Flux.1's authors, and adapters with the names of several programs: fused, divided, wrapped, with underscores.</summary>
+    private static IReadOnlyList<byte[]> PrepareNames(string folder, string taken)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string source = Path.Combine(folder, "base.safetensors");
+        SafetensorsWriter.Write(source, new Dictionary<string, Tensor>
+        {
+            ["img_in.weight"] = ones(8, 4),
+            ["double_blocks.0.img_attn.qkv.weight"] = ones(24, 8),
+            ["double_blocks.0.img_attn.qkv.bias"] = ones(24),
+            ["double_blocks.0.img_attn.norm.query_norm.scale"] = ones(4),
+            ["single_blocks.0.linear1.weight"] = ones(56, 8),
+            ["final_layer.adaLN_modulation.1.weight"] = ones(16, 8),
+        });
+        if (taken == "base.safetensors")
+        {
+            byte[] model = Take(source);
+            System.IO.File.WriteAllBytes(source, model);
+            WriteNames(Path.Combine(folder, "x.safetensors"), "transformer.transformer_blocks.0.attn.to_k", "transformer.norm_out.linear");
+            return [model];
+        }
+
+        return
+        [
+            .. ((string[])["lora_unet_double_blocks_0_img_attn_qkv", "diffusion_model._orig_mod.double_blocks.0.img_attn.qkv", "base_model.model.transformer.single_transformer_blocks.0.attn.to_q", "lycoris_transformer_blocks_0_attn_add_q_proj"])
+                .Select(name => WriteNames(Path.Combine(folder, "valid.safetensors"), name, name.Replace("qkv", "norm.query_norm", StringComparison.Ordinal))),
+        ];
+    }
+
+    private static byte[] WriteNames(string path, string module, string second)
+    {
+        long rows = module.Contains("qkv", StringComparison.Ordinal) ? 6 : 2;
+        SafetensorsWriter.Write(path, new Dictionary<string, Tensor>
+        {
+            [$"{module}.lokr_w1"] = ones(rows, 2), [$"{module}.lokr_w2"] = ones(4, 4), [$"{module}.alpha"] = tensor(1f), [$"{module}.diff_b"] = ones(rows * 4),
+            [$"{second}.lora_up.weight"] = ones(16, 2), [$"{second}.lora_down.weight"] = ones(2, 8),
+        });
+        return System.IO.File.ReadAllBytes(path);
+    }
+
+    private static void MergeNames(string folder)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string adapter = Path.Combine(folder, "x.safetensors");
+        _ = AdapterValidator.Check(adapter, new AdapterCheckOptions { Program = AdapterProgram.ComfyUI });
+        using CheckpointMerge merge = CheckpointMerge.Open(new() { Base = CheckpointBase.Read(Path.Combine(folder, "base.safetensors")), Adapters = [new AdapterMergeSource(adapter)], Destination = Path.Combine(folder, "merged.safetensors") });
     }
 
     private static IEnumerable<byte[]> Configurations() =>

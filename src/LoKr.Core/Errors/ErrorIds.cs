@@ -242,6 +242,9 @@ public static class ErrorIds
     /// <summary>Modules of an adapter file cannot be found in the model.</summary>
     public const string AdapterModulesUnknown = "LoKr.AdapterModulesUnknown";
 
+    /// <summary>Rows that another division of a model needs are not one Kronecker product, and nobody chose what they become.</summary>
+    public const string DivisionInexact = "LoKr.DivisionInexact";
+
     /// <summary>An adapter cannot be written in a layout without changing its meaning, or not without more information.</summary>
     public const string ConversionUnsupported = "LoKr.ConversionUnsupported";
 

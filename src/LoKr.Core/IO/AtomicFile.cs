@@ -107,15 +107,17 @@ internal sealed class PendingFile : IDisposable
     private readonly string _path;
     private readonly string _temporary;
     private readonly FileStream _stream;
+    private readonly bool _resumes;
     private bool _committed;
 
     /// <summary>Creates the temporary file; one that exists, or a link of that name, is an error. It has the mode of the file that it replaces.</summary>
     /// <param name="path">Final path.</param>
     /// <param name="temporary">Path on the same volume until then.</param>
-    public PendingFile(string path, string temporary)
+    /// <param name="resumes">Whether a file that an earlier writer left is opened, and left again where it is not finished.</param>
+    public PendingFile(string path, string temporary, bool resumes = false)
     {
-        (_path, _temporary) = (path, temporary);
-        FileStreamOptions options = new() { Mode = FileMode.CreateNew, Access = FileAccess.Write, Share = FileShare.None, BufferSize = 0 };
+        (_path, _temporary, _resumes) = (path, temporary, resumes);
+        FileStreamOptions options = new() { Mode = resumes ? FileMode.OpenOrCreate : FileMode.CreateNew, Access = FileAccess.ReadWrite, Share = FileShare.None, BufferSize = 0 };
         bool replaces = File.Exists(path);
         if (replaces && !OperatingSystem.IsWindows())
         {
@@ -156,11 +158,11 @@ internal sealed class PendingFile : IDisposable
         NativeFiles.FlushFolder(Path.GetDirectoryName(_path)!);
     }
 
-    /// <summary>Closes the file, and removes it unless it was renamed.</summary>
+    /// <summary>Closes the file, and removes it unless it was renamed or is left for a later writer.</summary>
     public void Dispose()
     {
         _stream.Dispose();
-        if (!_committed)
+        if (!_committed && !_resumes)
         {
             File.Delete(_temporary);
         }

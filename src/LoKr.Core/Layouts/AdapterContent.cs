@@ -38,6 +38,9 @@ internal sealed record AdapterContent
     /// <summary>The model that it was made for, where its file or its base model tells; null to recognize it by the names of the modules.</summary>
     public RecognizedModel? Model { get; init; }
 
+    /// <summary>A base model in one file that no table of names knows, so that nothing tells which part of a pipeline it is; null otherwise.</summary>
+    public string? UnknownBase { get; init; }
+
     /// <summary>Components with modules or norms.</summary>
     public IReadOnlyList<AdapterComponent> Components =>
         [.. Modules.Select(static module => module.Component).Concat(Norms.Select(static norm => norm.Component)).Distinct().Order()];

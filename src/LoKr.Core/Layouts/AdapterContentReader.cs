@@ -58,6 +58,7 @@ internal static class AdapterContentReader
             Metadata = file.Metadata,
             FactorHint = file.FactorHint,
             Model = index?.Model ?? file.Model,
+            UnknownBase = index is { IsSingleFile: true, Model: null } ? index.Target : null,
             AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),
         };
     }

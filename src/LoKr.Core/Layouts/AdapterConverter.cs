@@ -50,9 +50,19 @@ public static class AdapterConverter
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
         ModuleNameIndex? index = BaseModelNames.Find(options.Model, options.BasePath);
 
+        // LoRA can only be beside LoKr where other kinds of adapters are read.
         bool carries = options.Program is AdapterProgram target ? ProgramForm.Of(target).ReadsOtherKinds : layout is AdapterLayout.Comfy or AdapterLayout.Kohya or AdapterLayout.Lycoris;
         AdapterReadOptions read = Filter(file, carries ? options.Read with { Foreign = ForeignTensors.Carry } : options.Read);
         AdapterContent content = AdapterContentReader.Read(file, read, index);
+        content = options.Division is ModuleDivision division ? DividedContent.As(content, division, options.Inexact)
+            : options.Program is AdapterProgram named ? DividedContent.For(content, named, options.Inexact)
+            : content;
+        if (!carries && options.Inexact == InexactRows.Lora && content.Others.Count > 0)
+        {
+            throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
+                $"{content.Others.Count} modules would become LoRA, such as '{content.Others[0].Name}', which {options.Program?.ToString() ?? $"the layout {layout}"} does not take beside LoKr.", "Let them become whole matrices.") { Target = content.Others[0].Name };
+        }
+
         AdapterWriteOptions write = new() { Component = options.Read.Component, Force = options.Force, CheckOnly = checkOnly };
         string full = Path.GetFullPath(destination);
         return [.. file.Warnings, .. AdapterReading.Left(file, read), .. options.Program is AdapterProgram program ? ProgramWriter.Write(full, program, content, write) : AdapterWriter.Write(full, layout, content, write)];
@@ -73,6 +83,12 @@ public sealed record AdapterConvertOptions
 
     /// <summary>The program that is to read the result: it decides names, scale and form in place of a layout. Null for a layout.</summary>
     public AdapterProgram? Program { get; init; }
+
+    /// <summary>The division of the model's weights that the result has; null for that of the program, or for the file's where there is none.</summary>
+    public ModuleDivision? Division { get; init; }
+
+    /// <summary>What rows become that another division does not leave as one Kronecker product.</summary>
+    public InexactRows Inexact { get; init; }
 
     /// <summary>Replace an existing destination; for a program, also write what it will not read, with a warning.</summary>
     public bool Force { get; init; }

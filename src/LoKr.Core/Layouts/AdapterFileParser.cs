@@ -39,7 +39,10 @@ internal sealed class AdapterFileParser
     {
         NamedEntry[] keys = [.. reader.Entries.Values.Select(static entry => new NamedEntry(AdapterKey.Split(entry.Name), entry))];
         bool isMixed = IsMixed(keys);
-        AdapterFileParser parser = new(given ?? Stored(keys, configs) ?? (isMixed ? AdapterLayout.Comfy : Detect(keys, configs)), isMixed);
+        AdapterLayout? stored = given is null ? Stored(keys, configs) : null;
+
+        // Where ComfyUI reads a model's rows under another program's prefix only, this library writes that into a file of its layout.
+        AdapterFileParser parser = new(given ?? stored ?? (isMixed ? AdapterLayout.Comfy : Detect(keys, configs)), isMixed || stored is not null);
         parser.Sort(keys, reader);
         return parser;
     }

@@ -30,6 +30,9 @@ public sealed record LoKrMergeResult
     /// <summary>How many of these files an interrupted run had finished before.</summary>
     public int ResumedFileCount { get; init; }
 
+    /// <summary>Bytes that an interrupted run had written before: its finished files, and the verified pieces of an unfinished one.</summary>
+    public long ResumedByteCount { get; init; }
+
     /// <summary>What rounding left of the change of each weight, the worst first; empty where the weights are not quantized.</summary>
     public IReadOnlyList<LoKrMergedWeight> Weights { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrMergedWeight>([]);
 

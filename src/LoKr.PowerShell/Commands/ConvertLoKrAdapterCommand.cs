@@ -104,6 +104,17 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter]
     public SwitchParameter SkipUnsupported { get; set; }
 
+    /// <summary>
+    /// How the result divides the weights of its model. Split: q, k and v of their own, as published folders have them. Fused: one below the other, as
+    /// single files have them. Without it the file's division stays, but where the program of For has names for the other one only.
+    /// </summary>
+    [Parameter]
+    public ModuleDivision? Division { get; set; }
+
+    /// <summary>What rows become that are not one Kronecker product in another division; without it that is an error. Lora: LoRA of the exact rank, where the target takes it. Full: whole matrices, exact and as large as the weight.</summary>
+    [Parameter]
+    public InexactRows Inexact { get; set; }
+
     /// <summary>Layout of the file; it overrides the one that the names of its tensors suggest.</summary>
     [Parameter]
     public AdapterLayout? SourceFormat { get; set; }
@@ -138,6 +149,8 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
             BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
             Model = Model,
             Program = Program,
+            Division = Division,
+            Inexact = Inexact,
             Force = Force,
         };
         LoraWriteOptions lora = new() { Program = Program, Force = Force };

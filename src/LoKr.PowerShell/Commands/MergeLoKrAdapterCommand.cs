@@ -234,7 +234,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         int written = merge.Warnings.Count;
         LoKrMergeResult result = Run(merge);
         WriteWarnings(result.Warnings.Skip(written));
-        WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s: {result.Files.Count} files, {result.ByteCount} bytes in {result.Destination}; {result.ResumedFileCount} of the files are from an interrupted run.");
+        WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s: {result.Files.Count} files, {result.ByteCount} bytes in {result.Destination}; {result.ResumedFileCount} of the files and {result.ResumedByteCount} of the bytes are from an interrupted run.");
         WriteObject(result);
     }
 

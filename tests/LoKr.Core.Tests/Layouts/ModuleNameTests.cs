@@ -3,6 +3,7 @@ using System.Text.RegularExpressions;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Safetensors;
 using LoKr.Testing;
 using TorchSharp;
@@ -55,6 +56,48 @@ public sealed class ModuleNameTests
         Assert.Null(index.Find(AdapterComponent.Model, "a_b_c"));
         Assert.Equal("a.b_c", index.Find(AdapterComponent.Model, "a.b_c")!.Name);
         Assert.Equal("d.e", index.Find(AdapterComponent.Model, "d_e")!.Name);
+    }
+
+    [Fact]
+    public void A_bare_base_model_fits_an_adapter_with_a_prefix_as_in_a_merge()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        Directory.CreateDirectory(folder["base"]);
+        CheckpointWriter.Write(folder["base"], new Dictionary<string, Tensor> { ["encoder.layer.0.attention.self.query.weight"] = zeros(8, 8), ["encoder.layer.0.output.dense.weight"] = zeros(8, 16) });
+        SafetensorsWriter.Write(folder["adapter.safetensors"], new Dictionary<string, Tensor>
+        {
+            ["bert.encoder.layer.0.attention.self.query.lokr_w1"] = ones(2, 2), ["bert.encoder.layer.0.attention.self.query.lokr_w2"] = ones(4, 4),
+        });
+        AdapterConvertOptions options = new() { BasePath = folder["base"] };
+        AdapterConverter.Convert(folder["adapter.safetensors"], folder["peft"], AdapterLayout.Peft, options, out _);
+        using (PeftAdapterFolder written = PeftAdapterFolder.Read(folder["peft"]))
+        {
+            Assert.Contains("bert.encoder.layer.0.attention.self.query.lokr_w1", written.Tensors.Entries.Keys);
+        }
+
+        foreach (string adapter in (string[])["adapter.safetensors", "peft"])
+        {
+            using CheckpointMerge merge = CheckpointMerge.Open(new() { Base = CheckpointBase.Read(folder["base"]), Adapters = [new AdapterMergeSource(folder[adapter])], Destination = folder["merged"], Force = true });
+            Assert.Equal(1, merge.ModuleCount);
+        }
+
+        SafetensorsWriter.Write(folder["other.safetensors"], new Dictionary<string, Tensor> { ["bert.decoder.mix.lokr_w1"] = ones(2, 2), ["bert.decoder.mix.lokr_w2"] = ones(4, 4) });
+        ErrorAssert.Throws(ErrorIds.AdapterModulesUnknown, () => AdapterConverter.Convert(folder["other.safetensors"], folder["no"], AdapterLayout.Peft, options, out _));
+    }
+
+    [Fact]
+    public void A_single_file_that_no_table_knows_is_no_unet()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        SafetensorsWriter.Write(folder["base.safetensors"], new Dictionary<string, Tensor> { ["trunk.0.mix.weight"] = zeros(8, 8) });
+        SafetensorsWriter.Write(folder["adapter.safetensors"], new Dictionary<string, Tensor> { ["trunk.0.mix.lokr_w1"] = ones(2, 2), ["trunk.0.mix.lokr_w2"] = ones(4, 4) });
+        AdapterConvertOptions options = new() { BasePath = folder["base.safetensors"] };
+        ErrorAssert.Throws(ErrorIds.ConversionUnsupported, () => AdapterConverter.Convert(folder["adapter.safetensors"], folder["kohya.safetensors"], AdapterLayout.Kohya, options, out _));
+        AdapterConverter.Convert(folder["adapter.safetensors"], folder["kohya.safetensors"], AdapterLayout.OneTrainer, options with { Read = new() { Component = AdapterComponent.Transformer } }, out _);
+        using SafetensorsReader written = SafetensorsReader.Open(folder["kohya.safetensors"]);
+        Assert.Contains("lora_transformer_trunk_0_mix.lokr_w1", written.Entries.Keys);
     }
 
     [Fact]

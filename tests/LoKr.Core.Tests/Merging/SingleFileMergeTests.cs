@@ -142,6 +142,57 @@ public sealed class SingleFileMergeTests : IDisposable
         Assert.Equal(["a.safetensors"], Directory.EnumerateFileSystemEntries(Path.GetDirectoryName(_folder["a.safetensors"])!).Select(static path => Path.GetFileName(path)).Where(static name => !name.EndsWith("lokr-lock", StringComparison.Ordinal)));
     }
 
+    [Fact]
+    public void An_interrupted_merge_of_a_single_file_goes_on_with_the_pieces_that_it_has_verified()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        const int blocks = 6;
+        SafetensorsWriter.Write(_folder["base.safetensors"], Enumerable.Range(0, blocks).ToDictionary(static i => $"double_blocks.{i}.img_attn.qkv.weight", static _ => randn(1536, 512)));
+        SafetensorsWriter.Write(_folder["adapter.safetensors"], Enumerable.Range(0, blocks).SelectMany(static i => new[]
+        {
+            KeyValuePair.Create($"transformer.transformer_blocks.{i}.attn.to_k.lokr_w1", randn(4, 4)), KeyValuePair.Create($"transformer.transformer_blocks.{i}.attn.to_k.lokr_w2", randn(128, 128)),
+        }).ToDictionary());
+        CheckpointMergeOptions options = Options(_folder["base.safetensors"], _folder["merged.safetensors"], new AdapterMergeSource(_folder["adapter.safetensors"]));
+        LoKrMergeResult whole = MergeFiles.Run(options);
+        Assert.Equal(0, whole.ResumedByteCount);
+        byte[] expected = File.ReadAllBytes(_folder["merged.safetensors"]);
+        File.Delete(_folder["merged.safetensors"]);
+
+        Interrupt(options, whole.ByteCount / 2);
+        Assert.False(File.Exists(_folder["merged.safetensors"]));
+        LoKrMergeResult result = MergeFiles.Run(options);
+        Assert.InRange(result.ResumedByteCount, 1, whole.ByteCount - 1);
+        Assert.Equal(expected, File.ReadAllBytes(_folder["merged.safetensors"]));
+
+        // Other strengths start from the beginning, and damaged pieces are written again.
+        File.Delete(_folder["merged.safetensors"]);
+        Interrupt(options, whole.ByteCount / 2);
+        Assert.Equal(0, MergeFiles.Run(options with { Adapters = [new AdapterMergeSource(_folder["adapter.safetensors"], 0.5)] }).ResumedByteCount);
+        File.Delete(_folder["merged.safetensors"]);
+        Interrupt(options, whole.ByteCount / 2);
+        string unfinished = Assert.Single(Directory.GetFiles(Assert.Single(Directory.GetDirectories(_folder.Path, ".*lokr-merge")), "*.partial"));
+        using (FileStream stream = File.OpenWrite(unfinished))
+        {
+            stream.Write(new byte[stream.Length]);
+        }
+
+        Assert.Equal(0, MergeFiles.Run(options).ResumedByteCount);
+        Assert.Equal(expected, File.ReadAllBytes(_folder["merged.safetensors"]));
+    }
+
+    private static void Interrupt(CheckpointMergeOptions options, long after)
+    {
+        using CancellationTokenSource source = new();
+        using CheckpointMerge merge = CheckpointMerge.Open(options);
+        Assert.ThrowsAny<OperationCanceledException>(() => merge.Run(progress =>
+        {
+            if (progress.Bytes > after)
+            {
+                source.Cancel();
+            }
+        }, source.Token));
+    }
+
     /// <summary>The adapters of a case with their strengths, expected tensors and numbers of changed tensors.</summary>
     private static IEnumerable<(string Adapter, double Strength, string Merged, int Changed)> Adapters(string folder)
     {

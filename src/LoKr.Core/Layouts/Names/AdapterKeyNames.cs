@@ -8,6 +8,7 @@ internal sealed class AdapterKeyNames
     private readonly AdapterLayout _layout;
     private readonly AdapterComponent? _given;
     private readonly AdapterComponent? _guess;
+    private readonly string? _unknownBase;
     private readonly PublishedNames _published;
     private readonly bool _numbersTextEncoders;
     private readonly List<string> _undotted = [];
@@ -21,6 +22,7 @@ internal sealed class AdapterKeyNames
         _layout = layout;
         IReadOnlyList<AdapterComponent> components = content.Components;
         _given = components.Count == 1 ? component : null;
+        _unknownBase = content.UnknownBase;
         _published = new(content);
         _guess = _published.Component;
         _numbersTextEncoders = components.Any(part => part is AdapterComponent.TextEncoder2 or AdapterComponent.TextEncoder3)
@@ -45,6 +47,14 @@ internal sealed class AdapterKeyNames
         if (!AdapterLayouts.NamesComponents(_layout))
         {
             return component;
+        }
+
+        // Names that every denoiser may have say nothing; a layout that tells UNets from transformers would be a guess.
+        bool isGuess = _given is null && _guess is null && (component == AdapterComponent.Model || (component == AdapterComponent.Unet && _layout is AdapterLayout.Diffusers or AdapterLayout.OneTrainer));
+        if (isGuess && _unknownBase is not null)
+        {
+            throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
+                $"No table of models has the names of '{_unknownBase}', so nothing tells whether it is a UNet, a transformer or a text encoder, which the layout {_layout} writes into names.", "Say which component it is.") { Target = _unknownBase };
         }
 
         return _given

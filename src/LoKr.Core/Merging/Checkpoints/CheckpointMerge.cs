@@ -27,6 +27,7 @@ public sealed class CheckpointMerge : IDiskMerge
     private readonly MergeAdapters? _adapters;
     private readonly List<string> _warnings = [];
     private readonly MergeShard[] _shards;
+    private long _resumedBytes;
 
     private CheckpointMerge(CheckpointMergeOptions options)
     {
@@ -113,6 +114,7 @@ public sealed class CheckpointMerge : IDiskMerge
             ByteCount = ByteCount,
             Files = Files,
             ResumedFileCount = resumed,
+            ResumedByteCount = _resumedBytes,
             Weights = weights,
             Warnings = [.. _warnings],
             Elapsed = Stopwatch.GetElapsedTime(started),
@@ -203,8 +205,8 @@ public sealed class CheckpointMerge : IDiskMerge
 
     private int WriteShards(string folder, MergeJournal journal, Action<CheckpointMergeProgress>? progress, long started, CancellationToken cancel)
     {
-        IReadOnlySet<string> done = journal.KeepFinished(_shards, cancel);
-        FileSystem.RequireSpace(folder, Destination, _shards.Where(shard => !done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount));
+        IReadOnlySet<string> done = journal.KeepFinished(_shards, keepsUnfinished: true, cancel);
+        FileSystem.RequireSpace(folder, Destination, _shards.Where(shard => !done.Contains(shard.FileName)).Sum(shard => shard.ByteCount - Unfinished(folder, shard)));
         long bytes = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         int tensors = _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.Targets.Count);
         int total = _shards.Sum(static shard => shard.Targets.Count);
@@ -220,8 +222,9 @@ public sealed class CheckpointMerge : IDiskMerge
             FileSystem.CreateFolder(Path.Combine(folder, part.Folder));
         }
 
-        ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum, notFinite) => journal.Add(shard.FileName, sum, notFinite), cancel);
+        ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum, notFinite) => journal.Add(shard.FileName, sum, notFinite), cancel, resumes: true);
         writer.Write(_shards.Where(shard => !done.Contains(shard.FileName)));
+        _resumedBytes = writer.KeptByteCount + _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
             .Select(target => ModelErrors.NotFinite(target.Name, journal.NotFinite[target.Name], SafetensorsDTypes.Natural(target.DType))));
         string[] unknown = [.. _shards.Where(shard => done.Contains(shard.FileName) && shard.Targets.Any(static target => target is { Storage: WeightStorage, IsUnchanged: false })).Select(static shard => shard.FileName)];
@@ -232,6 +235,9 @@ public sealed class CheckpointMerge : IDiskMerge
 
         return done.Count;
     }
+
+    // Bytes of a file that an interrupted run has written; they need no more room.
+    private static long Unfinished(string folder, MergeShard shard) => new FileInfo(OpenShard.Unfinished(Path.Combine(folder, shard.FileName))[0]) is { Exists: true, Length: long length } ? Math.Min(length, shard.ByteCount) : 0;
 
     private void WriteIndex(string folder, StoredPart part)
     {

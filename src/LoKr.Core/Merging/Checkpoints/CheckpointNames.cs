@@ -10,6 +10,9 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// </summary>
 internal sealed class CheckpointNames
 {
+    // Models have a few; a file with thousands is none, and its rules would take hours.
+    private const int MostBeginnings = 32;
+
     private readonly IModuleAliases? _aliases;
     private readonly Naming _plain;
     private readonly IReadOnlyList<Naming> _namings;
@@ -74,11 +77,12 @@ internal sealed class CheckpointNames
     private static Naming? Best(Naming[][] tiers, string[] weights)
     {
         (Naming? Naming, Naming[] Tier, int Found) best = (null, [], 0);
+        HashSet<string> wanted = [.. weights];
         foreach (Naming[] tier in tiers.TakeWhile(_ => best.Found < weights.Length))
         {
             foreach (Naming naming in tier)
             {
-                int found = weights.Count(naming.Keys.ContainsKey);
+                int found = naming.Count(wanted);
                 best = found > best.Found ? (naming, tier, found) : best;
             }
         }
@@ -96,7 +100,8 @@ internal sealed class CheckpointNames
     {
         string[] covered = [.. weights.Where(best.Keys.ContainsKey)];
         string weight = covered[0];
-        string[] places = [.. tier.Where(naming => covered.All(naming.Keys.ContainsKey)).Select(naming => naming.Keys[weight][0]).Distinct(StringComparer.Ordinal)];
+        HashSet<string> wanted = [.. covered];
+        string[] places = [.. tier.Where(naming => naming.Count(wanted) == wanted.Count).Select(naming => naming.Keys[weight][0]).Distinct(StringComparer.Ordinal)];
         if (places.Length > 1)
         {
             throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
@@ -108,8 +113,8 @@ internal sealed class CheckpointNames
     // From the smallest change to the largest.
     private static IEnumerable<IEnumerable<Rule>> Rules(IReadOnlyCollection<string> keys, IEnumerable<string> modules)
     {
-        string[] prepend = [.. Beginnings(modules, 2)];
-        string[] remove = [.. Beginnings(keys, 3)];
+        string[] prepend = [.. Beginnings(modules, 2).Take(MostBeginnings)];
+        string[] remove = [.. Beginnings(keys, 3).Take(MostBeginnings)];
         yield return prepend.Select(static start => new Rule("", start));
         yield return remove.Select(static start => new Rule(start, ""));
         yield return remove.SelectMany(removed => prepend.Where(start => start != removed).Select(start => new Rule(removed, start)));
@@ -154,6 +159,9 @@ internal sealed class CheckpointNames
     {
         /// <summary>The rule.</summary>
         public Rule Rule => rule;
+
+        /// <summary>How many names the rule finds; nothing is kept.</summary>
+        public int Count(HashSet<string> wanted) => keys.Select(key => Canonical(aliases, rule.Apply(key))).Where(wanted.Contains).Distinct(StringComparer.Ordinal).Count();
 
         /// <summary>Tensors by canonical name in the adapter.</summary>
         public Dictionary<string, List<string>> Keys => field ??= keys.GroupBy(key => Canonical(aliases, rule.Apply(key)), StringComparer.Ordinal)

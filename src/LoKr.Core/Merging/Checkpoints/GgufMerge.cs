@@ -259,7 +259,7 @@ public sealed class GgufMerge : IDiskMerge
         try
         {
             MergeJournal journal = MergeJournal.Open(staged.Path, MergeJournal.Fingerprint(_model.Parts.Select(static part => (part.FilePath, Samples(part))), _adapters!.Opened, _files));
-            IReadOnlySet<string> done = journal.KeepFinished(_files, cancel);
+            IReadOnlySet<string> done = journal.KeepFinished(_files, keepsUnfinished: false, cancel);
             Write(staged.Path, [.. _files.Where(file => !done.Contains(file.FileName))], done, progress, started, journal.Add, cancel);
             journal.Commit(staged.Commit);
             return done.Count;

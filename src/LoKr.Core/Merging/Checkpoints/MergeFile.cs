@@ -32,6 +32,16 @@ internal abstract record MergePiece(long Offset, int Count)
     /// <param name="check">Told of numbers that are NaN or infinite.</param>
     public abstract ReadOnlySpan<byte> Fill(PieceBuffer buffer, FiniteCheck check);
 
+    /// <summary>Whether bytes that an interrupted run has written can be taken as they are. Pieces that report more than their bytes are computed again.</summary>
+    public virtual bool CanKeep => false;
+
+    /// <summary>Takes note of bytes that an interrupted run has written.</summary>
+    /// <param name="bytes">The bytes.</param>
+    /// <param name="check">Told of numbers that are NaN or infinite.</param>
+    public virtual void Keep(ReadOnlySpan<byte> bytes, FiniteCheck check)
+    {
+    }
+
     /// <summary>Called once when the piece was written.</summary>
     public virtual void Written()
     {
@@ -50,6 +60,9 @@ internal sealed record FixedPiece(long Offset, byte[] Bytes) : MergePiece(Offset
 {
     /// <inheritdoc/>
     public override bool StartsTensor => false;
+
+    /// <inheritdoc/>
+    public override bool CanKeep => true;
 
     /// <inheritdoc/>
     public override ReadOnlySpan<byte> Fill(PieceBuffer buffer, FiniteCheck check) => Bytes;

@@ -25,9 +25,10 @@ internal sealed class MergeJournal
     private readonly string _fingerprint;
     private readonly Dictionary<string, string> _files;
     private readonly Dictionary<string, long> _notFinite;
+    private readonly bool _isSame;
 
-    private MergeJournal(string path, string fingerprint, Dictionary<string, string> files, Dictionary<string, long> notFinite) =>
-        (_path, _fingerprint, _files, _notFinite) = (path, fingerprint, files, notFinite);
+    private MergeJournal(string path, string fingerprint, bool isSame, Dictionary<string, string> files, Dictionary<string, long> notFinite) =>
+        (_path, _fingerprint, _isSame, _files, _notFinite) = (path, fingerprint, isSame, files, notFinite);
 
     /// <summary>How many numbers of a tensor the merge made NaN or infinite, by tensor, in all listed files.</summary>
     public IReadOnlyDictionary<string, long> NotFinite => _notFinite;
@@ -40,10 +41,12 @@ internal sealed class MergeJournal
         string path = Path.Combine(folder, FileName);
         Dictionary<string, string> files = new(StringComparer.Ordinal);
         Dictionary<string, long> notFinite = new(StringComparer.Ordinal);
+        bool isSame = false;
         if (File.Exists(path) && Read(path) is JsonFields json
             && json.Find("fingerprint") is { ValueKind: JsonValueKind.String } found && found.ValueEquals(fingerprint)
             && json.Find("files") is { ValueKind: JsonValueKind.Object } list)
         {
+            isSame = true;
             foreach (JsonProperty file in list.EnumerateObject().Where(static file => file.Value.ValueKind == JsonValueKind.String))
             {
                 files.Add(file.Name, file.Value.GetString()!);
@@ -55,7 +58,7 @@ internal sealed class MergeJournal
             }
         }
 
-        return new MergeJournal(path, fingerprint, files, notFinite);
+        return new MergeJournal(path, fingerprint, isSame, files, notFinite);
     }
 
     /// <summary>A hash of everything that decides the bytes of the result; a merge resumes the work of an earlier one only if it is the same.</summary>
@@ -109,11 +112,12 @@ internal sealed class MergeJournal
         return Convert.ToHexString(hash.GetHashAndReset());
     }
 
-    /// <summary>Verifies the listed files, and removes everything else from the folder.</summary>
+    /// <summary>Verifies the listed files, and removes everything else from the folder, but for unfinished files of the same merge.</summary>
     /// <param name="files">Files of the result.</param>
+    /// <param name="keepsUnfinished">Whether the pieces of unfinished files are taken too.</param>
     /// <param name="cancel">Interrupts the verification.</param>
     /// <returns>Names of the files that are finished.</returns>
-    public IReadOnlySet<string> KeepFinished(IReadOnlyList<MergeFile> files, CancellationToken cancel)
+    public IReadOnlySet<string> KeepFinished(IReadOnlyList<MergeFile> files, bool keepsUnfinished, CancellationToken cancel)
     {
         string folder = Path.GetDirectoryName(_path)!;
         HashSet<string> finished = new(StringComparer.Ordinal);
@@ -137,7 +141,8 @@ internal sealed class MergeJournal
             _notFinite.Remove(tensor);
         }
 
-        foreach (string path in Directory.GetFiles(folder, "*", SearchOption.AllDirectories).Where(path => !finished.Contains(Path.GetRelativePath(folder, path))))
+        HashSet<string> unfinished = _isSame && keepsUnfinished ? [.. files.Where(file => !finished.Contains(file.FileName)).SelectMany(file => OpenShard.Unfinished(Path.Combine(folder, file.FileName)))] : [];
+        foreach (string path in Directory.GetFiles(folder, "*", SearchOption.AllDirectories).Where(path => !finished.Contains(Path.GetRelativePath(folder, path)) && !unfinished.Contains(path)))
         {
             File.Delete(path);
         }

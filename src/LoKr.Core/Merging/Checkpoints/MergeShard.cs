@@ -107,6 +107,18 @@ internal sealed record ShardPiece(long Offset, int Count, MergeTarget Target, lo
     public override bool StartsTensor => Start == 0;
 
     /// <inheritdoc/>
+    public override bool CanKeep => true;
+
+    /// <inheritdoc/>
+    public override void Keep(ReadOnlySpan<byte> bytes, FiniteCheck check)
+    {
+        if (!Target.IsCopy)
+        {
+            Note(check, bytes);
+        }
+    }
+
+    /// <inheritdoc/>
     public override ReadOnlySpan<byte> Fill(PieceBuffer buffer, FiniteCheck check)
     {
         // The bytes stay valid: they belong to the buffer.

@@ -1,6 +1,8 @@
+using System.Globalization;
 using System.IO.Hashing;
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
+using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.IO;
 using LoKr.Core.Safetensors;
@@ -14,7 +16,7 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// and writing overlap and a piece stays in the processor's cache. Each thread has its own file while there are enough, because the
 /// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread.
 /// </summary>
-internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeFile> onWritten, Action<MergeFile, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel)
+internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeFile> onWritten, Action<MergeFile, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel, bool resumes = false)
 {
     // More threads would only wait for the disk.
     private static readonly int s_threads = Math.Clamp(Environment.ProcessorCount, 1, 4);
@@ -25,6 +27,10 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
     private readonly List<Task> _completing = [];
     private readonly FiniteCheck _check = new(safe);
     private ExceptionDispatchInfo? _failure;
+    private long _keptByteCount;
+
+    /// <summary>Bytes that an interrupted run had written, and that were taken as they were.</summary>
+    public long KeptByteCount => Volatile.Read(ref _keptByteCount);
 
     /// <summary>Writes files; returns when all of them are on the disk under their names.</summary>
     public void Write(IEnumerable<MergeFile> files)
@@ -61,7 +67,9 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
                 while (Volatile.Read(ref _failure) is null && open.Next() is (int index, MergePiece piece))
                 {
                     cancel.ThrowIfCancellationRequested();
-                    bool isLast = open.Write(index, piece.Fill(buffer, _check));
+                    bool? kept = open.Keep(index, buffer, _check);
+                    bool isLast = kept ?? open.Write(index, piece.Fill(buffer, _check));
+                    Interlocked.Add(ref _keptByteCount, kept is null ? 0 : piece.Count);
                     onWritten(piece, open.File);
                     if (isLast)
                     {
@@ -90,7 +98,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
             OpenShard? best = _open.Where(static open => !open.IsHandedOut).MinBy(static open => open.Workers);
             if ((best is null || best.Workers > 0) && _waiting.TryDequeue(out MergeFile? file))
             {
-                best = new OpenShard(file, folder);
+                best = new OpenShard(file, folder, resumes);
                 _open.Add(best);
             }
 
@@ -123,7 +131,11 @@ internal sealed class OpenShard : IDisposable
     private readonly PendingFile _pendingFile;
     private readonly MergePiece[] _pieces;
     private readonly ulong[] _sums;
+    private readonly bool[] _written;
+    private readonly PieceLog? _log;
+    private readonly ulong?[] _former;
     private int _next = -1;
+    private bool _isComplete;
     private int _pending;
     private long _unflushed;
     private int _isFlushing;
@@ -132,16 +144,20 @@ internal sealed class OpenShard : IDisposable
     /// <summary>Creates the file.</summary>
     /// <param name="file">Its header and pieces.</param>
     /// <param name="folder">Folder to create it in.</param>
-    public OpenShard(MergeFile file, string folder)
+    /// <param name="resumes">Whether pieces that an interrupted run has written are taken, and left for the next run.</param>
+    public OpenShard(MergeFile file, string folder, bool resumes)
     {
         File = file;
         _path = Path.Combine(folder, file.FileName);
         _pieces = [.. file.Pieces()];
         _sums = new ulong[_pieces.Length];
+        _written = new bool[_pieces.Length];
         _pending = _pieces.Length;
         try
         {
-            _pendingFile = new PendingFile(_path, UnfinishedName(_path));
+            _log = resumes ? new(_path) : null;
+            _former = _log?.Read(_pieces.Length) ?? [];
+            _pendingFile = new PendingFile(_path, UnfinishedName(_path), resumes);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -175,18 +191,53 @@ internal sealed class OpenShard : IDisposable
             throw FileErrors.NotWritable(_path, exception);
         }
 
+        Volatile.Write(ref _written[index], true);
         _pieces[index].Written();
         if (Interlocked.Add(ref _unflushed, bytes.Length) >= FlushBytes && Interlocked.CompareExchange(ref _isFlushing, 1, 0) == 0)
         {
             Interlocked.Exchange(ref _unflushed, 0);
             _flush = Task.Run(() =>
             {
-                RandomAccess.FlushToDisk(_pendingFile.Handle);
+                Flush();
                 Volatile.Write(ref _isFlushing, 0);
             });
         }
 
         return Interlocked.Decrement(ref _pending) == 0;
+    }
+
+    /// <summary>Takes a piece that an interrupted run has written, if its bytes are still those.</summary>
+    /// <returns>Whether it was the last one; null where it has to be written.</returns>
+    public bool? Keep(int index, PieceBuffer buffer, FiniteCheck check)
+    {
+        if (index >= _former.Length || _former[index] is not ulong sum || _pieces[index] is not { CanKeep: true } piece)
+        {
+            return null;
+        }
+
+        using Tensor memory = buffer.Take(piece.Count, SafetensorsDType.U8);
+        Span<byte> bytes = memory.bytes;
+        if (SafetensorsHeader.ReadUpTo(_pendingFile.Handle, bytes, piece.Offset) < bytes.Length || XxHash3.HashToUInt64(bytes) != sum)
+        {
+            return null;
+        }
+
+        piece.Keep(bytes, check);
+        _sums[index] = sum;
+        Volatile.Write(ref _written[index], true);
+        piece.Written();
+        return Interlocked.Decrement(ref _pending) == 0;
+    }
+
+    // What was written before the flush is on the disk after it.
+    private void Flush()
+    {
+        ulong?[]? sums = _log is null ? null : [.. _pieces.Select((_, i) => Volatile.Read(ref _written[i]) ? _sums[i] : (ulong?)null)];
+        RandomAccess.FlushToDisk(_pendingFile.Handle);
+        if (sums is not null)
+        {
+            _log!.Write(sums);
+        }
     }
 
     /// <summary>Flushes the file to the disk and renames it.</summary>
@@ -197,6 +248,8 @@ internal sealed class OpenShard : IDisposable
         {
             _flush.GetAwaiter().GetResult();
             _pendingFile.Commit();
+            _isComplete = true;
+            _log?.Remove();
             return Sum(_sums);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -208,6 +261,10 @@ internal sealed class OpenShard : IDisposable
     /// <summary>Removes what a killed writer left of a file; nobody else writes it meanwhile.</summary>
     /// <param name="path">Its path.</param>
     public static void RemoveLeftover(string path) => System.IO.File.Delete(UnfinishedName(path));
+
+    /// <summary>The files that an unfinished file consists of.</summary>
+    /// <param name="path">Its path.</param>
+    public static IReadOnlyList<string> Unfinished(string path) => [UnfinishedName(path), PieceLog.NameOf(path)];
 
     /// <summary>Checksum of a file that an earlier run wrote, or null if its length is wrong.</summary>
     /// <param name="file">Its header and pieces.</param>
@@ -239,11 +296,16 @@ internal sealed class OpenShard : IDisposable
         return Sum(sums);
     }
 
-    /// <summary>Closes the file and removes it unless it is complete.</summary>
+    /// <summary>Closes the file and removes it unless it is complete, or is left for the next run.</summary>
     public void Dispose()
     {
         // A failed flush has either failed the merge already or concerns a file that is removed.
         ((IAsyncResult)_flush).AsyncWaitHandle.WaitOne();
+        if (!_isComplete && _log is not null)
+        {
+            Leave();
+        }
+
         _pendingFile.Dispose();
         foreach (MergePiece piece in _pieces)
         {
@@ -251,9 +313,45 @@ internal sealed class OpenShard : IDisposable
         }
     }
 
+    // The next run can go on without the last pieces, so a disk that refuses them is not another error.
+    private void Leave()
+    {
+        try
+        {
+            Flush();
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception) || exception is LoKrException)
+        {
+            _log!.Remove();
+        }
+    }
+
     private static string UnfinishedName(string path) => TemporaryName.Of(path, "partial");
 
     private static string Sum(ulong[] sums) => Convert.ToHexStringLower(XxHash3.Hash(MemoryMarshal.AsBytes<ulong>(sums)));
+}
+
+/// <summary>The pieces of an unfinished file that are on the disk, with their checksums: a line for each piece, empty for one that is not.</summary>
+/// <param name="path">Path of the file.</param>
+internal sealed class PieceLog(string path)
+{
+    /// <summary>Path of the list.</summary>
+    public static string NameOf(string path) => TemporaryName.Of(path, "pieces");
+
+    /// <summary>The checksums by piece; none where there is no list, or one of another file.</summary>
+    /// <param name="count">Number of pieces.</param>
+    public ulong?[] Read(int count)
+    {
+        string list = NameOf(path);
+        string[] lines = System.IO.File.Exists(list) ? System.IO.File.ReadAllLines(list) : [];
+        return lines.Length == count ? [.. lines.Select(static line => ulong.TryParse(line, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong sum) ? sum : (ulong?)null)] : [];
+    }
+
+    /// <summary>Writes the list.</summary>
+    public void Write(IEnumerable<ulong?> sums) => AtomicFile.WriteText(NameOf(path), string.Concat(sums.Select(static sum => $"{sum:x}\n")));
+
+    /// <summary>Removes the list.</summary>
+    public void Remove() => System.IO.File.Delete(NameOf(path));
 }
 
 /// <summary>Memory of one thread for the pieces that it merges: one buffer for each element type.</summary>
