@@ -40,6 +40,30 @@ Describe 'Test-LoKrGate' {
         $gate.Test | Should -Be 'Bootstrap'
     }
 
+    It 'compares by <_>, which is that of the evaluation' -ForEach 'MicroF1', 'F1', 'WeightedF1', 'Precision', 'Recall', 'MatthewsCorrelation' {
+        $gate = $model | Test-LoKrGate -Champion "$TestDrive/untrained" -Challenger default -Data $rowsToMeasure -Metric $_
+        $measured = $model | Measure-LoKrModel -Data $rowsToMeasure
+        $gate.Metric | Should -Be $_
+        $gate.ChallengerValue | Should -Be $measured.ValueOf($_)
+        $gate.Improvement | Should -BeGreaterThan 0
+        $gate.Test | Should -Be ($_ -eq 'MicroF1' ? 'McNemar' : 'Bootstrap')
+    }
+
+    It 'gives the figures of every label and the confusion table, which add up' {
+        $all = $model | Measure-LoKrModel -Data $rowsToMeasure
+        $byLabel = $model | Measure-LoKrModel -Data $rowsToMeasure -ByLabel
+        $byLabel.Label | Should -Be 'network', 'access', 'billing'
+        ($byLabel | Measure-Object F1 -Average).Average | Should -Be $all.F1
+        ($byLabel | Measure-Object RowCount -Sum).Sum | Should -Be 96
+        $confusion = $model | Measure-LoKrModel -Data $rowsToMeasure -Confusion
+        ($confusion | Measure-Object RowCount -Sum).Sum | Should -Be 96
+        (($confusion | Where-Object IsRight | Measure-Object RowCount -Sum).Sum / 96) | Should -Be $all.Accuracy
+        foreach ($label in $byLabel) {
+            $own = $confusion | Where-Object Label -eq $label.Label
+            ($own | Where-Object IsRight).Share | Should -Be $label.Recall
+        }
+    }
+
     It 'refuses an equal adapter, of a run as of a registry, and leaves the model as it was' {
         $gate = $model | Test-LoKrGate -Champion $version -Challenger "$TestDrive/run" -Data $rowsToMeasure
         $gate.Passed | Should -BeFalse
@@ -78,6 +102,20 @@ Describe 'Test-LoKrGate' {
             Get-Display $shown 80 | Should -Match 'True +untrained +default +Accuracy +0[.,]\d+ → [01][.,]\d+ +0[.,]\d{4} +96'
             Get-Display ($shown | Format-List) 120 | Should -Match '(?s)Reasons +: The accuracy.*Labels +: network \+?'
             Get-Display $shown.Labels 80 | Should -Match 'billing +32 +'
+        }
+    }
+}
+
+Describe 'Start-LoKrTraining by a metric of labels' {
+    It 'keeps the best evaluation by a metric of labels' {
+        $other = Get-AdaptedTinyModel
+        try {
+            $result = ($other | Start-LoKrTraining -Data $rows -ValidationData $rowsToMeasure -MaxSteps 20 -EvaluateEvery 5 -LearningRate 2e-2 -Seed 3 -KeepBest -Metric MatthewsCorrelation -PassThru).LastTraining
+            $result.BestStep | Should -BeIn 5, 10, 15, 20
+            $result.After.MatthewsCorrelation | Should -Be ($other | Measure-LoKrModel -Data $rowsToMeasure).MatthewsCorrelation
+        }
+        finally {
+            $other.Dispose()
         }
     }
 }

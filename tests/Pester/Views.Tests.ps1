@@ -188,7 +188,9 @@ Describe 'An object' {
             'LoKr.Core.Layouts.LoKrSettingDifference'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model -Setting }
             'LoKr.Core.Model.LoKrAdapter'                   = { $model.Adapters }
             'LoKr.Core.Model.LoKrAdapterStatus'             = { $model | Get-LoKrAdapter }
+            'LoKr.Core.Model.LoKrConfusion'                 = { $model | Measure-LoKrModel -Data $rowsToMeasure -Confusion }
             'LoKr.Core.Model.LoKrEvaluation'                = { $model | Measure-LoKrModel -Data $rowsToMeasure }
+            'LoKr.Core.Model.LoKrLabelEvaluation'           = { $model | Measure-LoKrModel -Data $rowsToMeasure -ByLabel }
             'LoKr.Core.Model.LoKrLayerStatus'               = { $model | Get-LoKrAdapter -ByLayer }
             'LoKr.Core.Model.LoKrMergeResult'               = { $model.LastMerge }
             'LoKr.Core.Model.LoKrModel'                     = { $model }

@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.Metrics;
 using LoKr.Core.IO;
 
 namespace LoKr.Core.Model;
@@ -169,6 +170,18 @@ public sealed record LoKrEvaluation
     /// <summary>Macro F1, for classification: the mean over the labels that rows or answers have of 2·TP / (2·TP + FP + FN).</summary>
     public double? F1 { get; init; }
 
+    /// <summary>F1 as a mean over labels, each with the number of its rows, for classification.</summary>
+    public double? WeightedF1 { get; init; }
+
+    /// <summary>Macro precision, for classification: the mean over the labels that rows or answers have.</summary>
+    public double? Precision { get; init; }
+
+    /// <summary>Macro recall, for classification, over the same labels.</summary>
+    public double? Recall { get; init; }
+
+    /// <summary>The correlation of Matthews, for classification; 0 where all rows or all answers have one label.</summary>
+    public double? MatthewsCorrelation { get; init; }
+
     /// <summary>exp(loss), for language models.</summary>
     public double? Perplexity { get; init; }
 
@@ -181,7 +194,12 @@ public sealed record LoKrEvaluation
     {
         EvaluationMetric.Loss => Loss,
         EvaluationMetric.Accuracy when Accuracy is double accuracy => accuracy,
+        EvaluationMetric.MicroF1 when F1 is not null && Accuracy is double micro => micro,
         EvaluationMetric.F1 when F1 is double f1 => f1,
+        EvaluationMetric.WeightedF1 when WeightedF1 is double weighted => weighted,
+        EvaluationMetric.Precision when Precision is double precision => precision,
+        EvaluationMetric.Recall when Recall is double recall => recall,
+        EvaluationMetric.MatthewsCorrelation when MatthewsCorrelation is double correlation => correlation,
         EvaluationMetric.Perplexity when Perplexity is double perplexity => perplexity,
         _ => throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
             $"The evaluation has no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric },
@@ -220,16 +238,58 @@ public enum EvaluationMetric
 
     /// <summary>Macro F1, as <see cref="LoKrEvaluation.F1"/>; higher is better.</summary>
     F1,
+
+    /// <summary>Micro F1: for rows of one label the accuracy; higher is better.</summary>
+    MicroF1,
+
+    /// <summary>F1 weighted by the rows of each label; higher is better.</summary>
+    WeightedF1,
+
+    /// <summary>Macro precision; higher is better.</summary>
+    Precision,
+
+    /// <summary>Macro recall; higher is better.</summary>
+    Recall,
+
+    /// <summary>The correlation of Matthews; higher is better.</summary>
+    MatthewsCorrelation,
 }
 
 /// <summary>Comparison by a metric.</summary>
 public static class EvaluationMetrics
 {
     /// <summary>Whether higher values are better.</summary>
-    public static bool IsHigherBetter(this EvaluationMetric metric) => metric is EvaluationMetric.Accuracy or EvaluationMetric.F1;
+    public static bool IsHigherBetter(this EvaluationMetric metric) => metric.IsOfLabels();
+
+    /// <summary>Whether the metric compares labels, so that only classification has it.</summary>
+    public static bool IsOfLabels(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity);
+
+    /// <summary>The value of a metric of labels.</summary>
+    /// <param name="metric">The metric.</param>
+    /// <param name="counts">Rows and answers by label.</param>
+    internal static double ValueOf(this EvaluationMetric metric, LabelCounts counts) => metric switch
+    {
+        EvaluationMetric.Accuracy => counts.Accuracy,
+        EvaluationMetric.MicroF1 => counts.Micro().F1,
+        EvaluationMetric.F1 => counts.Macro().F1,
+        EvaluationMetric.WeightedF1 => counts.Weighted().F1,
+        EvaluationMetric.Precision => counts.Macro().Precision,
+        EvaluationMetric.Recall => counts.Macro().Recall,
+        EvaluationMetric.MatthewsCorrelation => counts.MatthewsCorrelation,
+        _ => throw new ArgumentOutOfRangeException(nameof(metric)),
+    };
 
     /// <summary>The metric in a sentence: <c>accuracy</c>, <c>macro F1</c>.</summary>
-    public static string ToText(this EvaluationMetric metric) => metric is EvaluationMetric.F1 ? "macro F1" : metric.ToString().ToLowerInvariant();
+    public static string ToText(this EvaluationMetric metric) => metric switch
+    {
+        EvaluationMetric.F1 => "macro F1",
+        EvaluationMetric.MicroF1 => "micro F1",
+        EvaluationMetric.WeightedF1 => "weighted F1",
+        EvaluationMetric.Precision => "macro precision",
+        EvaluationMetric.Recall => "macro recall",
+        EvaluationMetric.MatthewsCorrelation => "correlation of Matthews",
+        _ => metric.ToString().ToLowerInvariant(),
+    };
 
     /// <summary>The metric that tells which of two is better where none was asked for.</summary>
     public static EvaluationMetric ToEvaluationMetric(this TrainingMetric metric) => metric switch

@@ -43,7 +43,7 @@ public sealed record LoKrGateResult
     /// <summary>Upper end of the interval.</summary>
     public required double UpperBound { get; init; }
 
-    /// <summary><c>McNemar</c>, the exact test, for accuracy; <c>Bootstrap</c>, the paired one, for every other metric.</summary>
+    /// <summary><c>McNemar</c>, the exact test, for accuracy and micro F1, which is the same; <c>Bootstrap</c>, the paired one, for every other metric.</summary>
     public required string Test { get; init; }
 
     /// <summary>The two-sided p-value: how often models that are equally good differ as much by chance.</summary>
@@ -92,7 +92,10 @@ public sealed record LoKrLabelChange
     /// <summary>Rows that have it.</summary>
     public required int RowCount { get; init; }
 
-    /// <summary>Value of the metric over these rows with the champion; for F1 that of the label.</summary>
+    /// <summary>
+    /// Value of the metric over these rows with the champion; for precision and recall that of the label, and for F1 of every kind and the
+    /// correlation of Matthews the label's own F1.
+    /// </summary>
     public required double ChampionValue { get; init; }
 
     /// <summary>The same with the challenger.</summary>

@@ -147,7 +147,7 @@ public static class PromotionGate
         EvaluationMetric metric = options.Metric ?? (challenger[0].Label is null ? EvaluationMetric.Loss : EvaluationMetric.Accuracy);
         (RowMetric first, RowMetric second) = (new(metric, champion), new(metric, challenger));
         PairedBootstrap bootstrap = PairedBootstrap.Compare(first, second, options.Confidence, options.Resamples, options.Seed, cancellation);
-        bool isExact = metric is EvaluationMetric.Accuracy;
+        bool isExact = metric is EvaluationMetric.Accuracy or EvaluationMetric.MicroF1;
         (int corrected, int broken) = Changes(champion, challenger, null);
         LoKrGateResult result = new()
         {

@@ -3,7 +3,9 @@ using System.Globalization;
 using System.Runtime.InteropServices;
 using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
+using LoKr.Core.Metrics;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
@@ -44,18 +46,45 @@ public static class Evaluator
     /// <param name="cancellationToken">Checked before every batch.</param>
     /// <exception cref="LoKrException">Also <see cref="ErrorIds.WorkersDiffer"/>, <see cref="ErrorIds.WorkerFailed"/>, and what another worker throws.</exception>
     public static LoKrEvaluation Evaluate(
+        LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken) =>
+        Together(model, task, batchSize, workers, onProgress, cancellationToken).Evaluation;
+
+    /// <inheritdoc cref="Evaluate(LoKrModel, ITrainingTask, int, WorkerGroup, Action{double}, CancellationToken)"/>
+    /// <summary>Measures a classifier with the figures of every label and the confusion table.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="task">The data; all of it is used.</param>
+    /// <param name="batchSize">Rows in a batch; equal on all workers.</param>
+    /// <param name="workers">The workers; null for one process.</param>
+    /// <param name="onProgress">Called after every batch with the share of the batches that are done, on this thread.</param>
+    /// <param name="cancellationToken">Checked before every batch.</param>
+    /// <exception cref="LoKrException">Also <see cref="ErrorIds.MetricUnavailable"/>: rows of the task have no labels.</exception>
+    public static LabelReport EvaluateByLabel(
+        LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
+    {
+        (LoKrEvaluation evaluation, BatchScores scores) = Together(model, task, batchSize, workers, onProgress, cancellationToken);
+        return scores.Answers.Length > 0
+            ? LabelReport.Of(evaluation, scores.Pairs, (model.Pretrained as ISequenceClassifier)?.Labels ?? [])
+            : throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
+                $"The evaluation of {model.Name} has no labels.", "Use the loss, or a metric of the task.") { Target = model };
+    }
+
+    private static (LoKrEvaluation Evaluation, BatchScores Scores) Together(
         LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(task);
-        return workers is null ? Evaluate([model], task, batchSize, null, onProgress, cancellationToken) : workers.Run(() =>
+        return workers is null ? Measure([model], task, batchSize, null, onProgress, cancellationToken) : workers.Run(() =>
         {
             workers.Agree(("data", task.DataHash), ("model", ModelHash.OfUse(model)), ("batch size", batchSize.ToString(CultureInfo.InvariantCulture)), ("number of threads", get_num_threads().ToString(CultureInfo.InvariantCulture)));
-            return Evaluate([model], task, batchSize, workers, onProgress, cancellationToken);
+            return Measure([model], task, batchSize, workers, onProgress, cancellationToken);
         });
     }
 
     /// <summary>Measures models that work together; the task receives the first one.</summary>
     internal static LoKrEvaluation Evaluate(
+        IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken) =>
+        Measure(models, task, batchSize, workers, onProgress, cancellationToken).Evaluation;
+
+    private static (LoKrEvaluation Evaluation, BatchScores Scores) Measure(
         IReadOnlyList<LoKrModel> models, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         LoKrModel model = models[0];
@@ -103,16 +132,22 @@ public static class Evaluator
         }
 
         double mean = lossSum / count;
-        return new LoKrEvaluation
+        LabelCounts? labels = all.Count();
+        LoKrEvaluation evaluation = new()
         {
             RowCount = task.RowCount,
             TokenCount = count,
             Loss = mean,
             Accuracy = task.Metric == TrainingMetric.Accuracy ? correct / count : null,
-            F1 = all.MacroF1(),
-            Perplexity = task.Metric == TrainingMetric.Perplexity ? Math.Exp(mean) : null,
+            F1 = labels?.Macro().F1,
+            WeightedF1 = labels?.Weighted().F1,
+            Precision = labels?.Macro().Precision,
+            Recall = labels?.Macro().Recall,
+            MatthewsCorrelation = labels?.MatthewsCorrelation,
+            Perplexity = task.Metric == TrainingMetric.Perplexity ? LanguageMetrics.Perplexity(mean) : null,
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
+        return (evaluation, all);
     }
 
     /// <summary>The error of a loss that is not a number.</summary>
@@ -169,20 +204,23 @@ internal sealed record BatchScores(double[] Values, long[] Answers)
         return (loss, correct);
     }
 
-    /// <summary>Mean of the F1 of each label; null without answers.</summary>
-    public double? MacroF1()
+    /// <summary>Right label and answer of every row that has them.</summary>
+    public IReadOnlyList<(int Label, int Answer)> Pairs => [.. Enumerable.Range(0, Answers.Length / 2).Select(row => ((int)Answers[2 * row], (int)Answers[(2 * row) + 1]))];
+
+    /// <summary>Rows and answers by label; null without answers.</summary>
+    public LabelCounts? Count()
     {
         if (Answers.Length == 0)
         {
             return null;
         }
 
-        ConfusionCounts counts = new((int)Answers.Max() + 1);
+        LabelCounts counts = new((int)Answers.Max() + 1);
         for (int i = 0; i < Answers.Length; i += 2)
         {
             counts.Add((int)Answers[i], (int)Answers[i + 1]);
         }
 
-        return counts.MacroF1();
+        return counts;
     }
 }

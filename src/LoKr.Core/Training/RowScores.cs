@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.Metrics;
 using LoKr.Core.Model;
 using static TorchSharp.torch;
 
@@ -72,7 +73,7 @@ public sealed class RowMetric
         Metric = metric;
         _rows = [.. rows];
         bool hasLabels = _rows[0].Label is not null;
-        if (metric is EvaluationMetric.Accuracy or EvaluationMetric.F1 ? !hasLabels : metric is EvaluationMetric.Perplexity && hasLabels)
+        if (metric.IsOfLabels() ? !hasLabels : metric is EvaluationMetric.Perplexity && hasLabels)
         {
             throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
                 $"The rows have no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric };
@@ -96,16 +97,20 @@ public sealed class RowMetric
     public double ValueOf(ReadOnlySpan<int> sample) => Metric switch
     {
         EvaluationMetric.Accuracy => Accuracy(sample),
-        EvaluationMetric.F1 => Count(sample).MacroF1(),
-        EvaluationMetric.Perplexity => Math.Exp(Loss(sample)),
-        _ => Loss(sample),
+        EvaluationMetric.Perplexity => LanguageMetrics.Perplexity(Loss(sample)),
+        EvaluationMetric.Loss => Loss(sample),
+        _ => Metric.ValueOf(Count(sample)),
     };
 
-    /// <summary>The value for one label: over its rows, or its own F1.</summary>
+    /// <summary>The value for one label: over its rows, or its own precision, recall or F1.</summary>
     /// <param name="label">Index of a label that rows have.</param>
-    internal double ValueOf(int label) => Metric is EvaluationMetric.F1
-        ? Count(_all).F1(label) ?? 0
-        : ValueOf(_all.Where(row => _rows[row].Label == label).ToArray());
+    internal double ValueOf(int label) => Metric switch
+    {
+        EvaluationMetric.Precision => Count(_all).Of(label).Precision,
+        EvaluationMetric.Recall => Count(_all).Of(label).Recall,
+        EvaluationMetric.F1 or EvaluationMetric.MicroF1 or EvaluationMetric.WeightedF1 or EvaluationMetric.MatthewsCorrelation => Count(_all).Of(label).F1,
+        _ => ValueOf(_all.Where(row => _rows[row].Label == label).ToArray()),
+    };
 
     private double Accuracy(ReadOnlySpan<int> sample)
     {
@@ -131,51 +136,14 @@ public sealed class RowMetric
         return sum / count;
     }
 
-    private ConfusionCounts Count(ReadOnlySpan<int> sample)
+    private LabelCounts Count(ReadOnlySpan<int> sample)
     {
-        ConfusionCounts counts = new(_labels);
+        LabelCounts counts = new(_labels);
         foreach (int row in sample)
         {
             counts.Add(_rows[row].Label!.Value, _rows[row].Answer!.Value);
         }
 
         return counts;
-    }
-}
-
-/// <summary>For each label: rows that have it, answers that name it, and both.</summary>
-/// <param name="labels">Number of labels.</param>
-internal sealed class ConfusionCounts(int labels)
-{
-    private readonly int[] _rows = new int[labels];
-    private readonly int[] _answers = new int[labels];
-    private readonly int[] _right = new int[labels];
-
-    /// <summary>Adds a row.</summary>
-    public void Add(int label, int answer)
-    {
-        _rows[label]++;
-        _answers[answer]++;
-        _right[label] += label == answer ? 1 : 0;
-    }
-
-    /// <summary>2·TP / (2·TP + FP + FN) of a label; null where neither a row nor an answer has it.</summary>
-    public double? F1(int label) => _rows[label] + _answers[label] is int both and > 0 ? 2.0 * _right[label] / both : null;
-
-    /// <summary>Mean over the labels that rows or answers have, as scikit-learn's <c>f1_score(average='macro')</c>.</summary>
-    public double MacroF1()
-    {
-        double sum = 0;
-        int count = 0;
-        for (int label = 0; label < _rows.Length; label++)
-        {
-            if (F1(label) is double value)
-            {
-                sum += value;
-                count++;
-            }
-        }
-
-        return sum / count;
     }
 }

@@ -157,7 +157,7 @@ public sealed record TrainingOptions
         Require(EvaluateEvery is null or >= 1, nameof(EvaluateEvery), EvaluateEvery, "at least 1");
         Require(MaxLength is null or >= 2, nameof(MaxLength), MaxLength, "at least 2 tokens");
         Require(EvaluationBatchSize is null or >= 1, nameof(EvaluationBatchSize), EvaluationBatchSize, "at least 1");
-        Require(Metric is null || Enum.IsDefined(Metric.Value), nameof(Metric), Metric, "Loss, Accuracy or Perplexity");
+        Require(Metric is null || Enum.IsDefined(Metric.Value), nameof(Metric), Metric, string.Join(", ", Enum.GetNames<EvaluationMetric>()));
         Require(Patience is null or >= 1, nameof(Patience), Patience, "at least 1");
         Require(double.IsFinite(MinimumImprovement) && MinimumImprovement >= 0, nameof(MinimumImprovement), MinimumImprovement, "0 or more");
         Require(TimeLimit is null || TimeLimit.Value > TimeSpan.Zero, nameof(TimeLimit), TimeLimit, "a time above 0");

@@ -55,7 +55,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 # WeightDecay = 0
                 Seed = 1
                 # EvaluateEvery = 200              # steps; otherwise at the end of each epoch
-                # Metric = 'Accuracy'              # Accuracy, F1, Loss, Perplexity
+                # Metric = 'Accuracy'              # Accuracy, F1, MicroF1, WeightedF1, Precision, Recall, MatthewsCorrelation, Loss, Perplexity
                 # Patience = 3                     # evaluations without improvement
                 # MinimumImprovement = 0.002
                 KeepBest = $true

@@ -8,9 +8,9 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Measures a model on data: loss, and accuracy or perplexity.</summary>
+/// <summary>Measures a model on data: loss, and the measures of classification or perplexity.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "LoKrModel", DefaultParameterSetName = DataSet)]
-[OutputType(typeof(LoKrEvaluation))]
+[OutputType(typeof(LoKrEvaluation), typeof(LoKrLabelEvaluation), typeof(LoKrConfusion))]
 public sealed class MeasureLoKrModelCommand : DataCommand
 {
     private const string DataSet = "Data";
@@ -44,6 +44,14 @@ public sealed class MeasureLoKrModelCommand : DataCommand
     /// <summary>Longest sequence in tokens; longer ones are cut. The default is the most that the model allows.</summary>
     [Parameter]
     public int? MaxLength { get; set; }
+
+    /// <summary>Write the figures of every label instead of those of all: rows, answers, precision, recall and F1. For classifiers.</summary>
+    [Parameter]
+    public SwitchParameter ByLabel { get; set; }
+
+    /// <summary>Write the confusion table: one object for each pair of right label and answer that occurs. With -ByLabel it follows those figures. For classifiers.</summary>
+    [Parameter]
+    public SwitchParameter Confusion { get; set; }
 
     /// <summary>Whether the batches are shared with other processes: Auto with those that mpirun or srun started beside this one, None with none, Mpi over MPI also where no launcher is seen. It does not change the figures.</summary>
     [Parameter]
@@ -82,11 +90,31 @@ public sealed class MeasureLoKrModelCommand : DataCommand
         using ITrainingTask task = ReadTask(Model, data, MaxLength, BeginReading());
         WriteWarnings(task.Warnings);
         using ProgressBar bar = new(this, $"Measuring {Model.Name}");
-        LoKrEvaluation evaluation = Evaluator.Evaluate(
-            Model, task, BatchSize, WorkerGroup.Join(Distributed), share => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows"), StopToken);
+        WorkerGroup? workers = WorkerGroup.Join(Distributed);
+        void Report(double share) => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows");
+        if (!ByLabel && !Confusion)
+        {
+            Write(Evaluator.Evaluate(Model, task, BatchSize, workers, Report, StopToken));
+            return;
+        }
+
+        LabelReport report = Evaluator.EvaluateByLabel(Model, task, BatchSize, workers, Report, StopToken);
+        if (ByLabel)
+        {
+            Write(report.Labels);
+        }
+
+        if (Confusion)
+        {
+            Write(report.Confusion);
+        }
+    }
+
+    private void Write(object measured)
+    {
         if (!IsFollower)
         {
-            WriteObject(evaluation);
+            WriteObject(measured, enumerateCollection: true);
         }
     }
 }

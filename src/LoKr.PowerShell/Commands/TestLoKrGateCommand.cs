@@ -41,7 +41,7 @@ public sealed class TestLoKrGateCommand : DataCommand
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 
-    /// <summary>What is compared: Accuracy, F1, Loss or Perplexity; the default is the measure of the task.</summary>
+    /// <summary>What is compared: Accuracy, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, Loss or Perplexity; the default is the measure of the task.</summary>
     [Parameter]
     public EvaluationMetric? Metric { get; set; }
 

@@ -1,0 +1,103 @@
+using LoKr.Core.Metrics;
+
+namespace LoKr.Core.Model;
+
+/// <summary>How a classifier did on one label. Flat and serializable.</summary>
+public sealed record LoKrLabelEvaluation
+{
+    /// <summary>Name of the label.</summary>
+    public required string Label { get; init; }
+
+    /// <summary>Rows that have it.</summary>
+    public required long RowCount { get; init; }
+
+    /// <summary>Answers that name it.</summary>
+    public required long AnswerCount { get; init; }
+
+    /// <summary>Share of these answers that are right; 0 where there are none.</summary>
+    public required double Precision { get; init; }
+
+    /// <summary>Share of these rows that were answered right; 0 where there are none.</summary>
+    public required double Recall { get; init; }
+
+    /// <summary>2·TP / (2·TP + FP + FN).</summary>
+    public required double F1 { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Label}: F1 {F1:F4}");
+}
+
+/// <summary>One field of a confusion table that is not 0: rows of a label that were answered with a label. Flat and serializable.</summary>
+public sealed record LoKrConfusion
+{
+    /// <summary>The right label.</summary>
+    public required string Label { get; init; }
+
+    /// <summary>The label that the model gave.</summary>
+    public required string Answer { get; init; }
+
+    /// <summary>Whether both are the same.</summary>
+    public bool IsRight => Label == Answer;
+
+    /// <summary>Rows of this kind.</summary>
+    public required int RowCount { get; init; }
+
+    /// <summary>Their share of the rows that have the right label.</summary>
+    public required double Share { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() => FormattableString.Invariant($"{Label} -> {Answer}: {RowCount}");
+}
+
+/// <summary>An evaluation of a classifier with the figures of every label and the confusion table.</summary>
+public sealed record LabelReport
+{
+    /// <summary>The evaluation over all labels.</summary>
+    public required LoKrEvaluation Evaluation { get; init; }
+
+    /// <summary>Every label of the model, in its order.</summary>
+    public required IReadOnlyList<LoKrLabelEvaluation> Labels { get; init; }
+
+    /// <summary>Every pair of right label and answer that occurs; for each label the most frequent answer first.</summary>
+    public required IReadOnlyList<LoKrConfusion> Confusion { get; init; }
+
+    /// <summary>Counts answers.</summary>
+    /// <param name="evaluation">The evaluation that they are of.</param>
+    /// <param name="answers">Right label and answer of every row, as indices.</param>
+    /// <param name="labels">Names of the labels; those beyond have their index.</param>
+    internal static LabelReport Of(LoKrEvaluation evaluation, IReadOnlyList<(int Label, int Answer)> answers, IReadOnlyList<string> labels)
+    {
+        LabelCounts counts = new(Math.Max(labels.Count, answers.Max(static row => Math.Max(row.Label, row.Answer)) + 1));
+        foreach ((int label, int answer) in answers)
+        {
+            counts.Add(label, answer);
+        }
+
+        return new()
+        {
+            Evaluation = evaluation,
+            Labels = [.. Enumerable.Range(0, counts.LabelCount).Select(label => new LoKrLabelEvaluation
+            {
+                Label = Name(label),
+                RowCount = counts.Support(label),
+                AnswerCount = counts.Answers(label),
+                Precision = counts.Of(label).Precision,
+                Recall = counts.Of(label).Recall,
+                F1 = counts.Of(label).F1,
+            })],
+            Confusion = [.. answers.GroupBy(static row => row)
+                .OrderBy(static group => group.Key.Label)
+                .ThenByDescending(static group => group.Count())
+                .ThenBy(static group => group.Key.Answer)
+                .Select(group => new LoKrConfusion
+                {
+                    Label = Name(group.Key.Label),
+                    Answer = Name(group.Key.Answer),
+                    RowCount = group.Count(),
+                    Share = (double)group.Count() / counts.Support(group.Key.Label),
+                })],
+        };
+
+        string Name(int label) => label < labels.Count ? labels[label] : FormattableString.Invariant($"{label}");
+    }
+}
