@@ -66,7 +66,9 @@ internal sealed unsafe class MpiTransport : ITransport
     /// <exception cref="LoKrException"><see cref="ErrorIds.MpiNotFound"/>, <see cref="ErrorIds.MpiNotUsable"/>.</exception>
     public static MpiTransport Start(Launch? launch)
     {
-        (nint library, MpiKind kind) = Load(launch?.Mpi);
+        (nint library, MpiKind kind) = Find(launch?.Mpi) ?? throw new LoKrException(ErrorIds.MpiNotFound, LoKrErrorKind.Unavailable,
+            $"No MPI library was found: {string.Join(", ", Files(launch?.Mpi).Select(static file => file.File))}.",
+            "Install it on every machine (Debian: apt install openmpi-bin, or mpich), and have the loader find it (LD_LIBRARY_PATH).");
         MpiTransport transport = new(library, kind);
         if (launch is not null && launch.Size != transport.Size)
         {
@@ -78,6 +80,9 @@ internal sealed unsafe class MpiTransport : ITransport
 
         return transport;
     }
+
+    /// <summary>Whether the library that fits a launcher can be loaded.</summary>
+    public static bool IsInstalled(Launch launch) => Find(launch.Mpi) is not null;
 
     /// <inheritdoc/>
     public void AllGather(ReadOnlySpan<byte> mine, Span<byte> all)
@@ -110,10 +115,9 @@ internal sealed unsafe class MpiTransport : ITransport
     /// <summary>Ends MPI: waits until every process does.</summary>
     public void Dispose() => ((delegate* unmanaged[Cdecl]<int>)Of("MPI_Finalize"))();
 
-    private static (nint Library, MpiKind Kind) Load(MpiKind? wanted)
+    private static (nint Library, MpiKind Kind)? Find(MpiKind? wanted)
     {
-        (string File, MpiKind Kind)[] files = [("libmpi.so.40", MpiKind.OpenMpi), ("libmpich.so.12", MpiKind.Mpich), ("libmpi.so.12", MpiKind.Mpich)];
-        foreach ((string file, MpiKind kind) in files.Where(file => wanted is null || file.Kind == wanted))
+        foreach ((string file, MpiKind kind) in Files(wanted))
         {
             if (NativeLibrary.TryLoad(file, out nint library))
             {
@@ -121,9 +125,13 @@ internal sealed unsafe class MpiTransport : ITransport
             }
         }
 
-        throw new LoKrException(ErrorIds.MpiNotFound, LoKrErrorKind.Unavailable,
-            $"No MPI library was found: {string.Join(", ", files.Where(file => wanted is null || file.Kind == wanted).Select(static file => file.File))}.",
-            "Install it on every machine (Debian: apt install openmpi-bin, or mpich), and have the loader find it (LD_LIBRARY_PATH).");
+        return null;
+    }
+
+    private static IEnumerable<(string File, MpiKind Kind)> Files(MpiKind? wanted)
+    {
+        (string, MpiKind Kind)[] files = [("libmpi.so.40", MpiKind.OpenMpi), ("libmpich.so.12", MpiKind.Mpich), ("libmpi.so.12", MpiKind.Mpich)];
+        return files.Where(file => wanted is null || file.Kind == wanted);
     }
 
     private void* Of(string function) => (void*)NativeLibrary.GetExport(_library, function);

@@ -33,6 +33,7 @@ public sealed class WorkerGroup
     private byte[] _received = [];
     private Exception? _shared;
     private LoKrException? _ended;
+    private bool _hasWorked;
     private int _owner; // the thread that does something with the others
 
     internal WorkerGroup(ITransport transport) => (_transport, _headers) = (transport, new Header[transport.Size]);
@@ -62,6 +63,22 @@ public sealed class WorkerGroup
     public static WorkerGroup? Join(DistributedMode mode) =>
         (mode is DistributedMode.Mpi || (mode is DistributedMode.Auto && Launch.Current is { Size: > 1 })) && s_joined.Value is { Size: > 1 } group ? group : null;
 
+    /// <summary>
+    /// Starts MPI where a launcher started several processes and its library is installed, before there is anything to do together: only then do the others
+    /// learn of a process that ends with an error before it comes to that.
+    /// </summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.MpiNotUsable"/>.</exception>
+    public static void Meet()
+    {
+        if (Launch.Current is { Size: > 1 } launch && MpiTransport.IsInstalled(launch))
+        {
+            _ = s_joined.Value;
+        }
+    }
+
+    /// <summary>Whether this process has worked with others and is not the first of them, which writes files for all.</summary>
+    public static bool IsFollowing => s_joined is { IsValueCreated: true, Value: { IsFirst: false, _hasWorked: true } };
+
     /// <summary>Does what all workers do together. No other thread may do so at the same time.</summary>
     /// <param name="work">The work; every worker makes the same exchanges in it.</param>
     /// <exception cref="LoKrException">
@@ -71,6 +88,7 @@ public sealed class WorkerGroup
     public T Run<T>(Func<T> work)
     {
         ArgumentNullException.ThrowIfNull(work);
+        _hasWorked = true;
         int thread = Environment.CurrentManagedThreadId;
         int owner = Interlocked.CompareExchange(ref _owner, thread, 0);
         if (owner == thread)
@@ -147,7 +165,7 @@ public sealed class WorkerGroup
             if (index >= 0 || first.Length != other.Length)
             {
                 throw Differ(rank, index < 0 ? FormattableString.Invariant($"worker {rank} has another version of the library than worker 0")
-                    : FormattableString.Invariant($"worker {rank} has another {all[index].Name} ({Short(other[index])}) than worker 0 ({Short(first[index])})"));
+                    : FormattableString.Invariant($"in {all[index].Name}, {Short(other[index])} on worker {rank} and {Short(first[index])} on worker 0"));
             }
         }
     }

@@ -93,7 +93,9 @@ internal sealed class TrainingRun : IDisposable
         catch (OperationCanceledException exception) when (token.IsCancellationRequested || exception is WorkersStoppedException)
         {
             _workers?.Stop(exception);
-            stopReason = "Canceled";
+
+            // Nobody else ends another worker; this one may get the signal later, or never.
+            stopReason = token.IsCancellationRequested || _options.Workers is { IsFirst: false } ? "Canceled" : "Signal";
         }
         catch (LoKrException exception) when (exception.ErrorId is ErrorIds.LossNotFinite or ErrorIds.GradientNotFinite or ErrorIds.LogitsNotFinite)
         {

@@ -74,6 +74,9 @@ public abstract class FitCommand : LoKrCommand
     };
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Begin() => WriteWarnings(FullMatrix ? Ignored($"beside -{nameof(FullMatrix)}", nameof(DecomposeBoth), nameof(UseEffectiveConv2d)) : []);
 
     /// <summary>Writes a weighted sum of adapters, with progress, and its description.</summary>

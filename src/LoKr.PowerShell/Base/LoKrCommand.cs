@@ -38,6 +38,9 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     /// <summary>Whether another process, which mpirun or srun started beside this one, shows what happens and hands on the results.</summary>
     private protected virtual bool IsFollower => Launch.Current is { Rank: > 0 };
 
+    /// <summary>Whether the command writes files, which the first of several processes that work together does for all.</summary>
+    private protected virtual bool IsForFirstWorker => false;
+
     /// <summary>Resolves paths from parameters.</summary>
     private protected PathResolver Paths { get; }
 
@@ -69,10 +72,22 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     }
 
     /// <inheritdoc/>
-    protected sealed override void ProcessRecord() => Guard(Process, oneOfMany: MyInvocation.ExpectingInput);
+    protected sealed override void ProcessRecord()
+    {
+        if (!IsForFirstWorker || !WorkerGroup.IsFollowing)
+        {
+            Guard(Process, oneOfMany: MyInvocation.ExpectingInput);
+        }
+    }
 
     /// <inheritdoc/>
-    protected sealed override void EndProcessing() => Guard(End);
+    protected sealed override void EndProcessing()
+    {
+        if (!IsForFirstWorker || !WorkerGroup.IsFollowing)
+        {
+            Guard(End);
+        }
+    }
 
     /// <inheritdoc/>
     protected sealed override void StopProcessing() => Life.Cancel();

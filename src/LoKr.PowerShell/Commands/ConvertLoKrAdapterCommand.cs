@@ -136,6 +136,9 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     ]);
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         LoraRank? rank = RankOfLora();

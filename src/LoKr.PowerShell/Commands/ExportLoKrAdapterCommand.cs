@@ -101,6 +101,9 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     private AdapterProgram? Program => MyInvocation.BoundParameters.ContainsKey(nameof(For)) ? For : null;
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         string name = Name ?? Target.GetOnlyActiveAdapterName();

@@ -46,6 +46,9 @@ public sealed class ExportLoKrModelCommand : LoKrCommand
     public SwitchParameter PassThru { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         IAdaptable target = ParameterSetName == PipelineSet ? Pipeline : Model;

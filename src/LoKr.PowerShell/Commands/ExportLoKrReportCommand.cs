@@ -29,6 +29,9 @@ public sealed class ExportLoKrReportCommand : RunCommand
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process() => ForEachRun(folder =>
     {
         string path = DestinationOf(folder);

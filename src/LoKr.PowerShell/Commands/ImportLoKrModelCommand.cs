@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
@@ -55,6 +56,9 @@ public sealed class ImportLoKrModelCommand : PathCommand
     [Parameter]
     [ValidateRange(1, 4096)]
     public int? Threads { get; set; }
+
+    /// <inheritdoc/>
+    protected override void Begin() => WorkerGroup.Meet();
 
     /// <inheritdoc/>
     protected override void Process() => ForEachPath(Load);

@@ -1,12 +1,14 @@
 using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Data;
+using LoKr.Core.Distributed;
 using LoKr.Core.Inference;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
+using LoKr.PowerShell.Errors;
 using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
@@ -17,17 +19,20 @@ namespace LoKr.PowerShell.Commands;
 public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
+    private const string DataSet = "Data";
     private readonly List<string> _waiting = [];
-    private readonly List<CutText> _cut = [];
+    private readonly List<CutLength> _cut = [];
 
     // One for each destination, over all its prompts, so that every file has a number of its own.
     private readonly Dictionary<string, ImageSeries> _series = new(StringComparer.Ordinal);
 
     private ProgressBar? _bar;
+    private SharedResults? _shared;
     private int _done;
 
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
@@ -38,10 +43,17 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
     /// <summary>The texts, or hashtables or objects with a property Text or Prompt.</summary>
-    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = TextSet)]
+    [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = ImageSet)]
     [Alias("Text", "Prompt")]
     [ValidateNotNull]
     public object[] InputObject { get; set; } = [];
+
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed) whose rows have a text or a prompt.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = DataSet)]
+    [SupportsWildcards]
+    [ValidateNotNullOrEmpty]
+    public string[] Data { get; set; } = [];
 
     /// <summary>Texts that a classifier takes at once, by default 16, or images that are generated at once, by default 1. It does not change the order of the results.</summary>
     [Parameter]
@@ -50,25 +62,30 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     /// <summary>Longest text in tokens for a classifier, special tokens included; longer ones are cut on the right. The default is the most that the model allows.</summary>
     [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
     public int? MaxLength { get; set; }
 
     /// <summary>Maximum number of tokens that a language model generates.</summary>
     [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
     [ValidateRange(1, int.MaxValue)]
     public int MaxNewTokens { get; set; } = 64;
 
     /// <summary>Divides the logits before sampling; 0 always takes the most likely token (greedy).</summary>
     [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
     [ValidateRange(0d, double.MaxValue)]
     public double Temperature { get; set; }
 
     /// <summary>Samples from this number of most likely tokens; 0 sets no limit.</summary>
     [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
     [ValidateRange(0, int.MaxValue)]
     public int TopK { get; set; }
 
     /// <summary>Samples from the most likely tokens whose probabilities reach this sum; 1 sets no limit.</summary>
     [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
     [ValidateRange(0d, 1d)]
     public double TopP { get; set; } = 1;
 
@@ -76,39 +93,49 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [Parameter]
     public long? Seed { get; set; }
 
+    /// <summary>Whether the texts are shared with other processes: Auto with those that mpirun or srun started beside this one, None with none, Mpi over MPI also where no launcher is seen. The first process writes the results of all, in order, which are those of one process.</summary>
+    [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
+    public DistributedMode Distributed { get; set; }
+
     /// <inheritdoc/>
-    protected override void Begin() => WriteWarnings(IgnoredParameters());
+    private protected override bool IsFollower => Distributed is not DistributedMode.None && base.IsFollower;
+
+    /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => ParameterSetName == ImageSet;
+
+    /// <inheritdoc/>
+    protected override void Begin()
+    {
+        WriteWarnings(IgnoredParameters());
+        if (ParameterSetName != ImageSet && WorkerGroup.Join(Distributed) is WorkerGroup workers)
+        {
+            _shared = new SharedResults(workers, Model);
+        }
+    }
 
     /// <inheritdoc/>
     protected override void Process()
     {
+        if (ParameterSetName == DataSet)
+        {
+            IReadOnlyList<DataRow> rows = ReadRows(Data, new DataReading());
+            foreach (DataRow row in rows)
+            {
+                string text = RowFields.AnyText(row, RowFields.Has(row, "text") ? "text" : "prompt", "text or prompt");
+                Take(text, (double)(_done + 1) / rows.Count);
+            }
+
+            return;
+        }
+
         int before = _done;
         foreach (object item in InputObject)
         {
-            if (Read(item) is not string text)
+            if (Read(item) is string text)
             {
-                continue;
+                Take(text, InputObject.Length == 1 ? null : (double)(_done + 1 - before) / InputObject.Length);
             }
-
-            if (ParameterSetName == ImageSet)
-            {
-                ForOne(text, () => Generate(text));
-            }
-            else if (Model.Pretrained is ICausalLanguageModel)
-            {
-                ForOne(text, () => WriteObject(TextGenerator.Complete(Model, text, ReadGenerationOptions(), StopToken)));
-            }
-            else
-            {
-                _waiting.Add(text);
-                if (_waiting.Count >= BatchSize)
-                {
-                    Classify();
-                }
-            }
-
-            StopToken.ThrowIfCancellationRequested();
-            Show(++_done, InputObject.Length == 1 ? null : (double)(_done - before) / InputObject.Length);
         }
     }
 
@@ -120,11 +147,12 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             Classify();
         }
 
+        Write(_shared?.Complete<Piece>());
         _bar?.Hide();
         if (_cut.Count > 0)
         {
             string what = ParameterSetName == ImageSet ? "prompt" : "text";
-            int used = _cut.Min(static text => text.Ids.Length);
+            int used = _cut.Min(static text => text.Used);
             int longest = _cut.Max(static text => text.TokenCount);
             WriteWarning(_cut.Count == 1
                 ? string.Create(CultureInfo.InvariantCulture, $"The {what} has {longest} tokens; the first {used} are used.")
@@ -154,7 +182,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     // Images have bars of their own. How many objects will come through the pipeline is not known.
     private void Show(int done, double? share)
     {
-        if (ParameterSetName == TextSet)
+        if (ParameterSetName != ImageSet)
         {
             _bar ??= new ProgressBar(this, $"Running {Model.Name}");
             _bar.ShowIfDue(share, $"{done} texts");
@@ -173,10 +201,76 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         StopToken.ThrowIfCancellationRequested();
         string[] texts = [.. _waiting];
         _waiting.Clear();
-        foreach (LoKrClassification result in TextClassifier.Classify(Model, texts, MaxLength, _cut.Add))
+        if (_shared is null)
         {
-            WriteObject(result);
+            Write([Classify(texts)]);
         }
+        else
+        {
+            Write(_shared.Add(() => Classify(texts), WriteFailure));
+        }
+    }
+
+    private Piece Classify(string[] texts)
+    {
+        List<CutLength> cut = [];
+        return new() { Classifications = TextClassifier.Classify(Model, texts, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
+    }
+
+    private void Complete(string text)
+    {
+        if (_shared is null)
+        {
+            ForOne(text, () => Write([Compute()]));
+        }
+        else
+        {
+            Write(_shared.Add(Compute, WriteFailure));
+        }
+
+        Piece Compute() => new() { Completion = TextGenerator.Complete(Model, text, ReadGenerationOptions(), StopToken) };
+    }
+
+    private void WriteFailure(Exception exception) => WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, Model.SourcePath ?? Model.Name));
+
+    private void Write(IReadOnlyList<Piece>? pieces)
+    {
+        foreach (Piece piece in pieces ?? [])
+        {
+            _cut.AddRange(piece.Cut);
+            foreach (LoKrClassification result in piece.Classifications)
+            {
+                WriteObject(result);
+            }
+
+            if (piece.Completion is not null)
+            {
+                WriteObject(piece.Completion);
+            }
+        }
+    }
+
+    private void Take(string text, double? share)
+    {
+        if (ParameterSetName == ImageSet)
+        {
+            ForOne(text, () => Generate(text));
+        }
+        else if (Model.Pretrained is ICausalLanguageModel)
+        {
+            Complete(text);
+        }
+        else
+        {
+            _waiting.Add(text);
+            if (_waiting.Count >= BatchSize)
+            {
+                Classify();
+            }
+        }
+
+        StopToken.ThrowIfCancellationRequested();
+        Show(++_done, share);
     }
 
     private void Generate(string prompt)
@@ -194,7 +288,8 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
 
         EnsureRuntime();
-        _cut.AddRange(new[] { prompt, NegativePrompt is not null && _cut.Count == 0 ? NegativePrompt : "" }.Select(Pipeline.Measure).Where(static text => text.IsCut));
+        _cut.AddRange(new[] { prompt, NegativePrompt is not null && _cut.Count == 0 ? NegativePrompt : "" }.Select(Pipeline.Measure).Where(static text => text.IsCut)
+            .Select(static text => new CutLength(text.Ids.Length, text.TokenCount)));
         ImageGenerationOptions options = ReadImageOptions(Seed, MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
         using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
         foreach (LoKrPicture image in series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))
@@ -217,4 +312,17 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         TopP = TopP,
         Seed = Seed,
     };
+
+    /// <summary>A text that was cut.</summary>
+    private readonly record struct CutLength(int Used, int TokenCount);
+
+    /// <summary>Results of one call of the model, as they go from one process to another.</summary>
+    private sealed record Piece
+    {
+        public IReadOnlyList<LoKrClassification> Classifications { get; init; } = [];
+
+        public LoKrCompletion? Completion { get; init; }
+
+        public IReadOnlyList<CutLength> Cut { get; init; } = [];
+    }
 }

@@ -165,6 +165,9 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     protected override string? Subject => ParameterSetName == ModelSet ? NameOf(Model) : string.Join(", ", Adapter);
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => Destination.Length > 0;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         if (ParameterSetName == ModelSet)

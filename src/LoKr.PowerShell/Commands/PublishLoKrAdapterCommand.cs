@@ -19,6 +19,9 @@ public sealed class PublishLoKrAdapterCommand : RegistryCommand
     public string Alias { get; set; } = "champion";
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         AdapterRegistry registry = OpenRegistry();

@@ -34,6 +34,9 @@ public sealed class RegisterLoKrAdapterCommand : RegistryCommand
     protected override string? Subject => Path;
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         AdapterRegistry registry = OpenRegistry();

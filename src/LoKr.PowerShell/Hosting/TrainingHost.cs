@@ -21,6 +21,11 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
         {
             target.LastTraining = result with { StopReason = "Signal" };
         }
+        else if (result.StopReason == "Signal")
+        {
+            // Another process that takes part was ended by it.
+            life.EndProcess(life.SignalExitCode ?? 143);
+        }
 
         // Ctrl+C or a signal while the last report was on its way: the next command must not run on.
         life.StopToken.ThrowIfCancellationRequested();

@@ -70,7 +70,7 @@ public sealed class WorkerGroupTests
             return 0;
         }));
         Assert.All(all, static one => Assert.Equal(ErrorIds.WorkersDiffer, Assert.IsType<LoKrException>(one.Error).ErrorId));
-        Assert.Contains("worker 2 has another number of threads (4) than worker 0 (2)", all[1].Error!.Message, StringComparison.Ordinal);
+        Assert.Contains("in number of threads, 4 on worker 2 and 2 on worker 0", all[1].Error!.Message, StringComparison.Ordinal);
     }
 
     /// <summary>Without this a worker whose script ends early would leave the others waiting for ever.</summary>
