@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using LoKr.Core.Distributed;
 using LoKr.Core.Runs;
+using LoKr.Testing;
 using Xunit;
 
 namespace LoKr.Reliability;
@@ -95,6 +96,40 @@ public sealed class MpiTests(MpiFolder folder, ITestOutputHelper output) : IClas
 
         MpiOutcome outcome = await MpiLauncher.EndAsync(process, Token);
         return outcome with { Output = output + outcome.Output };
+    }
+
+    /// <summary>Two node daemons of a Slurm on this machine, each with a process, and the library of MPICH.</summary>
+    [Fact]
+    public async Task The_bits_are_those_of_processes_of_srun()
+    {
+        _ = new MpiLauncher(MpiKind.Mpich);
+        string script = Path.Combine(Fixtures.Repository ?? "", "tests", "slurm", "cluster.sh");
+        Assert.SkipUnless(File.Exists(script), "There is no script that starts a Slurm.");
+        (int code, string why) = await BashAsync($"'{script}' available");
+        Assert.SkipWhen(code != 0, why);
+        string cluster = Path.Combine(folder.Root, "slurm");
+        string role = $"dotnet '{typeof(MpiTests).Assembly.Location}' {ChildProcess.Role} {ChildRoles.Share} '{folder.Root}' {nameof(DistributedMode.Auto)}";
+        try
+        {
+            (code, string text) = await BashAsync($"'{script}' start '{cluster}' 2 >&2 && SLURM_CONF='{cluster}/slurm.conf' OMP_NUM_THREADS=1 srun --mpi=pmi2 -n 2 -N 2 {role}");
+            Assert.True(code == 0, text);
+            string line = Assert.Single(text.Split('\n'), static line => line.Contains(": ", StringComparison.Ordinal));
+            output.WriteLine(line);
+            Assert.StartsWith("2 MPICH Version ", line, StringComparison.Ordinal);
+            Assert.Equal(await folder.AloneAsync(Token), line.Split(": ")[1]);
+        }
+        finally
+        {
+            await BashAsync($"'{script}' stop '{cluster}'");
+        }
+    }
+
+    private static async Task<(int ExitCode, string Output)> BashAsync(string command)
+    {
+        using Process process = Process.Start(new ProcessStartInfo("bash", ["-c", command]) { RedirectStandardOutput = true })!;
+        string text = await process.StandardOutput.ReadToEndAsync(Token);
+        await process.WaitForExitAsync(Token);
+        return (process.ExitCode, text);
     }
 
     [Fact]

@@ -17,7 +17,7 @@ public enum DistributedMode
 
 /// <summary>What a launcher says about the process that it started, before any library is loaded.</summary>
 /// <param name="Launcher">The launcher, for people.</param>
-/// <param name="Mpi">The library that fits it; null where either may.</param>
+/// <param name="Mpi">The library that fits it; null where none does.</param>
 /// <param name="Rank">Index of the process, from 0.</param>
 /// <param name="Size">Number of processes.</param>
 public sealed record Launch(string Launcher, MpiKind? Mpi, int Rank, int Size)
@@ -41,10 +41,13 @@ public sealed record Launch(string Launcher, MpiKind? Mpi, int Rank, int Size)
             return new("a launcher with PMI (MPICH, srun)", MpiKind.Mpich, rank, size);
         }
 
-        // srun --mpi=pmix. A batch script has tasks too, but is one process: only a step has a number.
-        return variable("PMIX_RANK") is not null && Number("SLURM_PROCID") is int task && Number("SLURM_STEP_NUM_TASKS") is int tasks
-            ? new("srun with PMIx", MpiKind.OpenMpi, task, tasks)
-            : null;
+        // srun --mpi=pmix, or a step without MPI. A batch script has tasks too, but is one process: only steps have a number of their own.
+        if (Number("SLURM_PROCID") is int task && Number("SLURM_STEP_NUM_TASKS") is int tasks)
+        {
+            return variable("PMIX_RANK") is not null ? new("srun with PMIx", MpiKind.OpenMpi, task, tasks) : tasks > 1 ? new("srun without an interface for MPI", null, task, tasks) : null;
+        }
+
+        return null;
 
         int? Number(string name) => int.TryParse(variable(name), NumberStyles.None, CultureInfo.InvariantCulture, out int value) ? value : null;
     }

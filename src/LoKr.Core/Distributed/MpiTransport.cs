@@ -66,6 +66,11 @@ internal sealed unsafe class MpiTransport : ITransport
     /// <exception cref="LoKrException"><see cref="ErrorIds.MpiNotFound"/>, <see cref="ErrorIds.MpiNotUsable"/>.</exception>
     public static MpiTransport Start(Launch? launch)
     {
+        if (launch is { Mpi: null })
+        {
+            throw NotUsable($"{launch.Launcher} started {launch.Size} processes.");
+        }
+
         (nint library, MpiKind kind) = Find(launch?.Mpi) ?? throw new LoKrException(ErrorIds.MpiNotFound, LoKrErrorKind.Unavailable,
             $"No MPI library was found: {string.Join(", ", Files(launch?.Mpi).Select(static file => file.File))}.",
             "Install it on every machine (Debian: apt install openmpi-bin, or mpich), and have the loader find it (LD_LIBRARY_PATH).");
@@ -73,16 +78,14 @@ internal sealed unsafe class MpiTransport : ITransport
         if (launch is not null && launch.Size != transport.Size)
         {
             // A library that does not know its launcher makes every process the only one.
-            throw new LoKrException(ErrorIds.MpiNotUsable, LoKrErrorKind.Unavailable,
-                FormattableString.Invariant($"{launch.Launcher} started {launch.Size} processes, but {transport.Name} sees {transport.Size}."),
-                "Start the processes with the launcher of the MPI library; with srun choose its interface with --mpi.");
+            throw NotUsable($"{launch.Launcher} started {launch.Size} processes, but {transport.Name} sees {transport.Size}.");
         }
 
         return transport;
     }
 
     /// <summary>Whether the library that fits a launcher can be loaded.</summary>
-    public static bool IsInstalled(Launch launch) => Find(launch.Mpi) is not null;
+    public static bool IsInstalled(Launch launch) => launch.Mpi is not null && Find(launch.Mpi) is not null;
 
     /// <inheritdoc/>
     public void AllGather(ReadOnlySpan<byte> mine, Span<byte> all)
@@ -114,6 +117,9 @@ internal sealed unsafe class MpiTransport : ITransport
 
     /// <summary>Ends MPI: waits until every process does.</summary>
     public void Dispose() => ((delegate* unmanaged[Cdecl]<int>)Of("MPI_Finalize"))();
+
+    private static LoKrException NotUsable(FormattableString what) => new(ErrorIds.MpiNotUsable, LoKrErrorKind.Unavailable, FormattableString.Invariant(what),
+        "Start the processes with the launcher of the MPI library (with srun choose its interface, --mpi=pmi2 for MPICH), or let each of them work alone.");
 
     private static (nint Library, MpiKind Kind)? Find(MpiKind? wanted)
     {
