@@ -17,6 +17,12 @@ if (args is [BenchmarkOptions.ProbeName, "disk-merge", string from, string adapt
     return 0;
 }
 
+if (args is [BenchmarkOptions.ProbeName, "file-merge", string file, string style, string result])
+{
+    FileMergeCase.RunProbe(file, style, result);
+    return 0;
+}
+
 BenchmarkOptions? options = BenchmarkOptions.Parse(args, out string? problem);
 if (options is null)
 {

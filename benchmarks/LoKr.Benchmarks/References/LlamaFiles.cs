@@ -53,6 +53,27 @@ internal static class LlamaFiles
         Tensor Values(long rows, long columns) => (randn(rows, columns) * 0.02).to(type);
     }
 
+    /// <summary>Writes a fine-tuning of a checkpoint: random changes of its weights, of about one percent.</summary>
+    public static string WriteTuned(string from, string to)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        using CheckpointReader reader = CheckpointReader.Open(from);
+        Dictionary<string, Tensor> tensors = reader.Entries.Keys.ToDictionary(static name => name, name => reader.Read(name), StringComparer.Ordinal);
+        foreach ((string name, Tensor tensor) in tensors)
+        {
+            if (name.Contains("_proj", StringComparison.Ordinal))
+            {
+                tensor.add_(randn_like(tensor), alpha: 2e-4);
+            }
+        }
+
+        System.IO.Directory.CreateDirectory(to);
+        CheckpointWriter.Write(to, tensors, 1L << 30);
+        File.Copy(Path.Combine(from, "config.json"), Path.Combine(to, "config.json"));
+        return to;
+    }
+
     /// <summary>The config.json of such a model.</summary>
     public static string Config(int layers) => $$"""
         {

@@ -23,8 +23,9 @@ internal sealed class ModelPair : IDisposable
     public IReadOnlyCollection<string> ModuleNames => [.. Parts.SelectMany(static part => part.Tuned.Entries.Keys).Where(static name => name.Contains('.', StringComparison.Ordinal)).Select(static name => name[..name.LastIndexOf('.')]).Distinct()];
 
     /// <summary>What tells the base models apart from others.</summary>
-    public IReadOnlyDictionary<AdapterComponent, ModelIdentity> Identities => Parts.Where(static part => part.Base is CheckpointReader)
-        .ToDictionary(static part => part.Component, static part => new ModelIdentity(CheckpointFingerprint.Compute((CheckpointReader)part.Base), null));
+    public IReadOnlyDictionary<AdapterComponent, ModelIdentity> Identities => Parts
+        .Select(static part => (part.Component, Files: ((part.Base as QuantizedCheckpoint)?.Source ?? part.Base) as CheckpointReader)).Where(static part => part.Files is not null)
+        .ToDictionary(static part => part.Component, static part => new ModelIdentity(CheckpointFingerprint.Compute(part.Files!), null));
 
     /// <summary>Opens both models.</summary>
     /// <exception cref="LoKrException">A model cannot be read, or the two have no component in common.</exception>

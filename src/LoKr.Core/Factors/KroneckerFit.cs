@@ -14,6 +14,9 @@ internal static class KroneckerFit
     private const int MostTuckerTurns = 100;
     private const double Tolerance = 1e-9;
 
+    // A large delta is held in float32, whose sums have no more digits.
+    private const double SingleTolerance = 1e-6;
+
     // Smaller side up to which all singular vectors are computed at once.
     private const long LargestDecomposed = 128;
 
@@ -28,7 +31,7 @@ internal static class KroneckerFit
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         double norm = target.SquaredNorm;
-        (Tensor direction, _) = LeadingSubspace.Find(target, 1, target.DType);
+        (Tensor direction, _) = LeadingSubspace.Find(target, 1, target.DType, SearchOf(target));
         (Outer w1, Inner w2) = (shapes.Tucker ? Enum.GetValues<TuckerStart>() : [TuckerStart.Columns])
             .Select(start => Refine(target, shapes, direction.to(float64), start)).MaxBy(static pair => pair.W2.SquaredNorm);
         double scale = Math.Sqrt(w2.Norm);
@@ -75,7 +78,7 @@ internal static class KroneckerFit
             w2.Dispose();
             (w1, w2) = (nextW1.MoveToOuterScope(), nextW2.MoveToOuterScope());
             before = w2.SquaredNorm;
-            if (gain <= Tolerance * norm)
+            if (gain <= (IsLarge(target) ? SingleTolerance : Tolerance) * norm)
             {
                 break;
             }
@@ -92,7 +95,7 @@ internal static class KroneckerFit
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
-        (Tensor outer, _) = LeadingSubspace.Find(target, 1, target.DType);
+        (Tensor outer, _) = LeadingSubspace.Find(target, 1, target.DType, SearchOf(target));
         return (int)SingularValues.CountFor(linalg.svdvals(target.TransposedTimes(outer).to(float64).reshape(shapes.K, -1)), share);
     }
 
@@ -188,7 +191,8 @@ internal static class KroneckerFit
                 return OfTucker(full.reshape(shapes.K, shapes.N, -1), shapes.Rank, start, before);
             }
 
-            (Tensor left, Tensor right) = Truncated(full, shapes.Rank);
+            // Beside a large delta the search goes on from the turn before; it need not end in one turn.
+            (Tensor left, Tensor right) = Truncated(full, shapes.Rank, IsLarge(target) ? new() { Tolerance = SingleTolerance, Width = 0, Start = before?.Left } : null);
             return new(left.mm(right), left, right, null);
         }
 
@@ -243,21 +247,25 @@ internal static class KroneckerFit
     }
 
     /// <summary>The nearest product of rank r, split evenly; rows and columns beyond the rank of the matrix are zero.</summary>
-    private static (Tensor Left, Tensor Right) Truncated(Tensor matrix, long rank)
+    private static (Tensor Left, Tensor Right) Truncated(Tensor matrix, long rank, SubspaceSearch? search = null)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor vectors = Leading(matrix, rank);
+        Tensor vectors = Leading(matrix, rank, search);
         Tensor right = vectors.t().mm(matrix);
         Tensor roots = right.square().sum(dim: 1L).sqrt().sqrt();
         Tensor inverse = where(roots > 0, roots.reciprocal(), zeros_like(roots));
         return (ZeroPadding.Pad(vectors * roots, 1, rank).MoveToOuterDisposeScope(), ZeroPadding.Pad(right * inverse.unsqueeze(1), 0, rank).MoveToOuterDisposeScope());
     }
 
-    private static Tensor Leading(Tensor matrix, long rank)
+    private static bool IsLarge(KroneckerTarget target) => target.DType == float32;
+
+    private static SubspaceSearch? SearchOf(KroneckerTarget target) => IsLarge(target) ? SubspaceSearch.Single with { SquaredNorm = target.SquaredNorm } : null;
+
+    private static Tensor Leading(Tensor matrix, long rank, SubspaceSearch? search = null)
     {
         if (Math.Min(matrix.shape[0], matrix.shape[1]) > LargestDecomposed)
         {
-            return LeadingSubspace.Find(new MatrixMap(matrix), rank, float64).Vectors;
+            return LeadingSubspace.Find(new MatrixMap(matrix), rank, float64, search).Vectors;
         }
 
         (Tensor vectors, _, _) = linalg.svd(matrix, fullMatrices: false);

@@ -49,6 +49,9 @@ internal abstract class KroneckerTarget : ILinearMap
     /// <inheritdoc/>
     public abstract Tensor TransposedTimes(Tensor rows);
 
+    /// <inheritdoc/>
+    public virtual Tensor Square() => Times(TransposedTimes(eye(Rows, dtype: DType)));
+
     private static Tensor Rearranged(Tensor delta, FactorShapes shapes)
     {
         (long l, long m, long k, long n) = (shapes.L, shapes.M, shapes.K, shapes.N);
@@ -67,6 +70,8 @@ internal abstract class KroneckerTarget : ILinearMap
         public override Tensor Times(Tensor columns) => matrix.mm(columns);
 
         public override Tensor TransposedTimes(Tensor rows) => matrix.t().mm(rows);
+
+        public override Tensor Square() => matrix.mm(matrix.t());
     }
 
     private sealed class Sum : KroneckerTarget
@@ -150,6 +155,8 @@ internal abstract class KroneckerTarget : ILinearMap
 
             public Tensor TransposedTimes(Tensor rows) =>
                 Chain(_a, _aIndices, rows.reshape([.. _outerShape, -1]), _outerIndices, _b, _bIndices, _innerIndices).reshape(Columns, -1);
+
+            public Tensor Square() => Times(TransposedTimes(eye(Rows, dtype: float64)));
 
             /// <summary>Multiplies by one factor, then by the other, so that their product is never formed. Index z counts the columns.</summary>
             private static Tensor Chain(Tensor first, string firstIndices, Tensor operand, string operandIndices, Tensor second, string secondIndices, string result)

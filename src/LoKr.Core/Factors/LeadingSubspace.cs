@@ -17,6 +17,9 @@ internal interface ILinearMap
 
     /// <summary>The transposed matrix times rows×b, columns×b.</summary>
     Tensor TransposedTimes(Tensor rows);
+
+    /// <summary>The matrix times its transpose, rows×rows.</summary>
+    Tensor Square();
 }
 
 /// <summary>A matrix that is held as it is.</summary>
@@ -33,6 +36,28 @@ internal sealed class MatrixMap(Tensor matrix) : ILinearMap
 
     /// <inheritdoc/>
     public Tensor TransposedTimes(Tensor rows) => matrix.t().mm(rows);
+
+    /// <inheritdoc/>
+    public Tensor Square() => matrix.mm(matrix.t());
+}
+
+/// <summary>How leading vectors are searched. The default finds them to the precision of float64.</summary>
+internal sealed record SubspaceSearch
+{
+    /// <summary>The search in float32, whose sums have no more digits. Wide blocks would cost more than they save where the matrix is large.</summary>
+    public static SubspaceSearch Single { get; } = new() { Tolerance = 1e-6, Width = 16 };
+
+    /// <summary>Change of the sum of squared singular values from one step to the next at which the search ends, relative to that sum.</summary>
+    public double Tolerance { get; init; } = 1e-10;
+
+    /// <summary>Squared norm of the matrix, where changes that are small beside it do not matter; 0 where they do.</summary>
+    public double SquaredNorm { get; init; }
+
+    /// <summary>Least number of vectors in a block.</summary>
+    public long Width { get; init; } = 64;
+
+    /// <summary>Columns that are near the leading vectors already; null for none.</summary>
+    public Tensor? Start { get; init; }
 }
 
 /// <summary>
@@ -42,24 +67,34 @@ internal sealed class MatrixMap(Tensor matrix) : ILinearMap
 /// </summary>
 internal static class LeadingSubspace
 {
-    private const long WidestBlock = 64;
+    // Rows up to which the square of a matrix of float32 is cheaper than a search.
+    private const long MostSquared = 64;
     private const long SpareVectors = 8;
     private const int MostIterations = 100;
-    private const double Tolerance = 1e-10;
 
     /// <summary>Finds the leading vectors.</summary>
     /// <param name="map">The matrix, finite.</param>
     /// <param name="count">How many vectors; at most the smaller side is returned.</param>
     /// <param name="dtype">Type to compute in: float32 or float64.</param>
+    /// <param name="search">Precision and start.</param>
     /// <returns>Orthonormal columns in descending order of their singular values, and these.</returns>
-    public static (Tensor Vectors, Tensor Values) Find(ILinearMap map, long count, ScalarType dtype)
+    public static (Tensor Vectors, Tensor Values) Find(ILinearMap map, long count, ScalarType dtype, SubspaceSearch? search = null)
     {
+        search ??= new();
         using DisposeScope scope = NewDisposeScope();
         long side = Math.Min(map.Rows, map.Columns);
         count = Math.Min(count, side);
-        long width = Math.Min(side, Math.Max(WidestBlock, count + SpareVectors));
+        if (dtype == float32 && map.Rows == side && side <= MostSquared)
+        {
+            (Tensor all, Tensor directions) = linalg.eigh(map.Square().to(float64));
+            return (directions.flip(1).narrow(1, 0, count).to(dtype).MoveToOuterDisposeScope(), all.flip(0).narrow(0, 0, count).clamp_min(0).sqrt().MoveToOuterDisposeScope());
+        }
+
+        long width = Math.Min(side, Math.Max(search.Width, count + SpareVectors));
         using Generator generator = new(0, CPU);
-        Tensor basis = Orthonormal(map.Times(randn([map.Columns, width], dtype, generator: generator)));
+        long known = Math.Min(search.Start?.shape[1] ?? 0, width);
+        Tensor block = map.Times(randn([map.Columns, width - known], dtype, generator: generator));
+        Tensor basis = Orthonormal(search.Start is Tensor start ? cat([start.narrow(1, 0, known).to(dtype), block], 1) : block);
         double before = 0;
         for (int iteration = 0; ; iteration++)
         {
@@ -68,7 +103,7 @@ internal static class LeadingSubspace
             (Tensor squares, Tensor vectors) = linalg.eigh(projected.t().mm(projected).to(float64));
             Tensor values = squares.flip(0).narrow(0, 0, count).clamp_min(0);
             double sum = values.sum().ToDouble();
-            if (width == side || iteration == MostIterations || Math.Abs(sum - before) <= Tolerance * sum)
+            if (width == side || iteration == MostIterations || Math.Abs(sum - before) <= search.Tolerance * Math.Max(sum, search.SquaredNorm))
             {
                 Tensor leading = basis.mm(vectors.flip(1).narrow(1, 0, count).to(dtype));
                 return (leading.MoveToOuterDisposeScope().MoveToOuterDisposeScope(), values.sqrt().MoveToOuterDisposeScope().MoveToOuterDisposeScope());

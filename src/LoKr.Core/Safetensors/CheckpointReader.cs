@@ -110,9 +110,34 @@ public sealed class CheckpointReader : ITensorSource
         return Build(Path.GetDirectoryName(full)!, SafetensorsReader.Open(full));
     }
 
-    /// <summary>Opens one safetensors file, or a folder.</summary>
-    /// <exception cref="LoKrException">As for <see cref="Open"/> and <see cref="SafetensorsReader.Open"/>.</exception>
-    internal static ITensorSource OpenWeights(string path) => File.Exists(path) ? SafetensorsReader.Open(path) : OpenFolder(path);
+    /// <summary>Opens one safetensors file, or a folder, for its values: where weights are quantized, as a <see cref="QuantizedCheckpoint"/>.</summary>
+    /// <exception cref="LoKrException">As for <see cref="Open"/> and <see cref="SafetensorsReader.Open"/>; <c>LoKr.QuantizationInvalid</c>.</exception>
+    internal static ITensorSource OpenWeights(string path)
+    {
+        (ITensorSource source, IReadOnlyList<SafetensorsReader> files) = Open();
+        try
+        {
+            QuantizedCheckpoint weights = new(source, files);
+            return weights.Weights.Count > 0 ? weights : source;
+        }
+        catch
+        {
+            source.Dispose();
+            throw;
+        }
+
+        (ITensorSource, IReadOnlyList<SafetensorsReader>) Open()
+        {
+            if (File.Exists(path))
+            {
+                SafetensorsReader file = SafetensorsReader.Open(path);
+                return (file, [file]);
+            }
+
+            CheckpointReader folder = OpenFolder(path);
+            return (folder, folder.Shards);
+        }
+    }
 
     /// <inheritdoc/>
     public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => Owner(name).Read(name, dtype, device);

@@ -111,6 +111,10 @@ internal sealed class Float8
         }
     }
 
+    /// <summary>Whether a code is that of the largest finite value, of either sign.</summary>
+    /// <param name="codes">The codes.</param>
+    public bool HoldsLargest(ReadOnlySpan<byte> codes) => codes.ContainsAny((byte)(_firstSpecial - 1), (byte)((_firstSpecial - 1) | 0x80));
+
     /// <summary>Counts the values whose magnitude divided by a scale is beyond the largest finite value.</summary>
     /// <param name="values">The values.</param>
     /// <param name="scale">Divisor of every value.</param>

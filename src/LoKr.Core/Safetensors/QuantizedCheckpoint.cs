@@ -37,6 +37,9 @@ internal sealed class QuantizedCheckpoint : ITensorSource
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, string> Metadata => _source.Metadata;
 
+    /// <summary>The tensors as they are in the files.</summary>
+    public ITensorSource Source => _source;
+
     /// <summary>The quantized weights by name.</summary>
     public IReadOnlyDictionary<string, StoredWeight> Weights => _quantized.Weights;
 

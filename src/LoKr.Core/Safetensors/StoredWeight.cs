@@ -83,7 +83,8 @@ internal interface IWeightCodec
     /// <summary>Counts the values that are beyond the largest one that the type holds; 0 for types whose range does not matter.</summary>
     /// <param name="values">The values.</param>
     /// <param name="start">Index of the first element.</param>
-    long CountBeyond(ReadOnlySpan<float> values, long start);
+    /// <param name="stored">What they are stored as.</param>
+    long CountBeyond(ReadOnlySpan<float> values, long start, ReadOnlySpan<byte> stored);
 }
 
 /// <summary>A weight whose values are not simply the numbers in the file: floats of 8 bits, with or without scales, or the codes of a quantizer.</summary>
@@ -183,10 +184,10 @@ internal sealed class Float8Codec(Float8 format, WeightScale scale) : IWeightCod
     }
 
     /// <inheritdoc/>
-    public long CountBeyond(ReadOnlySpan<float> values, long start)
+    public long CountBeyond(ReadOnlySpan<float> values, long start, ReadOnlySpan<byte> stored)
     {
         long beyond = 0;
-        for (int done = 0; done < values.Length;)
+        for (int done = format.HoldsLargest(stored) ? 0 : values.Length; done < values.Length;)
         {
             (int block, int count) = scale.At(start + done, values.Length - done);
             beyond += format.CountBeyond(values.Slice(done, count), scale.Values[block]);

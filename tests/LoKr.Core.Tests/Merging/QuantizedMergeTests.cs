@@ -1,5 +1,6 @@
 using System.Text.Json;
 using LoKr.Core.Configuration;
+using LoKr.Core.Conversion;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
@@ -239,6 +240,24 @@ public sealed class QuantizedMergeTests : IDisposable
     }
 
     [Fact]
+    public void What_is_extracted_from_a_quantized_model_is_the_change_of_its_values()
+    {
+        string root = Fixtures.Require("checkpoints", "fp8-scale_weight");
+        string from = Path.Combine(root, "checkpoint.safetensors");
+        MergeFile(from, Directory.GetFiles(root, "adapter-*.safetensors").Order(StringComparer.Ordinal).First(), _folder["tuned.safetensors"], ScalarType.Float32);
+        LoKrFitResult result = AdapterExtraction.Extract(new()
+        {
+            BasePath = from,
+            FineTunedPath = _folder["tuned.safetensors"],
+            Destination = _folder["extracted"],
+            TargetModules = ModuleSelector.FromNames(["feed_forward.w2"]),
+            Fit = new() { FullMatrix = true, DecomposeFactors = [4] },
+        }, out _, cancellation: TestContext.Current.CancellationToken);
+        Assert.Equal(1, result.ModuleCount);
+        Assert.InRange(result.Error, 0, 1e-4);
+    }
+
+    [Fact]
     public void Options_without_effect_are_named()
     {
         string plain = MergeFiles.Base(_folder["plain"], _state);
@@ -262,14 +281,22 @@ public sealed class QuantizedMergeTests : IDisposable
     private static void CheckLoss(JsonElement layer, LoKrMergedWeight weight, IWeightCodec codec, float[] values)
     {
         // Values that are the largest one but for rounding may count or not.
-        long least = codec.CountBeyond([.. values.Select(static value => value * (1 - 1e-6f))], 0);
-        long most = codec.CountBeyond([.. values.Select(static value => value * (1 + 1e-6f))], 0);
+        long least = Beyond(1 - 1e-6f);
+        long most = Beyond(1 + 1e-6f);
 
         TensorAssert.Close(layer.GetProperty("norm_of_change").GetDouble(), weight.DeltaNorm, 1e-3, weight.Name + ", change");
         TensorAssert.Close(layer.GetProperty("norm_of_rounding").GetDouble(), weight.ErrorOverDelta * weight.DeltaNorm, 1e-3, weight.Name + ", rounding");
         Assert.Equal(layer.GetProperty("values_unchanged").GetDouble(), weight.Unchanged, 1e-3);
         Assert.InRange(layer.GetProperty("values_at_the_limit").GetInt64(), least, most);
         Assert.InRange(weight.AtLimit, least, most);
+
+        long Beyond(float factor)
+        {
+            float[] scaled = [.. values.Select(value => value * factor)];
+            byte[] codes = new byte[scaled.Length];
+            codec.Encode(scaled, 0, codes);
+            return codec.CountBeyond(scaled, 0, codes);
+        }
     }
 
     private static byte[] Bytes(SafetensorsReader reader, string name)

@@ -45,8 +45,8 @@ internal static class BaseModelNames
 
         if (File.Exists(path))
         {
-            using SafetensorsReader reader = SafetensorsReader.Open(path);
-            return SingleFile(path, reader.Entries.Values);
+            using ITensorSource source = CheckpointReader.OpenWeights(path);
+            return SingleFile(path, source.Entries.Values);
         }
 
         List<StoredComponent> components = [];
@@ -94,8 +94,8 @@ internal static class BaseModelNames
 
     private static KnownModule[] Folder(string path, string folder)
     {
-        using CheckpointReader reader = CheckpointReader.OpenFolder(path);
-        return Modules(reader.Entries.Values, "", folder);
+        using ITensorSource source = CheckpointReader.OpenWeights(path);
+        return Modules(source.Entries.Values, "", folder);
     }
 
     // Tensors that end with neither .weight nor .bias are parameters, which some tables have.

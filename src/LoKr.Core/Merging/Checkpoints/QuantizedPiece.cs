@@ -14,6 +14,9 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// <param name="loss">Measures what rounding leaves of the changes.</param>
 internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitScale? refit, QuantizationLoss loss) : TargetStorage
 {
+    // Numbers that are merged at a time; with their values before and after they take three quarters of a MiB.
+    private const int CachedValues = 1 << 16;
+
     /// <inheritdoc/>
     public override SafetensorsDType DType => to.DType;
 
@@ -24,7 +27,7 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
         int length = checked((int)target.Shape.Skip(1).Product());
         MergeWork? work = target.Layers.Count + target.Dense.Count > 0 ? new(target) : null;
         return (work?.Runs ?? LayerDelta.Runs(target.Shape.Count == 0 ? 1 : target.Shape[0], 1, target.RowBytes))
-            .Select(run => new QuantizedPiece(offset + (run.Start * length * size), checked((int)(run.Count * length * size)), target, this, run.Start * length, checked((int)run.Count * length), work));
+            .Select(run => new QuantizedPiece(offset + (run.Start * length * size), checked((int)(run.Count * length * size)), target, this, run.Start * length, checked((int)run.Count * length), length, work));
     }
 
     /// <summary>Computes values and stores them.</summary>
@@ -34,26 +37,47 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
     /// <param name="check">Told of numbers that are NaN or infinite.</param>
     public void Fill(QuantizedPiece piece, Tensor values, Span<byte> result, FiniteCheck check)
     {
-        Span<float> merged = MemoryMarshal.Cast<byte, float>(values.bytes);
-        from.Read(piece.First, merged);
         IWeightCodec codec = refit?.Codec ?? to;
         if (piece.Target.IsUnchanged)
         {
-            codec.Encode(merged, piece.First, result);
+            Span<float> same = MemoryMarshal.Cast<byte, float>(values.bytes);
+            from.Read(piece.First, same);
+            codec.Encode(same, piece.First, result);
             return;
         }
 
-        float[] copies = ArrayPool<float>.Shared.Rent(2 * merged.Length);
+        // Rows that stay in the processor's cache from the first pass over them to the last.
+        int row = Math.Max(1, piece.RowLength);
+        int step = Math.Max(1, CachedValues / row) * row;
+        int size = result.Length / Math.Max(1, piece.Length);
+        float[] copies = ArrayPool<float>.Shared.Rent(2 * Math.Min(step, piece.Length));
         try
         {
-            Span<float> before = copies.AsSpan(0, merged.Length);
-            Span<float> after = copies.AsSpan(merged.Length, merged.Length);
-            merged.CopyTo(before);
-            piece.Change(values);
-            codec.Encode(merged, piece.First, result);
-            codec.Decode(result, piece.First, after);
-            loss.Add(piece.Target.Name, codec.Format, QuantizationLoss.Sums.Of(before, merged, after) with { AtLimit = codec.CountBeyond(merged, piece.First) });
-            check.Note(piece.Target, piece.Target.Name, ScalarType.Float32, NonFinite.Count(values.bytes, SafetensorsDType.F32), () => CountBefore(piece));
+            QuantizationLoss.Sums sums = default;
+            long notFinite = 0;
+            for (int start = 0; start < piece.Length; start += step)
+            {
+                int count = Math.Min(step, piece.Length - start);
+                using Tensor rows = values.narrow(0, start, count);
+                Span<float> merged = MemoryMarshal.Cast<byte, float>(rows.bytes);
+                Span<float> before = copies.AsSpan(0, count);
+                Span<float> after = copies.AsSpan(count, count);
+                Span<byte> stored = result.Slice(start * size, count * size);
+                long first = piece.First + start;
+                from.Read(first, merged);
+                merged.CopyTo(before);
+                piece.Change(rows, first);
+                codec.Encode(merged, first, stored);
+                codec.Decode(stored, first, after);
+                QuantizationLoss.Sums part = QuantizationLoss.Sums.Of(before, merged, after) with { AtLimit = codec.CountBeyond(merged, first, stored) };
+
+                // A number that is not finite shows in the sum.
+                notFinite += double.IsFinite(part.Delta) ? 0 : NonFinite.Count(rows.bytes, SafetensorsDType.F32);
+                sums = sums.Plus(part);
+            }
+
+            loss.Add(piece.Target.Name, codec.Format, sums);
+            check.Note(piece.Target, piece.Target.Name, ScalarType.Float32, notFinite, () => CountBefore(piece));
         }
         finally
         {
@@ -76,8 +100,9 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
 /// <param name="Storage">How it is stored.</param>
 /// <param name="First">Index of the first value.</param>
 /// <param name="Length">Number of values.</param>
+/// <param name="RowLength">Values in a row.</param>
 /// <param name="Work">The deltas that all pieces of the weight share; null where the type alone changes, or the weight is replaced.</param>
-internal sealed record QuantizedPiece(long Offset, int Count, MergeTarget Target, WeightStorage Storage, long First, int Length, MergeWork? Work) : MergePiece(Offset, Count)
+internal sealed record QuantizedPiece(long Offset, int Count, MergeTarget Target, WeightStorage Storage, long First, int Length, int RowLength, MergeWork? Work) : MergePiece(Offset, Count)
 {
     /// <inheritdoc/>
     public override bool StartsTensor => First == 0;
@@ -92,18 +117,19 @@ internal sealed record QuantizedPiece(long Offset, int Count, MergeTarget Target
         return result.bytes;
     }
 
-    /// <summary>Applies the changes to the values.</summary>
+    /// <summary>Applies the changes to whole rows.</summary>
     /// <param name="values">Values of the base model, flat, in float32.</param>
-    public void Change(Tensor values)
+    /// <param name="first">Index of the first one in the weight.</param>
+    public void Change(Tensor values, long first)
     {
         if (Target.Replacement is { } replacement)
         {
-            replacement.Adapter.Tensors.ReadRange(replacement.Key, First, values);
+            replacement.Adapter.Tensors.ReadRange(replacement.Key, first, values);
         }
         else if (Work is not null)
         {
             Work.Prepare();
-            Work.Merge(values, First * sizeof(float));
+            Work.Merge(values, first * sizeof(float));
         }
     }
 
@@ -149,7 +175,7 @@ internal sealed class RefitScale
                 using Tensor values = buffer.Take(piece.Length * sizeof(float), SafetensorsDType.F32);
                 Span<float> merged = MemoryMarshal.Cast<byte, float>(values.bytes);
                 _weight.Read(piece.First, merged);
-                piece.Change(values);
+                piece.Change(values, piece.First);
                 scale.Measure(merged, piece.First, largest);
             }
         }
@@ -214,5 +240,5 @@ internal sealed class PlainCodec(SafetensorsDType type) : IWeightCodec
     public void Encode(ReadOnlySpan<float> values, long start, Span<byte> stored) => _format.Quantize!(values, stored);
 
     /// <inheritdoc/>
-    public long CountBeyond(ReadOnlySpan<float> values, long start) => 0;
+    public long CountBeyond(ReadOnlySpan<float> values, long start, ReadOnlySpan<byte> stored) => 0;
 }
