@@ -214,3 +214,28 @@ Describe 'A language model' {
         $model.Dispose()
     }
 }
+
+Describe 'A training of several labels at once, or of a number' {
+    It 'takes lists, says what they mean, and answers with every label above one half' {
+        $bert = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/several")
+        $model = Import-LoKrModel $bert -Label network, account, billing -Seed 1 -WarningAction SilentlyContinue
+        New-LoKrConfig -R 2 | Add-LoKrAdapter $model -WarningAction SilentlyContinue
+        $several = @{ text = 'vpn slow login'; label = 'network', 'account' }, @{ text = 'refund card'; label = , 'billing' }, [pscustomobject] @{ text = 'the'; label = @() }
+        $model | Start-LoKrTraining -Data $several -MaxSteps 2 -WarningVariable said -WarningAction SilentlyContinue
+        "$said" | Should -BeLike '*multi_label_classification*'
+        $answer = Invoke-LoKrModel $model 'vpn slow login'
+        $answer.Labels | Should -Be @($answer.Scores.GetEnumerator() | Where-Object Value -GT 0.5 | ForEach-Object Key)
+        ($model | Measure-LoKrModel -Data $several).Accuracy | Should -BeIn 0.0, (1 / 3), (2 / 3), 1.0
+        $model.Dispose()
+    }
+
+    It 'takes numbers for one label' {
+        $bert = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/number")
+        $model = Import-LoKrModel $bert -Label urgency -Seed 1 -WarningAction SilentlyContinue
+        New-LoKrConfig -R 2 | Add-LoKrAdapter $model -WarningAction SilentlyContinue
+        $model | Start-LoKrTraining -Data @{ text = 'vpn slow'; label = 0.9 }, @{ text = 'the price'; label = -1 } -MaxSteps 2 -WarningVariable said -WarningAction SilentlyContinue
+        "$said" | Should -BeLike '*regression*'
+        ($model | Measure-LoKrModel -Data @{ text = 'vpn slow'; label = 0.9 }).Accuracy | Should -BeNullOrEmpty
+        $model.Dispose()
+    }
+}

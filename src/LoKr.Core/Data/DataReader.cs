@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Globalization;
 using System.IO.Compression;
 using System.Text;
@@ -175,6 +176,50 @@ public static class RowFields
             _ => throw Wrong(row, column, "a name or a number"),
         };
 
+    /// <summary>Whether a row has a list in the column.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    public static bool HasList(DataRow row, string column)
+    {
+        ArgumentNullException.ThrowIfNull(row);
+        return TryGet(row, column, out object? value) && value is JsonElement { ValueKind: JsonValueKind.Array } or (IEnumerable and not string);
+    }
+
+    /// <summary>Returns the values of a column that has a list: texts, numbers (double) and truth values; null where it has one value.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="column">Name of the column.</param>
+    /// <param name="expected">The required columns, for messages.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/>; <see cref="ErrorIds.DataValueInvalid"/> for a list of other things.</exception>
+    public static IReadOnlyList<object>? List(DataRow row, string column, string expected) => Value(row, column, expected) switch
+    {
+        JsonElement { ValueKind: JsonValueKind.Array } list => [.. list.EnumerateArray().Select(item => item.ValueKind switch
+        {
+            JsonValueKind.String => (object)item.GetString()!,
+            JsonValueKind.Number => item.GetDouble(),
+            JsonValueKind.True or JsonValueKind.False => item.GetBoolean(),
+            _ => throw Wrong(row, column, "a list of texts or numbers"),
+        })],
+        IEnumerable list and not string => [.. list.Cast<object?>().Select(item => item switch
+        {
+            string or bool => item,
+            IConvertible number => number.ToDouble(CultureInfo.InvariantCulture),
+            _ => throw Wrong(row, column, "a list of texts or numbers"),
+        })],
+        _ => null,
+    };
+
+    /// <summary>Returns the labels that a column names: one, those of a list of texts, or none for a list of numbers.</summary>
+    /// <inheritdoc cref="List"/>
+    public static IReadOnlyList<string> Labels(DataRow row, string column, string expected) =>
+        List(row, column, expected) is { } list ? [.. list.OfType<string>()] : [Label(row, column, expected)];
+
+    /// <summary>Returns a number, or a text that is one.</summary>
+    /// <inheritdoc cref="List"/>
+    public static double Number(DataRow row, string column, string expected) =>
+        double.TryParse(Label(row, column, expected), NumberStyles.Float, CultureInfo.InvariantCulture, out double number) && double.IsFinite(number)
+            ? number
+            : throw Wrong(row, column, "a number");
+
     /// <summary>Returns the value of a column, whatever it is.</summary>
     /// <param name="row">The row.</param>
     /// <param name="column">Name of the column.</param>
@@ -215,7 +260,8 @@ public static class RowFields
         return false;
     }
 
-    private static LoKrException Wrong(DataRow row, string column, string wanted)
+    /// <summary>The error of a value of another kind.</summary>
+    internal static LoKrException Wrong(DataRow row, string column, string wanted)
     {
         _ = TryGet(row, column, out object? value);
         string found = value switch

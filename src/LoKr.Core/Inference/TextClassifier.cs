@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
@@ -15,7 +16,7 @@ public static class TextClassifier
     /// <param name="texts">The texts of the batch; longer ones are cut on the right, special tokens are not.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="onCut">Called for each text that is cut.</param>
-    /// <returns>One result for each text, in order; scores are softmax probabilities.</returns>
+    /// <returns>One result for each text, in order; scores are probabilities by softmax, by sigmoid where several labels may apply or there is only one, or the numbers of a regression.</returns>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LogitsNotFinite"/>.
     /// </exception>
@@ -40,8 +41,16 @@ public static class TextClassifier
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device));
-        double[] scores = logits.to(ScalarType.Float64).softmax(-1).cpu().data<double>().ToArray();
-        int broken = Array.FindIndex(scores, double.IsNaN);
+        ClassificationProblem problem = ClassificationProblems.Find(classifier.Config) ?? (classifier.Labels.Count == 1 ? ClassificationProblem.SeveralLabels : ClassificationProblem.SingleLabel);
+        logits = logits.to(ScalarType.Float64);
+        Tensor values = problem switch
+        {
+            ClassificationProblem.SingleLabel => logits.softmax(-1),
+            ClassificationProblem.SeveralLabels => logits.sigmoid(),
+            _ => logits,
+        };
+        double[] scores = values.cpu().data<double>().ToArray();
+        int broken = Array.FindIndex(scores, static score => !double.IsFinite(score));
         if (broken >= 0)
         {
             string text = texts[broken / classifier.Labels.Count];
@@ -49,7 +58,7 @@ public static class TextClassifier
                 "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = text };
         }
 
-        return [.. texts.Select((text, row) => Describe(text, classifier.Labels, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
+        return [.. texts.Select((text, row) => Describe(text, classifier.Labels, problem, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
     }
 
     private static int[] Encode(ITextTokenizer tokenizer, string text, int longest, Action<CutText>? onCut)
@@ -65,7 +74,7 @@ public static class TextClassifier
             : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
     }
 
-    private static LoKrClassification Describe(string text, IReadOnlyList<string> labels, ReadOnlySpan<double> scores)
+    private static LoKrClassification Describe(string text, IReadOnlyList<string> labels, ClassificationProblem problem, ReadOnlySpan<double> scores)
     {
         int best = 0;
         OrderedDictionary<string, double> byLabel = new(StringComparer.Ordinal);
@@ -75,7 +84,13 @@ public static class TextClassifier
             byLabel[labels[i]] = scores[i];
         }
 
-        return new LoKrClassification { Text = text, Label = labels[best], Score = scores[best], Scores = byLabel };
+        IEnumerable<string> applying = problem switch
+        {
+            ClassificationProblem.SingleLabel => [labels[best]],
+            ClassificationProblem.SeveralLabels => byLabel.Where(static pair => pair.Value > 0.5).Select(static pair => pair.Key),
+            _ => labels,
+        };
+        return new LoKrClassification { Text = text, Label = labels[best], Labels = [.. applying], Score = scores[best], Scores = byLabel };
     }
 }
 
@@ -85,13 +100,16 @@ public sealed record LoKrClassification
     /// <summary>The text.</summary>
     public required string Text { get; init; }
 
-    /// <summary>The most likely label.</summary>
+    /// <summary>The most likely label; of a regression the one with the largest number.</summary>
     public required string Label { get; init; }
 
-    /// <summary>Its probability.</summary>
+    /// <summary>The labels that apply: the most likely one; where several may apply, those above one half; all of a regression.</summary>
+    public IReadOnlyList<string> Labels { get; init => field = ValueList.Of(value); } = [];
+
+    /// <summary>Its probability, or number.</summary>
     public required double Score { get; init; }
 
-    /// <summary>Probability by label, in the order of the model's labels.</summary>
+    /// <summary>Probability, or number, by label, in the order of the model's labels.</summary>
     public required IReadOnlyDictionary<string, double> Scores { get; init => field = ValueList.Of(value); }
 
     /// <inheritdoc/>

@@ -145,8 +145,8 @@ public static class DataMeasurement
             };
         }
 
-        static Dictionary<string, int> Count(TextRow[] rows) => rows.Where(static row => row.Label is not null)
-            .CountBy(static row => row.Label!, StringComparer.Ordinal).ToDictionary(StringComparer.Ordinal);
+        static Dictionary<string, int> Count(TextRow[] rows) => rows.SelectMany(static row => row.Labels ?? [])
+            .CountBy(static label => label, StringComparer.Ordinal).ToDictionary(StringComparer.Ordinal);
     }
 
     private static IEnumerable<string> NewLabels(LoKrLabelCount[] labels, bool hasReference, IReadOnlyList<string>? known) => labels
@@ -218,10 +218,13 @@ public static class DataMeasurement
 /// <summary>A row as a text.</summary>
 /// <param name="Prompt">The text without loss; empty where the whole text is one.</param>
 /// <param name="Completion">The text.</param>
-/// <param name="Label">Its label, or null.</param>
-internal readonly record struct TextRow(string Prompt, string Completion, string? Label)
+/// <param name="Labels">Its labels; null without any.</param>
+internal readonly record struct TextRow(string Prompt, string Completion, IReadOnlyList<string>? Labels)
 {
     private const string Expected = "text, or prompt and completion";
+
+    /// <summary>All labels as one text; null where the row has no label.</summary>
+    public string? Label => Labels is null ? null : string.Join(", ", Labels);
 
     /// <summary>Rows with the same key are the same text.</summary>
     public string Key => Prompt.Length == 0 ? Completion.Trim() : $"{Prompt.Trim()}\0{Completion.Trim()}";
@@ -232,7 +235,7 @@ internal readonly record struct TextRow(string Prompt, string Completion, string
     /// <summary>Reads a row; a text or label without a value is an empty one.</summary>
     public static TextRow Of(DataRow row) => RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
         ? new(Text(row, "prompt"), Text(row, "completion"), null)
-        : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Label(row, "label", Expected) : null);
+        : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null);
 
     private static string Text(DataRow row, string column) => RowFields.IsNull(row, column) ? "" : RowFields.AnyText(row, column, Expected);
 }

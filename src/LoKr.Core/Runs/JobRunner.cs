@@ -246,7 +246,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     private Night ChooseLabels(Night night)
     {
         (string Label, string Origin)[] used = [.. night.Rows.Where(static row => RowFields.Has(row, "text") && RowFields.Has(row, "label"))
-            .Select(static row => (RowFields.Label(row, "label", "text and label"), row.Origin)).DistinctBy(static pair => pair.Item1, StringComparer.Ordinal)];
+            .SelectMany(static row => RowFields.Labels(row, "label", "text and label").Select(label => (label, row.Origin))).DistinctBy(static pair => pair.Item1, StringComparer.Ordinal)];
         if (used.Length == 0)
         {
             return night with { Labels = job.Base.Labels };

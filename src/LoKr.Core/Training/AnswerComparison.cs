@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
@@ -61,7 +62,7 @@ public static class AnswerComparer
         (LoKrEvaluation Evaluation, double[][]? Scores) Run(string name)
         {
             trials.Use(name);
-            return (Evaluator.Evaluate(model, task, batchSize, cancellation), task is TextClassificationTask classification ? classification.Probabilities(model, batchSize, cancellation) : null);
+            return (Evaluator.Evaluate(model, task, batchSize, cancellation), task is TextClassificationTask { Problem: ClassificationProblem.SingleLabel } classification ? classification.Probabilities(model, batchSize, cancellation) : null);
         }
     }
 
@@ -71,7 +72,7 @@ public static class AnswerComparer
         return new()
         {
             Text = RowFields.Text(task.Row(row), "text", Expected),
-            Label = labels[task.LabelOf(row)],
+            Label = labels[task.LabelOf(row)!.Value],
             ReferenceLabel = labels[bestA],
             ReferenceScore = a[bestA],
             DifferenceLabel = labels[bestB],

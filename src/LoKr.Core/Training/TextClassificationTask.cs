@@ -1,4 +1,4 @@
-using System.Globalization;
+using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
@@ -8,17 +8,19 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Training;
 
 /// <summary>
-/// Texts with one label each; the loss is the mean cross entropy. Rows have <c>text</c> and <c>label</c>: the name of a label of the model,
-/// or its index where the model's labels are <c>LABEL_0</c>, <c>LABEL_1</c> and so on.
+/// Texts with labels. Rows have <c>text</c> and <c>label</c>: the name of a label of the model, or its index where the model's labels are
+/// <c>LABEL_0</c>, <c>LABEL_1</c> and so on; a list of names, or of one number for each label, where several apply at once; a number, or as many as
+/// the model has labels, for a regression. The configuration's <c>problem_type</c> says which; without it one label means a regression, and lists
+/// mean several labels, which the first loss writes into the configuration, as in transformers. The loss is the mean cross entropy, the mean binary
+/// cross entropy over rows and labels, or the mean squared error.
 /// </summary>
 public sealed class TextClassificationTask : ITrainingTask
 {
-    private const string Expected = "text and label";
-
     private readonly DataRow[] _rows;
     private readonly int[][] _ids;
     private readonly int[] _lengths;
-    private readonly long[] _labels;
+    private readonly ClassificationTargets _targets;
+    private readonly RowTarget[] _labels;
     private readonly int _padId;
 
     /// <summary>Tokenizes rows on all cores. Longer texts are cut on the right; special tokens are not.</summary>
@@ -41,18 +43,19 @@ public sealed class TextClassificationTask : ITrainingTask
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
 
-        Dictionary<string, long> known = KnownLabels(classifier.Labels);
-        IReadOnlyList<(DataRow Row, string Text, long Label)> read =
-            reading.Keep(rows, row => (row, RowFields.Text(row, "text", Expected), LabelOf(row, known, classifier.Labels)));
+        ArgumentNullException.ThrowIfNull(rows);
+        _targets = new ClassificationTargets(classifier, rows);
+        IReadOnlyList<(DataRow Row, string Text, RowTarget Label)> read =
+            reading.Keep(rows, row => (row, RowFields.Text(row, "text", ClassificationTargets.Expected), _targets.Read(row)));
         CutText[] encoded = TextEncoding.EncodeAll(read.Count, i => CutText.Encode(tokenizer, read[i].Text, longest), onProgress, cancellationToken);
-        IReadOnlyList<(DataRow Row, long Label, CutText Text)> kept = reading.Keep(
+        IReadOnlyList<(DataRow Row, RowTarget Label, CutText Text)> kept = reading.Keep(
             read.Zip(encoded, static (row, text) => (row.Row, row.Label, text)), static row => row.text.Ids.Length > 0 ? row : throw WithoutTokens(row.Row));
         _rows = [.. kept.Select(static row => row.Row)];
         _labels = [.. kept.Select(static row => row.Label)];
         _ids = [.. kept.Select(static row => row.Text.Ids)];
         _lengths = [.. _ids.Select(static ids => ids.Length)];
         int[] cut = [.. kept.Where(static row => row.Text.IsCut).Select(static row => row.Text.TokenCount)];
-        Warnings = [.. CutText.Describe(cut, kept.Count, "texts", longest), .. reading.Warnings];
+        Warnings = [.. _targets.Warnings, .. CutText.Describe(cut, kept.Count, "texts", longest), .. reading.Warnings];
         _padId = classifier.PadId ?? tokenizer.PadId ?? 0;
     }
 
@@ -63,13 +66,16 @@ public sealed class TextClassificationTask : ITrainingTask
     public int RowCount => _ids.Length;
 
     /// <inheritdoc/>
-    public TrainingMetric Metric => TrainingMetric.Accuracy;
+    public TrainingMetric Metric => Problem is ClassificationProblem.Regression ? TrainingMetric.None : TrainingMetric.Accuracy;
+
+    /// <summary>What the logits mean.</summary>
+    public ClassificationProblem Problem => _targets.Problem;
 
     /// <inheritdoc/>
     public IReadOnlyList<string> Warnings { get; }
 
     /// <inheritdoc/>
-    public string DataHash => field ??= new RowHash().Add(_ids).Add(_labels).Finish();
+    public string DataHash => field ??= new RowHash().Add(_ids).Add(RowTarget.Hashed(_labels)).Finish();
 
     /// <inheritdoc/>
     public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
@@ -85,32 +91,46 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <inheritdoc/>
     public Tensor Loss(LoKrModel model, TrainingBatch batch)
     {
-        (Tensor logits, Tensor labels) = Forward(model, batch);
-        return nn.functional.cross_entropy(logits, labels);
+        (Tensor logits, Tensor targets) = Forward(model, batch);
+        return _targets.MeanLoss(logits, targets);
     }
 
     /// <inheritdoc/>
     public BatchScore Score(LoKrModel model, TrainingBatch batch)
     {
-        (Tensor logits, Tensor labels) = Forward(model, batch);
-        Tensor answers = logits.argmax(-1);
-        return new BatchScore(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.Sum), answers.eq(labels).sum(), stack([labels, answers]));
+        (Tensor logits, Tensor targets) = Forward(model, batch);
+        switch (Problem)
+        {
+            case ClassificationProblem.SingleLabel:
+                Tensor answers = logits.argmax(-1);
+                return new BatchScore(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum), answers.eq(targets).sum(), stack([targets, answers]));
+            case ClassificationProblem.SeveralLabels:
+                // Right is a text of which every label is.
+                return new BatchScore(_targets.RowLosses(logits, targets).sum(), logits.gt(0).eq(targets.gt(0.5)).all(1).sum());
+            default:
+                return new BatchScore(_targets.RowLosses(logits, targets).sum());
+        }
     }
 
     /// <inheritdoc/>
     public IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch)
     {
-        (Tensor logits, Tensor labels) = Forward(model, batch);
-        double[] losses = RowScores.ToArray(nn.functional.cross_entropy(logits, labels, reduction: nn.Reduction.None));
+        (Tensor logits, Tensor targets) = Forward(model, batch);
+        double[] losses = RowScores.ToArray(_targets.RowLosses(logits, targets));
+        if (Problem is not ClassificationProblem.SingleLabel)
+        {
+            return [.. losses.Select(static loss => new RowScore(loss, 1))];
+        }
+
         long[] answers = logits.argmax(-1).cpu().data<long>().ToArray();
-        return [.. losses.Select((loss, row) => new RowScore(loss, 1, (int)((ClassificationBatch)batch).Labels[row], (int)answers[row]))];
+        return [.. losses.Select((loss, row) => new RowScore(loss, 1, (int)((ClassificationBatch)batch).Labels[row].Index, (int)answers[row]))];
     }
 
     /// <summary>A row as it was read, by its place among those that fit.</summary>
     internal DataRow Row(int row) => _rows[row];
 
-    /// <summary>Index of the label of a row.</summary>
-    internal int LabelOf(int row) => (int)_labels[row];
+    /// <summary>Index of the label of a row; null where a row has no single one.</summary>
+    internal int? LabelOf(int row) => Problem is ClassificationProblem.SingleLabel ? (int)_labels[row].Index : null;
 
     /// <summary>Probabilities of every label for every row, in the order of the rows; in evaluation mode and without gradients.</summary>
     /// <param name="model">The model.</param>
@@ -137,13 +157,20 @@ public sealed class TextClassificationTask : ITrainingTask
     {
     }
 
-    private static (Tensor Logits, Tensor Labels) Forward(LoKrModel model, TrainingBatch batch)
+    private (Tensor Logits, Tensor Targets) Forward(LoKrModel model, TrainingBatch batch)
     {
         ArgumentNullException.ThrowIfNull(model);
         var rows = (ClassificationBatch)batch;
         Device device = model.Device;
-        Tensor logits = Classifier(model).Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device));
-        return (logits.to(ScalarType.Float32), tensor(rows.Labels, device: device));
+        ISequenceClassifier classifier = Classifier(model);
+        if (_targets is { IsInferred: true, Problem: not ClassificationProblem.SingleLabel })
+        {
+            // An export, and whoever reads it, has to know what the logits mean.
+            classifier.Config[ClassificationProblems.Key] = Problem.ToName();
+        }
+
+        Tensor logits = classifier.Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device));
+        return (logits.to(ScalarType.Float32), RowTarget.On(rows.Labels, device));
     }
 
     private static ISequenceClassifier Classifier(LoKrModel model) => model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
@@ -151,44 +178,16 @@ public sealed class TextClassificationTask : ITrainingTask
 
     private static LoKrException WithoutTokens(DataRow row) =>
         new(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text of {row.Origin} has no tokens.", "Remove the row, or give it a text.") { Target = row.Origin };
-
-    private static Dictionary<string, long> KnownLabels(IReadOnlyList<string> labels)
-    {
-        Dictionary<string, long> known = new(StringComparer.Ordinal);
-        bool generic = true;
-        for (int i = 0; i < labels.Count; i++)
-        {
-            known.TryAdd(labels[i], i);
-            generic &= labels[i] == "LABEL_" + i.ToString(CultureInfo.InvariantCulture);
-        }
-
-        for (int i = 0; generic && i < labels.Count; i++)
-        {
-            known.Add(i.ToString(CultureInfo.InvariantCulture), i);
-        }
-
-        return known;
-    }
-
-    private static long LabelOf(DataRow row, Dictionary<string, long> known, IReadOnlyList<string> labels)
-    {
-        string label = RowFields.Label(row, "label", Expected);
-        return known.TryGetValue(label, out long index) ? index : throw new LoKrException(
-            ErrorIds.LabelUnknown,
-            LoKrErrorKind.InvalidData,
-            $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", labels)}.",
-            "Correct the row, or load the model with every label of the data.") { Target = label };
-    }
 }
 
-/// <summary>Texts with the index of the label of each.</summary>
+/// <summary>Texts with the labels of each.</summary>
 public sealed class ClassificationBatch : TokenBatch
 {
-    internal ClassificationBatch(IReadOnlyList<int[]> rows, long[] labels, int padId)
+    internal ClassificationBatch(IReadOnlyList<int[]> rows, RowTarget[] labels, int padId)
         : base(rows, padId) => Labels = labels;
 
     /// <inheritdoc/>
     public override long LossCount => RowCount;
 
-    internal long[] Labels { get; }
+    internal RowTarget[] Labels { get; }
 }

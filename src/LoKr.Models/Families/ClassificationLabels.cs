@@ -14,6 +14,11 @@ internal static class ClassificationLabels
     /// <param name="headRows">Rows of the checkpoint's head; null where it has none, so that one is initialized.</param>
     public static IReadOnlyList<string> Resolve(ModelConfig config, IReadOnlyList<string>? given, long? headRows)
     {
+        if (config.FindString(ClassificationProblems.Key) is string problem && !ClassificationProblems.Names.Contains(problem))
+        {
+            throw config.Unsupported(ClassificationProblems.Key, $"is '{problem}'; known are {string.Join(", ", ClassificationProblems.Names)}");
+        }
+
         if (given is not null)
         {
             CheckGiven(given);

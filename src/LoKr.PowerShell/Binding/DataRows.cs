@@ -106,7 +106,7 @@ internal static class DataRows
         Dictionary<string, object?> fields = new(StringComparer.Ordinal);
         foreach (DictionaryEntry entry in dictionary)
         {
-            fields[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = entry.Value.Unwrap();
+            fields[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = Plain(entry.Value);
         }
 
         return new DataRow(fields, Origin(number));
@@ -117,11 +117,14 @@ internal static class DataRows
         Dictionary<string, object?> fields = new(StringComparer.Ordinal);
         foreach (PSPropertyInfo property in item.Properties.Where(property => property.IsGettable))
         {
-            fields[property.Name] = property.Value.Unwrap();
+            fields[property.Name] = Plain(property.Value);
         }
 
         return fields.Count > 0 ? new DataRow(fields, Origin(number)) : throw Invalid(number, $"is a {item.BaseObject.GetType().Name} without properties");
     }
+
+    // A list of labels may have wrapped items.
+    private static object? Plain(object? value) => value.Unwrap() is object?[] several ? Array.ConvertAll(several, static item => item.Unwrap()) : value.Unwrap();
 
     private static string Origin(int number) => string.Create(CultureInfo.InvariantCulture, $"row {number}");
 

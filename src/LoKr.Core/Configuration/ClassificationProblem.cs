@@ -1,0 +1,43 @@
+using System.Text.Json.Nodes;
+
+namespace LoKr.Core.Configuration;
+
+/// <summary>What the logits of a classifier mean, which decides its loss and its scores (<c>problem_type</c> of transformers).</summary>
+public enum ClassificationProblem
+{
+    /// <summary>One label of several: cross entropy, probabilities by softmax.</summary>
+    SingleLabel,
+
+    /// <summary>Any number of labels at once: binary cross entropy of each, probabilities by sigmoid.</summary>
+    SeveralLabels,
+
+    /// <summary>Numbers: mean squared error, the logits themselves.</summary>
+    Regression,
+}
+
+/// <summary><c>problem_type</c> in a configuration.</summary>
+public static class ClassificationProblems
+{
+    /// <summary>Name of the member of config.json.</summary>
+    public const string Key = "problem_type";
+
+    private static readonly Dictionary<string, ClassificationProblem> s_names = new(StringComparer.Ordinal)
+    {
+        ["single_label_classification"] = ClassificationProblem.SingleLabel,
+        ["multi_label_classification"] = ClassificationProblem.SeveralLabels,
+        ["regression"] = ClassificationProblem.Regression,
+    };
+
+    /// <summary>Known values.</summary>
+    public static IReadOnlyCollection<string> Names => s_names.Keys;
+
+    /// <summary>The value in a configuration; null where it has none that is known.</summary>
+    public static ClassificationProblem? Find(JsonObject config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        return config[Key] is JsonValue value && value.TryGetValue(out string? name) && s_names.TryGetValue(name, out ClassificationProblem problem) ? problem : null;
+    }
+
+    /// <summary>The value as config.json has it.</summary>
+    public static string ToName(this ClassificationProblem problem) => s_names.First(pair => pair.Value == problem).Key;
+}

@@ -1,0 +1,156 @@
+using System.Globalization;
+using LoKr.Core.Configuration;
+using LoKr.Core.Data;
+using LoKr.Core.Errors;
+using LoKr.Core.Nn;
+using static TorchSharp.torch;
+
+namespace LoKr.Core.Training;
+
+/// <summary>What a classifier is to say about rows (the index of a label, a number from 0 to 1 for each label, or numbers), and the loss of that.</summary>
+internal sealed class ClassificationTargets
+{
+    /// <summary>The columns that rows must have, for messages.</summary>
+    public const string Expected = "text and label";
+
+    private const string Column = "label";
+
+    private readonly IReadOnlyList<string> _labels;
+    private readonly Dictionary<string, long> _known;
+
+    /// <summary>Decides what the logits mean.</summary>
+    /// <param name="classifier">The model; its configuration may say it.</param>
+    /// <param name="rows">The rows, which tell it otherwise.</param>
+    public ClassificationTargets(ISequenceClassifier classifier, IEnumerable<DataRow> rows)
+    {
+        _labels = classifier.Labels;
+        _known = KnownLabels(_labels);
+        ClassificationProblem? given = ClassificationProblems.Find(classifier.Config);
+        Problem = given ?? Infer(_labels.Count, rows);
+        IsInferred = given is null;
+    }
+
+    /// <summary>What the logits mean.</summary>
+    public ClassificationProblem Problem { get; }
+
+    /// <summary>Whether the data and the number of labels say so, because the configuration does not.</summary>
+    public bool IsInferred { get; }
+
+    /// <summary>A sentence for the user where the problem was inferred and is not the usual one.</summary>
+    public IEnumerable<string> Warnings => !IsInferred || Problem is ClassificationProblem.SingleLabel ? []
+        : [$"config.json has no {ClassificationProblems.Key}: {(Problem is ClassificationProblem.Regression ? "there is one label, so numbers are learned" : "labels are lists, so any number of them applies to a text")} ({Problem.ToName()})."];
+
+    /// <summary>Reads the label of a row.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LabelUnknown"/>.</exception>
+    public RowTarget Read(DataRow row) => Problem switch
+    {
+        ClassificationProblem.SingleLabel => new(IndexOf(row, RowFields.Label(row, Column, Expected)), null),
+        ClassificationProblem.SeveralLabels => new(0, Several(row)),
+        _ => new(0, Numbers(row)),
+    };
+
+    /// <summary>Mean loss of a batch.</summary>
+    /// <param name="logits">[rows, labels].</param>
+    /// <param name="targets">int64 [rows], or float32 [rows, labels].</param>
+    public Tensor MeanLoss(Tensor logits, Tensor targets) => Problem switch
+    {
+        ClassificationProblem.SingleLabel => nn.functional.cross_entropy(logits, targets),
+        ClassificationProblem.SeveralLabels => nn.functional.binary_cross_entropy_with_logits(logits, targets),
+        _ => nn.functional.mse_loss(logits, targets),
+    };
+
+    /// <summary>Loss of each row [rows], whose mean is that of the batch.</summary>
+    /// <inheritdoc cref="MeanLoss"/>
+    public Tensor RowLosses(Tensor logits, Tensor targets) => Problem switch
+    {
+        ClassificationProblem.SingleLabel => nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.None),
+        ClassificationProblem.SeveralLabels => nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction: nn.Reduction.None).mean([1L]),
+        _ => nn.functional.mse_loss(logits, targets, nn.Reduction.None).mean([1L]),
+    };
+
+    // As transformers infers it: one label is a number to learn, labels that are lists may apply together.
+    private static ClassificationProblem Infer(int labels, IEnumerable<DataRow> rows) =>
+        labels == 1 ? ClassificationProblem.Regression
+        : rows.Any(static row => RowFields.HasList(row, Column)) ? ClassificationProblem.SeveralLabels
+        : ClassificationProblem.SingleLabel;
+
+    // Names of labels, or one number from 0 to 1 for each label, as transformers has them.
+    private float[] Several(DataRow row)
+    {
+        IReadOnlyList<object>? list = RowFields.List(row, Column, Expected);
+        if (list is { Count: > 0 } && list.All(static item => item is not string))
+        {
+            float[] given = [.. list.Select(static item => item is bool flag ? flag ? 1f : 0f : (float)(double)item)];
+            return given.Length == _labels.Count && given.All(static value => value is >= 0 and <= 1)
+                ? given
+                : throw RowFields.Wrong(row, Column, $"names of labels, or {_labels.Count} numbers from 0 to 1, one for each label");
+        }
+
+        float[] values = new float[_labels.Count];
+        foreach (string label in RowFields.Labels(row, Column, Expected))
+        {
+            values[IndexOf(row, label)] = 1;
+        }
+
+        return values;
+    }
+
+    private float[] Numbers(DataRow row)
+    {
+        int count = _labels.Count;
+        IReadOnlyList<object>? list = RowFields.List(row, Column, Expected);
+        return list is null && count == 1 ? [(float)RowFields.Number(row, Column, Expected)]
+            : list?.Count == count && list.All(static item => item is double) ? [.. list.Select(static item => (float)(double)item)]
+            : throw RowFields.Wrong(row, Column, count == 1 ? "a number" : $"a list of {count} numbers");
+    }
+
+    private static Dictionary<string, long> KnownLabels(IReadOnlyList<string> labels)
+    {
+        Dictionary<string, long> known = new(StringComparer.Ordinal);
+        bool generic = true;
+        for (int i = 0; i < labels.Count; i++)
+        {
+            known.TryAdd(labels[i], i);
+            generic &= labels[i] == "LABEL_" + i.ToString(CultureInfo.InvariantCulture);
+        }
+
+        for (int i = 0; generic && i < labels.Count; i++)
+        {
+            known.Add(i.ToString(CultureInfo.InvariantCulture), i);
+        }
+
+        return known;
+    }
+
+    private long IndexOf(DataRow row, string label) =>
+        _known.TryGetValue(label, out long index) ? index : throw new LoKrException(
+            ErrorIds.LabelUnknown,
+            LoKrErrorKind.InvalidData,
+            $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", _labels)}.",
+            "Correct the row, or load the model with every label of the data.") { Target = label };
+}
+
+/// <summary>What a classifier is to say about one row.</summary>
+/// <param name="Index">Index of the label; meaningless where there are numbers.</param>
+/// <param name="Values">A number for each label; null where one label is right.</param>
+internal readonly record struct RowTarget(long Index, float[]? Values)
+{
+    /// <summary>One number a row, for a hash: the indexes, or the bits of the numbers.</summary>
+    public static long[] Hashed(IReadOnlyList<RowTarget> rows) =>
+        [.. rows.SelectMany(static row => row.Values is null ? [row.Index] : row.Values.Select(static value => (long)BitConverter.SingleToInt32Bits(value)))];
+
+    /// <summary>The targets of rows: int64 [rows], or float32 [rows, labels].</summary>
+    /// <param name="rows">The rows, at least one.</param>
+    /// <param name="device">Device of the tensor.</param>
+    public static Tensor On(IReadOnlyList<RowTarget> rows, Device device)
+    {
+        if (rows[0].Values is not { } first)
+        {
+            long[] indexes = [.. rows.Select(static row => row.Index)];
+            return tensor(indexes, device: device);
+        }
+
+        float[] values = [.. rows.SelectMany(static row => row.Values!)];
+        return tensor(values, [rows.Count, first.Length], device: device);
+    }
+}
