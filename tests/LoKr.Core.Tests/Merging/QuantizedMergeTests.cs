@@ -240,6 +240,41 @@ public sealed class QuantizedMergeTests : IDisposable
     }
 
     [Fact]
+    public void A_run_that_goes_on_says_that_it_did_not_measure_all_rows()
+    {
+        const int blocks = 6;
+        byte[] codes = [.. Enumerable.Range(0, 1536 * 512).Select(static i => (byte)(i * 7 % 0x70))];
+        SafetensorsBytes.Write(_folder["large.safetensors"], [.. Enumerable.Range(0, blocks).Select(i => ($"double_blocks.{i}.img_attn.qkv.weight", "F8_E4M3", (long[])[1536, 512], codes))]);
+        SafetensorsWriter.Write(_folder["style.safetensors"], Enumerable.Range(0, blocks).SelectMany(static i => new[]
+        {
+            KeyValuePair.Create($"transformer.transformer_blocks.{i}.attn.to_k.lokr_w1", randn(4, 4)), KeyValuePair.Create($"transformer.transformer_blocks.{i}.attn.to_k.lokr_w2", randn(128, 128)),
+        }).ToDictionary());
+        LoKrMergeResult whole = MergeFile(_folder["large.safetensors"], _folder["style.safetensors"], _folder["whole.safetensors"]);
+        Assert.Equal(blocks, whole.Weights.Count);
+        Assert.DoesNotContain(whole.Warnings, static warning => warning.Contains("interrupted run", StringComparison.Ordinal));
+
+        CheckpointMergeOptions options = FileOptions(_folder["large.safetensors"], _folder["style.safetensors"], _folder["resumed.safetensors"]);
+        using (CancellationTokenSource stop = new())
+        using (CheckpointMerge merge = CheckpointMerge.Open(options))
+        {
+            Assert.ThrowsAny<OperationCanceledException>(() => merge.Run(
+                progress =>
+                {
+                    if (progress.Bytes > whole.ByteCount / 2)
+                    {
+                        stop.Cancel();
+                    }
+                },
+                stop.Token));
+        }
+
+        LoKrMergeResult resumed = MergeFiles.Run(options);
+        Assert.InRange(resumed.ResumedByteCount, 1, whole.ByteCount - 1);
+        Assert.Contains(resumed.Warnings, static warning => warning.Contains("interrupted run", StringComparison.Ordinal));
+        Assert.Equal(File.ReadAllBytes(_folder["whole.safetensors"]), File.ReadAllBytes(_folder["resumed.safetensors"]));
+    }
+
+    [Fact]
     public void What_is_extracted_from_a_quantized_model_is_the_change_of_its_values()
     {
         string root = Fixtures.Require("checkpoints", "fp8-scale_weight");
@@ -306,14 +341,15 @@ public sealed class QuantizedMergeTests : IDisposable
         return bytes;
     }
 
-    private static LoKrMergeResult MergeFile(string from, string adapter, string to, ScalarType? type = null) => MergeFiles.Run(new()
+    private static LoKrMergeResult MergeFile(string from, string adapter, string to, ScalarType? type = null) => MergeFiles.Run(FileOptions(from, adapter, to) with { DType = type });
+
+    private static CheckpointMergeOptions FileOptions(string from, string adapter, string to) => new()
     {
         Base = CheckpointBase.Read(from),
         Destination = to,
         Adapters = [new AdapterMergeSource(adapter)],
-        DType = type,
         Force = true,
-    });
+    };
 
     private static bool IsChanged(string name) => name.Contains("q_proj", StringComparison.Ordinal) || name.Contains("up_proj", StringComparison.Ordinal);
 

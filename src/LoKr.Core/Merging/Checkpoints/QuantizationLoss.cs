@@ -58,9 +58,9 @@ internal sealed class QuantizationLoss
         }
     }
 
-    /// <summary>The warning about files whose weights were measured by a run that was interrupted.</summary>
+    /// <summary>The warning about files whose weights, or rows of them, were measured by a run that was interrupted.</summary>
     /// <param name="files">Their names.</param>
-    public static string Unknown(IEnumerable<string> files) => $"What rounding left of the changes is not known for {string.Join(", ", files)}, which an interrupted run had finished.";
+    public static string Unknown(IEnumerable<string> files) => $"What rounding left of the changes is not known, or for some rows only, in {string.Join(", ", files)}, of which an interrupted run had written all or a part.";
 
     /// <summary>Sums over values of a weight.</summary>
     /// <param name="Delta">⟨delta, delta⟩, delta = merged − before.</param>
