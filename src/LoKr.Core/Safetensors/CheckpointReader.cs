@@ -145,6 +145,12 @@ public sealed class CheckpointReader : ITensorSource
     /// <inheritdoc/>
     public void ReadInto(string name, torch.Tensor destination) => Owner(name).ReadInto(name, destination);
 
+    /// <inheritdoc cref="SafetensorsReader.Map"/>
+    public torch.Tensor? Map(string name, torch.ScalarType dtype) => Owner(name).Map(name, dtype);
+
+    /// <inheritdoc cref="SafetensorsReader.Prefetch"/>
+    public void Prefetch(string name) => Owner(name).Prefetch(name);
+
     /// <inheritdoc/>
     public void ReadRange(string name, long start, torch.Tensor destination) => Owner(name).ReadRange(name, start, destination);
 

@@ -1,4 +1,6 @@
+using System.Buffers;
 using System.Buffers.Binary;
+using System.Globalization;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Runtime;
@@ -21,6 +23,7 @@ public sealed class SafetensorsReader : ITensorSource
 
     private readonly SafeFileHandle _handle;
     private readonly SafetensorsHeader _header;
+    private readonly Dictionary<torch.ScalarType, torch.Tensor> _mapped = [];
 
     private SafetensorsReader(string path, SafeFileHandle handle, SafetensorsHeader header)
     {
@@ -164,8 +167,79 @@ public sealed class SafetensorsReader : ITensorSource
         }
     }
 
+    /// <summary>
+    /// A tensor over the pages of the file, which all processes that map the file share. A page that is written to becomes one of this process;
+    /// the file stays as it is. The file must be replaced as a whole, by renaming, while such tensors live: what is written into it shows in them.
+    /// </summary>
+    /// <param name="name">Key of the tensor.</param>
+    /// <param name="dtype">The type that is needed.</param>
+    /// <returns>
+    /// The tensor on the CPU, which stays valid when the reader is disposed; null where it has to be read: it is stored in another type or at an offset that is
+    /// not a multiple of its elements' size, it is empty, or the system is not Linux.
+    /// </returns>
+    /// <exception cref="LoKrException"><c>LoKr.TensorNotFound</c>.</exception>
+    public torch.Tensor? Map(string name, torch.ScalarType dtype)
+    {
+        SafetensorsEntry entry = Find(name);
+        int size = SafetensorsDTypes.Size(entry.DType);
+        if (!OperatingSystem.IsLinux() || entry.ByteCount == 0 || entry.Offset % size != 0
+            || SafetensorsDTypes.Natural(entry.DType) != dtype || !SafetensorsDTypes.IsSameLayout(entry.DType) || entry.DType == SafetensorsDType.BOOL)
+        {
+            return null;
+        }
+
+        lock (_mapped)
+        {
+            using torch.Tensor part = Pages(dtype, size).narrow(0, entry.Offset / size, entry.ByteCount / size);
+            return part.view([.. entry.Shape]).DetachFromDisposeScope();
+        }
+    }
+
+    /// <summary>Reads the bytes of a tensor once and keeps none, so that its pages are in memory and what cannot be read is an error now, not a signal later.</summary>
+    /// <param name="name">Key of the tensor.</param>
+    /// <exception cref="LoKrException"><c>LoKr.TensorNotFound</c>, <c>LoKr.SafetensorsTruncated</c>, <c>LoKr.FileNotReadable</c>.</exception>
+    public void Prefetch(string name)
+    {
+        SafetensorsEntry entry = Find(name);
+        byte[] buffer = ArrayPool<byte>.Shared.Rent((int)Math.Min(entry.ByteCount, 1 << 20));
+        try
+        {
+            for (long start = 0; start < entry.ByteCount; start += buffer.Length)
+            {
+                ReadBytes(entry, start, buffer.AsSpan(0, (int)Math.Min(buffer.Length, entry.ByteCount - start)));
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
     /// <inheritdoc/>
-    public void Dispose() => _handle.Dispose();
+    public void Dispose()
+    {
+        foreach (torch.Tensor pages in _mapped.Values)
+        {
+            // The storage lives as long as tensors over it.
+            pages.Dispose();
+        }
+
+        _mapped.Clear();
+        _handle.Dispose();
+    }
+
+    // The whole file as one tensor; by the handle, since another file may have the name by now.
+    private torch.Tensor Pages(torch.ScalarType dtype, int size)
+    {
+        if (!_mapped.TryGetValue(dtype, out torch.Tensor? pages))
+        {
+            TorchRuntime.EnsureLoaded();
+            string path = string.Create(CultureInfo.InvariantCulture, $"/proc/self/fd/{_handle.DangerousGetHandle()}");
+            _mapped[dtype] = pages = torch.from_file(path, shared: false, size: RandomAccess.GetLength(_handle) / size, dtype: dtype).DetachFromDisposeScope();
+        }
+
+        return pages;
+    }
 
     private SafetensorsEntry Find(string name)
     {

@@ -39,6 +39,9 @@ public static class JobModel
             },
             Device = DeviceSelector.Select(job.Base.Device),
             Seed = job.Training.Seed,
+
+            // A machine has many jobs on one base.
+            SharePages = true,
             OnProgress = onProgress,
         }, cancellationToken);
         foreach (string warning in result.Warnings)

@@ -129,7 +129,7 @@ public static class ModelLoader
         }
 
         WeightFiller filler = new(module, options.Device ?? CPU, dtype);
-        filler.Read(source, map.Mapped, shapes, options.OnProgress, cancellationToken);
+        filler.Read(source, map.Mapped, shapes, options.SharePages, options.OnProgress, cancellationToken);
 
         foreach ((string duplicate, string saved) in tied)
         {
@@ -258,6 +258,12 @@ public sealed record ModelLoadOptions
 
     /// <summary>Seed of weights that the checkpoint lacks (a new head); null draws from torch's global generator.</summary>
     public long? Seed { get; init; }
+
+    /// <summary>
+    /// Whether weights on the CPU that need no conversion stay in the pages of the file, which all processes that load the folder share, until something
+    /// writes to them. The files must then be replaced by renaming, not overwritten, while the model lives.
+    /// </summary>
+    public bool SharePages { get; init; }
 
     /// <summary>Called after every tensor with the share of the bytes that are read, on any thread; null for no reports.</summary>
     public Action<double>? OnProgress { get; init; }

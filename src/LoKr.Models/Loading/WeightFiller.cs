@@ -19,12 +19,14 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
     /// <param name="source">The checkpoint.</param>
     /// <param name="mapped">Keys in the checkpoint and the parameters they fill.</param>
     /// <param name="shapes">Shapes of the parameters by name.</param>
+    /// <param name="sharePages">Whether weights of the CPU whose type is that of the file stay in the pages of the file, which other processes share.</param>
     /// <param name="onProgress">Called after every tensor with the share of the bytes that are read, on any thread.</param>
     /// <param name="cancellationToken">Checked before every tensor.</param>
     public void Read(
-        ITensorSource source,
+        CheckpointReader source,
         IReadOnlyList<(string Key, string Parameter)> mapped,
         IReadOnlyDictionary<string, long[]> shapes,
+        bool sharePages,
         Action<double>? onProgress,
         CancellationToken cancellationToken)
     {
@@ -35,7 +37,8 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
 
         long total = mapped.Sum(item => source.Entries[item.Key].ByteCount);
         long read = 0;
-        Tensor[] weights = [.. mapped.Select(item => empty(shapes[item.Parameter], dtype, device))];
+        Tensor?[] shared = [.. mapped.Select(item => sharePages && device.type == TorchSharp.DeviceType.CPU && source.Entries[item.Key].Shape.SequenceEqual(shapes[item.Parameter]) ? source.Map(item.Key, dtype) : null)];
+        Tensor[] weights = [.. mapped.Select((item, i) => shared[i] ?? empty(shapes[item.Parameter], dtype, device))];
         try
         {
             int threads = device.type == TorchSharp.DeviceType.CPU ? Math.Min(MostThreads, Environment.ProcessorCount) : 1;
@@ -46,7 +49,15 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
                 {
                     // The loop itself learns of it a few tensors later.
                     cancellationToken.ThrowIfCancellationRequested();
-                    source.ReadInto(mapped[i].Key, weights[i]);
+                    if (shared[i] is null)
+                    {
+                        source.ReadInto(mapped[i].Key, weights[i]);
+                    }
+                    else
+                    {
+                        source.Prefetch(mapped[i].Key);
+                    }
+
                     onProgress?.Invoke((double)Interlocked.Add(ref read, source.Entries[mapped[i].Key].ByteCount) / total);
                 });
         }
@@ -67,7 +78,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         }
     }
 
-    private static void CheckType(ITensorSource source, string key)
+    private static void CheckType(CheckpointReader source, string key)
     {
         SafetensorsDType stored = source.Entries[key].DType;
         if (stored is not (SafetensorsDType.F64 or SafetensorsDType.F32 or SafetensorsDType.F16 or SafetensorsDType.BF16
