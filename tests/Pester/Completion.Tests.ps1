@@ -97,6 +97,8 @@ Describe 'The tab key' {
         }
 
         (Get-Completion 'Get-LoKrAdapter fold').Count | Should -Be 2
+        Set-Content -LiteralPath 'folder-weights.safetensors' -Value ''
+        Get-Completion 'Merge-LoKrAdapter -Path fold' | Should -Be (@('folder-a', 'folder-weights.safetensors') | ForEach-Object { ".$([IO.Path]::DirectorySeparatorChar)$_" })
         Pop-Location
     }
 

@@ -35,12 +35,13 @@ internal sealed class DividedContent
 {
     private readonly AdapterContent _content;
     private readonly InexactRows _inexact;
+    private readonly bool _isRequired;
     private readonly List<AdapterModule> _modules = [];
     private readonly List<AdapterOther> _others = [];
     private readonly List<string> _refused = [];
     private readonly Dictionary<(AdapterComponent, WeightPlace), List<(AdapterModule Module, WeightRows Rows)>> _parts = [];
 
-    private DividedContent(AdapterContent content, InexactRows inexact) => (_content, _inexact) = (content, inexact);
+    private DividedContent(AdapterContent content, InexactRows inexact, bool isRequired) => (_content, _inexact, _isRequired) = (content, inexact, isRequired);
 
     /// <summary>The adapter as a division of its model needs it.</summary>
     /// <param name="content">The adapter.</param>
@@ -48,14 +49,17 @@ internal sealed class DividedContent
     /// <param name="inexact">What rows become that are not one Kronecker product.</param>
     /// <exception cref="LoKrException"><c>LoKr.DivisionInexact</c>, <c>LoKr.ConversionUnsupported</c>.</exception>
     public static AdapterContent As(AdapterContent content, ModuleDivision division, InexactRows inexact) =>
-        Divide(content, inexact, (match, swaps) => match.Place.Weight.Rows.Count > 0 ? division : swaps && match.IsPublished != (division == ModuleDivision.Split) ? division : null);
+        Divide(content, inexact, isRequired: true, (match, swaps) => match.Place.Weight.Rows.Count > 0 ? division : swaps && match.IsPublished != (division == ModuleDivision.Split) ? division : null);
 
-    /// <summary>The adapter as a program names its modules: those it has no name for are divided where it has names for the parts, or for the whole.</summary>
+    /// <summary>
+    /// The adapter as a program names its modules: those it has no name for are divided where it has names for the parts, or for the whole. Where nobody chose
+    /// what becomes of rows that are not one Kronecker product, and there are some, it stays as it is, and the program has no names for it.
+    /// </summary>
     /// <param name="content">The adapter.</param>
     /// <param name="program">The program.</param>
     /// <param name="inexact">What rows become that are not one Kronecker product.</param>
-    /// <exception cref="LoKrException"><c>LoKr.DivisionInexact</c>, <c>LoKr.ConversionUnsupported</c>.</exception>
-    public static AdapterContent For(AdapterContent content, AdapterProgram program, InexactRows inexact) => Divide(content, inexact, (match, swaps) =>
+    /// <exception cref="LoKrException"><c>LoKr.ConversionUnsupported</c>.</exception>
+    public static AdapterContent For(AdapterContent content, AdapterProgram program, InexactRows inexact) => Divide(content, inexact, isRequired: false, (match, swaps) =>
     {
         if (match.Spellings(program, swaps).Any())
         {
@@ -68,7 +72,7 @@ internal sealed class DividedContent
             : swaps && place.Spellings(program).Any() ? match.IsPublished ? ModuleDivision.Fused : ModuleDivision.Split : null;
     });
 
-    private static AdapterContent Divide(AdapterContent content, InexactRows inexact, Func<NameMatch, bool, ModuleDivision?> wanted)
+    private static AdapterContent Divide(AdapterContent content, InexactRows inexact, bool isRequired, Func<NameMatch, bool, ModuleDivision?> wanted)
     {
         if (PublishedNames.Recognize(content) is not RecognizedModel model)
         {
@@ -76,7 +80,7 @@ internal sealed class DividedContent
         }
 
         using IDisposable noGrad = no_grad();
-        DividedContent divided = new(content, inexact);
+        DividedContent divided = new(content, inexact, isRequired);
         NameTranslator names = new(model.Candidates[0]);
         foreach (AdapterModule module in content.Modules)
         {
@@ -161,8 +165,9 @@ internal sealed class DividedContent
             : group.Count == all.Length ? group.Sum(static part => part.Module.Geometry.Out) : null;
         if (rows is not long height)
         {
-            throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
-                $"The rows of '{place.Name(NameSets.File)}' cannot be put together: the adapter has {group.Count} of its {all.Length} parts, and the sizes of the others are not known.", "Choose a program that divides the weights as the adapter does.") { Target = first.Name };
+            Refuse(new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
+                $"The rows of '{place.Name(NameSets.File)}' cannot be put together: the adapter has {group.Count} of its {all.Length} parts, and the sizes of the others are not known.", "Choose a program that divides the weights as the adapter does.") { Target = first.Name });
+            return;
         }
 
         (AdapterModule Module, long Start)[] parts = [.. group.Select(part => (part.Module, part.Rows.Range(height, columns).Start)).OrderBy(static part => part.Start)];
@@ -193,8 +198,9 @@ internal sealed class DividedContent
     {
         if (named.DoraAxis is not null && magnitude is null)
         {
-            throw new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
-                $"'{named.Name}' has DoRA's magnitudes of other rows too: no module of these rows has the same effect.", "Merge the adapter into its model instead.") { Target = named.Name };
+            Refuse(new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
+                $"'{named.Name}' has DoRA's magnitudes of other rows too: no module of these rows has the same effect.", "Merge the adapter into its model instead.") { Target = named.Name });
+            return;
         }
 
         using DisposeScope scope = NewDisposeScope();
@@ -216,11 +222,27 @@ internal sealed class DividedContent
         }
     }
 
+    // Where a program alone would want another division, it has no names for the adapter instead.
+    private void Refuse(LoKrException exception)
+    {
+        if (_isRequired)
+        {
+            throw exception;
+        }
+
+        _refused.Add($"{exception.Target}");
+    }
+
     private AdapterContent Finish()
     {
         foreach (((AdapterComponent _, WeightPlace place), List<(AdapterModule, WeightRows)> group) in _parts)
         {
             Fuse(place, group);
+        }
+
+        if (_refused.Count > 0 && !_isRequired)
+        {
+            return _content;
         }
 
         const int Most = 10;

@@ -17,6 +17,18 @@ public sealed class FolderCompleter : IArgumentCompleter
         Completion.OrWord(CompletionCompleters.CompleteFilename(wordToComplete).Where(result => result.ResultType == CompletionResultType.ProviderContainer), wordToComplete);
 }
 
+/// <summary>Completes folders and files of weights.</summary>
+public sealed class ModelPathCompleter : IArgumentCompleter
+{
+    private static readonly string[] s_extensions = [".safetensors", ".safetensors.index.json", ".gguf"];
+
+    /// <inheritdoc/>
+    public IEnumerable<CompletionResult> CompleteArgument(
+        string commandName, string parameterName, string wordToComplete, CommandAst commandAst, IDictionary fakeBoundParameters) =>
+        Completion.OrWord(CompletionCompleters.CompleteFilename(wordToComplete).Where(static result => result.ResultType == CompletionResultType.ProviderContainer
+            || Array.Exists(s_extensions, extension => result.ListItemText.EndsWith(extension, StringComparison.OrdinalIgnoreCase))), wordToComplete);
+}
+
 /// <summary>
 /// Completes run folders, and folders with runs in them; the state of a run is the tool tip. Where there are none, any folder will do: the run
 /// may be further down, or still to come.

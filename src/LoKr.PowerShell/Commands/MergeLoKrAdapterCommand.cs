@@ -46,7 +46,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [Parameter(Mandatory = true, ParameterSetName = PathSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
-    [ArgumentCompleter(typeof(FolderCompleter))]
+    [ArgumentCompleter(typeof(ModelPathCompleter))]
     public string Path { get; set; } = "";
 
     /// <summary>Folder or file of the base model, taken as it is written.</summary>

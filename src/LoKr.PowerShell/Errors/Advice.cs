@@ -89,7 +89,7 @@ internal static class Advice
             Extend(exception, "-BasePath or -Model names the base model, -Component a component."),
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Import-LoKrAdapter" => Extend(exception, "-Component names a component."),
         { ErrorId: ErrorIds.DivisionInexact } => "Choose what they become: -Inexact Lora for LoRA of the exact rank, where the program reads it, or -Inexact Full for whole matrices.",
-        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout, -Component a component; -LoraRank and -LoraEnergy write LoRA."),
+        { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout, -Component a component; -Inexact Lora or Full lets weights be divided otherwise; -LoraRank and -LoraEnergy write LoRA."),
         { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout; -LoraRank and -LoraEnergy write LoRA."),
         { ErrorId: ErrorIds.FileNotWritable } when command == "Start-LoKrTraining" =>
             "Check the permissions and the free space, or choose another folder: -LatentCache for latents, -SampleDestination for sample images. Nothing that was there before has changed.",

@@ -115,6 +115,37 @@ public sealed class SingleFileMergeTests : IDisposable
     }
 
     [Fact]
+    public void Names_wrapped_in_any_order_change_the_same_weights()
+    {
+        string root = Fixtures.RequireBeside("cases", "nested-prefixes");
+        Dictionary<string, byte[]>? first = null;
+        foreach (string name in (string[])["peft-diffusion", "peft-transformer", "model-diffusion", "transformer-peft"])
+        {
+            MergeFiles.Run(Options(Path.Combine(root, "base", "transformer"), _folder[name], new AdapterMergeSource(Path.Combine(root, $"{name}.safetensors"))));
+            Dictionary<string, byte[]> bytes = MergeFiles.Bytes(_folder[name]);
+            Assert.Equal(first ??= bytes, bytes);
+        }
+
+        Assert.NotEqual(MergeFiles.Bytes(Path.Combine(root, "base", "transformer"))["diffusion_pytorch_model.safetensors"], first!["diffusion_pytorch_model.safetensors"]);
+    }
+
+    [Fact]
+    public void A_file_of_a_trainer_gives_the_bits_of_its_PEFT_folder()
+    {
+        string root = Fixtures.RequireBeside("cases", "mixed-factors-disk-merge");
+        string source = Path.Combine(root, "mixed.safetensors");
+        AdapterConverter.Convert(source, _folder["peft"], AdapterLayout.Peft, new() { BasePath = Path.Combine(root, "base") }, out _);
+        foreach (string adapter in (string[])[source, _folder["peft"]])
+        {
+            MergeFiles.Run(Options(Path.Combine(root, "base"), _folder["merged-" + Path.GetFileNameWithoutExtension(adapter)], new AdapterMergeSource(adapter)));
+        }
+
+        Assert.Equal(MergeFiles.Bytes(_folder["merged-peft"]), MergeFiles.Bytes(_folder["merged-mixed"]));
+        string flux = Fixtures.RequireBeside("cases", "flux-comfy-names");
+        Assert.True(MergeFiles.Run(Options(Path.Combine(flux, "base", "transformer"), _folder["flux"], new AdapterMergeSource(Path.Combine(flux, "pytorch_lora_weights.safetensors")))).ModuleCount > 0);
+    }
+
+    [Fact]
     public void A_base_model_that_no_table_knows_is_refused_with_its_names()
     {
         using DisposeScope scope = NewDisposeScope();
