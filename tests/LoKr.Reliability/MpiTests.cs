@@ -51,6 +51,13 @@ public sealed class MpiTests(MpiFolder folder, ITestOutputHelper output) : IClas
                 (int steps, int rank) = (random.Next(1, KilledRun.Steps / 3), random.Next(count));
                 MpiOutcome outcome = await KillAsync(launchers[kills % 2], count, run, steps, rank);
                 Assert.True(outcome.ExitCode != 0, $"Seed {Effort.Seed}, kill {kills} of worker {rank} of {count}: the launcher ended with 0.\n{outcome.Output}\n{outcome.Errors}");
+
+                // The launcher may end before the processes that it ends are gone.
+                for (int wait = 0; wait < 600 && run.Read().State is RunState.Running; wait++)
+                {
+                    await Task.Delay(100, Token);
+                }
+
                 Assert.Equal(RunState.Interrupted, run.Read().State);
                 kills++;
             }
