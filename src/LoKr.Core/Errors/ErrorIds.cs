@@ -380,6 +380,15 @@ public static class ErrorIds
     /// <summary>A tokenizer file is damaged, or two of them contradict each other.</summary>
     public const string TokenizerInvalid = "LoKr.TokenizerInvalid";
 
+    /// <summary>A chat template is malformed.</summary>
+    public const string ChatTemplateInvalid = "LoKr.ChatTemplateInvalid";
+
+    /// <summary>A chat template needs a part of Jinja that is not interpreted.</summary>
+    public const string ChatTemplateUnsupported = "LoKr.ChatTemplateUnsupported";
+
+    /// <summary>A chat template refuses a conversation, cannot be rendered with it, or exceeds a limit.</summary>
+    public const string ChatTemplateFailed = "LoKr.ChatTemplateFailed";
+
     /// <summary>Another thread trains, merges, changes or runs the model.</summary>
     public const string ModelBusy = "LoKr.ModelBusy";
 

@@ -4,16 +4,19 @@ using System.Text;
 namespace LoKr.Core.IO;
 
 /// <summary>
-/// Writes JSON exactly as Python's <c>json.dumps(value, indent=2)</c> does: ASCII with escapes, floats in their shortest form with
-/// at least one decimal, no line break at the end. Objects keep the order they are given in.
+/// Writes JSON exactly as Python's <c>json.dumps</c> does: floats in their shortest form with at least one decimal, no line break at the
+/// end. Objects keep the order they are given in.
 /// </summary>
 internal static class PythonJson
 {
     /// <summary>Writes null, bool, string, integers, doubles, sequences, and objects given as sequences of key and value.</summary>
-    public static string Write(object? value)
+    /// <param name="value">The value.</param>
+    /// <param name="indent">Spaces of each level, with a line for each item; null for one line.</param>
+    /// <param name="asciiOnly">Whether other characters are escaped.</param>
+    public static string Write(object? value, int? indent = 2, bool asciiOnly = true)
     {
         StringBuilder text = new();
-        Append(text, value, 0);
+        new Form(text, indent, asciiOnly).Append(value, 0);
         return text.ToString();
     }
 
@@ -21,59 +24,8 @@ internal static class PythonJson
     public static object IntegerOrFloat(double value) =>
         value == Math.Floor(value) && Math.Abs(value) < 1L << 53 ? (object)(long)value : value;
 
-    private static void Append(StringBuilder text, object? value, int depth)
-    {
-        switch (value)
-        {
-            case null:
-                text.Append("null");
-                break;
-            case bool flag:
-                text.Append(flag ? "true" : "false");
-                break;
-            case string name:
-                AppendString(text, name);
-                break;
-            case double number:
-                text.Append(Float(number));
-                break;
-            case int or long:
-                text.Append(((IConvertible)value).ToString(CultureInfo.InvariantCulture));
-                break;
-            case IEnumerable<KeyValuePair<string, object?>> members:
-                AppendAll(text, [.. members], depth, '{', '}', member =>
-                {
-                    AppendString(text, member.Key);
-                    text.Append(": ");
-                    Append(text, member.Value, depth + 1);
-                });
-                break;
-            case IEnumerable<object?> items:
-                AppendAll(text, [.. items], depth, '[', ']', item => Append(text, item, depth + 1));
-                break;
-            default:
-                throw new ArgumentException($"{value.GetType()} has no JSON form.", nameof(value));
-        }
-    }
-
-    private static void AppendAll<T>(StringBuilder text, T[] items, int depth, char open, char close, Action<T> append)
-    {
-        text.Append(open);
-        for (int i = 0; i < items.Length; i++)
-        {
-            text.Append(i == 0 ? "\n" : ",\n").Append(' ', (depth + 1) * 2);
-            append(items[i]);
-        }
-
-        if (items.Length > 0)
-        {
-            text.Append('\n').Append(' ', depth * 2);
-        }
-
-        text.Append(close);
-    }
-
-    private static string Float(double value)
+    /// <summary>A float as Python writes it.</summary>
+    public static string Float(double value)
     {
         if (!double.IsFinite(value))
         {
@@ -86,26 +38,89 @@ internal static class PythonJson
             : value.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e');
     }
 
-    private static void AppendString(StringBuilder text, string value)
+    private sealed record Form(StringBuilder Text, int? Indent, bool AsciiOnly)
     {
-        text.Append('"');
-        foreach (char character in value)
+        public void Append(object? value, int depth)
         {
-            _ = character switch
+            switch (value)
             {
-                '"' => text.Append("\\\""),
-                '\\' => text.Append("\\\\"),
-                '\b' => text.Append("\\b"),
-                '\f' => text.Append("\\f"),
-                '\n' => text.Append("\\n"),
-                '\r' => text.Append("\\r"),
-                '\t' => text.Append("\\t"),
-                < ' ' or > '~' => text.Append(CultureInfo.InvariantCulture, $"\\u{(int)character:x4}"),
-                _ => text.Append(character),
-            };
+                case null:
+                    Text.Append("null");
+                    break;
+                case bool flag:
+                    Text.Append(flag ? "true" : "false");
+                    break;
+                case string name:
+                    AppendString(name);
+                    break;
+                case double number:
+                    Text.Append(Float(number));
+                    break;
+                case int or long:
+                    Text.Append(((IConvertible)value).ToString(CultureInfo.InvariantCulture));
+                    break;
+                case IEnumerable<KeyValuePair<string, object?>> members:
+                    AppendAll([.. members], depth, '{', '}', member =>
+                    {
+                        AppendString(member.Key);
+                        Text.Append(": ");
+                        Append(member.Value, depth + 1);
+                    });
+                    break;
+                case IEnumerable<object?> items:
+                    AppendAll([.. items], depth, '[', ']', item => Append(item, depth + 1));
+                    break;
+                default:
+                    throw new ArgumentException($"{value.GetType()} has no JSON form.", nameof(value));
+            }
         }
 
-        text.Append('"');
+        private void AppendAll<T>(T[] items, int depth, char open, char close, Action<T> append)
+        {
+            Text.Append(open);
+            for (int i = 0; i < items.Length; i++)
+            {
+                if (Indent is int width)
+                {
+                    Text.Append(i == 0 ? "\n" : ",\n").Append(' ', (depth + 1) * width);
+                }
+                else if (i > 0)
+                {
+                    Text.Append(", ");
+                }
+
+                append(items[i]);
+            }
+
+            if (items.Length > 0 && Indent is int outer)
+            {
+                Text.Append('\n').Append(' ', depth * outer);
+            }
+
+            Text.Append(close);
+        }
+
+        private void AppendString(string value)
+        {
+            Text.Append('"');
+            foreach (char character in value)
+            {
+                _ = character switch
+                {
+                    '"' => Text.Append("\\\""),
+                    '\\' => Text.Append("\\\\"),
+                    '\b' => Text.Append("\\b"),
+                    '\f' => Text.Append("\\f"),
+                    '\n' => Text.Append("\\n"),
+                    '\r' => Text.Append("\\r"),
+                    '\t' => Text.Append("\\t"),
+                    _ when character < ' ' || (AsciiOnly && character > '~') => Text.Append(CultureInfo.InvariantCulture, $"\\u{(int)character:x4}"),
+                    _ => Text.Append(character),
+                };
+            }
+
+            Text.Append('"');
+        }
     }
 }
 

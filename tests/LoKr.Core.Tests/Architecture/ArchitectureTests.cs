@@ -12,7 +12,7 @@ public sealed partial class ArchitectureTests
     {
         ["LoKr.Core"] =
         [
-            "Errors", "IO", "Runtime", "Safetensors", "Gguf", "Distributed", "Metrics", "Nn", "Configuration", "Factors", "Targeting", "Layers", "Model", "Merging",
+            "Errors", "IO", "Runtime", "Safetensors", "Gguf", "Distributed", "Metrics", "Chat", "Nn", "Configuration", "Factors", "Targeting", "Layers", "Model", "Merging",
             "Layouts", "Conversion", "Data", "Training", "Inference", "Runs",
         ],
         ["LoKr.Models"] = ["Families", "Tokenization", "Diffusion", "Loading"],
