@@ -58,21 +58,16 @@ public sealed record LabelReport
     /// <summary>Every label of the model, in its order.</summary>
     public required IReadOnlyList<LoKrLabelEvaluation> Labels { get; init; }
 
-    /// <summary>Every pair of right label and answer that occurs; for each label the most frequent answer first.</summary>
+    /// <summary>Every pair of right label and answer that occurs; for each label the most frequent answer first. None where rows have several labels.</summary>
     public required IReadOnlyList<LoKrConfusion> Confusion { get; init; }
 
-    /// <summary>Counts answers.</summary>
+    /// <summary>Describes answers.</summary>
     /// <param name="evaluation">The evaluation that they are of.</param>
-    /// <param name="answers">Right label and answer of every row, as indices.</param>
+    /// <param name="counts">Rows and answers by label.</param>
+    /// <param name="answers">Right label and answer of every row, as indices; none where rows have several labels.</param>
     /// <param name="labels">Names of the labels; those beyond have their index.</param>
-    internal static LabelReport Of(LoKrEvaluation evaluation, IReadOnlyList<(int Label, int Answer)> answers, IReadOnlyList<string> labels)
+    internal static LabelReport Of(LoKrEvaluation evaluation, LabelCounts counts, IReadOnlyList<(int Label, int Answer)> answers, IReadOnlyList<string> labels)
     {
-        LabelCounts counts = new(Math.Max(labels.Count, answers.Max(static row => Math.Max(row.Label, row.Answer)) + 1));
-        foreach ((int label, int answer) in answers)
-        {
-            counts.Add(label, answer);
-        }
-
         return new()
         {
             Evaluation = evaluation,

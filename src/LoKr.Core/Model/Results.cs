@@ -167,8 +167,14 @@ public sealed record LoKrEvaluation
     /// <summary>Share of right answers, for classification.</summary>
     public double? Accuracy { get; init; }
 
-    /// <summary>Macro F1, for classification: the mean over the labels that rows or answers have of 2·TP / (2·TP + FP + FN).</summary>
+    /// <summary>
+    /// Macro F1, for classification: the mean over the labels that rows or answers have, or over all where a row may have several, of
+    /// 2·TP / (2·TP + FP + FN).
+    /// </summary>
     public double? F1 { get; init; }
+
+    /// <summary>F1 of all labels together, for classification: of rows of one label the accuracy.</summary>
+    public double? MicroF1 { get; init; }
 
     /// <summary>F1 as a mean over labels, each with the number of its rows, for classification.</summary>
     public double? WeightedF1 { get; init; }
@@ -194,7 +200,7 @@ public sealed record LoKrEvaluation
     {
         EvaluationMetric.Loss => Loss,
         EvaluationMetric.Accuracy when Accuracy is double accuracy => accuracy,
-        EvaluationMetric.MicroF1 when F1 is not null && Accuracy is double micro => micro,
+        EvaluationMetric.MicroF1 when MicroF1 is double micro => micro,
         EvaluationMetric.F1 when F1 is double f1 => f1,
         EvaluationMetric.WeightedF1 when WeightedF1 is double weighted => weighted,
         EvaluationMetric.Precision when Precision is double precision => precision,

@@ -62,8 +62,9 @@ public static class Evaluator
         LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
     {
         (LoKrEvaluation evaluation, BatchScores scores) = Together(model, task, batchSize, workers, onProgress, cancellationToken);
-        return scores.Answers.Length > 0
-            ? LabelReport.Of(evaluation, scores.Pairs, (model.Pretrained as ISequenceClassifier)?.Labels ?? [])
+        IReadOnlyList<string> labels = (model.Pretrained as ISequenceClassifier)?.Labels ?? [];
+        return scores.Count(task.HasSeveralLabels, labels.Count) is LabelCounts counts
+            ? LabelReport.Of(evaluation, counts, task.HasSeveralLabels ? [] : scores.Pairs, labels)
             : throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
                 $"The evaluation of {model.Name} has no labels.", "Use the loss, or a metric of the task.") { Target = model };
     }
@@ -132,18 +133,21 @@ public static class Evaluator
         }
 
         double mean = lossSum / count;
-        LabelCounts? labels = all.Count();
+        bool hasSeveral = task.HasSeveralLabels;
+        LabelCounts? labels = all.Count(hasSeveral);
+        PrecisionRecall? macro = labels?.Macro(all: hasSeveral);
         LoKrEvaluation evaluation = new()
         {
             RowCount = task.RowCount,
             TokenCount = count,
             Loss = mean,
             Accuracy = task.Metric == TrainingMetric.Accuracy ? correct / count : null,
-            F1 = labels?.Macro().F1,
+            F1 = macro?.F1,
+            MicroF1 = labels?.Micro().F1,
             WeightedF1 = labels?.Weighted().F1,
-            Precision = labels?.Macro().Precision,
-            Recall = labels?.Macro().Recall,
-            MatthewsCorrelation = labels?.MatthewsCorrelation,
+            Precision = macro?.Precision,
+            Recall = macro?.Recall,
+            MatthewsCorrelation = hasSeveral ? null : labels?.MatthewsCorrelation,
             Perplexity = task.Metric == TrainingMetric.Perplexity ? LanguageMetrics.Perplexity(mean) : null,
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
@@ -208,17 +212,26 @@ internal sealed record BatchScores(double[] Values, long[] Answers)
     public IReadOnlyList<(int Label, int Answer)> Pairs => [.. Enumerable.Range(0, Answers.Length / 2).Select(row => ((int)Answers[2 * row], (int)Answers[(2 * row) + 1]))];
 
     /// <summary>Rows and answers by label; null without answers.</summary>
-    public LabelCounts? Count()
+    /// <param name="hasSeveral">Whether the answers are decisions on every label of a row, see <see cref="BatchScore.Answers"/>.</param>
+    /// <param name="labels">Number of labels that are counted at least.</param>
+    public LabelCounts? Count(bool hasSeveral, int labels = 0)
     {
         if (Answers.Length == 0)
         {
             return null;
         }
 
-        LabelCounts counts = new((int)Answers.Max() + 1);
+        LabelCounts counts = new(Math.Max(labels, (int)(hasSeveral ? Answers.Max() / 2 : Answers.Max()) + 1));
         for (int i = 0; i < Answers.Length; i += 2)
         {
-            counts.Add((int)Answers[i], (int)Answers[i + 1]);
+            if (hasSeveral)
+            {
+                counts.Add((int)Answers[i] / 2, Answers[i] % 2 == 1, Answers[i + 1] == 1);
+            }
+            else
+            {
+                counts.Add((int)Answers[i], (int)Answers[i + 1]);
+            }
         }
 
         return counts;

@@ -68,6 +68,9 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <inheritdoc/>
     public TrainingMetric Metric => Problem is ClassificationProblem.Regression ? TrainingMetric.None : TrainingMetric.Accuracy;
 
+    /// <inheritdoc/>
+    public bool HasSeveralLabels => Problem is ClassificationProblem.SeveralLabels;
+
     /// <summary>What the logits mean.</summary>
     public ClassificationProblem Problem => _targets.Problem;
 
@@ -106,7 +109,9 @@ public sealed class TextClassificationTask : ITrainingTask
                 return new BatchScore(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum), answers.eq(targets).sum(), stack([targets, answers]));
             case ClassificationProblem.SeveralLabels:
                 // Right is a text of which every label is.
-                return new BatchScore(_targets.RowLosses(logits, targets).sum(), logits.gt(0).eq(targets.gt(0.5)).all(1).sum());
+                (Tensor given, Tensor actual) = (logits.gt(0), targets.gt(0.5));
+                Tensor decisions = (arange(logits.shape[1], ScalarType.Int64, logits.device) * 2) + actual.to(ScalarType.Int64);
+                return new BatchScore(_targets.RowLosses(logits, targets).sum(), given.eq(actual).all(1).sum(), stack([decisions.flatten(), given.to(ScalarType.Int64).flatten()]));
             default:
                 return new BatchScore(_targets.RowLosses(logits, targets).sum());
         }

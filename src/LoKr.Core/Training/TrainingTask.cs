@@ -18,6 +18,9 @@ public interface ITrainingTask : IDisposable
     /// <summary>Metric that an evaluation reports beside the loss.</summary>
     TrainingMetric Metric { get; }
 
+    /// <summary>Whether a row may have any number of labels, so that <see cref="BatchScore.Answers"/> has a decision for each.</summary>
+    bool HasSeveralLabels => false;
+
     /// <summary>Warnings about the data for the user, for example rows that were cut or left out.</summary>
     IReadOnlyList<string> Warnings { get; }
 
@@ -112,7 +115,10 @@ internal struct SplitMix64(ulong state)
 /// <summary>Sums over one batch of an evaluation; they stay on the device until the end.</summary>
 /// <param name="LossSum">Sum (not mean) of the loss over <see cref="TrainingBatch.LossCount"/> items, a scalar.</param>
 /// <param name="Correct">Number of correct answers, a scalar; null where the task has no answers.</param>
-/// <param name="Answers">Right labels and answers as indices, int64 [2, rows]; null where the task has no labels.</param>
+/// <param name="Answers">
+/// Right labels and answers as indices, int64 [2, rows]; where a row may have several labels a decision on each, int64 [2, rows·labels]: twice the
+/// index of the label, plus one where the row has it, and whether the model gave it. Null where the task has no labels.
+/// </param>
 public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Correct = null, torch.Tensor? Answers = null);
 
 /// <summary>Creates the task that fits a model.</summary>

@@ -50,9 +50,17 @@ public sealed class MetricTableTests
     public void Confusion_is_that_of_the_reference() => Check("classification", table =>
     {
         int[] labels = Ints(table["labels"]);
+        (int Label, int Answer)[] answers = [.. Ints(table["true"]).Zip(Ints(table["predicted"]))];
+        LabelCounts counts = new(labels.Max() + 1);
+        foreach ((int label, int answer) in answers)
+        {
+            counts.Add(label, answer);
+        }
+
         LabelReport report = LabelReport.Of(
             new() { RowCount = 1, TokenCount = 1, Loss = 0, Elapsed = default },
-            [.. Ints(table["true"]).Zip(Ints(table["predicted"]))],
+            counts,
+            answers,
             [.. Enumerable.Range(0, labels.Max() + 1).Select(static label => $"label {label}")]);
         for (int row = 0; row < labels.Length; row++)
         {

@@ -4,6 +4,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Inference;
+using LoKr.Core.Metrics;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
@@ -106,6 +107,30 @@ public sealed class ClassificationProblemTests
                     answers[row].Labels);
             }
         }
+    }
+
+    [Fact]
+    public void An_evaluation_of_several_labels_has_the_figures_of_all_decisions_and_of_every_label()
+    {
+        const string name = "bert-multilabel";
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = Load(folder, name, "config.json");
+        using SafetensorsReader io = SafetensorsReader.Open(Fixtures.Require("text", name, "io.safetensors"));
+        using ITrainingTask task = TrainingTaskFactory.Create(model, Rows(name, io), MaxLength, TestContext.Current.CancellationToken);
+        (Tensor probabilities, Tensor labels) = (io.Read("base_output").sigmoid().to(ScalarType.Float64), io.Read("labels"));
+        MultiLabelMetrics expected = new(
+            [.. Enumerable.Range(0, task.RowCount).Select(row => probabilities[row].data<double>().ToArray())],
+            [.. Enumerable.Range(0, task.RowCount).Select(row => labels[row].data<float>().Select(static value => value > 0.5f).ToArray())]);
+        LabelReport report = Evaluator.EvaluateByLabel(model, task, 4, cancellationToken: TestContext.Current.CancellationToken);
+        Assert.Equal(expected.SubsetAccuracy, report.Evaluation.Accuracy!.Value, 12);
+        Assert.Equal(expected.Macro.F1, report.Evaluation.F1!.Value, 12);
+        Assert.Equal(expected.Micro.F1, report.Evaluation.MicroF1!.Value, 12);
+        Assert.Equal(expected.Weighted.F1, report.Evaluation.WeightedF1!.Value, 12);
+        Assert.Equal(expected.Macro.Precision, report.Evaluation.Precision!.Value, 12);
+        Assert.Null(report.Evaluation.MatthewsCorrelation);
+        Assert.Equal(Enumerable.Range(0, 4).Select(label => expected.Counts.Of(label).F1), report.Labels.Select(static label => label.F1));
+        Assert.Empty(report.Confusion);
     }
 
     [Fact]
