@@ -23,6 +23,7 @@ BeforeAll {
         param(`$Run, `$Steps = 6, `$Data = '$rows')
         `$ErrorActionPreference = 'Stop'
         `$rank = "`$env:OMPI_COMM_WORLD_RANK`$env:PMI_RANK"
+        Set-Content -LiteralPath "`$Run.`$rank.pid" -Value `$PID
         `$model = Import-LoKrModel '$tiny' -Label network, access, billing
         New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModuleDropout 0.1 | Add-LoKrAdapter `$model
         `$model | Start-LoKrTraining -Data (`$rank -eq '1' ? `$Data : '$rows') -ValidationData '$rowsToMeasure' -GradientAccumulation 4 -BatchSize 4 -MaxSteps `$Steps -EvaluateEvery 3 ``
@@ -31,6 +32,13 @@ BeforeAll {
         Invoke-LoKrModel `$model -Data '$rowsToMeasure' -BatchSize 5 | ForEach-Object { "`$(`$_.Text): `$(`$_.Label) `$(`$_.Scores.Values)" }
         `$model | Export-LoKrAdapter -Destination "`$Run-exported"
 "@
+
+    # Waits until a run has made some steps, or its process has ended.
+    function Wait-Step([System.Diagnostics.Process] $Process, [string] $Log, [int] $Count) {
+        while (-not $Process.HasExited -and (-not (Test-Path -LiteralPath $Log) -or @(Get-Content -LiteralPath $Log).Count -lt $Count)) {
+            Start-Sleep -Milliseconds 100
+        }
+    }
 
     function Invoke-Together([string[]] $Launcher, [string] $Run, [object[]] $Arguments) {
         $program, $options = $Launcher + 'dotnet', $shell, '-NonInteractive', '-File', $file, '-Run', $Run + $Arguments
@@ -64,16 +72,23 @@ Describe 'Processes of mpirun' -Skip:$missing {
         @($together.Output | Where-Object { $_ -notmatch '^step |WARNING' }) -join "`n" | Should -Be ($results -join "`n")
     }
 
-    It 'end with 75 and one checkpoint at SIGTERM to the launcher' -Skip:$IsWindows {
+    It 'go on at SIGUSR1, and both end with 75 and one checkpoint at SIGTERM to the launcher' -Skip:$IsWindows {
         $start = [System.Diagnostics.ProcessStartInfo]::new('mpirun.mpich', [string[]] ('-n', '2', 'dotnet', $shell, '-NonInteractive', '-File', $file, '-Run', "$TestDrive/ended", '-Steps', '100000'))
         $start.RedirectStandardOutput = $start.RedirectStandardError = $start.RedirectStandardInput = $true
         $process = [System.Diagnostics.Process]::Start($start)
         $output = $process.StandardOutput.ReadToEndAsync()
         $errors = $process.StandardError.ReadToEndAsync()
-        for ($i = 0; $i -lt 1200 -and -not $process.HasExited -and -not (Test-Path "$TestDrive/ended/checkpoints/000005"); $i++) { Start-Sleep -Milliseconds 100 }
+        Wait-Step $process "$TestDrive/ended/log.jsonl" 8
+
+        # Launchers pass SIGUSR1 on to every process: it asks for a checkpoint, and ends none.
+        & kill -USR1 (Get-Content -LiteralPath "$TestDrive/ended.1.pid")
+        Wait-Step $process "$TestDrive/ended/log.jsonl" (20 + @(Get-Content -LiteralPath "$TestDrive/ended/log.jsonl").Count)
         & kill -TERM $process.Id
         $process.WaitForExit(60000) | Should -BeTrue
-        $process.ExitCode | Should -Be 75 -Because "$($output.Result) $($errors.Result)"
+
+        # What the launcher makes of the exit codes of its processes after a signal is its own affair.
+        $text = "$($output.Result) $($errors.Result)"
+        [regex]::Matches($text, 'SIGTERM: the process ends with exit code 75').Count | Should -Be 2 -Because $text
         $run = Get-LoKrRun "$TestDrive/ended"
         $run.State, $run.Reason, $run.ExitCode | Should -Be 'Interrupted', 'Signal', 75
         $run.CheckpointStep | Should -BeGreaterOrEqual $run.Step

@@ -26,18 +26,17 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
         _recorder = recorder;
         life.SignalExitCode = RunExitCodes.RunAgain;
         _stop = life.StopToken.Register(() => recorder.RequestStop(life.IsEnding ? "Signal" : "Canceled"));
-        if (UserSignal is PosixSignal signal)
-        {
-            _checkpoint = PosixSignalRegistration.Create(signal, context =>
-            {
-                context.Cancel = true;
-                recorder.RequestCheckpoint();
-            });
-        }
+        OnUserSignal(recorder.RequestCheckpoint);
     }
 
     /// <summary>Takes part in a run whose folder another process has: a signal ends this process with the code of that one.</summary>
-    public void Follow() => life.SignalExitCode = RunExitCodes.RunAgain;
+    public void Follow()
+    {
+        life.SignalExitCode = RunExitCodes.RunAgain;
+
+        // Launchers pass it on to every process, and the first one writes the checkpoint; nothing else may end this one.
+        OnUserSignal(static () => { });
+    }
 
     /// <inheritdoc/>
     public void Dispose()
@@ -45,5 +44,17 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
         _checkpoint?.Dispose();
         _stop.Dispose();
         life.SignalExitCode = null;
+    }
+
+    private void OnUserSignal(Action action)
+    {
+        if (UserSignal is PosixSignal signal)
+        {
+            _checkpoint = PosixSignalRegistration.Create(signal, context =>
+            {
+                context.Cancel = true;
+                action();
+            });
+        }
     }
 }
