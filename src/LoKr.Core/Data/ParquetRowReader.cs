@@ -108,7 +108,7 @@ internal static class ParquetRowReader
         return json;
     }
 
-    // The library finds most damage by running into it, and reads on behind the end of a footer that does not end.
+    // The library finds damage by running into it.
     private static T Guard<T>(string name, Func<T> read)
     {
         try
@@ -141,107 +141,6 @@ internal static class ParquetRowReader
         byte[] footer = new byte[length];
         file.Position = file.Length - TailLength - length;
         file.ReadExactly(footer);
-        new CompactThrift(footer).SkipStructure(depth: 0);
-    }
-
-    /// <summary>Walks over a structure in Thrift's compact protocol, and throws where it does not end within its bytes.</summary>
-    private ref struct CompactThrift(ReadOnlySpan<byte> rest)
-    {
-        private const int DeepestStructure = 32;
-
-        private ReadOnlySpan<byte> _rest = rest;
-
-        public void SkipStructure(int depth)
-        {
-            if (depth > DeepestStructure)
-            {
-                throw new InvalidDataException("its footer is nested too deep");
-            }
-
-            while (ReadByte() is byte header and not 0)
-            {
-                // Without a difference to the number of the field before, the number follows.
-                if (header >> 4 == 0)
-                {
-                    _ = ReadVariable();
-                }
-
-                Skip(header & 15, isField: true, depth);
-            }
-        }
-
-        private void Skip(int type, bool isField, int depth)
-        {
-            switch (type)
-            {
-                case 1 or 2:
-                    Take(isField ? 0 : 1UL);
-                    break;
-                case 3:
-                    Take(1);
-                    break;
-                case 4 or 5 or 6:
-                    _ = ReadVariable();
-                    break;
-                case 7:
-                    Take(8);
-                    break;
-                case 8:
-                    Take(ReadVariable());
-                    break;
-                case 9 or 10:
-                    byte list = ReadByte();
-                    SkipAll(list >> 4 == 15 ? ReadVariable() : (ulong)list >> 4, list & 15, null, depth);
-                    break;
-                case 11:
-                    ulong count = ReadVariable();
-                    byte types = count == 0 ? (byte)0 : ReadByte();
-                    SkipAll(count, types >> 4, types & 15, depth);
-                    break;
-                case 12:
-                    SkipStructure(depth + 1);
-                    break;
-                default:
-                    throw new InvalidDataException("its footer has a value of an unknown type");
-            }
-        }
-
-        private void SkipAll(ulong count, int type, int? valueType, int depth)
-        {
-            // Every element has at least one byte, so a count that is too large runs into the end.
-            for (ulong i = 0; i < count; i++)
-            {
-                Skip(type, isField: false, depth + 1);
-                if (valueType is int second)
-                {
-                    Skip(second, isField: false, depth + 1);
-                }
-            }
-        }
-
-        private ulong ReadVariable()
-        {
-            ulong value = 0;
-            for (int shift = 0; shift < 64; shift += 7)
-            {
-                byte part = ReadByte();
-                value |= (ulong)(part & 127) << shift;
-                if (part < 128)
-                {
-                    return value;
-                }
-            }
-
-            throw new InvalidDataException("its footer has a number without end");
-        }
-
-        private byte ReadByte()
-        {
-            byte value = _rest.IsEmpty ? throw new InvalidDataException("its footer ends too early") : _rest[0];
-            _rest = _rest[1..];
-            return value;
-        }
-
-        private void Take(ulong count) => _rest = count <= (ulong)_rest.Length ? _rest[(int)count..] : throw new InvalidDataException("its footer ends too early");
+        ParquetFooter.Check(footer);
     }
 }
