@@ -271,7 +271,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     // The double array of one key: A becomes a.
     private static byte[] CharacterMap()
     {
-        uint[] units = new uint[66];
+        uint[] units = new uint[256];
         units[0] = 1 << 10;
         units[1 ^ 'A'] = (1 << 10) | 0x100 | 'A';
         units[1 ^ 1 ^ 'A'] = 0x80000000;
