@@ -162,6 +162,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
             ["double_blocks.0.img_attn.qkv.bias"] = ones(24),
             ["double_blocks.0.img_attn.norm.query_norm.scale"] = ones(4),
             ["single_blocks.0.linear1.weight"] = ones(56, 8),
+            ["single_blocks.0.linear1.bias"] = ones(56),
             ["final_layer.adaLN_modulation.1.weight"] = ones(16, 8),
         });
         if (taken == "base.safetensors")
@@ -172,11 +173,14 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
             return [model];
         }
 
-        return
+        (string Module, string Second)[] spellings =
         [
-            .. ((string[])["lora_unet_double_blocks_0_img_attn_qkv", "diffusion_model._orig_mod.double_blocks.0.img_attn.qkv", "base_model.model.transformer.single_transformer_blocks.0.attn.to_q", "lycoris_transformer_blocks_0_attn_add_q_proj"])
-                .Select(name => WriteNames(Path.Combine(folder, "valid.safetensors"), name, name.Replace("qkv", "norm.query_norm", StringComparison.Ordinal))),
+            ("lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_final_layer_adaLN_modulation_1"),
+            ("diffusion_model._orig_mod.double_blocks.0.img_attn.qkv", "diffusion_model._orig_mod.final_layer.adaLN_modulation.1"),
+            ("transformer.single_transformer_blocks.0.attn.to_q", "transformer.norm_out.linear"),
+            ("lycoris_transformer_blocks_0_attn_to_k", "lycoris_norm_out_linear"),
         ];
+        return [.. spellings.Select(spelling => WriteNames(Path.Combine(folder, "valid.safetensors"), spelling.Module, spelling.Second))];
     }
 
     private static byte[] WriteNames(string path, string module, string second)

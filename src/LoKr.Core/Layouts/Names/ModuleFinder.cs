@@ -23,9 +23,10 @@ internal sealed class ModuleFinder
     }
 
     /// <summary>The error for modules that the model does not have.</summary>
-    /// <param name="unknown">The modules.</param>
-    public LoKrException Unknown(IReadOnlyList<AdapterFileModule> unknown)
+    /// <param name="modules">The modules.</param>
+    public LoKrException Unknown(IEnumerable<AdapterFileModule> modules)
     {
+        AdapterFileModule[] unknown = [.. modules.DistinctBy(static module => (module.Component, module.Name))];
         const int Most = 30;
         AdapterComponent[] components = [.. _file.Modules.Select(static module => module.Component).Concat(_file.Foreign.Select(static tensor => tensor.Component)).Distinct()];
         AdapterComponent[] missing = [.. unknown.Select(static module => module.Component).Distinct()];
@@ -36,8 +37,8 @@ internal sealed class ModuleFinder
             ? $"The base model is one file, and no table of models has its names, such as '{_index.Example}': name the model in a published layout, or the folder of its component."
             : "The adapter was made for another model.";
         return new(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
-            $"{unknown.Count} of {count} modules of '{_file.Path}' are not in {_index.Target}: "
-            + $"{string.Join(", ", unknown.Take(Most).Select(static module => module.ToString()))}{(unknown.Count > Most ? " …" : "")}.", advice) { Target = unknown[0].Name };
+            $"{unknown.Length} of {count} modules of '{_file.Path}' are not in {_index.Target}: "
+            + $"{string.Join(", ", unknown.Take(Most).Select(static module => module.ToString()))}{(unknown.Length > Most ? " …" : "")}.", advice) { Target = unknown[0].Name };
     }
 
     /// <summary>The module that a name of the file refers to; null where there is none, or more than one.</summary>
