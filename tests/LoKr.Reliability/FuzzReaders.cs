@@ -397,7 +397,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     private static IReadOnlyList<byte[]> ParquetRows(string folder)
     {
         string path = Path.Combine(folder, "valid.parquet");
-        ParquetSerializer.SerializeAsync<ParquetRow>([new() { Text = "a", Label = 1, Words = ["b", "c"] }, new() { Text = "d", Words = [] }], path).GetAwaiter().GetResult();
+        ParquetSerializer.SerializeAsync<ParquetRow>([new() { Text = "a", Label = 1, Words = ["b", "c"] }, new() { Text = "d", Label = 2, Words = [] }], path).GetAwaiter().GetResult();
         return [Take(path)];
     }
 
