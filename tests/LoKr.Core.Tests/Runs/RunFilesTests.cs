@@ -152,6 +152,7 @@ public sealed class RunFilesTests : IDisposable
     private RunFolder Train(string name, Action? onStart = null)
     {
         using LoKrModel model = TinyClassifier.Create("odd", "even");
+        Fill(model);
         model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["mix"]) }, seed: 1);
         DataRow[] rows = [.. Enumerable.Range(1, 24).Select(static i => Rows.Labeled(new string('x', 1 + (i % 9)), i % 9 % 2 == 0 ? "odd" : "even", i))];
         using ITrainingTask task = TrainingTaskFactory.Create(model, rows);
@@ -163,6 +164,18 @@ public sealed class RunFilesTests : IDisposable
             return Trainer.Run([model], task, validation, options, journal);
         });
         return new(_folder[name]);
+    }
+
+    // The same base model in every call, whatever other tests draw from libtorch's generator.
+    private static void Fill(LoKrModel model)
+    {
+        using DisposeScope scope = torch.NewDisposeScope();
+        using IDisposable noGrad = torch.no_grad();
+        using torch.Generator generator = new(1, torch.CPU);
+        foreach (torch.Tensor parameter in model.Module.parameters())
+        {
+            parameter.copy_(torch.randn(parameter.shape, generator: generator) * 0.1);
+        }
     }
 
     // Checks the framing and both checksums of every record, and returns the messages.
