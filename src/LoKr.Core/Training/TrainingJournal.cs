@@ -1,3 +1,5 @@
+using System.Collections.ObjectModel;
+using System.Text.Json.Serialization;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using static TorchSharp.torch;
@@ -70,9 +72,10 @@ public sealed record TrainingState
 
     /// <summary>
     /// Trained values, optimizer state and kept copies by name. In a captured state they are the live tensors, not copies: use them before
-    /// the call that got them returns.
+    /// the call that got them returns. JSON leaves them out.
     /// </summary>
-    public required IReadOnlyDictionary<string, Tensor> Tensors { get; init; }
+    [JsonIgnore]
+    public IReadOnlyDictionary<string, Tensor> Tensors { get; init; } = ReadOnlyDictionary<string, Tensor>.Empty;
 }
 
 /// <summary>The tensors of a run by the names they have in a <see cref="TrainingState"/>.</summary>

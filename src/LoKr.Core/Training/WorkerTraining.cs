@@ -28,10 +28,10 @@ internal sealed class WorkerTraining(WorkerGroup workers, IReadOnlyList<Trainee>
     /// <returns>The state to go on with; null for the first worker, which has it.</returns>
     public TrainingState? Begin(TrainingState own)
     {
-        byte[] state = workers.IsFirst ? Encoding.UTF8.GetBytes(JsonRecords.ToLine(SharedState.Of(own))) : [];
+        byte[] state = workers.IsFirst ? Encoding.UTF8.GetBytes(JsonRecords.ToLine(own)) : [];
         string json = Encoding.UTF8.GetString(workers.FromFirst(WorkerCall.Begin, state));
         Share(tensors.Live.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => pair.Value), workers);
-        return workers.IsFirst ? null : JsonRecords.Parse<SharedState>(json, "the state of worker 0", s_errors).ToState(tensors.Live);
+        return workers.IsFirst ? null : JsonRecords.Parse<TrainingState>(json, "the state of worker 0", s_errors) with { Tensors = tensors.Live };
     }
 
     /// <summary>Gives tensors the values that the first worker has.</summary>
@@ -96,58 +96,5 @@ internal sealed class WorkerTraining(WorkerGroup workers, IReadOnlyList<Trainee>
     {
         int other = Enumerable.Range(0, workers.Size).FirstOrDefault(rank => !messages[rank].Span.SequenceEqual(messages[0].Span), -1);
         return other < 0 ? null : other;
-    }
-
-    /// <summary>A state without its tensors.</summary>
-    private sealed record SharedState
-    {
-        public required long Seed { get; init; }
-
-        public required int TotalSteps { get; init; }
-
-        public required IReadOnlyList<LoKrTrainingStep> History { get; init; }
-
-        public bool EvaluationIsDue { get; init; }
-
-        public LoKrEvaluation? Before { get; init; }
-
-        public LoKrEvaluation? Last { get; init; }
-
-        public LoKrEvaluation? Best { get; init; }
-
-        public int? BestStep { get; init; }
-
-        public int EvaluationsWithoutImprovement { get; init; }
-
-        public required TimeSpan Elapsed { get; init; }
-
-        public static SharedState Of(TrainingState state) => new()
-        {
-            Seed = state.Seed,
-            TotalSteps = state.TotalSteps,
-            History = state.History,
-            EvaluationIsDue = state.EvaluationIsDue,
-            Before = state.Before,
-            Last = state.Last,
-            Best = state.Best,
-            BestStep = state.BestStep,
-            EvaluationsWithoutImprovement = state.EvaluationsWithoutImprovement,
-            Elapsed = state.Elapsed,
-        };
-
-        public TrainingState ToState(IReadOnlyDictionary<string, Tensor> tensors) => new()
-        {
-            Seed = Seed,
-            TotalSteps = TotalSteps,
-            History = History,
-            EvaluationIsDue = EvaluationIsDue,
-            Before = Before,
-            Last = Last,
-            Best = Best,
-            BestStep = BestStep,
-            EvaluationsWithoutImprovement = EvaluationsWithoutImprovement,
-            Elapsed = Elapsed,
-            Tensors = tensors,
-        };
     }
 }
