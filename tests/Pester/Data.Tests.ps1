@@ -76,3 +76,27 @@ Describe 'Rows that do not fit' {
         $adapted.Dispose()
     }
 }
+
+Describe 'Pairs of texts' {
+    It 'are classified with both texts, from objects, hashtables and files' {
+        $pair = [pscustomobject]@{ text = 'the vpn is down'; text_pair = 'reset my password' }
+        $single = 'the vpn is down' | Invoke-LoKrModel -Model $model
+        $result = $pair | Invoke-LoKrModel -Model $model
+        $result.TextPair | Should -Be 'reset my password'
+        $result.Score | Should -Not -Be $single.Score
+        ($result | Format-List | Out-String) | Should -Match 'TextPair\s*: reset my password'
+        ($single | Format-List | Out-String) | Should -Not -Match 'TextPair'
+        (@{ text = $pair.text; text_pair = $pair.text_pair } | Invoke-LoKrModel -Model $model).Score | Should -Be $result.Score
+        $pair | Select-Object @{ n = 'first'; e = 'text' }, @{ n = 'second'; e = 'text_pair' } | Export-Csv -LiteralPath "$TestDrive/pairs.csv"
+        (Invoke-LoKrModel -Model $model -Data "$TestDrive/pairs.csv" -Column @{ text = 'first'; text_pair = 'second' }).Score | Should -Be $result.Score
+    }
+
+    It 'are trained and measured' {
+        $pairs = $table | ForEach-Object { [pscustomobject]@{ text = $_.text; text_pair = 'a second text'; label = $_.label } }
+        ($pairs | Measure-LoKrModel -Model $model).Loss | Should -Not -Be $expected.Loss
+        $adapted = Get-AdaptedTinyModel
+        $adapted | Start-LoKrTraining -Data $pairs -MaxSteps 2 -BatchSize 8 -WarningAction SilentlyContinue | Out-Null
+        $adapted.LastTraining.History.Count | Should -Be 2
+        $adapted.Dispose()
+    }
+}

@@ -71,10 +71,30 @@ internal static class TextEncoding
     }
 }
 
-/// <summary>Token ids of a text, and how many it has without a limit.</summary>
+/// <summary>A text to classify, or a pair of texts.</summary>
+/// <param name="Text">The text.</param>
+/// <param name="Pair">The second text of a pair, which may be empty; null for one text.</param>
+public readonly record struct TextInput(string Text, string? Pair = null)
+{
+    /// <summary>Name of the column with the second text.</summary>
+    public const string PairColumn = "text_pair";
+
+    /// <summary>Reads the columns <c>text</c> and, where there is one with a value, <c>text_pair</c>.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="expected">The required columns, for messages.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
+    public static TextInput Of(DataRow row, string expected) => new(RowFields.Text(row, "text", expected), PairOf(row, expected));
+
+    /// <summary>Reads the second text of a row; null where it has none.</summary>
+    public static string? PairOf(DataRow row, string expected) =>
+        RowFields.Has(row, PairColumn) && !RowFields.IsNull(row, PairColumn) ? RowFields.AnyText(row, PairColumn, expected) : null;
+}
+
+/// <summary>Token ids of a text or of a pair of texts, and how many it has without a limit.</summary>
 /// <param name="Ids">The ids that are used, special tokens included.</param>
 /// <param name="TokenCount">Number of tokens of the whole text, special tokens included.</param>
-public sealed record CutText(int[] Ids, int TokenCount)
+/// <param name="Types">Segment of each token of a pair; null where all are 0.</param>
+public sealed record CutText(int[] Ids, int TokenCount, int[]? Types = null)
 {
     /// <summary>Whether the end of the text is not used.</summary>
     public bool IsCut => TokenCount > Ids.Length;
@@ -86,6 +106,36 @@ public sealed record CutText(int[] Ids, int TokenCount)
     /// <param name="longest">Number of tokens that were kept.</param>
     public static IEnumerable<string> Describe(IReadOnlyCollection<int> cut, int count, string what, int longest) =>
         cut is not { Count: > 0 } ? [] : [string.Create(CultureInfo.InvariantCulture, $"{cut.Count} of {count} {what} are cut to {longest} tokens; the longest has {cut.Max()}.")];
+
+    /// <summary>Encodes a text or a pair of texts up to a limit. Of a pair the longer text is cut first (<c>longest_first</c>).</summary>
+    /// <param name="tokenizer">The tokenizer.</param>
+    /// <param name="input">The texts.</param>
+    /// <param name="longest">Most tokens to use.</param>
+    public static CutText Encode(ITextTokenizer tokenizer, TextInput input, int longest)
+    {
+        ArgumentNullException.ThrowIfNull(tokenizer);
+        if (input.Pair is null)
+        {
+            return Encode(tokenizer, input.Text, longest);
+        }
+
+        IReadOnlyList<TextToken> all = tokenizer.Tokenize(input.Text, input.Pair);
+        IReadOnlyList<TextToken> used = all.Count <= longest ? all : tokenizer.Tokenize(input.Text, input.Pair, addSpecialTokens: true, longest);
+        return new([.. used.Select(static token => token.Id)], all.Count, used.Any(static token => token.TypeId != 0) ? [.. used.Select(static token => token.TypeId)] : null);
+    }
+
+    /// <summary>The segments of a batch, padded with 0; null where all are 0, and for a model without segments.</summary>
+    /// <param name="classifier">The model.</param>
+    /// <param name="texts">The texts of the batch.</param>
+    /// <param name="length">Length of every row.</param>
+    public static TokenMatrix? TypesOf(ISequenceClassifier classifier, IReadOnlyList<CutText> texts, int length)
+    {
+        ArgumentNullException.ThrowIfNull(classifier);
+        ArgumentNullException.ThrowIfNull(texts);
+        return classifier.TokenTypeCount > 1 && texts.Any(static text => text.Types is not null)
+            ? new([.. texts.Select(static text => text.Types ?? new int[text.Ids.Length])], padId: 0, length)
+            : null;
+    }
 
     /// <summary>Encodes a text up to a limit; only one that exceeds it is read to its end.</summary>
     /// <param name="tokenizer">The tokenizer.</param>

@@ -22,6 +22,14 @@ public static class TextClassifier
     /// </exception>
     public static IReadOnlyList<LoKrClassification> Classify(LoKrModel model, IReadOnlyList<string> texts, int? maxLength = null, Action<CutText>? onCut = null)
     {
+        ArgumentNullException.ThrowIfNull(texts);
+        return Classify(model, [.. texts.Select(static text => new TextInput(text))], maxLength, onCut);
+    }
+
+    /// <summary>Classifies one batch of texts and pairs of texts as the other overload does; of a pair the longer text is cut first.</summary>
+    /// <inheritdoc cref="Classify(LoKrModel, IReadOnlyList{string}, int?, Action{CutText}?)"/>
+    public static IReadOnlyList<LoKrClassification> Classify(LoKrModel model, IReadOnlyList<TextInput> texts, int? maxLength = null, Action<CutText>? onCut = null)
+    {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(texts);
         ISequenceClassifier classifier = model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
@@ -34,13 +42,15 @@ public static class TextClassifier
         using IDisposable use = model.Use.Run("run");
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
-        TokenMatrix tokens = new([.. texts.Select(text => Encode(tokenizer, text, longest, onCut))], classifier.PadId ?? tokenizer.PadId ?? 0);
+        CutText[] encoded = [.. texts.Select(text => Encode(tokenizer, text, longest, onCut))];
+        TokenMatrix tokens = new([.. encoded.Select(static text => text.Ids)], classifier.PadId ?? tokenizer.PadId ?? 0);
+        TokenMatrix? types = CutText.TypesOf(classifier, encoded, tokens.Length);
 
         using ModuleModes modes = new(model.Module);
         model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device));
+        Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device), types?.IdsOn(model.Device));
         ClassificationProblem problem = ClassificationProblems.Find(classifier.Config) ?? (classifier.Labels.Count == 1 ? ClassificationProblem.SeveralLabels : ClassificationProblem.SingleLabel);
         logits = logits.to(ScalarType.Float64);
         Tensor values = problem switch
@@ -53,7 +63,7 @@ public static class TextClassifier
         int broken = Array.FindIndex(scores, static score => !double.IsFinite(score));
         if (broken >= 0)
         {
-            string text = texts[broken / classifier.Labels.Count];
+            string text = texts[broken / classifier.Labels.Count].Text;
             throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, $"The scores of {model.Name} for the text '{text}' are NaN or infinite.",
                 "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = text };
         }
@@ -61,7 +71,7 @@ public static class TextClassifier
         return [.. texts.Select((text, row) => Describe(text, classifier.Labels, problem, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
     }
 
-    private static int[] Encode(ITextTokenizer tokenizer, string text, int longest, Action<CutText>? onCut)
+    private static CutText Encode(ITextTokenizer tokenizer, TextInput text, int longest, Action<CutText>? onCut)
     {
         CutText encoded = CutText.Encode(tokenizer, text, longest);
         if (encoded.IsCut)
@@ -70,11 +80,11 @@ public static class TextClassifier
         }
 
         return encoded.Ids.Length > 0
-            ? encoded.Ids
-            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
+            ? encoded
+            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text.Text}' has no tokens.", "Leave it out.") { Target = text.Text };
     }
 
-    private static LoKrClassification Describe(string text, IReadOnlyList<string> labels, ClassificationProblem problem, ReadOnlySpan<double> scores)
+    private static LoKrClassification Describe(TextInput text, IReadOnlyList<string> labels, ClassificationProblem problem, ReadOnlySpan<double> scores)
     {
         int best = 0;
         OrderedDictionary<string, double> byLabel = new(StringComparer.Ordinal);
@@ -90,7 +100,7 @@ public static class TextClassifier
             ClassificationProblem.SeveralLabels => byLabel.Where(static pair => pair.Value > 0.5).Select(static pair => pair.Key),
             _ => labels,
         };
-        return new LoKrClassification { Text = text, Label = labels[best], Labels = [.. applying], Score = scores[best], Scores = byLabel };
+        return new LoKrClassification { Text = text.Text, TextPair = text.Pair, Label = labels[best], Labels = [.. applying], Score = scores[best], Scores = byLabel };
     }
 }
 
@@ -99,6 +109,9 @@ public sealed record LoKrClassification
 {
     /// <summary>The text.</summary>
     public required string Text { get; init; }
+
+    /// <summary>The second text of a pair; null for one text.</summary>
+    public string? TextPair { get; init; }
 
     /// <summary>The most likely label; of a regression the one with the largest number.</summary>
     public required string Label { get; init; }

@@ -35,6 +35,9 @@ public interface ISequenceClassifier : IPretrainedModel
     /// <summary>The id by which the model itself tells padding from tokens, so that batches must be padded with it; null where the mask tells.</summary>
     int? PadId => null;
 
+    /// <summary>Number of segments that the model tells apart in a pair of texts; below 2 it takes no <c>token_type_ids</c>.</summary>
+    int TokenTypeCount => 0;
+
     /// <summary>Scores of a batch.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length].</param>

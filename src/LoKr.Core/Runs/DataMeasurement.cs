@@ -154,7 +154,7 @@ public static class DataMeasurement
         .Select(static label => label.Label);
 
     private static int[] Lengths(TextRow[] rows, TokenCount[]? tokens) =>
-        tokens is null ? [.. rows.Select(static row => row.Prompt.Length + row.Completion.Length)] : [.. tokens.Select(static count => count.Length)];
+        tokens is null ? [.. rows.Select(static row => row.Prompt.Length + row.Completion.Length + (row.Pair?.Length ?? 0))] : [.. tokens.Select(static count => count.Length)];
 
     private static double Median(int[] lengths)
     {
@@ -219,7 +219,8 @@ public static class DataMeasurement
 /// <param name="Prompt">The text without loss; empty where the whole text is one.</param>
 /// <param name="Completion">The text.</param>
 /// <param name="Labels">Its labels; null without any.</param>
-internal readonly record struct TextRow(string Prompt, string Completion, IReadOnlyList<string>? Labels)
+/// <param name="Pair">The second text of a pair; null for one text.</param>
+internal readonly record struct TextRow(string Prompt, string Completion, IReadOnlyList<string>? Labels, string? Pair = null)
 {
     private const string Expected = "text, or prompt and completion";
 
@@ -227,7 +228,7 @@ internal readonly record struct TextRow(string Prompt, string Completion, IReadO
     public string? Label => Labels is null ? null : string.Join(", ", Labels);
 
     /// <summary>Rows with the same key are the same text.</summary>
-    public string Key => Prompt.Length == 0 ? Completion.Trim() : $"{Prompt.Trim()}\0{Completion.Trim()}";
+    public string Key => Pair is not null ? $"{Completion.Trim()}\0\0{Pair.Trim()}" : Prompt.Length == 0 ? Completion.Trim() : $"{Prompt.Trim()}\0{Completion.Trim()}";
 
     /// <summary>Whether there is nothing to learn from.</summary>
     public bool IsEmpty => string.IsNullOrWhiteSpace(Completion);
@@ -235,7 +236,7 @@ internal readonly record struct TextRow(string Prompt, string Completion, IReadO
     /// <summary>Reads a row; a text or label without a value is an empty one.</summary>
     public static TextRow Of(DataRow row) => RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
         ? new(Text(row, "prompt"), Text(row, "completion"), null)
-        : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null);
+        : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null, TextInput.PairOf(row, Expected));
 
     private static string Text(DataRow row, string column) => RowFields.IsNull(row, column) ? "" : RowFields.AnyText(row, column, Expected);
 }
@@ -283,7 +284,7 @@ internal sealed class TokenCounter
     /// <summary>Counts the tokens of rows on all cores.</summary>
     public TokenCount[] Count(TextRow[] rows, Action<double>? onProgress, CancellationToken cancellation) => TextEncoding.EncodeAll(rows.Length, i =>
     {
-        IReadOnlyList<int> ids = _language?.Encode(rows[i].Prompt, rows[i].Completion).Ids ?? _tokenizer.Encode(rows[i].Prompt + rows[i].Completion);
+        IReadOnlyList<int> ids = _language?.Encode(rows[i].Prompt, rows[i].Completion).Ids ?? (rows[i].Pair is string pair ? [.. _tokenizer.Tokenize(rows[i].Completion, pair).Select(static token => token.Id)] : _tokenizer.Encode(rows[i].Prompt + rows[i].Completion));
         return new TokenCount(ids.Count, UnknownId is int unknown ? ids.Count(id => id == unknown) : 0);
     }, onProgress, cancellation);
 

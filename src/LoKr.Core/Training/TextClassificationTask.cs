@@ -8,7 +8,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Training;
 
 /// <summary>
-/// Texts with labels. Rows have <c>text</c> and <c>label</c>: the name of a label of the model, or its index where the model's labels are
+/// Texts with labels, or pairs of texts. Rows have <c>text</c>, <c>text_pair</c> for a pair, and <c>label</c>: the name of a label of the model, or its index where the model's labels are
 /// <c>LABEL_0</c>, <c>LABEL_1</c> and so on; a list of names, or of one number for each label, where several apply at once; a number, or as many as
 /// the model has labels, for a regression. The configuration's <c>problem_type</c> says which; without it one label means a regression, and lists
 /// mean several labels, which the first loss writes into the configuration, as in transformers. The loss is the mean cross entropy, the mean binary
@@ -17,15 +17,16 @@ namespace LoKr.Core.Training;
 public sealed class TextClassificationTask : ITrainingTask
 {
     private readonly DataRow[] _rows;
-    private readonly int[][] _ids;
+    private readonly CutText[] _texts;
     private readonly int[] _lengths;
     private readonly ClassificationTargets _targets;
     private readonly RowTarget[] _labels;
+    private readonly ISequenceClassifier _classifier;
     private readonly int _padId;
 
-    /// <summary>Tokenizes rows on all cores. Longer texts are cut on the right; special tokens are not.</summary>
+    /// <summary>Tokenizes rows on all cores. Longer texts are cut on the right, of a pair the longer text first; special tokens are not.</summary>
     /// <param name="model">A sequence classifier with a tokenizer.</param>
-    /// <param name="rows">Rows with <c>text</c> and <c>label</c>.</param>
+    /// <param name="rows">Rows with <c>text</c>, perhaps <c>text_pair</c>, and <c>label</c>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
@@ -39,21 +40,21 @@ public sealed class TextClassificationTask : ITrainingTask
     {
         ArgumentNullException.ThrowIfNull(model);
         reading ??= new();
-        ISequenceClassifier classifier = Classifier(model);
+        ISequenceClassifier classifier = _classifier = Classifier(model);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
 
         ArgumentNullException.ThrowIfNull(rows);
         _targets = new ClassificationTargets(classifier, rows);
-        IReadOnlyList<(DataRow Row, string Text, RowTarget Label)> read =
-            reading.Keep(rows, row => (row, RowFields.Text(row, "text", ClassificationTargets.Expected), _targets.Read(row)));
+        IReadOnlyList<(DataRow Row, TextInput Text, RowTarget Label)> read =
+            reading.Keep(rows, row => (row, TextInput.Of(row, ClassificationTargets.Expected), _targets.Read(row)));
         CutText[] encoded = TextEncoding.EncodeAll(read.Count, i => CutText.Encode(tokenizer, read[i].Text, longest), onProgress, cancellationToken);
         IReadOnlyList<(DataRow Row, RowTarget Label, CutText Text)> kept = reading.Keep(
             read.Zip(encoded, static (row, text) => (row.Row, row.Label, text)), static row => row.text.Ids.Length > 0 ? row : throw WithoutTokens(row.Row));
         _rows = [.. kept.Select(static row => row.Row)];
         _labels = [.. kept.Select(static row => row.Label)];
-        _ids = [.. kept.Select(static row => row.Text.Ids)];
-        _lengths = [.. _ids.Select(static ids => ids.Length)];
+        _texts = [.. kept.Select(static row => row.Text)];
+        _lengths = [.. _texts.Select(static text => text.Ids.Length)];
         int[] cut = [.. kept.Where(static row => row.Text.IsCut).Select(static row => row.Text.TokenCount)];
         Warnings = [.. _targets.Warnings, .. CutText.Describe(cut, kept.Count, "texts", longest), .. reading.Warnings];
         _padId = classifier.PadId ?? tokenizer.PadId ?? 0;
@@ -63,7 +64,7 @@ public sealed class TextClassificationTask : ITrainingTask
     public string Unit => "tokens";
 
     /// <inheritdoc/>
-    public int RowCount => _ids.Length;
+    public int RowCount => _texts.Length;
 
     /// <inheritdoc/>
     public TrainingMetric Metric => Problem is ClassificationProblem.Regression ? TrainingMetric.None : TrainingMetric.Accuracy;
@@ -78,7 +79,7 @@ public sealed class TextClassificationTask : ITrainingTask
     public IReadOnlyList<string> Warnings { get; }
 
     /// <inheritdoc/>
-    public string DataHash => field ??= new RowHash().Add(_ids).Add(RowTarget.Hashed(_labels)).Finish();
+    public string DataHash => field ??= new RowHash().Add([.. _texts.Select(static text => text.Ids)]).Add(RowTarget.Hashed(_labels)).Finish();
 
     /// <inheritdoc/>
     public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
@@ -89,7 +90,7 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <inheritdoc/>
     public IEnumerable<TrainingBatch> Batches(BatchOrder order) =>
         LengthBuckets.Create(_lengths, order).Select(rows =>
-            new ClassificationBatch([.. rows.Select(row => _ids[row])], [.. rows.Select(row => _labels[row])], _padId));
+            new ClassificationBatch(_classifier, [.. rows.Select(row => _texts[row])], [.. rows.Select(row => _labels[row])], _padId));
 
     /// <inheritdoc/>
     public Tensor Loss(LoKrModel model, TrainingBatch batch)
@@ -174,7 +175,7 @@ public sealed class TextClassificationTask : ITrainingTask
             classifier.Config[ClassificationProblems.Key] = Problem.ToName();
         }
 
-        Tensor logits = classifier.Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device));
+        Tensor logits = classifier.Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device), rows.Types?.IdsOn(device));
         return (logits.to(ScalarType.Float32), RowTarget.On(rows.Labels, device));
     }
 
@@ -188,8 +189,11 @@ public sealed class TextClassificationTask : ITrainingTask
 /// <summary>Texts with the labels of each.</summary>
 public sealed class ClassificationBatch : TokenBatch
 {
-    internal ClassificationBatch(IReadOnlyList<int[]> rows, RowTarget[] labels, int padId)
-        : base(rows, padId) => Labels = labels;
+    internal ClassificationBatch(ISequenceClassifier classifier, IReadOnlyList<CutText> texts, RowTarget[] labels, int padId)
+        : base([.. texts.Select(static text => text.Ids)], padId) => (Labels, Types) = (labels, CutText.TypesOf(classifier, texts, Tokens.Length));
+
+    /// <summary>Segments of the tokens of pairs; null where all are 0.</summary>
+    public TokenMatrix? Types { get; }
 
     /// <inheritdoc/>
     public override long LossCount => RowCount;

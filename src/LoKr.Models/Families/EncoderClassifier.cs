@@ -130,6 +130,9 @@ public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tenso
     /// <inheritdoc/>
     public int MaxSequenceLength => _settings.MaxSequenceLength;
 
+    /// <inheritdoc/>
+    public int TokenTypeCount => _settings.Embeddings.TypeCount;
+
     /// <summary>Hidden states of the last layer.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding, int64 [batch, length]; null when nothing is padded.</param>

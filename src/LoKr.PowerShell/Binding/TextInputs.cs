@@ -1,6 +1,7 @@
 using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
 
 namespace LoKr.PowerShell.Binding;
@@ -13,26 +14,19 @@ internal static class TextInputs
     /// <summary>The text of an item: itself, or its property or key Text or Prompt.</summary>
     /// <param name="item">The item.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: it has no text.</exception>
-    public static string Read(object? item) => AsText(item.Unwrap()) ?? AsText(Find(item)) ?? throw new LoKrException(
+    public static string Read(object? item) => AsText(item.Unwrap()) ?? AsText(s_names.Select(name => Find(item, name)).FirstOrDefault(static value => value is not null)) ?? throw new LoKrException(
         ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument,
         $"A {item.Unwrap()?.GetType().Name ?? "null"} is neither a text nor an object with a text in its property Text or Prompt.",
         "Give strings, or objects or hashtables with Text or Prompt.") { Target = item.Unwrap() };
 
-    private static object? Find(object? item)
-    {
-        foreach (string name in s_names)
-        {
-            object? value = item.Unwrap() is IDictionary dictionary
-                ? dictionary.Cast<DictionaryEntry>().FirstOrDefault(entry => name.Equals(entry.Key as string, StringComparison.OrdinalIgnoreCase)).Value
-                : item is null ? null : PSObject.AsPSObject(item).Properties[name]?.Value;
-            if (value is not null)
-            {
-                return value.Unwrap();
-            }
-        }
+    /// <summary>The text of an item with the second text of a pair: its property or key text_pair or TextPair.</summary>
+    /// <param name="item">The item.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: it has no text.</exception>
+    public static TextInput ReadPair(object? item) => new(Read(item), item.Unwrap() is string ? null : AsText(Find(item, TextInput.PairColumn) ?? Find(item, "TextPair")));
 
-        return null;
-    }
+    private static object? Find(object? item, string name) => (item.Unwrap() is IDictionary dictionary
+        ? dictionary.Cast<DictionaryEntry>().FirstOrDefault(entry => name.Equals(entry.Key as string, StringComparison.OrdinalIgnoreCase)).Value
+        : item is null ? null : PSObject.AsPSObject(item).Properties[name]?.Value).Unwrap();
 
     private static string? AsText(object? value) => value switch
     {

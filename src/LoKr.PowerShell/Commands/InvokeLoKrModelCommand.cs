@@ -1,7 +1,9 @@
+using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Data;
 using LoKr.Core.Distributed;
+using LoKr.Core.Errors;
 using LoKr.Core.Inference;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -20,7 +22,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
     private const string DataSet = "Data";
-    private readonly List<string> _waiting = [];
+    private readonly List<TextInput> _waiting = [];
     private readonly List<CutLength> _cut = [];
 
     // One for each destination, over all its prompts, so that every file has a number of its own.
@@ -59,6 +61,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [Parameter]
     [ValidateRange(1, int.MaxValue)]
     public int BatchSize { get; set; } = 16;
+
+    /// <summary>Names of columns in the data, by the name that is expected: @{ text = 'subject' }.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [ValidateNotNull]
+    public Hashtable Column { get; set; } = [];
 
     /// <summary>Longest text in tokens for a classifier, special tokens included; longer ones are cut on the right. The default is the most that the model allows.</summary>
     [Parameter(ParameterSetName = TextSet)]
@@ -119,11 +126,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     {
         if (ParameterSetName == DataSet)
         {
-            IReadOnlyList<DataRow> rows = ReadRows(Data, new DataReading());
+            IReadOnlyList<DataRow> rows = ReadRows(Data, DataRows.BeginReading(Column, skipInvalid: false));
             foreach (DataRow row in rows)
             {
                 string text = RowFields.AnyText(row, RowFields.Has(row, "text") ? "text" : "prompt", "text or prompt");
-                Take(text, (double)(_done + 1) / rows.Count);
+                Take(Check(new(text, TextInput.PairOf(row, "text and text_pair"))), (double)(_done + 1) / rows.Count);
             }
 
             return;
@@ -132,7 +139,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         int before = _done;
         foreach (object item in InputObject)
         {
-            if (Read(item) is string text)
+            if (Read(item) is TextInput text)
             {
                 Take(text, InputObject.Length == 1 ? null : (double)(_done + 1 - before) / InputObject.Length);
             }
@@ -189,17 +196,20 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
-    private string? Read(object item)
+    private TextInput? Read(object item)
     {
-        string? text = null;
-        ForOne(item, () => text = TextInputs.Read(item));
+        TextInput? text = null;
+        ForOne(item, () => text = Check(TextInputs.ReadPair(item)));
         return text;
     }
+
+    private TextInput Check(TextInput text) => text.Pair is null || (ParameterSetName != ImageSet && Model.Pretrained is not ICausalLanguageModel) ? text : throw new LoKrException(
+        ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A pair of texts is for a text classifier.", "Leave the second text out, or write both into one.") { Target = text.Pair };
 
     private void Classify()
     {
         StopToken.ThrowIfCancellationRequested();
-        string[] texts = [.. _waiting];
+        TextInput[] texts = [.. _waiting];
         _waiting.Clear();
         if (_shared is null)
         {
@@ -211,7 +221,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
-    private Piece Classify(string[] texts)
+    private Piece Classify(TextInput[] texts)
     {
         List<CutLength> cut = [];
         return new() { Classifications = TextClassifier.Classify(Model, texts, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
@@ -250,15 +260,15 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
-    private void Take(string text, double? share)
+    private void Take(TextInput text, double? share)
     {
         if (ParameterSetName == ImageSet)
         {
-            ForOne(text, () => Generate(text));
+            ForOne(text.Text, () => Generate(text.Text));
         }
         else if (Model.Pretrained is ICausalLanguageModel)
         {
-            Complete(text);
+            Complete(text.Text);
         }
         else
         {
