@@ -115,8 +115,10 @@ Describe 'The package' -Skip:$IsWindows {
         $bill.components.purl | Should -Not -Contain $null
         $bill.components.hashes.content | Should -Not -BeNullOrEmpty
         foreach ($file in Get-ChildItem -LiteralPath "$out/LoKr" -Recurse -Filter *.dll | Where-Object Name -NotLike 'LoKr*') {
-            # ICSharpCode.SharpZipLib is of the package SharpZipLib, libSkiaSharp of SkiaSharp; private dependencies have names of their own.
-            $bill.components.name | Where-Object { ($file.BaseName -replace '\.LoKr$').EndsWith($_) } | Should -Not -BeNullOrEmpty -Because "$file is in the package"
+            # ICSharpCode.SharpZipLib is of the package SharpZipLib, libSkiaSharp of SkiaSharp, Parquet of Parquet.Net, ZstdSharp of ZstdSharp.Port;
+            # private dependencies have names of their own.
+            $assembly = $file.BaseName -replace '\.LoKr$'
+            $bill.components.name | Where-Object { $assembly.EndsWith($_) -or $_.StartsWith("$assembly.") } | Should -Not -BeNullOrEmpty -Because "$file is in the package"
         }
 
         (Get-FileHash -LiteralPath "$out/LoKr/LoKr.cdx.json").Hash | Should -Be (Get-FileHash -LiteralPath "$out/LoKr.$version.cdx.json").Hash

@@ -70,7 +70,7 @@ Describe 'Rows that do not fit' {
 
     It 'are skipped in a training' {
         $adapted = Get-AdaptedTinyModel
-        $adapted | Start-LoKrTraining -Data $mixed -SkipInvalid -MaxSteps 1 -BatchSize 4 -WarningVariable warnings -WarningAction SilentlyContinue | Out-Null
+        $adapted | Start-LoKrTraining -Data $mixed -SkipInvalid -MaxSteps 1 -BatchSize 4 -WarningVariable warnings -WarningAction SilentlyContinue
         "$warnings" | Should -BeLike '*4 rows do not fit*'
         $adapted.LastTraining.History.Count | Should -Be 1
         $adapted.Dispose()
@@ -95,7 +95,7 @@ Describe 'Pairs of texts' {
         $pairs = $table | ForEach-Object { [pscustomobject]@{ text = $_.text; text_pair = 'a second text'; label = $_.label } }
         ($pairs | Measure-LoKrModel -Model $model).Loss | Should -Not -Be $expected.Loss
         $adapted = Get-AdaptedTinyModel
-        $adapted | Start-LoKrTraining -Data $pairs -MaxSteps 2 -BatchSize 8 -WarningAction SilentlyContinue | Out-Null
+        $adapted | Start-LoKrTraining -Data $pairs -MaxSteps 2 -BatchSize 8 -WarningAction SilentlyContinue
         $adapted.LastTraining.History.Count | Should -Be 2
         $adapted.Dispose()
     }

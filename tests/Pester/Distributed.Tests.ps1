@@ -4,8 +4,8 @@
 # A script for one process as several processes of mpirun: what they write, and how they end. The bits of every kind of training are in LoKr.Reliability.
 
 BeforeDiscovery {
-    $script:missing = -not (Get-Command -Name mpirun.mpich -CommandType Application -ErrorAction Ignore) -or
-        -not (Test-Path -LiteralPath ($env:LOKR_SHELL ? $env:LOKR_SHELL : "$PSScriptRoot/../../artifacts/bin/LoKr.Shell/debug/LoKr.Shell.dll"))
+    $shell = $env:LOKR_SHELL ? $env:LOKR_SHELL : "$PSScriptRoot/../../artifacts/bin/LoKr.Shell/debug/LoKr.Shell.dll"
+    $script:missing = -not (Get-Command -Name mpirun.mpich -CommandType Application -ErrorAction Ignore) -or -not (Test-Path -LiteralPath $shell)
     $script:missingOpen = $missing -or -not (Get-Command -Name mpirun.openmpi -CommandType Application -ErrorAction Ignore)
 }
 
@@ -78,11 +78,11 @@ Describe 'Processes of mpirun' -Skip:$missing {
         $process = [System.Diagnostics.Process]::Start($start)
         $output = $process.StandardOutput.ReadToEndAsync()
         $errors = $process.StandardError.ReadToEndAsync()
-        Wait-Step $process "$TestDrive/ended/log.jsonl" 8
+        Wait-Step -Process $process -Log "$TestDrive/ended/log.jsonl" -Count 8
 
         # Launchers pass SIGUSR1 on to every process: it asks for a checkpoint, and ends none.
         & kill -USR1 (Get-Content -LiteralPath "$TestDrive/ended.1.pid")
-        Wait-Step $process "$TestDrive/ended/log.jsonl" (20 + @(Get-Content -LiteralPath "$TestDrive/ended/log.jsonl").Count)
+        Wait-Step -Process $process -Log "$TestDrive/ended/log.jsonl" -Count (20 + @(Get-Content -LiteralPath "$TestDrive/ended/log.jsonl").Count)
         & kill -TERM $process.Id
         $process.WaitForExit(60000) | Should -BeTrue
 
@@ -95,7 +95,7 @@ Describe 'Processes of mpirun' -Skip:$missing {
     }
 
     It 'all end with the error of one of them' -Skip:$missingOpen {
-        $result = Invoke-Together ($open + '-n', '2') "$TestDrive/failed" ('-Data', "$TestDrive/nothing.jsonl")
+        $result = Invoke-Together -Launcher ($open + '-n', '2') -Run "$TestDrive/failed" -Arguments ('-Data', "$TestDrive/nothing.jsonl")
         $result.ExitCode | Should -Be 1
         $result.Errors | Should -Match 'nothing\.jsonl'
         $result.Errors -replace '\s*\n\s*\|?\s*', ' ' | Should -Match 'Worker 1 has ended with exit code 1\.'

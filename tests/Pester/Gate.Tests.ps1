@@ -59,7 +59,7 @@ Describe 'Test-LoKrGate' {
         ($confusion | Measure-Object RowCount -Sum).Sum | Should -Be 96
         (($confusion | Where-Object IsRight | Measure-Object RowCount -Sum).Sum / 96) | Should -Be $all.Accuracy
         foreach ($label in $byLabel) {
-            $own = $confusion | Where-Object Label -eq $label.Label
+            $own = $confusion | Where-Object Label -EQ $label.Label
             ($own | Where-Object IsRight).Share | Should -Be $label.Recall
         }
     }

@@ -7,7 +7,7 @@ BeforeAll {
     . "$PSScriptRoot/Common.ps1"
 
     # A file with one matrix of 8-bit floats and its scale, as ComfyUI writes them, and an adapter of LyCORIS on it.
-    function Write-Safetensors([string]$Path, [object[]]$Tensors) {
+    function Write-TensorFile([string]$Path, [object[]]$Tensors) {
         $offset = 0
         $members = foreach ($tensor in $Tensors) {
             '"{0}":{{"dtype":"{1}","shape":[{2}],"data_offsets":[{3},{4}]}}' -f $tensor.Name, $tensor.Type, ($tensor.Shape -join ','), $offset, ($offset + $tensor.Bytes.Count)
@@ -18,23 +18,23 @@ BeforeAll {
         [System.IO.File]::WriteAllBytes($Path, [byte[]]([System.BitConverter]::GetBytes([long]$header.Count) + $header + @($Tensors | ForEach-Object { $_.Bytes })))
     }
 
-    function ConvertTo-FloatBytes([float[]]$Values) {
+    function ConvertTo-FloatByte([float[]]$Values) {
         , [byte[]]@($Values | ForEach-Object { [System.BitConverter]::GetBytes($_) })
     }
 
     # 1, -1, 2, 0.5 and so on; the largest is 448 · 0.01.
     $script:codes = [byte[]](@(0x38, 0xb8, 0x40, 0x30) * 3 + @(0x7e, 0, 0x38, 0x38))
     $script:base = "$TestDrive/base.safetensors"
-    Write-Safetensors $base @(
-        @{ Name = 'layers.0.fc.weight_scale'; Type = 'F32'; Shape = @(); Bytes = ConvertTo-FloatBytes 0.01 }
+    Write-TensorFile $base @(
+        @{ Name = 'layers.0.fc.weight_scale'; Type = 'F32'; Shape = @(); Bytes = ConvertTo-FloatByte 0.01 }
         @{ Name = 'layers.0.fc.weight'; Type = 'F8_E4M3'; Shape = 4, 4; Bytes = $codes }
         @{ Name = 'layers.0.fc.comfy_quant'; Type = 'U8'; Shape = , 27; Bytes = [System.Text.Encoding]::UTF8.GetBytes('{"format": "float8_e4m3fn"}') }
     )
     $script:adapter = "$TestDrive/adapter.safetensors"
-    Write-Safetensors $adapter @(
-        @{ Name = 'lycoris_layers_0_fc.alpha'; Type = 'F32'; Shape = @(); Bytes = ConvertTo-FloatBytes 1 }
-        @{ Name = 'lycoris_layers_0_fc.lokr_w1'; Type = 'F32'; Shape = 2, 2; Bytes = ConvertTo-FloatBytes 1, 0, 0, 1 }
-        @{ Name = 'lycoris_layers_0_fc.lokr_w2'; Type = 'F32'; Shape = 2, 2; Bytes = ConvertTo-FloatBytes 0.02, 0, 0, 0.02 }
+    Write-TensorFile $adapter @(
+        @{ Name = 'lycoris_layers_0_fc.alpha'; Type = 'F32'; Shape = @(); Bytes = ConvertTo-FloatByte 1 }
+        @{ Name = 'lycoris_layers_0_fc.lokr_w1'; Type = 'F32'; Shape = 2, 2; Bytes = ConvertTo-FloatByte 1, 0, 0, 1 }
+        @{ Name = 'lycoris_layers_0_fc.lokr_w2'; Type = 'F32'; Shape = 2, 2; Bytes = ConvertTo-FloatByte 0.02, 0, 0, 0.02 }
     )
 }
 
@@ -79,8 +79,8 @@ Describe 'A merge into 8-bit floats' {
     It 'says where a type has no effect, and what is refused' {
         Merge-LoKrAdapter -Path "$TestDrive/wide.safetensors" -Adapter $adapter -Destination "$TestDrive/again.safetensors" -DType float32 -WarningVariable warnings -WarningAction SilentlyContinue | Out-Null
         "$warnings" | Should -Match 'No weight of the base model is quantized'
-        Write-Safetensors "$TestDrive/int8.safetensors" @(
-            @{ Name = 'layers.0.fc.SCB'; Type = 'F32'; Shape = , 4; Bytes = ConvertTo-FloatBytes 1, 1, 1, 1 }
+        Write-TensorFile "$TestDrive/int8.safetensors" @(
+            @{ Name = 'layers.0.fc.SCB'; Type = 'F32'; Shape = , 4; Bytes = ConvertTo-FloatByte 1, 1, 1, 1 }
             @{ Name = 'layers.0.fc.weight'; Type = 'I8'; Shape = 4, 4; Bytes = $codes }
         )
         $failure = { Merge-LoKrAdapter -Path "$TestDrive/int8.safetensors" -Adapter $adapter -Destination "$TestDrive/none.safetensors" } | Should -Throw -PassThru

@@ -21,11 +21,11 @@ BeforeAll {
 
     $null = Test-LoKrRuntime
     $script:flux = "$TestDrive/flux.safetensors"
-    Save-Tensor $flux @{
+    Save-Tensor -Path $flux -Metadata @{ modelspec = 'flux' } -Tensors @{
         'double_blocks.0.img_attn.qkv.weight' = [TorchSharp.torch]::zeros(12, 4)
         'double_blocks.0.img_attn.qkv.bias'   = [TorchSharp.torch]::zeros(12)
         'double_blocks.0.img_mlp.0.weight'    = [TorchSharp.torch]::zeros(16, 4)
-    } @{ modelspec = 'flux' }
+    }
     $script:key = "$TestDrive/key.safetensors"
     Save-Tensor $key @{
         'transformer.transformer_blocks.0.attn.to_k.lokr_w1' = [TorchSharp.torch]::ones(2, 2)
@@ -54,11 +54,11 @@ Describe 'A merge into a single file' {
 
     It 'takes the rank of whole factors from Rank, or from the header of the trainer' {
         foreach ($header in @{}, @{ ss_network_dim = '4' }) {
-            Save-Tensor "$TestDrive/whole.safetensors" @{
+            Save-Tensor -Path "$TestDrive/whole.safetensors" -Metadata $header -Tensors @{
                 'lora_unet_double_blocks_0_img_mlp_0.lokr_w1' = [TorchSharp.torch]::ones(4, 2)
                 'lora_unet_double_blocks_0_img_mlp_0.lokr_w2' = [TorchSharp.torch]::ones(4, 2)
                 'lora_unet_double_blocks_0_img_mlp_0.alpha'   = [TorchSharp.torch]::tensor([float] 8)
-            } $header
+            }
             $rank = $header.Count ? @{} : @{ Rank = 4 }
             Merge-LoKrAdapter -Path $flux -Adapter "$TestDrive/whole.safetensors" -Scaling Peft @rank -Destination "$TestDrive/ranked.safetensors" -Force
             (Read-Tensor "$TestDrive/ranked.safetensors" 'double_blocks.0.img_mlp.0.weight')[0] | Should -Be 2
@@ -69,10 +69,10 @@ Describe 'A merge into a single file' {
 
     It 'merges other kinds of adapters beside LoKr, and leaves out what it cannot merge where asked' {
         Save-Tensor "$TestDrive/mixed.safetensors" @{
-            'diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1'    = [TorchSharp.torch]::ones(3, 2)
-            'diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2'    = [TorchSharp.torch]::ones(4, 2)
-            'diffusion_model.double_blocks.0.img_attn.qkv.diff_b'     = [TorchSharp.torch]::ones(12)
-            'diffusion_model.double_blocks.0.img_mlp.0.oft_blocks'    = [TorchSharp.torch]::ones(2, 2)
+            'diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1' = [TorchSharp.torch]::ones(3, 2)
+            'diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2' = [TorchSharp.torch]::ones(4, 2)
+            'diffusion_model.double_blocks.0.img_attn.qkv.diff_b'  = [TorchSharp.torch]::ones(12)
+            'diffusion_model.double_blocks.0.img_mlp.0.oft_blocks' = [TorchSharp.torch]::ones(2, 2)
         }
         Get-ErrorId { Merge-LoKrAdapter -Path $flux -Adapter "$TestDrive/mixed.safetensors" -Destination "$TestDrive/mixed-out.safetensors" } | Should -Be 'LoKr.AdapterTypeNotSupported'
         $null = Merge-LoKrAdapter -Path $flux -Adapter "$TestDrive/mixed.safetensors" -Destination "$TestDrive/mixed-out.safetensors" -SkipUnsupported -WarningVariable warnings -WarningAction SilentlyContinue

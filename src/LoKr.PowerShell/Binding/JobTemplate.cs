@@ -30,6 +30,8 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 Path = {{List(Data)}}
                 Validation = {{List(Validation)}}
                 # Reference = './last-week.jsonl'  # whose labels and lengths are those to expect
+                # Columns = @{ text = 'subject'; label = 'team' } # columns that have other names than those that are expected
+                # SkipInvalid = $false             # $true skips rows that do not fit, and counts them in a warning
                 # Limits = @{ Duplicates = 0.1; Shared = 0; LabelShift = 0.25 } # the kinds of Measure-LoKrData
                 # NewLabels = 'Refuse'             # Grow adds a row to the head for a label that is new
             }
