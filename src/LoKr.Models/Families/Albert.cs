@@ -76,31 +76,23 @@ internal static class Albert
 
         // Group g has the runs from g·runs/groups on.
         double share = (double)runs / groups;
-        return new()
+        return StackSettings.Read(config, options, "albert.encoder.albert_layer_groups",
+        [
+            (LayerPart.MlpSumNorm, "full_layer_layer_norm"),
+            (LayerPart.Query, "attention.query"),
+            (LayerPart.Key, "attention.key"),
+            (LayerPart.Value, "attention.value"),
+            (LayerPart.AttentionOutput, "attention.dense"),
+            (LayerPart.AttentionSumNorm, "attention.LayerNorm"),
+            (LayerPart.Up, "ffn"),
+            (LayerPart.Down, "ffn_output"),
+        ], activation: "gelu_new") with
         {
-            Name = "albert.encoder.albert_layer_groups",
             NameOf = index => $"{index / inner}.albert_layers.{index % inner}",
-            Layer =
-            [
-                (LayerPart.MlpSumNorm, "full_layer_layer_norm"),
-                (LayerPart.Query, "attention.query"),
-                (LayerPart.Key, "attention.key"),
-                (LayerPart.Value, "attention.value"),
-                (LayerPart.AttentionOutput, "attention.dense"),
-                (LayerPart.AttentionSumNorm, "attention.LayerNorm"),
-                (LayerPart.Up, "ffn"),
-                (LayerPart.Down, "ffn_output"),
-            ],
             LayerCount = groups * inner,
             Order = [.. Enumerable.Range(0, runs).SelectMany(run => Enumerable.Range((int)(run / share) * inner, inner))],
-            HiddenSize = config.GetSize("hidden_size"),
-            IntermediateSize = config.GetSize("intermediate_size"),
-            HeadCount = StackSettings.ReadHeads(config, "num_attention_heads", "hidden_size"),
-            Activation = Activation.Get(config, "hidden_act", "gelu_new"),
-            NormEpsilon = config.GetDouble("layer_norm_eps", 1e-12),
             AttentionDropout = config.GetProbability("attention_probs_dropout_prob", 0),
             AttentionOutputDropout = config.GetProbability("hidden_dropout_prob", 0),
-            Options = options,
         };
     }
 }

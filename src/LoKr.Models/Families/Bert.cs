@@ -85,30 +85,21 @@ internal static class Bert
     private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options, string encoder)
     {
         double dropout = config.GetProbability("hidden_dropout_prob", 0.1);
-        return new()
+        return StackSettings.Read(config, options, $"{encoder}.encoder.layer",
+        [
+            (LayerPart.Query, "attention.self.query"),
+            (LayerPart.Key, "attention.self.key"),
+            (LayerPart.Value, "attention.self.value"),
+            (LayerPart.AttentionOutput, "attention.output.dense"),
+            (LayerPart.AttentionSumNorm, "attention.output.LayerNorm"),
+            (LayerPart.Up, "intermediate.dense"),
+            (LayerPart.Down, "output.dense"),
+            (LayerPart.MlpSumNorm, "output.LayerNorm"),
+        ]) with
         {
-            Name = $"{encoder}.encoder.layer",
-            Layer =
-            [
-                (LayerPart.Query, "attention.self.query"),
-                (LayerPart.Key, "attention.self.key"),
-                (LayerPart.Value, "attention.self.value"),
-                (LayerPart.AttentionOutput, "attention.output.dense"),
-                (LayerPart.AttentionSumNorm, "attention.output.LayerNorm"),
-                (LayerPart.Up, "intermediate.dense"),
-                (LayerPart.Down, "output.dense"),
-                (LayerPart.MlpSumNorm, "output.LayerNorm"),
-            ],
-            LayerCount = config.GetSize("num_hidden_layers"),
-            HiddenSize = config.GetSize("hidden_size"),
-            IntermediateSize = config.GetSize("intermediate_size"),
-            HeadCount = StackSettings.ReadHeads(config, "num_attention_heads", "hidden_size"),
-            Activation = Activation.Get(config, "hidden_act", "gelu"),
-            NormEpsilon = config.GetDouble("layer_norm_eps", 1e-12),
             AttentionDropout = config.GetProbability("attention_probs_dropout_prob", 0.1),
             AttentionOutputDropout = dropout,
             MlpDropout = dropout,
-            Options = options,
         };
     }
 }

@@ -138,30 +138,20 @@ public sealed class ClipTextModel : nn.Module<Tensor, Tensor?, Tensor>, ITextEnc
         return hidden[TensorIndex.Tensor(rows), TensorIndex.Tensor(ids.argmax(-1))].MoveToOuterDisposeScope();
     }
 
-    private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options) => new()
+    // The order of the modules is transformers', in which adapters list their layers.
+    private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options) => StackSettings.Read(config, options, "encoder.layers",
+    [
+        (LayerPart.Key, "self_attn.k_proj"),
+        (LayerPart.Value, "self_attn.v_proj"),
+        (LayerPart.Query, "self_attn.q_proj"),
+        (LayerPart.AttentionOutput, "self_attn.out_proj"),
+        (LayerPart.AttentionInputNorm, "layer_norm1"),
+        (LayerPart.Up, "mlp.fc1"),
+        (LayerPart.Down, "mlp.fc2"),
+        (LayerPart.MlpInputNorm, "layer_norm2"),
+    ], activation: "quick_gelu", normEpsilon: 1e-5) with
     {
-        Name = "encoder.layers",
-
-        // The order is transformers', in which adapters list their layers.
-        Layer =
-        [
-            (LayerPart.Key, "self_attn.k_proj"),
-            (LayerPart.Value, "self_attn.v_proj"),
-            (LayerPart.Query, "self_attn.q_proj"),
-            (LayerPart.AttentionOutput, "self_attn.out_proj"),
-            (LayerPart.AttentionInputNorm, "layer_norm1"),
-            (LayerPart.Up, "mlp.fc1"),
-            (LayerPart.Down, "mlp.fc2"),
-            (LayerPart.MlpInputNorm, "layer_norm2"),
-        ],
-        LayerCount = config.GetSize("num_hidden_layers"),
-        HiddenSize = config.GetSize("hidden_size"),
-        IntermediateSize = config.GetSize("intermediate_size"),
-        HeadCount = StackSettings.ReadHeads(config, "num_attention_heads", "hidden_size"),
-        Activation = Activation.Get(config, "hidden_act", "quick_gelu"),
-        NormEpsilon = config.GetDouble("layer_norm_eps", 1e-5),
         AttentionDropout = config.GetProbability("attention_dropout", 0),
-        Options = options,
     };
 }
 

@@ -78,33 +78,24 @@ internal static class DebertaV2
     private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options, RelativeTerms terms)
     {
         double dropout = config.GetProbability("hidden_dropout_prob", 0.1);
-        return new()
+        return StackSettings.Read(config, options, Body + "layer",
+        [
+            (LayerPart.Query, "attention.self.query_proj"),
+            (LayerPart.Key, "attention.self.key_proj"),
+            (LayerPart.Value, "attention.self.value_proj"),
+            .. terms.HasOwnKeys ? new[] { (LayerPart.PositionKey, "attention.self.pos_key_proj") } : [],
+            .. terms.HasOwnQueries ? new[] { (LayerPart.PositionQuery, "attention.self.pos_query_proj") } : [],
+            (LayerPart.AttentionOutput, "attention.output.dense"),
+            (LayerPart.AttentionSumNorm, "attention.output.LayerNorm"),
+            (LayerPart.Up, "intermediate.dense"),
+            (LayerPart.Down, "output.dense"),
+            (LayerPart.MlpSumNorm, "output.LayerNorm"),
+        ], normEpsilon: 1e-7) with
         {
-            Name = Body + "layer",
-            Layer =
-            [
-                (LayerPart.Query, "attention.self.query_proj"),
-                (LayerPart.Key, "attention.self.key_proj"),
-                (LayerPart.Value, "attention.self.value_proj"),
-                .. terms.HasOwnKeys ? new[] { (LayerPart.PositionKey, "attention.self.pos_key_proj") } : [],
-                .. terms.HasOwnQueries ? new[] { (LayerPart.PositionQuery, "attention.self.pos_query_proj") } : [],
-                (LayerPart.AttentionOutput, "attention.output.dense"),
-                (LayerPart.AttentionSumNorm, "attention.output.LayerNorm"),
-                (LayerPart.Up, "intermediate.dense"),
-                (LayerPart.Down, "output.dense"),
-                (LayerPart.MlpSumNorm, "output.LayerNorm"),
-            ],
-            LayerCount = config.GetSize("num_hidden_layers"),
-            HiddenSize = config.GetSize("hidden_size"),
-            IntermediateSize = config.GetSize("intermediate_size"),
-            HeadCount = StackSettings.ReadHeads(config, "num_attention_heads", "hidden_size"),
             QueryScale = _ => 1 / Math.Sqrt(terms.ScoreCount),
-            Activation = Activation.Get(config, "hidden_act", "gelu"),
-            NormEpsilon = config.GetDouble("layer_norm_eps", 1e-7),
             AttentionDropout = config.GetProbability("attention_probs_dropout_prob", 0.1),
             AttentionOutputDropout = dropout,
             MlpDropout = dropout,
-            Options = options,
         };
     }
 

@@ -74,30 +74,21 @@ internal static class Mpnet
     private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options)
     {
         double attentionDropout = config.GetProbability("attention_probs_dropout_prob", 0.1);
-        return new()
+        return StackSettings.Read(config, options, "mpnet.encoder.layer",
+        [
+            (LayerPart.Query, "attention.attn.q"),
+            (LayerPart.Key, "attention.attn.k"),
+            (LayerPart.Value, "attention.attn.v"),
+            (LayerPart.AttentionOutput, "attention.attn.o"),
+            (LayerPart.AttentionSumNorm, "attention.LayerNorm"),
+            (LayerPart.Up, "intermediate.dense"),
+            (LayerPart.Down, "output.dense"),
+            (LayerPart.MlpSumNorm, "output.LayerNorm"),
+        ]) with
         {
-            Name = "mpnet.encoder.layer",
-            Layer =
-            [
-                (LayerPart.Query, "attention.attn.q"),
-                (LayerPart.Key, "attention.attn.k"),
-                (LayerPart.Value, "attention.attn.v"),
-                (LayerPart.AttentionOutput, "attention.attn.o"),
-                (LayerPart.AttentionSumNorm, "attention.LayerNorm"),
-                (LayerPart.Up, "intermediate.dense"),
-                (LayerPart.Down, "output.dense"),
-                (LayerPart.MlpSumNorm, "output.LayerNorm"),
-            ],
-            LayerCount = config.GetSize("num_hidden_layers"),
-            HiddenSize = config.GetSize("hidden_size"),
-            IntermediateSize = config.GetSize("intermediate_size"),
-            HeadCount = StackSettings.ReadHeads(config, "num_attention_heads", "hidden_size"),
-            Activation = Activation.Get(config, "hidden_act", "gelu"),
-            NormEpsilon = config.GetDouble("layer_norm_eps", 1e-12),
             AttentionDropout = attentionDropout,
             AttentionOutputDropout = attentionDropout,
             MlpDropout = config.GetProbability("hidden_dropout_prob", 0.1),
-            Options = options,
         };
     }
 

@@ -171,6 +171,27 @@ internal sealed record StackSettings
     /// <summary>Device and type of the parameters.</summary>
     public required ModelBuildOptions Options { get; init; }
 
+    /// <summary>Reads sizes, activation and epsilon under the keys that BERT has and most encoders after it.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="options">Device and type of the parameters.</param>
+    /// <param name="name">Full name of the list of layers.</param>
+    /// <param name="layer">The modules of a layer.</param>
+    /// <param name="activation">Activation where the configuration names none.</param>
+    /// <param name="normEpsilon">Epsilon of the norms where the configuration has none.</param>
+    public static StackSettings Read(
+        ModelConfig config, ModelBuildOptions options, string name, IReadOnlyList<(LayerPart Part, string Name)> layer, string activation = "gelu", double normEpsilon = 1e-12) => new()
+    {
+        Name = name,
+        Layer = layer,
+        LayerCount = config.GetSize("num_hidden_layers"),
+        HiddenSize = config.GetSize("hidden_size"),
+        IntermediateSize = config.GetSize("intermediate_size"),
+        HeadCount = ReadHeads(config, "num_attention_heads", "hidden_size"),
+        Activation = Families.Activation.Get(config, "hidden_act", activation),
+        NormEpsilon = config.GetDouble("layer_norm_eps", normEpsilon),
+        Options = options,
+    };
+
     /// <summary>Reads the number of heads, which must divide the hidden size.</summary>
     /// <param name="config">The configuration.</param>
     /// <param name="heads">Key of the number of heads.</param>

@@ -124,31 +124,22 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IPret
     private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options)
     {
         double dropout = config.GetProbability("hidden_dropout_prob", 0);
-        return new()
+        return StackSettings.Read(config, options, "vit.layers",
+        [
+            (LayerPart.Query, "attention.q_proj"),
+            (LayerPart.Key, "attention.k_proj"),
+            (LayerPart.Value, "attention.v_proj"),
+            (LayerPart.AttentionOutput, "attention.o_proj"),
+            (LayerPart.Up, "mlp.fc1"),
+            (LayerPart.Down, "mlp.fc2"),
+            (LayerPart.AttentionInputNorm, "layernorm_before"),
+            (LayerPart.MlpInputNorm, "layernorm_after"),
+        ]) with
         {
-            Name = "vit.layers",
-            Layer =
-            [
-                (LayerPart.Query, "attention.q_proj"),
-                (LayerPart.Key, "attention.k_proj"),
-                (LayerPart.Value, "attention.v_proj"),
-                (LayerPart.AttentionOutput, "attention.o_proj"),
-                (LayerPart.Up, "mlp.fc1"),
-                (LayerPart.Down, "mlp.fc2"),
-                (LayerPart.AttentionInputNorm, "layernorm_before"),
-                (LayerPart.MlpInputNorm, "layernorm_after"),
-            ],
-            LayerCount = config.GetSize("num_hidden_layers"),
-            HiddenSize = config.GetSize("hidden_size"),
-            IntermediateSize = config.GetSize("intermediate_size"),
-            HeadCount = StackSettings.ReadHeads(config, "num_attention_heads", "hidden_size"),
             HasInputBias = config.GetBool("qkv_bias", true),
-            Activation = Activation.Get(config, "hidden_act", "gelu"),
-            NormEpsilon = config.GetDouble("layer_norm_eps", 1e-12),
             AttentionDropout = config.GetProbability("attention_probs_dropout_prob", 0),
             AttentionOutputDropout = dropout,
             MlpDropout = dropout,
-            Options = options,
         };
     }
 }
