@@ -12,17 +12,8 @@ internal sealed class UnigramFamily
         IdOf = piece => piece + 1,
         Fixed = new() { ["<s>"] = 0, ["<pad>"] = 1, ["</s>"] = 2, ["<unk>"] = 3 },
         MaskIdOf = count => count + 1,
-        Template = new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 0),
-        SpecialTokens = new()
-        {
-            ["bos_token"] = new("<s>"),
-            ["eos_token"] = new("</s>"),
-            ["unk_token"] = new("<unk>"),
-            ["sep_token"] = new("</s>"),
-            ["pad_token"] = new("<pad>"),
-            ["cls_token"] = new("<s>"),
-            ["mask_token"] = new("<mask>", LeftStrip: true),
-        },
+        Template = ByteLevelFamily.RobertaTemplate,
+        SpecialTokens = ByteLevelFamily.RobertaTokens,
     };
 
     private static readonly UnigramFamily s_deberta = new()
@@ -32,7 +23,7 @@ internal sealed class UnigramFamily
         Fixed = [],
         MaskIdOf = count => count,
         Template = new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token"], SecondType: 1),
-        SpecialTokens = new()
+        SpecialTokens = new Dictionary<string, AddedToken>
         {
             ["bos_token"] = new("[CLS]"),
             ["eos_token"] = new("[SEP]"),
@@ -62,7 +53,7 @@ internal sealed class UnigramFamily
 
     public required NamedTemplate Template { get; init; }
 
-    public required Dictionary<string, AddedToken> SpecialTokens { get; init; }
+    public required IReadOnlyDictionary<string, AddedToken> SpecialTokens { get; init; }
 
     /// <summary>Finds the family by the tokenizer class, else by the name of the file.</summary>
     public static UnigramFamily Find(string path, TokenizerConfig config)

@@ -15,6 +15,21 @@ internal sealed class ByteLevelFamily
     private const string ClipPattern =
         @"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+    /// <summary>The template of RoBERTa, and of XLM-RoBERTa after it.</summary>
+    public static NamedTemplate RobertaTemplate { get; } = new(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 0);
+
+    /// <summary>The special tokens of RoBERTa, and of XLM-RoBERTa after it.</summary>
+    public static IReadOnlyDictionary<string, AddedToken> RobertaTokens { get; } = new Dictionary<string, AddedToken>
+    {
+        ["bos_token"] = new("<s>"),
+        ["eos_token"] = new("</s>"),
+        ["unk_token"] = new("<unk>"),
+        ["sep_token"] = new("</s>"),
+        ["pad_token"] = new("<pad>"),
+        ["cls_token"] = new("<s>"),
+        ["mask_token"] = new("<mask>", LeftStrip: true),
+    };
+
     private static readonly ByteLevelFamily s_gpt2 = new()
     {
         PreTokenizers = (prefixSpace, _) => [new ByteLevelPreTokenizer(prefixSpace, useRegex: true)],
@@ -29,17 +44,8 @@ internal sealed class ByteLevelFamily
     private static readonly ByteLevelFamily s_roberta = new()
     {
         PreTokenizers = s_gpt2.PreTokenizers,
-        Template = new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 0),
-        SpecialTokens = new Dictionary<string, AddedToken>
-        {
-            ["bos_token"] = new("<s>"),
-            ["eos_token"] = new("</s>"),
-            ["unk_token"] = new("<unk>"),
-            ["sep_token"] = new("</s>"),
-            ["pad_token"] = new("<pad>"),
-            ["cls_token"] = new("<s>"),
-            ["mask_token"] = new("<mask>", LeftStrip: true),
-        },
+        Template = RobertaTemplate,
+        SpecialTokens = RobertaTokens,
     };
 
     private static readonly ByteLevelFamily s_qwen2 = new()
