@@ -40,7 +40,10 @@ internal static class ModelHash
     }
 
     /// <summary>All values of flat parameters.</summary>
-    public static string OfValues(IEnumerable<FlatParameter> parameters)
+    public static string OfValues(IEnumerable<FlatParameter> parameters) => Convert.ToHexStringLower(BytesOfValues(parameters));
+
+    /// <summary>All values of flat parameters, as the 32 bytes of the hash.</summary>
+    public static byte[] BytesOfValues(IEnumerable<FlatParameter> parameters)
     {
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         using var scope = NewDisposeScope();
@@ -50,7 +53,7 @@ internal static class ModelHash
             hash.AppendData(flat.Value.detach().cpu().bytes);
         }
 
-        return Convert.ToHexStringLower(hash.GetHashAndReset());
+        return hash.GetHashAndReset();
     }
 
     /// <summary>A model with all its adapters, as it runs.</summary>

@@ -3,7 +3,6 @@ using System.Text;
 using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
-using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -64,13 +63,7 @@ internal sealed class WorkerTraining(WorkerGroup workers, IReadOnlyList<Trainee>
         }
 
         using DisposeScope scope = NewDisposeScope();
-        using IncrementalHash all = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (FlatParameter flat in trainees.SelectMany(static trainee => trainee.Adapter.FlatParameters))
-        {
-            all.AppendData(TensorBytes.Join([flat.Value]));
-        }
-
-        if (FirstOther(workers.Exchange(WorkerCall.Compare, all.GetHashAndReset()), workers) is null)
+        if (FirstOther(workers.Exchange(WorkerCall.Compare, ModelHash.BytesOfValues(trainees.SelectMany(static trainee => trainee.Adapter.FlatParameters))), workers) is null)
         {
             return;
         }
