@@ -5,13 +5,12 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Errors;
-using Parquet;
 using Parquet.Schema;
 using Parquet.Serialization;
 
 namespace LoKr.Core.Data;
 
-/// <summary>Reads rows from Parquet, one row group at a time. Lists and structures become JSON, times text (ISO 8601), bytes text (UTF-8).</summary>
+/// <summary>Reads rows from Parquet. Lists and structures become JSON, times text (ISO 8601), bytes text (UTF-8).</summary>
 /// <remarks>Format: Apache Parquet; the footer is Thrift's compact protocol between the data and a length of four bytes.</remarks>
 internal static class ParquetRowReader
 {
@@ -20,49 +19,27 @@ internal static class ParquetRowReader
     /// <summary>Reads every row.</summary>
     /// <param name="file">The file; must be seekable.</param>
     /// <param name="name">Name of the file, for messages.</param>
-    /// <param name="cancellationToken">Checked between row groups.</param>
+    /// <param name="cancellationToken">Stops reading.</param>
     public static IEnumerable<DataRow> Read(Stream file, string name, CancellationToken cancellationToken)
     {
-        int groups = Guard(name, () =>
+        // All row groups in one call: the library reads the whole footer again in each, which grows with their number.
+        (ParquetSchema schema, IList<Dictionary<string, object>> rows) = Guard(name, () =>
         {
             CheckFooter(file);
-            return CountGroups(file, cancellationToken);
+            file.Position = 0;
+            var result = ParquetSerializer.DeserializeUntypedAsync(file, cancellationToken: cancellationToken).GetAwaiter().GetResult();
+            return (result.Schema, result.Data);
         });
-        long number = 0;
-        for (int group = 0; group < groups; group++)
+        foreach ((int number, Dictionary<string, object> row) in rows.Index())
         {
-            cancellationToken.ThrowIfCancellationRequested();
-            (ParquetSchema schema, IList<Dictionary<string, object>> rows) = Guard(name, () =>
+            // The library leaves out what is null.
+            Dictionary<string, object?> fields = new(StringComparer.Ordinal);
+            foreach (Field column in schema.Fields)
             {
-                file.Position = 0;
-                var result = ParquetSerializer.DeserializeUntypedAsync(file, rowGroupIndex: group, cancellationToken: cancellationToken).GetAwaiter().GetResult();
-                return (result.Schema, result.Data);
-            });
-            foreach (Dictionary<string, object> row in rows)
-            {
-                // The library leaves out what is null.
-                Dictionary<string, object?> fields = new(StringComparer.Ordinal);
-                foreach (Field column in schema.Fields)
-                {
-                    fields[column.Name] = Value(row.GetValueOrDefault(column.Name));
-                }
-
-                yield return new DataRow(fields, string.Create(CultureInfo.InvariantCulture, $"{name}[{number++}]"));
+                fields[column.Name] = Value(row.GetValueOrDefault(column.Name));
             }
-        }
-    }
 
-    private static int CountGroups(Stream file, CancellationToken cancellationToken)
-    {
-        file.Position = 0;
-        ParquetReader reader = ParquetReader.CreateAsync(file, leaveStreamOpen: true, cancellationToken: cancellationToken).GetAwaiter().GetResult();
-        try
-        {
-            return reader.RowGroupCount;
-        }
-        finally
-        {
-            reader.DisposeAsync().AsTask().GetAwaiter().GetResult();
+            yield return new DataRow(fields, string.Create(CultureInfo.InvariantCulture, $"{name}[{number}]"));
         }
     }
 
