@@ -94,6 +94,27 @@ Describe 'Processes of mpirun' -Skip:$missing {
         $run.CheckpointStep | Should -BeGreaterOrEqual $run.Step
     }
 
+    It 'do a job together: one result, one run, one version' {
+        Set-Content -LiteralPath "$TestDrive/tickets.job.psd1" -Value @"
+            @{
+                Base          = @{ Path = '$tiny'; Device = 'cpu' }
+                Data          = @{ Path = '$rows'; Validation = '$rowsToMeasure' }
+                Configuration = @{ R = 2; Alpha = 4; TargetModules = 'query', 'value' }
+                Training      = @{ MaxSteps = 4; BatchSize = 4; GradientAccumulation = 4; Seed = 3; LearningRate = 0.02 }
+                Runs          = @{ Path = 'runs' }
+                Registry      = @{ Path = 'registry' }
+            }
+"@
+        Set-Content -LiteralPath "$TestDrive/job.ps1" -Value "Invoke-LoKrJob '$TestDrive/tickets.job.psd1' -ResultPath '$TestDrive/result.json' -Exit"
+        $output = & mpirun.mpich -n 2 dotnet $shell -NonInteractive -File "$TestDrive/job.ps1" 2>&1
+        $LASTEXITCODE | Should -Be 0 -Because "$output"
+        @($output -match 'Published, exit code 0').Count | Should -Be 1
+        $result = Get-Content -LiteralPath "$TestDrive/result.json" -Raw | ConvertFrom-Json
+        $result.State, $result.Version | Should -Be 'Published', 1
+        (Get-LoKrRun $result.Run).Workers | Should -Be 2
+        @(Get-LoKrAdapterVersion -Registry "$TestDrive/registry").Count | Should -Be 1
+    }
+
     It 'all end with the error of one of them' -Skip:$missingOpen {
         $result = Invoke-Together -Launcher ($open + '-n', '2') -Run "$TestDrive/failed" -Arguments ('-Data', "$TestDrive/nothing.jsonl")
         $result.ExitCode | Should -Be 1

@@ -1,8 +1,10 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Text;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts;
@@ -31,6 +33,12 @@ public sealed record JobServices
 
     /// <summary>Gets the recorder of the run before its first step, to ask for an end or a checkpoint.</summary>
     public Action<RunRecorder>? OnRun { get; init; }
+
+    /// <summary>
+    /// The workers that do the job together; null for a process alone. They share the batches of its training. All else is done by the first one, which
+    /// gives the others its result; they report nothing.
+    /// </summary>
+    public WorkerGroup? Workers { get; init; }
 }
 
 /// <summary>
@@ -41,6 +49,10 @@ public sealed record JobServices
 /// <param name="services">What it needs from the program.</param>
 public sealed class JobRunner(LoKrJob job, JobServices services)
 {
+    private static readonly JsonErrors s_errors = new(ErrorIds.WorkersDiffer, ErrorIds.WorkersDiffer, "Use the same version of the library on every worker.");
+
+    private readonly JobServices _services = services.Workers is { IsFirst: false } workers ? new() { LoadModel = services.LoadModel, Workers = workers } : services;
+    private readonly WorkerGroup? _workers = services.Workers;
     private readonly DateTime _started = DateTime.UtcNow;
     private readonly long _clock = Stopwatch.GetTimestamp();
     private readonly string _folder = FolderOf(job);
@@ -78,19 +90,14 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         LoKrJobResult result;
         try
         {
-            FileSystem.CreateFolder(_folder);
-            using (RunLock.Take(_folder, LockOf(_folder)))
-            {
-                result = RunLocked(cancellation);
-                JsonRecords.Write(Path.Combine(_folder, "result.json"), result);
-            }
+            result = _workers is null ? RunFirst(cancellation) : _workers.Run(() => RunTogether(_workers, cancellation));
         }
         catch (Exception exception) when (exception is not OperationCanceledException)
         {
             result = Fail(exception);
         }
 
-        services.OnLog(string.Create(CultureInfo.InvariantCulture, $"{result.State}, exit code {result.ExitCode}: {result.Message}"));
+        _services.OnLog(string.Create(CultureInfo.InvariantCulture, $"{result.State}, exit code {result.ExitCode}: {result.Message}"));
         return result;
     }
 
@@ -124,7 +131,57 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         };
     }
 
-    private TrainingOptions Options => job.Training with { AdapterName = ModelName };
+    private TrainingOptions Options => job.Training with { AdapterName = ModelName, Workers = _workers };
+
+    private LoKrJobResult RunFirst(CancellationToken cancellation)
+    {
+        FileSystem.CreateFolder(_folder);
+        using (RunLock.Take(_folder, LockOf(_folder)))
+        {
+            LoKrJobResult result = RunLocked(cancellation);
+            JsonRecords.Write(Path.Combine(_folder, "result.json"), result);
+            return result;
+        }
+    }
+
+    // The others wait until the first one has found something to train, and again until it has done with the result.
+    private LoKrJobResult RunTogether(WorkerGroup workers, CancellationToken cancellation)
+    {
+        if (workers.IsFirst)
+        {
+            LoKrJobResult result = RunFirst(cancellation);
+            Tell(result);
+            return result;
+        }
+
+        if (Told(workers) is LoKrJobResult early)
+        {
+            return early;
+        }
+
+        Night night = Look(cancellation);
+        using (LoKrModel model = Prepare(night, cancellation))
+        {
+            Train(night, model, FindRun(night), cancellation);
+        }
+
+        return Told(workers)!;
+    }
+
+    // Null says that the training begins.
+    private void Tell(LoKrJobResult? result)
+    {
+        if (_workers is not null)
+        {
+            _workers.FromFirst(WorkerCall.Begin, result is null ? default : Encoding.UTF8.GetBytes(JsonRecords.ToLine(result)));
+        }
+    }
+
+    private static LoKrJobResult? Told(WorkerGroup workers)
+    {
+        string json = Encoding.UTF8.GetString(workers.FromFirst(WorkerCall.Begin, default));
+        return json.Length == 0 ? null : JsonRecords.Parse<LoKrJobResult>(json, "the result of worker 0", s_errors);
+    }
 
     private LoKrJobResult RunLocked(CancellationToken cancellation)
     {
@@ -142,6 +199,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
                 FormattableString.Invariant($"The run with these data and this configuration diverged after step {diverged.Step}; it would again.")) with { Run = folder.Path, ErrorId = ErrorIds.LossNotFinite };
         }
 
+        Tell(null);
         using LoKrModel model = Prepare(night, cancellation);
         CheckData(night.Rows, night.ValidationRows, model, cancellation);
         LoKrTrainingResult training = Train(night, model, folder, cancellation);
@@ -169,7 +227,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         string[] validation = job.Data.Validation.Count == 0 ? [] : Files(job.Data.Validation, "data.validation");
         DataRow[] rows = Read(data, cancellation);
         DataRow[] validationRows = Read(validation, cancellation);
-        services.OnLog(string.Create(CultureInfo.InvariantCulture,
+        _services.OnLog(string.Create(CultureInfo.InvariantCulture,
             $"{rows.Length} rows of {Count(data.Length, "file")}{(validation.Length == 0 ? "" : $", {validationRows.Length} rows to evaluate on")}."));
         CheckData(rows, validationRows, null, cancellation);
         JobInputs inputs = JobInputs.Of(job, data, validation);
@@ -197,7 +255,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         }, null, cancellation);
         foreach (LoKrDataFinding finding in summary.Findings.Where(finding => IsOfTokens(finding.Kind) == (model is not null)))
         {
-            services.OnLog($"Data: {finding.Message}");
+            _services.OnLog($"Data: {finding.Message}");
         }
 
         if (summary.Findings.FirstOrDefault(static finding => finding.IsExceeded) is LoKrDataFinding exceeded)
@@ -227,12 +285,12 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         DataRow[] rows = [.. files.SelectMany(file => DataReader.ReadFile(file, reading, onRows: null, cancellation))];
         foreach (string note in reading.Notes)
         {
-            services.OnLog(note);
+            _services.OnLog(note);
         }
 
         foreach (string warning in reading.Warnings)
         {
-            services.OnWarning(warning);
+            _services.OnWarning(warning);
         }
 
         return rows;
@@ -271,7 +329,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         string[] added = [.. named, .. unknown.Select(static pair => pair.Label)];
         if (added.Length > 0)
         {
-            services.OnLog($"The head grows for {string.Join(", ", added)}.");
+            _services.OnLog($"The head grows for {string.Join(", ", added)}.");
         }
 
         return night with { Labels = [.. known, .. added], KnownLabels = inUse?.Count, NewLabels = added };
@@ -286,7 +344,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     // The model with the adapter that is trained.
     private LoKrModel Prepare(Night night, CancellationToken cancellation)
     {
-        LoKrModel model = services.LoadModel(job, night.Labels, cancellation);
+        LoKrModel model = _services.LoadModel(job, night.Labels, cancellation);
         try
         {
             if (job.Registry?.StartFrom is JobStart.Champion && night.Champion is not null)
@@ -295,14 +353,14 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
                 LoKrAdapter adapter = Import(model, night, ModelName, trainable: true, bias: 0);
                 foreach (string warning in adapter.Warnings)
                 {
-                    services.OnWarning(warning);
+                    _services.OnWarning(warning);
                 }
             }
             else
             {
                 foreach (string warning in model.AddAdapter(job.Configuration, ModelName, job.Training.Seed, restart: true).Warnings)
                 {
-                    services.OnWarning(warning);
+                    _services.OnWarning(warning);
                 }
             }
 
@@ -349,10 +407,10 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         TrainingPlan plan = Trainer.Plan(model, task, Options);
         foreach (string warning in plan.Warnings.Concat(validation?.Warnings ?? []).Concat(Options.IgnoredOptions(validation is not null)))
         {
-            services.OnWarning(warning);
+            _services.OnWarning(warning);
         }
 
-        services.OnLog($"{(folder.Exists ? "Going on in" : "Training in")} {folder.Path}. {plan}");
+        _services.OnLog($"{(folder.Exists ? "Going on in" : "Training in")} {folder.Path}. {plan}");
         RunOptions options = new()
         {
             Path = folder.Path,
@@ -360,8 +418,8 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             CheckpointLimit = job.Runs.CheckpointLimit,
             MinimumFreeSpace = job.Runs.MinimumFreeSpace,
         };
-        LoKrTrainingResult result = RunRecorder.Train(options, model, task, validation, Options, services.OnStep, services.OnEvaluation, services.OnRun, cancellation);
-        services.OnLog($"{result}.");
+        LoKrTrainingResult result = RunRecorder.Train(options, model, task, validation, Options, _services.OnStep, _services.OnEvaluation, _services.OnRun, cancellation);
+        _services.OnLog($"{result}.");
         return result;
     }
 
@@ -382,7 +440,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             LoKrGateResult gate = AskGate(night, model, job.Gate, cancellation);
             folder.WriteGate(gate);
             trained = trained with { Gate = gate.ToString() };
-            services.OnLog($"Gate {gate}");
+            _services.OnLog($"Gate {gate}");
             if (!gate.Passed)
             {
                 return Retain(trained with { State = LoKrJobState.NotBetter, ExitCode = RunExitCodes.NotBetter, Message = string.Join(" ", gate.Reasons) });
@@ -404,7 +462,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             JobInputs = night.Inputs,
         });
         _registry.Publish(AdapterName, version.Version, Alias);
-        services.OnLog(FormattableString.Invariant($"Version {version.Version} of {AdapterName} is the {Alias} in {_registry.Path}."));
+        _services.OnLog(FormattableString.Invariant($"Version {version.Version} of {AdapterName} is the {Alias} in {_registry.Path}."));
         return Retain(trained with
         {
             State = LoKrJobState.Published,
@@ -437,7 +495,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             Confidence = gate.Confidence,
             BatchSize = job.Training.EvaluationBatchSize ?? job.Training.BatchSize,
             MaxLength = job.Training.MaxLength,
-        }, services.OnEvaluation, cancellation) with
+        }, _services.OnEvaluation, cancellation) with
         {
             Champion = night.Champion?.ToString(),
         };
@@ -456,7 +514,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         string? report = WriteReport(result.Run!);
         if (versions.Count + runs.Count > 0)
         {
-            services.OnLog($"Removed {Count(versions.Count, "version")} and {Count(runs.Count, "run")}.");
+            _services.OnLog($"Removed {Count(versions.Count, "version")} and {Count(runs.Count, "run")}.");
         }
 
         return result with { RemovedVersions = versions, RemovedRuns = runs, Report = report };
@@ -473,7 +531,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         FileSystem.CreateFolder(folder);
         string path = Path.Combine(folder, $"{job.Name}-{Path.GetFileName(run)}{(job.Report.As is ReportFormat.Html ? ".html" : ".md")}");
         AtomicFile.WriteText(path, RunReport.Create(new RunFolder(run), job.Report.As, _registry));
-        services.OnLog($"Report in {path}.");
+        _services.OnLog($"Report in {path}.");
         return path;
     }
 

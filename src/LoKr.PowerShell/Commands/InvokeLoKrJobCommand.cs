@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Runs;
@@ -39,15 +40,22 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
     [Parameter]
     public SwitchParameter Exit { get; set; }
 
+    /// <summary>Whether the training is shared with other processes: Auto with those that mpirun or srun started beside this one, None with none, Mpi over MPI also where no launcher is seen. The first process does all else.</summary>
+    [Parameter]
+    public DistributedMode Distributed { get; set; }
+
     /// <inheritdoc/>
     protected override string? Subject => Given;
+
+    /// <inheritdoc/>
+    private protected override bool IsFollower => Distributed is not DistributedMode.None && base.IsFollower;
 
     private string Given => LiteralPath.Length > 0 ? LiteralPath : Path;
 
     /// <inheritdoc/>
     protected override void Process()
     {
-        JobHost host = new(this, Life);
+        JobHost host = new(this, Life, IsRehearsal ? null : WorkerGroup.Join(Distributed));
         LoKrJob? job = null;
         LoKrJobResult result;
         Exception? failure = null;
@@ -56,12 +64,17 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
             job = JobScript.ReadJob(Paths.ExistingOne(Path, LiteralPath));
             if (IsRehearsal)
             {
+                if (IsFollower)
+                {
+                    return;
+                }
+
                 string plan = $"{host.Run(job, static (runner, token) => runner.Plan(token))}";
                 ShouldProcess(plan, $"{plan} Continue?", "Invoke-LoKrJob");
                 return;
             }
 
-            if (!ShouldProcess(job.Path, "Do the job"))
+            if (!IsFollower && !ShouldProcess(job.Path, "Do the job"))
             {
                 return;
             }
@@ -78,13 +91,13 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
             };
         }
 
-        if (ResultPath is not null)
+        if (ResultPath is not null && !IsFollower)
         {
             JsonRecords.Write(Paths.New(ResultPath), result);
         }
 
         StopToken.ThrowIfCancellationRequested();
-        if (job is not null)
+        if (job is not null && !IsFollower)
         {
             host.Notify(job, result);
         }
@@ -106,7 +119,11 @@ public sealed class InvokeLoKrJobCommand : LoKrCommand
             return;
         }
 
-        WriteObject(result);
+        if (!IsFollower)
+        {
+            WriteObject(result);
+        }
+
         if (error is not null)
         {
             WriteError(error);

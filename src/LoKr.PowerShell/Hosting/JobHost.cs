@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Management.Automation;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
@@ -12,7 +13,8 @@ namespace LoKr.PowerShell.Hosting;
 /// </summary>
 /// <param name="cmdlet">The cmdlet.</param>
 /// <param name="life">How signals and Ctrl+C end it.</param>
-internal sealed class JobHost(Cmdlet cmdlet, CommandLife life)
+/// <param name="workers">The processes that do the job together; null for this one alone. The first one reports.</param>
+internal sealed class JobHost(Cmdlet cmdlet, CommandLife life, WorkerGroup? workers)
 {
     /// <summary>Runs work with a job.</summary>
     /// <param name="job">The job.</param>
@@ -20,6 +22,11 @@ internal sealed class JobHost(Cmdlet cmdlet, CommandLife life)
     public T Run<T>(LoKrJob job, Func<JobRunner, CancellationToken, T> work)
     {
         using RunWatch watch = new(life);
+        if (workers is { IsFirst: false })
+        {
+            watch.Follow();
+        }
+
         using ProgressBar bar = new(cmdlet, $"Job {job.Name}");
         using ProgressBar evaluating = new(cmdlet, "Evaluating", bar);
         using BackgroundRun<Action, T> run = new(
@@ -36,6 +43,7 @@ internal sealed class JobHost(Cmdlet cmdlet, CommandLife life)
                     }),
                     OnEvaluation = evaluating.Throttle<double>(share => report(() => evaluating.Show(share, $"{share:P0}"))),
                     OnRun = watch.Begin,
+                    Workers = workers,
                 }),
                 token),
             life.StopToken);
@@ -55,8 +63,13 @@ internal sealed class JobHost(Cmdlet cmdlet, CommandLife life)
 
     /// <summary>Writes a line of the log, as Write-Host does: it is shown, and -InformationVariable and 6&gt; take it.</summary>
     /// <param name="line">The line.</param>
-    public void Log(string line) => cmdlet.WriteInformation(
-        new HostInformationMessage { Message = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:yyyy-MM-dd'T'HH:mm:ss'Z'} {line}") }, ["PSHOST", "LoKr", "Job"]);
+    public void Log(string line)
+    {
+        if (workers is not { IsFirst: false })
+        {
+            cmdlet.WriteInformation(new HostInformationMessage { Message = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:yyyy-MM-dd'T'HH:mm:ss'Z'} {line}") }, ["PSHOST", "LoKr", "Job"]);
+        }
+    }
 
     /// <summary>Tells the command and the script block of a job how it ended. What fails there is a warning.</summary>
     /// <param name="job">The job.</param>

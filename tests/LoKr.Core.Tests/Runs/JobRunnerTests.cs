@@ -1,8 +1,10 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Runs;
+using LoKr.Core.Tests.Distributed;
 using LoKr.Core.Training;
 using LoKr.Models.Loading;
 using LoKr.Testing;
@@ -210,6 +212,40 @@ public sealed class JobRunnerTests : IDisposable
         Assert.True(JobNotifier.IsDue(new(), result.State));
     }
 
+    [Fact]
+    public void Several_workers_do_a_job_with_the_bits_of_one()
+    {
+        LoKrJob job = Job();
+        job = job with { Training = job.Training with { GradientAccumulation = 4 }, Gate = new() { Confidence = 0.9 } };
+        LoKrJobResult alone = Run(job with { Name = "alone", Registry = job.Registry! with { Path = "other", Name = "tickets" } });
+        List<string>[] logs = [[], [], []];
+        LoKrJobResult[] together = RunTogether(3, job, logs);
+        Assert.Equal((LoKrJobState.Published, RunExitCodes.Success, 1), (together[0].State, together[0].ExitCode, together[0].Version));
+        Assert.All(together, result => Assert.Equal(together[0], result with { Elapsed = together[0].Elapsed }));
+        Assert.Equal(File.ReadAllBytes(Weights(Path.Combine(alone.Run!, "adapter"))), File.ReadAllBytes(Weights(Path.Combine(together[0].Run!, "adapter"))));
+        Assert.Equal((alone.Gate, alone.Evaluation!.Loss), (together[0].Gate, together[0].Evaluation!.Loss));
+        Assert.Equal(3, new RunFolder(together[0].Run!).Read().Workers);
+        Assert.Single(Registry.GetVersions("tickets"));
+        Assert.NotEmpty(logs[0]);
+        Assert.Empty(logs[1].Concat(logs[2]));
+
+        // Nothing is new, which the first one tells the others.
+        Assert.All(RunTogether(2, job, logs), static result => Assert.Equal(RunExitCodes.NothingToDo, result.ExitCode));
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    public void An_error_of_one_worker_ends_the_job_in_all(int failing)
+    {
+        LoKrJob job = Job();
+        LoKrJob missing = job with { Base = job.Base with { Path = "nothing" } };
+        (LoKrJobResult? Result, Exception? Error)[] ended = ThreadWorkers.Run(2, group => Runner(group.Rank == failing ? missing : job, _log, group).Run(TestContext.Current.CancellationToken));
+        Assert.All(ended, static end => Assert.Equal((null, LoKrJobState.Failed, RunExitCodes.Invalid), (end.Error, end.Result!.State, end.Result.ExitCode)));
+        Assert.Equal(ended[0].Result!.ErrorId, ended[1].Result!.ErrorId);
+        Assert.StartsWith($"Worker {failing} on ", ended[1 - failing].Result!.Message, StringComparison.Ordinal);
+    }
+
     private static (int, string?) Code(LoKrJobResult result) => (result.ExitCode, result.ErrorId);
 
     private static string Weights(string folder) => Path.Combine(folder, PeftAdapterFolder.WeightsFile);
@@ -228,11 +264,20 @@ public sealed class JobRunnerTests : IDisposable
         Registry = new() { Path = "registry" },
     };
 
-    private JobRunner Runner(LoKrJob job) => new(job, new()
+    private JobRunner Runner(LoKrJob job) => Runner(job, _log);
+
+    private static JobRunner Runner(LoKrJob job, List<string> log, WorkerGroup? workers = null) => new(job, new()
     {
         LoadModel = static (own, labels, token) => JobModel.Load(own, labels, cancellationToken: token),
-        OnLog = _log.Add,
+        OnLog = log.Add,
+        Workers = workers,
     });
+
+    private static LoKrJobResult[] RunTogether(int workers, LoKrJob job, List<string>[] logs) =>
+    [
+        .. ThreadWorkers.Run(workers, group => Runner(job, logs[group.Rank], group).Run(TestContext.Current.CancellationToken))
+            .Select(static end => end.Error is null ? end.Result! : throw new InvalidOperationException("A worker failed.", end.Error)),
+    ];
 
     private LoKrJobResult Run(LoKrJob job)
     {
