@@ -241,7 +241,7 @@ public sealed class JobRunnerTests : IDisposable
         LoKrJob job = Job();
         LoKrJob missing = job with { Base = job.Base with { Path = "nothing" } };
         (LoKrJobResult? Result, Exception? Error)[] ended = ThreadWorkers.Run(2, group => Runner(group.Rank == failing ? missing : job, _log, group).Run(TestContext.Current.CancellationToken));
-        Assert.All(ended, static end => Assert.Equal((null, LoKrJobState.Failed, RunExitCodes.Invalid), (end.Error, end.Result!.State, end.Result.ExitCode)));
+        Assert.All(ended, static end => Assert.Equal((null, LoKrJobState.Failed, RunExitCodes.Missing), (end.Error, end.Result!.State, end.Result.ExitCode)));
         Assert.Equal(ended[0].Result!.ErrorId, ended[1].Result!.ErrorId);
         Assert.StartsWith($"Worker {failing} on ", ended[1 - failing].Result!.Message, StringComparison.Ordinal);
     }
