@@ -29,6 +29,34 @@ public static class TinyData
         return file;
     }
 
+    /// <summary>Tags of <see cref="WriteTagged"/>.</summary>
+    public static readonly string[] Tags = ["O", "B-DEVICE", "I-DEVICE", "B-ACCOUNT", "I-ACCOUNT"];
+
+    /// <summary>Words with tags, as JSON Lines or, by the name of the file, in columns: words of one label that follow each other are one entity.</summary>
+    public static string WriteTagged(string file, int rows, int seed = 1)
+    {
+        Random random = new(seed);
+        bool hasColumns = file.EndsWith(".conll", StringComparison.Ordinal);
+        File.WriteAllLines(file, Enumerable.Range(0, rows).Select(_ =>
+        {
+            List<(string Word, string Tag)> row = [];
+            for (int part = 2 + random.Next(2); part > 0; part--)
+            {
+                row.Add((Words[15 + random.Next(5)], "O"));
+                int kind = random.Next(3);
+                for (int word = 0; kind < 2 && word < 1 + random.Next(2); word++)
+                {
+                    row.Add((Words[(kind * 5) + random.Next(5)], (word == 0 ? "B-" : "I-") + (kind == 0 ? "DEVICE" : "ACCOUNT")));
+                }
+            }
+
+            return hasColumns
+                ? string.Concat(row.Select(static word => $"{word.Word} {word.Tag}\n"))
+                : JsonSerializer.Serialize(new { tokens = row.Select(static word => word.Word), ner_tags = row.Select(static word => word.Tag) });
+        }));
+        return file;
+    }
+
     /// <summary>Prompts with completions as JSON Lines.</summary>
     public static string WriteCompletions(string file, int rows)
     {

@@ -68,6 +68,19 @@ Describe 'Examples' {
         "$work/out/model.safetensors" | Should -Exist
     }
 
+    It 'Train-EntityTagger finds the hosts and services of this folder, and exports' {
+        $lines = @(& "$examples/Train-EntityTagger.ps1" -Seed 1 -Destination out -InformationVariable told -InformationAction SilentlyContinue)
+        $result = $lines[-1]
+        $result.Types | Should -Be 'HOST', 'PERSON', 'SERVICE', 'VERSION'
+        $result.EntityF1 | Should -BeGreaterThan $result.HeadEntityF1
+        $result.EntityF1 | Should -BeGreaterThan 0.7
+        "$told" | Should -Match '(?s)HOST +web7 .*PERSON +Ms Keller '
+        $model = Import-LoKrModel -LiteralPath "$work/out"
+        $model.Name | Should -Be 'BertForTokenClassification'
+        ($model | Measure-LoKrModel -Data "$examples/data/incidents.eval.conll").EntityF1 | Should -BeGreaterThan ($result.EntityF1 - 0.02)
+        $model.Dispose()
+    }
+
     It 'Train-LanguageModel measures before and after, and completes three prompts' {
         $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
         $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/train.jsonl", 20)

@@ -179,6 +179,7 @@ Describe 'An object' {
             'LoKr.Core.Gguf.LoKrTensorInfo'                 = { Get-LoKrModule -Path ([LoKr.Testing.TinyGguf]::Write("$TestDrive/llama.gguf")) }
             'LoKr.Core.Inference.LoKrClassification'        = { 'vpn' | Invoke-LoKrModel $model }
             'LoKr.Core.Inference.LoKrCompletion'            = { [LoKr.Core.Inference.LoKrCompletion] @{ Prompt = 'a'; Completion = 'b'; PromptTokenCount = 1; TokenCount = 1; Elapsed = '0:00:01' } }
+            'LoKr.Core.Inference.LoKrEntity'                = { [LoKr.Core.Inference.LoKrEntity] @{ Text = 'web1'; Type = 'HOST'; Start = 3; End = 7; Score = 0.9; Source = 'on web1' } }
             'LoKr.Core.Layouts.LoKrAdapterCheck'            = { Test-LoKrAdapter "$TestDrive/adapter" }
             'LoKr.Core.Layouts.LoKrAdapterComparison'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model }
             'LoKr.Core.Layouts.LoKrAdapterFinding'          = { [LoKr.Core.Layouts.LoKrAdapterFinding]::new('Warning', 'LoKr.X', 'a', 'b') }

@@ -10,13 +10,13 @@ namespace LoKr.Core.Data;
 
 /// <summary>
 /// Reads rows from JSON Lines (<c>.jsonl</c>, <c>.ndjson</c>), a JSON array (<c>.json</c>), CSV (<c>.csv</c>, RFC 4180 with a header), tab-separated
-/// values (<c>.tsv</c>) or Parquet (<c>.parquet</c>). All but Parquet may be compressed with gzip (<c>.jsonl.gz</c>). Text is UTF-8, with or without a
+/// values (<c>.tsv</c>), words with tags (<c>.conll</c>, <c>.bio</c>, <c>.iob</c>) or Parquet (<c>.parquet</c>). All but Parquet may be compressed with gzip (<c>.jsonl.gz</c>). Text is UTF-8, with or without a
 /// byte order mark; UTF-16 needs its mark.
 /// </summary>
 public static class DataReader
 {
     /// <summary>Endings of the names of data files.</summary>
-    public static IReadOnlyList<string> Extensions { get; } = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"];
+    public static IReadOnlyList<string> Extensions { get; } = [".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".conll", ".bio", ".iob", ".parquet"];
 
     /// <summary>Reads a whole file. Blank lines are skipped; every other line must be a row.</summary>
     /// <param name="path">The file; its extension determines the format.</param>
@@ -47,6 +47,7 @@ public static class DataReader
             ".json" => file => JsonRowReader.ReadArray(Decoder(file), name, reading),
             ".csv" => file => CsvRowReader.Read(Decoder(file), name, delimiter: null, reading),
             ".tsv" => file => CsvRowReader.Read(Decoder(file), name, "\t", reading),
+            ".conll" or ".bio" or ".iob" => file => ConllRowReader.Read(Decoder(file), name, reading),
             ".parquet" when !isCompressed => file => ParquetRowReader.Read(file, name, cancellationToken),
             _ => throw new LoKrException(
                 ErrorIds.DataFormatUnknown,
@@ -122,7 +123,7 @@ public static class DataReader
 }
 
 /// <summary>One row of data.</summary>
-/// <param name="Fields">Values by name: string, long, double, bool, null, or a <see cref="JsonElement"/> for nested JSON.</param>
+/// <param name="Fields">Values by name: string, long, double, bool, null, string[], or a <see cref="JsonElement"/> for nested JSON.</param>
 /// <param name="Origin">File and line for messages, for example <c>tickets.jsonl:12</c>.</param>
 public sealed record DataRow(IReadOnlyDictionary<string, object?> Fields, string Origin);
 
@@ -212,6 +213,19 @@ public static class RowFields
     /// <inheritdoc cref="List"/>
     public static IReadOnlyList<string> Labels(DataRow row, string column, string expected) =>
         List(row, column, expected) is { } list ? [.. list.OfType<string>()] : [Label(row, column, expected)];
+
+    /// <summary>Returns the labels that a row names: those of its label, and the tags of its words; none where it has neither.</summary>
+    /// <param name="row">The row.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/> for labels or tags of another kind.</exception>
+    public static IReadOnlyList<string> LabelNames(DataRow row)
+    {
+        const string Column = "label";
+        return
+        [
+            .. Has(row, Column) && !IsNull(row, Column) ? Labels(row, Column, Column) : [],
+            .. TaggedWords.HasTags(row) ? TaggedWords.Names(row) : [],
+        ];
+    }
 
     /// <summary>Returns a number, or a text that is one.</summary>
     /// <inheritdoc cref="List"/>

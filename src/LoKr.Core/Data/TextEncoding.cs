@@ -71,13 +71,29 @@ internal static class TextEncoding
     }
 }
 
-/// <summary>A text to classify, or a pair of texts.</summary>
+/// <summary>A text to classify, a pair of texts, or a text that is split into words.</summary>
 /// <param name="Text">The text.</param>
 /// <param name="Pair">The second text of a pair, which may be empty; null for one text.</param>
 public readonly record struct TextInput(string Text, string? Pair = null)
 {
     /// <summary>Name of the column with the second text.</summary>
     public const string PairColumn = "text_pair";
+
+    /// <summary>The words of the text, which then is all of them with a space between; null for a text that is not split.</summary>
+    public IReadOnlyList<string>? Words { get; init; }
+
+    /// <summary>A text that is split into words.</summary>
+    /// <param name="words">The words.</param>
+    public static TextInput Of(IReadOnlyList<string> words) => new(string.Join(' ', words)) { Words = words };
+
+    /// <summary>Whether a row has a list of words: <c>tokens</c> or <c>words</c>.</summary>
+    /// <param name="row">The row.</param>
+    public static bool HasWords(DataRow row) => TaggedWords.HasWords(row);
+
+    /// <summary>Reads the words of a row.</summary>
+    /// <param name="row">The row.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
+    public static TextInput OfWords(DataRow row) => Of(TaggedWords.Words(row));
 
     /// <summary>Reads the columns <c>text</c> and, where there is one with a value, <c>text_pair</c>.</summary>
     /// <param name="row">The row.</param>
@@ -128,7 +144,7 @@ public sealed record CutText(int[] Ids, int TokenCount, int[]? Types = null)
     /// <param name="classifier">The model.</param>
     /// <param name="texts">The texts of the batch.</param>
     /// <param name="length">Length of every row.</param>
-    public static TokenMatrix? TypesOf(ISequenceClassifier classifier, IReadOnlyList<CutText> texts, int length)
+    public static TokenMatrix? TypesOf(IClassifier classifier, IReadOnlyList<CutText> texts, int length)
     {
         ArgumentNullException.ThrowIfNull(classifier);
         ArgumentNullException.ThrowIfNull(texts);
@@ -148,6 +164,36 @@ public sealed record CutText(int[] Ids, int TokenCount, int[]? Types = null)
         return ids.Length <= longest
             ? new(ids, ids.Length)
             : new([.. tokenizer.Encode(text, addSpecialTokens: true, longest)], tokenizer.Encode(text).Count);
+    }
+}
+
+/// <summary>Tokens of a text with their places, and how many it has without a limit.</summary>
+/// <param name="Used">The tokens that are used, special ones included.</param>
+/// <param name="Count">Number of tokens of the whole text.</param>
+internal sealed record CutTokens(IReadOnlyList<TextToken> Used, int Count)
+{
+    /// <summary>Whether a token is the first of its word.</summary>
+    /// <param name="place">Index of the token.</param>
+    public bool Begins(int place) => Used[place].Word >= 0 && (place == 0 || Used[place - 1].Word != Used[place].Word);
+
+    /// <summary>Encodes words up to a limit.</summary>
+    /// <param name="tokenizer">The tokenizer.</param>
+    /// <param name="words">The words, each of which is encoded on its own.</param>
+    /// <param name="longest">Most tokens to use.</param>
+    public static CutTokens Encode(ITextTokenizer tokenizer, IReadOnlyList<string> words, int longest) =>
+        Cut(longest, length => tokenizer.TokenizeWords(words, addSpecialTokens: true, length));
+
+    /// <summary>Encodes a text up to a limit.</summary>
+    /// <param name="tokenizer">The tokenizer.</param>
+    /// <param name="text">The text.</param>
+    /// <param name="longest">Most tokens to use.</param>
+    public static CutTokens Encode(ITextTokenizer tokenizer, string text, int longest) =>
+        Cut(longest, length => tokenizer.Tokenize(text, textPair: null, addSpecialTokens: true, length));
+
+    private static CutTokens Cut(int longest, Func<int?, IReadOnlyList<TextToken>> encode)
+    {
+        IReadOnlyList<TextToken> all = encode(null);
+        return new(all.Count <= longest ? all : encode(longest), all.Count);
     }
 }
 

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 
@@ -57,5 +58,15 @@ public static class AdapterLabels
         return file.Labels ?? throw new LoKrException(ErrorIds.AdapterLabelsMissing, LoKrErrorKind.InvalidData,
             $"'{file.Path}' does not name the labels of its classifier: it was written by another program or an older release, or for a model without labels.",
             "Give the labels themselves.") { Target = file.Path };
+    }
+
+    /// <summary>Whether an adapter is for a model that classifies words (<c>TOKEN_CLS</c>), so that its labels are those of tokens.</summary>
+    /// <param name="path">Safetensors file or adapter folder.</param>
+    /// <exception cref="LoKrException">The errors of <see cref="AdapterFile.Open"/>.</exception>
+    public static bool AreOfTokens(string path)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        using AdapterFile file = AdapterFile.Open(path);
+        return file.Configs.Values.Any(static config => config.TaskType is TaskType.TokenClassification);
     }
 }

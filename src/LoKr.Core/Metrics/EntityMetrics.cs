@@ -7,15 +7,59 @@ namespace LoKr.Core.Metrics;
 /// <param name="Last">Index of its last word.</param>
 public readonly record struct TaggedEntity(int Sentence, string Type, int First, int Last);
 
+/// <summary>Entities of one type: how many the model gave, how many there are, and how many are both.</summary>
+/// <param name="Type">The type.</param>
+/// <param name="Right">Entities that were found with both ends.</param>
+/// <param name="Answers">Entities that the model gave.</param>
+/// <param name="Actual">Entities in the right tags.</param>
+public readonly record struct EntityCount(string Type, long Right, long Answers, long Actual);
+
+/// <summary>Names of tags.</summary>
+public static class EntityTags
+{
+    /// <summary>The tag of a word that is in no entity.</summary>
+    public const string Outside = "O";
+
+    /// <summary>Whether a name is that of a tag of entities: <c>O</c>, or a letter, a hyphen and a type.</summary>
+    /// <param name="name">The name.</param>
+    public static bool IsTag(string name)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        return name == Outside || (name.Length > 2 && name[1] == '-' && char.IsAsciiLetterUpper(name[0]));
+    }
+
+    /// <summary>Whether labels are tags of entities, and not those of parts of speech for example.</summary>
+    /// <param name="labels">The labels of a model.</param>
+    public static bool AreEntities(IReadOnlyList<string> labels)
+    {
+        ArgumentNullException.ThrowIfNull(labels);
+        return labels.All(IsTag) && labels.Any(static label => label != Outside);
+    }
+}
+
 /// <summary>
 /// Precision, recall and F1 of entities, which count as found only with the right type and both ends (seqeval 1.2.2). Tags are <c>B-TYPE</c>,
 /// <c>I-TYPE</c> and <c>O</c>.
 /// </summary>
 public sealed class EntityMetrics
 {
-    private const string Outside = "O";
-
     private readonly SortedDictionary<string, (long Right, long Answers, long Actual)> _types = new(StringComparer.Ordinal);
+
+    /// <summary>Adds up entities that were counted before.</summary>
+    /// <param name="counts">Entities by type, in any order; a type may occur any number of times.</param>
+    /// <param name="rightWords">Words with the right tag.</param>
+    /// <param name="words">All words.</param>
+    public EntityMetrics(IEnumerable<EntityCount> counts, long rightWords, long words)
+    {
+        ArgumentNullException.ThrowIfNull(counts);
+        foreach ((string type, long right, long answers, long actual) in counts)
+        {
+            (long Right, long Answers, long Actual) before = _types.GetValueOrDefault(type);
+            _types[type] = (before.Right + right, before.Answers + answers, before.Actual + actual);
+        }
+
+        Accuracy = words == 0 ? null : (double)rightWords / words;
+    }
 
     /// <summary>Compares the tags of sentences.</summary>
     /// <param name="actual">The right tags, by sentence.</param>
@@ -55,6 +99,9 @@ public sealed class EntityMetrics
     /// <summary>Types that the right tags or the answers have, in ordinal order.</summary>
     public IEnumerable<string> Types => _types.Keys;
 
+    /// <summary>The entities of every type.</summary>
+    public IEnumerable<EntityCount> Counts => _types.Select(static pair => new EntityCount(pair.Key, pair.Value.Right, pair.Value.Answers, pair.Value.Actual));
+
     /// <summary>Entities in the right tags.</summary>
     public long Count => _types.Values.Sum(static counts => counts.Actual);
 
@@ -92,7 +139,7 @@ public sealed class EntityMetrics
             (char Prefix, string Type) before = ('O', "");
             for (int i = 0; i <= tags.Count; i++)
             {
-                (char Prefix, string Type) tag = Split(i < tags.Count ? tags[i] : Outside);
+                (char Prefix, string Type) tag = Split(i < tags.Count ? tags[i] : EntityTags.Outside);
                 bool goesOn = tag.Prefix == 'I' && before.Prefix is 'B' or 'I' && tag.Type == before.Type;
                 if (first is int start && !goesOn)
                 {
@@ -111,6 +158,6 @@ public sealed class EntityMetrics
     private static (char Prefix, string Type) Split(string tag)
     {
         int dash = tag.IndexOf('-', StringComparison.Ordinal);
-        return tag.Length == 0 || tag == Outside ? ('O', "") : (tag[0], dash < 0 ? "_" : tag[(dash + 1)..]);
+        return tag.Length == 0 || tag == EntityTags.Outside ? ('O', "") : (tag[0], dash < 0 ? "_" : tag[(dash + 1)..]);
     }
 }

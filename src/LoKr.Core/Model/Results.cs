@@ -145,6 +145,9 @@ public sealed record LoKrTrainingStep
     /// <summary>Accuracy on the evaluation data, for classification.</summary>
     public double? Accuracy { get; init; }
 
+    /// <summary>F1 of entities on the evaluation data, for tags of words.</summary>
+    public double? EntityF1 { get; init; }
+
     /// <summary>Perplexity on the evaluation data, for language models.</summary>
     public double? Perplexity { get; init; }
 
@@ -158,18 +161,21 @@ public sealed record LoKrEvaluation
     /// <summary>Rows of data.</summary>
     public required int RowCount { get; init; }
 
-    /// <summary>Tokens the loss was taken over (rows, for classification).</summary>
+    /// <summary>Tokens the loss was taken over (rows, for classification of texts).</summary>
     public required long TokenCount { get; init; }
 
     /// <summary>Mean loss.</summary>
     public required double Loss { get; init; }
 
-    /// <summary>Share of right answers, for classification.</summary>
+    /// <summary>Share of right answers, for classification: of rows, or of words that are tagged.</summary>
     public double? Accuracy { get; init; }
+
+    /// <summary>Share of rows that are right as a whole, for classification: every label, or the tag of every word.</summary>
+    public double? ExactMatch { get; init; }
 
     /// <summary>
     /// Macro F1, for classification: the mean over the labels that rows or answers have, or over all where a row may have several, of
-    /// 2·TP / (2·TP + FP + FN).
+    /// 2·TP / (2·TP + FP + FN). For tags of words this and the averages below are those over types of entities.
     /// </summary>
     public double? F1 { get; init; }
 
@@ -187,6 +193,24 @@ public sealed record LoKrEvaluation
 
     /// <summary>The correlation of Matthews, for classification; 0 where all rows or all answers have one label.</summary>
     public double? MatthewsCorrelation { get; init; }
+
+    /// <summary>Share of the entities that the model gave that are right, in type and both ends, for tags of words (seqeval's default).</summary>
+    public double? EntityPrecision { get; init; }
+
+    /// <summary>Share of the entities that were found, for tags of words.</summary>
+    public double? EntityRecall { get; init; }
+
+    /// <summary>F1 of entities, all types together, for tags of words.</summary>
+    public double? EntityF1 { get; init; }
+
+    /// <summary>As <see cref="EntityPrecision"/>, where only <c>B-</c> begins an entity (seqeval's strict mode with IOB2).</summary>
+    public double? StrictEntityPrecision { get; init; }
+
+    /// <summary>As <see cref="EntityRecall"/>, where only <c>B-</c> begins an entity.</summary>
+    public double? StrictEntityRecall { get; init; }
+
+    /// <summary>As <see cref="EntityF1"/>, where only <c>B-</c> begins an entity.</summary>
+    public double? StrictEntityF1 { get; init; }
 
     /// <summary>exp(loss), for language models.</summary>
     public double? Perplexity { get; init; }
@@ -207,12 +231,21 @@ public sealed record LoKrEvaluation
         EvaluationMetric.Recall when Recall is double recall => recall,
         EvaluationMetric.MatthewsCorrelation when MatthewsCorrelation is double correlation => correlation,
         EvaluationMetric.Perplexity when Perplexity is double perplexity => perplexity,
+        EvaluationMetric.ExactMatch when ExactMatch is double exact => exact,
+        EvaluationMetric.EntityF1 when EntityF1 is double f1 => f1,
+        EvaluationMetric.EntityPrecision when EntityPrecision is double precision => precision,
+        EvaluationMetric.EntityRecall when EntityRecall is double recall => recall,
+        EvaluationMetric.StrictEntityF1 when StrictEntityF1 is double f1 => f1,
+        EvaluationMetric.StrictEntityPrecision when StrictEntityPrecision is double precision => precision,
+        EvaluationMetric.StrictEntityRecall when StrictEntityRecall is double recall => recall,
         _ => throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
             $"The evaluation has no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric },
     };
 
     /// <inheritdoc/>
-    public override string ToString() => FormattableString.Invariant($"loss {Loss:F4}") + (Accuracy is double accuracy
+    public override string ToString() => FormattableString.Invariant($"loss {Loss:F4}") + (EntityF1 is double entities
+        ? FormattableString.Invariant($", entity F1 {entities:F4}")
+        : Accuracy is double accuracy
         ? FormattableString.Invariant($", accuracy {accuracy:F4}")
         : Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}") : "");
 }
@@ -228,6 +261,9 @@ public enum TrainingMetric
 
     /// <summary>exp(loss).</summary>
     Perplexity,
+
+    /// <summary>F1 of entities.</summary>
+    EntityF1,
 }
 
 /// <summary>A value of an evaluation that tells which of two is better.</summary>
@@ -259,6 +295,27 @@ public enum EvaluationMetric
 
     /// <summary>The correlation of Matthews; higher is better.</summary>
     MatthewsCorrelation,
+
+    /// <summary>Share of rows that are right as a whole; higher is better.</summary>
+    ExactMatch,
+
+    /// <summary>F1 of entities, as <see cref="LoKrEvaluation.EntityF1"/>; higher is better.</summary>
+    EntityF1,
+
+    /// <summary>Precision of entities; higher is better.</summary>
+    EntityPrecision,
+
+    /// <summary>Recall of entities; higher is better.</summary>
+    EntityRecall,
+
+    /// <summary>F1 of entities that begin with <c>B-</c>; higher is better.</summary>
+    StrictEntityF1,
+
+    /// <summary>Precision of entities that begin with <c>B-</c>; higher is better.</summary>
+    StrictEntityPrecision,
+
+    /// <summary>Recall of entities that begin with <c>B-</c>; higher is better.</summary>
+    StrictEntityRecall,
 }
 
 /// <summary>Comparison by a metric.</summary>
@@ -270,12 +327,34 @@ public static class EvaluationMetrics
     /// <summary>Whether the metric compares labels, so that only classification has it.</summary>
     public static bool IsOfLabels(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity);
 
+    /// <summary>Whether the metric counts entities, so that only tags of words have it.</summary>
+    public static bool IsOfEntities(this EvaluationMetric metric) => metric is EvaluationMetric.EntityF1 or EvaluationMetric.EntityPrecision or EvaluationMetric.EntityRecall || metric.IsStrict();
+
+    /// <summary>Whether only <c>B-</c> begins an entity.</summary>
+    public static bool IsStrict(this EvaluationMetric metric) => metric is EvaluationMetric.StrictEntityF1 or EvaluationMetric.StrictEntityPrecision or EvaluationMetric.StrictEntityRecall;
+
+    /// <summary>The value of a metric of entities, or of one of labels over types of entities.</summary>
+    /// <param name="metric">The metric.</param>
+    /// <param name="entities">Entities, counted in the mode of the metric.</param>
+    internal static double ValueOf(this EvaluationMetric metric, EntityMetrics entities) => metric switch
+    {
+        EvaluationMetric.EntityF1 or EvaluationMetric.StrictEntityF1 or EvaluationMetric.MicroF1 => entities.Micro.F1,
+        EvaluationMetric.EntityPrecision or EvaluationMetric.StrictEntityPrecision => entities.Micro.Precision,
+        EvaluationMetric.EntityRecall or EvaluationMetric.StrictEntityRecall => entities.Micro.Recall,
+        EvaluationMetric.F1 => entities.Macro?.F1 ?? 0,
+        EvaluationMetric.Precision => entities.Macro?.Precision ?? 0,
+        EvaluationMetric.Recall => entities.Macro?.Recall ?? 0,
+        EvaluationMetric.WeightedF1 => entities.Weighted.F1,
+        EvaluationMetric.Accuracy => entities.Accuracy ?? 0,
+        _ => throw new ArgumentOutOfRangeException(nameof(metric)),
+    };
+
     /// <summary>The value of a metric of labels.</summary>
     /// <param name="metric">The metric.</param>
     /// <param name="counts">Rows and answers by label.</param>
     internal static double ValueOf(this EvaluationMetric metric, LabelCounts counts) => metric switch
     {
-        EvaluationMetric.Accuracy => counts.Accuracy,
+        EvaluationMetric.Accuracy or EvaluationMetric.ExactMatch => counts.Accuracy,
         EvaluationMetric.MicroF1 => counts.Micro().F1,
         EvaluationMetric.F1 => counts.Macro().F1,
         EvaluationMetric.WeightedF1 => counts.Weighted().F1,
@@ -294,6 +373,13 @@ public static class EvaluationMetrics
         EvaluationMetric.Precision => "macro precision",
         EvaluationMetric.Recall => "macro recall",
         EvaluationMetric.MatthewsCorrelation => "correlation of Matthews",
+        EvaluationMetric.ExactMatch => "exact match",
+        EvaluationMetric.EntityF1 => "entity F1",
+        EvaluationMetric.EntityPrecision => "entity precision",
+        EvaluationMetric.EntityRecall => "entity recall",
+        EvaluationMetric.StrictEntityF1 => "strict entity F1",
+        EvaluationMetric.StrictEntityPrecision => "strict entity precision",
+        EvaluationMetric.StrictEntityRecall => "strict entity recall",
         _ => metric.ToString().ToLowerInvariant(),
     };
 
@@ -302,6 +388,7 @@ public static class EvaluationMetrics
     {
         TrainingMetric.Accuracy => EvaluationMetric.Accuracy,
         TrainingMetric.Perplexity => EvaluationMetric.Perplexity,
+        TrainingMetric.EntityF1 => EvaluationMetric.EntityF1,
         _ => EvaluationMetric.Loss,
     };
 

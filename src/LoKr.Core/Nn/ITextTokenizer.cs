@@ -21,6 +21,9 @@ public interface ITextTokenizer
     /// <summary>Id of text that the tokenizer does not know, or null where it knows every text.</summary>
     int? UnknownId => null;
 
+    /// <summary>Whether tokens inside a word are marked, as those of WordPiece are, so that <see cref="TextToken.Word"/> tells words apart as the model sees them.</summary>
+    bool MarksInsideOfWords => false;
+
     /// <summary>Files the tokenizer was read from; an export copies them unchanged.</summary>
     IReadOnlyList<string> SourceFiles { get; }
 

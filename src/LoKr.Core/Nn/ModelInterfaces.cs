@@ -23,8 +23,8 @@ public interface IPretrainedModel
     IReadOnlyDictionary<string, string> TiedParameters { get; }
 }
 
-/// <summary>A model that returns one score per label for each token sequence of a batch.</summary>
-public interface ISequenceClassifier : IPretrainedModel
+/// <summary>A model that scores labels: for each token sequence of a batch, or for each token.</summary>
+public interface IClassifier : IPretrainedModel
 {
     /// <summary>Label names in the order of the logits.</summary>
     IReadOnlyList<string> Labels { get; }
@@ -37,13 +37,28 @@ public interface ISequenceClassifier : IPretrainedModel
 
     /// <summary>Number of segments that the model tells apart in a pair of texts; below 2 it takes no <c>token_type_ids</c>.</summary>
     int TokenTypeCount => 0;
+}
 
+/// <summary>A model that returns one score per label for each token sequence of a batch.</summary>
+public interface ISequenceClassifier : IClassifier
+{
     /// <summary>Scores of a batch.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length].</param>
     /// <param name="tokenTypeIds">Segment of each token of a pair of texts, int64 [batch, length]; null for one text, and where a model has no segments.</param>
     /// <returns>Logits [batch, labels].</returns>
     torch.Tensor Classify(torch.Tensor inputIds, torch.Tensor attentionMask, torch.Tensor? tokenTypeIds = null);
+}
+
+/// <summary>A model that returns one score per label for each token of a batch.</summary>
+public interface ITokenClassifier : IClassifier
+{
+    /// <summary>Scores of the tokens of a batch.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length].</param>
+    /// <param name="tokenTypeIds">Segment of each token, int64 [batch, length]; null for segment 0, and where a model has no segments.</param>
+    /// <returns>Logits [batch, length, labels]; those of padding have no meaning.</returns>
+    torch.Tensor ClassifyTokens(torch.Tensor inputIds, torch.Tensor attentionMask, torch.Tensor? tokenTypeIds = null);
 }
 
 /// <summary>A model that predicts the next token.</summary>

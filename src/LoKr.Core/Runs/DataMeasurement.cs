@@ -35,7 +35,7 @@ public static class DataMeasurement
     private const int LengthBins = 10;
 
     /// <summary>
-    /// Measures rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>, and perhaps <c>label</c>. Rows are the same when their texts are, but
+    /// Measures rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>, and perhaps <c>label</c>, or with words and their tags. Rows are the same when their texts are, but
     /// for spaces around them.
     /// </summary>
     /// <param name="rows">The rows.</param>
@@ -220,7 +220,8 @@ public static class DataMeasurement
 /// <param name="Completion">The text.</param>
 /// <param name="Labels">Its labels; null without any.</param>
 /// <param name="Pair">The second text of a pair; null for one text.</param>
-internal readonly record struct TextRow(string Prompt, string Completion, IReadOnlyList<string>? Labels, string? Pair = null)
+/// <param name="Words">The words of the text, whose tags are its labels; null for a text that is not split.</param>
+internal readonly record struct TextRow(string Prompt, string Completion, IReadOnlyList<string>? Labels, string? Pair = null, IReadOnlyList<string>? Words = null)
 {
     private const string Expected = "text, or prompt and completion";
 
@@ -234,9 +235,15 @@ internal readonly record struct TextRow(string Prompt, string Completion, IReadO
     public bool IsEmpty => string.IsNullOrWhiteSpace(Completion);
 
     /// <summary>Reads a row; a text or label without a value is an empty one.</summary>
-    public static TextRow Of(DataRow row) => RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
+    public static TextRow Of(DataRow row) => TaggedWords.HasTags(row) || (TaggedWords.HasWords(row) && !RowFields.Has(row, "text")) ? OfWords(row) : RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
         ? new(Text(row, "prompt"), Text(row, "completion"), null)
         : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null, TextInput.PairOf(row, Expected));
+
+    private static TextRow OfWords(DataRow row)
+    {
+        IReadOnlyList<string> words = TaggedWords.Words(row);
+        return new("", string.Join(' ', words), TaggedWords.HasTags(row) ? TaggedWords.Names(row) : null, Words: words);
+    }
 
     private static string Text(DataRow row, string column) => RowFields.IsNull(row, column) ? "" : RowFields.AnyText(row, column, Expected);
 }
@@ -258,7 +265,7 @@ internal sealed class TokenCounter
         int longest;
         switch (model.Pretrained)
         {
-            case ISequenceClassifier classifier:
+            case IClassifier classifier:
                 (longest, Labels) = (classifier.MaxSequenceLength, Named(classifier.Labels));
                 break;
             case ICausalLanguageModel language:
@@ -266,7 +273,7 @@ internal sealed class TokenCounter
                 break;
             default:
                 throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation,
-                    $"{model.Name} is neither a text classifier nor a causal language model.", "Measure the data with one of these, or without a model.");
+                    $"{model.Name} is neither a classifier of texts or words nor a causal language model.", "Measure the data with one of these, or without a model.");
         }
 
         MaxLength = TextEncoding.ResolveMaxLength(maxLength, longest, _tokenizer);
@@ -284,7 +291,8 @@ internal sealed class TokenCounter
     /// <summary>Counts the tokens of rows on all cores.</summary>
     public TokenCount[] Count(TextRow[] rows, Action<double>? onProgress, CancellationToken cancellation) => TextEncoding.EncodeAll(rows.Length, i =>
     {
-        IReadOnlyList<int> ids = _language?.Encode(rows[i].Prompt, rows[i].Completion).Ids ?? (rows[i].Pair is string pair ? [.. _tokenizer.Tokenize(rows[i].Completion, pair).Select(static token => token.Id)] : _tokenizer.Encode(rows[i].Prompt + rows[i].Completion));
+        IReadOnlyList<int> ids = rows[i].Words is IReadOnlyList<string> words ? [.. _tokenizer.TokenizeWords(words).Select(static token => token.Id)]
+            : _language?.Encode(rows[i].Prompt, rows[i].Completion).Ids ?? (rows[i].Pair is string pair ? [.. _tokenizer.Tokenize(rows[i].Completion, pair).Select(static token => token.Id)] : _tokenizer.Encode(rows[i].Prompt + rows[i].Completion));
         return new TokenCount(ids.Count, UnknownId is int unknown ? ids.Count(id => id == unknown) : 0);
     }, onProgress, cancellation);
 

@@ -86,7 +86,7 @@ public sealed record LoKrDataSummary
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{RowCount} rows, {Labels.Count} labels, {Findings.Count} findings");
 }
 
-/// <summary>Rows of a label. Flat and serializable.</summary>
+/// <summary>Rows of a label, or words of a tag. Flat and serializable.</summary>
 public sealed record LoKrLabelCount
 {
     /// <summary>The label.</summary>

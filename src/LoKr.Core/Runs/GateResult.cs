@@ -86,15 +86,15 @@ public sealed record LoKrGateResult
 /// <summary>The change for one label between two adapters. Flat and serializable.</summary>
 public sealed record LoKrLabelChange
 {
-    /// <summary>Name of the label.</summary>
+    /// <summary>Name of the label, or of the type of entities.</summary>
     public required string Label { get; init; }
 
-    /// <summary>Rows that have it.</summary>
+    /// <summary>Rows that have it, or entities of the type.</summary>
     public required int RowCount { get; init; }
 
     /// <summary>
     /// Value of the metric over these rows with the champion; for precision and recall that of the label, and for F1 of every kind and the
-    /// correlation of Matthews the label's own F1.
+    /// correlation of Matthews the label's own F1. For a type of entities its precision or recall, or for every other metric its F1.
     /// </summary>
     public required double ChampionValue { get; init; }
 
@@ -104,7 +104,7 @@ public sealed record LoKrLabelChange
     /// <summary>How much better the challenger is; negative where it is worse.</summary>
     public required double Improvement { get; init; }
 
-    /// <summary>Rows that only the challenger gets right.</summary>
+    /// <summary>Rows that only the challenger gets right; of a type those whose entities of it are all found, and no others.</summary>
     public required int CorrectedCount { get; init; }
 
     /// <summary>Rows that only the champion gets right.</summary>

@@ -46,7 +46,7 @@ public sealed record JobInputs
             job.Data.Columns,
             job.Data.SkipInvalid,
             job.Registry?.StartFrom,
-        }, JobSchema.Options)),
+        }, JobSchema.Options) + job.Base.Task),
     };
 
     internal static string HashOfModel(string folder)

@@ -303,8 +303,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     // The champion's labels come first and keep their order, so that its head can be continued and compared.
     private Night ChooseLabels(Night night)
     {
-        (string Label, string Origin)[] used = [.. night.Rows.Where(static row => RowFields.Has(row, "text") && RowFields.Has(row, "label"))
-            .SelectMany(static row => RowFields.Labels(row, "label", "text and label").Select(label => (label, row.Origin))).DistinctBy(static pair => pair.Item1, StringComparer.Ordinal)];
+        (string Label, string Origin)[] used = [.. night.Rows.SelectMany(row => LabelsOf(row).Select(label => (label, row.Origin))).DistinctBy(static pair => pair.label, StringComparer.Ordinal)];
         if (used.Length == 0)
         {
             return night with { Labels = job.Base.Labels };
@@ -334,6 +333,11 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
         return night with { Labels = [.. known, .. added], KnownLabels = inUse?.Count, NewLabels = added };
     }
+
+    private IReadOnlyList<string> LabelsOf(DataRow row) =>
+        job.Base.Task is TaskType.TokenClassification ? TaggedWords.HasTags(row) ? TaggedWords.Names(row) : []
+        : RowFields.Has(row, "text") && RowFields.Has(row, "label") ? RowFields.Labels(row, "label", "text and label")
+        : [];
 
     private IReadOnlyList<string>? LabelsOfBase()
     {

@@ -66,6 +66,9 @@ public sealed record JobBase
     /// <summary>Folder of the model, as transformers stores it.</summary>
     public required string Path { get; init; }
 
+    /// <summary>What the head is for: SequenceClassification, TokenClassification or CausalLanguageModeling. Without it the class that config.json names, or for data with labels one that classifies texts.</summary>
+    public TaskType? Task { get; init; }
+
     /// <summary>Labels of the classification head in the order of its outputs. Without them they are those of the champion, of the checkpoint, or of the data.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
 
@@ -96,7 +99,7 @@ public enum JobDType
 /// <summary>The data of a job.</summary>
 public sealed record JobData
 {
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, each also with .gz, and .parquet), with * and ? in names and ** for any folders.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, each also with .gz, and .parquet), with * and ? in names and ** for any folders.</summary>
     public required IReadOnlyList<string> Path { get; init; }
 
     /// <summary>Data files to evaluate on.</summary>

@@ -120,7 +120,7 @@ public static class PromotionGate
             second = RowScores.Compute(model, task, options.BatchSize, share => onProgress?.Invoke((1 + share) / 2), cancellation);
         }
 
-        return Decide(first, second, options, (model.Pretrained as ISequenceClassifier)?.Labels, cancellation) with
+        return Decide(first, second, options, (model.Pretrained as IClassifier)?.Labels, cancellation) with
         {
             Model = model.Name,
             Champion = champion?.Name,
@@ -144,11 +144,12 @@ public static class PromotionGate
         ArgumentNullException.ThrowIfNull(challenger);
         options ??= new();
         options.Validate();
-        EvaluationMetric metric = options.Metric ?? (challenger[0].Label is null ? EvaluationMetric.Loss : EvaluationMetric.Accuracy);
+        EvaluationMetric metric = options.Metric ?? (challenger[0].Tags is not null ? EvaluationMetric.EntityF1 : challenger[0].Label is null ? EvaluationMetric.Loss : EvaluationMetric.Accuracy);
         (RowMetric first, RowMetric second) = (new(metric, champion), new(metric, challenger));
         PairedBootstrap bootstrap = PairedBootstrap.Compare(first, second, options.Confidence, options.Resamples, options.Seed, cancellation);
-        bool isExact = metric is EvaluationMetric.Accuracy or EvaluationMetric.MicroF1;
-        (int corrected, int broken) = Changes(champion, challenger, null);
+        bool hasAnswers = challenger[0].IsRight is not null;
+        bool isExact = metric is EvaluationMetric.ExactMatch || (metric is EvaluationMetric.Accuracy or EvaluationMetric.MicroF1 && challenger[0].Tags is null);
+        (int corrected, int broken) = Changes(champion, challenger, static row => row.IsRight);
         LoKrGateResult result = new()
         {
             Metric = metric,
@@ -160,8 +161,8 @@ public static class PromotionGate
             UpperBound = bootstrap.UpperBound,
             Test = isExact ? "McNemar" : "Bootstrap",
             PValue = isExact ? McNemarTest.PValue(broken, corrected) : bootstrap.PValue,
-            CorrectedCount = challenger[0].Label is null ? null : corrected,
-            BrokenCount = challenger[0].Label is null ? null : broken,
+            CorrectedCount = hasAnswers ? corrected : null,
+            BrokenCount = hasAnswers ? broken : null,
             Confidence = options.Confidence,
             MinimumImprovement = options.MinimumImprovement,
             MaximumRegression = options.MaximumRegression,
@@ -175,41 +176,52 @@ public static class PromotionGate
     private static IEnumerable<LoKrLabelChange> ByLabel(
         IReadOnlyList<RowScore> champion, IReadOnlyList<RowScore> challenger, RowMetric first, RowMetric second, GateOptions options, IReadOnlyList<string>? labels)
     {
+        foreach ((string type, long count) in champion[0].Tags is null ? [] : first.Types)
+        {
+            yield return Change(type, (int)count, first.ValueOf(type), second.ValueOf(type), Changes(champion, challenger, row => row.Tags!.IsRightIn(type)));
+        }
+
         foreach (IGrouping<int, RowScore> group in champion.Where(static row => row.Label is not null).GroupBy(static row => row.Label!.Value).OrderBy(static group => group.Key))
         {
-            (double old, double now) = (first.ValueOf(group.Key), second.ValueOf(group.Key));
-            (int corrected, int broken) = Changes(champion, challenger, group.Key);
+            yield return Change(
+                labels is not null && group.Key < labels.Count ? labels[group.Key] : FormattableString.Invariant($"{group.Key}"),
+                group.Count(),
+                first.ValueOf(group.Key),
+                second.ValueOf(group.Key),
+                Changes(champion, challenger, row => row.Label == group.Key ? row.IsRight : null));
+        }
+
+        LoKrLabelChange Change(string label, int rows, double old, double now, (int Corrected, int Broken) changes)
+        {
             double improvement = first.Metric.Improvement(now, old);
-            yield return new()
+            return new()
             {
-                Label = labels is not null && group.Key < labels.Count ? labels[group.Key] : FormattableString.Invariant($"{group.Key}"),
-                RowCount = group.Count(),
+                Label = label,
+                RowCount = rows,
                 ChampionValue = old,
                 ChallengerValue = now,
                 Improvement = improvement,
-                CorrectedCount = corrected,
-                BrokenCount = broken,
+                CorrectedCount = changes.Corrected,
+                BrokenCount = changes.Broken,
                 IsRegression = -improvement > options.MaximumRegression + GateReasons.Rounding,
             };
         }
     }
 
     // Rows that only the challenger gets right, and rows that only the champion gets right.
-    private static (int Corrected, int Broken) Changes(IReadOnlyList<RowScore> champion, IReadOnlyList<RowScore> challenger, int? label)
+    private static (int Corrected, int Broken) Changes(IReadOnlyList<RowScore> champion, IReadOnlyList<RowScore> challenger, Func<RowScore, bool?> isRight)
     {
         (int corrected, int broken) = (0, 0);
         for (int i = 0; i < champion.Count; i++)
         {
-            if (label is null || champion[i].Label == label)
-            {
-                corrected += champion[i].IsRight == false && challenger[i].IsRight == true ? 1 : 0;
-                broken += champion[i].IsRight == true && challenger[i].IsRight == false ? 1 : 0;
-            }
+            (bool? old, bool? now) = (isRight(champion[i]), isRight(challenger[i]));
+            corrected += old == false && now == true ? 1 : 0;
+            broken += old == true && now == false ? 1 : 0;
         }
 
         return (corrected, broken);
     }
 
-    private static IEnumerable<string> Ignored(GateOptions options, IReadOnlyList<RowScore> rows) => options.MaximumRegression is not null && rows[0].Label is null
+    private static IEnumerable<string> Ignored(GateOptions options, IReadOnlyList<RowScore> rows) => options.MaximumRegression is not null && rows[0].IsRight is null
         ? ["The limit for regressions of labels has no effect: the rows have no labels."] : [];
 }

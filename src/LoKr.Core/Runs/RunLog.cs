@@ -139,6 +139,8 @@ internal sealed record RunLogLine
 
     public double? Accuracy { get; init; }
 
+    public double? EntityF1 { get; init; }
+
     public double? Perplexity { get; init; }
 
     public static RunLogLine Of(LoKrTrainingStep step) => new()
@@ -153,6 +155,7 @@ internal sealed record RunLogLine
         ElapsedSeconds = step.Elapsed.TotalSeconds,
         EvaluationLoss = step.EvaluationLoss,
         Accuracy = step.Accuracy,
+        EntityF1 = step.EntityF1,
         Perplexity = step.Perplexity,
     };
 
@@ -168,6 +171,7 @@ internal sealed record RunLogLine
         Elapsed = TimeSpan.FromSeconds(ElapsedSeconds),
         EvaluationLoss = EvaluationLoss,
         Accuracy = Accuracy,
+        EntityF1 = EntityF1,
         Perplexity = Perplexity,
     };
 }

@@ -7,7 +7,7 @@ namespace LoKr.Core.Targeting;
 /// <summary>
 /// Modules that the checkpoint of a model lacked, so that loading initialized them at random: a new classification head, a pooler. The next
 /// load has other values, so an adapter is worth something there only if it holds them. A new adapter therefore trains and saves them, the
-/// head of a text classifier under its task as in PEFT. An empty <see cref="LoKrConfig.ModulesToSave"/> declines.
+/// head of a classifier under its task as in PEFT. An empty <see cref="LoKrConfig.ModulesToSave"/> declines.
 /// </summary>
 internal static class FreshModules
 {
@@ -29,9 +29,8 @@ internal static class FreshModules
             return config;
         }
 
-        LoKrConfig result = root is ISequenceClassifier && config.TaskType is null && fresh.Any(static name => Saves(TargetResolver.TaskHead(TaskType.SequenceClassification), name))
-            ? config with { TaskType = TaskType.SequenceClassification }
-            : config;
+        TaskType? task = root switch { ISequenceClassifier => TaskType.SequenceClassification, ITokenClassifier => TaskType.TokenClassification, _ => null };
+        LoKrConfig result = config.TaskType is null && fresh.Any(name => Saves(TargetResolver.TaskHead(task), name)) ? config with { TaskType = task } : config;
         string[] saved = [.. result.ModulesToSave ?? [], .. TargetResolver.TaskHead(result.TaskType)];
         string[] others = [.. fresh.Where(name => !Saves(saved, name))];
         result = others.Length == 0 ? result : result with { ModulesToSave = [.. result.ModulesToSave ?? [], .. others] };

@@ -16,7 +16,7 @@ internal sealed class ClassificationTargets
     private const string Column = "label";
 
     private readonly IReadOnlyList<string> _labels;
-    private readonly Dictionary<string, long> _known;
+    private readonly LabelIndex _index;
 
     /// <summary>Decides what the logits mean.</summary>
     /// <param name="classifier">The model; its configuration may say it.</param>
@@ -24,7 +24,7 @@ internal sealed class ClassificationTargets
     public ClassificationTargets(ISequenceClassifier classifier, IEnumerable<DataRow> rows)
     {
         _labels = classifier.Labels;
-        _known = KnownLabels(_labels);
+        _index = new LabelIndex(_labels);
         ClassificationProblem? given = ClassificationProblems.Find(classifier.Config);
         Problem = given ?? Infer(_labels.Count, rows);
         IsInferred = given is null;
@@ -44,7 +44,7 @@ internal sealed class ClassificationTargets
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LabelUnknown"/>.</exception>
     public RowTarget Read(DataRow row) => Problem switch
     {
-        ClassificationProblem.SingleLabel => new(IndexOf(row, RowFields.Label(row, Column, Expected)), null),
+        ClassificationProblem.SingleLabel => new(_index.Find(row, RowFields.Label(row, Column, Expected)), null),
         ClassificationProblem.SeveralLabels => new(0, Several(row)),
         _ => new(0, Numbers(row)),
     };
@@ -89,7 +89,7 @@ internal sealed class ClassificationTargets
         float[] values = new float[_labels.Count];
         foreach (string label in RowFields.Labels(row, Column, Expected))
         {
-            values[IndexOf(row, label)] = 1;
+            values[_index.Find(row, label)] = 1;
         }
 
         return values;
@@ -103,31 +103,45 @@ internal sealed class ClassificationTargets
             : list?.Count == count && list.All(static item => item is double) ? [.. list.Select(static item => (float)(double)item)]
             : throw RowFields.Wrong(row, Column, count == 1 ? "a number" : $"a list of {count} numbers");
     }
+}
 
-    private static Dictionary<string, long> KnownLabels(IReadOnlyList<string> labels)
+/// <summary>The labels of a model by name.</summary>
+internal sealed class LabelIndex
+{
+    private readonly IReadOnlyList<string> _labels;
+    private readonly Dictionary<string, long> _known = new(StringComparer.Ordinal);
+
+    /// <summary>Indexes labels; where all are <c>LABEL_0</c>, <c>LABEL_1</c> and so on, their indices are names too.</summary>
+    /// <param name="labels">The labels.</param>
+    public LabelIndex(IReadOnlyList<string> labels)
     {
-        Dictionary<string, long> known = new(StringComparer.Ordinal);
+        _labels = labels;
         bool generic = true;
         for (int i = 0; i < labels.Count; i++)
         {
-            known.TryAdd(labels[i], i);
+            _known.TryAdd(labels[i], i);
             generic &= labels[i] == "LABEL_" + i.ToString(CultureInfo.InvariantCulture);
         }
 
         for (int i = 0; generic && i < labels.Count; i++)
         {
-            known.Add(i.ToString(CultureInfo.InvariantCulture), i);
+            _known.Add(i.ToString(CultureInfo.InvariantCulture), i);
         }
-
-        return known;
     }
 
-    private long IndexOf(DataRow row, string label) =>
-        _known.TryGetValue(label, out long index) ? index : throw new LoKrException(
-            ErrorIds.LabelUnknown,
-            LoKrErrorKind.InvalidData,
-            $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", _labels)}.",
-            "Correct the row, or load the model with every label of the data.") { Target = label };
+    /// <summary>The index of a label.</summary>
+    /// <param name="row">The row that has it, for the error.</param>
+    /// <param name="label">Its name.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.LabelUnknown"/>.</exception>
+    public long Find(DataRow row, string label) => _known.TryGetValue(label, out long index) ? index : throw Unknown(row, label);
+
+    /// <summary>The error of a label that the model does not have.</summary>
+    /// <inheritdoc cref="Find"/>
+    public LoKrException Unknown(DataRow row, string label) => new(
+        ErrorIds.LabelUnknown,
+        LoKrErrorKind.InvalidData,
+        $"The label '{label}' of {row.Origin} is not one of the model's: {string.Join(", ", _labels)}.",
+        "Correct the row, or load the model with every label of the data.") { Target = label };
 }
 
 /// <summary>What a classifier is to say about one row.</summary>

@@ -14,7 +14,7 @@ namespace LoKr.Core.Training;
 public static class Evaluator
 {
     /// <summary>
-    /// Computes the mean loss, and accuracy and F1 or perplexity, in evaluation mode and without gradients; afterwards every module returns to the
+    /// Computes the mean loss, and accuracy and F1, those of entities, or perplexity, in evaluation mode and without gradients; afterwards every module returns to the
     /// mode it was in. Runs on the calling thread.
     /// </summary>
     /// <param name="model">The model.</param>
@@ -50,7 +50,7 @@ public static class Evaluator
         Together(model, task, batchSize, workers, onProgress, cancellationToken).Evaluation;
 
     /// <inheritdoc cref="Evaluate(LoKrModel, ITrainingTask, int, WorkerGroup, Action{double}, CancellationToken)"/>
-    /// <summary>Measures a classifier with the figures of every label and the confusion table.</summary>
+    /// <summary>Measures a classifier with the figures of every label, or type of entities, and the confusion table.</summary>
     /// <param name="model">The model.</param>
     /// <param name="task">The data; all of it is used.</param>
     /// <param name="batchSize">Rows in a batch; equal on all workers.</param>
@@ -62,12 +62,14 @@ public static class Evaluator
         LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
     {
         (LoKrEvaluation evaluation, BatchScores scores) = Together(model, task, batchSize, workers, onProgress, cancellationToken);
-        IReadOnlyList<string> labels = (model.Pretrained as ISequenceClassifier)?.Labels ?? [];
-        return scores.Count(task.HasSeveralLabels, labels.Count) is LabelCounts counts
-            ? LabelReport.Of(evaluation, counts, task.HasSeveralLabels ? [] : scores.Pairs, labels)
+        IReadOnlyList<string> labels = LabelsOf(model);
+        return scores.Entities(task.AnswerKind, labels) is EntityMetrics entities ? LabelReport.Of(evaluation, entities, scores.Pairs, labels)
+            : scores.Count(task.AnswerKind, labels.Count) is LabelCounts counts ? LabelReport.Of(evaluation, counts, task.AnswerKind is AnswerKind.SeveralLabels ? [] : scores.Pairs, labels)
             : throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
                 $"The evaluation of {model.Name} has no labels.", "Use the loss, or a metric of the task.") { Target = model };
     }
+
+    private static IReadOnlyList<string> LabelsOf(LoKrModel model) => (model.Pretrained as IClassifier)?.Labels ?? [];
 
     private static (LoKrEvaluation Evaluation, BatchScores Scores) Together(
         LoKrModel model, ITrainingTask task, int batchSize, WorkerGroup? workers, Action<double>? onProgress, CancellationToken cancellationToken)
@@ -133,21 +135,31 @@ public static class Evaluator
         }
 
         double mean = lossSum / count;
-        bool hasSeveral = task.HasSeveralLabels;
-        LabelCounts? labels = all.Count(hasSeveral);
-        PrecisionRecall? macro = labels?.Macro(all: hasSeveral);
+        AnswerKind kind = task.AnswerKind;
+        LabelCounts? labels = all.Count(kind);
+        EntityMetrics? entities = all.Entities(kind, LabelsOf(model));
+        EntityMetrics? strict = all.Entities(kind, LabelsOf(model), isStrict: true);
+        PrecisionRecall? macro = entities?.Macro ?? labels?.Macro(all: kind is AnswerKind.SeveralLabels);
+        double? accuracy = task.Metric is TrainingMetric.Accuracy or TrainingMetric.EntityF1 ? correct / count : null;
         LoKrEvaluation evaluation = new()
         {
             RowCount = task.RowCount,
             TokenCount = count,
             Loss = mean,
-            Accuracy = task.Metric == TrainingMetric.Accuracy ? correct / count : null,
+            Accuracy = accuracy,
+            ExactMatch = entities is null ? accuracy : all.ShareOfRightRows(),
             F1 = macro?.F1,
-            MicroF1 = labels?.Micro().F1,
-            WeightedF1 = labels?.Weighted().F1,
+            MicroF1 = entities?.Micro.F1 ?? labels?.Micro().F1,
+            WeightedF1 = entities?.Weighted.F1 ?? labels?.Weighted().F1,
             Precision = macro?.Precision,
             Recall = macro?.Recall,
-            MatthewsCorrelation = hasSeveral ? null : labels?.MatthewsCorrelation,
+            MatthewsCorrelation = kind is AnswerKind.Labels ? labels?.MatthewsCorrelation : null,
+            EntityPrecision = entities?.Micro.Precision,
+            EntityRecall = entities?.Micro.Recall,
+            EntityF1 = entities?.Micro.F1,
+            StrictEntityPrecision = strict?.Micro.Precision,
+            StrictEntityRecall = strict?.Micro.Recall,
+            StrictEntityF1 = strict?.Micro.F1,
             Perplexity = task.Metric == TrainingMetric.Perplexity ? LanguageMetrics.Perplexity(mean) : null,
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
@@ -162,7 +174,7 @@ public static class Evaluator
 
 /// <summary>The scores of batches, in their order.</summary>
 /// <param name="Values">Sum of the loss and number of correct answers of each batch, one after the other.</param>
-/// <param name="Answers">Right label and answer of each row that has them, one after the other; the order of the rows does not matter.</param>
+/// <param name="Answers">Right label and answer of each row that has them, one after the other, of tags of each word, with -1 twice behind a row; the order of the rows does not matter.</param>
 internal sealed record BatchScores(double[] Values, long[] Answers)
 {
     /// <summary>Reads what was computed on a device.</summary>
@@ -208,19 +220,58 @@ internal sealed record BatchScores(double[] Values, long[] Answers)
         return (loss, correct);
     }
 
-    /// <summary>Right label and answer of every row that has them.</summary>
-    public IReadOnlyList<(int Label, int Answer)> Pairs => [.. Enumerable.Range(0, Answers.Length / 2).Select(row => ((int)Answers[2 * row], (int)Answers[(2 * row) + 1]))];
+    /// <summary>Right label and answer of every row or word that has them.</summary>
+    public IReadOnlyList<(int Label, int Answer)> Pairs => [.. All.Where(static pair => pair.Label >= 0)];
 
-    /// <summary>Rows and answers by label; null without answers.</summary>
-    /// <param name="hasSeveral">Whether the answers are decisions on every label of a row, see <see cref="BatchScore.Answers"/>.</param>
-    /// <param name="labels">Number of labels that are counted at least.</param>
-    public LabelCounts? Count(bool hasSeveral, int labels = 0)
+    private IEnumerable<(int Label, int Answer)> All => Enumerable.Range(0, Answers.Length / 2).Select(row => ((int)Answers[2 * row], (int)Answers[(2 * row) + 1]));
+
+    /// <summary>Entities by type; null where the answers are no tags, or there are none.</summary>
+    /// <param name="kind">What the answers are.</param>
+    /// <param name="labels">Names of the tags.</param>
+    /// <param name="isStrict">Whether only <c>B-</c> begins an entity.</param>
+    public EntityMetrics? Entities(AnswerKind kind, IReadOnlyList<string> labels, bool isStrict = false)
     {
-        if (Answers.Length == 0)
+        if (kind is not AnswerKind.Tags || Answers.Length == 0)
         {
             return null;
         }
 
+        (int Label, int Answer)[][] rows = [.. TagRows()];
+        return new EntityMetrics([.. rows.Select(row => Names(row, static pair => pair.Label))], [.. rows.Select(row => Names(row, static pair => pair.Answer))], isStrict);
+
+        string[] Names((int Label, int Answer)[] row, Func<(int Label, int Answer), int> choose) => [.. row.Select(pair => labels[choose(pair)])];
+    }
+
+    /// <summary>Share of the rows whose tags are all right.</summary>
+    public double ShareOfRightRows() => TagRows().Average(static row => row.All(static pair => pair.Label == pair.Answer) ? 1.0 : 0);
+
+    private IEnumerable<(int Label, int Answer)[]> TagRows()
+    {
+        List<(int Label, int Answer)> row = [];
+        foreach ((int label, int answer) in All)
+        {
+            if (label >= 0)
+            {
+                row.Add((label, answer));
+                continue;
+            }
+
+            yield return [.. row];
+            row.Clear();
+        }
+    }
+
+    /// <summary>Rows and answers by label; null without answers, and for tags, whose words are no rows.</summary>
+    /// <param name="kind">What the answers are.</param>
+    /// <param name="labels">Number of labels that are counted at least.</param>
+    public LabelCounts? Count(AnswerKind kind, int labels = 0)
+    {
+        if (kind is AnswerKind.Tags || Answers.Length == 0)
+        {
+            return null;
+        }
+
+        bool hasSeveral = kind is AnswerKind.SeveralLabels;
         LabelCounts counts = new(Math.Max(labels, (int)(hasSeveral ? Answers.Max() / 2 : Answers.Max()) + 1));
         for (int i = 0; i < Answers.Length; i += 2)
         {

@@ -12,8 +12,41 @@ namespace LoKr.Core.Training;
 /// <param name="Answer">Index of the label that the model gave, for classification.</param>
 public readonly record struct RowScore(double LossSum, long LossCount, int? Label = null, int? Answer = null)
 {
-    /// <summary>Whether the answer is right; null where the task has no answers.</summary>
-    public bool? IsRight => Label is null ? null : Label == Answer;
+    /// <summary>The tags of its words, for their classification.</summary>
+    public TagScore? Tags { get; init; }
+
+    /// <summary>Whether the answer is right as a whole; null where the task has no answers.</summary>
+    public bool? IsRight => Tags is not null ? Tags.RightWords == Tags.Words : Label is null ? null : Label == Answer;
+}
+
+/// <summary>How a model did on the words of one row.</summary>
+/// <param name="Words">Words with a tag.</param>
+/// <param name="RightWords">Those that have the right one.</param>
+/// <param name="Entities">Entities by type, as seqeval counts them by default.</param>
+/// <param name="StrictEntities">Entities by type, where only <c>B-</c> begins one.</param>
+public sealed record TagScore(int Words, int RightWords, IReadOnlyList<EntityCount> Entities, IReadOnlyList<EntityCount> StrictEntities)
+{
+    /// <summary>Compares the tags of a row.</summary>
+    /// <param name="actual">The right tags.</param>
+    /// <param name="predicted">The tags that the model gave, as many.</param>
+    public static TagScore Of(IReadOnlyList<string> actual, IReadOnlyList<string> predicted)
+    {
+        ArgumentNullException.ThrowIfNull(actual);
+        ArgumentNullException.ThrowIfNull(predicted);
+        return new(
+            actual.Count,
+            actual.Zip(predicted).Count(static pair => pair.First == pair.Second),
+            [.. new EntityMetrics([actual], [predicted]).Counts],
+            [.. new EntityMetrics([actual], [predicted], isStrict: true).Counts]);
+    }
+
+    /// <summary>The entities in the mode of a metric.</summary>
+    /// <param name="metric">The metric.</param>
+    internal IReadOnlyList<EntityCount> Of(EvaluationMetric metric) => metric.IsStrict() ? StrictEntities : Entities;
+
+    /// <summary>Whether the entities of one type are all found, and no other of it.</summary>
+    /// <param name="type">The type.</param>
+    internal bool IsRightIn(string type) => Entities.All(count => count.Type != type || (count.Right == count.Answers && count.Right == count.Actual));
 }
 
 /// <summary>Scores of all rows of a task.</summary>
@@ -61,6 +94,7 @@ public sealed class RowMetric
     private readonly RowScore[] _rows;
     private readonly int[] _all;
     private readonly int _labels;
+    private readonly EntityTable? _entities;
 
     /// <summary>Takes the scores of the rows.</summary>
     /// <param name="metric">The metric.</param>
@@ -72,13 +106,22 @@ public sealed class RowMetric
         ArgumentOutOfRangeException.ThrowIfZero(rows.Count);
         Metric = metric;
         _rows = [.. rows];
+        bool hasTags = _rows[0].Tags is not null;
         bool hasLabels = _rows[0].Label is not null;
-        if (metric.IsOfLabels() ? !hasLabels : metric is EvaluationMetric.Perplexity && hasLabels)
+        if (metric switch
+        {
+            EvaluationMetric.Loss => false,
+            EvaluationMetric.Perplexity => hasLabels || hasTags,
+            EvaluationMetric.MatthewsCorrelation => !hasLabels,
+            _ when metric.IsOfEntities() => !hasTags,
+            _ => !hasLabels && !hasTags,
+        })
         {
             throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
                 $"The rows have no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric };
         }
 
+        _entities = hasTags ? new EntityTable([.. _rows.Select(static row => row.Tags!)], metric) : null;
         _labels = hasLabels ? _rows.Max(static row => Math.Max(row.Label!.Value, row.Answer!.Value)) + 1 : 0;
         _all = [.. Enumerable.Range(0, _rows.Length)];
     }
@@ -96,11 +139,29 @@ public sealed class RowMetric
     /// <param name="sample">Indices of rows.</param>
     public double ValueOf(ReadOnlySpan<int> sample) => Metric switch
     {
-        EvaluationMetric.Accuracy => Accuracy(sample),
+        EvaluationMetric.ExactMatch => ExactMatch(sample),
+        EvaluationMetric.Accuracy when _rows[0].Tags is null => ExactMatch(sample),
         EvaluationMetric.Perplexity => LanguageMetrics.Perplexity(Loss(sample)),
         EvaluationMetric.Loss => Loss(sample),
+        _ when _rows[0].Tags is not null => Metric.ValueOf(CountEntities(sample)),
         _ => Metric.ValueOf(Count(sample)),
     };
+
+    /// <summary>The value for one type of entities: its own precision, recall or F1.</summary>
+    /// <param name="type">A type that rows have.</param>
+    internal double ValueOf(string type)
+    {
+        PrecisionRecall own = CountEntities(_all).Of(type);
+        return Metric switch
+        {
+            EvaluationMetric.Precision or EvaluationMetric.EntityPrecision or EvaluationMetric.StrictEntityPrecision => own.Precision,
+            EvaluationMetric.Recall or EvaluationMetric.EntityRecall or EvaluationMetric.StrictEntityRecall => own.Recall,
+            _ => own.F1,
+        };
+    }
+
+    /// <summary>Types of entities that the right tags have, with the number of entities of each.</summary>
+    internal IEnumerable<(string Type, long Count)> Types => CountEntities(_all).Counts.Where(static count => count.Actual > 0).Select(static count => (count.Type, count.Actual));
 
     /// <summary>The value for one label: over its rows, or its own precision, recall or F1.</summary>
     /// <param name="label">Index of a label that rows have.</param>
@@ -112,7 +173,7 @@ public sealed class RowMetric
         _ => ValueOf(_all.Where(row => _rows[row].Label == label).ToArray()),
     };
 
-    private double Accuracy(ReadOnlySpan<int> sample)
+    private double ExactMatch(ReadOnlySpan<int> sample)
     {
         int right = 0;
         foreach (int row in sample)
@@ -136,6 +197,8 @@ public sealed class RowMetric
         return sum / count;
     }
 
+    private EntityMetrics CountEntities(ReadOnlySpan<int> sample) => _entities!.Sum(sample);
+
     private LabelCounts Count(ReadOnlySpan<int> sample)
     {
         LabelCounts counts = new(_labels);
@@ -145,5 +208,47 @@ public sealed class RowMetric
         }
 
         return counts;
+    }
+}
+
+/// <summary>Entities of rows, with types as numbers: a bootstrap adds them up thousands of times.</summary>
+internal sealed class EntityTable
+{
+    private readonly TagScore[] _rows;
+    private readonly string[] _types;
+    private readonly (int Type, EntityCount Count)[][] _counts;
+
+    /// <summary>Takes rows.</summary>
+    /// <param name="rows">The rows.</param>
+    /// <param name="metric">The metric, whose mode of counting applies.</param>
+    public EntityTable(TagScore[] rows, EvaluationMetric metric)
+    {
+        _rows = rows;
+        _types = [.. rows.SelectMany(row => row.Of(metric)).Select(static count => count.Type).Distinct(StringComparer.Ordinal)];
+        Dictionary<string, int> indices = _types.Index().ToDictionary(static pair => pair.Item, static pair => pair.Index, StringComparer.Ordinal);
+        _counts = [.. rows.Select(row => row.Of(metric).Select(count => (indices[count.Type], count)).ToArray())];
+    }
+
+    /// <summary>The metrics over rows, each as often as its index occurs.</summary>
+    /// <param name="sample">Indices of rows.</param>
+    public EntityMetrics Sum(ReadOnlySpan<int> sample)
+    {
+        var sums = new (long Right, long Answers, long Actual)[_types.Length];
+        (long right, long words) = (0, 0);
+        foreach (int row in sample)
+        {
+            (right, words) = (right + _rows[row].RightWords, words + _rows[row].Words);
+            foreach ((int type, EntityCount count) in _counts[row])
+            {
+                ref (long Right, long Answers, long Actual) sum = ref sums[type];
+                sum = (sum.Right + count.Right, sum.Answers + count.Answers, sum.Actual + count.Actual);
+            }
+        }
+
+        // A type that no row of the sample has is not one of it.
+        return new EntityMetrics(
+            sums.Zip(_types).Where(static pair => pair.First.Answers + pair.First.Actual > 0).Select(static pair => new EntityCount(pair.Second, pair.First.Right, pair.First.Answers, pair.First.Actual)),
+            right,
+            words);
     }
 }

@@ -70,7 +70,7 @@ public sealed class TextClassificationTask : ITrainingTask
     public TrainingMetric Metric => Problem is ClassificationProblem.Regression ? TrainingMetric.None : TrainingMetric.Accuracy;
 
     /// <inheritdoc/>
-    public bool HasSeveralLabels => Problem is ClassificationProblem.SeveralLabels;
+    public AnswerKind AnswerKind => Problem is ClassificationProblem.SeveralLabels ? AnswerKind.SeveralLabels : AnswerKind.Labels;
 
     /// <summary>What the logits mean.</summary>
     public ClassificationProblem Problem => _targets.Problem;

@@ -245,7 +245,7 @@ internal sealed class TrainingRun : IDisposable
 
             _evaluationIsDue = false;
             isBest = _best.Add(_last!, step.Step);
-            step = step with { EvaluationLoss = _last!.Loss, Accuracy = _last.Accuracy, Perplexity = _last.Perplexity };
+            step = step with { EvaluationLoss = _last!.Loss, Accuracy = _last.Accuracy, EntityF1 = _last.EntityF1, Perplexity = _last.Perplexity };
             _history[^1] = step;
         }
 

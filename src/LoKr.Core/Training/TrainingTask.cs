@@ -18,8 +18,8 @@ public interface ITrainingTask : IDisposable
     /// <summary>Metric that an evaluation reports beside the loss.</summary>
     TrainingMetric Metric { get; }
 
-    /// <summary>Whether a row may have any number of labels, so that <see cref="BatchScore.Answers"/> has a decision for each.</summary>
-    bool HasSeveralLabels => false;
+    /// <summary>What <see cref="BatchScore.Answers"/> are.</summary>
+    AnswerKind AnswerKind => AnswerKind.Labels;
 
     /// <summary>Warnings about the data for the user, for example rows that were cut or left out.</summary>
     IReadOnlyList<string> Warnings { get; }
@@ -112,21 +112,35 @@ internal struct SplitMix64(ulong state)
     }
 }
 
+/// <summary>What the answers of a task are.</summary>
+public enum AnswerKind
+{
+    /// <summary>One label a row.</summary>
+    Labels,
+
+    /// <summary>Any number of labels a row: a decision on each.</summary>
+    SeveralLabels,
+
+    /// <summary>A tag for each of the words of a row.</summary>
+    Tags,
+}
+
 /// <summary>Sums over one batch of an evaluation; they stay on the device until the end.</summary>
 /// <param name="LossSum">Sum (not mean) of the loss over <see cref="TrainingBatch.LossCount"/> items, a scalar.</param>
 /// <param name="Correct">Number of correct answers, a scalar; null where the task has no answers.</param>
 /// <param name="Answers">
 /// Right labels and answers as indices, int64 [2, rows]; where a row may have several labels a decision on each, int64 [2, rows·labels]: twice the
-/// index of the label, plus one where the row has it, and whether the model gave it. Null where the task has no labels.
+/// index of the label, plus one where the row has it, and whether the model gave it; of tags those of every word, int64 [2, words + rows], with -1
+/// twice behind the words of a row. Null where the task has no labels.
 /// </param>
 public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Correct = null, torch.Tensor? Answers = null);
 
 /// <summary>Creates the task that fits a model.</summary>
 public static class TrainingTaskFactory
 {
-    /// <summary>Creates text classification for a sequence classifier, next-token prediction for a language model; tokenizes the rows.</summary>
+    /// <summary>Creates text classification for a sequence classifier, tags of words for a token classifier, next-token prediction for a language model; tokenizes the rows.</summary>
     /// <param name="model">The model.</param>
-    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
+    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/>, <see cref="TokenClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
@@ -135,7 +149,7 @@ public static class TrainingTaskFactory
 
     /// <summary>Creates a task as the other overload does, and reports how far it is.</summary>
     /// <param name="model">The model.</param>
-    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
+    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/>, <see cref="TokenClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
@@ -148,11 +162,12 @@ public static class TrainingTaskFactory
         return model.Pretrained switch
         {
             ISequenceClassifier => new TextClassificationTask(model, rows, maxLength, reading, onProgress, cancellationToken),
+            ITokenClassifier => new TokenClassificationTask(model, rows, maxLength, reading, onProgress, cancellationToken),
             ICausalLanguageModel => new CausalLanguageTask(model, rows, maxLength, reading, onProgress, cancellationToken),
             _ => throw new LoKrException(
                 ErrorIds.TaskUnknown,
                 LoKrErrorKind.InvalidOperation,
-                $"{model.Name} is neither a text classifier nor a causal language model, so its loss is not known.",
+                $"{model.Name} classifies neither texts nor words and is no causal language model, so its loss is not known.",
                 "Train it with a loss and batches of your own (CustomLossTask)."),
         };
     }

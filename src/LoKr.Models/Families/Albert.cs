@@ -14,10 +14,10 @@ internal static class Albert
     // Layers of a group, each of which has weights of its own.
     private const int MostLayers = 2048;
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "albert",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
+        Read,
         new CheckpointLayout
         {
             BasePrefix = "albert.",
@@ -33,6 +33,7 @@ internal static class Albert
         Bert.CheckKind(config);
         StackSettings stack = ReadStack(config, options);
         int positions = config.GetSize("max_position_embeddings", 512);
+        double dropout = config.GetProbability("classifier_dropout_prob", 0.1);
         return new()
         {
             ClassName = ClassName,
@@ -61,8 +62,9 @@ internal static class Albert
             {
                 DenseName = "albert.pooler",
                 Activation = tanh,
-                Dropout = config.GetProbability("classifier_dropout_prob", 0.1),
+                Dropout = dropout,
             },
+            TokenHead = new() { Dropout = dropout },
         };
     }
 

@@ -11,10 +11,10 @@ internal static class Bert
 {
     private const string ClassName = "BertForSequenceClassification";
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "bert",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options, ClassName, "bert", Head)),
+        static (config, options) => Read(config, options, ClassName, "bert", Head),
         new CheckpointLayout
         {
             BasePrefix = "bert.",
@@ -39,6 +39,7 @@ internal static class Bert
     {
         CheckKind(config);
         StackSettings stack = ReadStack(config, options, encoder);
+        double dropout = config.GetProbability("classifier_dropout", stack.MlpDropout);
         int positions = config.GetSize("max_position_embeddings", 512);
         return new()
         {
@@ -62,7 +63,8 @@ internal static class Bert
             },
             Stack = stack,
             MaxSequenceLength = positions,
-            Head = head(config.GetProbability("classifier_dropout", stack.MlpDropout)),
+            Head = head(dropout),
+            TokenHead = new() { Dropout = dropout },
         };
     }
 

@@ -14,23 +14,23 @@ internal enum TextPooling
     Mean,
 }
 
-/// <summary>A classification head as data: [dropout,] a linear layer, an activation, [a norm,] dropout, a linear layer to the labels.</summary>
+/// <summary>A classification head as data: [[dropout,] a linear layer, an activation, [a norm,]] dropout, a linear layer to the labels.</summary>
 internal sealed record HeadSettings
 {
-    /// <summary>What the head reads.</summary>
+    /// <summary>What the head of a text reads.</summary>
     public TextPooling Pooling { get; init; }
 
     /// <summary>Dropout of the pooled vector.</summary>
     public double InputDropout { get; init; }
 
-    /// <summary>Full name of the first linear layer.</summary>
-    public required string DenseName { get; init; }
+    /// <summary>Full name of the first linear layer; null for a head of the last one alone.</summary>
+    public string? DenseName { get; init; }
 
     /// <summary>Whether the first linear layer has a bias.</summary>
     public bool HasDenseBias { get; init; } = true;
 
     /// <summary>Activation of the first linear layer.</summary>
-    public required Func<Tensor, Tensor> Activation { get; init; }
+    public Func<Tensor, Tensor> Activation { get; init; } = static x => x;
 
     /// <summary>Full name of the norm behind the activation, of the kind of the layers' norms; null where there is none.</summary>
     public string? NormName { get; init; }
@@ -40,13 +40,16 @@ internal sealed record HeadSettings
 
     /// <summary>Full name of the last linear layer, with one row a label.</summary>
     public string OutputName { get; init; } = "classifier";
+
+    /// <summary>Whether the last linear layer has a bias.</summary>
+    public bool HasOutputBias { get; init; } = true;
 }
 
-/// <summary>Scores the labels of a text.</summary>
+/// <summary>Scores the labels of a text, or of each token.</summary>
 internal sealed class ClassificationHead
 {
     private readonly HeadSettings _settings;
-    private readonly Linear _dense;
+    private readonly Linear? _dense;
     private readonly nn.Module<Tensor, Tensor>? _norm;
     private readonly Linear _output;
 
@@ -58,9 +61,9 @@ internal sealed class ClassificationHead
     public ClassificationHead(nn.Module root, HeadSettings settings, StackSettings stack, int labels)
     {
         (_settings, ModelBuildOptions options) = (settings, stack.Options);
-        _dense = root.Place(settings.DenseName, nn.Linear(stack.HiddenSize, stack.HiddenSize, settings.HasDenseBias, options.Device, options.DType));
+        _dense = settings.DenseName is null ? null : root.Place(settings.DenseName, nn.Linear(stack.HiddenSize, stack.HiddenSize, settings.HasDenseBias, options.Device, options.DType));
         _norm = settings.NormName is null ? null : root.Place(settings.NormName, stack.CreateNorm(stack.HiddenSize));
-        _output = root.Place(settings.OutputName, nn.Linear(stack.HiddenSize, labels, device: options.Device, dtype: options.DType));
+        _output = root.Place(settings.OutputName, nn.Linear(stack.HiddenSize, labels, settings.HasOutputBias, options.Device, options.DType));
     }
 
     /// <summary>Hidden states [batch, length, hidden] → logits [batch, labels].</summary>
@@ -71,7 +74,16 @@ internal sealed class ClassificationHead
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor pooled = _settings.Pooling == TextPooling.Mean ? Mean(hidden, attentionMask) : hidden.select(1, 0);
-        Tensor x = _settings.Activation(_dense.call(pooled.WithDropout(_settings.InputDropout, training)));
+        return Score(pooled, training).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Vectors [..., hidden] → logits [..., labels].</summary>
+    /// <param name="vectors">The vectors: of texts, or of tokens.</param>
+    /// <param name="training">Whether dropout applies.</param>
+    public Tensor Score(Tensor vectors, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor x = _dense is null ? vectors : _settings.Activation(_dense.call(vectors.WithDropout(_settings.InputDropout, training)));
         x = _norm is null ? x : _norm.call(x);
         return _output.call(x.WithDropout(_settings.Dropout, training)).MoveToOuterDisposeScope();
     }

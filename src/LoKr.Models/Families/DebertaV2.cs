@@ -17,10 +17,10 @@ internal static class DebertaV2
     private const string ClassName = "DebertaV2ForSequenceClassification";
     private const string Body = "deberta.encoder.";
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "deberta-v2",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
+        Read,
         new CheckpointLayout
         {
             BasePrefix = "deberta.",
@@ -72,6 +72,7 @@ internal static class DebertaV2
                 Activation = Activation.Get(config, "pooler_hidden_act", "gelu"),
                 Dropout = config.GetProbability("cls_dropout", stack.MlpDropout),
             },
+            TokenHead = new() { Dropout = stack.MlpDropout },
         };
     }
 

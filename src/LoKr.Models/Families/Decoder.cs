@@ -54,7 +54,7 @@ internal sealed record DecoderSettings
 /// What every decoder has before its head: embeddings, layers and the last norm. Positions count from the left, so padding goes to the right.
 /// Modules and parameters are named as in transformers.
 /// </summary>
-internal sealed class Decoder : IDisposable
+internal sealed class Decoder : ITextBody
 {
     private readonly DecoderSettings _settings;
     private readonly TokenEmbeddings _embeddings;
@@ -72,6 +72,12 @@ internal sealed class Decoder : IDisposable
         _rotations = new LayerRotations(settings.Stack.Ropes);
     }
 
+    /// <inheritdoc/>
+    public int MaxSequenceLength => _settings.MaxSequenceLength;
+
+    /// <inheritdoc/>
+    public int TokenTypeCount => 0;
+
     /// <summary>Number of token ids; an adapter whose vocabulary has grown brings more.</summary>
     public int VocabularySize => _embeddings.Count;
 
@@ -81,6 +87,14 @@ internal sealed class Decoder : IDisposable
     /// <summary>Refuses a batch that does not fit the model with <see cref="Core.Errors.ErrorIds.ModelInputInvalid"/>.</summary>
     public void Check(Tensor inputIds, Tensor? attentionMask) =>
         TokenInput.Check(_settings.ClassName, inputIds, attentionMask, VocabularySize, _settings.HasPositionTable ? _settings.MaxSequenceLength : null);
+
+    /// <summary>Checked token ids without types, all positions at once.</summary>
+    Tensor ITextBody.Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training)
+    {
+        Check(inputIds, attentionMask);
+        TokenInput.CheckTypes(_settings.ClassName, inputIds, tokenTypeIds, TokenTypeCount);
+        return Run(inputIds, attentionMask, cache: null, training);
+    }
 
     /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden].</summary>
     /// <param name="inputIds">Token ids; with a cache, those that follow what it holds.</param>

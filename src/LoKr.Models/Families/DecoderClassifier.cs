@@ -15,7 +15,9 @@ namespace LoKr.Models.Families;
 /// </summary>
 public sealed class DecoderClassifier : nn.Module<Tensor, Tensor?, Tensor>, ISequenceClassifier
 {
-    private const string HeadName = "score";
+    /// <summary>Name of the head of every classifier over a decoder but GPT-2's of tokens.</summary>
+    internal const string HeadName = "score";
+
     private const string PadKey = "pad_token_id";
 
     private readonly DecoderSettings _settings;
@@ -109,10 +111,12 @@ public sealed class DecoderClassifier : nn.Module<Tensor, Tensor?, Tensor>, ISeq
     }
 
     /// <summary>The layout of a classifier's checkpoint, from that of the language model.</summary>
-    internal static CheckpointLayout Layout(CheckpointLayout language) => language with
+    /// <param name="language">The layout of the language model.</param>
+    /// <param name="head">Name of the head.</param>
+    internal static CheckpointLayout Layout(CheckpointLayout language, string head = HeadName) => language with
     {
-        HeadPrefixes = [HeadName + "."],
-        LabelWeight = HeadName + ".weight",
+        HeadPrefixes = [head + "."],
+        LabelWeight = head + ".weight",
         SkippedPrefixes = [.. language.SkippedPrefixes, "lm_head."],
     };
 

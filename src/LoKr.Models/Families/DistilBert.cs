@@ -14,10 +14,10 @@ internal static class DistilBert
     // Fixed in the architecture.
     private const double NormEpsilon = 1e-12;
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "distilbert",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
+        Read,
         new CheckpointLayout
         {
             BasePrefix = "distilbert.",
@@ -81,6 +81,7 @@ internal static class DistilBert
                 Activation = static x => nn.functional.relu(x),
                 Dropout = config.GetProbability("seq_classif_dropout", 0.2),
             },
+            TokenHead = new() { Dropout = dropout },
         };
     }
 }

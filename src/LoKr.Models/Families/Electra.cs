@@ -11,10 +11,10 @@ internal static class Electra
 {
     private const string ClassName = "ElectraForSequenceClassification";
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "electra",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
+        Read,
         new CheckpointLayout
         {
             BasePrefix = "electra.",

@@ -9,7 +9,7 @@ namespace LoKr.Models.Families;
 /// <summary>A family of bidirectional encoders as data.</summary>
 internal sealed record EncoderSettings
 {
-    /// <summary>Class name in transformers, with the classification head.</summary>
+    /// <summary>Class name in transformers, with the head.</summary>
     public required string ClassName { get; init; }
 
     /// <summary>Embeddings of tokens and positions.</summary>
@@ -30,15 +30,36 @@ internal sealed record EncoderSettings
     /// <summary>Longest sequence that has positions, special tokens included.</summary>
     public required int MaxSequenceLength { get; init; }
 
-    /// <summary>The classification head.</summary>
+    /// <summary>The head that scores texts.</summary>
     public required HeadSettings Head { get; init; }
+
+    /// <summary>The head that scores tokens.</summary>
+    public required HeadSettings TokenHead { get; init; }
 
     /// <summary>Completes a configuration by the keys that other releases of transformers have for the same.</summary>
     public Action<JsonObject> WriteSpellings { get; init; } = static _ => { };
 }
 
+/// <summary>What a text model has before its head.</summary>
+internal interface ITextBody : IDisposable
+{
+    /// <summary>Longest sequence, special tokens included.</summary>
+    int MaxSequenceLength { get; }
+
+    /// <summary>Number of segments that are told apart.</summary>
+    int TokenTypeCount { get; }
+
+    /// <summary>Computes hidden states.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
+    /// <param name="tokenTypeIds">Segment of each token [batch, length]; null for segment 0.</param>
+    /// <param name="training">Whether dropout applies.</param>
+    /// <returns>Hidden states [batch, length, hidden].</returns>
+    Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training);
+}
+
 /// <summary>What every bidirectional encoder has before its head: embeddings and layers. Modules and parameters are named as in transformers.</summary>
-internal sealed class Encoder : IDisposable
+internal sealed class Encoder : ITextBody
 {
     private readonly EncoderSettings _settings;
     private readonly TokenEmbeddings _embeddings;
@@ -58,7 +79,13 @@ internal sealed class Encoder : IDisposable
         _rotations = new LayerRotations(settings.Stack.Ropes);
     }
 
-    /// <summary>Token ids, their padding mask and their types (or null), all int64 [batch, length] → hidden states [batch, length, hidden].</summary>
+    /// <inheritdoc/>
+    public int MaxSequenceLength => _settings.MaxSequenceLength;
+
+    /// <inheritdoc/>
+    public int TokenTypeCount => _settings.Embeddings.TypeCount;
+
+    /// <inheritdoc/>
     public Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training)
     {
         // Only a table of positions ends; the others merely were not trained beyond.
@@ -128,10 +155,10 @@ public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tenso
     public IReadOnlyList<string> Labels { get; }
 
     /// <inheritdoc/>
-    public int MaxSequenceLength => _settings.MaxSequenceLength;
+    public int MaxSequenceLength => _encoder.MaxSequenceLength;
 
     /// <inheritdoc/>
-    public int TokenTypeCount => _settings.Embeddings.TypeCount;
+    public int TokenTypeCount => _encoder.TokenTypeCount;
 
     /// <summary>Hidden states of the last layer.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>

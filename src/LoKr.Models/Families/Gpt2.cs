@@ -9,9 +9,7 @@ namespace LoKr.Models.Families;
 /// </summary>
 internal static class Gpt2
 {
-    private const string ModelType = "gpt2";
     private const string ClassName = "GPT2LMHeadModel";
-    private const string ClassifierName = "GPT2ForSequenceClassification";
 
     private static readonly CheckpointLayout s_layout = new()
     {
@@ -22,14 +20,7 @@ internal static class Gpt2
     };
 
     internal static IReadOnlyList<ModelArchitecture> Registrations { get; } =
-    [
-        new(ModelType, ClassName, static (config, options) => new CausalLanguageModel(config, Read(config, options)), s_layout),
-        new(
-            ModelType,
-            ClassifierName,
-            static (config, options) => new DecoderClassifier(config, options, Read(config, options) with { ClassName = ClassifierName }),
-            DecoderClassifier.Layout(s_layout)),
-    ];
+        [.. DecoderFamily.Register("gpt2", new(ClassName, "GPT2ForSequenceClassification", "GPT2ForTokenClassification"), Read, s_layout, tokenHead: "classifier")];
 
     private static DecoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {

@@ -20,6 +20,7 @@ internal sealed record LlamaFamily
             ModelType = "llama",
             ClassName = "LlamaForCausalLM",
             ClassifierName = "LlamaForSequenceClassification",
+            TokenClassifierName = "LlamaForTokenClassification",
             DefaultPositions = 2048,
             DefaultEosId = 2,
             InputBias = static config => config.GetBool("attention_bias", false),
@@ -31,6 +32,7 @@ internal sealed record LlamaFamily
             ModelType = "mistral",
             ClassName = "MistralForCausalLM",
             ClassifierName = "MistralForSequenceClassification",
+            TokenClassifierName = "MistralForTokenClassification",
             DefaultPositions = 131072,
             DefaultKeyHeads = 8,
             DefaultEosId = 2,
@@ -41,6 +43,7 @@ internal sealed record LlamaFamily
             ModelType = "qwen2",
             ClassName = "Qwen2ForCausalLM",
             ClassifierName = "Qwen2ForSequenceClassification",
+            TokenClassifierName = "Qwen2ForTokenClassification",
             DefaultPositions = 32768,
             DefaultKeyHeads = 32,
             InputBias = static _ => true,
@@ -51,6 +54,7 @@ internal sealed record LlamaFamily
             ModelType = "qwen3",
             ClassName = "Qwen3ForCausalLM",
             ClassifierName = "Qwen3ForSequenceClassification",
+            TokenClassifierName = "Qwen3ForTokenClassification",
             DefaultPositions = 32768,
             DefaultKeyHeads = 32,
             DefaultHeadWidth = 128,
@@ -86,6 +90,9 @@ internal sealed record LlamaFamily
 
     /// <summary>Class name of the classifier in transformers; null where it has none.</summary>
     public string? ClassifierName { get; init; }
+
+    /// <summary>Class name of the token classifier in transformers; null where it has none.</summary>
+    public string? TokenClassifierName { get; init; }
 
     /// <summary>Longest sequence where the configuration leaves it out.</summary>
     public required int DefaultPositions { get; init; }
@@ -164,7 +171,7 @@ internal sealed record LlamaFamily
     /// <summary>Refuses what is not built.</summary>
     public Action<ModelConfig> Check { get; init; } = static _ => { };
 
-    /// <summary>The architectures: the language model and, where there is one, the classifier.</summary>
+    /// <summary>The architectures: the language model and, where there are any, the classifiers of texts and of tokens.</summary>
     public IReadOnlyList<ModelArchitecture> Register()
     {
         CheckpointLayout layout = new()
@@ -174,10 +181,7 @@ internal sealed record LlamaFamily
             // Frequencies that releases before 4.31 saved; they follow from the configuration.
             SkippedSuffixes = [".rotary_emb.inv_freq"],
         };
-        ModelArchitecture language = new(ModelType, ClassName, (config, options) => new CausalLanguageModel(config, Read(config, options)), layout);
-        return ClassifierName is null
-            ? [language]
-            : [language, new(ModelType, ClassifierName, (config, options) => new DecoderClassifier(config, options, Read(config, options) with { ClassName = ClassifierName }), DecoderClassifier.Layout(layout))];
+        return [.. DecoderFamily.Register(ModelType, new(ClassName, ClassifierName, TokenClassifierName), Read, layout)];
     }
 
     private DecoderSettings Read(ModelConfig config, ModelBuildOptions options)

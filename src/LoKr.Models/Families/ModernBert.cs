@@ -13,10 +13,10 @@ internal static class ModernBert
     private const string GlobalThetaKey = "global_rope_theta";
     private const string LocalThetaKey = "local_rope_theta";
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "modernbert",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
+        Read,
         new CheckpointLayout
         {
             BasePrefix = "model.",
@@ -31,6 +31,7 @@ internal static class ModernBert
     private static EncoderSettings Read(ModelConfig config, ModelBuildOptions options)
     {
         StackSettings stack = ReadStack(config, options);
+        HeadSettings head = ReadHead(config);
         return new()
         {
             ClassName = ClassName,
@@ -47,20 +48,8 @@ internal static class ModernBert
             Stack = stack,
             NormName = "model.final_norm",
             MaxSequenceLength = stack.Ropes.OfType<RopeSettings>().Min(static rope => rope.LongestSequence),
-            Head = new()
-            {
-                Pooling = config.GetString("classifier_pooling", "cls") switch
-                {
-                    "cls" => TextPooling.FirstToken,
-                    "mean" => TextPooling.Mean,
-                    string other => throw config.Unsupported("classifier_pooling", $"is '{other}'; cls and mean are supported"),
-                },
-                DenseName = "head.dense",
-                HasDenseBias = config.GetBool("classifier_bias", false),
-                Activation = Activation.Get(config, "classifier_activation", "gelu"),
-                NormName = "head.norm",
-                Dropout = config.GetProbability("classifier_dropout", 0),
-            },
+            Head = head,
+            TokenHead = head,
             WriteSpellings = json =>
             {
                 ConfigSpellings.WriteLayerTypes(json, [.. stack.Windows.Select(static window => window is not null)], PatternKey, endsGroup: false);
@@ -68,6 +57,22 @@ internal static class ModernBert
             },
         };
     }
+
+    // The same for a text and for each token, but for the pooling.
+    private static HeadSettings ReadHead(ModelConfig config) => new()
+    {
+        Pooling = config.GetString("classifier_pooling", "cls") switch
+        {
+            "cls" => TextPooling.FirstToken,
+            "mean" => TextPooling.Mean,
+            string other => throw config.Unsupported("classifier_pooling", $"is '{other}'; cls and mean are supported"),
+        },
+        DenseName = "head.dense",
+        HasDenseBias = config.GetBool("classifier_bias", false),
+        Activation = Activation.Get(config, "classifier_activation", "gelu"),
+        NormName = "head.norm",
+        Dropout = config.GetProbability("classifier_dropout", 0),
+    };
 
     private static StackSettings ReadStack(ModelConfig config, ModelBuildOptions options)
     {

@@ -17,10 +17,10 @@ internal static class Mpnet
     private const int PadId = 1;
     private const int Buckets = 32;
 
-    internal static ModelArchitecture Registration { get; } = new(
+    internal static IReadOnlyList<ModelArchitecture> Registrations { get; } = EncoderFamily.Register(
         "mpnet",
         ClassName,
-        static (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options)),
+        Read,
         new CheckpointLayout
         {
             BasePrefix = "mpnet.",
@@ -68,6 +68,7 @@ internal static class Mpnet
                 "mpnet.encoder.relative_attention_bias", new Embedding(Buckets, stack.HeadCount, options.Device, options.DType))),
             MaxSequenceLength = positions - PadId - 1,
             Head = Roberta.Head(stack.MlpDropout, tanh),
+            TokenHead = new() { Dropout = stack.MlpDropout },
         };
     }
 

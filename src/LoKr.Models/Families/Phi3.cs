@@ -13,6 +13,7 @@ internal static class Phi3
         ModelType = "phi3",
         ClassName = "Phi3ForCausalLM",
         ClassifierName = "Phi3ForSequenceClassification",
+        TokenClassifierName = "Phi3ForTokenClassification",
         DefaultPositions = 4096,
         DefaultEosId = 32000,
 

@@ -11,7 +11,7 @@ namespace LoKr.Models.Families;
 internal static class Roberta
 {
     internal static IReadOnlyList<ModelArchitecture> Registrations { get; } =
-        [Register("roberta", "RobertaForSequenceClassification"), Register("xlm-roberta", "XLMRobertaForSequenceClassification")];
+        [.. Register("roberta", "RobertaForSequenceClassification"), .. Register("xlm-roberta", "XLMRobertaForSequenceClassification")];
 
     /// <summary>Padding keeps the position of the padding id; tokens count on from it, as in fairseq.</summary>
     /// <param name="ids">Token ids [batch, length].</param>
@@ -35,10 +35,10 @@ internal static class Roberta
         OutputName = "classifier.out_proj",
     };
 
-    private static ModelArchitecture Register(string modelType, string className) => new(
+    private static IReadOnlyList<ModelArchitecture> Register(string modelType, string className) => EncoderFamily.Register(
         modelType,
         className,
-        (config, options) => new EncoderClassifier(config, options.Labels, Read(config, options, className)),
+        (config, options) => Read(config, options, className),
         new CheckpointLayout
         {
             BasePrefix = "roberta.",

@@ -12,6 +12,7 @@ internal static class SmolLm3
         ModelType = "smollm3",
         ClassName = "SmolLM3ForCausalLM",
         ClassifierName = "SmolLM3ForSequenceClassification",
+        TokenClassifierName = "SmolLM3ForTokenClassification",
         DefaultPositions = 32768,
         DefaultKeyHeads = 4,
         DefaultEosId = 128001,

@@ -21,14 +21,14 @@ public sealed class ArchitectureRegistry
 
     /// <summary>Every family of this library.</summary>
     public static ArchitectureRegistry Default { get; } = new([
-        Bert.Registration,
+        .. Bert.Registrations,
         .. Roberta.Registrations,
-        DistilBert.Registration,
-        ModernBert.Registration,
-        DebertaV2.Registration,
-        Mpnet.Registration,
-        Electra.Registration,
-        Albert.Registration,
+        .. DistilBert.Registrations,
+        .. ModernBert.Registrations,
+        .. DebertaV2.Registrations,
+        .. Mpnet.Registrations,
+        .. Electra.Registrations,
+        .. Albert.Registrations,
         .. LlamaFamily.Registrations,
         .. Gemma3.Registrations,
         .. Phi3.Registrations,
@@ -72,11 +72,26 @@ public sealed class ArchitectureRegistry
         return architecture.Layout.LabelWeight is not null
             ? architecture
             : Array.Find(_architectures[architecture.ModelType], static candidate => candidate.Layout.LabelWeight is not null)
-                ?? throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument,
-                    $"Labels were given, but {architecture.Name} does not classify.", "Leave the labels out.") { Target = config.Source };
+                ?? throw WithoutLabels(architecture, config);
     }
 
-    /// <summary>The same; null where the configuration has no <c>model_type</c> or an unknown one.</summary>
+    /// <summary>The architecture for a task: that of <see cref="Get"/> where it is for the task, or the first one of the model type that is, so that a model gets a new head.</summary>
+    /// <param name="config">The configuration.</param>
+    /// <param name="task">The task.</param>
+    /// <exception cref="LoKrException">As for <see cref="Get"/>; <see cref="ErrorIds.TaskUnknown"/> where no architecture of the model type is for the task.</exception>
+    public ModelArchitecture GetForTask(ModelConfig config, TaskType task)
+    {
+        ModelArchitecture architecture = Get(config);
+        ModelArchitecture[] family = _architectures[architecture.ModelType];
+        return architecture.Task == task
+            ? architecture
+            : Array.Find(family, candidate => candidate.Task == task)
+                ?? throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.NotSupported,
+                    $"The model type '{architecture.ModelType}' has no class for {task}.",
+                    $"It has {string.Join(", ", family.Select(static candidate => candidate.Name))}.") { Target = config.Source };
+    }
+
+    /// <summary>The architecture of <see cref="Get"/>; null where the configuration has no <c>model_type</c> or an unknown one.</summary>
     public ModelArchitecture? Find(ModelConfig config)
     {
         ArgumentNullException.ThrowIfNull(config);
@@ -84,6 +99,10 @@ public sealed class ArchitectureRegistry
             ? Array.Find(candidates, candidate => config.GetStrings("architectures").Contains(candidate.Name, StringComparer.Ordinal)) ?? candidates[0]
             : null;
     }
+
+    /// <summary>The error of labels for an architecture that does not classify.</summary>
+    internal static LoKrException WithoutLabels(ModelArchitecture architecture, ModelConfig config) => new(
+        ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument, $"Labels were given, but {architecture.Name} does not classify.", "Leave the labels out.") { Target = config.Source };
 
     /// <summary>
     /// The known model type that is most like an unknown one: by its name, of which families of one descent share the beginning (<c>qwen2_moe</c>

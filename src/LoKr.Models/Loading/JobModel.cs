@@ -29,6 +29,7 @@ public static class JobModel
         TorchRuntime.EnsureLoaded(new RuntimeOptions(Threads: job.Base.Threads));
         ModelLoadResult result = ModelLoader.LoadWithReport(folder, new ModelLoadOptions
         {
+            Task = job.Base.Task,
             Labels = labels,
             DType = job.Base.DType switch
             {

@@ -45,7 +45,7 @@ public static class ModelLoader
     // Everything that is read by name; the weights stay open, so that they are those of this version of the folder however long they take.
     private static ModelFiles Open(string folder, ModelConfig config, ModelLoadOptions options)
     {
-        ModelArchitecture architecture = Resolve(config, options.Labels, options.Architectures);
+        ModelArchitecture architecture = Resolve(config, options.Task, options.Labels, options.Architectures);
         folder = Path.GetFullPath(folder);
 
         TorchRuntime.EnsureLoaded();
@@ -93,7 +93,7 @@ public static class ModelLoader
     public static nn.Module Build(ModelConfig config, ModelBuildOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(config);
-        ModelArchitecture architecture = Resolve(config, options?.Labels, ArchitectureRegistry.Default);
+        ModelArchitecture architecture = Resolve(config, options?.Task, options?.Labels, ArchitectureRegistry.Default);
         ConfigSizes.Check(config, checkpoint: null);
         TorchRuntime.EnsureLoaded();
         nn.Module module = architecture.Build(config, options ?? new ModelBuildOptions());
@@ -101,9 +101,16 @@ public static class ModelLoader
         return module;
     }
 
-    private static ModelArchitecture Resolve(ModelConfig config, IReadOnlyList<string>? labels, ArchitectureRegistry architectures)
+    private static ModelArchitecture Resolve(ModelConfig config, TaskType? task, IReadOnlyList<string>? labels, ArchitectureRegistry architectures)
     {
-        ModelArchitecture architecture = labels is null ? architectures.Get(config) : architectures.GetClassifier(config);
+        ModelArchitecture architecture = task is TaskType wanted ? architectures.GetForTask(config, wanted)
+            : labels is null ? architectures.Get(config)
+            : architectures.GetClassifier(config);
+        if (labels is not null && architecture.Layout.LabelWeight is null)
+        {
+            throw ArchitectureRegistry.WithoutLabels(architecture, config);
+        }
+
         return config.Has("quantization_config")
             ? throw config.Unsupported("quantization_config", "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights")
             : architecture;
@@ -242,6 +249,9 @@ public static class ModelLoader
 /// <summary>Options of loading a model.</summary>
 public sealed record ModelLoadOptions
 {
+    /// <summary>What the head is for; null takes the class that config.json names, or with labels one that classifies texts.</summary>
+    public TaskType? Task { get; init; }
+
     /// <summary>Labels of the classification head in the order of the logits; null takes those of the checkpoint.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
 

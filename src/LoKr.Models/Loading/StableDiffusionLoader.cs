@@ -36,6 +36,11 @@ public static class StableDiffusionLoader
     {
         PipelineIndex index = PipelineIndex.Read(folder);
         options = (options ?? new ModelLoadOptions()) with { WithTokenizer = false };
+        if (options.Task is not null)
+        {
+            throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.NotSupported, $"A {index.ClassName} has no task to choose.", "Leave the task out.") { Target = folder };
+        }
+
         if (options.Labels is not null)
         {
             throw new LoKrException(ErrorIds.LabelsInvalid, LoKrErrorKind.InvalidArgument,

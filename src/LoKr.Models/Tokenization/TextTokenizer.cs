@@ -55,6 +55,9 @@ internal sealed class TextTokenizer : ITextTokenizer
     public int? UnknownId { get; }
 
     /// <inheritdoc/>
+    public bool MarksInsideOfWords => _parts.Model is WordPieceModel;
+
+    /// <inheritdoc/>
     public IReadOnlyList<string> SourceFiles { get; }
 
     /// <inheritdoc/>

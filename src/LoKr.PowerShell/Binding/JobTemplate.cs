@@ -20,6 +20,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
 
             Base = @{
                 Path = {{Quote(Base)}}
+                # Task = 'TokenClassification'     # tags of words; otherwise what config.json names, or labels of texts
                 # Labels = 'access', 'billing'     # of the head, in order; otherwise those of the champion, the checkpoint or the data
                 # Device = 'auto'                  # auto, cpu, cuda, cuda:0
                 # DType = 'Float32'                # Float32, BFloat16, Float16
@@ -57,7 +58,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 # WeightDecay = 0
                 Seed = 1
                 # EvaluateEvery = 200              # steps; otherwise at the end of each epoch
-                # Metric = 'Accuracy'              # Accuracy, F1, MicroF1, WeightedF1, Precision, Recall, MatthewsCorrelation, Loss, Perplexity
+                # Metric = 'Accuracy'              # Accuracy, ExactMatch, F1, MicroF1, WeightedF1, Precision, Recall, MatthewsCorrelation, EntityF1, StrictEntityF1, Loss, Perplexity
                 # Patience = 3                     # evaluations without improvement
                 # MinimumImprovement = 0.002
                 KeepBest = $true

@@ -113,7 +113,7 @@ public sealed class LabelCompleter : IArgumentCompleter
         try
         {
             return new FileInfo(path) is { Exists: true, Length: <= LargestFile }
-                ? [.. DataReader.ReadFile(path).Select(row => row.Fields.GetValueOrDefault("label")?.ToString()).OfType<string>().Distinct(StringComparer.Ordinal)]
+                ? [.. DataReader.ReadFile(path).SelectMany(RowFields.LabelNames).Distinct(StringComparer.Ordinal)]
                 : [];
         }
         catch (LoKrException)

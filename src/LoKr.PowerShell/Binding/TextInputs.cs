@@ -10,6 +10,7 @@ namespace LoKr.PowerShell.Binding;
 internal static class TextInputs
 {
     private static readonly string[] s_names = ["Text", "Prompt"];
+    private static readonly string[] s_words = ["Tokens", "Words"];
 
     /// <summary>The text of an item: itself, or its property or key Text or Prompt.</summary>
     /// <param name="item">The item.</param>
@@ -23,6 +24,32 @@ internal static class TextInputs
     /// <param name="item">The item.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: it has no text.</exception>
     public static TextInput ReadPair(object? item) => new(Read(item), item.Unwrap() is string ? null : AsText(Find(item, TextInput.PairColumn) ?? Find(item, "TextPair")));
+
+    /// <summary>The words of an item, its property or key Tokens or Words; or its text, with the second text of a pair.</summary>
+    /// <param name="item">The item.</param>
+    /// <param name="takesWords">Whether the model takes words.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: it has neither.</exception>
+    public static TextInput ReadInput(object? item, bool takesWords) =>
+        takesWords && item.Unwrap() is not string && s_words.Select(name => Find(item, name)).FirstOrDefault(static value => value is IList) is IList words
+            ? TextInput.Of(AsWords(words) ?? throw NoWords(words))
+            : ReadPair(item);
+
+    /// <summary>The words of a row of data, or its text, with the second text of a pair.</summary>
+    /// <param name="row">The row.</param>
+    /// <param name="takesWords">Whether the model takes words.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/> or <see cref="ErrorIds.DataValueInvalid"/>.</exception>
+    public static TextInput Of(DataRow row, bool takesWords) => takesWords && TextInput.HasWords(row)
+        ? TextInput.OfWords(row)
+        : new(RowFields.AnyText(row, RowFields.Has(row, "text") ? "text" : "prompt", "text or prompt"), TextInput.PairOf(row, "text and text_pair"));
+
+    // Null for a list without a word, or with anything but words.
+    private static string[]? AsWords(IList words)
+    {
+        string[] texts = [.. words.Cast<object?>().Select(static word => AsText(word.Unwrap())).OfType<string>()];
+        return texts.Length == words.Count && Array.Exists(texts, static word => !string.IsNullOrWhiteSpace(word)) ? texts : null;
+    }
+
+    private static LoKrException NoWords(IList words) => new(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A list of words has none, or something else.", "Give a list of texts.") { Target = words };
 
     private static object? Find(object? item, string name) => (item.Unwrap() is IDictionary dictionary
         ? dictionary.Cast<DictionaryEntry>().FirstOrDefault(entry => name.Equals(entry.Key as string, StringComparison.OrdinalIgnoreCase)).Value

@@ -40,7 +40,7 @@ public sealed class CompareLoKrAdapterCommand : DataCommand
     [ValidateNotNullOrEmpty]
     public string? BasePath { get; set; }
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects: the model, -Model, answers them with each adapter alone.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects: the model, -Model, answers them with each adapter alone.</summary>
     [Parameter(ParameterSetName = "Total")]
     [Parameter(Mandatory = true, ParameterSetName = "Row")]
     [SupportsWildcards]

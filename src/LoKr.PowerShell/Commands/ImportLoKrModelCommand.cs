@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using LoKr.Core.Configuration;
 using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
@@ -16,13 +17,19 @@ namespace LoKr.PowerShell.Commands;
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class ImportLoKrModelCommand : PathCommand
 {
+    /// <summary>What the model is for: SequenceClassification, TokenClassification or CausalLanguageModeling (also PEFT's SEQ_CLS, TOKEN_CLS, CAUSAL_LM). The default is the class that config.json names; with -Label one that classifies texts. A checkpoint of another class gets a new head.</summary>
+    [Parameter]
+    [TaskTypeTransformation]
+    [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling))]
+    public TaskType? Task { get; set; }
+
     /// <summary>Labels of the classification head in the order of its outputs. A checkpoint without a head gets a new one. A checkpoint with a head has labels of its own and does not need this parameter.</summary>
     [Parameter]
     [ValidateNotNullOrEmpty]
     [ArgumentCompleter(typeof(LabelCompleter))]
     public string[]? Label { get; set; }
 
-    /// <summary>Adapter, a file or a folder, whose labels the classification head gets: those that it was trained for. Wildcards are allowed if they match one item.</summary>
+    /// <summary>Adapter, a file or a folder, whose labels the classification head gets: those that it was trained for, and its task where it tags words. Wildcards are allowed if they match one item.</summary>
     [Parameter]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
@@ -79,6 +86,7 @@ public sealed class ImportLoKrModelCommand : PathCommand
         EnsureRuntime(new RuntimeOptions(RuntimePath is null ? null : Paths.New(RuntimePath), AllowVersionMismatch, Threads));
         ModelLoadOptions options = new()
         {
+            Task = Task ?? (LabelFrom is not null && AdapterLabels.AreOfTokens(Paths.ExistingOne(LabelFrom)) ? TaskType.TokenClassification : null),
             Labels = ReadLabels(),
             DType = ElementTypes.Find(DType),
             Device = DeviceSelector.Select(Device),

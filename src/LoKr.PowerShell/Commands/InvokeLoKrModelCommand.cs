@@ -15,9 +15,9 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Runs a model on texts: a classifier labels them, a language model continues them, a Stable Diffusion pipeline generates images from them.</summary>
+/// <summary>Runs a model on texts: a classifier labels them or finds entities in them, a language model continues them, a Stable Diffusion pipeline generates images from them.</summary>
 [Cmdlet(VerbsLifecycle.Invoke, "LoKrModel", DefaultParameterSetName = TextSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrClassification), typeof(LoKrCompletion), typeof(LoKrPicture))]
+[OutputType(typeof(LoKrClassification), typeof(LoKrEntity), typeof(LoKrCompletion), typeof(LoKrPicture))]
 public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
@@ -31,6 +31,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private ProgressBar? _bar;
     private SharedResults? _shared;
     private int _done;
+    private int _classified;
 
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
@@ -44,14 +45,14 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>The texts, or hashtables or objects with a property Text or Prompt.</summary>
+    /// <summary>The texts, or hashtables or objects with a property Text or Prompt; to find entities also with Tokens or Words, a list of words.</summary>
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = TextSet)]
     [Parameter(Mandatory = true, Position = 1, ValueFromPipeline = true, ParameterSetName = ImageSet)]
     [Alias("Text", "Prompt")]
     [ValidateNotNull]
     public object[] InputObject { get; set; } = [];
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv; wildcards are allowed) whose rows have a text or a prompt.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll; wildcards are allowed) whose rows have a text, words or a prompt.</summary>
     [Parameter(Mandatory = true, ParameterSetName = DataSet)]
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
@@ -71,6 +72,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
     public int? MaxLength { get; set; }
+
+    /// <summary>How the tokens of a word are one word where entities are found: First takes the tag of the first token, which is the one that is trained; Simple lets every token have its own; Average takes the highest mean probability, Max the highest one.</summary>
+    [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
+    public EntityAggregation Aggregation { get; set; }
 
     /// <summary>Maximum number of tokens that a language model generates.</summary>
     [Parameter(ParameterSetName = TextSet)]
@@ -129,8 +135,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             IReadOnlyList<DataRow> rows = ReadRows(Data, DataRows.BeginReading(Column, skipInvalid: false));
             foreach (DataRow row in rows)
             {
-                string text = RowFields.AnyText(row, RowFields.Has(row, "text") ? "text" : "prompt", "text or prompt");
-                Take(Check(new(text, TextInput.PairOf(row, "text and text_pair"))), (double)(_done + 1) / rows.Count);
+                Take(Check(TextInputs.Of(row, IsTagger)), (double)(_done + 1) / rows.Count);
             }
 
             return;
@@ -178,12 +183,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             ];
         }
 
-        return Model.Pretrained is ICausalLanguageModel
-            ? [
+        IEnumerable<string> ofEntities = IsTagger ? [] : Ignored("for a model that finds no entities", nameof(Aggregation));
+        return [.. ofEntities, .. Model.Pretrained is ICausalLanguageModel
+            ? (string[])[
                 .. Ignored("for a language model, which continues one whole text at a time", nameof(MaxLength), nameof(BatchSize)),
                 .. Temperature > 0 ? [] : Ignored($"at a temperature of 0, which always takes the most likely token; give -{nameof(Temperature)} to sample", nameof(TopK), nameof(TopP), nameof(Seed)),
             ]
-            : Ignored("for a classifier, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(Seed));
+            : Ignored("for a classifier, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(Seed))];
     }
 
     // Images have bars of their own. How many objects will come through the pipeline is not known.
@@ -196,34 +202,46 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
+    private bool IsTagger => ParameterSetName != ImageSet && Model.Pretrained is ITokenClassifier;
+
     private TextInput? Read(object item)
     {
         TextInput? text = null;
-        ForOne(item, () => text = Check(TextInputs.ReadPair(item)));
+        ForOne(item, () => text = Check(TextInputs.ReadInput(item, IsTagger)));
         return text;
     }
 
-    private TextInput Check(TextInput text) => text.Pair is null || (ParameterSetName != ImageSet && Model.Pretrained is not ICausalLanguageModel) ? text : throw new LoKrException(
-        ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A pair of texts is for a text classifier.", "Leave the second text out, or write both into one.") { Target = text.Pair };
+    private TextInput Check(TextInput text) =>
+        text.Pair is not null && (ParameterSetName == ImageSet || Model.Pretrained is not ISequenceClassifier) ? throw new LoKrException(
+            ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A pair of texts is for a text classifier.", "Leave the second text out, or write both into one.") { Target = text.Pair }
+        : text;
 
     private void Classify()
     {
         StopToken.ThrowIfCancellationRequested();
         TextInput[] texts = [.. _waiting];
         _waiting.Clear();
+        int first = _classified;
+        _classified += texts.Length;
         if (_shared is null)
         {
-            Write([Classify(texts)]);
+            Write([Classify(texts, first)]);
         }
         else
         {
-            Write(_shared.Add(() => Classify(texts), WriteFailure));
+            Write(_shared.Add(() => Classify(texts, first), WriteFailure));
         }
     }
 
-    private Piece Classify(TextInput[] texts)
+    private Piece Classify(TextInput[] texts, int first)
     {
         List<CutLength> cut = [];
+        if (IsTagger)
+        {
+            IReadOnlyList<IReadOnlyList<LoKrEntity>> entities = EntityTagger.Find(Model, texts, Aggregation, MaxLength, (used, all) => cut.Add(new(used, all)));
+            return new() { Entities = [.. entities.SelectMany((found, text) => found.Select(entity => entity with { Index = first + text }))], Cut = cut };
+        }
+
         return new() { Classifications = TextClassifier.Classify(Model, texts, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
     }
 
@@ -251,6 +269,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             foreach (LoKrClassification result in piece.Classifications)
             {
                 WriteObject(result);
+            }
+
+            foreach (LoKrEntity entity in piece.Entities)
+            {
+                WriteObject(entity);
             }
 
             if (piece.Completion is not null)
@@ -330,6 +353,8 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private sealed record Piece
     {
         public IReadOnlyList<LoKrClassification> Classifications { get; init; } = [];
+
+        public IReadOnlyList<LoKrEntity> Entities { get; init; } = [];
 
         public LoKrCompletion? Completion { get; init; }
 

@@ -15,7 +15,7 @@ namespace LoKr.PowerShell.Commands;
 [OutputType(typeof(LoKrDataSummary))]
 public sealed class MeasureLoKrDataCommand : DataCommand
 {
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects.</summary>
     [Parameter(Mandatory = true, Position = 0)]
     [SupportsWildcards]
     [ValidateNotNull]

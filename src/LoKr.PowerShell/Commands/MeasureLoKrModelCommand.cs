@@ -8,7 +8,7 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Measures a model on data: loss, and the measures of classification or perplexity.</summary>
+/// <summary>Measures a model on data: loss, and the measures of classification, of entities, or perplexity.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "LoKrModel", DefaultParameterSetName = DataSet)]
 [OutputType(typeof(LoKrEvaluation), typeof(LoKrLabelEvaluation), typeof(LoKrConfusion))]
 public sealed class MeasureLoKrModelCommand : DataCommand
@@ -24,7 +24,7 @@ public sealed class MeasureLoKrModelCommand : DataCommand
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [SupportsWildcards]
     [AllowEmptyCollection]
@@ -45,7 +45,7 @@ public sealed class MeasureLoKrModelCommand : DataCommand
     [Parameter]
     public int? MaxLength { get; set; }
 
-    /// <summary>Write the figures of every label instead of those of all: rows, answers, precision, recall and F1. For classifiers.</summary>
+    /// <summary>Write the figures of every label, or type of entities, instead of those of all: rows, answers, precision, recall and F1. For classifiers.</summary>
     [Parameter]
     public SwitchParameter ByLabel { get; set; }
 

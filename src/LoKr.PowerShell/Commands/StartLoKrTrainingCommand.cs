@@ -38,7 +38,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, tokens and ner_tags (words and their tags, also in .conll files) for one of words, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = JobSet)]
@@ -122,6 +122,12 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = JobSet)]
     [ValidateNotNull]
     public LoKrConfig Config { get; set; } = null!;
+
+    /// <summary>What the model is for, as for Import-LoKrModel: SequenceClassification, TokenClassification or CausalLanguageModeling.</summary>
+    [Parameter(ParameterSetName = JobSet)]
+    [TaskTypeTransformation]
+    [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling))]
+    public TaskType? Task { get; set; }
 
     /// <summary>Labels of the classification head, as for Import-LoKrModel.</summary>
     [Parameter(ParameterSetName = JobSet)]
@@ -218,6 +224,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         Hashtable import = new() { ["LiteralPath"] = folder };
         Hashtable add = [];
         Hashtable train = job.Parameters(nameof(Path), nameof(Config));
+        Move(nameof(Task), import);
         Move(nameof(Label), import);
         Move(nameof(DType), import);
         Move(nameof(Device), import);

@@ -35,13 +35,13 @@ public sealed class TestLoKrGateCommand : DataCommand
     [ValidateNotNull]
     public AdapterSource Challenger { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects; best rows that neither adapter was trained on.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects; best rows that neither adapter was trained on.</summary>
     [Parameter(Mandatory = true)]
     [SupportsWildcards]
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 
-    /// <summary>What is compared: Accuracy, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, Loss or Perplexity; the default is the measure of the task.</summary>
+    /// <summary>What is compared: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, Loss or Perplexity; the default is the measure of the task.</summary>
     [Parameter]
     public EvaluationMetric? Metric { get; set; }
 

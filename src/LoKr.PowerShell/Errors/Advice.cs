@@ -49,7 +49,7 @@ internal static class Advice
             "Undo-LoKrMerge takes merged adapters out, Enable-LoKrAdapter switches them on, and Set-LoKrAdapter -Trainable lets one be trained.",
         [ErrorIds.AdapterNotCalled] =
             "In a model of your own call modules with call(), not forward(), so that the adapter's hook runs; leave out layers that the loss does not use with -ExcludeModules.",
-        [ErrorIds.TaskUnknown] = "Import the model with -Label to classify texts, or train with a loss of your own: -Loss, and -Batch for the data.",
+        [ErrorIds.TaskUnknown] = "Import the model with -Label to classify texts, with -Task TokenClassification too to tag words, or train with a loss of your own: -Loss, and -Batch for the data.",
         [ErrorIds.LabelUnknown] = "Correct the row, or import the model with -Label and every label of the data.",
         [ErrorIds.DataWithoutLoss] = "Allow longer sequences with -MaxLength, or shorten the prompts.",
         [ErrorIds.LogitsNotFinite] =
@@ -76,6 +76,7 @@ internal static class Advice
         { ErrorId: ErrorIds.TargetModulesRequired, Target: nameof(IAdaptable.Models) } =>
             "Name modules of the components with -TargetModules (to_q, to_k, to_v, to_out.0 for a UNet; q_proj, k_proj, v_proj, out_proj for a text encoder), or adapt a component by itself: Add-LoKrAdapter $sd.UNet, or $sd.TextEncoder. " + ListModules,
         { ErrorId: ErrorIds.LoraConversionNotSupported, Kind: LoKrErrorKind.InvalidData } => null,
+        { ErrorId: ErrorIds.TaskUnknown, Kind: LoKrErrorKind.NotSupported } => null,
         { ErrorId: ErrorIds.InvalidArgument, Target: "MaxShardBytes" } => "Give a positive number of bytes with -MaxShardSize, for example 2GB.",
         { ErrorId: ErrorIds.NothingToMerge, Kind: LoKrErrorKind.InvalidOperation } =>
             "Get-LoKrAdapter -Model shows which adapters are active and which are merged; name those to merge with -Name. " + AddAdapter + ".",

@@ -110,7 +110,7 @@ internal sealed class JobHost(Cmdlet cmdlet, CommandLife life, WorkerGroup? work
     {
         if (step.EvaluationLoss is double loss)
         {
-            Log(FormattableString.Invariant($"Step {step.Step} of {step.TotalSteps}: loss {step.Loss:F4}, evaluation loss {loss:F4}{(step.Accuracy is double accuracy ? $", accuracy {accuracy:F4}" : "")}."));
+            Log(FormattableString.Invariant($"Step {step.Step} of {step.TotalSteps}: loss {step.Loss:F4}, evaluation loss {loss:F4}{(step.EntityF1 is double entities ? $", entity F1 {entities:F4}" : step.Accuracy is double accuracy ? $", accuracy {accuracy:F4}" : "")}."));
         }
 
         bar.ShowIfDue((double)step.Step / step.TotalSteps, $"step {step.Step}/{step.TotalSteps}, loss {step.Loss:F4}");

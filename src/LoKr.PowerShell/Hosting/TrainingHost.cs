@@ -64,7 +64,8 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
     {
         if (step.EvaluationLoss is double loss && Launch.Current is null or { Rank: 0 })
         {
-            string metric = step.Accuracy is double accuracy ? FormattableString.Invariant($", accuracy {accuracy:F4}")
+            string metric = step.EntityF1 is double entities ? FormattableString.Invariant($", entity F1 {entities:F4}")
+                : step.Accuracy is double accuracy ? FormattableString.Invariant($", accuracy {accuracy:F4}")
                 : step.Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}")
                 : "";
             cmdlet.WriteInformation(FormattableString.Invariant($"Step {step.Step} of {step.TotalSteps}: evaluation loss {loss:F4}{metric}."), ["LoKr", "Evaluation"]);

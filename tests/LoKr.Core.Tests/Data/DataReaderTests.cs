@@ -51,6 +51,37 @@ public sealed class DataReaderTests : IDisposable
     [InlineData("[1]")]
     public void A_json_file_that_is_not_an_array_of_objects_is_refused(string content) => Fails(ErrorIds.DataLineInvalid, "t.json", content);
 
+    [Theory]
+    [InlineData("t.conll", "-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\n\nPeter NNP B-NP B-PER\n", "t.conll:3", "t.conll:7")]
+    [InlineData("t.bio", "# id 12 domain=train\nEU\tB-ORG\r\nrejects\tO\r\n\r\nPeter\tB-PER", "t.bio:2", "t.bio:5")]
+    [InlineData("t.iob", "EU   B-ORG\nrejects   O\n \nPeter B-PER\n\n", "t.iob:1", "t.iob:4")]
+    public void Words_with_tags_have_a_row_for_each_sentence(string name, string content, string first, string second)
+    {
+        IReadOnlyList<DataRow> rows = Read(name, content);
+        Assert.Equal([first, second], rows.Select(static row => row.Origin));
+        Assert.Equal([["EU", "rejects"], ["Peter"]], rows.Select(static row => Assert.IsType<string[]>(row.Fields["tokens"])));
+        Assert.Equal([["B-ORG", "O"], ["B-PER"]], rows.Select(static row => Assert.IsType<string[]>(row.Fields["ner_tags"])));
+        Assert.Equal(["B-ORG", "O"], RowFields.LabelNames(rows[0]));
+    }
+
+    [Fact]
+    public void Words_without_tags_have_none_and_a_number_sign_is_a_word()
+    {
+        DataRow words = Assert.Single(Read("t.conll", "disk\nfull\n"));
+        Assert.Equal(["tokens"], words.Fields.Keys);
+        Assert.Equal(["#", "42"], Assert.IsType<string[]>(Assert.Single(Read("t.conll", "# O\n42 B-TICKET\n")).Fields["tokens"]));
+    }
+
+    [Theory]
+    [InlineData("EU B-ORG\nrejects\n", "t.conll:2 has no tag.")]
+    [InlineData("EU\nrejects O\n", "t.conll:2 has a tag, which the first word of its sentence lacks.")]
+    [InlineData("EU\tB-ORG\n\tO\n", "t.conll:2 has an empty column.")]
+    public void A_line_that_does_not_fit_its_sentence_is_named(string content, string problem)
+    {
+        LoKrException e = Fails(ErrorIds.DataLineInvalid, "t.conll", content);
+        Assert.StartsWith(problem, e.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Csv_follows_the_standard()
     {

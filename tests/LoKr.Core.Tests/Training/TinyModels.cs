@@ -38,10 +38,14 @@ internal sealed class TinyTokenizer : ITextTokenizer
     }
 
     public IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null) =>
-        [.. Encode(text + textPair, addSpecialTokens, maxLength).Select((id, i) => new TextToken(id, 0, 0, i, i, i + 1))];
+        Places((text + textPair).Select((_, place) => (Word: place, place)), Encode(text + textPair, addSpecialTokens, maxLength), addSpecialTokens);
 
     public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) =>
-        Tokenize(string.Concat(words), null, addSpecialTokens, maxLength);
+        Places(words.SelectMany((word, index) => word.Select((_, place) => (index, place))), Encode(string.Concat(words), addSpecialTokens, maxLength), addSpecialTokens);
+
+    private static IReadOnlyList<TextToken> Places(IEnumerable<(int Word, int Place)> places, IReadOnlyList<int> ids, bool hasSpecial) =>
+        [.. hasSpecial ? [new TextToken(ids[0], 0, -1, -1, 0, 0)] : Array.Empty<TextToken>(),
+            .. ids.Skip(hasSpecial ? 1 : 0).Zip(places, static (id, at) => new TextToken(id, 0, 0, at.Word, at.Place, at.Place + 1))];
 
     public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => string.Concat(ids.Where(id => id > 2).Select(id => (char)id));
 }
@@ -106,6 +110,37 @@ internal sealed class TinyClassifier : TinyModel, ISequenceClassifier
     public static LoKrModel Create(params string[] labels) => new(new TinyClassifier(labels), tokenizer: new TinyTokenizer());
 }
 
+internal sealed class TinyTagger : TinyModel, ITokenClassifier
+{
+    private readonly Linear _classifier;
+
+    public TinyTagger(params string[] labels)
+        : base(nameof(TinyTagger))
+    {
+        Labels = labels;
+        _classifier = nn.Linear(16, labels.Length);
+        register_module("classifier", _classifier);
+    }
+
+    public IReadOnlyList<string> Labels { get; }
+
+    /// <summary>Logits of a character, in the place of computed ones.</summary>
+    public Func<char, double[]>? Scores { get; init; }
+
+    public Tensor ClassifyTokens(Tensor inputIds, Tensor attentionMask, Tensor? tokenTypeIds = null)
+    {
+        if (Scores is null)
+        {
+            return _classifier.call(Encode(inputIds));
+        }
+
+        double[] logits = [.. inputIds.data<long>().ToArray().SelectMany(id => Scores((char)id))];
+        return tensor(logits).view(inputIds.shape[0], inputIds.shape[1], Labels.Count);
+    }
+
+    public static LoKrModel Create(params string[] labels) => new(new TinyTagger(labels), tokenizer: new TinyTokenizer());
+}
+
 internal sealed class TinyLanguageModel : TinyModel, ICausalLanguageModel
 {
     private readonly Linear _head = nn.Linear(16, 130);
@@ -133,6 +168,9 @@ internal static class Rows
 {
     public static DataRow Labeled(string text, object? label, int line = 1) =>
         new(new Dictionary<string, object?> { ["text"] = text, ["label"] = label }, $"t.jsonl:{line}");
+
+    public static DataRow Tagged(string words, string tags, int line = 1) =>
+        new(new Dictionary<string, object?> { ["tokens"] = words.Split(' '), ["ner_tags"] = tags.Split(' ') }, $"t.jsonl:{line}");
 
     public static DataRow Text(string text, int line = 1) => new(new Dictionary<string, object?> { ["text"] = text }, $"t.jsonl:{line}");
 

@@ -25,12 +25,15 @@ public sealed class EveryLayerTests : IDisposable
     private static readonly Dictionary<string, Func<JsonObject>> s_configs = new(StringComparer.Ordinal)
     {
         ["bert"] = () => TinyModel.BertConfig("a", "b"),
+        ["bert, tokens"] = () => With(TinyModel.BertConfig("a", "b"), """{"architectures": ["BertForTokenClassification"]}"""),
         ["roberta"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "roberta", "architectures": ["RobertaForSequenceClassification"], "pad_token_id": 1}"""),
         ["xlm-roberta"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "xlm-roberta", "architectures": null, "pad_token_id": 1, "type_vocab_size": 1}"""),
         ["modernbert"] = () => With(TinyModel.BertConfig("a", "b"), """{"model_type": "modernbert", "architectures": null, "num_hidden_layers": 2, "local_attention": 4}"""),
         ["modernbert, with biases"] = () => With(
             TinyModel.BertConfig("a", "b"),
             """{"model_type": "modernbert", "architectures": null, "norm_bias": true, "attention_bias": true, "mlp_bias": true, "classifier_bias": true, "classifier_pooling": "mean"}"""),
+        ["modernbert, tokens"] = () => With(
+            TinyModel.BertConfig("a", "b"), """{"model_type": "modernbert", "architectures": ["ModernBertForTokenClassification"], "num_hidden_layers": 2, "local_attention": 4}"""),
         ["deberta-v2"] = () => With(
             TinyModel.BertConfig("a", "b"),
             """
@@ -60,6 +63,7 @@ public sealed class EveryLayerTests : IDisposable
         ["llama"] = () => TinyDecoder.Config("llama"),
         ["llama, tied"] = () => TinyDecoder.Config("llama", """{"tie_word_embeddings": true}"""),
         ["llama, classifier"] = () => TinyDecoder.Config("llama", """{"architectures": ["LlamaForSequenceClassification"], "pad_token_id": 0}"""),
+        ["llama, tokens"] = () => TinyDecoder.Config("llama", """{"architectures": ["LlamaForTokenClassification"]}"""),
         ["mistral"] = () => TinyDecoder.Config("mistral"),
         ["qwen2"] = () => TinyDecoder.Config("qwen2"),
         ["qwen3"] = () => TinyDecoder.Config("qwen3"),
@@ -72,6 +76,7 @@ public sealed class EveryLayerTests : IDisposable
         ["gpt2"] = TinyModel.Gpt2Config,
         ["gpt2, untied"] = () => With(TinyModel.Gpt2Config(), """{"tie_word_embeddings": false}"""),
         ["gpt2, classifier"] = () => With(TinyModel.Gpt2Config(), """{"architectures": ["GPT2ForSequenceClassification"], "pad_token_id": 0}"""),
+        ["gpt2, tokens"] = () => With(TinyModel.Gpt2Config(), """{"architectures": ["GPT2ForTokenClassification"]}"""),
         ["vit"] = TinyModel.VitConfig,
         ["clip_text_model"] = TinyModel.ClipTextConfig,
         ["clip_text_model, projected"] = () => With(TinyModel.ClipTextConfig(), """{"architectures": ["CLIPTextModelWithProjection"]}"""),
@@ -236,6 +241,7 @@ public sealed class EveryLayerTests : IDisposable
         Tensor[] outputs = model.Module switch
         {
             ISequenceClassifier classifier => [classifier.Classify(ids, mask)],
+            ITokenClassifier tagger => [tagger.ClassifyTokens(ids, mask)],
             ICausalLanguageModel language => [language.Logits(ids, mask)],
             ITextEncoder encoder => Outputs(encoder.Encode(ids, mask)),
             VitForImageClassification images => [images.call(Values(2, images.ChannelCount, images.ImageHeight, images.ImageWidth))],

@@ -145,7 +145,7 @@ public sealed class ModelLoaderTests
     {
         using TempFolder folder = new();
         JsonObject config = TinyModel.BertConfig();
-        config["architectures"] = new JsonArray("BertForTokenClassification");
+        config["architectures"] = new JsonArray("BertForMultipleChoice");
         TinyModel.Write(folder.Path, config);
         ModelLoadResult result = ModelLoader.LoadWithReport(folder.Path, s_noTokenizer with { Labels = ["a", "b", "c"] });
         using LoKrModel model = result.Model;

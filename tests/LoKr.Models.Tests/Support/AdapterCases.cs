@@ -64,7 +64,7 @@ public static class AdapterCases
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using SafetensorsReader adapterIo = SafetensorsReader.Open(Path.Combine(adapterFolder, "io.safetensors"));
         using IDisposable noGrad = no_grad();
-        TensorAssert.Close(adapterIo.Read("adapter_output"), ReferenceInput.Run(model, io), TensorAssert.Model, $"{modelName} {adapterName}");
+        TensorAssert.Close(ReferenceInput.Expected(model, adapterIo.Read("adapter_output"), io), ReferenceInput.Run(model, io), TensorAssert.Model, $"{modelName} {adapterName}");
         Assert.Equal(expected["layers"]!.AsArray().Select(layer => (string)layer!["name"]!), adapter.Layers.Select(layer => layer.ModuleName));
         ParameterCount count = model.CountParameters();
         Assert.Equal((long)expected["trainable"]!, count.Trainable);
@@ -89,7 +89,7 @@ public static class AdapterCases
         PeftStart.Load(model, adapter);
         using SafetensorsReader io = SafetensorsReader.Open(Path.Combine(folder, "io.safetensors"));
         using SafetensorsReader expected = SafetensorsReader.Open(Path.Combine(adapter, "io.safetensors"));
-        TensorAssert.Close(expected.Read("adapter_output"), Output(model, io), TensorAssert.Model, "output before");
+        TensorAssert.Close(ReferenceInput.Expected(model, expected.Read("adapter_output"), io), Output(model, io), TensorAssert.Model, "output before");
 
         // The reference runs in evaluation mode (no dropout), so the loss switches the model to it.
         using CustomLossTask task = new([io], static (trained, source) =>
@@ -105,7 +105,7 @@ public static class AdapterCases
             TensorAssert.Close(losses[i], result.History[i].Loss, TensorAssert.Model, $"loss {i + 1}");
         }
 
-        TensorAssert.Close(expected.Read("after_output"), Output(model, io), TensorAssert.Model, "output after");
+        TensorAssert.Close(ReferenceInput.Expected(model, expected.Read("after_output"), io), Output(model, io), TensorAssert.Model, "output after");
     }
 
     private static Tensor Output(LoKrModel model, SafetensorsReader io)

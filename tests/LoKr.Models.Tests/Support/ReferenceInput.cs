@@ -16,10 +16,16 @@ internal static class ReferenceInput
         VitForImageClassification images => images.call(io.Read("in.pixel_values")),
         ISequenceClassifier texts => texts.Classify(
             io.Read("in.input_ids"), io.Read("in.attention_mask"), io.Entries.ContainsKey("in.token_type_ids") ? io.Read("in.token_type_ids") : null),
+        ITokenClassifier words => AtTokens(words.ClassifyTokens(io.Read("in.input_ids"), io.Read("in.attention_mask")), io),
         ITextEncoder encoder => encoder.Encode(io.Read("in.input_ids"), io.Read("in.attention_mask")).LastHiddenState,
         ICausalLanguageModel language => language.Logits(io.Read("in.input_ids"), io.Read("in.attention_mask")),
         _ => throw new NotSupportedException(model.Name),
     };
+
+    /// <summary>An expected output; that of tokens without those of padding, which have no meaning.</summary>
+    public static Tensor Expected(LoKrModel model, Tensor output, ITensorSource io) => model.Module is ITokenClassifier ? AtTokens(output, io) : output;
+
+    private static Tensor AtTokens(Tensor logits, ITensorSource io) => logits * io.Read("in.attention_mask").unsqueeze(-1);
 
     /// <summary>The loss of the labels of the reference file: cross entropy over labels other than -100, in language models of the next token.</summary>
     public static Tensor Loss(LoKrModel model, ITensorSource io)
@@ -27,7 +33,7 @@ internal static class ReferenceInput
         Tensor labels = io.Read("labels");
         if (model.Module is not ICausalLanguageModel language)
         {
-            return nn.functional.cross_entropy(Run(model, io), labels);
+            return nn.functional.cross_entropy(Run(model, io).flatten(0, -2), labels.flatten());
         }
 
         // Only the positions that carry loss are projected; no mask, because padding is on the right.
