@@ -77,7 +77,7 @@ Describe 'Merge-LoKrAdapter into a GGUF file' {
         $result | Export-Clixml -LiteralPath "$TestDrive/result.clixml"
         $copy = Import-Clixml -LiteralPath "$TestDrive/result.clixml"
         $copy.Weights.Kept | Should -Be $result.Weights.Kept
-        Get-Display ($copy | Format-List) | Should -Match '6 quantized; the least kept: blk'
+        Get-Display ($copy | Format-List) | Should -Match '6 rounded; the least kept: blk'
     }
 }
 

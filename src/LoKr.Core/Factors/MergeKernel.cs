@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
@@ -83,6 +84,36 @@ internal sealed unsafe class MergeKernel : IDisposable
         {
             Add(numbers, type == SafetensorsDType.BF16, first, rows.Length / (RowLength * SafetensorsDTypes.Size(type)));
         }
+    }
+
+    /// <summary>Adds the product to some rows of bfloat16 on the calling thread, to the same bits, and measures what rounding leaves of it.</summary>
+    /// <param name="rows">Bytes of whole rows.</param>
+    /// <param name="first">Number of the first row in the product.</param>
+    /// <param name="stride">One row of so many is measured, for all of them.</param>
+    public RoundingSums AddMeasured(Span<byte> rows, long first, int stride = 1)
+    {
+        RoundingSums sums = default;
+        fixed (byte* numbers = rows)
+        {
+            ushort* target = (ushort*)numbers;
+            long end = first + (rows.Length / (RowLength * sizeof(ushort)));
+            for (long row = first; row < end; row++, target += RowLength)
+            {
+                (long group, long inner) = Math.DivRem(row, _group);
+                float* factors = (float*)_outer + (group * _columns);
+                float* values = (float*)_inner + (inner * _width);
+                if (row % stride == 0)
+                {
+                    sums = sums.Plus(AddRowMeasured(target, factors, _columns, values, _width));
+                }
+                else
+                {
+                    AddRow(target, factors, _columns, values, _width);
+                }
+            }
+        }
+
+        return stride == 1 ? sums : sums.Times(stride);
     }
 
     /// <inheritdoc/>
@@ -199,6 +230,99 @@ internal sealed unsafe class MergeKernel : IDisposable
             {
                 target[i] = Round(MathF.FusedMultiplyAdd(factor, values[i], BitConverter.UInt32BitsToSingle((uint)target[i] << 16)));
             }
+        }
+    }
+
+    private static RoundingSums AddRowMeasured(ushort* target, float* factors, long columns, float* values, long width)
+    {
+        WideSums wide = default;
+        HalfSums half = default;
+        RoundingSums rest = default;
+        for (long column = 0; column < columns; column++, target += width)
+        {
+            float factor = factors[column];
+            long i = 0;
+            if (Vector512.IsHardwareAccelerated)
+            {
+                Vector512<float> all = Vector512.Create(factor);
+                for (; i <= width - Vector512<ushort>.Count; i += Vector512<ushort>.Count)
+                {
+                    (Vector512<uint> low, Vector512<uint> high) = Vector512.Widen(Vector512.Load(target + i));
+                    Vector512.Narrow(wide.Add(low, all, Vector512.Load(values + i)), wide.Add(high, all, Vector512.Load(values + i + Vector512<float>.Count))).Store(target + i);
+                }
+            }
+
+            Vector256<float> broadcast = Vector256.Create(factor);
+            for (; i <= width - Vector256<ushort>.Count; i += Vector256<ushort>.Count)
+            {
+                (Vector256<uint> low, Vector256<uint> high) = Vector256.Widen(Vector256.Load(target + i));
+                Vector256.Narrow(half.Add(low, broadcast, Vector256.Load(values + i)), half.Add(high, broadcast, Vector256.Load(values + i + Vector256<float>.Count))).Store(target + i);
+            }
+
+            for (; i < width; i++)
+            {
+                ushort before = target[i];
+                float start = BitConverter.UInt32BitsToSingle((uint)before << 16);
+                float wanted = MathF.FusedMultiplyAdd(factor, values[i], start);
+                target[i] = Round(wanted);
+                float stored = BitConverter.UInt32BitsToSingle((uint)target[i] << 16);
+                (double delta, double error) = ((double)wanted - start, (double)stored - wanted);
+                rest = rest.Plus(new(delta * delta, ((double)stored - start) * delta, error * error, 0, target[i] == before ? 1 : 0));
+            }
+        }
+
+        return rest.Plus(wide.Total).Plus(half.Total) with { Count = columns * width };
+    }
+
+    /// <summary>What <see cref="RoundingSums"/> counts, in the lanes of a vector.</summary>
+    private struct WideSums
+    {
+        private Vector512<float> _deltas;
+        private Vector512<float> _alongs;
+        private Vector512<float> _errors;
+        private long _unchanged;
+
+        public readonly RoundingSums Total => new(Vector512.Sum(_deltas), Vector512.Sum(_alongs), Vector512.Sum(_errors), 0, _unchanged);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public Vector512<uint> Add(Vector512<uint> before, Vector512<float> factor, Vector512<float> values)
+        {
+            Vector512<float> start = (before << 16).AsSingle();
+            Vector512<float> wanted = Vector512.FusedMultiplyAdd(factor, values, start);
+            Vector512<uint> rounded = Round(wanted);
+            Vector512<float> stored = (rounded << 16).AsSingle();
+            (Vector512<float> delta, Vector512<float> error) = (wanted - start, stored - wanted);
+            _deltas = Vector512.FusedMultiplyAdd(delta, delta, _deltas);
+            _alongs = Vector512.FusedMultiplyAdd(stored - start, delta, _alongs);
+            _errors = Vector512.FusedMultiplyAdd(error, error, _errors);
+            _unchanged += BitOperations.PopCount(Vector512.Equals(rounded, before).ExtractMostSignificantBits());
+            return rounded;
+        }
+    }
+
+    /// <summary>The same in vectors of half the size.</summary>
+    private struct HalfSums
+    {
+        private Vector256<float> _deltas;
+        private Vector256<float> _alongs;
+        private Vector256<float> _errors;
+        private long _unchanged;
+
+        public readonly RoundingSums Total => new(Vector256.Sum(_deltas), Vector256.Sum(_alongs), Vector256.Sum(_errors), 0, _unchanged);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public Vector256<uint> Add(Vector256<uint> before, Vector256<float> factor, Vector256<float> values)
+        {
+            Vector256<float> start = (before << 16).AsSingle();
+            Vector256<float> wanted = Vector256.FusedMultiplyAdd(factor, values, start);
+            Vector256<uint> rounded = Round(wanted);
+            Vector256<float> stored = (rounded << 16).AsSingle();
+            (Vector256<float> delta, Vector256<float> error) = (wanted - start, stored - wanted);
+            _deltas = Vector256.FusedMultiplyAdd(delta, delta, _deltas);
+            _alongs = Vector256.FusedMultiplyAdd(stored - start, delta, _alongs);
+            _errors = Vector256.FusedMultiplyAdd(error, error, _errors);
+            _unchanged += BitOperations.PopCount(Vector256.Equals(rounded, before).ExtractMostSignificantBits());
+            return rounded;
         }
     }
 

@@ -7,11 +7,11 @@ namespace LoKr.Core.Gguf;
 /// <summary>
 /// Values → Q2_K to Q6_K, byte for byte as llama.cpp without an importance matrix. For every sub-block it searches the scale (and
 /// minimum) with the smallest weighted error among some. The sums of one sub-block have a fixed order, so sub-blocks are the lanes of the
-/// vectors here: eight at a time, each with the arithmetic of the reference.
+/// vectors here: sixteen at a time, each with the arithmetic of the reference.
 /// </summary>
 internal static class SuperBlockQuantizer
 {
-    private const int Lanes = 8;
+    private const int Lanes = 16;
 
     // Sub-blocks with smaller values count as zeros.
     private const float Least = 1e-15f;
@@ -37,27 +37,10 @@ internal static class SuperBlockQuantizer
     }
 
     /// <summary>Values → Q4_K.</summary>
-    public static void ToQ4(ReadOnlySpan<float> source, Span<byte> destination)
-    {
-        const int bytes = 144;
-        for (int block = 0; block < destination.Length / bytes; block++)
-        {
-            Span<byte> to = destination.Slice(block * bytes, bytes);
-            ToQ4Or5(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), to, [], to[(4 + SuperBlocks.ScaleBytes)..], new(15, -1, 20, false));
-        }
-    }
+    public static void ToQ4(ReadOnlySpan<float> source, Span<byte> destination) => ToQ4Or5(source, destination, 0, new(15, -1, 20, false));
 
     /// <summary>Values → Q5_K.</summary>
-    public static void ToQ5(ReadOnlySpan<float> source, Span<byte> destination)
-    {
-        const int bytes = 176;
-        for (int block = 0; block < destination.Length / bytes; block++)
-        {
-            Span<byte> to = destination.Slice(block * bytes, bytes);
-            Span<byte> fifth = to.Slice(4 + SuperBlocks.ScaleBytes, 32);
-            ToQ4Or5(source.Slice(block * SuperBlocks.Count, SuperBlocks.Count), to, fifth, to[(4 + SuperBlocks.ScaleBytes + 32)..], new(31, -0.5f, 15, false));
-        }
-    }
+    public static void ToQ5(ReadOnlySpan<float> source, Span<byte> destination) => ToQ4Or5(source, destination, 32, new(31, -0.5f, 15, false));
 
     /// <summary>Values → Q6_K.</summary>
     public static void ToQ6(ReadOnlySpan<float> source, Span<byte> destination)
@@ -69,67 +52,109 @@ internal static class SuperBlockQuantizer
         }
     }
 
-    private static void ToQ4Or5(ReadOnlySpan<float> values, Span<byte> block, Span<byte> fifth, Span<byte> nibbles, ScaleSearch search)
+    /// <summary>Two blocks at a time: each has eight sub-blocks.</summary>
+    private static void ToQ4Or5(ReadOnlySpan<float> source, Span<byte> destination, int fifthBytes, ScaleSearch search)
     {
-        const int size = SuperBlocks.Count / Lanes;
-        Span<Vector256<float>> columns = stackalloc Vector256<float>[size];
-        Span<Vector256<int>> numbers = stackalloc Vector256<int>[size];
-        Transpose(values, columns);
-        (Vector256<float> scales, Vector256<float> minimums) = search.Find(columns, numbers);
-        (float largestScale, float largestMinimum) = (0, 0);
-        for (int sub = 0; sub < Lanes; sub++)
-        {
-            largestScale = scales[sub] > largestScale ? scales[sub] : largestScale;
-            largestMinimum = minimums[sub] > largestMinimum ? minimums[sub] : largestMinimum;
-        }
-
-        block.Clear();
-        Span<byte> packed = block.Slice(4, SuperBlocks.ScaleBytes);
-        float inverseScale = largestScale > 0 ? 63 / largestScale : 0;
-        float inverseMinimum = largestMinimum > 0 ? 63 / largestMinimum : 0;
-        for (int sub = 0; sub < Lanes; sub++)
-        {
-            SuperBlocks.WriteScale(packed, sub, Math.Min(63, (int)(byte)Nearest(inverseScale * scales[sub])), Math.Min(63, (int)(byte)Nearest(inverseMinimum * minimums[sub])));
-        }
-
-        FloatBlocks.WriteHalf(block, 0, largestScale / 63);
-        FloatBlocks.WriteHalf(block, 2, largestMinimum / 63);
-        (float unit, float floorUnit) = (FloatBlocks.ReadHalf(block, 0), FloatBlocks.ReadHalf(block, 2));
+        const int size = 32;
+        const int subs = SuperBlocks.Count / size;
+        const int header = 4 + SuperBlocks.ScaleBytes;
+        int bytes = header + fifthBytes + (SuperBlocks.Count / 2);
+        Span<Vector512<float>> columns = stackalloc Vector512<float>[size];
+        Span<Vector512<int>> numbers = stackalloc Vector512<int>[size];
         Span<float> steps = stackalloc float[Lanes];
         Span<float> floors = stackalloc float[Lanes];
-        for (int sub = 0; sub < Lanes; sub++)
+        for (int done = 0; done < destination.Length; done += 2 * bytes)
         {
-            (int factor, int least) = SuperBlocks.ReadScale(packed, sub);
-            (steps[sub], floors[sub]) = (unit * factor, floorUnit * least);
-        }
-
-        Requantize(columns, numbers, steps, floors, search.Most);
-        Span<int> flat = MemoryMarshal.Cast<Vector256<int>, int>(numbers);
-        for (int sub = 0; sub < Lanes; sub++)
-        {
-            Span<byte> to = nibbles.Slice(sub / 2 * 32, 32);
-            for (int i = 0; i < size; i++)
+            Span<byte> blocks = destination.Slice(done, Math.Min(2 * bytes, destination.Length - done));
+            int count = blocks.Length / bytes;
+            Transpose(source.Slice(done / bytes * SuperBlocks.Count, count * SuperBlocks.Count), columns);
+            (Vector512<float> scales, Vector512<float> minimums) = search.Find(columns, numbers);
+            blocks.Clear();
+            for (int i = 0; i < count; i++)
             {
-                int number = flat[(i * Lanes) + sub];
-                to[i] |= (byte)((number & 15) << (sub % 2 * 4));
-                if (number > 15)
-                {
-                    fifth[i] |= (byte)(1 << sub);
-                }
+                WriteScales(scales, minimums, i * subs, blocks.Slice(i * bytes, header), steps.Slice(i * subs, subs), floors.Slice(i * subs, subs));
+            }
+
+            Requantize(columns, numbers, steps, floors, search.Most);
+            for (int i = 0; i < count; i++)
+            {
+                Span<byte> block = blocks.Slice(i * bytes, bytes);
+                PackHalves(numbers, i, block.Slice(header, fifthBytes), block[(header + fifthBytes)..]);
             }
         }
     }
 
-    /// <summary>Quantizes with the scales as they are stored; where one is zero, the numbers of the search stay.</summary>
-    private static void Requantize(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<int>> numbers, ReadOnlySpan<float> steps, ReadOnlySpan<float> floors, int most)
+    /// <summary>Stores the scales and minimums of the eight sub-blocks of a block.</summary>
+    /// <param name="scales">The scales.</param>
+    /// <param name="minimums">The minimums, with the opposite sign.</param>
+    /// <param name="first">Lane of the first sub-block.</param>
+    /// <param name="header">The first bytes of the block, zeros.</param>
+    /// <param name="steps">Gets the scales as they are stored.</param>
+    /// <param name="floors">Gets the minimums as they are stored.</param>
+    private static void WriteScales(Vector512<float> scales, Vector512<float> minimums, int first, Span<byte> header, Span<float> steps, Span<float> floors)
     {
-        Vector256<float> step = Vector256.Create(steps);
-        Vector256<float> floor = Vector256.Create(floors);
-        Vector256<int> isZero = Vector256.Equals(step, Vector256<float>.Zero).AsInt32();
+        (float largestScale, float largestMinimum) = (0, 0);
+        for (int sub = 0; sub < steps.Length; sub++)
+        {
+            largestScale = scales[first + sub] > largestScale ? scales[first + sub] : largestScale;
+            largestMinimum = minimums[first + sub] > largestMinimum ? minimums[first + sub] : largestMinimum;
+        }
+
+        Span<byte> packed = header.Slice(4, SuperBlocks.ScaleBytes);
+        float inverseScale = largestScale > 0 ? 63 / largestScale : 0;
+        float inverseMinimum = largestMinimum > 0 ? 63 / largestMinimum : 0;
+        for (int sub = 0; sub < steps.Length; sub++)
+        {
+            SuperBlocks.WriteScale(packed, sub, Math.Min(63, (int)(byte)Nearest(inverseScale * scales[first + sub])), Math.Min(63, (int)(byte)Nearest(inverseMinimum * minimums[first + sub])));
+        }
+
+        FloatBlocks.WriteHalf(header, 0, largestScale / 63);
+        FloatBlocks.WriteHalf(header, 2, largestMinimum / 63);
+        (float unit, float floorUnit) = (FloatBlocks.ReadHalf(header, 0), FloatBlocks.ReadHalf(header, 2));
+        for (int sub = 0; sub < steps.Length; sub++)
+        {
+            (int factor, int least) = SuperBlocks.ReadScale(packed, sub);
+            (steps[sub], floors[sub]) = (unit * factor, floorUnit * least);
+        }
+    }
+
+    /// <summary>Quantizes with the scales as they are stored; where one is zero, the numbers of the search stay.</summary>
+    private static void Requantize(ReadOnlySpan<Vector512<float>> columns, Span<Vector512<int>> numbers, ReadOnlySpan<float> steps, ReadOnlySpan<float> floors, int most)
+    {
+        Vector512<float> step = Vector512.Create(steps);
+        Vector512<float> floor = Vector512.Create(floors);
+        Vector512<int> isZero = Vector512.Equals(step, Vector512<float>.Zero).AsInt32();
         for (int i = 0; i < columns.Length; i++)
         {
-            Vector256<int> number = Clamp(Nearest((columns[i] + floor) / step), 0, most);
-            numbers[i] = Vector256.ConditionalSelect(isZero, numbers[i], number);
+            Vector512<int> number = Clamp(Nearest((columns[i] + floor) / step), 0, most);
+            numbers[i] = Vector512.ConditionalSelect(isZero, numbers[i], number);
+        }
+    }
+
+    /// <summary>Numbers of a block → low halves of two sub-blocks in a byte, and the fifth bits of all eight in one.</summary>
+    /// <param name="numbers">Numbers of at most 5 bits; the lane is the sub-block.</param>
+    /// <param name="block">Which of the two blocks.</param>
+    /// <param name="fifth">Gets the fifth bits; empty where there are none.</param>
+    /// <param name="low">Gets the low halves.</param>
+    private static void PackHalves(ReadOnlySpan<Vector512<int>> numbers, int block, Span<byte> fifth, Span<byte> low)
+    {
+        for (int i = 0; i < numbers.Length; i++)
+        {
+            // One byte for each sub-block.
+            Vector256<int> own = block == 0 ? numbers[i].GetLower() : numbers[i].GetUpper();
+            Vector128<short> words = Vector128.Narrow(own.GetLower(), own.GetUpper());
+            ulong all = Vector128.Narrow(words.AsUInt16(), words.AsUInt16()).AsUInt64().ToScalar();
+            ulong halves = all & 0x0f0f0f0f0f0f0f0f;
+            ulong pairs = halves | (halves >> 4);
+            low[i] = (byte)pairs;
+            low[32 + i] = (byte)(pairs >> 16);
+            low[64 + i] = (byte)(pairs >> 32);
+            low[96 + i] = (byte)(pairs >> 48);
+            if (!fifth.IsEmpty)
+            {
+                // The product collects the lowest bits of the bytes in the highest byte.
+                fifth[i] = (byte)((((all >> 4) & 0x0101010101010101) * 0x0102040810204080) >> 56);
+            }
         }
     }
 
@@ -137,20 +162,15 @@ internal static class SuperBlockQuantizer
     {
         const int size = 16;
         const int most = 15;
-        Span<Vector256<float>> columns = stackalloc Vector256<float>[2 * size];
-        Span<Vector256<int>> numbers = stackalloc Vector256<int>[2 * size];
-        Span<float> scales = stackalloc float[2 * Lanes];
-        Span<float> minimums = stackalloc float[2 * Lanes];
+        Span<Vector512<float>> columns = stackalloc Vector512<float>[size];
+        Span<Vector512<int>> numbers = stackalloc Vector512<int>[size];
+        Span<float> scales = stackalloc float[Lanes];
+        Span<float> minimums = stackalloc float[Lanes];
         ScaleSearch search = new(3, -0.5f, 15, true);
-        for (int half = 0; half < 2; half++)
-        {
-            Span<Vector256<float>> own = columns.Slice(half * size, size);
-            Transpose(values.Slice(half * 128, 128), own);
-            (Vector256<float> found, Vector256<float> least) = search.Find(own, numbers.Slice(half * size, size));
-            found.CopyTo(scales[(half * Lanes)..]);
-            least.CopyTo(minimums[(half * Lanes)..]);
-        }
-
+        Transpose(values, columns);
+        (Vector512<float> found, Vector512<float> least) = search.Find(columns, numbers);
+        found.CopyTo(scales);
+        least.CopyTo(minimums);
         (float largestScale, float largestMinimum) = (0, 0);
         for (int sub = 0; sub < scales.Length; sub++)
         {
@@ -170,16 +190,11 @@ internal static class SuperBlockQuantizer
             (scales[sub], minimums[sub]) = (unit * (block[sub] & 15), floorUnit * (block[sub] >> 4));
         }
 
-        for (int half = 0; half < 2; half++)
-        {
-            Requantize(columns.Slice(half * size, size), numbers.Slice(half * size, size), scales.Slice(half * Lanes, Lanes), minimums.Slice(half * Lanes, Lanes), search.Most);
-        }
-
-        ReadOnlySpan<int> flat = MemoryMarshal.Cast<Vector256<int>, int>(numbers);
+        Requantize(columns, numbers, scales, minimums, search.Most);
+        ReadOnlySpan<int> flat = MemoryMarshal.Cast<Vector512<int>, int>(numbers);
         for (int i = 0; i < values.Length; i++)
         {
-            int sub = i / size;
-            int number = flat[((((sub / Lanes) * size) + (i % size)) * Lanes) + (sub % Lanes)];
+            int number = flat[(i % size * Lanes) + (i / size)];
             block[16 + (i / 128 * 32) + (i % 32)] |= (byte)(number << (i % 128 / 32 * 2));
         }
     }
@@ -300,15 +315,11 @@ internal static class SuperBlockQuantizer
     private static void QuantizeQ6(ReadOnlySpan<float> values, Span<byte> block)
     {
         const int size = 16;
-        Span<Vector256<float>> columns = stackalloc Vector256<float>[2 * size];
-        Span<Vector256<int>> numbers = stackalloc Vector256<int>[2 * size];
-        Span<float> scales = stackalloc float[2 * Lanes];
-        for (int half = 0; half < 2; half++)
-        {
-            Transpose(values.Slice(half * 128, 128), columns.Slice(half * size, size));
-            FindSymmetric(columns.Slice(half * size, size), numbers.Slice(half * size, size)).CopyTo(scales[(half * Lanes)..]);
-        }
-
+        Span<Vector512<float>> columns = stackalloc Vector512<float>[size];
+        Span<Vector512<int>> numbers = stackalloc Vector512<int>[size];
+        Span<float> scales = stackalloc float[Lanes];
+        Transpose(values, columns);
+        FindSymmetric(columns, numbers).CopyTo(scales);
         (float extreme, float largest) = (0, 0);
         foreach (float scale in scales)
         {
@@ -328,7 +339,7 @@ internal static class SuperBlockQuantizer
         float inverse = -128 / extreme;
         FloatBlocks.WriteHalf(block, 208, 1 / inverse);
         float unit = FloatBlocks.ReadHalf(block, 208);
-        Span<float> steps = stackalloc float[2 * Lanes];
+        Span<float> steps = stackalloc float[Lanes];
         for (int sub = 0; sub < scales.Length; sub++)
         {
             sbyte factor = (sbyte)Math.Min(127, Nearest(inverse * scales[sub]));
@@ -336,49 +347,49 @@ internal static class SuperBlockQuantizer
             steps[sub] = unit * factor;
         }
 
+        Vector512<float> step = Vector512.Create<float>(steps);
+        Vector512<int> isZero = Vector512.Equals(step, Vector512<float>.Zero).AsInt32();
+        for (int i = 0; i < columns.Length; i++)
+        {
+            Vector512<int> number = Clamp(Nearest(columns[i] / step), -32, 31) + Vector512.Create(32);
+            numbers[i] = Vector512.ConditionalSelect(isZero, numbers[i], number);
+        }
+
         for (int half = 0; half < 2; half++)
         {
-            Vector256<float> step = Vector256.Create<float>(steps.Slice(half * Lanes, Lanes));
-            Vector256<int> isZero = Vector256.Equals(step, Vector256<float>.Zero).AsInt32();
-            for (int i = half * size; i < (half + 1) * size; i++)
-            {
-                Vector256<int> number = Clamp(Nearest(columns[i] / step), -32, 31) + Vector256.Create(32);
-                numbers[i] = Vector256.ConditionalSelect(isZero, numbers[i], number);
-            }
-
-            Pack(MemoryMarshal.Cast<Vector256<int>, int>(numbers.Slice(half * size, size)), block.Slice(half * 64, 64), block.Slice(128 + (half * 32), 32));
+            Pack(MemoryMarshal.Cast<Vector512<int>, int>(numbers), half, block.Slice(half * 64, 64), block.Slice(128 + (half * 32), 32));
         }
     }
 
-    // 128 numbers: the sub-block is the lane.
-    private static void Pack(ReadOnlySpan<int> numbers, Span<byte> low, Span<byte> high)
+    // 128 numbers, of sub-blocks that are eight of the lanes.
+    private static void Pack(ReadOnlySpan<int> numbers, int half, Span<byte> low, Span<byte> high)
     {
         for (int i = 0; i < 128; i++)
         {
-            int number = numbers[(i % 16 * Lanes) + (i / 16)];
+            int number = numbers[(i % 16 * Lanes) + (half * 8) + (i / 16)];
             low[i % 64] |= (byte)((number & 15) << (i / 64 * 4));
             high[i % 32] |= (byte)(number >> 4 << (i / 32 * 2));
         }
     }
 
-    /// <summary>The scales of eight sub-blocks without minimum, weighted by the squares of the values; numbers are 32 too large.</summary>
-    private static Vector256<float> FindSymmetric(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<int>> numbers)
+    /// <summary>The scales of sixteen sub-blocks without minimum, weighted by the squares of the values; numbers are 32 too large.</summary>
+    private static Vector512<float> FindSymmetric(ReadOnlySpan<Vector512<float>> columns, Span<Vector512<int>> numbers)
     {
         const int most = 32;
-        Vector256<float> extreme = Vector256<float>.Zero;
-        Vector256<float> largest = Vector256<float>.Zero;
-        foreach (Vector256<float> column in columns)
+        Vector512<float> extreme = Vector512<float>.Zero;
+        Vector512<float> largest = Vector512<float>.Zero;
+        foreach (Vector512<float> column in columns)
         {
-            Vector256<float> magnitude = Vector256.Abs(column);
-            Vector256<float> isLarger = Vector256.GreaterThan(magnitude, largest);
-            extreme = Vector256.ConditionalSelect(isLarger, column, extreme);
-            largest = Vector256.ConditionalSelect(isLarger, magnitude, largest);
+            Vector512<float> magnitude = Vector512.Abs(column);
+            Vector512<float> isLarger = Vector512.GreaterThan(magnitude, largest);
+            extreme = Vector512.ConditionalSelect(isLarger, column, extreme);
+            largest = Vector512.ConditionalSelect(isLarger, magnitude, largest);
         }
 
-        Vector256<float> inverse = Vector256.Create(-(float)most) / extreme;
-        (Vector256<float> products, Vector256<float> squares) = Sums(columns, inverse);
-        Vector256<float> scale = Vector256.ConditionalSelect(Vector256.Equals(squares, Vector256<float>.Zero), Vector256<float>.Zero, products / squares);
-        Vector256<float> best = scale * products;
+        Vector512<float> inverse = Vector512.Create(-(float)most) / extreme;
+        (Vector512<float> products, Vector512<float> squares) = Sums(columns, inverse);
+        Vector512<float> scale = Vector512.ConditionalSelect(Vector512.Equals(squares, Vector512<float>.Zero), Vector512<float>.Zero, products / squares);
+        Vector512<float> best = scale * products;
         for (int step = -9; step <= 9; step++)
         {
             if (step == 0)
@@ -386,30 +397,30 @@ internal static class SuperBlockQuantizer
                 continue;
             }
 
-            Vector256<float> candidate = Vector256.Create(-(most + (0.1f * step))) / extreme;
+            Vector512<float> candidate = Vector512.Create(-(most + (0.1f * step))) / extreme;
             (products, squares) = Sums(columns, candidate);
-            Vector256<float> isBetter = Vector256.GreaterThan(squares, Vector256<float>.Zero) & Vector256.GreaterThan(products * products, best * squares);
-            scale = Vector256.ConditionalSelect(isBetter, products / squares, scale);
-            best = Vector256.ConditionalSelect(isBetter, scale * products, best);
-            inverse = Vector256.ConditionalSelect(isBetter, candidate, inverse);
+            Vector512<float> isBetter = Vector512.GreaterThan(squares, Vector512<float>.Zero) & Vector512.GreaterThan(products * products, best * squares);
+            scale = Vector512.ConditionalSelect(isBetter, products / squares, scale);
+            best = Vector512.ConditionalSelect(isBetter, scale * products, best);
+            inverse = Vector512.ConditionalSelect(isBetter, candidate, inverse);
         }
 
-        Vector256<float> isZero = Vector256.LessThan(largest, Vector256.Create(Least));
+        Vector512<float> isZero = Vector512.LessThan(largest, Vector512.Create(Least));
         for (int i = 0; i < columns.Length; i++)
         {
-            Vector256<int> number = Clamp(Nearest(inverse * columns[i]), -most, most - 1) + Vector256.Create(most);
-            numbers[i] = Vector256.AndNot(number, isZero.AsInt32());
+            Vector512<int> number = Clamp(Nearest(inverse * columns[i]), -most, most - 1) + Vector512.Create(most);
+            numbers[i] = Vector512.AndNot(number, isZero.AsInt32());
         }
 
-        return Vector256.AndNot(scale, isZero);
+        return Vector512.AndNot(scale, isZero);
 
-        static (Vector256<float> Products, Vector256<float> Squares) Sums(ReadOnlySpan<Vector256<float>> columns, Vector256<float> inverse)
+        static (Vector512<float> Products, Vector512<float> Squares) Sums(ReadOnlySpan<Vector512<float>> columns, Vector512<float> inverse)
         {
-            (Vector256<float> products, Vector256<float> squares) = (Vector256<float>.Zero, Vector256<float>.Zero);
-            foreach (Vector256<float> column in columns)
+            (Vector512<float> products, Vector512<float> squares) = (Vector512<float>.Zero, Vector512<float>.Zero);
+            foreach (Vector512<float> column in columns)
             {
-                Vector256<float> number = Vector256.ConvertToSingle(Clamp(Nearest(inverse * column), -most, most - 1));
-                Vector256<float> weight = column * column;
+                Vector512<float> number = Vector512.ConvertToSingle(Clamp(Nearest(inverse * column), -most, most - 1));
+                Vector512<float> weight = column * column;
                 products += weight * column * number;
                 squares += weight * number * number;
             }
@@ -418,15 +429,22 @@ internal static class SuperBlockQuantizer
         }
     }
 
-    // Sub-block s of the values becomes lane s.
-    private static void Transpose(ReadOnlySpan<float> values, Span<Vector256<float>> columns)
+    // Sub-block s of the values becomes lane s; lanes beyond the values become zeros.
+    private static void Transpose(ReadOnlySpan<float> values, Span<Vector512<float>> columns)
     {
-        Span<float> flat = MemoryMarshal.Cast<Vector256<float>, float>(columns);
-        for (int sub = 0; sub < Lanes; sub++)
+        Span<float> flat = MemoryMarshal.Cast<Vector512<float>, float>(columns);
+        int subs = values.Length / columns.Length;
+        if (subs < Lanes)
         {
-            for (int i = 0; i < columns.Length; i++)
+            columns.Clear();
+        }
+
+        for (int sub = 0; sub < subs; sub++)
+        {
+            ReadOnlySpan<float> from = values.Slice(sub * columns.Length, columns.Length);
+            for (int i = 0; i < from.Length; i++)
             {
-                flat[(i * Lanes) + sub] = values[(sub * columns.Length) + i];
+                flat[(i * Lanes) + sub] = from[i];
             }
         }
     }
@@ -435,13 +453,13 @@ internal static class SuperBlockQuantizer
     internal static int Nearest(float value) => (BitConverter.SingleToInt32Bits(value + 12582912f) & 0x007fffff) - 0x00400000;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<int> Nearest(Vector256<float> value) =>
-        ((value + Vector256.Create(12582912f)).AsInt32() & Vector256.Create(0x007fffff)) - Vector256.Create(0x00400000);
+    private static Vector512<int> Nearest(Vector512<float> value) =>
+        ((value + Vector512.Create(12582912f)).AsInt32() & Vector512.Create(0x007fffff)) - Vector512.Create(0x00400000);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<int> Clamp(Vector256<int> value, int least, int most) => Vector256.Max(Vector256.Create(least), Vector256.Min(Vector256.Create(most), value));
+    private static Vector512<int> Clamp(Vector512<int> value, int least, int most) => Vector512.Max(Vector512.Create(least), Vector512.Min(Vector512.Create(most), value));
 
-    /// <summary>The search for the scale and minimum of eight sub-blocks.</summary>
+    /// <summary>The search for the scale and minimum of sixteen sub-blocks.</summary>
     /// <param name="Most">Largest number, 2^bits − 1.</param>
     /// <param name="First">What the first step adds to it; each further one adds 0.1.</param>
     /// <param name="Steps">Number of the last step.</param>
@@ -451,92 +469,87 @@ internal static class SuperBlockQuantizer
         /// <summary>Finds the scales, and the minimums with the opposite sign.</summary>
         /// <param name="columns">The values; the lane is the sub-block.</param>
         /// <param name="numbers">Gets the numbers with the scales that were found.</param>
-        public (Vector256<float> Scales, Vector256<float> Minimums) Find(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<int>> numbers)
+        public (Vector512<float> Scales, Vector512<float> Minimums) Find(ReadOnlySpan<Vector512<float>> columns, Span<Vector512<int>> numbers)
         {
-            Span<Vector256<float>> weights = stackalloc Vector256<float>[columns.Length];
+            Span<Vector512<float>> weights = stackalloc Vector512<float>[columns.Length];
+            Span<Vector512<float>> levels = stackalloc Vector512<float>[columns.Length];
             Weigh(columns, weights);
-            Vector256<float> minimum = columns[0];
-            Vector256<float> maximum = columns[0];
-            Vector256<float> sumWeights = weights[0];
-            Vector256<float> sumValues = weights[0] * columns[0];
+            Vector512<float> minimum = columns[0];
+            Vector512<float> maximum = columns[0];
+            Vector512<float> sumWeights = weights[0];
+            Vector512<float> sumValues = weights[0] * columns[0];
             for (int i = 1; i < columns.Length; i++)
             {
-                minimum = Vector256.ConditionalSelect(Vector256.LessThan(columns[i], minimum), columns[i], minimum);
-                maximum = Vector256.ConditionalSelect(Vector256.GreaterThan(columns[i], maximum), columns[i], maximum);
+                minimum = Vector512.ConditionalSelect(Vector512.LessThan(columns[i], minimum), columns[i], minimum);
+                maximum = Vector512.ConditionalSelect(Vector512.GreaterThan(columns[i], maximum), columns[i], maximum);
                 sumWeights += weights[i];
                 sumValues += weights[i] * columns[i];
             }
 
-            minimum = Vector256.ConditionalSelect(Vector256.GreaterThan(minimum, Vector256<float>.Zero), Vector256<float>.Zero, minimum);
-            Vector256<float> isFlat = Vector256.Equals(maximum, minimum);
-            Vector256<float> flatMinimum = minimum;
-            Vector256<float> inverse = Vector256.Create((float)Most) / (maximum - minimum);
-            Vector256<float> scale = Vector256<float>.One / inverse;
-            Vector256<float> bestError = Error(columns, weights, Numbers(columns, inverse, minimum, numbers), scale, minimum);
-            (Vector256<float> bestInverse, Vector256<float> bestFloor) = (inverse, minimum);
+            minimum = Vector512.ConditionalSelect(Vector512.GreaterThan(minimum, Vector512<float>.Zero), Vector512<float>.Zero, minimum);
+            Vector512<float> isFlat = Vector512.Equals(maximum, minimum);
+            Vector512<float> flatMinimum = minimum;
+            Vector512<float> inverse = Vector512.Create((float)Most) / (maximum - minimum);
+            Vector512<float> scale = Vector512<float>.One / inverse;
+            Sums(columns, weights, inverse, minimum, levels);
+            Vector512<float> bestError = Error(columns, weights, levels, scale, minimum);
+            (Vector512<float> bestInverse, Vector512<float> bestFloor) = (inverse, minimum);
             for (int step = 0; step <= Steps; step++)
             {
-                inverse = Vector256.Create(First + (0.1f * step) + Most) / (maximum - minimum);
-                Numbers(columns, inverse, minimum, numbers);
-                (Vector256<float> sum, Vector256<float> squares, Vector256<float> products) = Sums(columns, weights, numbers);
-                Vector256<float> determinant = (sumWeights * squares) - (sum * sum);
-                Vector256<float> newScale = ((sumWeights * products) - (sumValues * sum)) / determinant;
-                Vector256<float> newMinimum = ((squares * sumValues) - (sum * products)) / determinant;
-                Vector256<float> isPositive = Vector256.GreaterThan(newMinimum, Vector256<float>.Zero);
-                newScale = Vector256.ConditionalSelect(isPositive, products / squares, newScale);
-                newMinimum = Vector256.AndNot(newMinimum, isPositive);
-                Vector256<float> error = Error(columns, weights, numbers, newScale, newMinimum);
-                Vector256<float> isBetter = Vector256.GreaterThan(determinant, Vector256<float>.Zero) & Vector256.LessThan(error, bestError);
-                bestInverse = Vector256.ConditionalSelect(isBetter, inverse, bestInverse);
-                bestFloor = Vector256.ConditionalSelect(isBetter, minimum, bestFloor);
-                bestError = Vector256.ConditionalSelect(isBetter, error, bestError);
-                scale = Vector256.ConditionalSelect(isBetter, newScale, scale);
-                minimum = Vector256.ConditionalSelect(isBetter, newMinimum, minimum);
+                inverse = Vector512.Create(First + (0.1f * step) + Most) / (maximum - minimum);
+                (Vector512<float> sum, Vector512<float> squares, Vector512<float> products) = Sums(columns, weights, inverse, minimum, levels);
+                Vector512<float> determinant = (sumWeights * squares) - (sum * sum);
+                Vector512<float> newScale = ((sumWeights * products) - (sumValues * sum)) / determinant;
+                Vector512<float> newMinimum = ((squares * sumValues) - (sum * products)) / determinant;
+                Vector512<float> isPositive = Vector512.GreaterThan(newMinimum, Vector512<float>.Zero);
+                newScale = Vector512.ConditionalSelect(isPositive, products / squares, newScale);
+                newMinimum = Vector512.AndNot(newMinimum, isPositive);
+                Vector512<float> error = Error(columns, weights, levels, newScale, newMinimum);
+                Vector512<float> isBetter = Vector512.GreaterThan(determinant, Vector512<float>.Zero) & Vector512.LessThan(error, bestError);
+                bestInverse = Vector512.ConditionalSelect(isBetter, inverse, bestInverse);
+                bestFloor = Vector512.ConditionalSelect(isBetter, minimum, bestFloor);
+                bestError = Vector512.ConditionalSelect(isBetter, error, bestError);
+                scale = Vector512.ConditionalSelect(isBetter, newScale, scale);
+                minimum = Vector512.ConditionalSelect(isBetter, newMinimum, minimum);
             }
 
-            Numbers(columns, bestInverse, bestFloor, numbers);
             for (int i = 0; i < numbers.Length; i++)
             {
-                numbers[i] = Vector256.AndNot(numbers[i], isFlat.AsInt32());
+                numbers[i] = Vector512.AndNot(Number(columns[i], bestInverse, bestFloor), isFlat.AsInt32());
             }
 
-            return (Vector256.AndNot(scale, isFlat), -Vector256.ConditionalSelect(isFlat, flatMinimum, minimum));
+            return (Vector512.AndNot(scale, isFlat), -Vector512.ConditionalSelect(isFlat, flatMinimum, minimum));
         }
 
         // A value counts by its magnitude, and by the root of the mean square of its sub-block.
-        private void Weigh(ReadOnlySpan<Vector256<float>> columns, Span<Vector256<float>> weights)
+        private void Weigh(ReadOnlySpan<Vector512<float>> columns, Span<Vector512<float>> weights)
         {
-            Vector256<float> squares = Vector256<float>.Zero;
-            foreach (Vector256<float> column in columns)
+            Vector512<float> squares = Vector512<float>.Zero;
+            foreach (Vector512<float> column in columns)
             {
                 squares += column * column;
             }
 
-            Vector256<float> root = ByMagnitude ? Vector256<float>.Zero : Vector256.Sqrt(squares / Vector256.Create((float)columns.Length));
+            Vector512<float> root = ByMagnitude ? Vector512<float>.Zero : Vector512.Sqrt(squares / Vector512.Create((float)columns.Length));
             for (int i = 0; i < columns.Length; i++)
             {
-                weights[i] = root + Vector256.Abs(columns[i]);
+                weights[i] = root + Vector512.Abs(columns[i]);
             }
         }
 
-        private ReadOnlySpan<Vector256<int>> Numbers(ReadOnlySpan<Vector256<float>> columns, Vector256<float> inverse, Vector256<float> minimum, Span<Vector256<int>> numbers)
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        private Vector512<int> Number(Vector512<float> column, Vector512<float> inverse, Vector512<float> minimum) => Clamp(Nearest(inverse * (column - minimum)), 0, Most);
+
+        /// <summary>The numbers under a scale, as floats, and their weighted sums.</summary>
+        private (Vector512<float> Sum, Vector512<float> Squares, Vector512<float> Products) Sums(
+            ReadOnlySpan<Vector512<float>> columns, ReadOnlySpan<Vector512<float>> weights, Vector512<float> inverse, Vector512<float> minimum, Span<Vector512<float>> levels)
         {
+            (Vector512<float> sum, Vector512<float> squares, Vector512<float> products) = (Vector512<float>.Zero, Vector512<float>.Zero, Vector512<float>.Zero);
             for (int i = 0; i < columns.Length; i++)
             {
-                numbers[i] = Clamp(Nearest(inverse * (columns[i] - minimum)), 0, Most);
-            }
-
-            return numbers;
-        }
-
-        private static (Vector256<float> Sum, Vector256<float> Squares, Vector256<float> Products) Sums(
-            ReadOnlySpan<Vector256<float>> columns, ReadOnlySpan<Vector256<float>> weights, ReadOnlySpan<Vector256<int>> numbers)
-        {
-            (Vector256<float> sum, Vector256<float> squares, Vector256<float> products) = (Vector256<float>.Zero, Vector256<float>.Zero, Vector256<float>.Zero);
-            for (int i = 0; i < columns.Length; i++)
-            {
-                Vector256<float> number = Vector256.ConvertToSingle(numbers[i]);
-                Vector256<float> weighted = weights[i] * number;
+                Vector512<float> number = Vector512.ConvertToSingle(Number(columns[i], inverse, minimum));
+                levels[i] = number;
+                Vector512<float> weighted = weights[i] * number;
                 sum += weighted;
                 squares += weighted * number;
                 products += weighted * columns[i];
@@ -545,14 +558,14 @@ internal static class SuperBlockQuantizer
             return (sum, squares, products);
         }
 
-        private Vector256<float> Error(
-            ReadOnlySpan<Vector256<float>> columns, ReadOnlySpan<Vector256<float>> weights, ReadOnlySpan<Vector256<int>> numbers, Vector256<float> scale, Vector256<float> minimum)
+        private Vector512<float> Error(
+            ReadOnlySpan<Vector512<float>> columns, ReadOnlySpan<Vector512<float>> weights, ReadOnlySpan<Vector512<float>> levels, Vector512<float> scale, Vector512<float> minimum)
         {
-            Vector256<float> error = Vector256<float>.Zero;
+            Vector512<float> error = Vector512<float>.Zero;
             for (int i = 0; i < columns.Length; i++)
             {
-                Vector256<float> difference = (scale * Vector256.ConvertToSingle(numbers[i])) + minimum - columns[i];
-                error += weights[i] * (ByMagnitude ? Vector256.Abs(difference) : difference * difference);
+                Vector512<float> difference = (scale * levels[i]) + minimum - columns[i];
+                error += weights[i] * (ByMagnitude ? Vector512.Abs(difference) : difference * difference);
             }
 
             return error;

@@ -1,4 +1,6 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 
 namespace LoKr.Core.Gguf;
 
@@ -95,11 +97,11 @@ internal static class SuperBlocks
                     ReadOnlySpan<byte> nibbles = low.Slice(quarter % 2 * 32, 32);
                     int shift = quarter / 2 * 4;
                     Span<float> values = to.Slice(quarter * 32, 32);
-                    for (int i = 0; i < 32; i++)
-                    {
-                        int number = (((nibbles[i] >> shift) & 15) | (((high[i] >> (quarter * 2)) & 3) << 4)) - 32;
-                        values[i] = scale * scales[(part * 8) + (quarter * 2) + (i / 16)] * number;
-                    }
+                    Vector256<byte> four = (Vector256.Create(nibbles) >>> shift) & Vector256.Create((byte)15);
+                    Vector256<byte> two = (Vector256.Create(high) >>> (quarter * 2)) & Vector256.Create((byte)3);
+                    (Vector256<short> first, Vector256<short> second) = Vector256.Widen((four | (two << 4)).AsSByte() - Vector256.Create((sbyte)32));
+                    Store(first, scale * scales[(part * 8) + (quarter * 2)], values);
+                    Store(second, scale * scales[(part * 8) + (quarter * 2) + 1], values[16..]);
                 }
             }
         }
@@ -133,18 +135,32 @@ internal static class SuperBlocks
             (int factor, int least) = ReadScale(block[4..], sub);
             (float step, float floor) = (scale * factor, minimum * least);
             ReadOnlySpan<byte> packed = nibbles.Slice(sub / 2 * 32, 32);
-            Span<float> to = values.Slice(sub * 32, 32);
-            int shift = sub % 2 * 4;
-            for (int i = 0; i < 32; i++)
+            Vector256<byte> numbers = (Vector256.Create(packed) >>> (sub % 2 * 4)) & Vector256.Create((byte)15);
+            if (!fifth.IsEmpty)
             {
-                int number = (packed[i] >> shift) & 15;
-                if (!fifth.IsEmpty)
-                {
-                    number |= ((fifth[i] >> sub) & 1) << 4;
-                }
-
-                to[i] = (step * number) - floor;
+                numbers |= ((Vector256.Create(fifth) >>> sub) & Vector256<byte>.One) << 4;
             }
+
+            Span<float> to = values.Slice(sub * 32, 32);
+            (Vector256<ushort> low, Vector256<ushort> high) = Vector256.Widen(numbers);
+            Store(low, step, floor, to);
+            Store(high, step, floor, to[16..]);
         }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(Vector256<short> numbers, float step, Span<float> values)
+    {
+        (Vector256<int> low, Vector256<int> high) = Vector256.Widen(numbers);
+        (Vector256.ConvertToSingle(low) * step).CopyTo(values);
+        (Vector256.ConvertToSingle(high) * step).CopyTo(values[8..]);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(Vector256<ushort> numbers, float step, float floor, Span<float> values)
+    {
+        (Vector256<uint> low, Vector256<uint> high) = Vector256.Widen(numbers);
+        ((Vector256.ConvertToSingle(low.AsInt32()) * step) - Vector256.Create(floor)).CopyTo(values);
+        ((Vector256.ConvertToSingle(high.AsInt32()) * step) - Vector256.Create(floor)).CopyTo(values[8..]);
     }
 }

@@ -34,7 +34,7 @@ public sealed record LoKrMergeResult
     /// <summary>Bytes that an interrupted run had written before: its finished files, and the verified pieces of an unfinished one.</summary>
     public long ResumedByteCount { get; init; }
 
-    /// <summary>What rounding left of the change of each weight, the worst first; empty where the weights are not quantized.</summary>
+    /// <summary>What rounding left of the change of each weight, the worst first: of quantized weights, and of those in BF16 and F16.</summary>
     public IReadOnlyList<LoKrMergedWeight> Weights { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrMergedWeight>([]);
 
     /// <summary>Consequences of the merge for other adapters.</summary>

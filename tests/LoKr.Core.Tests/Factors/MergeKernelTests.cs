@@ -55,6 +55,19 @@ public sealed class MergeKernelTests
             kernel.AddTo(onDisk.AsSpan(row * rowBytes, Math.Min(3, rows - row) * rowBytes), type == ScalarType.Float32 ? SafetensorsDType.F32 : SafetensorsDType.BF16, row);
         }
 
+        if (type == ScalarType.BFloat16)
+        {
+            byte[] measured = weight.bytes.ToArray();
+            RoundingSums sums = kernel.AddMeasured(measured, 0);
+            Assert.Equal(expected, measured);
+            Assert.Equal(measured.Length / 2, sums.Count);
+            byte[] sampled = weight.bytes.ToArray();
+            RoundingSums sample = kernel.AddMeasured(sampled, 0, stride: 2);
+            Assert.Equal(expected, sampled);
+            Assert.Equal((rows + 1) / 2 * 2 * columns * width, sample.Count);
+            Assert.Equal(Enumerable.Range(0, measured.Length / 2).Count(i => weight.bytes.Slice(2 * i, 2).SequenceEqual(measured.AsSpan(2 * i, 2))), sums.Unchanged);
+        }
+
         kernel.AddTo(weight);
         Assert.Equal(expected, onDisk);
         Assert.Equal(expected, weight.bytes.ToArray());

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Conversion;
@@ -272,6 +273,26 @@ public sealed class QuantizedMergeTests : IDisposable
         Assert.InRange(resumed.ResumedByteCount, 1, whole.ByteCount - 1);
         Assert.Contains(resumed.Warnings, static warning => warning.Contains("interrupted run", StringComparison.Ordinal));
         Assert.Equal(File.ReadAllBytes(_folder["whole.safetensors"]), File.ReadAllBytes(_folder["resumed.safetensors"]));
+    }
+
+    [Fact]
+    public void A_piece_of_a_weight_leaves_hardly_any_garbage()
+    {
+        // Until the first collection garbage is memory, so that what a piece leaves decides how memory grows with the model.
+        const int hidden = 2048;
+        byte[] codes = new byte[3 * hidden * hidden];
+        codes.AsSpan().Fill(0x30);
+        SafetensorsBytes.Write(_folder["large.safetensors"], [("double_blocks.0.img_attn.qkv.weight", "F8_E4M3", (long[])[3 * hidden, hidden], codes)]);
+        SafetensorsWriter.Write(_folder["style.safetensors"], new Dictionary<string, Tensor>
+        {
+            ["transformer.transformer_blocks.0.attn.to_k.lokr_w1"] = randn(4, 4), ["transformer.transformer_blocks.0.attn.to_k.lokr_w2"] = randn(hidden / 4, hidden / 4),
+        });
+        ConcurrentDictionary<int, List<long>> allocated = [];
+        MergeFiles.Run(FileOptions(_folder["large.safetensors"], _folder["style.safetensors"], _folder["out.safetensors"]),
+            _ => allocated.GetOrAdd(Environment.CurrentManagedThreadId, static _ => new(1024)).Add(GC.GetAllocatedBytesForCurrentThread()));
+        long[] pieces = [.. allocated.Values.SelectMany(static thread => thread.Zip(thread.Skip(1), static (before, after) => after - before)).Order()];
+        Assert.True(pieces.Length > 30);
+        Assert.InRange(pieces[pieces.Length / 2], 0, 1200);
     }
 
     [Fact]

@@ -227,7 +227,7 @@ public sealed class CheckpointMerge : IDiskMerge
         _resumedBytes = writer.KeptByteCount + _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
             .Select(target => ModelErrors.NotFinite(target.Name, journal.NotFinite[target.Name], SafetensorsDTypes.Natural(target.DType))));
-        string[] unknown = [.. _shards.Where(shard => (done.Contains(shard.FileName) || writer.KeptByteCount > 0) && shard.Targets.Any(static target => target is { Storage: WeightStorage, IsUnchanged: false })).Select(static shard => shard.FileName)];
+        string[] unknown = [.. _shards.Where(shard => (done.Contains(shard.FileName) || writer.KeptByteCount > 0) && shard.Targets.Any(static target => target.IsMeasured)).Select(static shard => shard.FileName)];
         if (unknown.Length > 0)
         {
             _warnings.Add(QuantizationLoss.Unknown(unknown));

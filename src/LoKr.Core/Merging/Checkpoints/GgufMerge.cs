@@ -44,6 +44,9 @@ public sealed class GgufMerge : IDiskMerge
 {
     private const string ResumeName = "lokr-merge";
 
+    // Quantizers search, so that processors are what limits a merge; memory is a small buffer for each.
+    private const int MostThreads = 64;
+
     private readonly GgufMergeOptions _options;
     private readonly GgufModel _model;
     private readonly List<string> _warnings = [];
@@ -297,7 +300,8 @@ public sealed class GgufMerge : IDiskMerge
                     }
                 }
             },
-            cancel);
+            cancel,
+            mostThreads: MostThreads);
         writer.Write(files);
         _warnings.AddRange(notFinite.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => ModelErrors.NotFinite(pair.Key, pair.Value, torch.ScalarType.Float16)));
         if (finished.Length > 0)

@@ -178,6 +178,9 @@ internal sealed record GgufCopyPiece(long Offset, int Count, GgufReader Part, lo
 /// <param name="Work">The deltas that all pieces of the weight share; null where the type alone changes, or the weight is replaced.</param>
 internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, long First, int Rows, MergeWork? Work) : MergePiece(Offset, Count)
 {
+    // Values that are merged at a time, so that they stay in the processor's cache from the first pass over them to the last.
+    private const int CachedValues = 1 << 15;
+
     private MergeTarget Target => Segment.Target;
 
     private GgufPlace Place => Segment.Place;
@@ -190,28 +193,39 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
     {
         int length = checked((int)Place.Tensor.RowLength);
         int rowBytes = checked((int)Place.Tensor.RowBytes);
-        using Tensor values = buffer.Take(Rows * length * sizeof(float), SafetensorsDType.F32);
+        int step = Math.Clamp(CachedValues / length, 1, Rows);
+        using Tensor values = buffer.Take(step * length * sizeof(float), SafetensorsDType.F32);
         using Tensor result = buffer.Take(Count, SafetensorsDType.U8);
         byte[] stored = ArrayPool<byte>.Shared.Rent(Rows * rowBytes);
-        float[] rows = ArrayPool<float>.Shared.Rent(2 * length);
+        float[] copies = ArrayPool<float>.Shared.Rent((step + 1) * length);
         try
         {
             Place.Part.ReadBytes(Place.Tensor.Offset + ((Place.FirstRow + First) * rowBytes), stored.AsSpan(0, Rows * rowBytes));
             Span<float> merged = MemoryMarshal.Cast<byte, float>(values.bytes);
+            Span<byte> bytes = result.bytes;
             BlockFormat from = BlockFormat.Of(Place.Tensor.Type)!;
-            for (int i = 0; i < Rows; i++)
+            Tally tally = default;
+            for (int row = 0; row < Rows; row += step)
             {
-                from.Dequantize(stored.AsSpan(FileRow(i) * rowBytes, rowBytes), merged.Slice(i * length, length));
+                int count = Math.Min(step, Rows - row);
+                Span<float> before = copies.AsSpan(0, count * length);
+                for (int i = 0; i < count; i++)
+                {
+                    from.Dequantize(stored.AsSpan(FileRow(row + i) * rowBytes, rowBytes), before.Slice(i * length, length));
+                }
+
+                before.CopyTo(merged);
+                Change(values, row, count);
+                tally = tally.Plus(Store(stored, row, new(before, merged[..before.Length], copies.AsSpan(step * length, length)), bytes));
             }
 
-            Change(values, merged, length);
-            Store(stored, merged, result.bytes, new(rows.AsSpan(0, length), rows.AsSpan(length, length)), check);
-            return result.bytes;
+            Note(tally, check);
+            return bytes;
         }
         finally
         {
             ArrayPool<byte>.Shared.Return(stored);
-            ArrayPool<float>.Shared.Return(rows);
+            ArrayPool<float>.Shared.Return(copies);
         }
     }
 
@@ -223,14 +237,20 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
 
     private int FileRow(int i) => (int)(Place.FileRow(First + i) - First);
 
-    private void Change(Tensor values, Span<float> merged, int length)
+    /// <summary>Applies the changes to rows.</summary>
+    /// <param name="values">Memory that begins with the rows.</param>
+    /// <param name="row">First one in the piece.</param>
+    /// <param name="count">Number of rows.</param>
+    private void Change(Tensor values, int row, int count)
     {
+        int length = (int)Place.Tensor.RowLength;
         if (Target.Replacement is { } replacement)
         {
-            replacement.Adapter.Tensors.ReadRange(replacement.Key, First * length, values);
+            using Tensor rows = values.narrow(0, 0, count * length);
+            replacement.Adapter.Tensors.ReadRange(replacement.Key, (First + row) * length, rows);
             if (Place.IsPlusOne)
             {
-                foreach (ref float value in merged)
+                foreach (ref float value in MemoryMarshal.Cast<byte, float>(rows.bytes))
                 {
                     value += 1;
                 }
@@ -239,46 +259,58 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
         else if (Work is not null)
         {
             Work.Prepare();
-            Work.Merge(values, First * length * sizeof(float));
+            Work.Merge(values, 0, count * length, (First + row) * length);
         }
     }
 
-    private void Store(ReadOnlySpan<byte> stored, ReadOnlySpan<float> merged, Span<byte> result, RowBuffers rows, FiniteCheck check)
+    /// <summary>Quantizes rows.</summary>
+    /// <param name="stored">The piece of the base model.</param>
+    /// <param name="row">First row in the piece.</param>
+    /// <param name="values">Values of the rows.</param>
+    /// <param name="result">The piece of the result.</param>
+    private Tally Store(ReadOnlySpan<byte> stored, int row, in RowValues values, Span<byte> result)
     {
         BlockFormat from = BlockFormat.Of(Place.Tensor.Type)!;
         BlockFormat to = BlockFormat.Of(Segment.Result.Type)!;
-        int length = rows.Before.Length;
+        int length = values.After.Length;
         int fromBytes = (int)Place.Tensor.RowBytes;
         int toBytes = (int)Segment.Result.RowBytes;
-        QuantizationLoss.Sums sums = default;
-        (long notFinite, long notFiniteBefore) = (0, 0);
-        for (int i = 0; i < Rows; i++)
+        Tally tally = default;
+        for (int i = 0; i < values.Before.Length / length; i++)
         {
-            int row = FileRow(i);
-            ReadOnlySpan<byte> old = stored.Slice(row * fromBytes, fromBytes);
-            ReadOnlySpan<float> wanted = merged.Slice(i * length, length);
-            Span<byte> bytes = result.Slice(row * toBytes, toBytes);
-            from.Dequantize(old, rows.Before);
+            int fileRow = FileRow(row + i);
+            ReadOnlySpan<float> before = values.Before.Slice(i * length, length);
+            ReadOnlySpan<float> wanted = values.Wanted.Slice(i * length, length);
+            Span<byte> bytes = result.Slice(fileRow * toBytes, toBytes);
             to.Quantize!(wanted, bytes);
             if (from.Type == to.Type)
             {
-                KeepUnchanged(from.Size, rows.Before, wanted, old, bytes);
+                KeepUnchanged(from.Size, before, wanted, stored.Slice(fileRow * fromBytes, fromBytes), bytes);
             }
 
-            to.Dequantize(bytes, rows.After);
-            sums = sums.Plus(QuantizationLoss.Sums.Of(rows.Before, wanted, rows.After));
-            notFinite += NonFinite.Count(MemoryMarshal.AsBytes<float>(rows.After), SafetensorsDType.F32);
-            notFiniteBefore += NonFinite.Count(MemoryMarshal.AsBytes<float>(rows.Before), SafetensorsDType.F32);
+            to.Dequantize(bytes, values.After);
+            RoundingSums sums = RoundingSums.Of(before, wanted, values.After);
+
+            // A number that is not finite shows in the sums.
+            tally = tally.Plus(double.IsFinite(sums.Delta + sums.Error) ? new(sums, 0, 0) : new(sums, NotFinite(values.After), NotFinite(before)));
         }
 
+        return tally;
+    }
+
+    private void Note(in Tally tally, FiniteCheck check)
+    {
         if (Work is not null)
         {
-            Segment.Loss.Add(Segment.Result.Name, Segment.Result.Type.ToString(), sums);
+            Segment.Loss.Add(Segment.Result.Name, Segment.Result.Type.ToString(), tally.Sums);
         }
 
-        ScalarType type = to.Type == GgmlType.F16 ? ScalarType.Float16 : ScalarType.Float32;
-        check.Note(Target, Segment.Result.Name, type, notFinite, () => notFiniteBefore);
+        ScalarType type = Segment.Result.Type == GgmlType.F16 ? ScalarType.Float16 : ScalarType.Float32;
+        long before = tally.NotFiniteBefore;
+        check.Note(Target, Segment.Result.Name, type, tally.NotFinite, () => before);
     }
+
+    private static long NotFinite(ReadOnlySpan<float> values) => NonFinite.Count(MemoryMarshal.AsBytes(values), SafetensorsDType.F32);
 
     // Quantizing what was dequantized gives other bytes for some types, so blocks without a change keep theirs.
     private static void KeepUnchanged(BlockSize size, ReadOnlySpan<float> before, ReadOnlySpan<float> wanted, ReadOnlySpan<byte> old, Span<byte> bytes)
@@ -297,11 +329,22 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
         }
     }
 
-    /// <summary>A row as it was and as it is stored.</summary>
-    private readonly ref struct RowBuffers(Span<float> before, Span<float> after)
+    /// <summary>Values of some rows.</summary>
+    /// <param name="before">As they were.</param>
+    /// <param name="wanted">With the changes.</param>
+    /// <param name="after">Memory for one row as it is stored.</param>
+    private readonly ref struct RowValues(ReadOnlySpan<float> before, ReadOnlySpan<float> wanted, Span<float> after)
     {
-        public Span<float> Before { get; } = before;
+        public ReadOnlySpan<float> Before { get; } = before;
+
+        public ReadOnlySpan<float> Wanted { get; } = wanted;
 
         public Span<float> After { get; } = after;
+    }
+
+    /// <summary>What was measured while rows were stored.</summary>
+    private readonly record struct Tally(RoundingSums Sums, long NotFinite, long NotFiniteBefore)
+    {
+        public Tally Plus(in Tally other) => new(Sums.Plus(other.Sums), NotFinite + other.NotFinite, NotFiniteBefore + other.NotFiniteBefore);
     }
 }

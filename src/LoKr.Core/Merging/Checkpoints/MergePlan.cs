@@ -169,6 +169,12 @@ internal sealed record MergeTarget(string Name, SafetensorsDType DType, IReadOnl
     /// <summary>How it is stored in the result where its bytes are not simply its numbers; null where they are.</summary>
     public TargetStorage? Storage { get; init; }
 
+    /// <summary>Measures what rounding to its type leaves of the changes; null where nobody asks, or the storage does it.</summary>
+    public QuantizationLoss? Loss { get; init; }
+
+    /// <summary>Whether it is measured what rounding leaves of its changes.</summary>
+    public bool IsMeasured => !IsUnchanged && (Storage is WeightStorage || (Loss is not null && Replacement is null));
+
     /// <summary>Whether adapters leave its numbers as they are.</summary>
     public bool IsUnchanged => Layers.Count == 0 && Dense.Count == 0 && Replacement is null;
 

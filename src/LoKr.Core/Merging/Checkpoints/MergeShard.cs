@@ -135,7 +135,13 @@ internal sealed record ShardPiece(long Offset, int Count, MergeTarget Target, lo
         if (Work is not null)
         {
             Work.Prepare();
-            Work.Merge(values, Start);
+            int size = SafetensorsDTypes.Size(Target.DType);
+            RoundingSums sums = Work.Merge(values, 0, Count / size, Start / size);
+            if (sums.Count > 0)
+            {
+                Target.Loss!.Add(Target.Name, SafetensorsDTypes.Name(Target.DType), sums);
+            }
+
             Note(check, bytes);
         }
 

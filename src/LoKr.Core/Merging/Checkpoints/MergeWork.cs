@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using LoKr.Core.Factors;
 using LoKr.Core.Safetensors;
 using TorchSharp;
@@ -8,16 +9,25 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// <summary>The changes of one weight: read before its first piece is merged, released after its last piece is written.</summary>
 internal sealed class MergeWork : IDisposable
 {
+    // Where no kernel measures, one row of so many is merged again to see what rounding leaves.
+    private const long RowsForSample = 8;
+
+    // A kernel measures all rows of a weight up to this size, and one of so many of a larger one: a prime, so that the rows are those of no pattern of the factors.
+    private const long MostMeasured = 1 << 22;
+    private const int MeasuredStride = 7;
+
     private readonly MergeTarget _target;
     private readonly long[] _rowShape;
-    private readonly long _rowBytes;
+    private readonly long _rowLength;
     private readonly ScalarType _type;
     private readonly ScalarType _wide;
+    private readonly bool _measures;
+    private readonly int _stride;
     private readonly (long Start, long Count)[] _runs;
     private readonly List<Delta> _deltas = [];
     private readonly List<Change> _changes = [];
     private readonly Lock _gate = new();
-    private long[] _cuts = [];
+    private Segment[] _segments = [];
     private bool _isReady;
     private int _pending;
 
@@ -27,12 +37,14 @@ internal sealed class MergeWork : IDisposable
     {
         _target = target;
         _rowShape = [.. target.Shape.Skip(1)];
-        _rowBytes = target.RowBytes;
+        _rowLength = _rowShape.Product();
         _type = SafetensorsDTypes.Natural(target.DType);
         _wide = target.Precision;
-        long wideRow = _rowBytes / SafetensorsDTypes.Size(target.DType) * _wide.ElementSize();
+        _measures = target.Loss is not null;
+        _stride = target.Shape.Product() > MostMeasured ? MeasuredStride : 1;
+        long wideRow = _rowLength * _wide.ElementSize();
         long group = target.Layers.Count > 0 ? target.Layers[0].Group : 1;
-        _runs = [.. LayerDelta.Runs(RowCount, group, target.Layers.Any(static layer => layer.Decomposes) || _wide == ScalarType.Float64 ? wideRow : _rowBytes, target.RowUnit)];
+        _runs = [.. LayerDelta.Runs(RowCount, group, target.Layers.Any(static layer => layer.Decomposes) || _wide == ScalarType.Float64 ? wideRow : target.RowBytes, target.RowUnit)];
         _pending = _runs.Length;
     }
 
@@ -63,29 +75,56 @@ internal sealed class MergeWork : IDisposable
                 _changes.Add(new(change.Open(_wide), Places(change)));
             }
 
-            // Where the rows of a change begin or end; the rows between two cuts get the same changes.
-            _cuts = [.. _deltas.SelectMany(static delta => delta.Places).Concat(_changes.SelectMany(static change => change.Places))
-                .SelectMany(static place => (long[])[place.TensorRow, place.TensorRow + place.Count]).Distinct().Order()];
+            _segments = [.. Segments()];
             _isReady = true;
         }
     }
 
-    /// <summary>Adds the changes to a run of rows.</summary>
-    /// <param name="rows">The rows of the base weight, flat and in its type.</param>
-    /// <param name="start">Position of the first byte in the weight.</param>
-    public void Merge(Tensor rows, long start)
+    /// <summary>Adds the changes to whole rows.</summary>
+    /// <param name="memory">Memory that holds the rows of the base weight, flat and in its type.</param>
+    /// <param name="from">Index of the first number in the memory.</param>
+    /// <param name="count">Count of numbers.</param>
+    /// <param name="position">Index of the first number in the weight.</param>
+    /// <returns>What rounding leaves of the changes; zeros where it is not measured.</returns>
+    public RoundingSums Merge(Tensor memory, int from, int count, long position)
     {
-        long length = _rowShape.Product();
-        long first = start / _rowBytes;
-        long end = first + (rows.numel() / length);
-        using IDisposable noGrad = no_grad();
-        for (long row = first; row < end;)
+        // Pieces are many: where kernels add everything, nothing is allocated.
+        RoundingSums sums = default;
+        Span<byte> bytes = memory.bytes;
+        int size = SafetensorsDTypes.Size(_target.DType);
+        long first = position / _rowLength;
+        long end = first + (count / _rowLength);
+        foreach (Segment segment in _segments)
         {
-            long next = Array.Find(_cuts, cut => cut > row) is long cut and > 0 ? Math.Min(cut, end) : end;
+            (long start, long stop) = (Math.Max(first, segment.Start), Math.Min(end, segment.End));
+            if (start >= stop)
+            {
+                continue;
+            }
+
+            (int offset, int length) = (from + (int)((start - first) * _rowLength), (int)((stop - start) * _rowLength));
+            if (segment.Kernel is MergeKernel kernel)
+            {
+                Span<byte> part = bytes.Slice(offset * size, length * size);
+                long row = segment.Deltas[0].Row + start - segment.Start;
+                if (_measures)
+                {
+                    sums = sums.Plus(kernel.AddMeasured(part, row, _stride));
+                }
+                else
+                {
+                    kernel.AddTo(part, _target.DType, row);
+                }
+
+                continue;
+            }
+
+            using IDisposable noGrad = no_grad();
             using DisposeScope scope = NewDisposeScope();
-            MergeRows(next - row == end - first ? rows : rows.narrow(0, (row - first) * length, (next - row) * length), row);
-            row = next;
+            sums = sums.Plus(MergeRows(memory.narrow(0, offset, length), segment, start - segment.Start));
         }
+
+        return sums;
     }
 
     /// <summary>Counts a piece as written; the last one releases the factors.</summary>
@@ -106,42 +145,50 @@ internal sealed class MergeWork : IDisposable
         _changes.Clear();
     }
 
-    // Rows that all get the same changes.
-    private void MergeRows(Tensor rows, long first)
+    /// <summary>Runs of rows that get the same changes; rows without changes are in none.</summary>
+    private IEnumerable<Segment> Segments()
     {
-        (Delta Delta, long Row)[] deltas = [.. _deltas.Select(delta => (Delta: delta, Row: RowOf(delta.Places, first))).Where(static entry => entry.Row >= 0)];
-        (Change Change, long Row)[] changes = [.. _changes.Select(change => (Change: change, Row: RowOf(change.Places, first))).Where(static entry => entry.Row >= 0)];
-        if (deltas is [({ Kernel: MergeKernel kernel }, long only)] && changes.Length == 0)
+        long[] cuts = [.. _deltas.SelectMany(static delta => delta.Places).Concat(_changes.SelectMany(static change => change.Places))
+            .SelectMany(static place => (long[])[place.TensorRow, place.TensorRow + place.Count]).Distinct().Order()];
+        foreach ((long start, long end) in cuts.Zip(cuts.Skip(1)))
         {
-            kernel.AddTo(rows.bytes, _target.DType, only);
-            return;
+            (Delta, long)[] deltas = [.. _deltas.Select(delta => (delta, Row: RowOf(delta.Places, start))).Where(static entry => entry.Row >= 0)];
+            (Change, long)[] changes = [.. _changes.Select(change => (change, Row: RowOf(change.Places, start))).Where(static entry => entry.Row >= 0)];
+            if (deltas.Length + changes.Length > 0)
+            {
+                yield return new(start, end, deltas, changes);
+            }
         }
+    }
 
-        if (deltas.Length + changes.Length == 0)
-        {
-            return;
-        }
-
+    private RoundingSums MergeRows(Tensor rows, Segment segment, long skipped)
+    {
         Tensor shaped = rows.view([-1, .. _rowShape]);
-        Tensor? original = Array.Exists(deltas, static entry => entry.Delta.Layer.NeedsBase) ? shaped.to(_wide, copy: true) : null;
+        Tensor? sample = _measures ? shaped.narrow(0, 0, Math.Max(1, shaped.shape[0] / RowsForSample)).to(_wide, copy: true) : null;
+        Tensor? original = segment.NeedsBase ? shaped.to(_wide, copy: true) : null;
 
         // Several changes are added in the wide type, so that the sum is rounded once.
-        Tensor sum = deltas.Length + changes.Length > 1 && _type != _wide ? shaped.to(_wide) : shaped;
-        foreach ((Delta delta, long row) in deltas)
-        {
-            delta.Layer.MergeInto(sum, original, row);
-        }
-
-        foreach ((Change change, long row) in changes)
-        {
-            sum.copy_(sum + change.Rows.Read(row, sum.shape[0]).reshape(sum.shape));
-        }
-
+        Tensor sum = segment.Deltas.Length + segment.Changes.Length > 1 && _type != _wide ? shaped.to(_wide) : shaped;
+        segment.AddTo(sum, original, skipped);
         if (!ReferenceEquals(sum, shaped))
         {
             shaped.copy_(sum);
         }
+
+        return sample is null ? default : Measure(sample, shaped, segment, skipped);
     }
+
+    /// <summary>Merges the first rows again in the wide type, and compares.</summary>
+    private RoundingSums Measure(Tensor before, Tensor merged, Segment segment, long skipped)
+    {
+        long count = before.shape[0];
+        Tensor wanted = before.clone();
+        segment.AddTo(wanted, segment.NeedsBase ? before : null, skipped);
+        Tensor after = merged.narrow(0, 0, count).to(_wide);
+        return RoundingSums.Of(Numbers(before), Numbers(wanted), Numbers(after)).Times((double)merged.shape[0] / count);
+    }
+
+    private static ReadOnlySpan<float> Numbers(Tensor tensor) => MemoryMarshal.Cast<byte, float>(tensor.bytes);
 
     private static long RowOf(RowPlace[] places, long row) =>
         Array.Find(places, place => place.TensorRow <= row && row < place.TensorRow + place.Count) is RowPlace found ? row - found.TensorRow + found.Row : -1;
@@ -151,14 +198,13 @@ internal sealed class MergeWork : IDisposable
     // Rows of the base model that are those of a delta, wherever they are.
     private Tensor ReadRows(MergeContribution layer, long start, long count)
     {
-        long length = _rowShape.Product();
-        Tensor rows = empty(count * length, _wide);
+        Tensor rows = empty(count * _rowLength, _wide);
         foreach (RowPlace place in layer.Places ?? [new(_target.Entry!.Name, 0, 0, RowCount)])
         {
             (long from, long to) = (Math.Max(start, place.Row), Math.Min(start + count, place.Row + place.Count));
             if (from < to)
             {
-                _target.Source!.ReadRange(place.Tensor, (from - place.Row + place.TensorRow) * length, rows.narrow(0, (from - start) * length, (to - from) * length));
+                _target.Source!.ReadRange(place.Tensor, (from - place.Row + place.TensorRow) * _rowLength, rows.narrow(0, (from - start) * _rowLength, (to - from) * _rowLength));
             }
         }
 
@@ -175,4 +221,31 @@ internal sealed class MergeWork : IDisposable
     }
 
     private sealed record Change(IDeltaRows Rows, RowPlace[] Places);
+
+    /// <summary>Rows that get the same changes, each from a row of its own on.</summary>
+    private sealed record Segment(long Start, long End, (Delta Delta, long Row)[] Deltas, (Change Change, long Row)[] Changes)
+    {
+        /// <summary>The kernel where it adds all that there is.</summary>
+        public MergeKernel? Kernel { get; } = Deltas is [(Delta { Kernel: MergeKernel kernel }, _)] && Changes.Length == 0 ? kernel : null;
+
+        /// <summary>Whether a change needs the weight without any adapter.</summary>
+        public bool NeedsBase { get; } = Array.Exists(Deltas, static entry => entry.Delta.Layer.NeedsBase);
+
+        /// <summary>Adds the changes to some of the rows, one after the other.</summary>
+        /// <param name="rows">The rows.</param>
+        /// <param name="original">The same rows without any adapter, where a change needs them.</param>
+        /// <param name="skipped">Rows before them.</param>
+        public void AddTo(Tensor rows, Tensor? original, long skipped)
+        {
+            foreach ((Delta delta, long row) in Deltas)
+            {
+                delta.Layer.MergeInto(rows, original, row + skipped);
+            }
+
+            foreach ((Change change, long row) in Changes)
+            {
+                rows.copy_(rows + change.Rows.Read(row + skipped, rows.shape[0]).reshape(rows.shape));
+            }
+        }
+    }
 }

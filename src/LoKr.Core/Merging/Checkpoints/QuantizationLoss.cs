@@ -1,19 +1,21 @@
 using System.Collections.Concurrent;
 using System.Globalization;
-using System.Numerics;
-using System.Runtime.Intrinsics;
+using LoKr.Core.Factors;
 using LoKr.Core.Model;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
 /// <summary>
-/// Measures what rounding to the type of a weight leaves of the adapters' change. A quantized weight sits on the points of a grid, and a
-/// change that is small beside their distance is rounded back to where it started.
+/// Measures what rounding to the type of a weight leaves of the adapters' change. A weight sits on the points of a grid, wide ones where it is
+/// quantized and narrow ones in 16 bits, and a change that is small beside their distance is rounded back to where it started.
 /// </summary>
 internal sealed class QuantizationLoss
 {
-    /// <summary>Share of a change below which a weight is reported as one that lost it.</summary>
+    /// <summary>Share of a change below which a quantized weight is reported as one that lost it.</summary>
     public const double LeastKept = 0.9;
+
+    /// <summary>The same for floats of 16 bits, which round every change a little: reported is what mostly disappears.</summary>
+    public const double LeastKeptInHalf = 0.5;
 
     private readonly ConcurrentDictionary<string, Entry> _entries = new(StringComparer.Ordinal);
 
@@ -21,7 +23,7 @@ internal sealed class QuantizationLoss
     /// <param name="name">The weight.</param>
     /// <param name="type">Its type in the result.</param>
     /// <param name="sums">The sums.</param>
-    public void Add(string name, string type, in Sums sums)
+    public void Add(string name, string type, in RoundingSums sums)
     {
         Entry entry = _entries.GetOrAdd(name, static (_, type) => new(type), type);
         lock (entry)
@@ -47,93 +49,34 @@ internal sealed class QuantizationLoss
 
     /// <summary>Warnings about weights that lost some of their change.</summary>
     /// <param name="weights">The measures.</param>
-    /// <param name="advice">What keeps the change.</param>
+    /// <param name="advice">What keeps the change of quantized weights.</param>
     public static IEnumerable<string> Warnings(IReadOnlyList<LoKrMergedWeight> weights, string advice)
     {
-        LoKrMergedWeight[] lost = [.. weights.Where(static weight => weight.Kept < LeastKept && weight.DeltaNorm > 0)];
-        if (lost.Length > 0)
+        foreach ((LoKrMergedWeight[] kind, double least, string keeping) in ((LoKrMergedWeight[], double, string)[])
+            [
+                ([.. weights.Where(static weight => !IsHalf(weight))], LeastKept, advice),
+                ([.. weights.Where(IsHalf)], LeastKeptInHalf, "Merge into float32 weights, or load the adapter beside the model."),
+            ])
         {
-            yield return string.Create(CultureInfo.InvariantCulture,
-                $"{lost.Length} of {weights.Count} weights keep less than {LeastKept:P0} of the change, because it is small beside the steps of their types; the least is '{lost[0].Name}' ({lost[0].Type}) with {lost[0].Kept:P0}. {advice}");
+            LoKrMergedWeight[] lost = [.. kind.Where(weight => weight.Kept < least && weight.DeltaNorm > 0)];
+            if (lost.Length > 0)
+            {
+                yield return string.Create(CultureInfo.InvariantCulture,
+                    $"{lost.Length} of {kind.Length} weights keep less than {least:P0} of the change, because it is small beside the steps of their types; the least is '{lost[0].Name}' ({lost[0].Type}) with {lost[0].Kept:P0}. {keeping}");
+            }
         }
     }
+
+    private static bool IsHalf(LoKrMergedWeight weight) => weight.Type is "BF16" or "F16";
 
     /// <summary>The warning about files whose weights, or rows of them, were measured by a run that was interrupted.</summary>
     /// <param name="files">Their names.</param>
     public static string Unknown(IEnumerable<string> files) => $"What rounding left of the changes is not known, or for some rows only, in {string.Join(", ", files)}, of which an interrupted run had written all or a part.";
 
-    /// <summary>Sums over values of a weight.</summary>
-    /// <param name="Delta">⟨delta, delta⟩, delta = merged − before.</param>
-    /// <param name="Along">⟨after − before, delta⟩.</param>
-    /// <param name="Error">⟨after − merged, after − merged⟩.</param>
-    /// <param name="Count">Number of values.</param>
-    /// <param name="Unchanged">Values that are stored as they were, with the same sign of zero.</param>
-    internal readonly record struct Sums(double Delta, double Along, double Error, long Count, long Unchanged)
-    {
-        // Values that are summed in float32.
-        private const int Run = 4096;
-
-        /// <summary>Values beyond the largest one that their type and scale hold.</summary>
-        public long AtLimit { get; init; }
-
-        /// <summary>Both sums.</summary>
-        public Sums Plus(in Sums other) => new(Delta + other.Delta, Along + other.Along, Error + other.Error, Count + other.Count, Unchanged + other.Unchanged) { AtLimit = AtLimit + other.AtLimit };
-
-        /// <summary>The sums of some values.</summary>
-        /// <param name="before">Values of the base model.</param>
-        /// <param name="merged">Values with the change, before they are rounded.</param>
-        /// <param name="after">Values as they are stored.</param>
-        public static Sums Of(ReadOnlySpan<float> before, ReadOnlySpan<float> merged, ReadOnlySpan<float> after)
-        {
-            Sums sums = default;
-            for (int start = 0; start < before.Length; start += Run)
-            {
-                int count = Math.Min(Run, before.Length - start);
-                sums = sums.Plus(OfRun(before.Slice(start, count), merged.Slice(start, count), after.Slice(start, count)));
-            }
-
-            return sums;
-        }
-
-        private static Sums OfRun(ReadOnlySpan<float> before, ReadOnlySpan<float> merged, ReadOnlySpan<float> after)
-        {
-            Vector256<float> deltas = Vector256<float>.Zero;
-            Vector256<float> alongs = Vector256<float>.Zero;
-            Vector256<float> errors = Vector256<float>.Zero;
-            long unchanged = 0;
-            int i = 0;
-            for (; i <= before.Length - Vector256<float>.Count; i += Vector256<float>.Count)
-            {
-                Vector256<float> start = Vector256.Create(before[i..]);
-                Vector256<float> wanted = Vector256.Create(merged[i..]);
-                Vector256<float> stored = Vector256.Create(after[i..]);
-                Vector256<float> delta = wanted - start;
-                Vector256<float> error = stored - wanted;
-                deltas += delta * delta;
-                alongs += (stored - start) * delta;
-                errors += error * error;
-                unchanged += BitOperations.PopCount(Vector256.Equals(stored.AsUInt32(), start.AsUInt32()).ExtractMostSignificantBits());
-            }
-
-            (double sumDelta, double sumAlong, double sumError) = (Vector256.Sum(deltas), Vector256.Sum(alongs), Vector256.Sum(errors));
-            for (; i < before.Length; i++)
-            {
-                double delta = (double)merged[i] - before[i];
-                double error = (double)after[i] - merged[i];
-                sumDelta += delta * delta;
-                sumAlong += ((double)after[i] - before[i]) * delta;
-                sumError += error * error;
-                unchanged += BitConverter.SingleToUInt32Bits(after[i]) == BitConverter.SingleToUInt32Bits(before[i]) ? 1 : 0;
-            }
-
-            return new(sumDelta, sumAlong, sumError, before.Length, unchanged);
-        }
-    }
-
     private sealed class Entry(string type)
     {
         public string Type { get; } = type;
 
-        public Sums Sums { get; set; }
+        public RoundingSums Sums { get; set; }
     }
 }

@@ -85,7 +85,7 @@ internal sealed class QuantizedMerge
 
         if (!_source.Weights.TryGetValue(entry.Name, out StoredWeight? weight))
         {
-            return plan.Target(entry);
+            return plan.Target(entry) with { Loss = entry.DType is SafetensorsDType.BF16 or SafetensorsDType.F16 ? Loss : null };
         }
 
         MergeTarget values = plan.Target(_source.Entries[entry.Name]);

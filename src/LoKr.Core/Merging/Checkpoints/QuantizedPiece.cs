@@ -53,26 +53,26 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
         float[] copies = ArrayPool<float>.Shared.Rent(2 * Math.Min(step, piece.Length));
         try
         {
-            QuantizationLoss.Sums sums = default;
+            Span<float> all = MemoryMarshal.Cast<byte, float>(values.bytes);
+            RoundingSums sums = default;
             long notFinite = 0;
             for (int start = 0; start < piece.Length; start += step)
             {
                 int count = Math.Min(step, piece.Length - start);
-                using Tensor rows = values.narrow(0, start, count);
-                Span<float> merged = MemoryMarshal.Cast<byte, float>(rows.bytes);
+                Span<float> merged = all.Slice(start, count);
                 Span<float> before = copies.AsSpan(0, count);
                 Span<float> after = copies.AsSpan(count, count);
                 Span<byte> stored = result.Slice(start * size, count * size);
                 long first = piece.First + start;
                 from.Read(first, merged);
                 merged.CopyTo(before);
-                piece.Change(rows, first);
+                piece.Change(values, start, count);
                 codec.Encode(merged, first, stored);
                 codec.Decode(stored, first, after);
-                QuantizationLoss.Sums part = QuantizationLoss.Sums.Of(before, merged, after) with { AtLimit = codec.CountBeyond(merged, first, stored) };
+                RoundingSums part = RoundingSums.Of(before, merged, after) with { AtLimit = codec.CountBeyond(merged, first, stored) };
 
                 // A number that is not finite shows in the sum.
-                notFinite += double.IsFinite(part.Delta) ? 0 : NonFinite.Count(rows.bytes, SafetensorsDType.F32);
+                notFinite += double.IsFinite(part.Delta) ? 0 : NonFinite.Count(MemoryMarshal.AsBytes(merged), SafetensorsDType.F32);
                 sums = sums.Plus(part);
             }
 
@@ -118,18 +118,20 @@ internal sealed record QuantizedPiece(long Offset, int Count, MergeTarget Target
     }
 
     /// <summary>Applies the changes to whole rows.</summary>
-    /// <param name="values">Values of the base model, flat, in float32.</param>
-    /// <param name="first">Index of the first one in the weight.</param>
-    public void Change(Tensor values, long first)
+    /// <param name="values">Values of the base model from the first one of the piece on, flat, in float32.</param>
+    /// <param name="start">Index of the first one to change.</param>
+    /// <param name="count">How many.</param>
+    public void Change(Tensor values, int start, int count)
     {
         if (Target.Replacement is { } replacement)
         {
-            replacement.Adapter.Tensors.ReadRange(replacement.Key, first, values);
+            using Tensor rows = values.narrow(0, start, count);
+            replacement.Adapter.Tensors.ReadRange(replacement.Key, First + start, rows);
         }
         else if (Work is not null)
         {
             Work.Prepare();
-            Work.Merge(values, first * sizeof(float));
+            Work.Merge(values, start, count, First + start);
         }
     }
 
@@ -175,7 +177,7 @@ internal sealed class RefitScale
                 using Tensor values = buffer.Take(piece.Length * sizeof(float), SafetensorsDType.F32);
                 Span<float> merged = MemoryMarshal.Cast<byte, float>(values.bytes);
                 _weight.Read(piece.First, merged);
-                piece.Change(values, piece.First);
+                piece.Change(values, 0, piece.Length);
                 scale.Measure(merged, piece.First, largest);
             }
         }

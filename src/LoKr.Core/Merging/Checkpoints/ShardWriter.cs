@@ -16,10 +16,10 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// and writing overlap and a piece stays in the processor's cache. Each thread has its own file while there are enough, because the
 /// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread.
 /// </summary>
-internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeFile> onWritten, Action<MergeFile, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel, bool resumes = false)
+internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeFile> onWritten, Action<MergeFile, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel, bool resumes = false, int mostThreads = ShardWriter.DiskThreads)
 {
-    // More threads would only wait for the disk.
-    private static readonly int s_threads = Math.Clamp(Environment.ProcessorCount, 1, 4);
+    // Where there is little to compute, more threads would only wait for the disk.
+    private const int DiskThreads = 4;
 
     private readonly Lock _gate = new();
     private readonly Queue<MergeFile> _waiting = new();
@@ -43,7 +43,7 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         try
         {
             // Not from the pool: torch's dispose scopes belong to a thread.
-            Thread[] threads = [.. Enumerable.Range(0, s_threads).Select(_ => new Thread(Work) { IsBackground = true, Name = "LoKr merge" })];
+            Thread[] threads = [.. Enumerable.Range(0, Math.Min(mostThreads, Environment.ProcessorCount)).Select(_ => new Thread(Work) { IsBackground = true, Name = "LoKr merge" })];
             Array.ForEach(threads, static thread => thread.Start());
             Array.ForEach(threads, static thread => thread.Join());
             _failure?.Throw();
