@@ -97,26 +97,21 @@ public static class AdapterExtraction
         {
             string key = Name + ".weight";
             ScalarType dtype = WeightShape.Product() > MostPrecise ? ScalarType.Float32 : ScalarType.Float64;
-            Tensor delta = part.Tuned.Read(key, dtype);
-            using (Tensor before = part.Base.Read(baseName, dtype))
+            Tensor after = part.Tuned.Read(key);
+            Tensor before = part.Base.Read(baseName);
+            using (Tensor same = after.eq(before))
             {
-                delta.sub_(before);
+                IsZero = same.all().ToBoolean();
             }
 
-            double norm = delta.norm().ToDouble();
-            if (!double.IsFinite(norm))
-            {
-                throw new LoKrException(ErrorIds.WeightNotFinite, LoKrErrorKind.InvalidData, $"'{key}' has NaN or infinity in one of the two models, or its change does.", "Check both models, or leave the module out.") { Target = key };
-            }
-
-            IsZero = norm == 0;
             if (IsZero)
             {
                 return null;
             }
 
-            Tensor oriented = transposed ? delta.t() : delta;
-            return shapes => KroneckerTarget.Of(oriented, shapes);
+            (after, before) = transposed ? (after.t(), before.t()) : (after, before);
+            return shapes => KroneckerTarget.OfDifference(after, before, dtype, shapes) is { SquaredNorm: double norm } target && double.IsFinite(norm) ? target
+                : throw new LoKrException(ErrorIds.WeightNotFinite, LoKrErrorKind.InvalidData, $"'{key}' has NaN or infinity in one of the two models, or its change does.", "Check both models, or leave the module out.") { Target = key };
         }
     }
 

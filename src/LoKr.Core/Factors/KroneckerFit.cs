@@ -7,6 +7,8 @@ namespace LoKr.Core.Factors;
 /// The factors of given shapes whose product is nearest to a delta in the Frobenius norm. With full factors this is the leading singular
 /// pair of the rearranged delta, and optimal. Low-rank factors are refined by turns from there: w2 is the best of its rank for the
 /// current w1 (truncated singular values, or Tucker by higher-order orthogonal iteration), then w1 for that w2, as long as the error falls.
+/// A large delta, which is held in float32, is searched less closely: each turn takes w2 a step nearer to the best one instead of all the way,
+/// and the turns end where the squared error falls by less than a hundred-thousandth of the squared norm.
 /// </summary>
 internal static class KroneckerFit
 {
@@ -14,8 +16,13 @@ internal static class KroneckerFit
     private const int MostTuckerTurns = 100;
     private const double Tolerance = 1e-9;
 
-    // A large delta is held in float32, whose sums have no more digits.
-    private const double SingleTolerance = 1e-6;
+    // Of a large delta: for turns, for the direction that they start from, and for one that nothing refines.
+    private const double LargeTolerance = 1e-5;
+    private const double StartTolerance = 1e-4;
+
+    // Steps towards the best w2 in the first turn and in each further one.
+    private const int FirstSteps = 6;
+    private const int StepsOfTurn = 1;
 
     // Smaller side up to which all singular vectors are computed at once.
     private const long LargestDecomposed = 128;
@@ -31,7 +38,8 @@ internal static class KroneckerFit
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         double norm = target.SquaredNorm;
-        (Tensor direction, _) = LeadingSubspace.Find(target, 1, target.DType, SearchOf(target));
+        bool isRefined = shapes.LowRankW1 || shapes.LowRankW2;
+        (Tensor direction, _) = LeadingSubspace.Find(target, 1, target.DType, isRefined && IsLarge(target) ? SearchOf(target)! with { Tolerance = StartTolerance } : SearchOf(target));
         (Outer w1, Inner w2) = (shapes.Tucker ? Enum.GetValues<TuckerStart>() : [TuckerStart.Columns])
             .Select(start => Refine(target, shapes, direction.to(float64), start)).MaxBy(static pair => pair.W2.SquaredNorm);
         double scale = Math.Sqrt(w2.Norm);
@@ -78,7 +86,7 @@ internal static class KroneckerFit
             w2.Dispose();
             (w1, w2) = (nextW1.MoveToOuterScope(), nextW2.MoveToOuterScope());
             before = w2.SquaredNorm;
-            if (gain <= (IsLarge(target) ? SingleTolerance : Tolerance) * norm)
+            if (gain <= (IsLarge(target) ? LargeTolerance : Tolerance) * norm)
             {
                 break;
             }
@@ -191,8 +199,8 @@ internal static class KroneckerFit
                 return OfTucker(full.reshape(shapes.K, shapes.N, -1), shapes.Rank, start, before);
             }
 
-            // Beside a large delta the search goes on from the turn before; it need not end in one turn.
-            (Tensor left, Tensor right) = Truncated(full, shapes.Rank, IsLarge(target) ? new() { Tolerance = SingleTolerance, Width = 0, Start = before?.Left } : null);
+            // Beside a large delta the search goes on from the turn before; every step of it captures more.
+            (Tensor left, Tensor right) = Truncated(full, shapes.Rank, IsLarge(target) ? new() { Width = 0, Start = before?.Left, MostSteps = before is null ? FirstSteps : StepsOfTurn } : null);
             return new(left.mm(right), left, right, null);
         }
 
@@ -265,7 +273,8 @@ internal static class KroneckerFit
     {
         if (Math.Min(matrix.shape[0], matrix.shape[1]) > LargestDecomposed)
         {
-            return LeadingSubspace.Find(new MatrixMap(matrix), rank, float64, search).Vectors;
+            return search is null ? LeadingSubspace.Find(new MatrixMap(matrix), rank, float64).Vectors
+                : LeadingSubspace.Find(new MatrixMap(matrix.to(float32)), rank, float32, search).Vectors.to(matrix.dtype);
         }
 
         (Tensor vectors, _, _) = linalg.svd(matrix, fullMatrices: false);

@@ -35,6 +35,19 @@ internal abstract class KroneckerTarget : ILinearMap
     /// <param name="shapes">Shapes of w1 and w2.</param>
     public static KroneckerTarget Of(Tensor delta, FactorShapes shapes) => new Dense(Rearranged(delta, shapes), shapes);
 
+    /// <summary>Rearranges the difference of two dense weights; neither it nor a converted copy of a weight is formed in their own order.</summary>
+    /// <param name="minuend">out×in×kernel, of any floating-point type.</param>
+    /// <param name="subtrahend">Of the same shape.</param>
+    /// <param name="dtype">Type of the difference.</param>
+    /// <param name="shapes">Shapes of w1 and w2.</param>
+    public static KroneckerTarget OfDifference(Tensor minuend, Tensor subtrahend, ScalarType dtype, FactorShapes shapes)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor view = Split(minuend, shapes);
+        Tensor difference = empty(view.shape, dtype).copy_(view).sub_(Split(subtrahend, shapes));
+        return new Dense(difference.view(shapes.L * shapes.M, -1).MoveToOuterDisposeScope(), shapes);
+    }
+
     /// <summary>
     /// A weighted sum of Kronecker products. No dense delta is formed where the sizes of a term's w1 divide those of the wanted one, or the
     /// other way round, for rows and columns alike or in opposite directions.
@@ -52,26 +65,43 @@ internal abstract class KroneckerTarget : ILinearMap
     /// <inheritdoc/>
     public virtual Tensor Square() => Times(TransposedTimes(eye(Rows, dtype: DType)));
 
-    private static Tensor Rearranged(Tensor delta, FactorShapes shapes)
+    private static Tensor Rearranged(Tensor delta, FactorShapes shapes) => Split(delta, shapes).reshape(shapes.L * shapes.M, -1);
+
+    /// <summary>A view: the indices of w1, then those of w2 and of the kernel.</summary>
+    private static Tensor Split(Tensor delta, FactorShapes shapes)
     {
         (long l, long m, long k, long n) = (shapes.L, shapes.M, shapes.K, shapes.N);
-        Tensor split = shapes.Reversed
+        return shapes.Reversed
             ? delta.reshape(k, l, n, m, -1).permute(1, 3, 0, 2, 4)
             : delta.reshape(l, k, m, n, -1).permute(0, 2, 1, 3, 4);
-        return split.reshape(l * m, -1);
     }
 
     private sealed class Dense(Tensor matrix, FactorShapes shapes) : KroneckerTarget(shapes)
     {
         public override ScalarType DType => matrix.dtype;
 
-        public override double SquaredNorm { get; } = matrix.square().sum(float64).ToDouble();
+        public override double SquaredNorm { get; } = SquaredNormOf(matrix);
 
         public override Tensor Times(Tensor columns) => matrix.mm(columns);
 
         public override Tensor TransposedTimes(Tensor rows) => matrix.t().mm(rows);
 
         public override Tensor Square() => matrix.mm(matrix.t());
+
+        // Some rows at a time, so that the squares stay in the processor's cache.
+        private static double SquaredNormOf(Tensor matrix)
+        {
+            const long block = 1 << 18;
+            double sum = 0;
+            long rows = Math.Max(1, block / Math.Max(1, matrix.shape[1]));
+            for (long start = 0; start < matrix.shape[0]; start += rows)
+            {
+                using DisposeScope scope = NewDisposeScope();
+                sum += matrix.narrow(0, start, Math.Min(rows, matrix.shape[0] - start)).square().sum(float64).ToDouble();
+            }
+
+            return sum;
+        }
     }
 
     private sealed class Sum : KroneckerTarget

@@ -56,6 +56,9 @@ internal sealed record SubspaceSearch
     /// <summary>Least number of vectors in a block.</summary>
     public long Width { get; init; } = 64;
 
+    /// <summary>Most steps.</summary>
+    public int MostSteps { get; init; } = 100;
+
     /// <summary>Columns that are near the leading vectors already; null for none.</summary>
     public Tensor? Start { get; init; }
 }
@@ -70,7 +73,6 @@ internal static class LeadingSubspace
     // Rows up to which the square of a matrix of float32 is cheaper than a search.
     private const long MostSquared = 64;
     private const long SpareVectors = 8;
-    private const int MostIterations = 100;
 
     /// <summary>Finds the leading vectors.</summary>
     /// <param name="map">The matrix, finite.</param>
@@ -103,7 +105,7 @@ internal static class LeadingSubspace
             (Tensor squares, Tensor vectors) = linalg.eigh(projected.t().mm(projected).to(float64));
             Tensor values = squares.flip(0).narrow(0, 0, count).clamp_min(0);
             double sum = values.sum().ToDouble();
-            if (width == side || iteration == MostIterations || Math.Abs(sum - before) <= search.Tolerance * Math.Max(sum, search.SquaredNorm))
+            if (width == side || iteration == search.MostSteps || Math.Abs(sum - before) <= search.Tolerance * Math.Max(sum, search.SquaredNorm))
             {
                 Tensor leading = basis.mm(vectors.flip(1).narrow(1, 0, count).to(dtype));
                 return (leading.MoveToOuterDisposeScope().MoveToOuterDisposeScope(), values.sqrt().MoveToOuterDisposeScope().MoveToOuterDisposeScope());
