@@ -40,7 +40,7 @@ internal static class AdapterContentReader
         }
 
         names.ThrowIfUnknown();
-        if (contents.Count == 0 && norms.Count == 0 && file.SavedTensors.Count == 0)
+        if (contents.Count == 0 && norms.Count == 0 && others.Count == 0 && file.SavedTensors.Count == 0)
         {
             throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
                 $"'{file.Path}' has no modules{(options.Component is null ? "" : $" of the component {options.Component}")}.",

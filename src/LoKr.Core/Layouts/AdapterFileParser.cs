@@ -56,7 +56,7 @@ internal sealed class AdapterFileParser
     {
         NamedEntry[] factors = [.. keys.Where(static pair => pair.Key.Suffix.Length > 0)];
         HashSet<AdapterLayout> guesses = [.. factors.Select(static pair => pair.Key.Guess())];
-        return guesses.Contains(AdapterLayout.Comfy) && guesses.Count > 1 && guesses.IsSubsetOf([AdapterLayout.Comfy, AdapterLayout.Diffusers, AdapterLayout.Kohya, AdapterLayout.OneTrainer])
+        return guesses.Contains(AdapterLayout.Comfy) && guesses.Count > 1 && guesses.IsSubsetOf([AdapterLayout.Comfy, AdapterLayout.Diffusers, AdapterLayout.Kohya, AdapterLayout.OneTrainer, AdapterLayout.Peft, AdapterLayout.Lycoris])
             && ModelRecognizer.OfAdapter(factors.Select(static pair => pair.Key.Module)) is not null;
     }
 
@@ -120,12 +120,7 @@ internal sealed class AdapterFileParser
 
         TakeCompanions(modules);
         Modules = [.. Complete(modules, reader)];
-        if (Modules.Count == 0 && _foreign is [AdapterForeignTensor first, ..])
-        {
-            Problem(ErrorIds.AdapterTypeNotSupported, $"'{first.Entry.Name}' belongs to {first.Kind}, which is not supported. Name a file that holds LoKr factors.", first.Entry.Name);
-        }
-
-        if (Modules.Count == 0 && _findings.Count == 0 && _saved.Count == 0)
+        if (Modules.Count == 0 && _findings.Count == 0 && _saved.Count == 0 && _foreign.Count == 0)
         {
             Problem(ErrorIds.AdapterTypeNotSupported, $"'{reader.FilePath}' holds no LoKr factors. Name a file with tensors called lokr_w1, lokr_w2 and so on.", reader.FilePath);
         }

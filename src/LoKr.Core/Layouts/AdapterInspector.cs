@@ -40,12 +40,16 @@ public static class AdapterInspector
         IEnumerable<long> ranks = modules.Where(static entry => entry.Scale.Rank is not null).Select(static entry => entry.Scale.Rank!.Value);
         IEnumerable<double> scales = modules.Select(static entry => entry.Scale.Factor).Where(double.IsFinite);
         HashSet<string> suffixes = [.. file.Modules.SelectMany(static module => module.Tensors.Keys)];
+
+        // A file without LoKr factors is described by what it has.
+        SafetensorsEntry[] factors = [.. file.Modules.SelectMany(static module => module.Tensors).Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)];
+        SafetensorsEntry[] numbers = factors.Length > 0 ? factors : [.. file.Foreign.Where(static tensor => tensor.Suffix != AdapterSuffixes.Alpha).Select(static tensor => tensor.Entry)];
         return new()
         {
             Path = file.Path,
             Name = System.IO.Path.GetFileName(file.Path),
             Layout = file.Layout,
-            Components = [.. file.Modules.Select(static module => module.Component).Distinct().Order().Select(static component => component.ToString())],
+            Components = [.. file.Modules.Select(static module => module.Component).Concat(file.Foreign.Select(static tensor => tensor.Component)).Distinct().Order().Select(static component => component.ToString())],
             ModuleCount = modules.Count,
             OtherCount = file.Modules.Count - modules.Count + file.SavedTensors.Count + file.Foreign.Select(static tensor => (tensor.Component, tensor.Module)).Distinct().Count(),
             Rank = Common(ranks),
@@ -55,14 +59,10 @@ public static class AdapterInspector
             Scale = Common(scales),
             Scaling = modules.Count > 0 ? modules[0].Scale.Convention : ScalingConvention.Lycoris,
             Factor = FactorInference.Find(modules.Select(static entry => new KnownGeometry(entry.Geometry)), file.FactorHint)?.Factor,
-            ParameterCount = file.Modules.SelectMany(static module => module.Tensors).Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)
-                .Concat(file.SavedTensors.Values.Select(name => file.Entries[name]))
-                .Sum(static entry => entry.Shape.Product()),
+            ParameterCount = numbers.Concat(file.SavedTensors.Values.Select(name => file.Entries[name])).Sum(static entry => entry.Shape.Product()),
             TensorCount = file.Entries.Count,
             TensorKinds = [.. s_kinds.Where(suffixes.Contains)],
-            DType = string.Join(", ", file.Modules.SelectMany(static module => module.Tensors)
-                .Where(static pair => pair.Key != AdapterSuffixes.Alpha)
-                .GroupBy(static pair => pair.Value.DType).OrderByDescending(static group => group.Count()).Select(static group => TypeName(group.Key))),
+            DType = string.Join(", ", numbers.GroupBy(static entry => entry.DType).OrderByDescending(static group => group.Count()).Select(static group => TypeName(group.Key))),
             HasConfig = file.HasConfig,
             BaseModel = file.Configs.Values.Select(static config => config.BaseModelNameOrPath).FirstOrDefault(static name => name is not null)
                 ?? s_baseModelKeys.Select(key => file.Metadata.GetValueOrDefault(key)).FirstOrDefault(static name => name is not null),

@@ -63,7 +63,7 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
             PlaceNorm(target, norm);
         }
 
-        foreach (OtherModule other in OtherModule.Of(File).Where(other => options.Wants(other.Module.Component)))
+        foreach (OtherModule other in OtherModule.Of(File, options.Alpha).Where(other => options.Wants(other.Module.Component)))
         {
             PlaceOther(target, other);
         }
@@ -148,6 +148,13 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
 
             _warnings.Add($"'{other.Module.Name}' has {kind}, which cannot be merged; it is left out.");
             return;
+        }
+
+        // PEFT keeps alpha in adapter_config.json; the other programs take 1 as the scale where there is none.
+        if (other is { HasProduct: true, HasAlpha: false } && AdapterLayouts.IsPeft(File.Layout))
+        {
+            throw new LoKrException(ErrorIds.AdapterScaleUnknown, LoKrErrorKind.InvalidData,
+                $"The scale of '{other.Module.Name}' in '{File.Path}' is not known: the file has PEFT's names, and neither alphas nor a configuration.", "Give the alpha.") { Target = other.Module.Name };
         }
 
         if (Find(target, other.Module) is not KnownModule { WeightShape: { } stored } known)

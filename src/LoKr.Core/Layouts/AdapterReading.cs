@@ -93,8 +93,16 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
 
     private static void AddForeign(AdapterFile file, ForeignTensors policy, List<LoKrAdapterFinding> findings)
     {
-        if (file.Modules.Count == 0 || file.Foreign.Count == 0 || policy == ForeignTensors.Carry)
+        if (file.Foreign.Count == 0 || policy == ForeignTensors.Carry)
         {
+            return;
+        }
+
+        if (file.Modules.Count == 0)
+        {
+            AdapterForeignTensor first = file.Foreign[0];
+            findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported,
+                $"'{first.Entry.Name}' belongs to {first.Kind}, and the file has no LoKr factors, so that it can be merged into a model on disk only. Name a file that holds LoKr factors.", first.Entry.Name));
             return;
         }
 

@@ -85,6 +85,12 @@ internal sealed class OtherModule
     /// <summary>Name of the kind, where it cannot be merged; null where it can.</summary>
     public string? Unsupported { get; }
 
+    /// <summary>Alpha that the caller gives; null for that of the file.</summary>
+    public double? GivenAlpha { get; init; }
+
+    /// <summary>Whether the file or the caller has an alpha for it.</summary>
+    public bool HasAlpha => GivenAlpha is not null || _alpha is not null;
+
     /// <summary>Whether there is a product, beside or in place of differences.</summary>
     public bool HasProduct => _parts.Count > 0;
 
@@ -107,9 +113,11 @@ internal sealed class OtherModule
     private long Rank => IsHadamard ? Part("hada_w1_b").Shape[0] : Part(Down).Shape[0];
 
     /// <summary>The modules of a file.</summary>
-    public static IEnumerable<OtherModule> Of(AdapterFile file) => file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).Select(group => new OtherModule(
+    /// <param name="file">The file.</param>
+    /// <param name="givenAlpha">Alpha of all of them; null for those of the file.</param>
+    public static IEnumerable<OtherModule> Of(AdapterFile file, double? givenAlpha = null) => file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).Select(group => new OtherModule(
         new(group.Key.Component, group.Key.Module, group.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal), null),
-        file.Modules.FirstOrDefault(module => module.Component == group.Key.Component && module.Name == group.Key.Module)?.Tensors.GetValueOrDefault(AdapterSuffixes.Alpha)));
+        file.Modules.FirstOrDefault(module => module.Component == group.Key.Component && module.Name == group.Key.Module)?.Tensors.GetValueOrDefault(AdapterSuffixes.Alpha)) { GivenAlpha = givenAlpha });
 
     /// <summary>The shape of a base weight as out×in×kernel; null where the product does not fit it.</summary>
     /// <param name="weight">The shape as it is stored.</param>
@@ -145,7 +153,8 @@ internal sealed class OtherModule
             get
             {
                 using DisposeScope scope = NewDisposeScope();
-                return module._alpha is SafetensorsEntry alpha ? source.Read(alpha.Name, float64).item<double>() / module.Rank : 1;
+                double? alpha = module.GivenAlpha ?? (module._alpha is SafetensorsEntry stored ? source.Read(stored.Name, float64).item<double>() : null);
+                return alpha / module.Rank ?? 1;
             }
         }
 

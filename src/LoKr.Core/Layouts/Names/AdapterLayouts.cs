@@ -86,8 +86,10 @@ internal static class AdapterLayouts
     /// <summary>Prefixes of a layout, in the order in which they are tried.</summary>
     public static IReadOnlyList<LayoutPrefix> Prefixes(AdapterLayout layout) => s_prefixes[layout];
 
-    /// <summary>Prefixes that files of a layout may have. ComfyUI reads those of other programs beside its own.</summary>
-    public static IEnumerable<LayoutPrefix> PrefixesInFiles(AdapterLayout layout) => layout == AdapterLayout.Comfy ? [.. s_comfy, .. s_diffusers, .. s_oneTrainer] : s_prefixes[layout];
+    /// <summary>Prefixes that files of a layout may have. ComfyUI reads those of other programs beside its own; PEFT's and LyCORIS's mean the denoiser there.</summary>
+    public static IEnumerable<LayoutPrefix> PrefixesInFiles(AdapterLayout layout) => layout == AdapterLayout.Comfy
+        ? [.. s_comfy, .. s_diffusers, .. s_oneTrainer, new(PeftAdapterFolder.Prefix, AdapterComponent.Unet), new("lycoris_", AdapterComponent.Unet)]
+        : s_prefixes[layout];
 }
 
 /// <summary>The parts of a pipeline as they are named by folders and by modules.</summary>
