@@ -25,13 +25,14 @@ internal static class CsvRowReader
             DetectDelimiter = delimiter is null,
             DetectDelimiterValues = s_delimiters,
             Mode = CsvMode.RFC4180,
+            MaxFieldSize = GuardedStream.LongestLine,
             LineBreakInQuotedFieldIsBadData = false,
             // A quote inside an unquoted field (a 5" disk) is text; a quote that does not enclose its whole field is an error.
             BadDataFound = found => malformed ??= found.Field.StartsWith('"') ? found.Field : null,
         };
         using CsvParser parser = new(reader, configuration, leaveOpen: true);
         string[]? header = null;
-        while (parser.Read())
+        while (Advance(parser, name))
         {
             string[] record = parser.Record!;
             // RawRow is the last line of the record; its first is as many lines before as its fields have line breaks.
@@ -60,6 +61,18 @@ internal static class CsvRowReader
             {
                 yield return row!;
             }
+        }
+    }
+
+    private static bool Advance(CsvParser parser, string name)
+    {
+        try
+        {
+            return parser.Read();
+        }
+        catch (MaxFieldSizeException)
+        {
+            throw Invalid($"{name}:{parser.RawRow}", $"has a field of more than {GuardedStream.LongestLine >> 20} Mi characters", "Close every quote of a quoted field.");
         }
     }
 

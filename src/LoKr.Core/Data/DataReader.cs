@@ -43,11 +43,11 @@ public static class DataReader
         string extension = Path.GetExtension(isCompressed ? Path.GetFileNameWithoutExtension(path) : path).ToLowerInvariant();
         Func<Stream, IEnumerable<DataRow>> read = extension switch
         {
-            ".jsonl" or ".ndjson" => file => JsonRowReader.ReadLines(Decoder(file), name, reading),
-            ".json" => file => JsonRowReader.ReadArray(Decoder(file), name, reading),
-            ".csv" => file => CsvRowReader.Read(Decoder(file), name, delimiter: null, reading),
-            ".tsv" => file => CsvRowReader.Read(Decoder(file), name, "\t", reading),
-            ".conll" or ".bio" or ".iob" => file => ConllRowReader.Read(Decoder(file), name, reading),
+            ".jsonl" or ".ndjson" => file => JsonRowReader.ReadLines(Decoder(new GuardedStream(file, name, DataUnit.Line)), name, reading),
+            ".json" => file => JsonRowReader.ReadArray(Decoder(new GuardedStream(file, name, DataUnit.Document)), name, reading),
+            ".csv" => file => CsvRowReader.Read(Decoder(new GuardedStream(file, name, DataUnit.Line)), name, delimiter: null, reading),
+            ".tsv" => file => CsvRowReader.Read(Decoder(new GuardedStream(file, name, DataUnit.Line)), name, "\t", reading),
+            ".conll" or ".bio" or ".iob" => file => ConllRowReader.Read(Decoder(new GuardedStream(file, name, DataUnit.Line)), name, reading),
             ".parquet" when !isCompressed => file => ParquetRowReader.Read(file, name, cancellationToken),
             _ => throw new LoKrException(
                 ErrorIds.DataFormatUnknown,

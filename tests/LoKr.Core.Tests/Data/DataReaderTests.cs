@@ -38,6 +38,88 @@ public sealed class DataReaderTests : IDisposable
     }
 
     [Fact]
+    public void A_line_without_end_is_an_error_that_names_it()
+    {
+        string path = _folder["t.jsonl"];
+        using (FileStream file = File.Create(path))
+        {
+            file.Write("{\"text\":\"a\"}\n{\"text\":\""u8);
+            file.SetLength(GuardedStream.LongestLine + (1 << 20));
+        }
+
+        LoKrException e = Assert.Throws<LoKrException>(() => DataReader.ReadFile(path));
+        Assert.Equal(ErrorIds.DataLineInvalid, e.ErrorId);
+        Assert.StartsWith("t.jsonl:2 is longer than", e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(".jsonl.gz", "\n")]
+    [InlineData(".csv.gz", "\n")]
+    [InlineData(".json.gz", " ")]
+    public void A_small_file_that_expands_without_end_is_an_error(string extension, string content)
+    {
+        string path = _folder["t" + extension];
+        byte[] block = Encoding.UTF8.GetBytes(string.Concat(Enumerable.Repeat(content, 1 << 20)));
+        using (GZipStream compressed = new(File.Create(path), CompressionLevel.Optimal))
+        {
+            for (int i = 0; i < 100; i++)
+            {
+                compressed.Write(block);
+            }
+        }
+
+        LoKrException e = Assert.Throws<LoKrException>(() => DataReader.ReadFile(path));
+        Assert.Equal(ErrorIds.DataLineInvalid, e.ErrorId);
+        Assert.Contains("expands to more than", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_document_larger_than_memory_is_an_error()
+    {
+        using GuardedStream document = new(new RepeatedText(" ", long.MaxValue), "t.json", DataUnit.Document);
+        byte[] buffer = new byte[16 << 20];
+        LoKrException e = Assert.Throws<LoKrException>(() =>
+        {
+            while (document.Read(buffer) > 0)
+            {
+            }
+        });
+        Assert.Equal(ErrorIds.DataLineInvalid, e.ErrorId);
+        Assert.Equal(GuardedStream.LargestDocument + buffer.Length, document.Position);
+    }
+
+    [Fact]
+    public void Long_files_of_short_lines_are_read()
+    {
+        using GuardedStream lines = new(new RepeatedText("{\"text\":\"a text\"}\n", GuardedStream.LongestLine + (8 << 20)), "t.jsonl", DataUnit.Line);
+        byte[] buffer = new byte[1 << 20];
+        while (lines.Read(buffer) > 0)
+        {
+        }
+
+        Assert.Equal(GuardedStream.LongestLine + (8 << 20), lines.Position);
+    }
+
+    /// <summary>One text over and over.</summary>
+    private sealed class RepeatedText(string text, long length) : MemoryStream
+    {
+        private readonly byte[] _bytes = Encoding.UTF8.GetBytes(text);
+        private long _position;
+
+        public override int Read(Span<byte> buffer)
+        {
+            int count = (int)Math.Min(buffer.Length, length - _position);
+            for (int i = 0; i < count; i++)
+            {
+                buffer[i] = _bytes[(_position + i) % _bytes.Length];
+            }
+
+            _position += count;
+            return count;
+        }
+    }
+
+    [Fact]
     public void A_json_array_is_read()
     {
         IReadOnlyList<DataRow> rows = Read("t.json", "[\n {\"text\":\"a\"},\n {\"text\":\"b\"}\n]");
