@@ -32,6 +32,7 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
     public static IReadOnlyList<FuzzReader> All { get; } =
     [
         new("safetensors", "x.safetensors", 12, static folder => [Tensors(folder, type: float32), Tensors(folder, type: bfloat16)], ReadTensors),
+        new("quantized weights", "model.safetensors", 8, static _ => [.. Quantized()], ReadQuantized),
         new("GGUF", "x.gguf", 12, static _ => [TinyGguf.Create(), TinyGguf.Create(alignment: 64)], ReadGguf),
         new("checkpoint index", "model.safetensors.index.json", 4, static folder => Index(folder), static folder => CheckpointReader.Open(folder).Dispose()),
         .. Enum.GetValues<AdapterLayout>().Select(static layout => new FuzzReader($"adapter, {layout}", "x.safetensors", 3, folder => [Adapter(folder, layout)], static folder => ReadAdapter(Path.Combine(folder, "x.safetensors")))),
@@ -92,6 +93,53 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         foreach (string name in reader.Entries.Keys)
         {
             reader.Read(name);
+        }
+    }
+
+    /// <summary>Weights as 8-bit floats and as bitsandbytes stores them, under the names of several programs.</summary>
+    private static IEnumerable<byte[]> Quantized()
+    {
+        byte[] codes = [.. Enumerable.Range(0, 64).Select(static i => (byte)(i * 3 % 0x70))];
+        byte[] one = BitConverter.GetBytes(0.5f);
+        byte[] rows = [.. Enumerable.Range(1, 8).SelectMany(static i => BitConverter.GetBytes(i / 8f))];
+        yield return Raw("{}", ("scaled_fp8", "F8_E4M3", "[0]", []), ("a.weight", "F8_E4M3", "[8,8]", codes), ("a.scale_weight", "F32", "[]", one), ("a.scale_input", "F32", "[]", one), ("b.weight", "F8_E5M2", "[8,8]", codes));
+        yield return Raw("""{"_quantization_metadata":"{\"format_version\": \"1.0\", \"layers\": {\"a\": {\"format\": \"float8_e4m3fn\"}}}"}""",
+            ("a.weight", "F8_E4M3", "[8,8]", codes), ("a.weight_scale", "F32", "[8,1]", rows), ("a.input_scale", "F32", "[]", one), ("b.weight", "F8_E4M3", "[8,8]", codes), ("b.weight_scale_inv", "F32", "[1,1]", one));
+        yield return Raw("{}", ("a.weight", "F8_E4M3", "[8,8]", codes), ("a.weight_scale", "F32", "[]", one), ("a.comfy_quant", "U8", "[27]", "{\"format\": \"float8_e4m3fn\"}"u8.ToArray()));
+        byte[] state = """{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [8, 16], "nested_blocksize": 256, "nested_offset": 0.5}"""u8.ToArray();
+        byte[] map = [.. Enumerable.Range(0, 16).SelectMany(static i => BitConverter.GetBytes((i - 8) / 8f))];
+        byte[] nested = [.. Enumerable.Range(0, 256).SelectMany(static i => BitConverter.GetBytes(i / 256f))];
+        yield return Raw("{}", ("a.weight", "U8", "[64,1]", codes), ("a.weight.absmax", "U8", "[2]", [3, 200]), ("a.weight.quant_map", "F32", "[16]", map), ("a.weight.nested_absmax", "F32", "[1]", one),
+            ("a.weight.nested_quant_map", "F32", "[256]", nested), ("a.weight.quant_state.bitsandbytes__nf4", "U8", $"[{state.Length}]", state), ("b.weight", "I8", "[8,8]", codes), ("b.SCB", "F32", "[8]", rows), ("b.weight_format", "U8", "[]", [0]));
+    }
+
+    /// <summary>A safetensors file of any types.</summary>
+    private static byte[] Raw(string metadata, params (string Name, string Type, string Shape, byte[] Bytes)[] tensors)
+    {
+        int offset = 0;
+        List<string> items = [$"\"__metadata__\":{metadata}"];
+        foreach ((string name, string type, string shape, byte[] bytes) in tensors)
+        {
+            items.Add($$"""
+                "{{name}}":{"dtype":"{{type}}","shape":{{shape}},"data_offsets":[{{offset}},{{offset + bytes.Length}}]}
+                """);
+            offset += bytes.Length;
+        }
+
+        byte[] header = Encoding.UTF8.GetBytes($"{{{string.Join(',', items)}}}");
+        return [.. BitConverter.GetBytes((long)header.Length), .. header, .. tensors.SelectMany(static tensor => tensor.Bytes)];
+    }
+
+    private static void ReadQuantized(string folder)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using CheckpointReader reader = CheckpointReader.Open(folder);
+        if (reader.FindQuantized() is (ITensorSource values, _))
+        {
+            foreach (string name in values.Entries.Keys)
+            {
+                values.Read(name);
+            }
         }
     }
 

@@ -139,6 +139,19 @@ public sealed class CheckpointReader : ITensorSource
         }
     }
 
+    /// <summary>
+    /// The tensors as numbers, where weights are quantized: 8-bit floats with their scales, NF4, FP4 and INT8 of bitsandbytes. They have the type F32 and the
+    /// shape of their values, and what only describes them is left out.
+    /// </summary>
+    /// <returns>A source over this reader, which has to stay open, and the names of the formats; null where no weight is quantized.</returns>
+    /// <exception cref="LoKrException"><c>LoKr.QuantizationInvalid</c>: scales or settings of a weight are missing or do not fit it.</exception>
+    public (ITensorSource Values, IReadOnlyDictionary<string, int> Formats)? FindQuantized()
+    {
+        QuantizedCheckpoint weights = new(this, _shards);
+        return weights.Weights.Count == 0 ? null
+            : (weights, weights.Weights.Values.GroupBy(static weight => weight.Format, StringComparer.Ordinal).ToDictionary(static format => format.Key, static format => format.Count(), StringComparer.Ordinal));
+    }
+
     /// <inheritdoc/>
     public torch.Tensor Read(string name, torch.ScalarType? dtype = null, torch.Device? device = null) => Owner(name).Read(name, dtype, device);
 

@@ -84,6 +84,9 @@ public static class ModelExporter
     private static JsonObject CreateConfig(IPretrainedModel pretrained, LoKrModel model)
     {
         JsonObject config = (JsonObject)pretrained.Config.DeepClone();
+
+        // A model whose weights were quantized holds their values.
+        config.Remove(ModelConfig.QuantizationKey);
         if (model.CountTokens() is long count)
         {
             ModelConfig.SetVocabularySize(config, count);

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
@@ -15,6 +16,8 @@ namespace LoKr.Models.Loading;
 /// <summary>Builds a model from a Hugging Face folder: config.json → module tree on <c>meta</c> → weights read straight into place, frozen.</summary>
 public static class ModelLoader
 {
+    private static readonly string[] s_quantizations = ["fp8", "fbgemm_fp8", "bitsandbytes", "compressed-tensors"];
+
     /// <summary>Loads a folder; <see cref="LoadWithReport"/> also reports what was skipped or initialized.</summary>
     /// <param name="folder">Folder with config.json and safetensors.</param>
     /// <param name="options">Labels, type and device; null for the defaults.</param>
@@ -55,11 +58,18 @@ public static class ModelLoader
             ConfigSizes.Check(config, source);
             List<string> warnings = [];
             ScalarType dtype = ChooseDType(source, config, options, warnings);
+            ITensorSource values = source;
+            if (source.FindQuantized() is (ITensorSource dequantized, IReadOnlyDictionary<string, int> formats))
+            {
+                values = dequantized;
+                warnings.Add($"{formats.Values.Sum()} weights of '{folder}' are quantized ({string.Join(", ", formats.Select(static format => $"{format.Value} {format.Key}"))}); their values are read as {dtype}, and the model takes the memory of one that is not quantized.");
+            }
+
             IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
                 ? null
-                : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(source, architecture, config));
+                : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(values, architecture, config));
             ITextTokenizer? tokenizer = options.WithTokenizer && architecture.TakesTokens ? LoadTokenizer(folder, config, warnings) : null;
-            return new ModelFiles(folder, config, architecture, source, dtype, labels, tokenizer, warnings);
+            return new ModelFiles(folder, config, architecture, source, values, dtype, labels, tokenizer, warnings);
         }
         catch
         {
@@ -70,11 +80,11 @@ public static class ModelLoader
 
     private static ModelLoadResult Load(ModelFiles files, ModelLoadOptions options, CancellationToken cancellationToken)
     {
-        (string folder, ModelConfig config, ModelArchitecture architecture, CheckpointReader source, ScalarType dtype, IReadOnlyList<string>? labels, ITextTokenizer? tokenizer, List<string> warnings) = files;
+        (string folder, ModelConfig config, ModelArchitecture architecture, CheckpointReader source, ITensorSource values, ScalarType dtype, IReadOnlyList<string>? labels, ITextTokenizer? tokenizer, List<string> warnings) = files;
         nn.Module module = architecture.Build(config, new ModelBuildOptions { Labels = labels, PadId = tokenizer?.PadId, DType = dtype });
         try
         {
-            CheckpointMap map = Fill(module, source, architecture, config, options, dtype, cancellationToken);
+            CheckpointMap map = Fill(module, source, values, architecture, config, options, dtype, cancellationToken);
             Describe(map, architecture, labels, warnings);
             Finish(module);
             return new ModelLoadResult(new LoKrModel(module, folder, tokenizer, map.Fresh, CheckpointFingerprint.Compute(source)), map.Fresh, map.Skipped, warnings);
@@ -111,14 +121,19 @@ public static class ModelLoader
             throw ArchitectureRegistry.WithoutLabels(architecture, config);
         }
 
-        return config.Has("quantization_config")
-            ? throw config.Unsupported("quantization_config", "says that the weights are quantized; use the model's float32, float16 or bfloat16 weights")
-            : architecture;
+        return IsReadable(config) ? architecture
+            : throw config.Unsupported(ModelConfig.QuantizationKey, $"says that the weights are quantized in a way that is not read ({string.Join(", ", s_quantizations)} are); use the model's float32, float16 or bfloat16 weights");
     }
+
+    // Whether the weights are stored in formats whose values can be read; each weight is checked when it is.
+    private static bool IsReadable(ModelConfig config) => config.Peek(ModelConfig.QuantizationKey) is not { } quantization
+        || (quantization is { ValueKind: JsonValueKind.Object } && quantization.TryGetProperty("quant_method", out JsonElement method)
+            && method.ValueKind == JsonValueKind.String && s_quantizations.Contains(method.GetString()));
 
     private static CheckpointMap Fill(
         nn.Module module,
         CheckpointReader source,
+        ITensorSource values,
         ModelArchitecture architecture,
         ModelConfig config,
         ModelLoadOptions options,
@@ -128,7 +143,7 @@ public static class ModelLoader
         IReadOnlyDictionary<string, string> tied = ((IPretrainedModel)module).TiedParameters;
         Dictionary<string, long[]> shapes = ModuleParameters.List(module, tied)
             .ToDictionary(item => item.Name, item => item.Parameter.shape, StringComparer.Ordinal);
-        CheckpointMap map = CheckpointMap.Create(source, shapes, tied, architecture, config);
+        CheckpointMap map = CheckpointMap.Create(values, shapes, tied, architecture, config);
 
         if (module is IPublishedNames named && map.HasPublishedNames is bool published)
         {
@@ -136,13 +151,13 @@ public static class ModelLoader
         }
 
         WeightFiller filler = new(module, options.Device ?? CPU, dtype);
-        filler.Read(source, map.Mapped, shapes, options.SharePages, options.OnProgress, cancellationToken);
+        filler.Read(source, values, map.Mapped, shapes, options.SharePages, options.OnProgress, cancellationToken);
 
         foreach ((string duplicate, string saved) in tied)
         {
-            if (source.Entries.ContainsKey(duplicate))
+            if (values.Entries.ContainsKey(duplicate))
             {
-                filler.CheckSame(source, duplicate, saved);
+                filler.CheckSame(values, duplicate, saved);
             }
         }
 
@@ -156,7 +171,7 @@ public static class ModelLoader
     }
 
     private sealed record ModelFiles(
-        string Folder, ModelConfig Config, ModelArchitecture Architecture, CheckpointReader Source, ScalarType DType, IReadOnlyList<string>? Labels, ITextTokenizer? Tokenizer, List<string> Warnings) : IDisposable
+        string Folder, ModelConfig Config, ModelArchitecture Architecture, CheckpointReader Source, ITensorSource Values, ScalarType DType, IReadOnlyList<string>? Labels, ITextTokenizer? Tokenizer, List<string> Warnings) : IDisposable
     {
         public void Dispose() => Source.Dispose();
     }

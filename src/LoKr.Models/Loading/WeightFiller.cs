@@ -17,6 +17,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
 
     /// <summary>Reads parameters from the checkpoint, several at a time where the device is the CPU.</summary>
     /// <param name="source">The checkpoint.</param>
+    /// <param name="values">Its tensors as numbers; the checkpoint itself where no weight is quantized.</param>
     /// <param name="mapped">Keys in the checkpoint and the parameters they fill.</param>
     /// <param name="shapes">Shapes of the parameters by name.</param>
     /// <param name="sharePages">Whether weights of the CPU whose type is that of the file stay in the pages of the file, which other processes share.</param>
@@ -24,6 +25,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
     /// <param name="cancellationToken">Checked before every tensor.</param>
     public void Read(
         CheckpointReader source,
+        ITensorSource values,
         IReadOnlyList<(string Key, string Parameter)> mapped,
         IReadOnlyDictionary<string, long[]> shapes,
         bool sharePages,
@@ -32,7 +34,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
     {
         foreach ((string key, _) in mapped)
         {
-            CheckType(source, key);
+            CheckType(values, key);
         }
 
         long total = mapped.Sum(item => source.Entries[item.Key].ByteCount);
@@ -51,7 +53,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
                     cancellationToken.ThrowIfCancellationRequested();
                     if (shared[i] is null)
                     {
-                        source.ReadInto(mapped[i].Key, weights[i]);
+                        values.ReadInto(mapped[i].Key, weights[i]);
                     }
                     else
                     {
@@ -78,7 +80,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         }
     }
 
-    private static void CheckType(CheckpointReader source, string key)
+    private static void CheckType(ITensorSource source, string key)
     {
         SafetensorsDType stored = source.Entries[key].DType;
         if (stored is not (SafetensorsDType.F64 or SafetensorsDType.F32 or SafetensorsDType.F16 or SafetensorsDType.BF16
@@ -86,7 +88,7 @@ internal sealed class WeightFiller(nn.Module module, Device device, ScalarType d
         {
             throw new LoKrException(ErrorIds.TensorDTypeMismatch, LoKrErrorKind.InvalidData,
                 $"'{key}' is stored as {stored}, but weights are floating-point numbers.",
-                "Quantized checkpoints are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
+                "Weights that are quantized in this way are not read; use the model's float32, float16 or bfloat16 weights.") { Target = key };
         }
     }
 

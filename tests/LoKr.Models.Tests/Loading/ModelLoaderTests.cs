@@ -233,8 +233,39 @@ public sealed class ModelLoaderTests
         Assert.Contains("tokenizer", Assert.Single(result.Warnings), StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void Weights_of_bitsandbytes_are_loaded_as_their_values_and_exported_without_their_configuration()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        JsonObject config = TinyModel.BertConfig("x", "y");
+        config["quantization_config"] = new JsonObject { ["quant_method"] = "bitsandbytes", ["load_in_8bit"] = true };
+        Dictionary<string, Tensor> expected = [];
+        TinyModel.Write(folder["model"], config, tensors =>
+        {
+            foreach (string name in tensors.Keys.Where(static name => name.EndsWith(".query.weight", StringComparison.Ordinal)).ToList())
+            {
+                Tensor largest = tensors[name].abs().amax([1]);
+                tensors[name] = (tensors[name] / largest.unsqueeze(1) * 127).round().to(ScalarType.Int8);
+                tensors[name[..^"weight".Length] + "SCB"] = largest;
+                expected.Add(name, (tensors[name].to(ScalarType.Float32) * largest.unsqueeze(1) * (1f / 127)).MoveToOuterDisposeScope());
+            }
+        });
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder["model"], s_noTokenizer);
+        using LoKrModel model = result.Model;
+        Assert.Contains($"{expected.Count} weights", Assert.Single(result.Warnings), StringComparison.Ordinal);
+        Assert.NotEmpty(expected);
+        Assert.All(expected, pair => TensorAssert.Close(pair.Value, model.Module.get_parameter(pair.Key)!, 1e-7, pair.Key));
+        ModelExporter.Export(model, folder["exported"]);
+        Assert.False(ModelConfig.Load(folder["exported"]).Has(ModelConfig.QuantizationKey));
+        using LoKrModel again = ModelLoader.Load(folder["exported"], s_noTokenizer);
+        Assert.All(expected, pair => Assert.True(TensorAssert.Same(model.Module.get_parameter(pair.Key)!, again.Module.get_parameter(pair.Key)!), pair.Key));
+    }
+
     [Theory]
     [InlineData("quantization_config", "{\"quant_method\": \"gptq\"}")]
+    [InlineData("quantization_config", "{\"bits\": 4}")]
+    [InlineData("quantization_config", "true")]
     [InlineData("is_decoder", "true")]
     [InlineData("hidden_act", "\"snake\"")]
     [InlineData("position_embedding_type", "\"relative_key\"")]
