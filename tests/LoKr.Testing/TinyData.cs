@@ -57,6 +57,16 @@ public static class TinyData
         return file;
     }
 
+    /// <summary>Conversations as JSON Lines, whose answer is always the same, so that a tiny model can learn it.</summary>
+    public static string WriteChats(string file, int rows)
+    {
+        File.WriteAllLines(file, Enumerable.Range(0, rows).Select(row => JsonSerializer.Serialize(new
+        {
+            messages = new[] { new { role = "user", content = Words[row % Words.Length] + new string('.', row / Words.Length) }, new { role = "assistant", content = "ok" } },
+        })));
+        return file;
+    }
+
     /// <summary>Prompts with completions as JSON Lines.</summary>
     public static string WriteCompletions(string file, int rows)
     {

@@ -171,6 +171,17 @@ public static class TinyModel
         return folder;
     }
 
+    /// <summary>The same with a chat template, whose answers end with the end of text.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="before">What the template writes before the first message.</param>
+    public static string WriteChat(string folder, string before = "")
+    {
+        WriteLlama(folder);
+        File.WriteAllText(Path.Combine(folder, "chat_template.jinja"), before
+            + "{% for m in messages %}{{ m.role[0] ~ ':' ~ m.content ~ (eos_token if m.role == 'assistant' else '\n') }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}");
+        return folder;
+    }
+
     // Norms of ones, as in a model that can learn.
     private static void SetNorms(Dictionary<string, Tensor> tensors)
     {

@@ -151,6 +151,8 @@ Describe 'The help' {
         Copy-Item -LiteralPath $encoder -Destination "$template/minilm" -Recurse
         Copy-Item -Path "$root/examples/data/*.jsonl" -Destination $template
         $null = [LoKr.Testing.TinyModel]::WriteLlama("$template/llama")
+        $null = [LoKr.Testing.TinyModel]::WriteChat("$template/chat", '')
+        $null = [LoKr.Testing.TinyData]::WriteChats("$template/chats.jsonl", 8)
         $null = [LoKr.Testing.TinyGguf]::Write("$template/llama.gguf")
         $null = [LoKr.Testing.TinyPipeline]::Write("$template/stable-diffusion", $false, $null)
         $null = [LoKr.Testing.TinyImages]::Write("$template/photos", 4)

@@ -28,11 +28,14 @@ public sealed class ChatTemplate
     private readonly IReadOnlyList<TemplateStatement> _body;
     private readonly Dictionary<string, object?> _specialTokens;
 
-    private ChatTemplate(IReadOnlyList<TemplateStatement> body, bool marksAnswers, Dictionary<string, object?> specialTokens) =>
-        (_body, MarksAnswers, _specialTokens) = (body, marksAnswers, specialTokens);
+    private ChatTemplate(IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate, Dictionary<string, object?> specialTokens) =>
+        (_body, MarksAnswers, WritesDate, _specialTokens) = (body, marksAnswers, writesDate, specialTokens);
 
     /// <summary>Whether the template marks what the assistant says.</summary>
     public bool MarksAnswers { get; }
+
+    /// <summary>Whether the template may write the date (<c>strftime_now</c>), so that texts differ from day to day.</summary>
+    public bool WritesDate { get; }
 
     /// <summary>Reads a template.</summary>
     /// <param name="template">Its text.</param>
@@ -44,14 +47,14 @@ public sealed class ChatTemplate
     public static ChatTemplate Parse(string template, IReadOnlyDictionary<string, string>? specialTokens = null)
     {
         ArgumentNullException.ThrowIfNull(template);
-        (IReadOnlyList<TemplateStatement> body, bool marksAnswers) = TemplateParser.Parse(template);
+        (IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate) = TemplateParser.Parse(template);
         Dictionary<string, object?> tokens = new(StringComparer.Ordinal);
         foreach ((string name, string token) in specialTokens ?? new Dictionary<string, string>())
         {
             tokens[name] = token;
         }
 
-        return new(body, marksAnswers, tokens);
+        return new(body, marksAnswers, writesDate, tokens);
     }
 
     /// <summary>Renders a conversation.</summary>

@@ -22,16 +22,19 @@ internal sealed class TemplateParser
     /// <summary>Whether the template marks what the assistant says.</summary>
     public bool HasGeneration { get; private set; }
 
+    /// <summary>Whether the template may write the date.</summary>
+    public bool HasDate => _tokens.Any(static token => token is { Kind: TemplateTokenKind.Name, Text: "strftime_now" });
+
     private TemplateToken Current => _tokens[_at];
 
     private int Line => Current.Line;
 
-    public static (IReadOnlyList<TemplateStatement> Body, bool HasGeneration) Parse(string source)
+    public static (IReadOnlyList<TemplateStatement> Body, bool HasGeneration, bool HasDate) Parse(string source)
     {
         TemplateParser parser = new(source);
         List<TemplateStatement> body = parser.Body();
         return parser.Current.Kind == TemplateTokenKind.End
-            ? (body, parser.HasGeneration)
+            ? (body, parser.HasGeneration, parser.HasDate)
             : throw TemplateError.Invalid(parser.Line, $"'{parser._tokens[parser._at + 1].Text}' is not expected");
     }
 

@@ -21,6 +21,12 @@ public sealed class DataReading
     /// <summary>Whether a row that does not fit is skipped and counted; otherwise it is an error that names file and line.</summary>
     public bool SkipInvalid { get; init; }
 
+    /// <summary>Which tokens of conversations, and of prompts with completions, carry loss.</summary>
+    public LossOn LossOn { get; init; }
+
+    /// <summary>The day that chat templates write, at midnight; today by default. Equal rows of one day give equal texts.</summary>
+    public DateTime Day { get; init; } = DateTime.Today;
+
     /// <summary>Sentences about how the data were read.</summary>
     public IReadOnlyList<string> Notes => _notes;
 

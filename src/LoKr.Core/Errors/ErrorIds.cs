@@ -380,6 +380,9 @@ public static class ErrorIds
     /// <summary>A tokenizer file is damaged, or two of them contradict each other.</summary>
     public const string TokenizerInvalid = "LoKr.TokenizerInvalid";
 
+    /// <summary>Conversations are given to a model without a chat template.</summary>
+    public const string ChatTemplateMissing = "LoKr.ChatTemplateMissing";
+
     /// <summary>A chat template is malformed.</summary>
     public const string ChatTemplateInvalid = "LoKr.ChatTemplateInvalid";
 
@@ -541,6 +544,9 @@ public static class ErrorIds
 
     /// <summary>More rows of the data will be cut than is allowed.</summary>
     public const string DataCut = "LoKr.DataCut";
+
+    /// <summary>More answers of conversations will be cut or left out than is allowed.</summary>
+    public const string DataAnswersCut = "LoKr.DataAnswersCut";
 
     /// <summary>The requested maximum length exceeds what the model allows.</summary>
     public const string MaxLengthTooLarge = "LoKr.MaxLengthTooLarge";

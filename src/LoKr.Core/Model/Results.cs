@@ -170,7 +170,11 @@ public sealed record LoKrEvaluation
     /// <summary>Share of right answers, for classification: of rows, or of words that are tagged.</summary>
     public double? Accuracy { get; init; }
 
-    /// <summary>Share of rows that are right as a whole, for classification: every label, or the tag of every word.</summary>
+    /// <summary>
+    /// Share of rows that are right as a whole. Classification: every label, or the tag of every word. Language models: of the rows with answers
+    /// (completions, or what the assistant says) those that greedy decoding would give as they are, because each of their tokens is the most likely
+    /// one behind those before it.
+    /// </summary>
     public double? ExactMatch { get; init; }
 
     /// <summary>
@@ -324,7 +328,7 @@ public static class EvaluationMetrics
     /// <summary>Whether higher values are better.</summary>
     public static bool IsHigherBetter(this EvaluationMetric metric) => metric.IsOfLabels();
 
-    /// <summary>Whether the metric compares labels, so that only classification has it.</summary>
+    /// <summary>Whether the metric compares answers with right ones.</summary>
     public static bool IsOfLabels(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity);
 
     /// <summary>Whether the metric counts entities, so that only tags of words have it.</summary>

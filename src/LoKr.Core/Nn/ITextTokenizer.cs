@@ -1,3 +1,5 @@
+using LoKr.Core.Chat;
+
 namespace LoKr.Core.Nn;
 
 /// <summary>Turns text into token ids exactly as the model's own tokenizer files say. Encoding is safe from several threads at once.</summary>
@@ -26,6 +28,13 @@ public interface ITextTokenizer
 
     /// <summary>Files the tokenizer was read from; an export copies them unchanged.</summary>
     IReadOnlyList<string> SourceFiles { get; }
+
+    /// <summary>The chat template of the model, which is read when it is first asked for; null where there is none.</summary>
+    /// <exception cref="Errors.LoKrException">
+    /// <see cref="Errors.ErrorIds.ChatTemplateInvalid"/>, <see cref="Errors.ErrorIds.ChatTemplateUnsupported"/>, <see cref="Errors.ErrorIds.ChatTemplateFailed"/>: it
+    /// cannot be used.
+    /// </exception>
+    ChatTemplate? FindChatTemplate() => null;
 
     /// <summary>Encodes one text.</summary>
     /// <param name="text">The text.</param>

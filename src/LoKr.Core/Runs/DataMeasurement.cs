@@ -22,6 +22,9 @@ public sealed record DataMeasureOptions
     /// <summary>Longest sequence, special tokens included; null for the model's limit.</summary>
     public int? MaxLength { get; init; }
 
+    /// <summary>Which tokens carry loss, and the day that chat templates write; null for the defaults.</summary>
+    public DataReading? Reading { get; init; }
+
     /// <summary>The most that is allowed of each finding; what is not named is allowed.</summary>
     public IReadOnlyDictionary<DataFindingKind, double> Thresholds { get; init; } = new Dictionary<DataFindingKind, double>();
 }
@@ -35,7 +38,7 @@ public static class DataMeasurement
     private const int LengthBins = 10;
 
     /// <summary>
-    /// Measures rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>, and perhaps <c>label</c>, or with words and their tags. Rows are the same when their texts are, but
+    /// Measures rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>, or a <see cref="Conversation"/>, and perhaps <c>label</c>, or with words and their tags. Rows are the same when their texts are, but
     /// for spaces around them.
     /// </summary>
     /// <param name="rows">The rows.</param>
@@ -54,7 +57,7 @@ public static class DataMeasurement
         TextRow[] own = Read(rows);
         TextRow[]? reference = options.Reference is null ? null : Read(options.Reference);
         TextRow[]? validation = options.Validation is null ? null : Read(options.Validation);
-        TokenCounter? counter = options.Model is null ? null : new(options.Model, options.MaxLength);
+        TokenCounter? counter = options.Model is null ? null : new(options.Model, options.MaxLength, options.Reading ?? new());
         TokenCount[]? tokens = counter?.Count(own, onProgress, cancellation);
         int[] lengths = Lengths(own, tokens);
         (string[] texts, Dictionary<string, HashSet<string>> labelsOfText) = Index(own);
@@ -83,6 +86,10 @@ public static class DataMeasurement
             UnknownTokenShare = tokens is null || counter!.UnknownId is null ? null : tokens.Sum(static count => (double)count.Unknown) / Math.Max(1, tokens.Sum(static count => (long)count.Length)),
             MaxLength = counter?.MaxLength,
             CutCount = tokens?.Count(count => count.Length > counter!.MaxLength),
+            ConversationCount = own.Count(static row => row.Conversation is not null),
+            TurnCount = own.Sum(static row => row.Conversation?.Messages.Count ?? 0),
+            AnswerCount = own.Sum(static row => row.Conversation?.AnswerCount ?? 0),
+            CutAnswerCount = tokens?.Sum(static count => count.CutAnswers),
         };
         if (reference is not null)
         {
@@ -154,7 +161,7 @@ public static class DataMeasurement
         .Select(static label => label.Label);
 
     private static int[] Lengths(TextRow[] rows, TokenCount[]? tokens) =>
-        tokens is null ? [.. rows.Select(static row => row.Prompt.Length + row.Completion.Length + (row.Pair?.Length ?? 0))] : [.. tokens.Select(static count => count.Length)];
+        tokens is null ? [.. rows.Select(static row => row.Conversation?.Length ?? (row.Prompt.Length + row.Completion.Length + (row.Pair?.Length ?? 0)))] : [.. tokens.Select(static count => count.Length)];
 
     private static double Median(int[] lengths)
     {
@@ -197,6 +204,7 @@ public static class DataMeasurement
             (DataFindingKind.LengthShift, data.LengthShift, NotableShift, Text($"The lengths of the texts changed: population stability index {data.LengthShift:0.000}, Jensen–Shannon divergence {data.LengthDivergence:0.000}.")),
             (DataFindingKind.UnknownTokens, data.UnknownTokenShare, 0, Text($"{data.UnknownTokenShare:0.##%} of the tokens are unknown to the tokenizer.")),
             (DataFindingKind.Cut, Share(data.CutCount), 0, Text($"{data.CutCount} of {data.RowCount} rows are cut to {data.MaxLength} tokens; the longest has {data.LongestLength}.")),
+            (DataFindingKind.CutAnswers, data.AnswerCount == 0 ? null : (double?)data.CutAnswerCount / data.AnswerCount, 0, Text($"{data.CutAnswerCount} of {data.AnswerCount} answers are cut or left out at {data.MaxLength} tokens.")),
         ];
         foreach ((DataFindingKind kind, double? value, double notable, string message) in all)
         {
@@ -223,26 +231,37 @@ public static class DataMeasurement
 /// <param name="Words">The words of the text, whose tags are its labels; null for a text that is not split.</param>
 internal readonly record struct TextRow(string Prompt, string Completion, IReadOnlyList<string>? Labels, string? Pair = null, IReadOnlyList<string>? Words = null)
 {
-    private const string Expected = "text, or prompt and completion";
+    private const string Expected = "text, or prompt and completion, or messages";
+
+    /// <summary>The row.</summary>
+    public required DataRow Row { get; init; }
+
+    /// <summary>The conversation; null for a text.</summary>
+    public Conversation? Conversation { get; init; }
 
     /// <summary>All labels as one text; null where the row has no label.</summary>
     public string? Label => Labels is null ? null : string.Join(", ", Labels);
 
     /// <summary>Rows with the same key are the same text.</summary>
-    public string Key => Pair is not null ? $"{Completion.Trim()}\0\0{Pair.Trim()}" : Prompt.Length == 0 ? Completion.Trim() : $"{Prompt.Trim()}\0{Completion.Trim()}";
+    public string Key => Conversation is not null ? Conversation.Key : Pair is not null ? $"{Completion.Trim()}\0\0{Pair.Trim()}" : Prompt.Length == 0 ? Completion.Trim() : $"{Prompt.Trim()}\0{Completion.Trim()}";
 
     /// <summary>Whether there is nothing to learn from.</summary>
-    public bool IsEmpty => string.IsNullOrWhiteSpace(Completion);
+    public bool IsEmpty => Conversation?.IsEmpty ?? string.IsNullOrWhiteSpace(Completion);
+
+    /// <summary>The row for a language model.</summary>
+    public LanguageRow Language => new(Row, Prompt, Completion, Conversation);
 
     /// <summary>Reads a row; a text or label without a value is an empty one.</summary>
-    public static TextRow Of(DataRow row) => TaggedWords.HasTags(row) || (TaggedWords.HasWords(row) && !RowFields.Has(row, "text")) ? OfWords(row) : RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
-        ? new(Text(row, "prompt"), Text(row, "completion"), null)
-        : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null, TextInput.PairOf(row, Expected));
+    public static TextRow Of(DataRow row) =>
+        TaggedWords.HasTags(row) || (TaggedWords.HasWords(row) && !RowFields.Has(row, "text")) ? OfWords(row)
+        : Conversation.IsIn(row) ? new("", "", null) { Row = row, Conversation = Conversation.Of(row) }
+        : RowFields.Has(row, "prompt") || RowFields.Has(row, "completion") ? new(Text(row, "prompt"), Text(row, "completion"), null) { Row = row }
+        : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null, TextInput.PairOf(row, Expected)) { Row = row };
 
     private static TextRow OfWords(DataRow row)
     {
         IReadOnlyList<string> words = TaggedWords.Words(row);
-        return new("", string.Join(' ', words), TaggedWords.HasTags(row) ? TaggedWords.Names(row) : null, Words: words);
+        return new("", string.Join(' ', words), TaggedWords.HasTags(row) ? TaggedWords.Names(row) : null, Words: words) { Row = row };
     }
 
     private static string Text(DataRow row, string column) => RowFields.IsNull(row, column) ? "" : RowFields.AnyText(row, column, Expected);
@@ -251,7 +270,8 @@ internal readonly record struct TextRow(string Prompt, string Completion, IReadO
 /// <summary>Tokens of a row.</summary>
 /// <param name="Length">All of them, special ones included.</param>
 /// <param name="Unknown">Those that the tokenizer does not know.</param>
-internal readonly record struct TokenCount(int Length, int Unknown);
+/// <param name="CutAnswers">Answers of a conversation that are not whole within the limit.</param>
+internal readonly record struct TokenCount(int Length, int Unknown, int CutAnswers);
 
 /// <summary>Counts the tokens that a model would be trained on.</summary>
 internal sealed class TokenCounter
@@ -259,7 +279,7 @@ internal sealed class TokenCounter
     private readonly ITextTokenizer _tokenizer;
     private readonly LanguageEncoder? _language;
 
-    public TokenCounter(LoKrModel model, int? maxLength)
+    public TokenCounter(LoKrModel model, int? maxLength, DataReading reading)
     {
         _tokenizer = TextEncoding.RequireTokenizer(model);
         int longest;
@@ -269,7 +289,7 @@ internal sealed class TokenCounter
                 (longest, Labels) = (classifier.MaxSequenceLength, Named(classifier.Labels));
                 break;
             case ICausalLanguageModel language:
-                (longest, _language) = (language.MaxSequenceLength, new(_tokenizer, _tokenizer.EosId ?? (language.EosIds.Count > 0 ? language.EosIds[0] : null)));
+                (longest, _language) = (language.MaxSequenceLength, new(model, language, reading));
                 break;
             default:
                 throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation,
@@ -291,9 +311,16 @@ internal sealed class TokenCounter
     /// <summary>Counts the tokens of rows on all cores.</summary>
     public TokenCount[] Count(TextRow[] rows, Action<double>? onProgress, CancellationToken cancellation) => TextEncoding.EncodeAll(rows.Length, i =>
     {
+        EncodedText? text = rows[i].Words is null ? _language?.Encode(rows[i].Language) : null;
+        AnswerCounts answers = new();
+        if (text is not null)
+        {
+            answers.Add(rows[i].Language, text, MaxLength);
+        }
+
         IReadOnlyList<int> ids = rows[i].Words is IReadOnlyList<string> words ? [.. _tokenizer.TokenizeWords(words).Select(static token => token.Id)]
-            : _language?.Encode(rows[i].Prompt, rows[i].Completion).Ids ?? (rows[i].Pair is string pair ? [.. _tokenizer.Tokenize(rows[i].Completion, pair).Select(static token => token.Id)] : _tokenizer.Encode(rows[i].Prompt + rows[i].Completion));
-        return new TokenCount(ids.Count, UnknownId is int unknown ? ids.Count(id => id == unknown) : 0);
+            : text?.Ids ?? (rows[i].Pair is string pair ? [.. _tokenizer.Tokenize(rows[i].Completion, pair).Select(static token => token.Id)] : _tokenizer.Encode(rows[i].Prompt + rows[i].Completion));
+        return new TokenCount(ids.Count, UnknownId is int unknown ? ids.Count(id => id == unknown) : 0, answers.CutCount + answers.MissingCount);
     }, onProgress, cancellation);
 
     private static IReadOnlyList<string>? Named(IReadOnlyList<string> labels) =>

@@ -79,6 +79,18 @@ public sealed record LoKrDataSummary
     /// <summary>Rows that are longer and will be cut.</summary>
     public int? CutCount { get; init; }
 
+    /// <summary>Rows that are conversations.</summary>
+    public int ConversationCount { get; init; }
+
+    /// <summary>Their messages.</summary>
+    public int TurnCount { get; init; }
+
+    /// <summary>The messages of the assistant.</summary>
+    public int AnswerCount { get; init; }
+
+    /// <summary>Answers that will be cut or left out because their row is too long; null without a tokenizer.</summary>
+    public int? CutAnswerCount { get; init; }
+
     /// <summary>What a person should know, and what exceeds a threshold.</summary>
     public IReadOnlyList<LoKrDataFinding> Findings { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrDataFinding>([]);
 
@@ -146,6 +158,9 @@ public enum DataFindingKind
 
     /// <summary>Rows that will be cut, as a share.</summary>
     Cut,
+
+    /// <summary>Answers of conversations that will be cut or left out, as a share of the answers.</summary>
+    CutAnswers,
 }
 
 /// <summary>Something found in data. Flat and serializable.</summary>
@@ -179,6 +194,7 @@ public sealed record LoKrDataFinding
         DataFindingKind.LabelShift => ErrorIds.DataLabelShift,
         DataFindingKind.LengthShift => ErrorIds.DataLengthShift,
         DataFindingKind.UnknownTokens => ErrorIds.DataTokensUnknown,
+        DataFindingKind.CutAnswers => ErrorIds.DataAnswersCut,
         _ => ErrorIds.DataCut,
     };
 

@@ -52,7 +52,7 @@ public sealed record JobInputs
     internal static string HashOfModel(string folder)
     {
         using CheckpointReader checkpoint = CheckpointReader.Open(folder);
-        string[] described = [.. Directory.EnumerateFiles(folder).Where(static path => Path.GetExtension(path) is ".json" or ".txt" or ".model").Order(StringComparer.Ordinal)];
+        string[] described = [.. Directory.EnumerateFiles(folder).Where(static path => Path.GetExtension(path) is ".json" or ".txt" or ".model" or ".jinja").Order(StringComparer.Ordinal)];
         return Hash($"{CheckpointFingerprint.Compute(checkpoint)}\n{HashOf(described)}");
     }
 

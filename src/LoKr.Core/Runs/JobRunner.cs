@@ -60,6 +60,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private Night? _night;
     private RunFolder? _run;
+    private DateTime? _day;
 
     /// <summary>The error that ended the job; null without one.</summary>
     public Exception? Failure { get; private set; }
@@ -112,9 +113,9 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             return new() { Job = job.Name, Champion = night.Champion?.Version, RowCount = night.Rows.Count, IsNothingNew = true };
         }
 
+        RunFolder folder = FindRun(night);
         using LoKrModel model = Prepare(night, cancellation);
         using ITrainingTask task = CreateTask(model, night.Rows, cancellation);
-        RunFolder folder = FindRun(night);
         return new()
         {
             Job = job.Name,
@@ -251,6 +252,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             Validation = validation.Count == 0 ? null : validation,
             Model = model,
             MaxLength = model is null ? null : job.Training.MaxLength,
+            Reading = BeginReading(),
             Thresholds = limits,
         }, null, cancellation);
         foreach (LoKrDataFinding finding in summary.Findings.Where(finding => IsOfTokens(finding.Kind) == (model is not null)))
@@ -264,7 +266,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         }
     }
 
-    private static bool IsOfTokens(DataFindingKind kind) => kind is DataFindingKind.UnknownTokens or DataFindingKind.Cut;
+    private static bool IsOfTokens(DataFindingKind kind) => kind is DataFindingKind.UnknownTokens or DataFindingKind.Cut or DataFindingKind.CutAnswers;
 
     private string[] Files(IReadOnlyList<string> patterns, string key)
     {
@@ -281,7 +283,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private DataRow[] Read(IEnumerable<string> files, CancellationToken cancellation)
     {
-        DataReading reading = new() { Columns = job.Data.Columns, SkipInvalid = job.Data.SkipInvalid };
+        DataReading reading = BeginReading();
         DataRow[] rows = [.. files.SelectMany(file => DataReader.ReadFile(file, reading, onRows: null, cancellation))];
         foreach (string note in reading.Notes)
         {
@@ -298,7 +300,9 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     // Columns have the names that are expected since the rows were read.
     private ITrainingTask CreateTask(LoKrModel model, IReadOnlyList<DataRow> rows, CancellationToken cancellation) =>
-        TrainingTaskFactory.Create(model, rows, job.Training.MaxLength, new() { SkipInvalid = job.Data.SkipInvalid }, onProgress: null, cancellation);
+        TrainingTaskFactory.Create(model, rows, job.Training.MaxLength, BeginReading(), onProgress: null, cancellation);
+
+    private DataReading BeginReading() => new() { Columns = job.Data.Columns, SkipInvalid = job.Data.SkipInvalid, LossOn = job.Training.LossOn, Day = _day ?? DateTime.Today };
 
     // The champion's labels come first and keep their order, so that its head can be continued and compared.
     private Night ChooseLabels(Night night)
@@ -406,6 +410,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private LoKrTrainingResult Train(Night night, LoKrModel model, RunFolder folder, CancellationToken cancellation)
     {
+        _day = RunRecorder.DayOf(new() { Path = folder.Path }, _workers);
         using ITrainingTask task = CreateTask(model, night.Rows, cancellation);
         using ITrainingTask? validation = night.ValidationRows.Count == 0 ? null : CreateTask(model, night.ValidationRows, cancellation);
         TrainingPlan plan = Trainer.Plan(model, task, Options);
@@ -434,7 +439,9 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         string mark = "-" + (night.Inputs with { Configuration = night.Inputs.Configuration + start }).Digest[..12];
         string? found = !Directory.Exists(_folder) ? null : Directory.EnumerateDirectories(_folder)
             .Where(path => Path.GetFileName(path).EndsWith(mark, StringComparison.Ordinal)).Max(StringComparer.Ordinal);
-        return new(found ?? Path.Combine(_folder, _started.ToString("yyyyMMdd'T'HHmmss'Z'", CultureInfo.InvariantCulture) + mark));
+        RunFolder folder = new(found ?? Path.Combine(_folder, _started.ToString("yyyyMMdd'T'HHmmss'Z'", CultureInfo.InvariantCulture) + mark));
+        _day = RunRecorder.DayOf(new() { Path = folder.Path }, workers: null);
+        return folder;
     }
 
     private LoKrJobResult Promote(Night night, LoKrModel model, RunFolder folder, LoKrJobResult trained, CancellationToken cancellation)

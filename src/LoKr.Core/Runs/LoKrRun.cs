@@ -53,6 +53,9 @@ public sealed record LoKrRun
     /// <summary>Processes that shared the batches when the run was last worked on; the numbers do not depend on it.</summary>
     public int Workers { get; init; } = 1;
 
+    /// <summary>The day that a chat template wrote into the rows; a continuation writes the same. Null where none did.</summary>
+    public DateTime? Day { get; init; }
+
     /// <summary>Steps that are complete.</summary>
     public int Step { get; init; }
 

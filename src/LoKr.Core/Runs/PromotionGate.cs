@@ -222,6 +222,6 @@ public static class PromotionGate
         return (corrected, broken);
     }
 
-    private static IEnumerable<string> Ignored(GateOptions options, IReadOnlyList<RowScore> rows) => options.MaximumRegression is not null && rows[0].IsRight is null
+    private static IEnumerable<string> Ignored(GateOptions options, IReadOnlyList<RowScore> rows) => options.MaximumRegression is not null && rows[0] is { Label: null, Tags: null }
         ? ["The limit for regressions of labels has no effect: the rows have no labels."] : [];
 }

@@ -145,9 +145,47 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     {
         return asked ?? (workers is null ? Found() : workers.Run(() => BitConverter.ToInt32(workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? BitConverter.GetBytes(Found()) : default))));
 
-        int Found() => options is { Resume: not RunResume.Never } && new RunFolder(options.Path) is { Exists: true } folder ? folder.Read().BatchesPerStep
-            : forWorkers ? WorkerGroup.DefaultBatchesPerStep : 1;
+        int Found() => Former(options)?.BatchesPerStep ?? (forWorkers ? WorkerGroup.DefaultBatchesPerStep : 1);
     }
+
+    /// <summary>
+    /// The day that chat templates write, at midnight: that of the run that goes on, or today. All workers get what the first one finds.
+    /// </summary>
+    /// <param name="options">The run folder; null for a run in memory.</param>
+    /// <param name="workers">The workers, if they are several.</param>
+    public static DateTime DayOf(RunOptions? options, WorkerGroup? workers)
+    {
+        return workers is null ? Found() : workers.Run(() => new DateTime(BitConverter.ToInt64(workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? BitConverter.GetBytes(Found().Ticks) : default))));
+
+        DateTime Found() => Former(options)?.Day ?? DateTime.Today;
+    }
+
+    /// <summary>
+    /// Whether a run that may begin anew does, because what is in its folder has other inputs: its rows then need the day of today, not that of
+    /// the run that they replace.
+    /// </summary>
+    /// <param name="options">The run folder; null for a run in memory.</param>
+    /// <param name="target">The model or the pipeline to train.</param>
+    /// <param name="task">Data and loss, with the day of the run in the folder.</param>
+    /// <param name="validation">Data to evaluate on, or null.</param>
+    /// <param name="training">Options of the training.</param>
+    public static bool NeedsToday(RunOptions? options, IAdaptable target, ITrainingTask task, ITrainingTask? validation, TrainingOptions training)
+    {
+        ArgumentNullException.ThrowIfNull(target);
+        ArgumentNullException.ThrowIfNull(task);
+        ArgumentNullException.ThrowIfNull(training);
+        return options is { Force: true } && (task.Day ?? validation?.Day) is not null
+            && (training.Workers is not WorkerGroup workers ? Found() : workers.Run(() => workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? [Found() ? (byte)1 : (byte)0] : default)[0] == 1));
+
+        bool Found() => Former(options) is LoKrRun former && (task.Day ?? validation?.Day) != DateTime.Today && !CanContinue(
+            former, new RunDescription(target, Trainer.Plan([.. target.Models.Values], task, training).AdapterName.Split(", "), task, validation, training).Inputs);
+    }
+
+    // The run in a folder that may go on.
+    private static LoKrRun? Former(RunOptions? options) =>
+        options is { Resume: not RunResume.Never } && new RunFolder(options.Path) is { Exists: true } folder ? folder.Read() : null;
+
+    private static bool CanContinue(LoKrRun former, RunInputs inputs) => former.Reason != "Diverged" && !Differences(former.Inputs, inputs).Any();
 
     /// <summary>Trains one model on tokenized rows in a run folder, as <see cref="Record"/> does.</summary>
     /// <param name="run">The folder, and how it is used; null to train without one.</param>
@@ -364,6 +402,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             Threads = torch.get_num_threads(),
             BatchesPerStep = plan.BatchesPerStep,
             Workers = plan.Workers,
+            Day = plan.Day,
             TotalSteps = plan.TotalSteps,
             Host = Environment.MachineName,
             ProcessId = Environment.ProcessId,

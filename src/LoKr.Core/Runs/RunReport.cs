@@ -58,6 +58,7 @@ public static class RunReport
             ["Model", run.Model], ["Adapter", run.AdapterName], ["Trainable parameters", Text($"{run.TrainableParameterCount:N0}")],
             ["Reason", run.Reason ?? ""], ["Exit code", Text($"{run.ExitCode}")], ["Began", Time(run.Created)], ["Ended", Time(run.Ended)], ["Attempts", Text($"{run.Attempt}")],
             ["Best step", Text($"{run.BestStep}")], ["Seed", Text($"{run.Seed}")], ["Device", Text($"{run.Device}, {run.Threads} threads")], ["Host", run.Host],
+            .. run.Day is DateTime day ? (string[][])[["Day that the chat template writes", Text($"{day:yyyy-MM-dd}")]] : [],
             ["Versions", $"LoKr {run.Version}, libtorch {run.LibtorchVersion}"],
         ]);
         if (history.Count > 0)
@@ -69,7 +70,7 @@ public static class RunReport
         if (run.Before is not null || run.After is not null)
         {
             yield return new ReportHeading(2, "Evaluation");
-            yield return new ReportTable(["", "Rows", "Loss", "Accuracy", "Macro F1", "Perplexity"],
+            yield return new ReportTable(["", "Rows", "Loss", "Accuracy", "Macro F1", "Perplexity", "Exact match"],
                 [.. new[] { ("Before", run.Before), ("After", run.After) }.Where(static pair => pair.Item2 is not null).Select(static pair => Row(pair.Item1, pair.Item2!))]);
         }
 
@@ -134,7 +135,7 @@ public static class RunReport
     }
 
     private static string[] Row(string name, LoKrEvaluation evaluation) =>
-        [name, Text($"{evaluation.RowCount:N0}"), Number(evaluation.Loss), Number(evaluation.Accuracy), Number(evaluation.F1), Number(evaluation.Perplexity)];
+        [name, Text($"{evaluation.RowCount:N0}"), Number(evaluation.Loss), Number(evaluation.Accuracy), Number(evaluation.F1), Number(evaluation.Perplexity), Number(evaluation.ExactMatch)];
 
     private static string Number(double? value) => Text($"{value:0.0000}");
 

@@ -8,15 +8,13 @@ namespace LoKr.Core.Training;
 
 /// <summary>
 /// Prediction of the next token. Rows have <c>text</c> (loss on every token but the first), or <c>prompt</c> and <c>completion</c>
-/// (loss on the completion only); the end-of-text token follows and has loss too. The loss is the mean cross entropy over the tokens
-/// with loss, as transformers computes it with labels of -100 elsewhere.
+/// (loss on the completion only); the end-of-text token follows and has loss too. Or they have a <see cref="Conversation"/>, which the chat
+/// template of the model renders (loss on what the assistant says only). The loss is the mean cross entropy over the tokens with loss, as
+/// transformers computes it with labels of -100 elsewhere.
 /// </summary>
 public sealed class CausalLanguageTask : ITrainingTask
 {
-    private const string Expected = "text, or prompt and completion";
-
-    private readonly List<int[]> _ids = [];
-    private readonly List<int> _lossStarts = [];
+    private readonly List<EncodedText> _texts = [];
     private readonly List<int> _lengths = [];
     private readonly List<string> _warnings = [];
     private readonly int _padId;
@@ -26,14 +24,15 @@ public sealed class CausalLanguageTask : ITrainingTask
     /// Rows without a token with loss are left out and named in <see cref="Warnings"/>.
     /// </summary>
     /// <param name="model">A causal language model with a tokenizer.</param>
-    /// <param name="rows">Rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>.</param>
+    /// <param name="rows">Rows with <c>text</c>, or <c>prompt</c> and <c>completion</c>, or a conversation.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
-    /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
+    /// <param name="reading">Treatment of rows that do not fit, tokens with loss, and the day of chat templates; null for the defaults.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.DataEmpty"/>, <see cref="ErrorIds.DataColumnMissing"/>,
-    /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.DataWithoutLoss"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>.
+    /// <see cref="ErrorIds.DataValueInvalid"/>, <see cref="ErrorIds.DataWithoutLoss"/> or <see cref="ErrorIds.MaxLengthTooLarge"/>; for conversations
+    /// <see cref="ErrorIds.ChatTemplateMissing"/>, <see cref="ErrorIds.ChatTemplateInvalid"/> or <see cref="ErrorIds.ChatTemplateUnsupported"/>.
     /// </exception>
     public CausalLanguageTask(
         LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, DataReading? reading = null, Action<double>? onProgress = null, CancellationToken cancellationToken = default)
@@ -43,27 +42,26 @@ public sealed class CausalLanguageTask : ITrainingTask
         ICausalLanguageModel languageModel = LanguageModel(model);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, languageModel.MaxSequenceLength, tokenizer);
-        int? eos = tokenizer.EosId ?? (languageModel.EosIds.Count > 0 ? languageModel.EosIds[0] : null);
 
-        IReadOnlyList<(DataRow Row, string Prompt, string Completion)> read = reading.Keep(rows, Texts);
-        LanguageEncoder encoder = new(tokenizer, eos);
-        EncodedText[] encoded = TextEncoding.EncodeAll(
-            read.Count, i => encoder.Encode(read[i].Prompt, read[i].Completion), onProgress, cancellationToken);
-        Add([.. read.Select(static row => row.Row)], encoded, longest);
+        LanguageEncoder encoder = new(model, languageModel, reading);
+        IReadOnlyList<(LanguageRow Row, EncodedText Text)> encoded = encoder.EncodeAll(reading.Keep(rows, LanguageRow.Of), reading, onProgress, cancellationToken);
+        bool hasChats = encoded.Any(static row => row.Row.Conversation is not null);
+        Day = hasChats && ChatTemplates.Require(model).WritesDate ? reading.Day : null;
+        Add(encoded, longest);
         _warnings.AddRange(reading.Warnings);
-        if (eos is null)
+        if (encoder.EosId is null && encoded.Any(static row => row.Row.Conversation is null))
         {
             _warnings.Add("The tokenizer names no end-of-text token, so the model does not learn where to stop.");
         }
 
-        _padId = tokenizer.PadId ?? eos ?? 0;
+        _padId = tokenizer.PadId ?? encoder.EosId ?? 0;
     }
 
     /// <inheritdoc/>
     public string Unit => "tokens";
 
     /// <inheritdoc/>
-    public int RowCount => _ids.Count;
+    public int RowCount => _texts.Count;
 
     /// <inheritdoc/>
     public TrainingMetric Metric => TrainingMetric.Perplexity;
@@ -72,7 +70,10 @@ public sealed class CausalLanguageTask : ITrainingTask
     public IReadOnlyList<string> Warnings => _warnings;
 
     /// <inheritdoc/>
-    public string DataHash => field ??= new RowHash().Add(_ids).Add([.. _lossStarts.Select(static start => (long)start)]).Finish();
+    public DateTime? Day { get; }
+
+    /// <inheritdoc/>
+    public string DataHash => field ??= Hash();
 
     /// <inheritdoc/>
     public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
@@ -83,7 +84,7 @@ public sealed class CausalLanguageTask : ITrainingTask
     /// <inheritdoc/>
     public IEnumerable<TrainingBatch> Batches(BatchOrder order) =>
         LengthBuckets.Create(_lengths, order).Select(rows =>
-            new LanguageBatch([.. rows.Select(row => _ids[row])], [.. rows.Select(row => _lossStarts[row])], _padId));
+            new LanguageBatch([.. rows.Select(row => _texts[row])], _padId));
 
     /// <inheritdoc/>
     public Tensor Loss(LoKrModel model, TrainingBatch batch)
@@ -96,7 +97,9 @@ public sealed class CausalLanguageTask : ITrainingTask
     public BatchScore Score(LoKrModel model, TrainingBatch batch)
     {
         (Tensor logits, Tensor targets) = Forward(model, batch);
-        return new BatchScore(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum));
+        var rows = (LanguageBatch)batch;
+        Tensor loss = nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum);
+        return rows.AnswerCount == 0 ? new BatchScore(loss) : new BatchScore(loss, Exact(rows, logits, targets).sum());
     }
 
     /// <inheritdoc/>
@@ -106,10 +109,16 @@ public sealed class CausalLanguageTask : ITrainingTask
         double[] losses = RowScores.ToArray(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.None));
         var rows = (LanguageBatch)batch;
         RowScore[] scores = new RowScore[rows.RowCount];
+        bool[] exact = rows.AnswerCount == 0 ? [] : Exact(rows, logits, targets).cpu().data<bool>().ToArray();
+        foreach ((int answer, int row) in rows.AnswerRows.Index())
+        {
+            scores[row] = scores[row] with { IsExact = exact[answer] };
+        }
+
         foreach ((int i, double loss) in losses.Index())
         {
             ref RowScore score = ref scores[rows.Positions[i] / rows.Tokens.Length];
-            score = new(score.LossSum + loss, score.LossCount + 1);
+            score = score with { LossSum = score.LossSum + loss, LossCount = score.LossCount + 1 };
         }
 
         return scores;
@@ -134,74 +143,103 @@ public sealed class CausalLanguageTask : ITrainingTask
         return (languageModel.Project(chosen).to(ScalarType.Float32), tensor(rows.Targets, device: device));
     }
 
+    // Rows whose answers greedy decoding would give as they are: each of their tokens is the most likely one behind those before it.
+    private static Tensor Exact(LanguageBatch rows, Tensor logits, Tensor targets)
+    {
+        Tensor misses = zeros(rows.AnswerCount + 1, ScalarType.Int64, logits.device)
+            .index_add(0, tensor(rows.Answers, device: logits.device), logits.argmax(-1).ne(targets).to(ScalarType.Int64), 1);
+        return misses.narrow(0, 0, rows.AnswerCount).eq(0);
+    }
+
     private static ICausalLanguageModel LanguageModel(LoKrModel model) => model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
         ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Use another model, or train it with a loss of your own.");
 
-    private static (DataRow Row, string Prompt, string Completion) Texts(DataRow row) =>
-        RowFields.Has(row, "prompt") || RowFields.Has(row, "completion")
-            ? (row, RowFields.AnyText(row, "prompt", Expected), RowFields.Text(row, "completion", Expected))
-            : (row, "", RowFields.Text(row, "text", Expected));
+    // Where the loss of every row begins; the spans too, unless each row has one that goes to its end.
+    private string Hash()
+    {
+        RowHash hash = new RowHash().Add([.. _texts.Select(static text => text.Ids)]).Add([.. _texts.Select(static text => (long)text.Loss[0].Start)]);
+        return (_texts.All(static text => text.Loss is [var only] && only.End == text.Ids.Length) ? hash
+            : hash.Add([.. _texts.Select(static text => text.Loss.SelectMany(static span => (int[])[span.Start, span.End]).ToArray())])).Finish();
+    }
 
-    private void Add(IReadOnlyList<DataRow> rows, EncodedText[] encoded, int longest)
+    private void Add(IReadOnlyList<(LanguageRow Row, EncodedText Text)> encoded, int longest)
     {
         List<string> lost = [];
         List<int> cut = [];
-        for (int i = 0; i < encoded.Length; i++)
+        AnswerCounts answers = new();
+        foreach ((LanguageRow row, EncodedText whole) in encoded)
         {
-            (int[] ids, int start) = encoded[i];
-            int length = Math.Min(ids.Length, longest);
-            if (Math.Max(start, 1) >= length)
+            EncodedText text = whole.Cut(longest);
+            answers.Add(row, whole, longest);
+
+            // Nothing predicts the first token.
+            if (text.Loss.Length == 0 || text.Loss[^1].End <= 1)
             {
-                lost.Add(rows[i].Origin);
+                lost.Add(row.Row.Origin);
                 continue;
             }
 
-            if (length < ids.Length)
+            if (text.Ids.Length < whole.Ids.Length)
             {
-                cut.Add(ids.Length);
+                cut.Add(whole.Ids.Length);
             }
 
-            _ids.Add(ids[..length]);
-            _lossStarts.Add(start);
-            _lengths.Add(length);
+            _texts.Add(text);
+            _lengths.Add(text.Ids.Length);
         }
 
-        if (_ids.Count == 0)
+        if (_texts.Count == 0)
         {
             throw new LoKrException(
                 ErrorIds.DataWithoutLoss,
                 LoKrErrorKind.InvalidData,
-                $"None of the {rows.Count} rows has a token to learn from within {longest} tokens.",
+                $"None of the {encoded.Count} rows has a token to learn from within {longest} tokens.",
                 "Allow longer sequences, or shorten the prompts.");
         }
 
         if (lost.Count > 0)
         {
             string named = string.Join(", ", lost.Take(10)) + (lost.Count > 10 ? ", …" : "");
-            _warnings.Add($"{lost.Count} of {rows.Count} rows have no token to learn from within {longest} tokens and are left out: {named}.");
+            _warnings.Add($"{lost.Count} of {encoded.Count} rows have no token to learn from within {longest} tokens and are left out: {named}.");
         }
 
-        _warnings.AddRange(CutText.Describe(cut, rows.Count, "rows", longest));
+        _warnings.AddRange(CutText.Describe(cut, encoded.Count, "rows", longest));
+        _warnings.AddRange(answers.Describe(longest));
     }
 }
 
 /// <summary>Texts with, for every token with loss, the position that predicts it.</summary>
 public sealed class LanguageBatch : TokenBatch
 {
-    internal LanguageBatch(IReadOnlyList<int[]> rows, IReadOnlyList<int> lossStarts, int padId)
-        : base(rows, padId)
+    internal LanguageBatch(IReadOnlyList<EncodedText> rows, int padId)
+        : base([.. rows.Select(static row => row.Ids)], padId)
     {
         List<long> positions = [];
         List<long> targets = [];
+        List<int> answerRows = [];
+        List<long> answers = [];
         for (int r = 0; r < rows.Count; r++)
         {
-            // Token i is predicted from position i - 1; nothing predicts the first.
-            for (int i = Math.Max(lossStarts[r], 1); i < rows[r].Length; i++)
+            int answer = rows[r].HasAnswers ? answerRows.Count : -1;
+            if (answer >= 0)
             {
-                positions.Add(((long)r * Tokens.Length) + i - 1);
-                targets.Add(rows[r][i]);
+                answerRows.Add(r);
+            }
+
+            foreach (LossSpan span in rows[r].Loss)
+            {
+                // Token i is predicted from position i - 1; nothing predicts the first.
+                for (int i = Math.Max(span.Start, 1); i < span.End; i++)
+                {
+                    positions.Add(((long)r * Tokens.Length) + i - 1);
+                    targets.Add(rows[r].Ids[i]);
+                    answers.Add(answer);
+                }
             }
         }
+
+        AnswerRows = [.. answerRows];
+        Answers = [.. answers.Select(answer => answer < 0 ? answerRows.Count : answer)];
 
         (Positions, Targets) = ([.. positions], [.. targets]);
     }
@@ -213,54 +251,13 @@ public sealed class LanguageBatch : TokenBatch
     internal long[] Positions { get; }
 
     internal long[] Targets { get; }
-}
 
-/// <summary>Token ids of one row.</summary>
-/// <param name="Ids">All ids, the end of text included.</param>
-/// <param name="LossStart">Index of the first token with loss.</param>
-internal readonly record struct EncodedText(int[] Ids, int LossStart);
+    /// <inheritdoc/>
+    public override long AnswerCount => AnswerRows.Length;
 
-/// <summary>Encodes prompts with their completions and the end of text.</summary>
-/// <param name="tokenizer">The tokenizer; used from several threads at once.</param>
-/// <param name="eosId">Id that ends a text, or null.</param>
-internal sealed class LanguageEncoder(ITextTokenizer tokenizer, int? eosId)
-{
-    /// <summary>Encodes one row.</summary>
-    /// <param name="prompt">Text without loss; empty when the whole text has loss.</param>
-    /// <param name="completion">Text with loss.</param>
-    public EncodedText Encode(string prompt, string completion)
-    {
-        List<int> whole = WithoutEnd(tokenizer.Encode(prompt + completion));
-        int start = 0;
-        if (prompt.Length > 0)
-        {
-            // In use the model sees the prompt alone, so the ids of the prompt alone must come first. Where the tokenizer would join the end
-            // of the prompt with the completion, both are encoded separately.
-            List<int> head = WithoutEnd(tokenizer.Encode(prompt));
-            start = head.Count;
-            if (whole.Count < start || !whole.Take(start).SequenceEqual(head))
-            {
-                whole = [.. head, .. tokenizer.Encode(completion, addSpecialTokens: false)];
-            }
-        }
+    /// <summary>The rows with answers.</summary>
+    internal int[] AnswerRows { get; }
 
-        if (eosId is int end)
-        {
-            whole.Add(end);
-        }
-
-        return new EncodedText([.. whole], start);
-    }
-
-    /// <summary>Removes an end-of-text id of the tokenizer's template; the id is added once, at the very end.</summary>
-    private List<int> WithoutEnd(IReadOnlyList<int> ids)
-    {
-        List<int> kept = [.. ids];
-        while (kept.Count > 0 && kept[^1] == eosId)
-        {
-            kept.RemoveAt(kept.Count - 1);
-        }
-
-        return kept;
-    }
+    /// <summary>Which of them each target belongs to; their number where it belongs to none.</summary>
+    internal long[] Answers { get; }
 }

@@ -101,12 +101,14 @@ public static class Evaluator
         List<Tensor> scores = [];
         List<Tensor> answers = [];
         long count = 0;
+        long answerCount = 0;
         int done = 0;
         int batches = task.CountBatches(batchSize);
         using Prefetch<TrainingBatch> prefetch = new(task.Batches(new BatchOrder(batchSize)));
         foreach (TrainingBatch batch in prefetch.Items())
         {
             count += batch.LossCount;
+            answerCount += batch.AnswerCount;
             int index = done++;
             if (workers is not null && index % workers.Size != workers.Rank)
             {
@@ -147,7 +149,7 @@ public static class Evaluator
             TokenCount = count,
             Loss = mean,
             Accuracy = accuracy,
-            ExactMatch = entities is null ? accuracy : all.ShareOfRightRows(),
+            ExactMatch = answerCount > 0 ? correct / answerCount : entities is null ? accuracy : all.ShareOfRightRows(),
             F1 = macro?.F1,
             MicroF1 = entities?.Micro.F1 ?? labels?.Micro().F1,
             WeightedF1 = entities?.Weighted.F1 ?? labels?.Weighted().F1,

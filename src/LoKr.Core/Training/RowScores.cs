@@ -15,8 +15,11 @@ public readonly record struct RowScore(double LossSum, long LossCount, int? Labe
     /// <summary>The tags of its words, for their classification.</summary>
     public TagScore? Tags { get; init; }
 
+    /// <summary>Whether a language model gives the answers of the row as they are, by greedy decoding; null for a row without answers.</summary>
+    public bool? IsExact { get; init; }
+
     /// <summary>Whether the answer is right as a whole; null where the task has no answers.</summary>
-    public bool? IsRight => Tags is not null ? Tags.RightWords == Tags.Words : Label is null ? null : Label == Answer;
+    public bool? IsRight => Tags is not null ? Tags.RightWords == Tags.Words : Label is null ? IsExact : Label == Answer;
 }
 
 /// <summary>How a model did on the words of one row.</summary>
@@ -112,6 +115,7 @@ public sealed class RowMetric
         {
             EvaluationMetric.Loss => false,
             EvaluationMetric.Perplexity => hasLabels || hasTags,
+            EvaluationMetric.ExactMatch => _rows.All(static row => row.IsRight is null),
             EvaluationMetric.MatthewsCorrelation => !hasLabels,
             _ when metric.IsOfEntities() => !hasTags,
             _ => !hasLabels && !hasTags,
@@ -173,15 +177,18 @@ public sealed class RowMetric
         _ => ValueOf(_all.Where(row => _rows[row].Label == label).ToArray()),
     };
 
+    // Rows without an answer, texts among conversations, do not count.
     private double ExactMatch(ReadOnlySpan<int> sample)
     {
         int right = 0;
+        int count = 0;
         foreach (int row in sample)
         {
             right += _rows[row].IsRight == true ? 1 : 0;
+            count += _rows[row].IsRight is null ? 0 : 1;
         }
 
-        return (double)right / sample.Length;
+        return (double)right / count;
     }
 
     private double Loss(ReadOnlySpan<int> sample)

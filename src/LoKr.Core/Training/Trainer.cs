@@ -37,6 +37,7 @@ public static class Trainer
             Unit = task.Unit,
             BatchesPerStep = options.GradientAccumulation,
             Workers = options.Workers?.Size ?? 1,
+            Day = task.Day,
             Warnings = [.. task.Warnings, .. trainees.SelectMany(static trainee => AdapterWarnings.Unsaved(trainee.Adapter.Name, trainee.Adapter.UnsavedModules))],
         };
     }

@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using LoKr.Core.Data;
 using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
@@ -33,6 +34,13 @@ public sealed record TrainingOptions
 
     /// <summary>Longest sequence in tokens; null for the model's limit. Applied when the rows are tokenized.</summary>
     public int? MaxLength { get; init; }
+
+    /// <summary>
+    /// Which tokens of conversations, and of prompts with completions, carry loss. Applied when the rows are tokenized, see
+    /// <see cref="DataReading.LossOn"/>.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public LossOn LossOn { get; init; }
 
     /// <summary>Whether rows of similar length share a batch, which saves padding.</summary>
     public bool LengthBucketing { get; init; } = true;
@@ -156,6 +164,7 @@ public sealed record TrainingOptions
         Require(GradientAccumulation >= 1, nameof(GradientAccumulation), GradientAccumulation, "at least 1");
         Require(EvaluateEvery is null or >= 1, nameof(EvaluateEvery), EvaluateEvery, "at least 1");
         Require(MaxLength is null or >= 2, nameof(MaxLength), MaxLength, "at least 2 tokens");
+        Require(Enum.IsDefined(LossOn), nameof(LossOn), LossOn, "Answers or All");
         Require(EvaluationBatchSize is null or >= 1, nameof(EvaluationBatchSize), EvaluationBatchSize, "at least 1");
         Require(Metric is null || Enum.IsDefined(Metric.Value), nameof(Metric), Metric, string.Join(", ", Enum.GetNames<EvaluationMetric>()));
         Require(Patience is null or >= 1, nameof(Patience), Patience, "at least 1");

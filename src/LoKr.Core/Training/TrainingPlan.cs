@@ -44,13 +44,16 @@ public sealed record TrainingPlan
     /// <summary>Processes that share them.</summary>
     public int Workers { get; init; } = 1;
 
+    /// <summary>The day that a chat template writes into the rows; null where none does.</summary>
+    public DateTime? Day { get; init; }
+
     /// <summary>Warnings about the data, and about modules with random values that the adapter does not hold.</summary>
     public required IReadOnlyList<string> Warnings { get; init => field = ValueList.Of(value); }
 
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(
         System.Globalization.CultureInfo.InvariantCulture,
-        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.");
+        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
 
     private string Sharing => (BatchesPerStep, Workers) switch
     {

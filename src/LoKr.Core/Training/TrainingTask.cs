@@ -29,6 +29,9 @@ public interface ITrainingTask : IDisposable
     /// </summary>
     string? DataHash => null;
 
+    /// <summary>The day that a chat template wrote into the rows, at midnight; null where none did.</summary>
+    DateTime? Day => null;
+
     /// <summary>Number of batches in an epoch.</summary>
     int CountBatches(int batchSize);
 
@@ -64,6 +67,9 @@ public abstract class TrainingBatch
 
     /// <summary>Number of tokens with loss, or of rows, that the mean loss is taken over; the weight of the batch among accumulated ones.</summary>
     public abstract long LossCount { get; }
+
+    /// <summary>Number of rows with answers of a language model, of which <see cref="BatchScore.Correct"/> counts those that are exact; 0 where there are none.</summary>
+    public virtual long AnswerCount => 0;
 }
 
 /// <summary>Order in which rows are put into batches; equal values give equal batches.</summary>
@@ -127,7 +133,7 @@ public enum AnswerKind
 
 /// <summary>Sums over one batch of an evaluation; they stay on the device until the end.</summary>
 /// <param name="LossSum">Sum (not mean) of the loss over <see cref="TrainingBatch.LossCount"/> items, a scalar.</param>
-/// <param name="Correct">Number of correct answers, a scalar; null where the task has no answers.</param>
+/// <param name="Correct">Number of correct answers, of a language model the rows whose answers it would give as they are, a scalar; null where the task has no answers.</param>
 /// <param name="Answers">
 /// Right labels and answers as indices, int64 [2, rows]; where a row may have several labels a decision on each, int64 [2, rows·labels]: twice the
 /// index of the label, plus one where the row has it, and whether the model gave it; of tags those of every word, int64 [2, words + rows], with -1

@@ -25,18 +25,27 @@ public static class ChatTemplateLoader
     {
         TokenizerFolder files = new(folder);
         files.CheckLinks();
-        string? text = File.Exists(files.PathOf(TemplateFile)) ? File.ReadAllText(files.PathOf(TemplateFile)) : ReadConfigured(files.PathOf(TokenizerFolder.ConfigJson));
-        return text is null
-            ? null
-            : ChatTemplate.Parse(text, TokenizerConfig.Read(files).Named
-                .Where(static token => token.Value is not null)
-                .ToDictionary(static token => token.Key, static token => token.Value!.Content));
+        return Read(files, TokenizerConfig.Read(files))();
+    }
+
+    /// <summary>Reads the files, and returns what makes the template of them: a model can be used without, whatever its template is.</summary>
+    /// <param name="files">The folder.</param>
+    /// <param name="config">Its configuration, which names the special tokens.</param>
+    internal static Func<ChatTemplate?> Read(TokenizerFolder files, TokenizerConfig config)
+    {
+        string file = files.PathOf(TemplateFile);
+        string path = files.PathOf(TokenizerFolder.ConfigJson);
+        string? own = File.Exists(file) ? File.ReadAllText(file) : null;
+        JsonFields? json = own is null && File.Exists(path) ? TokenizerError.ReadJson(path) : null;
+        return () => (own ?? (json is null ? null : Configured(json, path))) is not string text ? null : ChatTemplate.Parse(text, config.Named
+            .Where(static token => token.Value is not null)
+            .ToDictionary(static token => token.Key, static token => token.Value!.Content));
     }
 
     // One template, or several by name, of which the default one is taken.
-    private static string? ReadConfigured(string path)
+    private static string? Configured(JsonFields json, string path)
     {
-        if (!File.Exists(path) || TokenizerError.ReadJson(path) is not JsonFields json || !json.Has("chat_template"))
+        if (!json.Has("chat_template"))
         {
             return null;
         }

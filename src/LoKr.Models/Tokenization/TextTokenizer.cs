@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using LoKr.Core.Chat;
 using LoKr.Core.Errors;
 using LoKr.Core.Nn;
 using LoKr.Models.Tokenization.Models;
@@ -17,11 +18,13 @@ internal sealed class TextTokenizer : ITextTokenizer
     private readonly AddedTokenTable _added;
     private readonly AddedVocabulary _finder;
     private readonly SpecialTokenTemplate _template;
+    private readonly Lazy<ChatTemplate?> _chatTemplate;
 
-    public TextTokenizer(TokenizerParts parts, TokenizerConfig config, IReadOnlyList<string> sourceFiles)
+    public TextTokenizer(TokenizerParts parts, TokenizerConfig config, IReadOnlyList<string> sourceFiles, Func<ChatTemplate?> chatTemplate)
     {
         _parts = parts;
         _config = config;
+        _chatTemplate = new(chatTemplate);
         SourceFiles = sourceFiles;
         _added = new AddedTokenTable(parts, config);
         _finder = new AddedVocabulary(_added.ToMatch(config.SplitSpecialTokens), parts.Normalizer);
@@ -59,6 +62,9 @@ internal sealed class TextTokenizer : ITextTokenizer
 
     /// <inheritdoc/>
     public IReadOnlyList<string> SourceFiles { get; }
+
+    /// <inheritdoc/>
+    public ChatTemplate? FindChatTemplate() => _chatTemplate.Value;
 
     /// <inheritdoc/>
     public override string ToString() => $"{VocabularySize} tokens";

@@ -52,7 +52,7 @@ public static class TokenizerLoader
                 TokenizerFolder.SentencePieceModel => SentencePieceReader.Read(definition, config),
                 _ => UnigramReader.Read(definition, config),
             };
-            return new TextTokenizer(parts, config, files.Files);
+            return new TextTokenizer(parts, config, files.Files, ChatTemplateLoader.Read(files, config));
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {

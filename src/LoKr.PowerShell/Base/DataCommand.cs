@@ -18,5 +18,7 @@ public abstract class DataCommand : LoKrCommand
     public SwitchParameter SkipInvalid { get; set; }
 
     /// <summary>Begins a reading of data as the parameters say.</summary>
-    private protected DataReading BeginReading() => DataRows.BeginReading(Column, SkipInvalid);
+    /// <param name="lossOn">Which tokens of answers carry loss.</param>
+    /// <param name="day">The day that chat templates write; null for today.</param>
+    private protected DataReading BeginReading(LossOn lossOn = default, DateTime? day = null) => DataRows.BeginReading(Column, SkipInvalid, lossOn, day);
 }

@@ -12,8 +12,10 @@ internal static class DataRows
     /// <summary>Begins a reading with names of columns and a choice about rows that do not fit.</summary>
     /// <param name="columns">Names of columns in the data, by the name that is expected.</param>
     /// <param name="skipInvalid">Whether rows that do not fit are skipped.</param>
+    /// <param name="lossOn">Which tokens of answers carry loss.</param>
+    /// <param name="day">The day that chat templates write; null for today.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.InvalidArgument"/>: a name is empty.</exception>
-    public static DataReading BeginReading(Hashtable columns, bool skipInvalid)
+    public static DataReading BeginReading(Hashtable columns, bool skipInvalid, LossOn lossOn = default, DateTime? day = null)
     {
         Dictionary<string, string> names = new(StringComparer.Ordinal);
         foreach (DictionaryEntry entry in columns)
@@ -28,7 +30,7 @@ internal static class DataRows
             names[expected] = column;
         }
 
-        return new DataReading { Columns = names, SkipInvalid = skipInvalid };
+        return new DataReading { Columns = names, SkipInvalid = skipInvalid, LossOn = lossOn, Day = day ?? DateTime.Today };
     }
 
     /// <summary>Reads a mixture of paths and objects.</summary>
@@ -123,8 +125,16 @@ internal static class DataRows
         return fields.Count > 0 ? new DataRow(fields, Origin(number)) : throw Invalid(number, $"is a {item.BaseObject.GetType().Name} without properties");
     }
 
-    // A list of labels may have wrapped items.
-    private static object? Plain(object? value) => value.Unwrap() is object?[] several ? Array.ConvertAll(several, static item => item.Unwrap()) : value.Unwrap();
+    /// <summary>A value without PowerShell's wrappers: what is in lists, hashtables and objects too.</summary>
+    internal static object? Plain(object? value) => value is PSObject { BaseObject: PSCustomObject } item
+        ? item.Properties.Where(static property => property.IsGettable).ToDictionary(static property => property.Name, static property => Plain(property.Value), StringComparer.Ordinal)
+        : value.Unwrap() switch
+        {
+            object[] several => Array.ConvertAll<object?, object?>(several, Plain),
+            IDictionary map => map.Cast<DictionaryEntry>().ToDictionary(static entry => Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!, static entry => Plain(entry.Value), StringComparer.Ordinal),
+            IList list and not Array => list.Cast<object?>().Select(Plain).ToArray(),
+            var other => other,
+        };
 
     private static string Origin(int number) => string.Create(CultureInfo.InvariantCulture, $"row {number}");
 

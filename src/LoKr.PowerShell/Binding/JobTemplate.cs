@@ -52,6 +52,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 BatchSize = 16
                 # GradientAccumulation = 1
                 # MaxLength = 128
+                # LossOn = 'Answers'               # what the assistant says, and completions; All trains every token
                 LearningRate = 1e-3
                 # Schedule = 'Linear'              # Constant, Linear, Cosine
                 # WarmupRatio = 0.1

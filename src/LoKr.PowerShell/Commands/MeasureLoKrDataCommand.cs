@@ -64,6 +64,7 @@ public sealed class MeasureLoKrDataCommand : DataCommand
                 Validation = Read(ValidationData),
                 Model = model,
                 MaxLength = model is null ? null : MaxLength,
+                Reading = BeginReading(),
                 Thresholds = thresholds,
             };
             IReadOnlyList<DataRow> rows = Read(Data)!;

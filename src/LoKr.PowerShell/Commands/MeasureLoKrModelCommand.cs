@@ -1,6 +1,9 @@
 using System.Management.Automation;
+using LoKr.Core.Data;
 using LoKr.Core.Distributed;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
+using LoKr.Core.Runs;
 using LoKr.Core.Training;
 using LoKr.PowerShell.Base;
 using LoKr.PowerShell.Binding;
@@ -45,6 +48,10 @@ public sealed class MeasureLoKrModelCommand : DataCommand
     [Parameter]
     public int? MaxLength { get; set; }
 
+    /// <summary>Which tokens of conversations, and of prompts with completions, the loss is taken over: Answers, what the assistant says and the completions, or All.</summary>
+    [Parameter]
+    public LossOn LossOn { get; set; }
+
     /// <summary>Write the figures of every label, or type of entities, instead of those of all: rows, answers, precision, recall and F1. For classifiers.</summary>
     [Parameter]
     public SwitchParameter ByLabel { get; set; }
@@ -87,10 +94,10 @@ public sealed class MeasureLoKrModelCommand : DataCommand
 
     private void Measure(IReadOnlyList<object?> data)
     {
-        using ITrainingTask task = ReadTask(Model, data, MaxLength, BeginReading());
-        WriteWarnings(task.Warnings);
-        using ProgressBar bar = new(this, $"Measuring {Model.Name}");
         WorkerGroup? workers = WorkerGroup.Join(Distributed);
+        using ITrainingTask task = ReadTask(Model, data, MaxLength, BeginReading(LossOn, RunRecorder.DayOf(options: null, workers)));
+        WriteWarnings([.. task.Warnings, .. Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn))]);
+        using ProgressBar bar = new(this, $"Measuring {Model.Name}");
         void Report(double share) => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows");
         if (!ByLabel && !Confusion)
         {

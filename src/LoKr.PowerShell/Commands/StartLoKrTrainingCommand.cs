@@ -2,8 +2,10 @@ using System.Collections;
 using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Configuration;
+using LoKr.Core.Data;
 using LoKr.Core.Distributed;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Runs;
 using LoKr.Core.Runtime;
 using LoKr.Core.Training;
@@ -38,7 +40,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, tokens and ner_tags (words and their tags, also in .conll files) for one of words, text or prompt and completion for a language model. For a pipeline, folders of images with captions.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, tokens and ner_tags (words and their tags, also in .conll files) for one of words, text, prompt and completion, or messages for a language model. For a pipeline, folders of images with captions.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = JobSet)]
@@ -110,6 +112,12 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = JobSet)]
     public int? MaxLength { get; set; }
+
+    /// <summary>Which tokens of conversations, and of prompts with completions, carry loss: Answers, what the assistant says and the completions, or All.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public LossOn LossOn { get; set; }
 
     /// <summary>Folder of the model that a job trains, as for Import-LoKrModel: a job is a process of its own, to which a model in memory cannot go. Wildcards are allowed if they match one folder.</summary>
     [Parameter(Mandatory = true, ParameterSetName = JobSet)]
@@ -281,13 +289,32 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private void TrainOnRows(IReadOnlyList<object?> data)
     {
         TrainingOptions options = ReadOptions(BatchSize);
-        using ITrainingTask task = ReadTask(data);
-        using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData);
-        if (Confirms(Trainer.Plan(Model, task, options), [.. validation?.Warnings ?? [], .. options.IgnoredOptions(validation is not null)]))
+        RunOptions? run = ReadRunOptions();
+        if (!TrainOnRows(data, options, RunRecorder.DayOf(run, options.Workers), run))
+        {
+            TrainOnRows(data, options, DateTime.Today, former: null);
+        }
+    }
+
+    // False where the rows were rendered with the day of a run that they are not of.
+    private bool TrainOnRows(IReadOnlyList<object?> data, TrainingOptions options, DateTime day, RunOptions? former)
+    {
+        using ITrainingTask task = ReadTask(data, day);
+        using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData, day);
+        if (RunRecorder.NeedsToday(former, Model, task, validation, options))
+        {
+            return false;
+        }
+
+        if (Confirms(Trainer.Plan(Model, task, options), [.. validation?.Warnings ?? [], .. options.IgnoredOptions(validation is not null), .. IgnoredLossParameters()]))
         {
             Record(Model, task, validation, options);
         }
+
+        return true;
     }
+
+    private IEnumerable<string> IgnoredLossParameters() => Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn));
 
     private void TrainOnBatches()
     {
@@ -334,9 +361,9 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     }
 
     private TrainingOptions ReadOptions(int batchSize) => WithSharing(WithEndings(
-        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength }));
+        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength, LossOn = LossOn }));
 
-    private ITrainingTask ReadTask(IReadOnlyList<object?> data) => ReadTask(Model, data, MaxLength, DataRows.BeginReading(Column, SkipInvalid));
+    private ITrainingTask ReadTask(IReadOnlyList<object?> data, DateTime day) => ReadTask(Model, data, MaxLength, DataRows.BeginReading(Column, SkipInvalid, LossOn, day));
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {

@@ -42,6 +42,9 @@ public static class ViewText
     /// <summary>Element types as PyTorch spells them: <c>bfloat16</c>. After a job an enumeration is a number, whose wrapper still knows the name.</summary>
     public static string Lower(PSObject? value) => value?.ToString().ToLowerInvariant() ?? "";
 
+    /// <summary>A day: <c>2026-03-05</c>.</summary>
+    public static string Day(object? value) => value is DateTime day ? day.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture) : "";
+
     /// <summary>A count with thousands separators.</summary>
     public static string Count(object? value) => value is null ? "" : Convert.ToInt64(value, CultureInfo.InvariantCulture).ToString("N0", CultureInfo.CurrentCulture);
 

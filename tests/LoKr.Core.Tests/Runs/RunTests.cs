@@ -186,6 +186,27 @@ public sealed class RunTests : IDisposable
     }
 
     [Fact]
+    public void A_run_goes_on_with_the_day_on_which_it_began_and_one_that_begins_anew_needs_that_of_today()
+    {
+        DateTime day = new(2026, 3, 5);
+        Outcome expected = TrainDated(Options(_folder["whole"]), day).Outcome;
+        string path = _folder["run"];
+        using CancellationTokenSource cancel = new();
+        TrainDated(Options(path), day, step => Cancel(step.Step == 2, cancel), token: cancel.Token);
+        Assert.Equal((day, day), (new RunFolder(path).Read().Day, RunRecorder.DayOf(Options(path), workers: null)));
+        Assert.NotEqual(day, RunRecorder.DayOf(Options(path) with { Resume = RunResume.Never }, workers: null));
+        Assert.NotEqual(day, RunRecorder.DayOf(options: null, workers: null));
+        ErrorAssert.Throws(ErrorIds.RunMismatch, () => TrainDated(Options(path), day.AddDays(1)), "another data");
+
+        (Outcome second, bool needsToday) = TrainDated(Options(path) with { Force = true }, RunRecorder.DayOf(Options(path), workers: null));
+        AssertSame(expected, second);
+        Assert.False(needsToday);
+        Assert.Contains("2026-03-05", File.ReadAllText(new RunFolder(path).ReportFile), StringComparison.Ordinal);
+        Assert.True(TrainDated(Options(path) with { Force = true }, day, answer: "z").NeedsToday);
+        Assert.False(TrainDated(Options(_folder["new"]) with { Force = true }, day).NeedsToday);
+    }
+
+    [Fact]
     public void Resume_says_what_happens_to_a_run_in_the_folder()
     {
         string path = _folder["run"];
@@ -318,6 +339,23 @@ public sealed class RunTests : IDisposable
         LoKrTrainingResult result = RunRecorder.Record(run, model, task, validation, options,
             journal => Trainer.Run([model], task, validation, options, journal, onStep, token ?? Token), opened => recorder = opened);
         return new Outcome(result, BytesOf(model), recorder?.Warnings ?? []);
+    }
+
+    private static (Outcome Outcome, bool NeedsToday) TrainDated(RunOptions run, DateTime day, Action<LoKrTrainingStep>? onStep = null, string answer = "x", CancellationToken? token = null)
+    {
+        random.manual_seed(5);
+        using LoKrModel model = TinyLanguageModel.Create(new TinyTokenizer
+        {
+            Template = "{{ strftime_now('%d') }}{% for m in messages %}{{ m.role[0] ~ ':' ~ m.content ~ ';' }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}",
+        });
+        model.AddAdapter(new() { R = 4, TargetModules = ModuleSelector.FromNames(["mix"]) }, seed: 1);
+        DataRow[] rows = [.. Enumerable.Range(0, 12).Select(i => new DataRow(
+            new Dictionary<string, object?> { ["instruction"] = new string('p', 1 + (i % 3)), ["output"] = answer + (char)('a' + i) }, $"t.jsonl:{i + 1}"))];
+        using CausalLanguageTask task = new(model, rows, reading: new() { Day = day });
+        TrainingOptions options = new() { Epochs = 2, BatchSize = 4, LearningRate = 1e-2, Seed = 3, EvaluateBefore = true };
+        bool needsToday = RunRecorder.NeedsToday(run, model, task, task, options);
+        LoKrTrainingResult result = RunRecorder.Train(run, model, task, task, options, onStep, null, null, token ?? Token);
+        return (new(result, BytesOf(model), []), needsToday);
     }
 
     private static ITrainingTask TaskOn(LoKrModel model, int rows)

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Chat;
 using LoKr.Core.Data;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -25,6 +26,11 @@ internal sealed class TinyTokenizer : ITextTokenizer
     public bool JoinsAb { get; init; }
 
     public IReadOnlyList<string> SourceFiles => [];
+
+    /// <summary>The template of conversations; null for none.</summary>
+    public string? Template { get; init; }
+
+    public ChatTemplate? FindChatTemplate() => Template is null ? null : ChatTemplate.Parse(Template);
 
     public IReadOnlyList<int> Encode(string text, bool addSpecialTokens = true, int? maxLength = null)
     {
