@@ -151,6 +151,12 @@ public sealed record LoKrTrainingStep
     /// <summary>Perplexity on the evaluation data, for language models.</summary>
     public double? Perplexity { get; init; }
 
+    /// <summary>nDCG of the first ten results on the evaluation data, for sentence encoders that search.</summary>
+    public double? NdcgAt10 { get; init; }
+
+    /// <summary>Spearman's correlation on the evaluation data, for pairs with scores.</summary>
+    public double? Spearman { get; init; }
+
     /// <inheritdoc/>
     public override string ToString() => FormattableString.Invariant($"step {Step}: loss {Loss:F4}");
 }
@@ -219,6 +225,21 @@ public sealed record LoKrEvaluation
     /// <summary>exp(loss), for language models.</summary>
     public double? Perplexity { get; init; }
 
+    /// <summary>Share of the right documents of a query that are found first, for searches: the mean over queries, as below.</summary>
+    public double? RecallAt1 { get; init; }
+
+    /// <summary>Share of the right documents of a query among the first ten, for searches.</summary>
+    public double? RecallAt10 { get; init; }
+
+    /// <summary>1 / rank of the first right document, 0 where it is not among the first ten, for searches (mean reciprocal rank).</summary>
+    public double? MrrAt10 { get; init; }
+
+    /// <summary>Normalized discounted cumulative gain of the first ten results, for searches.</summary>
+    public double? NdcgAt10 { get; init; }
+
+    /// <summary>Spearman's correlation of scores in the data and similarities, for pairs with scores; null where one side is constant.</summary>
+    public double? Spearman { get; init; }
+
     /// <summary>How long it took.</summary>
     public required TimeSpan Elapsed { get; init; }
 
@@ -242,6 +263,11 @@ public sealed record LoKrEvaluation
         EvaluationMetric.StrictEntityF1 when StrictEntityF1 is double f1 => f1,
         EvaluationMetric.StrictEntityPrecision when StrictEntityPrecision is double precision => precision,
         EvaluationMetric.StrictEntityRecall when StrictEntityRecall is double recall => recall,
+        EvaluationMetric.RecallAt1 when RecallAt1 is double recall => recall,
+        EvaluationMetric.RecallAt10 when RecallAt10 is double recall => recall,
+        EvaluationMetric.MrrAt10 when MrrAt10 is double rank => rank,
+        EvaluationMetric.NdcgAt10 when NdcgAt10 is double gain => gain,
+        EvaluationMetric.Spearman when Spearman is double correlation => correlation,
         _ => throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
             $"The evaluation has no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric },
     };
@@ -251,7 +277,9 @@ public sealed record LoKrEvaluation
         ? FormattableString.Invariant($", entity F1 {entities:F4}")
         : Accuracy is double accuracy
         ? FormattableString.Invariant($", accuracy {accuracy:F4}")
-        : Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}") : "");
+        : Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}")
+        : NdcgAt10 is double gain ? FormattableString.Invariant($", nDCG@10 {gain:F4}")
+        : Spearman is double correlation ? FormattableString.Invariant($", Spearman {correlation:F4}") : "");
 }
 
 /// <summary>The measure that an evaluation reports beside the mean loss.</summary>
@@ -268,6 +296,12 @@ public enum TrainingMetric
 
     /// <summary>F1 of entities.</summary>
     EntityF1,
+
+    /// <summary>nDCG of the first ten results of a search.</summary>
+    NdcgAt10,
+
+    /// <summary>Spearman's correlation of similarities with scores.</summary>
+    Spearman,
 }
 
 /// <summary>A value of an evaluation that tells which of two is better.</summary>
@@ -320,16 +354,46 @@ public enum EvaluationMetric
 
     /// <summary>Recall of entities that begin with <c>B-</c>; higher is better.</summary>
     StrictEntityRecall,
+
+    /// <summary>Share of the right documents that a search finds first; higher is better.</summary>
+    RecallAt1,
+
+    /// <summary>Share of the right documents among the first ten of a search; higher is better.</summary>
+    RecallAt10,
+
+    /// <summary>Mean reciprocal rank of the first right document among the first ten; higher is better.</summary>
+    MrrAt10,
+
+    /// <summary>Normalized discounted cumulative gain of the first ten; higher is better.</summary>
+    NdcgAt10,
+
+    /// <summary>Spearman's correlation; higher is better.</summary>
+    Spearman,
 }
 
 /// <summary>Comparison by a metric.</summary>
 public static class EvaluationMetrics
 {
     /// <summary>Whether higher values are better.</summary>
-    public static bool IsHigherBetter(this EvaluationMetric metric) => metric.IsOfLabels();
+    public static bool IsHigherBetter(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity);
 
     /// <summary>Whether the metric compares answers with right ones.</summary>
-    public static bool IsOfLabels(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity);
+    public static bool IsOfLabels(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity or EvaluationMetric.Spearman) && !metric.IsOfSearch();
+
+    /// <summary>Whether the metric is one of a search.</summary>
+    public static bool IsOfSearch(this EvaluationMetric metric) => metric is EvaluationMetric.RecallAt1 or EvaluationMetric.RecallAt10 or EvaluationMetric.MrrAt10 or EvaluationMetric.NdcgAt10;
+
+    /// <summary>The value of a metric of a search.</summary>
+    /// <param name="metric">The metric.</param>
+    /// <param name="queries">Where the relevant documents of each query ended up.</param>
+    internal static double ValueOf(this EvaluationMetric metric, RetrievalMetrics queries) => metric switch
+    {
+        EvaluationMetric.RecallAt1 => queries.Recall(1),
+        EvaluationMetric.RecallAt10 => queries.Recall(10),
+        EvaluationMetric.MrrAt10 => queries.MeanReciprocalRank(10),
+        EvaluationMetric.NdcgAt10 => queries.NormalizedGain(10),
+        _ => throw new ArgumentOutOfRangeException(nameof(metric)),
+    };
 
     /// <summary>Whether the metric counts entities, so that only tags of words have it.</summary>
     public static bool IsOfEntities(this EvaluationMetric metric) => metric is EvaluationMetric.EntityF1 or EvaluationMetric.EntityPrecision or EvaluationMetric.EntityRecall || metric.IsStrict();
@@ -384,6 +448,11 @@ public static class EvaluationMetrics
         EvaluationMetric.StrictEntityF1 => "strict entity F1",
         EvaluationMetric.StrictEntityPrecision => "strict entity precision",
         EvaluationMetric.StrictEntityRecall => "strict entity recall",
+        EvaluationMetric.RecallAt1 => "recall@1",
+        EvaluationMetric.RecallAt10 => "recall@10",
+        EvaluationMetric.MrrAt10 => "MRR@10",
+        EvaluationMetric.NdcgAt10 => "nDCG@10",
+        EvaluationMetric.Spearman => "correlation of Spearman",
         _ => metric.ToString().ToLowerInvariant(),
     };
 
@@ -393,6 +462,8 @@ public static class EvaluationMetrics
         TrainingMetric.Accuracy => EvaluationMetric.Accuracy,
         TrainingMetric.Perplexity => EvaluationMetric.Perplexity,
         TrainingMetric.EntityF1 => EvaluationMetric.EntityF1,
+        TrainingMetric.NdcgAt10 => EvaluationMetric.NdcgAt10,
+        TrainingMetric.Spearman => EvaluationMetric.Spearman,
         _ => EvaluationMetric.Loss,
     };
 

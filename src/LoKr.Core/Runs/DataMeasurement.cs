@@ -256,6 +256,7 @@ internal readonly record struct TextRow(string Prompt, string Completion, IReadO
         TaggedWords.HasTags(row) || (TaggedWords.HasWords(row) && !RowFields.Has(row, "text")) ? OfWords(row)
         : Conversation.IsIn(row) ? new("", "", null) { Row = row, Conversation = Conversation.Of(row) }
         : RowFields.Has(row, "prompt") || RowFields.Has(row, "completion") ? new(Text(row, "prompt"), Text(row, "completion"), null) { Row = row }
+        : !RowFields.Has(row, "text") && EmbeddingRow.Columns(row) is (string first, var second) ? new("", Text(row, first), null, second is null ? null : Text(row, second)) { Row = row }
         : new("", Text(row, "text"), RowFields.Has(row, "label") && !RowFields.IsNull(row, "label") ? RowFields.Labels(row, "label", Expected) : null, TextInput.PairOf(row, Expected)) { Row = row };
 
     private static TextRow OfWords(DataRow row)
@@ -278,6 +279,7 @@ internal sealed class TokenCounter
 {
     private readonly ITextTokenizer _tokenizer;
     private readonly LanguageEncoder? _language;
+    private readonly bool _isEncoder;
 
     public TokenCounter(LoKrModel model, int? maxLength, DataReading reading)
     {
@@ -288,12 +290,15 @@ internal sealed class TokenCounter
             case IClassifier classifier:
                 (longest, Labels) = (classifier.MaxSequenceLength, Named(classifier.Labels));
                 break;
+            case ISentenceEncoder encoder:
+                (longest, _isEncoder, maxLength) = (encoder.MaxSequenceLength, true, maxLength ?? SentenceEncoding.OwnLimit(encoder));
+                break;
             case ICausalLanguageModel language:
                 (longest, _language) = (language.MaxSequenceLength, new(model, language, reading));
                 break;
             default:
                 throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation,
-                    $"{model.Name} is neither a classifier of texts or words nor a causal language model.", "Measure the data with one of these, or without a model.");
+                    $"{model.Name} is neither a classifier of texts or words nor a sentence encoder nor a causal language model.", "Measure the data with one of these, or without a model.");
         }
 
         MaxLength = TextEncoding.ResolveMaxLength(maxLength, longest, _tokenizer);
@@ -311,6 +316,13 @@ internal sealed class TokenCounter
     /// <summary>Counts the tokens of rows on all cores.</summary>
     public TokenCount[] Count(TextRow[] rows, Action<double>? onProgress, CancellationToken cancellation) => TextEncoding.EncodeAll(rows.Length, i =>
     {
+        if (_isEncoder)
+        {
+            // The texts of a row are read one by one.
+            IReadOnlyList<int>[] texts = [.. new[] { rows[i].Completion, rows[i].Pair }.OfType<string>().Select(text => _tokenizer.Encode(text))];
+            return new TokenCount(texts.Max(static text => text.Count), UnknownId is int missing ? texts.Sum(text => text.Count(id => id == missing)) : 0, 0);
+        }
+
         EncodedText? text = rows[i].Words is null ? _language?.Encode(rows[i].Language) : null;
         AnswerCounts answers = new();
         if (text is not null)

@@ -73,6 +73,7 @@ internal sealed class EventFile : IDisposable
     [
         ("loss", step.Loss), ("learning_rate", step.LearningRate), ("gradient_norm", step.GradientNorm), ("tokens_per_second", step.TokensPerSecond),
         ("evaluation/loss", step.EvaluationLoss), ("evaluation/accuracy", step.Accuracy), ("evaluation/entity_f1", step.EntityF1), ("evaluation/perplexity", step.Perplexity),
+        ("evaluation/ndcg_at_10", step.NdcgAt10), ("evaluation/spearman", step.Spearman),
     ]));
 
     private static double Seconds(DateTime time) => (time - DateTime.UnixEpoch).TotalSeconds;

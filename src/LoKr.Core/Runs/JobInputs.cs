@@ -40,6 +40,8 @@ public sealed record JobInputs
         {
             job.Base.Labels,
             job.Base.DType,
+            job.Base.Pooling,
+            job.Base.Normalize,
             job.Configuration,
             Training = job.Training with { TimeLimit = null },
             job.Data.NewLabels,

@@ -300,7 +300,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     // Columns have the names that are expected since the rows were read.
     private ITrainingTask CreateTask(LoKrModel model, IReadOnlyList<DataRow> rows, CancellationToken cancellation) =>
-        TrainingTaskFactory.Create(model, rows, job.Training.MaxLength, BeginReading(), onProgress: null, cancellation);
+        TrainingTaskFactory.Create(model, rows, job.Training, BeginReading(), onProgress: null, cancellation);
 
     private DataReading BeginReading() => new() { Columns = job.Data.Columns, SkipInvalid = job.Data.SkipInvalid, LossOn = job.Training.LossOn, Day = _day ?? DateTime.Today };
 
@@ -417,6 +417,11 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         foreach (string warning in plan.Warnings.Concat(validation?.Warnings ?? []).Concat(Options.IgnoredOptions(validation is not null)))
         {
             _services.OnWarning(warning);
+        }
+
+        foreach (string note in task.Notes)
+        {
+            _services.OnLog(note);
         }
 
         _services.OnLog($"{(folder.Exists ? "Going on in" : "Training in")} {folder.Path}. {plan}");

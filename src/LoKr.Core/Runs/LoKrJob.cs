@@ -1,6 +1,7 @@
 using System.Text.Json.Serialization;
 using LoKr.Core.Configuration;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
@@ -66,11 +67,17 @@ public sealed record JobBase
     /// <summary>Folder of the model, as transformers stores it.</summary>
     public required string Path { get; init; }
 
-    /// <summary>What the head is for: SequenceClassification, TokenClassification or CausalLanguageModeling. Without it the class that config.json names, or for data with labels one that classifies texts.</summary>
+    /// <summary>What the model is for: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction, a sentence encoder. Without it the class that config.json names, or for data with labels one that classifies texts.</summary>
     public TaskType? Task { get; init; }
 
     /// <summary>Labels of the classification head in the order of its outputs. Without them they are those of the champion, of the checkpoint, or of the data.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
+
+    /// <summary>Makes the model a sentence encoder with this pooling: Mean, Cls, LastToken, Max, MeanSqrtLen or WeightedMean. The default is what a folder of sentence-transformers says.</summary>
+    public IReadOnlyList<SentencePooling>? Pooling { get; init; }
+
+    /// <summary>Whether vectors of a sentence encoder are scaled to length one; the default is what a folder of sentence-transformers says, else not.</summary>
+    public bool? Normalize { get; init; }
 
     /// <summary>Device of the model: auto, cpu, cuda or cuda:N.</summary>
     public string Device { get; init; } = "auto";

@@ -143,6 +143,10 @@ internal sealed record RunLogLine
 
     public double? Perplexity { get; init; }
 
+    public double? NdcgAt10 { get; init; }
+
+    public double? Spearman { get; init; }
+
     public static RunLogLine Of(LoKrTrainingStep step) => new()
     {
         Step = step.Step,
@@ -157,6 +161,8 @@ internal sealed record RunLogLine
         Accuracy = step.Accuracy,
         EntityF1 = step.EntityF1,
         Perplexity = step.Perplexity,
+        NdcgAt10 = step.NdcgAt10,
+        Spearman = step.Spearman,
     };
 
     public LoKrTrainingStep ToStep() => new()
@@ -173,5 +179,7 @@ internal sealed record RunLogLine
         Accuracy = Accuracy,
         EntityF1 = EntityF1,
         Perplexity = Perplexity,
+        NdcgAt10 = NdcgAt10,
+        Spearman = Spearman,
     };
 }

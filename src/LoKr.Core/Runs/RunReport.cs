@@ -70,7 +70,11 @@ public static class RunReport
         if (run.Before is not null || run.After is not null)
         {
             yield return new ReportHeading(2, "Evaluation");
-            yield return new ReportTable(["", "Rows", "Loss", "Accuracy", "Macro F1", "Perplexity", "Exact match"],
+            LoKrEvaluation either = run.After ?? run.Before!;
+            yield return new ReportTable(
+                either.NdcgAt10 is not null ? ["", "Rows", "Loss", "Recall@1", "Recall@10", "MRR@10", "nDCG@10"]
+                    : either.Spearman is not null ? ["", "Rows", "Loss", "Spearman"]
+                    : ["", "Rows", "Loss", "Accuracy", "Macro F1", "Perplexity", "Exact match"],
                 [.. new[] { ("Before", run.Before), ("After", run.After) }.Where(static pair => pair.Item2 is not null).Select(static pair => Row(pair.Item1, pair.Item2!))]);
         }
 
@@ -134,8 +138,13 @@ public static class RunReport
         }
     }
 
-    private static string[] Row(string name, LoKrEvaluation evaluation) =>
-        [name, Text($"{evaluation.RowCount:N0}"), Number(evaluation.Loss), Number(evaluation.Accuracy), Number(evaluation.F1), Number(evaluation.Perplexity), Number(evaluation.ExactMatch)];
+    private static string[] Row(string name, LoKrEvaluation evaluation)
+    {
+        double?[] measures = evaluation.NdcgAt10 is not null ? [evaluation.RecallAt1, evaluation.RecallAt10, evaluation.MrrAt10, evaluation.NdcgAt10]
+            : evaluation.Spearman is not null ? [evaluation.Spearman]
+            : [evaluation.Accuracy, evaluation.F1, evaluation.Perplexity, evaluation.ExactMatch];
+        return [name, Text($"{evaluation.RowCount:N0}"), Number(evaluation.Loss), .. measures.Select(Number)];
+    }
 
     private static string Number(double? value) => Text($"{value:0.0000}");
 

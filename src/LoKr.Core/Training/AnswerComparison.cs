@@ -32,7 +32,7 @@ public static class AnswerComparer
         ArgumentNullException.ThrowIfNull(reference);
         ArgumentNullException.ThrowIfNull(difference);
         using AdapterTrials trials = new(model);
-        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, maxLength, reading, onProgress: null, cancellation);
+        using ITrainingTask task = TrainingTaskFactory.Create(model, rows, new TrainingOptions { MaxLength = maxLength }, reading, onProgress: null, cancellation);
         string first = trials.Add(reference);
         string second = trials.Add(difference);
         (LoKrEvaluation a, double[][]? scoresA) = Run(first);

@@ -62,6 +62,81 @@ public static class LengthBuckets
     }
 }
 
+/// <summary>
+/// Batches in which nothing occurs twice (sentence-transformers' <c>BatchSamplers.NO_DUPLICATES</c>), in the same number as without that: a row that
+/// would repeat something goes to another batch, in the place of a row that can move where all are full. A row for which there is no place is
+/// left out of the epoch.
+/// </summary>
+public sealed class DistinctBatches
+{
+    // Batches that are searched for a row that can make place.
+    private const int SearchedBatches = 64;
+
+    private readonly List<int>[] _rows;
+    private readonly HashSet<int>[] _taken;
+    private readonly int _batchSize;
+    private readonly Func<int, IEnumerable<int>> _contents;
+
+    private DistinctBatches(int count, int batchSize, Func<int, IEnumerable<int>> contents)
+    {
+        _rows = [.. Enumerable.Range(0, count).Select(static _ => new List<int>())];
+        _taken = [.. _rows.Select(static _ => new HashSet<int>())];
+        (_batchSize, _contents) = (batchSize, contents);
+    }
+
+    /// <summary>Moves rows.</summary>
+    /// <param name="batches">Row indices of every batch.</param>
+    /// <param name="batchSize">Most rows in a batch.</param>
+    /// <param name="contents">What a row has; only other rows must not have it too.</param>
+    public static IReadOnlyList<int[]> Create(IReadOnlyList<int[]> batches, int batchSize, Func<int, IEnumerable<int>> contents)
+    {
+        ArgumentNullException.ThrowIfNull(batches);
+        ArgumentNullException.ThrowIfNull(contents);
+        DistinctBatches result = new(batches.Count, batchSize, contents);
+        List<int> moved = [.. batches.SelectMany((rows, batch) => rows.Where(row => !result.TryAdd(batch, row)).ToArray())];
+        foreach (int row in moved)
+        {
+            if (!Enumerable.Range(0, batches.Count).Any(batch => result.TryAdd(batch, row)))
+            {
+                result.Exchange(row);
+            }
+        }
+
+        return [.. result._rows.Select(static rows => rows.ToArray())];
+    }
+
+    private bool TryAdd(int batch, int row)
+    {
+        if (_rows[batch].Count == _batchSize || _taken[batch].Overlaps(_contents(row)))
+        {
+            return false;
+        }
+
+        _rows[batch].Add(row);
+        _taken[batch].UnionWith(_contents(row));
+        return true;
+    }
+
+    // A full batch that has nothing of the row gives one of its own to a batch with room.
+    private void Exchange(int row)
+    {
+        int[] withRoom = [.. Enumerable.Range(0, _rows.Length).Where(batch => _rows[batch].Count < _batchSize).Take(SearchedBatches)];
+        foreach (int batch in Enumerable.Range(0, _rows.Length).Where(batch => !_taken[batch].Overlaps(_contents(row))).Take(SearchedBatches))
+        {
+            foreach (int other in _rows[batch])
+            {
+                if (withRoom.Any(room => room != batch && TryAdd(room, other)))
+                {
+                    _rows[batch].Remove(other);
+                    _taken[batch].ExceptWith(_contents(other));
+                    _ = TryAdd(batch, row);
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /// <summary>SHA-256 over the rows of a task, each with its length, so that equal hashes mean equal rows in an equal order.</summary>
 internal sealed class RowHash
 {

@@ -100,11 +100,12 @@ public static class Evaluator
         using var scope = NewDisposeScope();
         List<Tensor> scores = [];
         List<Tensor> answers = [];
+        List<float[]> collected = [];
         long count = 0;
         long answerCount = 0;
         int done = 0;
-        int batches = task.CountBatches(batchSize);
-        using Prefetch<TrainingBatch> prefetch = new(task.Batches(new BatchOrder(batchSize)));
+        int batches = task.CountEvaluationBatches(batchSize);
+        using Prefetch<TrainingBatch> prefetch = new(task.EvaluationBatches(new BatchOrder(batchSize)));
         foreach (TrainingBatch batch in prefetch.Items())
         {
             count += batch.LossCount;
@@ -125,6 +126,11 @@ public static class Evaluator
                 answers.Add(both.MoveToOuterDisposeScope());
             }
 
+            if (task.Collects)
+            {
+                collected.Add(score.Collected!.cpu().data<float>().ToArray());
+            }
+
             onProgress?.Invoke((double)done / batches);
         }
 
@@ -136,7 +142,8 @@ public static class Evaluator
             throw NotFinite(model);
         }
 
-        double mean = lossSum / count;
+        // Data for a search only have no rows with a loss.
+        double mean = count == 0 ? 0 : lossSum / count;
         AnswerKind kind = task.AnswerKind;
         LabelCounts? labels = all.Count(kind);
         EntityMetrics? entities = all.Entities(kind, LabelsOf(model));
@@ -165,7 +172,7 @@ public static class Evaluator
             Perplexity = task.Metric == TrainingMetric.Perplexity ? LanguageMetrics.Perplexity(mean) : null,
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
-        return (evaluation, all);
+        return (task.Collects ? task.Complete(evaluation, model, CollectedNumbers.WithThoseOf(collected, workers, done), batchSize) : evaluation, all);
     }
 
     /// <summary>The error of a loss that is not a number.</summary>
@@ -288,5 +295,41 @@ internal sealed record BatchScores(double[] Values, long[] Answers)
         }
 
         return counts;
+    }
+}
+
+/// <summary>Numbers that were collected of batches.</summary>
+internal static class CollectedNumbers
+{
+    /// <summary>Adds those of the other workers, of which each has every batch whose index has its rank as remainder.</summary>
+    /// <param name="own">Those of the batches of this worker.</param>
+    /// <param name="workers">The workers; null for one process.</param>
+    /// <param name="batches">Number of all batches.</param>
+    /// <returns>Those of all batches, in their order.</returns>
+    public static IReadOnlyList<float[]> WithThoseOf(IReadOnlyList<float[]> own, WorkerGroup? workers, int batches)
+    {
+        if (workers is null)
+        {
+            return own;
+        }
+
+        // The number of numbers of each batch, then the numbers.
+        int[] counts = [.. own.Select(static numbers => numbers.Length)];
+        WorkerMessages messages = workers.Exchange(WorkerCall.Evaluate, [.. MemoryMarshal.AsBytes(counts.AsSpan()), .. own.SelectMany(static numbers => MemoryMarshal.AsBytes(numbers.AsSpan()).ToArray())]);
+        float[][] all = new float[batches][];
+        for (int rank = 0; rank < workers.Size; rank++)
+        {
+            int theirs = (batches - rank + workers.Size - 1) / workers.Size;
+            ReadOnlySpan<byte> bytes = messages[rank].Span;
+            ReadOnlySpan<int> lengths = MemoryMarshal.Cast<byte, int>(bytes[..(theirs * sizeof(int))]);
+            ReadOnlySpan<float> numbers = MemoryMarshal.Cast<byte, float>(bytes[(theirs * sizeof(int))..]);
+            for (int i = 0; i < theirs; i++)
+            {
+                all[(i * workers.Size) + rank] = numbers[..lengths[i]].ToArray();
+                numbers = numbers[lengths[i]..];
+            }
+        }
+
+        return all;
     }
 }

@@ -12,6 +12,12 @@ namespace LoKr.Core.Training;
 /// <param name="Answer">Index of the label that the model gave, for classification.</param>
 public readonly record struct RowScore(double LossSum, long LossCount, int? Label = null, int? Answer = null)
 {
+    /// <summary>Where the relevant documents of a query ended up, for a search; its loss is over the rows of the query.</summary>
+    public QueryRanks? Ranks { get; init; }
+
+    /// <summary>The number of the row and that of the model, for pairs with scores.</summary>
+    public (double Actual, double Predicted)? Numbers { get; init; }
+
     /// <summary>The tags of its words, for their classification.</summary>
     public TagScore? Tags { get; init; }
 
@@ -73,16 +79,27 @@ public static class RowScores
         using EvaluationMode modes = new([model]);
         using var noGrad = no_grad();
         List<RowScore> scores = [];
+        List<float[]> collected = [];
         int done = 0;
-        int batches = task.CountBatches(batchSize);
-        using Prefetch<TrainingBatch> prefetch = new(task.Batches(new BatchOrder(batchSize)));
+        int batches = task.CountEvaluationBatches(batchSize);
+        using Prefetch<TrainingBatch> prefetch = new(task.EvaluationBatches(new BatchOrder(batchSize)));
         foreach (TrainingBatch batch in prefetch.Items())
         {
             cancellation.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
-            scores.AddRange(task.ScoreRows(model, batch));
+            if (task.Collects)
+            {
+                collected.Add(task.Score(model, batch).Collected!.cpu().data<float>().ToArray());
+            }
+            else
+            {
+                scores.AddRange(task.ScoreRows(model, batch));
+            }
+
             onProgress?.Invoke((double)++done / batches);
         }
+
+        scores.AddRange(task.Collects ? task.ScoreRows(model, collected, batchSize) : []);
 
         return scores.All(static score => double.IsFinite(score.LossSum)) ? scores : throw Evaluator.NotFinite(model);
     }
@@ -111,12 +128,15 @@ public sealed class RowMetric
         _rows = [.. rows];
         bool hasTags = _rows[0].Tags is not null;
         bool hasLabels = _rows[0].Label is not null;
+        bool isPlain = _rows[0] is { Ranks: null, Numbers: null };
         if (metric switch
         {
             EvaluationMetric.Loss => false,
-            EvaluationMetric.Perplexity => hasLabels || hasTags,
+            EvaluationMetric.Perplexity => hasLabels || hasTags || !isPlain,
             EvaluationMetric.ExactMatch => _rows.All(static row => row.IsRight is null),
             EvaluationMetric.MatthewsCorrelation => !hasLabels,
+            EvaluationMetric.Spearman => _rows[0].Numbers is null,
+            _ when metric.IsOfSearch() => _rows[0].Ranks is null,
             _ when metric.IsOfEntities() => !hasTags,
             _ => !hasLabels && !hasTags,
         })
@@ -147,6 +167,8 @@ public sealed class RowMetric
         EvaluationMetric.Accuracy when _rows[0].Tags is null => ExactMatch(sample),
         EvaluationMetric.Perplexity => LanguageMetrics.Perplexity(Loss(sample)),
         EvaluationMetric.Loss => Loss(sample),
+        EvaluationMetric.Spearman => Spearman(sample),
+        _ when Metric.IsOfSearch() => Metric.ValueOf(new RetrievalMetrics([.. Chosen(sample).Select(static row => row.Ranks!)])),
         _ when _rows[0].Tags is not null => Metric.ValueOf(CountEntities(sample)),
         _ => Metric.ValueOf(Count(sample)),
     };
@@ -189,6 +211,24 @@ public sealed class RowMetric
         }
 
         return (double)right / count;
+    }
+
+    // A sample in which all numbers are equal has no correlation, and none is what that is worth.
+    private double Spearman(ReadOnlySpan<int> sample)
+    {
+        RowScore[] rows = Chosen(sample);
+        return NumberMetrics.Spearman([.. rows.Select(static row => row.Numbers!.Value.Actual)], [.. rows.Select(static row => row.Numbers!.Value.Predicted)]) ?? 0;
+    }
+
+    private RowScore[] Chosen(ReadOnlySpan<int> sample)
+    {
+        RowScore[] rows = new RowScore[sample.Length];
+        for (int i = 0; i < rows.Length; i++)
+        {
+            rows[i] = _rows[sample[i]];
+        }
+
+        return rows;
     }
 
     private double Loss(ReadOnlySpan<int> sample)

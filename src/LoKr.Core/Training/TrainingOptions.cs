@@ -115,6 +115,23 @@ public sealed record TrainingOptions
     /// <summary>Time after which the run ends with a complete step; null for none. Work before the first step is not counted.</summary>
     public TimeSpan? TimeLimit { get; init; }
 
+    // Sentence encoders.
+
+    /// <summary>What a sentence encoder learns; null for what the columns of the rows say: multiple negatives ranking for texts with partners, CoSENT for pairs with scores.</summary>
+    public EmbeddingLoss? EmbeddingLoss { get; init; }
+
+    /// <summary>Factor on the cosines in the losses MultipleNegativesRanking and CoSent.</summary>
+    public double SimilarityScale { get; init; } = 20;
+
+    /// <summary>How much nearer than a wrong text a partner has to be for the loss Triplet.</summary>
+    public double TripletMargin { get; init; } = 5;
+
+    /// <summary>How the loss Triplet measures distances.</summary>
+    public TripletDistance TripletDistance { get; init; }
+
+    /// <summary>Whether no text occurs twice in a batch of a sentence encoder, where it would count as a wrong answer to itself.</summary>
+    public bool NoDuplicates { get; init; }
+
     // Adapter and memory.
 
     /// <summary>Name of the adapter to train; null for the active one.</summary>
@@ -169,6 +186,10 @@ public sealed record TrainingOptions
         Require(Metric is null || Enum.IsDefined(Metric.Value), nameof(Metric), Metric, string.Join(", ", Enum.GetNames<EvaluationMetric>()));
         Require(Patience is null or >= 1, nameof(Patience), Patience, "at least 1");
         Require(double.IsFinite(MinimumImprovement) && MinimumImprovement >= 0, nameof(MinimumImprovement), MinimumImprovement, "0 or more");
+        Require(EmbeddingLoss is null || Enum.IsDefined(EmbeddingLoss.Value), nameof(EmbeddingLoss), EmbeddingLoss, string.Join(", ", Enum.GetNames<EmbeddingLoss>()));
+        Require(double.IsFinite(SimilarityScale) && SimilarityScale > 0, nameof(SimilarityScale), SimilarityScale, "a number above 0");
+        Require(double.IsFinite(TripletMargin) && TripletMargin >= 0, nameof(TripletMargin), TripletMargin, "0 or more");
+        Require(Enum.IsDefined(TripletDistance), nameof(TripletDistance), TripletDistance, string.Join(", ", Enum.GetNames<TripletDistance>()));
         Require(TimeLimit is null || TimeLimit.Value > TimeSpan.Zero, nameof(TimeLimit), TimeLimit, "a time above 0");
     }
 

@@ -52,7 +52,7 @@ internal sealed class TrainingRun : IDisposable
         _seedsDropout = options.Seed is not null || journal is not null || options.Workers is not null;
         _dropsModules = trainees.Any(static trainee => trainee.Adapter.Config.ModuleDropout > 0);
         _modes = [.. trainees.Select(trainee => new ModuleModes(trainee.Model.Module))];
-        _calls = [.. trainees.Select(trainee => new CallCheck(trainee.Adapter))];
+        _calls = [.. trainees.Select(trainee => new CallCheck(trainee.Adapter, (trainee.Model.Pretrained as ISentenceEncoder)?.IdleModules ?? []))];
         FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
         _lastFinite = new KeptValues(parameters, "finite");
         _best = new BestEvaluation(options, task.Metric, options.KeepBest && validation is not null ? new KeptValues(parameters, "best") : null);
@@ -245,7 +245,7 @@ internal sealed class TrainingRun : IDisposable
 
             _evaluationIsDue = false;
             isBest = _best.Add(_last!, step.Step);
-            step = step with { EvaluationLoss = _last!.Loss, Accuracy = _last.Accuracy, EntityF1 = _last.EntityF1, Perplexity = _last.Perplexity };
+            step = step with { EvaluationLoss = _last!.Loss, Accuracy = _last.Accuracy, EntityF1 = _last.EntityF1, Perplexity = _last.Perplexity, NdcgAt10 = _last.NdcgAt10, Spearman = _last.Spearman };
             _history[^1] = step;
         }
 

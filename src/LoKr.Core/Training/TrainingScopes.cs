@@ -182,9 +182,11 @@ public sealed class EvaluationMode : IDisposable
 /// Finds adapted layers that never run, because their module is called through <c>forward</c> or only its weights are used: hooks do not
 /// fire there, and the adapter would silently stay unchanged.
 /// </summary>
-internal sealed class CallCheck(LoKrAdapter adapter)
+/// <param name="adapter">The adapter.</param>
+/// <param name="idle">Full names of modules that need not run.</param>
+internal sealed class CallCheck(LoKrAdapter adapter, IReadOnlyList<string> idle)
 {
-    private readonly (LoKrLayer Layer, long Before)[] _layers = [.. adapter.Layers.Select(layer => (layer, layer.CallCount))];
+    private readonly (LoKrLayer Layer, long Before)[] _layers = [.. adapter.Layers.Where(layer => !idle.Contains(layer.ModuleName, StringComparer.Ordinal)).Select(layer => (layer, layer.CallCount))];
 
     /// <summary>Throws when a layer has not run since this object was created.</summary>
     public void Require()

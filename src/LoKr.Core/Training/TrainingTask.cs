@@ -24,6 +24,12 @@ public interface ITrainingTask : IDisposable
     /// <summary>Warnings about the data for the user, for example rows that were cut or left out.</summary>
     IReadOnlyList<string> Warnings { get; }
 
+    /// <summary>What was chosen by the data, in sentences.</summary>
+    IReadOnlyList<string> Notes => [];
+
+    /// <summary>Whether measures compare all rows with each other, so that an evaluation collects numbers of every batch (<see cref="BatchScore.Collected"/>).</summary>
+    bool Collects => false;
+
     /// <summary>
     /// SHA-256 of all that the task trains on, in order, as lower-case hexadecimal digits: equal for equal data. Null where it cannot be told.
     /// </summary>
@@ -41,6 +47,12 @@ public interface ITrainingTask : IDisposable
     /// <summary>Returns the batches of one epoch. It is enumerated on a background thread: plain data only, no tensors.</summary>
     IEnumerable<TrainingBatch> Batches(BatchOrder order);
 
+    /// <summary>Number of batches of an evaluation.</summary>
+    int CountEvaluationBatches(int batchSize) => CountBatches(batchSize);
+
+    /// <summary>Returns the batches of an evaluation, as <see cref="Batches"/> does those of an epoch: others where something is measured beside the rows that are learned from.</summary>
+    IEnumerable<TrainingBatch> EvaluationBatches(BatchOrder order) => Batches(order);
+
     /// <summary>Computes the mean loss of a batch, a scalar with its graph.</summary>
     torch.Tensor Loss(LoKrModel model, TrainingBatch batch);
 
@@ -51,6 +63,19 @@ public interface ITrainingTask : IDisposable
     /// <exception cref="LoKrException"><see cref="ErrorIds.MetricUnavailable"/>: rows of the task have no scores of their own.</exception>
     IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch) => throw new LoKrException(
         ErrorIds.MetricUnavailable, LoKrErrorKind.NotSupported, "Rows of this task have no scores of their own.", "Compare evaluations of all rows instead.");
+
+    /// <summary>Completes an evaluation by the measures of what was collected; called where the task <see cref="Collects"/>.</summary>
+    /// <param name="evaluation">The evaluation.</param>
+    /// <param name="model">The model.</param>
+    /// <param name="collected">What was collected of each batch of <see cref="EvaluationBatches"/>, in their order.</param>
+    /// <param name="batchSize">Rows in a batch of the evaluation.</param>
+    LoKrEvaluation Complete(LoKrEvaluation evaluation, LoKrModel model, IReadOnlyList<float[]> collected, int batchSize) => evaluation;
+
+    /// <summary>Scores rows by what was collected; called in the place of the other overload where the task <see cref="Collects"/>.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="collected">What was collected of each batch of <see cref="EvaluationBatches"/>, in their order.</param>
+    /// <param name="batchSize">Rows in a batch of the evaluation.</param>
+    IReadOnlyList<RowScore> ScoreRows(LoKrModel model, IReadOnlyList<float[]> collected, int batchSize) => [];
 }
 
 /// <summary>
@@ -139,7 +164,11 @@ public enum AnswerKind
 /// index of the label, plus one where the row has it, and whether the model gave it; of tags those of every word, int64 [2, words + rows], with -1
 /// twice behind the words of a row. Null where the task has no labels.
 /// </param>
-public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Correct = null, torch.Tensor? Answers = null);
+public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Correct = null, torch.Tensor? Answers = null)
+{
+    /// <summary>Numbers that the measures of a task which <see cref="ITrainingTask.Collects"/> are computed from, float32 [any number]; null otherwise.</summary>
+    public torch.Tensor? Collected { get; init; }
+}
 
 /// <summary>Creates the task that fits a model.</summary>
 public static class TrainingTaskFactory
@@ -151,29 +180,31 @@ public static class TrainingTaskFactory
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
     public static ITrainingTask Create(LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength = null, CancellationToken cancellationToken = default) =>
-        Create(model, rows, maxLength, reading: null, onProgress: null, cancellationToken);
+        Create(model, rows, new TrainingOptions { MaxLength = maxLength }, reading: null, onProgress: null, cancellationToken);
 
-    /// <summary>Creates a task as the other overload does, and reports how far it is.</summary>
+    /// <summary>Creates a task as the other overload does, with what the options of a training say about it (the longest sequence, the loss of a sentence encoder), and reports how far it is.</summary>
     /// <param name="model">The model.</param>
-    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/>, <see cref="TokenClassificationTask"/> and <see cref="CausalLanguageTask"/>.</param>
-    /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
+    /// <param name="rows">Its data: see <see cref="TextClassificationTask"/>, <see cref="TokenClassificationTask"/>, <see cref="CausalLanguageTask"/> and <see cref="EmbeddingTask"/>.</param>
+    /// <param name="options">The options; null for the defaults.</param>
     /// <param name="reading">Treatment of rows that do not fit; null for an error.</param>
     /// <param name="onProgress">Called now and then with the share of the rows that are tokenized, on any thread.</param>
     /// <param name="cancellationToken">Stops tokenizing.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, or an error of the task about the rows.</exception>
     public static ITrainingTask Create(
-        LoKrModel model, IReadOnlyList<DataRow> rows, int? maxLength, DataReading? reading, Action<double>? onProgress, CancellationToken cancellationToken)
+        LoKrModel model, IReadOnlyList<DataRow> rows, TrainingOptions? options, DataReading? reading, Action<double>? onProgress, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(model);
+        int? maxLength = options?.MaxLength;
         return model.Pretrained switch
         {
+            ISentenceEncoder => new EmbeddingTask(model, rows, options, reading, onProgress, cancellationToken),
             ISequenceClassifier => new TextClassificationTask(model, rows, maxLength, reading, onProgress, cancellationToken),
             ITokenClassifier => new TokenClassificationTask(model, rows, maxLength, reading, onProgress, cancellationToken),
             ICausalLanguageModel => new CausalLanguageTask(model, rows, maxLength, reading, onProgress, cancellationToken),
             _ => throw new LoKrException(
                 ErrorIds.TaskUnknown,
                 LoKrErrorKind.InvalidOperation,
-                $"{model.Name} classifies neither texts nor words and is no causal language model, so its loss is not known.",
+                $"{model.Name} classifies neither texts nor words and is neither a sentence encoder nor a causal language model, so its loss is not known.",
                 "Train it with a loss and batches of your own (CustomLossTask)."),
         };
     }

@@ -36,6 +36,9 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
         _head = this.Place(settings.HeadName, nn.Linear(settings.Stack.HiddenSize, VocabularySize, false, options.Device, options.DType));
     }
 
+    /// <summary>The family as data.</summary>
+    internal DecoderSettings Settings => _settings;
+
     /// <inheritdoc/>
     public string ModelType { get; }
 

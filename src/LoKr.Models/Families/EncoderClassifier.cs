@@ -133,6 +133,9 @@ public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tenso
         _head = new ClassificationHead(this, settings.Head, settings.Stack, Labels.Count);
     }
 
+    /// <summary>The family as data.</summary>
+    internal EncoderSettings Settings => _settings;
+
     /// <inheritdoc/>
     public string ModelType { get; }
 

@@ -67,6 +67,9 @@ public sealed record CheckpointLayout
     /// </summary>
     public string BasePrefix { get; init; } = "";
 
+    /// <summary>Whether the model has no head, so that its parameters have no <see cref="BasePrefix"/>: keys lose it, and keys without it in a checkpoint that has it are heads.</summary>
+    public bool IsBare { get; init; }
+
     /// <summary>Prefixes of the task head's parameters (<c>classifier.</c>): initialized where a checkpoint has none of them, read where it has.</summary>
     public IReadOnlyList<string> HeadPrefixes { get; init; } = [];
 

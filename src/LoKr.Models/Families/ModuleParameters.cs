@@ -111,7 +111,7 @@ internal static class ModulePlacement
     public static T Place<T>(this nn.Module root, string name, T module)
         where T : nn.Module
     {
-        string[] parts = name.Split('.');
+        string[] parts = (root is IBareModel bare && name.StartsWith(bare.BasePrefix, StringComparison.Ordinal) ? name[bare.BasePrefix.Length..] : name).Split('.');
         nn.Module owner = root;
         foreach (string part in parts.AsSpan(0, parts.Length - 1))
         {
@@ -128,6 +128,13 @@ internal static class ModulePlacement
         owner.register_module(parts[^1], module);
         return module;
     }
+}
+
+/// <summary>The root of a model without its head, whose modules are named as in the model with the head, less the prefix.</summary>
+internal interface IBareModel
+{
+    /// <summary>The prefix with its period: <c>bert.</c>, <c>model.</c>.</summary>
+    string BasePrefix { get; }
 }
 
 /// <summary>A name in the module tree with modules below it and no computation of its own.</summary>

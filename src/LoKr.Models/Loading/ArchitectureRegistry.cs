@@ -91,12 +91,16 @@ public sealed class ArchitectureRegistry
                     $"It has {string.Join(", ", family.Select(static candidate => candidate.Name))}.") { Target = config.Source };
     }
 
-    /// <summary>The architecture of <see cref="Get"/>; null where the configuration has no <c>model_type</c> or an unknown one.</summary>
+    /// <summary>The architectures of a configuration's model type; none where it has no type or an unknown one. The first is the default.</summary>
+    internal IReadOnlyList<ModelArchitecture> Candidates(ModelConfig config) =>
+        config.FindModelType() is string modelType && _architectures.TryGetValue(modelType, out ModelArchitecture[]? candidates) ? candidates : [];
+
+    /// <summary>The same as <see cref="Get"/>; null where the configuration has no <c>model_type</c> or an unknown one.</summary>
     public ModelArchitecture? Find(ModelConfig config)
     {
         ArgumentNullException.ThrowIfNull(config);
-        return config.FindModelType() is string modelType && _architectures.TryGetValue(modelType, out ModelArchitecture[]? candidates)
-            ? Array.Find(candidates, candidate => config.GetStrings("architectures").Contains(candidate.Name, StringComparer.Ordinal)) ?? candidates[0]
+        return Candidates(config) is [ModelArchitecture first, ..] and var candidates
+            ? candidates.FirstOrDefault(candidate => config.GetStrings("architectures").Contains(candidate.Name, StringComparer.Ordinal)) ?? first
             : null;
     }
 

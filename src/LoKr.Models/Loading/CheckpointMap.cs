@@ -50,7 +50,7 @@ internal sealed class CheckpointMap
         ModelConfig config)
     {
         CheckpointLayout layout = architecture.Layout;
-        bool bare = layout.BasePrefix.Length > 0 && !source.Entries.Keys.Any(key => key.StartsWith(layout.BasePrefix, StringComparison.Ordinal));
+        bool bare = IsBare(source, layout);
         bool foreignHead = HasForeignHead(architecture, config);
         List<(string Key, string Parameter)> mapped = [];
         Dictionary<string, string> filledBy = [];
@@ -79,7 +79,7 @@ internal sealed class CheckpointMap
                     mapped.Add((entry.Name, name));
                 }
             }
-            else if (StartsWithAny(name, layout.SkippedPrefixes))
+            else if (StartsWithAny(name, layout.SkippedPrefixes) || (layout.IsBare && !bare && !entry.Name.StartsWith(layout.BasePrefix, StringComparison.Ordinal)))
             {
                 skipped.Add(entry.Name);
             }
@@ -112,6 +112,10 @@ internal sealed class CheckpointMap
             : throw Mismatch(problems, architecture, config);
     }
 
+    /// <summary>Whether a checkpoint is of a model without its head.</summary>
+    public static bool IsBare(ITensorSource source, CheckpointLayout layout) =>
+        layout.BasePrefix.Length > 0 && !source.Entries.Keys.Any(key => key.StartsWith(layout.BasePrefix, StringComparison.Ordinal));
+
     private static bool? FindGeneration(List<(string Key, string Parameter)> mapped, CheckpointLayout layout)
     {
         List<(string Key, string Parameter)> twofold = layout.Names is { } names ? [.. mapped.Where(item => names.Published(item.Parameter) != item.Parameter)] : [];
@@ -134,6 +138,11 @@ internal sealed class CheckpointMap
             {
                 name = name[..^old.Length] + current;
             }
+        }
+
+        if (layout.IsBare)
+        {
+            return !bare && name.StartsWith(layout.BasePrefix, StringComparison.Ordinal) ? name[layout.BasePrefix.Length..] : name;
         }
 
         bool prefixed = !bare || isKnown(name) || StartsWithAny(name, layout.HeadPrefixes) || StartsWithAny(name, layout.SkippedPrefixes);

@@ -31,6 +31,8 @@ public static class JobModel
         {
             Task = job.Base.Task,
             Labels = labels,
+            Pooling = job.Base.Pooling,
+            Normalize = job.Base.Normalize,
             DType = job.Base.DType switch
             {
                 JobDType.Float32 => ScalarType.Float32,

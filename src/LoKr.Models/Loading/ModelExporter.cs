@@ -66,6 +66,12 @@ public static class ModelExporter
             AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(CreateConfig(pretrained, model).ToJsonString(s_json)) + "\n");
         }
 
+        if (model.Pretrained is ISentenceEncoder encoder)
+        {
+            int longest = Math.Min(encoder.MaxSequenceLength, model.Tokenizer?.MaxLength ?? encoder.MaxSequenceLength);
+            SentenceFolder.Write(folder, encoder.Sentences, encoder.Dimension / encoder.Sentences.Pooling.Count, longest);
+        }
+
         foreach (string file in CompanionFiles(model))
         {
             MachinePaths.CopyWithout(ModelLinks.Check(Path.GetDirectoryName(file)!, file), Path.Combine(folder, Path.GetFileName(file)));

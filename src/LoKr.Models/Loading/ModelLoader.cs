@@ -48,15 +48,17 @@ public static class ModelLoader
     // Everything that is read by name; the weights stay open, so that they are those of this version of the folder however long they take.
     private static ModelFiles Open(string folder, ModelConfig config, ModelLoadOptions options)
     {
-        ModelArchitecture architecture = Resolve(config, options.Task, options.Labels, options.Architectures);
+        ModelArchitecture architecture = Resolve(config, options.Task is TaskType.FeatureExtraction ? null : options.Task, options.Labels, options.Architectures);
         folder = Path.GetFullPath(folder);
+        List<string> warnings = [];
+        SentenceSettings? sentences = SentenceEncoders.FindSettings(folder, config, options, warnings);
 
         TorchRuntime.EnsureLoaded();
         CheckpointReader source = CheckpointReader.Open(folder, architecture.Layout.WeightsName);
         try
         {
             ConfigSizes.Check(config, source);
-            List<string> warnings = [];
+            architecture = sentences is null ? architecture : SentenceEncoders.Architect(config, source, sentences, options.Architectures);
             ScalarType dtype = ChooseDType(source, config, options, warnings);
             ITensorSource values = source;
             if (source.FindQuantized() is (ITensorSource dequantized, IReadOnlyDictionary<string, int> formats))
@@ -277,6 +279,15 @@ public sealed record ModelLoadOptions
 
     /// <summary>Device of the model; null for the CPU.</summary>
     public Device? Device { get; init; }
+
+    /// <summary>
+    /// How the vectors of tokens become that of a text, which makes the model a sentence encoder. Null takes what the folder says
+    /// (<c>modules.json</c>); without that and without labels an encoder whose configuration names no head takes the mean, as sentence-transformers.
+    /// </summary>
+    public IReadOnlyList<SentencePooling>? Pooling { get; init; }
+
+    /// <summary>Whether vectors of a sentence encoder are scaled to length one; null for what the folder says, else not.</summary>
+    public bool? Normalize { get; init; }
 
     /// <summary>Whether the folder's tokenizer is read too.</summary>
     public bool WithTokenizer { get; init; } = true;

@@ -218,15 +218,21 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
     /// <summary>Reads rows of text data and tokenizes them for a model.</summary>
     /// <param name="model">The model.</param>
     /// <param name="data">Paths of data files, hashtables and objects.</param>
-    /// <param name="maxLength">Longest sequence in tokens; null for the model's limit.</param>
+    /// <param name="options">What is trained: the longest sequence, the loss of a sentence encoder.</param>
     /// <param name="reading">Names of columns and treatment of rows that do not fit.</param>
-    private protected ITrainingTask ReadTask(LoKrModel model, IReadOnlyList<object?> data, int? maxLength, DataReading reading)
+    private protected ITrainingTask ReadTask(LoKrModel model, IReadOnlyList<object?> data, TrainingOptions options, DataReading reading)
     {
         IReadOnlyList<DataRow> rows = ReadRows(data, reading);
-        return RunReported(
+        ITrainingTask task = RunReported(
             "Tokenizing",
             share => $"{share:P0} of {rows.Count} rows",
-            (report, token) => TrainingTaskFactory.Create(model, rows, maxLength, reading, report, token));
+            (report, token) => TrainingTaskFactory.Create(model, rows, options, reading, report, token));
+        foreach (string note in task.Notes)
+        {
+            WriteInformation(note, ["LoKr", "Data"]);
+        }
+
+        return task;
     }
 
     private void Guard(Action action, bool oneOfMany = false)

@@ -54,7 +54,7 @@ public abstract class RecordedTrainingCommand : TrainingCommand
     [Parameter]
     public double MinimumImprovement { get; set; }
 
-    /// <summary>What tells which evaluation is the best: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, Loss or Perplexity; the default is the measure of the task.</summary>
+    /// <summary>What tells which evaluation is the best: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss or Perplexity; the default is the measure of the task.</summary>
     [Parameter]
     public EvaluationMetric? Metric { get; set; }
 

@@ -22,6 +22,8 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 Path = {{Quote(Base)}}
                 # Task = 'TokenClassification'     # tags of words; otherwise what config.json names, or labels of texts
                 # Labels = 'access', 'billing'     # of the head, in order; otherwise those of the champion, the checkpoint or the data
+                # Pooling = 'Mean'                 # makes it a sentence encoder: Mean, Cls, LastToken, Max, MeanSqrtLen, WeightedMean
+                # Normalize = $true                # vectors of length one
                 # Device = 'auto'                  # auto, cpu, cuda, cuda:0
                 # DType = 'Float32'                # Float32, BFloat16, Float16
                 # Threads = 4                      # one for each processor
@@ -53,13 +55,15 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 # GradientAccumulation = 1
                 # MaxLength = 128
                 # LossOn = 'Answers'               # what the assistant says, and completions; All trains every token
+                # EmbeddingLoss = 'CoSent'         # of a sentence encoder; otherwise what the columns say
+                # NoDuplicates = $true             # no text twice in a batch of a sentence encoder
                 LearningRate = 1e-3
                 # Schedule = 'Linear'              # Constant, Linear, Cosine
                 # WarmupRatio = 0.1
                 # WeightDecay = 0
                 Seed = 1
                 # EvaluateEvery = 200              # steps; otherwise at the end of each epoch
-                # Metric = 'Accuracy'              # Accuracy, ExactMatch, F1, MicroF1, WeightedF1, Precision, Recall, MatthewsCorrelation, EntityF1, StrictEntityF1, Loss, Perplexity
+                # Metric = 'Accuracy'              # Accuracy, ExactMatch, F1, MicroF1, WeightedF1, Precision, Recall, MatthewsCorrelation, EntityF1, StrictEntityF1, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss, Perplexity
                 # Patience = 3                     # evaluations without improvement
                 # MinimumImprovement = 0.002
                 KeepBest = $true

@@ -51,6 +51,11 @@ internal static class TextInputs
 
     private static LoKrException NoWords(IList words) => new(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A list of words has none, or something else.", "Give a list of texts.") { Target = words };
 
+    /// <summary>The text of an item to search for: itself, or its property or key Query, Text or Prompt.</summary>
+    /// <param name="item">The item.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: it has no text.</exception>
+    public static string ReadQuery(object? item) => (item.Unwrap() is string ? null : AsText(Find(item, "Query"))) ?? Read(item);
+
     private static object? Find(object? item, string name) => (item.Unwrap() is IDictionary dictionary
         ? dictionary.Cast<DictionaryEntry>().FirstOrDefault(entry => name.Equals(entry.Key as string, StringComparison.OrdinalIgnoreCase)).Value
         : item is null ? null : PSObject.AsPSObject(item).Properties[name]?.Value).Unwrap();

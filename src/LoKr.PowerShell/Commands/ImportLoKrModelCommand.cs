@@ -4,6 +4,7 @@ using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Runtime;
 using LoKr.Models.Diffusion;
 using LoKr.Models.Loading;
@@ -17,10 +18,10 @@ namespace LoKr.PowerShell.Commands;
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class ImportLoKrModelCommand : PathCommand
 {
-    /// <summary>What the model is for: SequenceClassification, TokenClassification or CausalLanguageModeling (also PEFT's SEQ_CLS, TOKEN_CLS, CAUSAL_LM). The default is the class that config.json names; with -Label one that classifies texts. A checkpoint of another class gets a new head.</summary>
+    /// <summary>What the model is for: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction, a sentence encoder (also PEFT's SEQ_CLS, TOKEN_CLS, CAUSAL_LM, FEATURE_EXTRACTION). The default is the class that config.json names; with -Label one that classifies texts. A checkpoint of another class gets a new head.</summary>
     [Parameter]
     [TaskTypeTransformation]
-    [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling))]
+    [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling), nameof(TaskType.FeatureExtraction))]
     public TaskType? Task { get; set; }
 
     /// <summary>Labels of the classification head in the order of its outputs. A checkpoint without a head gets a new one. A checkpoint with a head has labels of its own and does not need this parameter.</summary>
@@ -34,6 +35,15 @@ public sealed class ImportLoKrModelCommand : PathCommand
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
     public string? LabelFrom { get; set; }
+
+    /// <summary>Makes the model a sentence encoder, whose vector of a text is made from those of its tokens: Mean, Cls (the first token), LastToken, Max, MeanSqrtLen or WeightedMean; of several the results follow each other. The default is what a folder of sentence-transformers says.</summary>
+    [Parameter]
+    [ValidateNotNullOrEmpty]
+    public SentencePooling[]? Pooling { get; set; }
+
+    /// <summary>Scales the vectors of a sentence encoder to length one. The default is what a folder of sentence-transformers says, else not.</summary>
+    [Parameter]
+    public SwitchParameter Normalize { get; set; }
 
     /// <summary>Element type of the weights: float32, bfloat16 or float16. The default is the type of the checkpoint on a GPU, and float32 on the CPU.</summary>
     [Parameter]
@@ -88,6 +98,8 @@ public sealed class ImportLoKrModelCommand : PathCommand
         {
             Task = Task ?? (LabelFrom is not null && AdapterLabels.AreOfTokens(Paths.ExistingOne(LabelFrom)) ? TaskType.TokenClassification : null),
             Labels = ReadLabels(),
+            Pooling = Pooling,
+            Normalize = MyInvocation.BoundParameters.ContainsKey(nameof(Normalize)) ? Normalize.IsPresent : null,
             DType = ElementTypes.Find(DType),
             Device = DeviceSelector.Select(Device),
             Seed = Seed,

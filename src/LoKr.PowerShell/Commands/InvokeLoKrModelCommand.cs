@@ -15,13 +15,14 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Runs a model on texts: a classifier labels them or finds entities in them, a language model continues them, a Stable Diffusion pipeline generates images from them.</summary>
+/// <summary>Runs a model on texts: a classifier labels them or finds entities in them, a sentence encoder gives vectors or searches by them, a language model continues them, a Stable Diffusion pipeline generates images from them.</summary>
 [Cmdlet(VerbsLifecycle.Invoke, "LoKrModel", DefaultParameterSetName = TextSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrClassification), typeof(LoKrEntity), typeof(LoKrCompletion), typeof(LoKrPicture))]
+[OutputType(typeof(LoKrClassification), typeof(LoKrEntity), typeof(LoKrEmbedding), typeof(LoKrSearchResult), typeof(LoKrCompletion), typeof(LoKrPicture))]
 public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
     private const string DataSet = "Data";
+    private const string SearchSet = "Search";
     private readonly List<TextInput> _waiting = [];
     private readonly List<CutLength> _cut = [];
 
@@ -30,12 +31,14 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     private ProgressBar? _bar;
     private SharedResults? _shared;
+    private TextSearch? _search;
     private int _done;
     private int _classified;
 
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = SearchSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
@@ -58,19 +61,43 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [ValidateNotNullOrEmpty]
     public string[] Data { get; set; } = [];
 
-    /// <summary>Texts that a classifier takes at once, by default 16, or images that are generated at once, by default 1. It does not change the order of the results.</summary>
+    /// <summary>The texts to search for, or hashtables or objects with a property Query, Text or Prompt.</summary>
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = SearchSet)]
+    [ValidateNotNull]
+    public object[] Query { get; set; } = [];
+
+    /// <summary>The texts to search: texts, data files (a text with the name of one), or rows as hashtables or objects with text, document, passage or positive, and perhaps id.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = SearchSet)]
+    [AllowEmptyCollection]
+    [ValidateNotNull]
+    public object[] Corpus { get; set; } = [];
+
+    /// <summary>Number of results for each query.</summary>
+    [Parameter(ParameterSetName = SearchSet)]
+    [ValidateRange(1, int.MaxValue)]
+    public int Top { get; set; } = 10;
+
+    /// <summary>Name of the prompt that goes before every text, one of those that come with a sentence encoder. The default is the one that the model names, which is mostly none; -Query and -Corpus have those of queries and documents.</summary>
+    [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
+    [ValidateNotNullOrEmpty]
+    public string? PromptName { get; set; }
+
+    /// <summary>Texts that a classifier or a sentence encoder takes at once, by default 16, or images that are generated at once, by default 1. It does not change the order of the results.</summary>
     [Parameter]
     [ValidateRange(1, int.MaxValue)]
     public int BatchSize { get; set; } = 16;
 
     /// <summary>Names of columns in the data, by the name that is expected: @{ text = 'subject' }.</summary>
     [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = SearchSet)]
     [ValidateNotNull]
     public Hashtable Column { get; set; } = [];
 
-    /// <summary>Longest text in tokens for a classifier, special tokens included; longer ones are cut on the right. The default is the most that the model allows.</summary>
+    /// <summary>Longest text in tokens for a classifier or a sentence encoder, special tokens included; longer ones are cut on the right. The default is the most that the model allows.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = SearchSet)]
     public int? MaxLength { get; set; }
 
     /// <summary>How the tokens of a word are one word where entities are found: First takes the tag of the first token, which is the one that is trained; Simple lets every token have its own; Average takes the highest mean probability, Max the highest one.</summary>
@@ -115,13 +142,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private protected override bool IsFollower => Distributed is not DistributedMode.None && base.IsFollower;
 
     /// <inheritdoc/>
-    private protected override bool IsForFirstWorker => ParameterSetName == ImageSet;
+    private protected override bool IsForFirstWorker => ParameterSetName is ImageSet or SearchSet;
 
     /// <inheritdoc/>
     protected override void Begin()
     {
         WriteWarnings(IgnoredParameters());
-        if (ParameterSetName != ImageSet && WorkerGroup.Join(Distributed) is WorkerGroup workers)
+        if (ParameterSetName is TextSet or DataSet && WorkerGroup.Join(Distributed) is WorkerGroup workers)
         {
             _shared = new SharedResults(workers, Model);
         }
@@ -138,6 +165,12 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
                 Take(Check(TextInputs.Of(row, IsTagger)), (double)(_done + 1) / rows.Count);
             }
 
+            return;
+        }
+
+        if (ParameterSetName == SearchSet)
+        {
+            Search();
             return;
         }
 
@@ -172,6 +205,35 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            _search?.Dispose();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    private void Search()
+    {
+        _search ??= ReadCorpus();
+        foreach (object item in Query)
+        {
+            ForOne(item, () => WriteObject(_search.Find(TextInputs.ReadQuery(item), Top), enumerateCollection: true));
+            StopToken.ThrowIfCancellationRequested();
+        }
+    }
+
+    private TextSearch ReadCorpus()
+    {
+        DataReading reading = DataRows.BeginReading(Column, skipInvalid: false);
+        IReadOnlyList<SearchDocument> documents = reading.Keep(ReadRows(SearchInputs.ToRows(Corpus, Paths), reading), SearchDocument.Of);
+        return RunReported("Encoding the corpus", share => $"{share:P0} of {documents.Count} texts",
+            (report, token) => new TextSearch(Model, documents, BatchSize, MaxLength, report, token));
+    }
+
     private IEnumerable<string> IgnoredParameters()
     {
         if (ParameterSetName == ImageSet)
@@ -184,12 +246,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
 
         IEnumerable<string> ofEntities = IsTagger ? [] : Ignored("for a model that finds no entities", nameof(Aggregation));
-        return [.. ofEntities, .. Model.Pretrained is ICausalLanguageModel
+        IEnumerable<string> ofEncoders = Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is no sentence encoder", nameof(PromptName));
+        return [.. ofEntities, .. ofEncoders, .. Model.Pretrained is ICausalLanguageModel
             ? (string[])[
                 .. Ignored("for a language model, which continues one whole text at a time", nameof(MaxLength), nameof(BatchSize)),
                 .. Temperature > 0 ? [] : Ignored($"at a temperature of 0, which always takes the most likely token; give -{nameof(Temperature)} to sample", nameof(TopK), nameof(TopP), nameof(Seed)),
             ]
-            : Ignored("for a classifier, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(Seed))];
+            : Ignored($"for a {(Model.Pretrained is ISentenceEncoder ? "sentence encoder" : "classifier")}, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(Seed))];
     }
 
     // Images have bars of their own. How many objects will come through the pipeline is not known.
@@ -242,6 +305,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             return new() { Entities = [.. entities.SelectMany((found, text) => found.Select(entity => entity with { Index = first + text }))], Cut = cut };
         }
 
+        if (Model.Pretrained is ISentenceEncoder)
+        {
+            return new() { Embeddings = TextEmbedder.Embed(Model, [.. texts.Select(static text => text.Text)], PromptName, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
+        }
+
         return new() { Classifications = TextClassifier.Classify(Model, texts, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
     }
 
@@ -266,7 +334,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         foreach (Piece piece in pieces ?? [])
         {
             _cut.AddRange(piece.Cut);
-            foreach (LoKrClassification result in piece.Classifications)
+            foreach (object result in piece.Classifications.Concat<object>(piece.Embeddings))
             {
                 WriteObject(result);
             }
@@ -355,6 +423,8 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         public IReadOnlyList<LoKrClassification> Classifications { get; init; } = [];
 
         public IReadOnlyList<LoKrEntity> Entities { get; init; } = [];
+
+        public IReadOnlyList<LoKrEmbedding> Embeddings { get; init; } = [];
 
         public LoKrCompletion? Completion { get; init; }
 

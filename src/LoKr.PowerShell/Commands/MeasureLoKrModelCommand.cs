@@ -11,7 +11,7 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Measures a model on data: loss, and the measures of classification, of entities, or perplexity.</summary>
+/// <summary>Measures a model on data: loss, and the measures of classification, of entities, of a search, or perplexity.</summary>
 [Cmdlet(VerbsDiagnostic.Measure, "LoKrModel", DefaultParameterSetName = DataSet)]
 [OutputType(typeof(LoKrEvaluation), typeof(LoKrLabelEvaluation), typeof(LoKrConfusion))]
 public sealed class MeasureLoKrModelCommand : DataCommand
@@ -95,7 +95,7 @@ public sealed class MeasureLoKrModelCommand : DataCommand
     private void Measure(IReadOnlyList<object?> data)
     {
         WorkerGroup? workers = WorkerGroup.Join(Distributed);
-        using ITrainingTask task = ReadTask(Model, data, MaxLength, BeginReading(LossOn, RunRecorder.DayOf(options: null, workers)));
+        using ITrainingTask task = ReadTask(Model, data, new TrainingOptions { MaxLength = MaxLength }, BeginReading(LossOn, RunRecorder.DayOf(options: null, workers)));
         WriteWarnings([.. task.Warnings, .. Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn))]);
         using ProgressBar bar = new(this, $"Measuring {Model.Name}");
         void Report(double share) => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows");
@@ -119,9 +119,19 @@ public sealed class MeasureLoKrModelCommand : DataCommand
 
     private void Write(object measured)
     {
-        if (!IsFollower)
+        if (IsFollower)
         {
-            WriteObject(measured, enumerateCollection: true);
+            return;
         }
+
+        // A search has other figures than a classifier, and a view of its own.
+        if (measured is LoKrEvaluation { NdcgAt10: not null } or LoKrEvaluation { Spearman: not null })
+        {
+            PSObject shown = PSObject.AsPSObject(measured);
+            shown.TypeNames.Insert(0, $"{typeof(LoKrEvaluation).FullName}#{(measured is LoKrEvaluation { NdcgAt10: not null } ? "Search" : "Score")}");
+            measured = shown;
+        }
+
+        WriteObject(measured, enumerateCollection: true);
     }
 }

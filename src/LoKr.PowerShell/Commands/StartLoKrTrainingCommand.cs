@@ -25,6 +25,9 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private const string DataSet = "Data";
     private const string RowSet = "Row";
     private const string LossSet = "Loss";
+
+    private static readonly string[] s_ofEncoders = [nameof(EmbeddingLoss), nameof(SimilarityScale), nameof(TripletMargin), nameof(TripletDistance), nameof(NoDuplicates)];
+
     private readonly List<object?> _rows = [];
 
     /// <summary>The model with an adapter.</summary>
@@ -40,7 +43,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public StableDiffusionPipeline Pipeline { get; set; } = null!;
 
-    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, tokens and ner_tags (words and their tags, also in .conll files) for one of words, text, prompt and completion, or messages for a language model. For a pipeline, folders of images with captions.</summary>
+    /// <summary>Data files (.jsonl, .json, .csv, .tsv, .conll, also with .gz, and .parquet; wildcards are allowed), or rows as hashtables or objects, with text and label for a classifier, tokens and ner_tags (words and their tags, also in .conll files) for one of words, text, prompt and completion, or messages for a language model, anchor (or query) and positive, or sentence1, sentence2 and score, for a sentence encoder. For a pipeline, folders of images with captions.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = ImageSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = JobSet)]
@@ -119,6 +122,36 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = JobSet)]
     public LossOn LossOn { get; set; }
 
+    /// <summary>What a sentence encoder learns: MultipleNegativesRanking (the partners of the other rows of a batch are wrong answers), CoSent, CosineSimilarity or Triplet. The default is what the columns say: MultipleNegativesRanking for anchor (or query) and positive, CoSent for sentence1, sentence2 and score.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public EmbeddingLoss? EmbeddingLoss { get; set; }
+
+    /// <summary>Factor on the cosines in the losses MultipleNegativesRanking and CoSent.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public double SimilarityScale { get; set; } = s_defaults.SimilarityScale;
+
+    /// <summary>How much nearer than a wrong text a partner has to be for the loss Triplet.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public double TripletMargin { get; set; } = s_defaults.TripletMargin;
+
+    /// <summary>How the loss Triplet measures distances: Euclidean, Cosine or Manhattan.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public TripletDistance TripletDistance { get; set; } = s_defaults.TripletDistance;
+
+    /// <summary>Keeps rows with an equal text apart, so that no text is a wrong answer to itself: none occurs twice in a batch of a sentence encoder.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public SwitchParameter NoDuplicates { get; set; }
+
     /// <summary>Folder of the model that a job trains, as for Import-LoKrModel: a job is a process of its own, to which a model in memory cannot go. Wildcards are allowed if they match one folder.</summary>
     [Parameter(Mandatory = true, ParameterSetName = JobSet)]
     [SupportsWildcards]
@@ -131,10 +164,10 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public LoKrConfig Config { get; set; } = null!;
 
-    /// <summary>What the model is for, as for Import-LoKrModel: SequenceClassification, TokenClassification or CausalLanguageModeling.</summary>
+    /// <summary>What the model is for, as for Import-LoKrModel: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction.</summary>
     [Parameter(ParameterSetName = JobSet)]
     [TaskTypeTransformation]
-    [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling))]
+    [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling), nameof(TaskType.FeatureExtraction))]
     public TaskType? Task { get; set; }
 
     /// <summary>Labels of the classification head, as for Import-LoKrModel.</summary>
@@ -299,8 +332,8 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     // False where the rows were rendered with the day of a run that they are not of.
     private bool TrainOnRows(IReadOnlyList<object?> data, TrainingOptions options, DateTime day, RunOptions? former)
     {
-        using ITrainingTask task = ReadTask(data, day);
-        using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData, day);
+        using ITrainingTask task = ReadTask(data, options, day);
+        using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData, options, day);
         if (RunRecorder.NeedsToday(former, Model, task, validation, options))
         {
             return false;
@@ -314,7 +347,11 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         return true;
     }
 
-    private IEnumerable<string> IgnoredLossParameters() => Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn));
+    private IEnumerable<string> IgnoredLossParameters() =>
+    [
+        .. Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn)),
+        .. Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is no sentence encoder", s_ofEncoders),
+    ];
 
     private void TrainOnBatches()
     {
@@ -361,9 +398,22 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     }
 
     private TrainingOptions ReadOptions(int batchSize) => WithSharing(WithEndings(
-        ReadOptimizerOptions() with { BatchSize = batchSize, EvaluateEvery = EvaluateEvery, EvaluateBefore = EvaluateBefore, MaxLength = MaxLength, LossOn = LossOn }));
+        ReadOptimizerOptions() with
+        {
+            BatchSize = batchSize,
+            EvaluateEvery = EvaluateEvery,
+            EvaluateBefore = EvaluateBefore,
+            MaxLength = MaxLength,
+            LossOn = LossOn,
+            EmbeddingLoss = EmbeddingLoss,
+            SimilarityScale = SimilarityScale,
+            TripletMargin = TripletMargin,
+            TripletDistance = TripletDistance,
+            NoDuplicates = NoDuplicates,
+        }));
 
-    private ITrainingTask ReadTask(IReadOnlyList<object?> data, DateTime day) => ReadTask(Model, data, MaxLength, DataRows.BeginReading(Column, SkipInvalid, LossOn, day));
+    private ITrainingTask ReadTask(IReadOnlyList<object?> data, TrainingOptions options, DateTime day) =>
+        ReadTask(Model, data, options, DataRows.BeginReading(Column, SkipInvalid, LossOn, day));
 
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {

@@ -41,7 +41,7 @@ public sealed class TestLoKrGateCommand : DataCommand
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 
-    /// <summary>What is compared: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, Loss or Perplexity; the default is the measure of the task.</summary>
+    /// <summary>What is compared: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss or Perplexity; the default is the measure of the task.</summary>
     [Parameter]
     public EvaluationMetric? Metric { get; set; }
 
@@ -87,7 +87,7 @@ public sealed class TestLoKrGateCommand : DataCommand
         };
         AdapterReference? champion = Champion?.Find(Model, Paths);
         AdapterReference challenger = Challenger.Find(Model, Paths);
-        using ITrainingTask task = ReadTask(Model, Data, MaxLength, BeginReading());
+        using ITrainingTask task = ReadTask(Model, Data, new TrainingOptions { MaxLength = MaxLength }, BeginReading());
         LoKrGateResult result = RunReported("Comparing adapters", static share => $"{share:P0}",
             (report, token) => PromotionGate.Evaluate(Model, champion, challenger, task, options, report, token));
         WriteWarnings(result.Warnings);

@@ -49,7 +49,7 @@ internal static class Advice
             "Undo-LoKrMerge takes merged adapters out, Enable-LoKrAdapter switches them on, and Set-LoKrAdapter -Trainable lets one be trained.",
         [ErrorIds.AdapterNotCalled] =
             "In a model of your own call modules with call(), not forward(), so that the adapter's hook runs; leave out layers that the loss does not use with -ExcludeModules.",
-        [ErrorIds.TaskUnknown] = "Import the model with -Label to classify texts, with -Task TokenClassification too to tag words, or train with a loss of your own: -Loss, and -Batch for the data.",
+        [ErrorIds.TaskUnknown] = "Import the model with -Label to classify texts, with -Task TokenClassification too to tag words, with -Pooling for vectors and searches, or train with a loss of your own: -Loss, and -Batch for the data.",
         [ErrorIds.LabelUnknown] = "Correct the row, or import the model with -Label and every label of the data.",
         [ErrorIds.DataWithoutLoss] = "Allow longer sequences with -MaxLength, or shorten the prompts.",
         [ErrorIds.LogitsNotFinite] =

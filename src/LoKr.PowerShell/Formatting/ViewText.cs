@@ -52,6 +52,14 @@ public static class ViewText
     public static string Number(object? value, int decimals) =>
         value is null ? "" : Convert.ToDouble(value, CultureInfo.InvariantCulture).ToString("F" + decimals.ToString(CultureInfo.InvariantCulture), CultureInfo.CurrentCulture);
 
+    /// <summary>The first numbers of a vector, which has hundreds: <c>0.0421, -0.0733, 0.0102, …</c>.</summary>
+    public static string Vector(IEnumerable? values)
+    {
+        const int shown = 3;
+        object[] first = [.. (values ?? Array.Empty<object>()).Cast<object>().Take(shown + 1)];
+        return string.Join(", ", first.Take(shown).Select(static value => Number(value, 4))) + (first.Length > shown ? ", …" : "");
+    }
+
     /// <summary>A number that may be very small, such as a learning rate.</summary>
     public static string Short(object? value) => value is null ? "" : Convert.ToDouble(value, CultureInfo.InvariantCulture).ToString("G4", CultureInfo.CurrentCulture);
 

@@ -67,6 +67,8 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
             string metric = step.EntityF1 is double entities ? FormattableString.Invariant($", entity F1 {entities:F4}")
                 : step.Accuracy is double accuracy ? FormattableString.Invariant($", accuracy {accuracy:F4}")
                 : step.Perplexity is double perplexity ? FormattableString.Invariant($", perplexity {perplexity:F2}")
+                : step.NdcgAt10 is double gain ? FormattableString.Invariant($", nDCG@10 {gain:F4}")
+                : step.Spearman is double correlation ? FormattableString.Invariant($", Spearman {correlation:F4}")
                 : "";
             cmdlet.WriteInformation(FormattableString.Invariant($"Step {step.Step} of {step.TotalSteps}: evaluation loss {loss:F4}{metric}."), ["LoKr", "Evaluation"]);
         }
