@@ -63,6 +63,44 @@ internal static class AdapterContentReader
         };
     }
 
+    /// <summary>
+    /// Reads a file for a model in memory, which may divide its weights otherwise: q, k and v of a fused weight become modules of their own, and the other
+    /// way round, where their rows are one Kronecker product.
+    /// </summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
+    /// <param name="index">Modules of the model. Every module of the file must be among them.</param>
+    /// <exception cref="LoKrException">As for <see cref="Read"/>, and <c>LoKr.DivisionInexact</c>.</exception>
+    public static AdapterContent ReadDivided(AdapterFile file, AdapterReadOptions options, ModuleNameIndex index)
+    {
+        ModuleFinder finder = new(file, index);
+        if (index.Model is null || file.Modules.Where(module => options.Wants(module.Component)).All(module => finder.Find(module.Component, module.Name) is not null))
+        {
+            return Read(file, options, index);
+        }
+
+        AdapterContent content = Read(file, options, null) with { Model = index.Model, AllNames = index.Names(AdapterComponent.Model) };
+        return DividedContent.Of(content, name => index.Find(AdapterComponent.Model, name) is not null) is ModuleDivision division
+            ? Named(DividedContent.As(content, division, InexactRows.Refuse), index)
+
+            // Says which modules the model does not have.
+            : Read(file, options, index);
+    }
+
+    /// <summary>The same modules under the names of a model that has all of them.</summary>
+    private static AdapterContent Named(AdapterContent content, ModuleNameIndex index) => content with
+    {
+        Modules = [.. content.Modules.Select(module =>
+        {
+            KnownModule known = index.Find(AdapterComponent.Model, module.Name)!;
+            IReadOnlyList<long> weight = module.Geometry.Fit(known.WeightShape!) ?? throw new LoKrException(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
+                $"The factors of '{module}' give [{module.Geometry.Out}, {module.Geometry.M * module.Geometry.Columns}], but the weight of the model is [{string.Join(", ", known.WeightShape!)}].", "The adapter was made for another model.")
+            { Target = module.Name };
+            return module with { Name = known.Name, IsDotted = true, WeightShape = weight };
+        })],
+        Norms = [.. content.Norms.Select(norm => norm with { Name = index.Find(AdapterComponent.Model, norm.Name)!.Name, IsDotted = true })],
+    };
+
     private static AdapterModule Module(AdapterFile file, Names names, ModuleReading reading)
     {
         (AdapterFileModule module, FactorGeometry geometry, ModuleScale scale) = reading;

@@ -156,7 +156,7 @@ public static class AdapterImporter
         }
 
         ModuleNameIndex index = ModuleNameIndex.FromModule(model.Module, model.Name);
-        AdapterContent content = AdapterContentReader.Read(file, options, index);
+        AdapterContent content = AdapterContentReader.ReadDivided(file, options, index);
         return (Config(file, options, content) with { InferenceMode = !trainable, TrainNorm = content.Norms.Count > 0 }, Tensors(content));
     }
 

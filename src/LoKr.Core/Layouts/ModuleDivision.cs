@@ -72,6 +72,38 @@ internal sealed class DividedContent
             : swaps && place.Spellings(program).Any() ? match.IsPublished ? ModuleDivision.Fused : ModuleDivision.Split : null;
     });
 
+    /// <summary>The division in which a model has all modules of an adapter; null where it has them in none.</summary>
+    /// <param name="content">The adapter.</param>
+    /// <param name="has">Whether the model has a module, by its name in published folders or in single files.</param>
+    public static ModuleDivision? Of(AdapterContent content, Func<string, bool> has)
+    {
+        if (PublishedNames.Recognize(content) is not RecognizedModel model)
+        {
+            return null;
+        }
+
+        NameTranslator names = new(model.Candidates[0]);
+        IEnumerable<string?> NamesOf(AdapterModule module, ModuleDivision division)
+        {
+            if (names.Find(module.Component, module.Name, module.IsDotted) is not [NameMatch match, ..])
+            {
+                return [module.Name];
+            }
+
+            WeightPlace place = match.Place;
+            bool isSplit = division == ModuleDivision.Split;
+            return Swaps(module, match) && match.IsPublished != isSplit ? [isSplit ? place.Published : place.Name(NameSets.File)]
+                : isSplit && place.Rows is null && Published(place.Weight) is { Length: > 1 } parts ? parts.Select(rows => (place with { Rows = rows }).Published)
+                : !isSplit && place.Rows is not null ? [(place with { Rows = null }).Name(NameSets.File)]
+                : [module.Name];
+        }
+
+        return Enum.GetValues<ModuleDivision>().Select(static division => (ModuleDivision?)division)
+            .FirstOrDefault(division => content.Modules.All(module => NamesOf(module, division!.Value).All(name => name is not null && has(name))));
+    }
+
+    private static bool Swaps(AdapterModule module, NameMatch match) => match.Place.Weight.IsSwapped && module.Geometry.Out == 2 * module.Geometry.M * module.Geometry.Columns;
+
     private static AdapterContent Divide(AdapterContent content, InexactRows inexact, bool isRequired, Func<NameMatch, bool, ModuleDivision?> wanted)
     {
         if (PublishedNames.Recognize(content) is not RecognizedModel model)
@@ -85,7 +117,7 @@ internal sealed class DividedContent
         foreach (AdapterModule module in content.Modules)
         {
             NameMatch? match = names.Find(module.Component, module.Name, module.IsDotted) is [NameMatch best, ..] ? best : null;
-            bool swaps = match?.Place.Weight.IsSwapped == true && module.Geometry.Out == 2 * module.Geometry.M * module.Geometry.Columns;
+            bool swaps = match is not null && Swaps(module, match);
             if (match is null || wanted(match, swaps) is not ModuleDivision division)
             {
                 divided._modules.Add(module);

@@ -89,6 +89,7 @@ internal static class Advice
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Convert-LoKrAdapter" =>
             Extend(exception, "-BasePath or -Model names the base model, -Component a component."),
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Import-LoKrAdapter" => Extend(exception, "-Component names a component."),
+        { ErrorId: ErrorIds.DivisionInexact } when command == "Import-LoKrAdapter" => "Divide it with Convert-LoKrAdapter -Division Split -Inexact Full, or Fused for a model of fused weights, and import the result; or merge it into the model's files with Merge-LoKrAdapter -Path.",
         { ErrorId: ErrorIds.DivisionInexact } => "Choose what they become: -Inexact Lora for LoRA of the exact rank, where the program reads it, or -Inexact Full for whole matrices.",
         { ErrorId: ErrorIds.ConversionUnsupported } when command == "Convert-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout, -Component a component; -Inexact Lora or Full lets weights be divided otherwise; -LoraRank and -LoraEnergy write LoRA."),
         { ErrorId: ErrorIds.ConversionUnsupported } when command == "Export-LoKrAdapter" => Extend(exception, "-For names a program, -Format a layout; -LoraRank and -LoraEnergy write LoRA."),

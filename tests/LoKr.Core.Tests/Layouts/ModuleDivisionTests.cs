@@ -4,7 +4,9 @@ using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
+using LoKr.Core.Tests.Merging;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;
@@ -46,6 +48,60 @@ public sealed class ModuleDivisionTests : IDisposable
             AssertClose(part, expected, lora.Tensors["lora_up.weight"].to(float64).mm(lora.Tensors["lora_down.weight"].to(float64)));
         }
     }
+
+    [Fact]
+    public void An_adapter_of_fused_weights_has_the_bits_of_the_merge_on_disk_on_a_model_in_memory_that_divides_them()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = new(Tree(s_flux.Select(static name => (name, (nn.Module<Tensor, Tensor>)nn.Linear(12, name.EndsWith("norm_out.linear", StringComparison.Ordinal) ? 24 : 12)))));
+        MergeFiles.Base(_folder["base"], MergeFiles.State(model), baseName: "diffusion_pytorch_model", config: null);
+        Write("exact.safetensors", rows: 6);
+        MergeFiles.Run(MergeFiles.Options(_folder["base"], _folder["merged"], _folder["exact.safetensors"]));
+        Dictionary<string, Tensor> before = MergeFiles.State(model);
+        using (AdapterFile file = AdapterFile.Open(_folder["exact.safetensors"]))
+        {
+            AdapterImporter.Import(model, file);
+        }
+
+        model.Merge();
+        Dictionary<string, Tensor> after = MergeFiles.State(model);
+        Assert.Empty(MergeFiles.Differences(MergeFiles.Read(_folder["merged"], "diffusion_pytorch_model"), after));
+        Assert.Equal(
+            ["norm_out.linear.weight", .. new[] { "k", "q", "v" }.Select(static part => $"transformer_blocks.0.attn.to_{part}.weight")],
+            MergeFiles.Differences(before, after));
+    }
+
+    [Fact]
+    public void Rows_that_are_not_one_product_are_refused_on_a_model_in_memory()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using LoKrModel model = new(Tree(s_flux.Select(static name => (name, (nn.Module<Tensor, Tensor>)nn.Linear(12, name.EndsWith("norm_out.linear", StringComparison.Ordinal) ? 24 : 12)))));
+        Write("inexact.safetensors", rows: 4);
+        using AdapterFile file = AdapterFile.Open(_folder["inexact.safetensors"]);
+        ErrorAssert.Throws(ErrorIds.DivisionInexact, () => AdapterImporter.Import(model, file), "to_k");
+        Assert.Empty(model.Adapters);
+    }
+
+    // A block of each kind in the names of diffusers.
+    private static readonly string[] s_flux =
+    [
+        "x_embedder", "context_embedder", "time_text_embed.timestep_embedder.linear_1", "norm_out.linear", "proj_out",
+        .. new[] { "norm1.linear", "norm1_context.linear", "attn.to_q", "attn.to_k", "attn.to_v", "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_out.0", "attn.to_add_out", "ff.net.2", "ff_context.net.2" }.Select(static name => "transformer_blocks.0." + name),
+        .. new[] { "norm.linear", "attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp", "proj_out" }.Select(static name => "single_transformer_blocks.0." + name),
+    ];
+
+    /// <summary>An adapter in the names of Flux.1's authors.</summary>
+    private void Write(string file, long rows) => SafetensorsWriter.Write(_folder[file], new Dictionary<string, Tensor>
+    {
+        ["diffusion_model.double_blocks.0.img_attn.qkv.lokr_w1"] = randn(rows, 3), ["diffusion_model.double_blocks.0.img_attn.qkv.lokr_w2"] = randn(36 / rows, 4),
+        ["diffusion_model.final_layer.adaLN_modulation.1.lokr_w1"] = randn(4, 3), ["diffusion_model.final_layer.adaLN_modulation.1.lokr_w2"] = randn(6, 4),
+    });
+
+    private static nn.Module<Tensor, Tensor> Tree(IEnumerable<(string Name, nn.Module<Tensor, Tensor> Module)> modules) => nn.Sequential(
+    [
+        .. modules.GroupBy(static module => module.Name.Split('.')[0]).Select(static group =>
+            (group.Key, group.First().Name == group.Key ? group.First().Module : Tree(group.Select(module => (module.Name[(group.Key.Length + 1)..], module.Module))))),
+    ]);
 
     [Fact]
     public void Parts_with_one_w2_are_one_product_again()

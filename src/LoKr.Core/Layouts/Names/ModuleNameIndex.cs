@@ -174,10 +174,10 @@ internal sealed class ModuleNameIndex
 
         private KnownModule? Named(string name) => _byName.GetValueOrDefault(name) is KnownModule named && !(named.IsParameter && _part is not null) ? named : _byAlias.GetValueOrDefault(name);
 
-        // The file says whether underscores stand for dots, and the caller has taken its prefix off.
+        // The file says whether underscores stand for dots, and the caller has taken its prefix off. A model in memory has no module for other rows.
         private KnownModule? Placed(PrefixedName name) => ((bool[])[false, true])
             .SelectMany(isUnderscored => _part?.Find(name.Split, isUnderscored) ?? [])
-            .Select(match => _byPlace.TryGetValue(match.Place, out PlacedModule? placed) ? placed.As(match) : _isOfFiles ? Divided(match.Place) : null)
+            .Select(match => _byPlace.TryGetValue(match.Place, out PlacedModule? placed) ? _isOfFiles || !placed.Swaps(match) ? placed.As(match) : null : _isOfFiles ? Divided(match.Place) : null)
             .OfType<KnownModule>().DistinctBy(static module => module.Name).ToArray() is [KnownModule only] ? only : null;
 
         /// <summary>Rows of a fused weight as a module of their own, or a fused weight where the model has its rows; only a model in files can stand for another division.</summary>
@@ -227,8 +227,11 @@ internal sealed class ModuleNameIndex
         /// <summary>A module with the name by which the tables know it.</summary>
         private sealed record PlacedModule(KnownModule Module, NameMatch Match)
         {
+            /// <summary>Whether another name means the two halves of the module in the other order.</summary>
+            public bool Swaps(NameMatch name) => Match.Place.Weight.IsSwapped && name.IsPublished != Match.IsPublished && Module.WeightShape is [long rows, long columns] && rows == 2 * columns;
+
             /// <summary>The module under another name, which may mean its two halves in the other order.</summary>
-            public KnownModule As(NameMatch name) => Match.Place.Weight.IsSwapped && name.IsPublished != Match.IsPublished && Module.WeightShape is [long rows, long columns] && rows == 2 * columns
+            public KnownModule As(NameMatch name) => Swaps(name) && Module.WeightShape is [long rows, ..]
                 ? Module with { Places = [.. Module.Places.SelectMany(place => (RowPlace[])[place with { Row = rows / 2, Count = rows / 2 }, place with { TensorRow = place.TensorRow + (rows / 2), Row = 0, Count = rows / 2 }])] }
                 : Module;
         }
