@@ -12,6 +12,8 @@ internal static class BenchmarkCatalog
         new LinearLayerCase(),
         new ConvolutionCase(),
         new TrainingStepCase(),
+        new FamilyStepCase(),
+        new GenerationCase(),
         new UNetStepCase(),
         new OptimizerCase(),
         new RunCostCase(),

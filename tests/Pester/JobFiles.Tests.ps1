@@ -83,6 +83,11 @@ Describe 'A job file' {
         $problem[0].Message | Should -Match $Says
     }
 
+    It 'trains on packed rows where it says so' {
+        Get-Problem "@{`n Base = @{ Path = 'm' }`n Data = @{ Path = 'd' }`n Training = @{ Packing = `$true }`n}" | Should -BeNullOrEmpty
+        (Get-Problem "@{`n Base = @{ Path = 'm' }`n Data = @{ Path = 'd' }`n Training = @{ Packing = 'yes' }`n}").Key | Should -Be 'Training.Packing'
+    }
+
     It 'has problems with line and key' {
         $problems = Get-Problem "@{`n Base = @{ Path = 'm' }`n Data = @{ Path = 'd' }`n Training = @{`n  Epochs = 'three'`n }`n Registy = @{ }`n}"
         $problems.Key | Should -Be 'Training.Epochs', 'Registy'

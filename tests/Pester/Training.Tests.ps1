@@ -215,6 +215,29 @@ Describe 'A language model' {
     }
 }
 
+Describe 'Packed rows' {
+    It 'are trained in fewer steps, with the loss of rows in lines of their own' {
+        $data = [LoKr.Testing.TinyData]::WriteCompletions("$TestDrive/packed.jsonl", 20)
+        $model = Import-LoKrModel -Path ([LoKr.Testing.TinyModel]::WriteLlama("$TestDrive/packed"))
+        $model | Add-LoKrAdapter -Config (New-LoKrConfig -R 4 -TargetModules all-linear -InitWeights Random) -Seed 1
+        $losses = foreach ($packing in $false, $true) {
+            ($model | Start-LoKrTraining -Data $data -MaxLength 64 -BatchSize 20 -MaxSteps 1 -LearningRate 1e-12 -Seed 1 -Packing:$packing -ReportStep).Loss
+        }
+
+        [Math]::Abs($losses[0] - $losses[1]) | Should -BeLessThan 1e-4
+        $model | Start-LoKrTraining -Data $data -MaxLength 64 -BatchSize 1 -Epochs 1 -Seed 1 -Packing
+        $model.LastTraining.History.Count | Should -BeLessOrEqual 10
+        $model.LastTraining.History[-1].TokensPerSecond | Should -BeGreaterThan 0
+        $model.Dispose()
+    }
+
+    It 'are those of a language model' {
+        $model = Get-AdaptedTinyModel
+        Get-ErrorId { $model | Start-LoKrTraining -Data $rows -Packing -MaxSteps 1 } | Should -Be 'LoKr.TrainingOptionInvalid'
+        $model.Dispose()
+    }
+}
+
 Describe 'A training of several labels at once, or of a number' {
     It 'takes lists, says what they mean, and answers with every label above one half' {
         $bert = [LoKr.Testing.TinyModel]::WriteBert("$TestDrive/several")

@@ -18,7 +18,7 @@ internal sealed class LoraReference : IDisposable
     public LoraReference(IReadOnlyList<nn.Module<Tensor, Tensor>> layers, int rank, double scale)
     {
         Parameters = new(
-            [.. layers.SelectMany(layer => Shapes(layer.get_parameter("weight")!.shape, rank))],
+            [.. layers.SelectMany(layer => Shapes(layer, rank))],
             ScalarType.Float32, layers[0].get_parameter("weight")!.device);
         using (no_grad())
         {
@@ -86,10 +86,14 @@ internal sealed class LoraReference : IDisposable
         }
     }
 
-    private static long[][] Shapes(long[] weight, int rank) =>
-        weight.Length == 2 ? [[rank, weight[1]], [rank, weight[0]]]
-        : weight[2..].All(static size => size == 1) ? [[rank, weight[1]], [weight[0], rank]]
-        : throw new NotSupportedException("The reference has convolutions of one pixel only.");
+    private static long[][] Shapes(nn.Module layer, int rank)
+    {
+        long[] weight = layer.get_parameter("weight")!.shape;
+        return layer is Core.Nn.Conv1D ? [[rank, weight[0]], [rank, weight[1]]]
+            : weight.Length == 2 ? [[rank, weight[1]], [rank, weight[0]]]
+            : weight[2..].All(static size => size == 1) ? [[rank, weight[1]], [weight[0], rank]]
+            : throw new NotSupportedException("The reference has convolutions of one pixel only.");
+    }
 
     private sealed class Remover(Action remove) : IDisposable
     {

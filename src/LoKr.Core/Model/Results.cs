@@ -133,7 +133,7 @@ public sealed record LoKrTrainingStep
     /// <summary>Norm of the gradient before clipping.</summary>
     public required double GradientNorm { get; init; }
 
-    /// <summary>Tokens (or rows, for tasks without tokens) a second.</summary>
+    /// <summary>Tokens a second, padding not counted; rows a second for tasks without tokens.</summary>
     public required double TokensPerSecond { get; init; }
 
     /// <summary>Time since the start of training.</summary>

@@ -91,6 +91,16 @@ public interface ICausalLanguageModel : IPretrainedModel
     IReadOnlyList<int> Generate(IReadOnlyList<int> promptIds, GenerationOptions options, CancellationToken cancellationToken = default);
 }
 
+/// <summary>A language model that reads several texts in one row of a batch, none of which sees another.</summary>
+public interface IPackedLanguageModel : ICausalLanguageModel
+{
+    /// <summary>Hidden states before the output embeddings, for every text those that it would have in a row of its own.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length]: the texts of a row one after the other, padding on the right.</param>
+    /// <param name="positionIds">Position of every token in its own text, int64 [batch, length]: a 0 begins a text. 0 for padding.</param>
+    /// <returns>Hidden states [batch, length, hidden].</returns>
+    torch.Tensor PackedHiddenStates(torch.Tensor inputIds, torch.Tensor positionIds);
+}
+
 /// <summary>A model that turns token sequences into vectors that other models are conditioned on.</summary>
 public interface ITextEncoder : IPretrainedModel
 {

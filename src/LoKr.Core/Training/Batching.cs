@@ -137,6 +137,44 @@ public sealed class DistinctBatches
     }
 }
 
+/// <summary>Puts short rows side by side into lines of a batch, so that little of a line is padding.</summary>
+public static class RowPacking
+{
+    /// <summary>
+    /// Returns the row indices of every line: the longest rows first, each into the fullest line that has room for it (best fit decreasing). The lines
+    /// depend on the lengths only.
+    /// </summary>
+    /// <param name="lengths">Length of each row, from 1 to the capacity.</param>
+    /// <param name="capacity">Most tokens of a line.</param>
+    public static IReadOnlyList<int[]> Pack(IReadOnlyList<int> lengths, int capacity)
+    {
+        ArgumentNullException.ThrowIfNull(lengths);
+        List<List<int>> lines = [];
+        SortedSet<(int Room, int Line)> open = [];
+        foreach (int row in Enumerable.Range(0, lengths.Count).OrderByDescending(row => lengths[row]))
+        {
+            int length = lengths[row];
+            ArgumentOutOfRangeException.ThrowIfLessThan(length, 1);
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(length, capacity);
+            (int Room, int Line) place = open.GetViewBetween((length, 0), (capacity, lines.Count)).Min;
+            if (place.Room == 0)
+            {
+                place = (capacity, lines.Count);
+                lines.Add([]);
+            }
+            else
+            {
+                open.Remove(place);
+            }
+
+            lines[place.Line].Add(row);
+            open.Add((place.Room - length, place.Line));
+        }
+
+        return [.. lines.Select(static line => line.ToArray())];
+    }
+}
+
 /// <summary>SHA-256 over the rows of a task, each with its length, so that equal hashes mean equal rows in an equal order.</summary>
 internal sealed class RowHash
 {

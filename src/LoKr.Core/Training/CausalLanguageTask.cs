@@ -15,9 +15,14 @@ namespace LoKr.Core.Training;
 public sealed class CausalLanguageTask : ITrainingTask
 {
     private readonly List<EncodedText> _texts = [];
-    private readonly List<int> _lengths = [];
     private readonly List<string> _warnings = [];
     private readonly int _padId;
+    private readonly int? _maxLength;
+    private readonly bool _canPack;
+
+    // The rows that share a line of a batch, and the length of each line.
+    private readonly IReadOnlyList<int[]> _lines;
+    private readonly int[] _lengths;
 
     /// <summary>
     /// Tokenizes rows on all cores. Longer sequences are cut on the right, so that a cut text has no end of text.
@@ -55,6 +60,15 @@ public sealed class CausalLanguageTask : ITrainingTask
         }
 
         _padId = tokenizer.PadId ?? encoder.EosId ?? 0;
+        (_maxLength, _canPack) = (maxLength, languageModel is IPackedLanguageModel);
+        _lines = [.. Enumerable.Range(0, _texts.Count).Select(static row => (int[])[row])];
+        _lengths = [.. _texts.Select(static text => text.Ids.Length)];
+    }
+
+    private CausalLanguageTask(CausalLanguageTask rows, IReadOnlyList<int[]> lines)
+    {
+        (_texts, _warnings, _padId, _maxLength, _lines, Day) = (rows._texts, rows._warnings, rows._padId, rows._maxLength, lines, rows.Day);
+        _lengths = [.. lines.Select(line => line.Sum(row => _texts[row].Ids.Length))];
     }
 
     /// <inheritdoc/>
@@ -76,48 +90,55 @@ public sealed class CausalLanguageTask : ITrainingTask
     public string DataHash => field ??= Hash();
 
     /// <inheritdoc/>
-    public int CountBatches(int batchSize) => (RowCount + batchSize - 1) / batchSize;
+    public int LineCount => _lines.Count;
 
     /// <inheritdoc/>
-    public long LargestBatch(int batchSize) => (long)Math.Min(batchSize, RowCount) * _lengths.Max();
+    public int CountBatches(int batchSize) => (LineCount + batchSize - 1) / batchSize;
+
+    /// <inheritdoc/>
+    public long LargestBatch(int batchSize) => (long)Math.Min(batchSize, LineCount) * _lengths.Max();
 
     /// <inheritdoc/>
     public IEnumerable<TrainingBatch> Batches(BatchOrder order) =>
-        LengthBuckets.Create(_lengths, order).Select(rows =>
-            new LanguageBatch([.. rows.Select(row => _texts[row])], _padId));
+        LengthBuckets.Create(_lengths, order).Select(lines => new LanguageBatch([.. lines.Select(line => _lines[line].Select(row => _texts[row]).ToArray())], _padId));
+
+    /// <summary>
+    /// The task with several rows in a line: up to the longest sequence that was asked for, or else up to the longest row. The lines stay the same
+    /// in every epoch; null for a model that cannot tell texts in a row apart.
+    /// </summary>
+    public ITrainingTask? Pack() =>
+        _canPack ? new CausalLanguageTask(this, RowPacking.Pack(_lengths, _maxLength ?? _lengths.Max())) : null;
 
     /// <inheritdoc/>
     public Tensor Loss(LoKrModel model, TrainingBatch batch)
     {
-        (Tensor logits, Tensor targets) = Forward(model, batch);
-        return nn.functional.cross_entropy(logits, targets);
+        (ICausalLanguageModel languageModel, Tensor hidden, Tensor targets) = Forward(model, batch);
+        return NextTokenLoss.Mean(languageModel, hidden, targets);
     }
 
     /// <inheritdoc/>
     public BatchScore Score(LoKrModel model, TrainingBatch batch)
     {
-        (Tensor logits, Tensor targets) = Forward(model, batch);
         var rows = (LanguageBatch)batch;
-        Tensor loss = nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum);
-        return rows.AnswerCount == 0 ? new BatchScore(loss) : new BatchScore(loss, Exact(rows, logits, targets).sum());
+        (Tensor losses, Tensor? misses) = ScoreTokens(model, rows);
+        return misses is null ? new BatchScore(losses.sum()) : new BatchScore(losses.sum(), Exact(rows, misses).sum());
     }
 
     /// <inheritdoc/>
     public IReadOnlyList<RowScore> ScoreRows(LoKrModel model, TrainingBatch batch)
     {
-        (Tensor logits, Tensor targets) = Forward(model, batch);
-        double[] losses = RowScores.ToArray(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.None));
         var rows = (LanguageBatch)batch;
+        (Tensor losses, Tensor? misses) = ScoreTokens(model, rows);
         RowScore[] scores = new RowScore[rows.RowCount];
-        bool[] exact = rows.AnswerCount == 0 ? [] : Exact(rows, logits, targets).cpu().data<bool>().ToArray();
+        bool[] exact = misses is null ? [] : Exact(rows, misses).cpu().data<bool>().ToArray();
         foreach ((int answer, int row) in rows.AnswerRows.Index())
         {
             scores[row] = scores[row] with { IsExact = exact[answer] };
         }
 
-        foreach ((int i, double loss) in losses.Index())
+        foreach ((int i, double loss) in RowScores.ToArray(losses).Index())
         {
-            ref RowScore score = ref scores[rows.Positions[i] / rows.Tokens.Length];
+            ref RowScore score = ref scores[rows.RowIndices[i]];
             score = score with { LossSum = score.LossSum + loss, LossCount = score.LossCount + 1 };
         }
 
@@ -129,8 +150,14 @@ public sealed class CausalLanguageTask : ITrainingTask
     {
     }
 
-    /// <summary>Computes logits only for positions that predict a token with loss, because the vocabulary is the largest dimension of all.</summary>
-    private static (Tensor Logits, Tensor Targets) Forward(LoKrModel model, TrainingBatch batch)
+    private static (Tensor Losses, Tensor? Misses) ScoreTokens(LoKrModel model, LanguageBatch rows)
+    {
+        (ICausalLanguageModel languageModel, Tensor hidden, Tensor targets) = Forward(model, rows);
+        return NextTokenLoss.Each(languageModel, hidden, targets, withMisses: rows.AnswerCount > 0);
+    }
+
+    /// <summary>Only positions that predict a token with loss get logits.</summary>
+    private static (ICausalLanguageModel Model, Tensor Hidden, Tensor Targets) Forward(LoKrModel model, TrainingBatch batch)
     {
         ArgumentNullException.ThrowIfNull(model);
         var rows = (LanguageBatch)batch;
@@ -138,18 +165,16 @@ public sealed class CausalLanguageTask : ITrainingTask
         ICausalLanguageModel languageModel = LanguageModel(model);
 
         // Padding is on the right and attention only looks left, so no token sees padding and no mask is needed.
-        Tensor hidden = languageModel.HiddenStates(rows.Tokens.IdsOn(device));
-        Tensor chosen = hidden.flatten(0, 1).index_select(0, tensor(rows.Positions, device: device));
-        return (languageModel.Project(chosen).to(ScalarType.Float32), tensor(rows.Targets, device: device));
+        Tensor ids = rows.Tokens.IdsOn(device);
+        Tensor hidden = rows.TextPositions is { } positions
+            ? ((IPackedLanguageModel)languageModel).PackedHiddenStates(ids, positions.IdsOn(device))
+            : languageModel.HiddenStates(ids);
+        return (languageModel, hidden.flatten(0, 1).index_select(0, tensor(rows.Positions, device: device)), tensor(rows.Targets, device: device));
     }
 
     // Rows whose answers greedy decoding would give as they are: each of their tokens is the most likely one behind those before it.
-    private static Tensor Exact(LanguageBatch rows, Tensor logits, Tensor targets)
-    {
-        Tensor misses = zeros(rows.AnswerCount + 1, ScalarType.Int64, logits.device)
-            .index_add(0, tensor(rows.Answers, device: logits.device), logits.argmax(-1).ne(targets).to(ScalarType.Int64), 1);
-        return misses.narrow(0, 0, rows.AnswerCount).eq(0);
-    }
+    private static Tensor Exact(LanguageBatch rows, Tensor misses) => zeros(rows.AnswerCount + 1, ScalarType.Int64, misses.device)
+        .index_add(0, tensor(rows.Answers, device: misses.device), misses, 1).narrow(0, 0, rows.AnswerCount).eq(0);
 
     private static ICausalLanguageModel LanguageModel(LoKrModel model) => model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
         ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Use another model, or train it with a loss of your own.");
@@ -185,7 +210,6 @@ public sealed class CausalLanguageTask : ITrainingTask
             }
 
             _texts.Add(text);
-            _lengths.Add(text.Ids.Length);
         }
 
         if (_texts.Count == 0)
@@ -208,49 +232,71 @@ public sealed class CausalLanguageTask : ITrainingTask
     }
 }
 
-/// <summary>Texts with, for every token with loss, the position that predicts it.</summary>
+/// <summary>Texts with, for every token with loss, the position that predicts it. Several texts may share a line.</summary>
 public sealed class LanguageBatch : TokenBatch
 {
-    internal LanguageBatch(IReadOnlyList<EncodedText> rows, int padId)
-        : base([.. rows.Select(static row => row.Ids)], padId)
+    internal LanguageBatch(IReadOnlyList<EncodedText[]> lines, int padId)
+        : base([.. lines.Select(static line => line.SelectMany(static text => text.Ids).ToArray())], padId)
     {
         List<long> positions = [];
         List<long> targets = [];
+        List<int> rows = [];
         List<int> answerRows = [];
         List<long> answers = [];
-        for (int r = 0; r < rows.Count; r++)
+        for (int l = 0; l < lines.Count; l++)
         {
-            int answer = rows[r].HasAnswers ? answerRows.Count : -1;
-            if (answer >= 0)
+            long offset = (long)l * Tokens.Length;
+            foreach (EncodedText text in lines[l])
             {
-                answerRows.Add(r);
-            }
-
-            foreach (LossSpan span in rows[r].Loss)
-            {
-                // Token i is predicted from position i - 1; nothing predicts the first.
-                for (int i = Math.Max(span.Start, 1); i < span.End; i++)
+                int answer = text.HasAnswers ? answerRows.Count : -1;
+                if (answer >= 0)
                 {
-                    positions.Add(((long)r * Tokens.Length) + i - 1);
-                    targets.Add(rows[r].Ids[i]);
-                    answers.Add(answer);
+                    answerRows.Add(RowCount);
                 }
+
+                foreach (LossSpan span in text.Loss)
+                {
+                    // Token i is predicted from position i - 1; nothing predicts the first.
+                    for (int i = Math.Max(span.Start, 1); i < span.End; i++)
+                    {
+                        positions.Add(offset + i - 1);
+                        targets.Add(text.Ids[i]);
+                        rows.Add(RowCount);
+                        answers.Add(answer);
+                    }
+                }
+
+                offset += text.Ids.Length;
+                RowCount++;
             }
         }
 
         AnswerRows = [.. answerRows];
         Answers = [.. answers.Select(answer => answer < 0 ? answerRows.Count : answer)];
 
-        (Positions, Targets) = ([.. positions], [.. targets]);
+        (Positions, Targets, RowIndices) = ([.. positions], [.. targets], [.. rows]);
+        if (RowCount > lines.Count)
+        {
+            TextPositions = new([.. lines.Select(static line => line.SelectMany(static text => Enumerable.Range(0, text.Ids.Length)).ToArray())], padId: 0);
+        }
     }
+
+    /// <summary>Number of texts.</summary>
+    public override int RowCount { get; }
 
     /// <inheritdoc/>
     public override long LossCount => Positions.Length;
 
-    /// <summary>Indices into the flattened [rows · length] whose hidden state predicts a target.</summary>
+    /// <summary>Indices into the flattened [lines · length] whose hidden state predicts a target.</summary>
     internal long[] Positions { get; }
 
     internal long[] Targets { get; }
+
+    /// <summary>Index of the text of each of them.</summary>
+    internal int[] RowIndices { get; }
+
+    /// <summary>Position of every token in its own text; null where each has a line of its own.</summary>
+    internal TokenMatrix? TextPositions { get; }
 
     /// <inheritdoc/>
     public override long AnswerCount => AnswerRows.Length;

@@ -18,6 +18,7 @@ public static class Trainer
     {
         ArgumentNullException.ThrowIfNull(task);
         IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
+        task = Pack(task, models, options);
         FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
         int batches = task.CountBatches(options.BatchSize);
         int steps = StepsPerEpoch(task, options);
@@ -26,6 +27,7 @@ public static class Trainer
         {
             AdapterName = Trainee.NameOf(trainees),
             RowCount = task.RowCount,
+            LineCount = task.LineCount,
             BatchesPerEpoch = batches,
             StepsPerEpoch = steps,
             TotalSteps = total,
@@ -127,6 +129,7 @@ public static class Trainer
     {
         using ModelUses uses = ModelUses.Change(models, "trained");
         IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
+        task = Pack(task, models, options);
         foreach ((LoKrModel model, LoKrAdapter adapter) in trainees)
         {
             if (!model.ActiveAdapters.Contains(adapter.Name))
@@ -138,6 +141,13 @@ public static class Trainer
         using TrainingRun run = new(trainees, task, validation, options, TotalSteps(StepsPerEpoch(task, options), options), journal);
         return run.Execute(onStep, cancellationToken);
     }
+
+    private static ITrainingTask Pack(ITrainingTask task, IReadOnlyList<LoKrModel> models, TrainingOptions options) =>
+        !options.Packing ? task : task.Pack() ?? throw new LoKrException(
+            ErrorIds.TrainingOptionInvalid,
+            LoKrErrorKind.InvalidArgument,
+            $"{nameof(TrainingOptions.Packing)} is on, but rows of {string.Join(", ", models.Select(static model => model.Name))} cannot share a line of a batch.",
+            "Train without it: only a causal language model keeps the texts of a line apart.") { Target = nameof(TrainingOptions.Packing) };
 
     private static int TotalSteps(int stepsPerEpoch, TrainingOptions options) => options.MaxSteps ?? checked(stepsPerEpoch * options.Epochs);
 }

@@ -19,7 +19,7 @@ public sealed record TrainingOptions
 
     // Batches.
 
-    /// <summary>Rows in a batch.</summary>
+    /// <summary>Rows in a batch, or with <see cref="Packing"/> lines of packed rows.</summary>
     public int BatchSize { get; init; } = 16;
 
     /// <summary>
@@ -42,8 +42,15 @@ public sealed record TrainingOptions
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
     public LossOn LossOn { get; init; }
 
-    /// <summary>Whether rows of similar length share a batch, which saves padding.</summary>
+    /// <summary>Whether rows of similar length, or lines of packed ones, share a batch, which saves padding.</summary>
     public bool LengthBucketing { get; init; } = true;
+
+    /// <summary>
+    /// Whether short rows are packed into lines of <see cref="MaxLength"/> tokens (without it, of the longest row), for language models: no row sees
+    /// another, so that the loss is that of the same rows without packing. <see cref="BatchSize"/> then counts lines. Evaluations are not packed.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool Packing { get; init; }
 
     /// <summary>
     /// Seed of the order of the rows and of dropout. Null draws a new order and leaves torch's generator alone. From a seed, the number of the

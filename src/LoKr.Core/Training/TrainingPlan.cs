@@ -11,6 +11,9 @@ public sealed record TrainingPlan
     /// <summary>Number of rows of data.</summary>
     public required int RowCount { get; init; }
 
+    /// <summary>Number of lines that the rows are packed into; that of the rows where each has its own.</summary>
+    public required int LineCount { get; init; }
+
     /// <summary>Number of batches in an epoch.</summary>
     public required int BatchesPerEpoch { get; init; }
 
@@ -53,7 +56,9 @@ public sealed record TrainingPlan
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(
         System.Globalization.CultureInfo.InvariantCulture,
-        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} on {RowCount:N0} rows; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
+        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} on {RowCount:N0} rows{Packing}; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
+
+    private string Packing => LineCount == RowCount ? "" : string.Create(System.Globalization.CultureInfo.InvariantCulture, $" packed into {LineCount:N0} lines");
 
     private string Sharing => (BatchesPerStep, Workers) switch
     {

@@ -38,6 +38,12 @@ public interface ITrainingTask : IDisposable
     /// <summary>The day that a chat template wrote into the rows, at midnight; null where none did.</summary>
     DateTime? Day => null;
 
+    /// <summary>Number of lines that the rows are in, of which batches are made: fewer than rows where these are packed.</summary>
+    int LineCount => RowCount;
+
+    /// <summary>The same data with short rows packed into lines of the longest sequence, with the same losses; null where that cannot be done.</summary>
+    ITrainingTask? Pack() => null;
+
     /// <summary>Number of batches in an epoch.</summary>
     int CountBatches(int batchSize);
 
@@ -98,7 +104,7 @@ public abstract class TrainingBatch
 }
 
 /// <summary>Order in which rows are put into batches; equal values give equal batches.</summary>
-/// <param name="BatchSize">Rows in a batch; the last one may have fewer.</param>
+/// <param name="BatchSize">Rows in a batch, or lines of packed rows; the last one may have fewer.</param>
 /// <param name="Shuffle">Whether the order is drawn from the seed and the epoch; otherwise rows are in their own order, or sorted by length.</param>
 /// <param name="Bucket">Whether rows of similar length share a batch.</param>
 /// <param name="Seed">Seed of the order.</param>

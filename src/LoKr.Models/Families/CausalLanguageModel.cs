@@ -11,7 +11,7 @@ namespace LoKr.Models.Families;
 /// A <see cref="Decoder"/> that predicts the next token: <c>call(inputIds, attentionMask)</c> returns the logits [batch, length, vocabulary].
 /// Positions count from the left, so padding goes to the right. Modules and parameters are named as in transformers.
 /// </summary>
-public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel
+public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel, IPackedLanguageModel
 {
     private readonly DecoderSettings _settings;
     private readonly Decoder _decoder;
@@ -74,6 +74,15 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     {
         _decoder.Check(inputIds, attentionMask);
         return _decoder.Run(inputIds, attentionMask, null, training);
+    }
+
+    /// <inheritdoc/>
+    public Tensor PackedHiddenStates(Tensor inputIds, Tensor positionIds)
+    {
+        ArgumentNullException.ThrowIfNull(positionIds);
+        _decoder.Check(inputIds, null);
+        TokenInput.CheckPositions(Architecture, inputIds, positionIds);
+        return _decoder.RunPacked(inputIds, positionIds, training);
     }
 
     /// <inheritdoc/>

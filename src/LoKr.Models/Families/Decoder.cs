@@ -112,6 +112,19 @@ internal sealed class Decoder : ITextBody
         return _norm.call(x).MoveToOuterDisposeScope();
     }
 
+    /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden], where a row has several texts, none of which sees another.</summary>
+    /// <param name="inputIds">Token ids.</param>
+    /// <param name="positionIds">Position of every token in its own text, int64 [batch, length].</param>
+    /// <param name="training">Whether dropout applies.</param>
+    public Tensor RunPacked(Tensor inputIds, Tensor positionIds, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor x = _embeddings.Run(inputIds, 0, training, positions: positionIds);
+        IReadOnlyList<Rotation?> rotations = _rotations.Get(positionIds, x.device, x.dtype);
+        x = _stack.call(x, AttentionPass.Packed(positionIds, _settings.Stack.Windows, rotations));
+        return _norm.call(x).MoveToOuterDisposeScope();
+    }
+
     /// <inheritdoc/>
     public void Dispose() => _rotations.Dispose();
 }

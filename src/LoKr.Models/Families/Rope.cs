@@ -354,10 +354,27 @@ internal sealed class LayerRotations(IReadOnlyList<RopeSettings?> ropes) : IDisp
     /// <param name="length">Number of positions.</param>
     /// <param name="device">Device of the model.</param>
     /// <param name="dtype">Type of the model.</param>
-    public IReadOnlyList<Rotation?> Get(long start, long length, Device device, ScalarType dtype)
+    public IReadOnlyList<Rotation?> Get(long start, long length, Device device, ScalarType dtype) =>
+        OfLayers(table => table.Get(start, length, device, dtype));
+
+    /// <summary>The rotations of given positions by layer; in the caller's dispose scope.</summary>
+    /// <param name="positionIds">Positions, int64 [batch, length]. What depends on the length of a sequence follows the largest of them.</param>
+    /// <param name="device">Device of the model.</param>
+    /// <param name="dtype">Type of the model.</param>
+    public IReadOnlyList<Rotation?> Get(Tensor positionIds, Device device, ScalarType dtype)
     {
-        Dictionary<RopeSettings, Rotation> rotations = _tables.ToDictionary(static table => table.Key, table => table.Value.Get(start, length, device, dtype));
-        return [.. ropes.Select(rope => rope is null ? (Rotation?)null : rotations[rope])];
+        if (_tables.Count == 0)
+        {
+            return [];
+        }
+
+        long longest;
+        using (NewDisposeScope())
+        {
+            longest = positionIds.max().ToInt64() + 1;
+        }
+
+        return OfLayers(table => table.Get(0, longest, device, dtype).At(positionIds));
     }
 
     /// <inheritdoc/>
@@ -368,11 +385,17 @@ internal sealed class LayerRotations(IReadOnlyList<RopeSettings?> ropes) : IDisp
             table.Dispose();
         }
     }
+
+    private Rotation?[] OfLayers(Func<RotaryEmbedding, Rotation> get)
+    {
+        Dictionary<RopeSettings, Rotation> rotations = _tables.ToDictionary(static table => table.Key, table => get(table.Value));
+        return [.. ropes.Select(rope => rope is null ? (Rotation?)null : rotations[rope])];
+    }
 }
 
 /// <summary>The rotations of the positions of one forward pass.</summary>
-/// <param name="Cosine">[length, width].</param>
-/// <param name="Sine">[length, width], the first half negated.</param>
+/// <param name="Cosine">[length, width], or [batch, length, width] where rows have positions of their own.</param>
+/// <param name="Sine">The same, the first half negated.</param>
 internal readonly record struct Rotation(Tensor Cosine, Tensor Sine)
 {
     /// <summary>
@@ -383,10 +406,19 @@ internal readonly record struct Rotation(Tensor Cosine, Tensor Sine)
     public Tensor Apply(Tensor x)
     {
         using DisposeScope scope = NewDisposeScope();
-        long width = Cosine.shape[1];
+        long width = Cosine.shape[^1];
         long all = x.shape[^1];
         Tensor part = width == all ? x : x.narrow(-1, 0, width);
-        Tensor turned = (part * Cosine.unsqueeze(1)).addcmul_(part.roll(width / 2, -1), Sine.unsqueeze(1), 1);
+        Tensor turned = (part * Cosine.unsqueeze(-2)).add_(part.roll(width / 2, -1).mul_(Sine.unsqueeze(-2)));
         return (width == all ? turned : cat([turned, x.narrow(-1, width, all - width)], -1)).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The rotations of some of the positions, int64 [batch, length]; in the caller's dispose scope.</summary>
+    public Rotation At(Tensor positionIds)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor flat = positionIds.flatten();
+        long[] shape = [.. positionIds.shape, Cosine.shape[^1]];
+        return new(Cosine.index_select(0, flat).view(shape).MoveToOuterDisposeScope(), Sine.index_select(0, flat).view(shape).MoveToOuterDisposeScope());
     }
 }

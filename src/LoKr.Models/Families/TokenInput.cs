@@ -49,6 +49,19 @@ internal static class TokenInput
         }
     }
 
+    /// <summary>Refuses positions that do not fit token ids with <see cref="ErrorIds.ModelInputInvalid"/>.</summary>
+    /// <param name="architecture">Name of the model for the message.</param>
+    /// <param name="inputIds">Token ids [batch, length].</param>
+    /// <param name="positionIds">Position of each token; int64 [batch, length] is required.</param>
+    public static void CheckPositions(string architecture, Tensor inputIds, Tensor positionIds)
+    {
+        if (positionIds.dtype != ScalarType.Int64 || !positionIds.shape.SequenceEqual(inputIds.shape))
+        {
+            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument,
+                $"{architecture}: positions are {positionIds.dtype} [{string.Join(", ", positionIds.shape)}], the token ids Int64 [{string.Join(", ", inputIds.shape)}].", "Give one position for each token.");
+        }
+    }
+
     // Reading the values costs a synchronization, but on a GPU an id outside the table would end the process's use of the device.
     private static bool HasUnknownIds(Tensor inputIds, int vocabularySize)
     {
@@ -117,6 +130,19 @@ internal static class AttentionMask
         mask = mask.unsqueeze(0).unsqueeze(0);
         return (padding is null ? mask : mask.logical_and(padding)).MoveToOuterDisposeScope();
     }
+
+    /// <summary>The mask of layers that only look back, as far as a text of a packed row goes.</summary>
+    /// <param name="positionIds">Position of every token in its own text, int64 [batch, length].</param>
+    /// <param name="window">Most positions that one sees, itself included; null for all.</param>
+    /// <returns>[batch, 1, length, length].</returns>
+    public static Tensor Packed(Tensor positionIds, int? window)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor texts = positionIds.eq(0).cumsum(1);
+        Tensor same = texts.unsqueeze(2).eq(texts.unsqueeze(1)).unsqueeze(1);
+        Tensor? back = Causal(null, positionIds.shape[1], window, positionIds.device);
+        return (back is null ? same.tril() : same.logical_and(back)).MoveToOuterDisposeScope();
+    }
 }
 
 /// <summary>The values that the layers of a stack share in one forward pass: masks, rotations of the positions, scores of distances and the cache.</summary>
@@ -167,6 +193,13 @@ internal sealed class AttentionPass
         Dictionary<int, Tensor?> masks = windows.Distinct().ToDictionary(static window => window ?? 0, window => AttentionMask.Causal(padding, length, window, device));
         return new(true, masks) { Rotations = rotations ?? [], Cache = cache };
     }
+
+    /// <summary>Every position sees itself and those before it in its own text. The masks are in the caller's dispose scope.</summary>
+    /// <param name="positionIds">Position of every token in its own text, int64 [batch, length].</param>
+    /// <param name="windows">Attention windows of the layers; null for all positions.</param>
+    /// <param name="rotations">Rotations of the positions by layer.</param>
+    public static AttentionPass Packed(Tensor positionIds, IEnumerable<int?> windows, IReadOnlyList<Rotation?> rotations) =>
+        new(true, windows.Distinct().ToDictionary(static window => window ?? 0, window => (Tensor?)AttentionMask.Packed(positionIds, window))) { Rotations = rotations };
 
     /// <summary>Boolean mask of the layers with that window; null where they need none.</summary>
     public Tensor? Mask(int? window) => _masks[window ?? 0];

@@ -283,8 +283,7 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
     public override Tensor forward(Tensor input, AttentionPass pass)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor attended = Normalize(_attentionOutputNorm, _attention.Run(Normalize(_attentionInputNorm, input), pass, training));
-        Tensor x = Normalize(_attentionSumNorm, Add(input, attended));
+        Tensor x = Attend(input, pass);
         Tensor fed = Normalize(_mlpOutputNorm, _mlp.Run(Normalize(_mlpInputNorm, x), training));
         Tensor output = Normalize(_mlpSumNorm, Add(x, fed));
         return (_ending is null ? output : _ending.Run(input, output, pass, training)).MoveToOuterDisposeScope();
@@ -293,6 +292,14 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
     protected override void RegisterComponents()
     {
+    }
+
+    // In a scope of its own: memory that the backward pass does not need is free for the other block.
+    private Tensor Attend(Tensor input, AttentionPass pass)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor attended = Normalize(_attentionOutputNorm, _attention.Run(Normalize(_attentionInputNorm, input), pass, training));
+        return Normalize(_attentionSumNorm, Add(input, attended)).MoveToOuterDisposeScope();
     }
 
     private static Tensor Normalize(nn.Module<Tensor, Tensor>? norm, Tensor x) => norm is null ? x : norm.call(x);
@@ -339,11 +346,14 @@ internal sealed class SelfAttention
     public Tensor Run(Tensor input, AttentionPass pass, bool training)
     {
         using DisposeScope scope = NewDisposeScope();
-        (Tensor query, Tensor key, Tensor value) = Project(input);
-        Rotation? rotation = pass.Rotation(_layer);
-        query = Heads(query, _queryNorm, rotation);
-        key = Heads(key, _keyNorm, rotation);
-        value = Heads(value);
+        return _output.call(Context(input, pass, training)).WithDropout(_settings.AttentionOutputDropout, training).MoveToOuterDisposeScope();
+    }
+
+    // Each stage has a scope of its own: memory that the backward pass does not need is free for the next one.
+    private Tensor Context(Tensor input, AttentionPass pass, bool training)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor query, Tensor key, Tensor value) = ProjectHeads(input, pass.Rotation(_layer));
         Tensor? mask = Mask(pass, query, key);
         query = _queryScale == 1 ? query : query * _queryScale;
         if (pass.Cache is { } cache)
@@ -355,7 +365,17 @@ internal sealed class SelfAttention
         Tensor context = input.shape[1] == 1
             ? AttendOne(query, key, value, mask, dropout)
             : AttendAll(query, key, value, mask, pass.IsCausal && mask is null, dropout);
-        return _output.call(context).WithDropout(_settings.AttentionOutputDropout, training).MoveToOuterDisposeScope();
+        return context.MoveToOuterDisposeScope();
+    }
+
+    private (Tensor Query, Tensor Key, Tensor Value) ProjectHeads(Tensor input, Rotation? rotation)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        (Tensor query, Tensor key, Tensor value) = Project(input);
+        return (
+            Heads(query, _queryNorm, rotation).MoveToOuterDisposeScope(),
+            Heads(key, _keyNorm, rotation).MoveToOuterDisposeScope(),
+            Heads(value).MoveToOuterDisposeScope());
     }
 
     // Boolean (true takes part), or scores by distance with −∞ for what does not take part.

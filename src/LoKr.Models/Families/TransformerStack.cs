@@ -117,13 +117,14 @@ internal sealed class TokenEmbeddings
     /// <param name="training">Whether dropout applies.</param>
     /// <param name="types">Type of each token, int64 [batch, length]; null for type 0.</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
-    public Tensor Run(Tensor ids, long start, bool training, Tensor? types = null, Tensor? attentionMask = null)
+    /// <param name="positions">Position of each token, int64 [batch, length]; null for those that the family counts.</param>
+    public Tensor Run(Tensor ids, long start, bool training, Tensor? types = null, Tensor? attentionMask = null, Tensor? positions = null)
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor x = _tokens.call(ids);
         x = _settings.Scale == 1 ? x : x * tensor(_settings.Scale, x.dtype, x.device);
         x = _types is null ? x : x + _types.call(types ?? zeros(1, 1, ScalarType.Int64, ids.device));
-        x = _positions is null ? x : x + _positions.call(_settings.PositionIds(ids, start));
+        x = _positions is null ? x : x + _positions.call(positions ?? _settings.PositionIds(ids, start));
         x = _norm is null ? x : _norm.call(x);
         x = _settings.ClearsPadding && attentionMask is not null ? x * attentionMask.unsqueeze(-1).to_type(x.dtype) : x;
         x = x.WithDropout(_settings.Dropout, training);

@@ -55,6 +55,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 # GradientAccumulation = 1
                 # MaxLength = 128
                 # LossOn = 'Answers'               # what the assistant says, and completions; All trains every token
+                # Packing = $false                 # $true puts short rows of a language model side by side, up to MaxLength
                 # EmbeddingLoss = 'CoSent'         # of a sentence encoder; otherwise what the columns say
                 # NoDuplicates = $true             # no text twice in a batch of a sentence encoder
                 LearningRate = 1e-3

@@ -89,7 +89,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public ScriptBlock Loss { get; set; } = null!;
 
-    /// <summary>Rows in a batch; the default is 16, and 1 for images.</summary>
+    /// <summary>Rows in a batch, or with -Packing lines of packed rows; the default is 16, and 1 for images.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = ImageSet)]
@@ -121,6 +121,12 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = JobSet)]
     public LossOn LossOn { get; set; }
+
+    /// <summary>Packs short rows into lines of -MaxLength tokens, or without it of the longest row, for language models: less padding, and no row sees another. -BatchSize then counts lines. The validation data are not packed.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public SwitchParameter Packing { get; set; }
 
     /// <summary>What a sentence encoder learns: MultipleNegativesRanking (the partners of the other rows of a batch are wrong answers), CoSent, CosineSimilarity or Triplet. The default is what the columns say: MultipleNegativesRanking for anchor (or query) and positive, CoSent for sentence1, sentence2 and score.</summary>
     [Parameter(ParameterSetName = DataSet)]
@@ -405,6 +411,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
             EvaluateBefore = EvaluateBefore,
             MaxLength = MaxLength,
             LossOn = LossOn,
+            Packing = Packing,
             EmbeddingLoss = EmbeddingLoss,
             SimilarityScale = SimilarityScale,
             TripletMargin = TripletMargin,

@@ -22,11 +22,12 @@ public sealed class WorkerTrainingTests
     [InlineData(9)]
     public void The_bits_do_not_depend_on_the_number_of_workers(int size)
     {
-        foreach (bool language in (bool[])[false, true])
+        foreach ((bool language, bool packing) in ((bool, bool)[])[(false, false), (true, false), (true, true)])
         {
-            Outcome alone = Train(language, s_options, seed: 1);
+            TrainingOptions options = s_options with { Packing = packing };
+            Outcome alone = Train(language, options, seed: 1);
             LoKrModel[] models = [.. Enumerable.Range(1, size).Select(seed => Create(language, seed))];
-            (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(size, group => Train(models[group.Rank], s_options with { Workers = group }));
+            (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(size, group => Train(models[group.Rank], options with { Workers = group }));
 
             Assert.All(all, one =>
             {

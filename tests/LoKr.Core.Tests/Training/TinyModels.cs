@@ -87,10 +87,20 @@ internal abstract class TinyModel : nn.Module, IPretrainedModel
     /// <summary>Running mean from the left: position i sees tokens 0 to i.</summary>
     protected Tensor Encode(Tensor inputIds)
     {
-        Tensor hidden = CallsHooks ? _mix.call(_embedding.call(inputIds)) : nn.functional.linear(_embedding.call(inputIds), _mix.weight!, _mix.bias);
+        Tensor hidden = Mix(inputIds);
         Tensor count = arange(1, inputIds.shape[1] + 1).to(ScalarType.Float32).view(1, -1, 1);
         return (hidden.cumsum(1) / count).tanh();
     }
+
+    /// <summary>The same within the texts of a row.</summary>
+    protected Tensor Encode(Tensor inputIds, Tensor positionIds)
+    {
+        Tensor texts = positionIds.eq(0).cumsum(1);
+        Tensor seen = texts.unsqueeze(2).eq(texts.unsqueeze(1)).tril().to(ScalarType.Float32);
+        return (seen.matmul(Mix(inputIds)) / (positionIds + 1).unsqueeze(2)).tanh();
+    }
+
+    private Tensor Mix(Tensor inputIds) => CallsHooks ? _mix.call(_embedding.call(inputIds)) : nn.functional.linear(_embedding.call(inputIds), _mix.weight!, _mix.bias);
 }
 
 internal sealed class TinyClassifier : TinyModel, ISequenceClassifier
@@ -147,7 +157,7 @@ internal sealed class TinyTagger : TinyModel, ITokenClassifier
     public static LoKrModel Create(params string[] labels) => new(new TinyTagger(labels), tokenizer: new TinyTokenizer());
 }
 
-internal sealed class TinyLanguageModel : TinyModel, ICausalLanguageModel
+internal sealed class TinyLanguageModel : TinyModel, IPackedLanguageModel
 {
     private readonly Linear _head = nn.Linear(16, 130);
 
@@ -159,6 +169,8 @@ internal sealed class TinyLanguageModel : TinyModel, ICausalLanguageModel
     public IReadOnlyList<int> EosIds => [2];
 
     public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null) => Encode(inputIds);
+
+    public Tensor PackedHiddenStates(Tensor inputIds, Tensor positionIds) => Encode(inputIds, positionIds);
 
     public Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
 
