@@ -34,7 +34,7 @@ param(
     # Passes over the data.
     [int] $Epochs = 4,
 
-    # Highest learning rate of LoKr, and of the head beside it.
+    # Highest learning rate of LoKr; the new head beside it has ten times as much.
     [double] $LearningRate = 5e-3,
 
     # Highest learning rate of the head where it is trained alone.

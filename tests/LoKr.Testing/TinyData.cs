@@ -67,6 +67,22 @@ public static class TinyData
         return file;
     }
 
+    /// <summary>Queries with four texts each as JSON Lines, of which one has words of the same label.</summary>
+    public static string WritePairs(string file, int queries, int seed = 1)
+    {
+        Random random = new(seed);
+        File.WriteAllLines(file, Enumerable.Range(0, queries).SelectMany(query =>
+        {
+            int own = query % Labels.Length;
+            string text = Text(own);
+            return Enumerable.Range(0, 4).Select(place =>
+                JsonSerializer.Serialize(new { query, text, text_pair = Text(place == query % 4 ? own : (own + 1 + random.Next(2)) % Labels.Length), label = place == query % 4 ? 1 : 0 })).ToArray();
+        }));
+        return file;
+
+        string Text(int label) => string.Join(' ', Enumerable.Range(0, 2).Select(_ => Words[(label * 5) + random.Next(5)]));
+    }
+
     /// <summary>Prompts with completions as JSON Lines.</summary>
     public static string WriteCompletions(string file, int rows)
     {

@@ -81,6 +81,14 @@ Describe 'Examples' {
         $model.Dispose()
     }
 
+    It 'Train-Reranker orders help pages better than before, and exports' {
+        $text = & "$examples/Train-Reranker.ps1" -MaxSteps 60 -Destination out *>&1 | Out-String
+        $before = [double] [regex]::Match($text, '(?m)^NdcgAt10Before +: (\S+)').Groups[1].Value
+        $after = [double] [regex]::Match($text, '(?m)^NdcgAt10 +: (\S+)').Groups[1].Value
+        $after | Should -BeGreaterThan ($before + 0.1)
+        (Get-Content -LiteralPath "$work/out/config.json" -Raw | ConvertFrom-Json).sentence_transformers.activation_fn | Should -Match 'Sigmoid$'
+    }
+
     It 'Train-LanguageModel measures before and after, and completes three prompts' {
         $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
         $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/train.jsonl", 20)

@@ -159,6 +159,24 @@ Describe 'A training' {
         [double]::IsFinite((Get-Loss $model)) | Should -BeTrue
     }
 
+    It 'says that a new head has a learning rate of its own, and takes another' {
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 2 -LearningRate 1e-3 -WarmupRatio 0 -InformationVariable told -InformationAction SilentlyContinue
+        @($told | Where-Object Tags -Contain 'HeadLearningRate').Count | Should -Be 1
+        "$told" | Should -Match 'classifier.*0\.01: 10 times'
+        $model.LastTraining.HeadLearningRate | Should -Be 0.01
+        $model.LastTraining.History[0].HeadLearningRate | Should -Be 0.01
+
+        # The head is trained now.
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 1 -InformationVariable told -InformationAction SilentlyContinue
+        @($told | Where-Object Tags -Contain 'HeadLearningRate').Count | Should -Be 0
+        $model.LastTraining.HeadLearningRate | Should -BeNullOrEmpty
+        $model | Start-LoKrTraining -Data $rows -MaxSteps 1 -LearningRate 1e-3 -HeadLearningRate 2e-3 -RunPath "$TestDrive/head"
+        $model.LastTraining.HeadLearningRate | Should -Be 0.002
+        (Get-LoKrRun "$TestDrive/head").HeadLearningRate | Should -Be 0.002
+        (Get-Content -LiteralPath "$TestDrive/head/log.jsonl" | ConvertFrom-Json).headLearningRate | Should -Be 0.002
+        Get-ErrorId { $model | Start-LoKrTraining -Data $rows -HeadLearningRate 0 } | Should -Be 'LoKr.TrainingOptionInvalid'
+    }
+
     It 'prints its plan with -WhatIf' {
         $text = pwsh -NoProfile -NonInteractive -Command @"
             Import-Module -Name '$manifest'
@@ -171,7 +189,7 @@ Describe 'A training' {
 "@ | Out-String
         # Of the adapter that is there, and of the one whose addition is rehearsed too.
         [regex]::Matches($text, 'What if: Train adapter').Count | Should -Be 2
-        $text | Should -Match '60 steps \(12 an epoch, 6 warm-up\) on 96 rows'
+        $text | Should -Match '60 steps \(12 an epoch, 6 warm-up\) at a learning rate of 0\.001, 0\.01 for the head \(classifier\), on 96 rows'
         $text | Should -Match "$($model.Adapters[0].ParameterCount) parameters"
         $text | Should -Match 'MiB'
     }

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using LoKr.Core.Nn;
 
 namespace LoKr.Core.Configuration;
 
@@ -13,6 +14,12 @@ public enum ClassificationProblem
 
     /// <summary>Numbers: mean squared error, the logits themselves.</summary>
     Regression,
+
+    /// <summary>
+    /// One number for a pair of texts, how well they fit (a reranker): binary cross entropy; a score by sigmoid, or the logit where
+    /// <see cref="CrossEncoderConfig"/> says so. It has no name in <c>problem_type</c>.
+    /// </summary>
+    Relevance,
 }
 
 /// <summary><c>problem_type</c> in a configuration.</summary>
@@ -36,6 +43,13 @@ public static class ClassificationProblems
     {
         ArgumentNullException.ThrowIfNull(config);
         return config[Key] is JsonValue value && value.TryGetValue(out string? name) && s_names.TryGetValue(name, out ClassificationProblem problem) ? problem : null;
+    }
+
+    /// <summary>What the logits of a model mean; null where neither <c>problem_type</c> nor a mark of sentence-transformers says it.</summary>
+    public static ClassificationProblem? Find(ISequenceClassifier classifier)
+    {
+        ArgumentNullException.ThrowIfNull(classifier);
+        return Find(classifier.Config) ?? (classifier.Labels.Count == 1 && CrossEncoderConfig.IsIn(classifier.Config) ? ClassificationProblem.Relevance : null);
     }
 
     /// <summary>The value as config.json has it.</summary>

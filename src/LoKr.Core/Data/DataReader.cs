@@ -234,6 +234,10 @@ public static class RowFields
             ? number
             : throw Wrong(row, column, "a number");
 
+    /// <summary>Returns a number, or a text that is one; null for anything else, and without the column.</summary>
+    internal static double? FindNumber(DataRow row, string column) => TryGet(row, column, out object? value) && value is string or IFormattable
+        && double.TryParse(Convert.ToString(value, CultureInfo.InvariantCulture), NumberStyles.Float, CultureInfo.InvariantCulture, out double number) ? number : null;
+
     /// <summary>Returns the value of a column, whatever it is.</summary>
     /// <param name="row">The row.</param>
     /// <param name="column">Name of the column.</param>

@@ -102,8 +102,10 @@ public readonly record struct TextInput(string Text, string? Pair = null)
     public static TextInput Of(DataRow row, string expected) => new(RowFields.Text(row, "text", expected), PairOf(row, expected));
 
     /// <summary>Reads the second text of a row; null where it has none.</summary>
-    public static string? PairOf(DataRow row, string expected) =>
-        RowFields.Has(row, PairColumn) && !RowFields.IsNull(row, PairColumn) ? RowFields.AnyText(row, PairColumn, expected) : null;
+    public static string? PairOf(DataRow row, string expected) => IsPair(row) ? RowFields.AnyText(row, PairColumn, expected) : null;
+
+    /// <summary>Whether a row has a second text.</summary>
+    internal static bool IsPair(DataRow row) => RowFields.Has(row, PairColumn) && !RowFields.IsNull(row, PairColumn);
 }
 
 /// <summary>Token ids of a text or of a pair of texts, and how many it has without a limit.</summary>

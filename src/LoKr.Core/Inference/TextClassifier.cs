@@ -16,7 +16,7 @@ public static class TextClassifier
     /// <param name="texts">The texts of the batch; longer ones are cut on the right, special tokens are not.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="onCut">Called for each text that is cut.</param>
-    /// <returns>One result for each text, in order; scores are probabilities by softmax, by sigmoid where several labels may apply or there is only one, or the numbers of a regression.</returns>
+    /// <returns>One result for each text, in order; scores are probabilities by softmax, by sigmoid where several labels may apply or there is only one, or the numbers of a regression; those of a reranker as <see cref="CrossEncoderConfig"/> says.</returns>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, <see cref="ErrorIds.MaxLengthTooLarge"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LogitsNotFinite"/>.
     /// </exception>
@@ -51,12 +51,14 @@ public static class TextClassifier
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device), types?.IdsOn(model.Device));
-        ClassificationProblem problem = ClassificationProblems.Find(classifier.Config) ?? (classifier.Labels.Count == 1 ? ClassificationProblem.SeveralLabels : ClassificationProblem.SingleLabel);
+        ClassificationProblem problem = ClassificationProblems.Find(classifier) ?? (classifier.Labels.Count == 1 ? ClassificationProblem.Relevance : ClassificationProblem.SingleLabel);
+        bool areLogits = problem is ClassificationProblem.Relevance && CrossEncoderConfig.ScoresAreLogits(classifier.Config);
         logits = logits.to(ScalarType.Float64);
         Tensor values = problem switch
         {
             ClassificationProblem.SingleLabel => logits.softmax(-1),
             ClassificationProblem.SeveralLabels => logits.sigmoid(),
+            ClassificationProblem.Relevance when !areLogits => logits.sigmoid(),
             _ => logits,
         };
         double[] scores = values.cpu().data<double>().ToArray();
@@ -68,7 +70,7 @@ public static class TextClassifier
                 "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = text };
         }
 
-        return [.. texts.Select((text, row) => Describe(text, classifier.Labels, problem, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
+        return [.. texts.Select((text, row) => Describe(text, classifier.Labels, problem, areLogits ? 0 : 0.5, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];
     }
 
     private static CutText Encode(ITextTokenizer tokenizer, TextInput text, int longest, Action<CutText>? onCut)
@@ -84,7 +86,7 @@ public static class TextClassifier
             : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text.Text}' has no tokens.", "Leave it out.") { Target = text.Text };
     }
 
-    private static LoKrClassification Describe(TextInput text, IReadOnlyList<string> labels, ClassificationProblem problem, ReadOnlySpan<double> scores)
+    private static LoKrClassification Describe(TextInput text, IReadOnlyList<string> labels, ClassificationProblem problem, double threshold, ReadOnlySpan<double> scores)
     {
         int best = 0;
         OrderedDictionary<string, double> byLabel = new(StringComparer.Ordinal);
@@ -97,7 +99,7 @@ public static class TextClassifier
         IEnumerable<string> applying = problem switch
         {
             ClassificationProblem.SingleLabel => [labels[best]],
-            ClassificationProblem.SeveralLabels => byLabel.Where(static pair => pair.Value > 0.5).Select(static pair => pair.Key),
+            ClassificationProblem.SeveralLabels or ClassificationProblem.Relevance => byLabel.Where(pair => pair.Value > threshold).Select(static pair => pair.Key),
             _ => labels,
         };
         return new LoKrClassification { Text = text.Text, TextPair = text.Pair, Label = labels[best], Labels = [.. applying], Score = scores[best], Scores = byLabel };

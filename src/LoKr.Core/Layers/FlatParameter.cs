@@ -86,6 +86,10 @@ public sealed class FlatParameter : IDisposable
         }
     }
 
+    /// <summary>The part of the buffer that a parameter is.</summary>
+    /// <param name="index">Index among the shapes.</param>
+    internal FlatRange RangeOf(int index) => new(this, _shapes.Take(index).Sum(static shape => shape.Product()), _shapes[index].Product());
+
     private Tensor AllocateGradient()
     {
         using IDisposable noGrad = no_grad();
@@ -112,5 +116,36 @@ public sealed class FlatParameter : IDisposable
             offset += shape.Product();
             yield return part.view(shape);
         }
+    }
+}
+
+/// <summary>Neighboring values of a flat parameter.</summary>
+/// <param name="Flat">The parameter.</param>
+/// <param name="Start">Index of the first value.</param>
+/// <param name="Count">Number of values.</param>
+public sealed record FlatRange(FlatParameter Flat, long Start, long Count)
+{
+    /// <summary>Joins ranges that touch each other.</summary>
+    /// <param name="ranges">Ranges of one or several parameters that do not overlap, in any order.</param>
+    /// <returns>Those of each parameter in its order.</returns>
+    public static IReadOnlyList<FlatRange> Join(IEnumerable<FlatRange> ranges)
+    {
+        List<FlatRange> joined = [];
+        foreach (IGrouping<FlatParameter, FlatRange> group in ranges.GroupBy(static range => range.Flat))
+        {
+            foreach (FlatRange range in group.OrderBy(static range => range.Start))
+            {
+                if (joined.Count > 0 && joined[^1] is FlatRange last && ReferenceEquals(last.Flat, range.Flat) && last.Start + last.Count == range.Start)
+                {
+                    joined[^1] = last with { Count = last.Count + range.Count };
+                }
+                else
+                {
+                    joined.Add(range);
+                }
+            }
+        }
+
+        return joined;
     }
 }

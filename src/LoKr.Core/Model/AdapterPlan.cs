@@ -190,4 +190,7 @@ internal sealed record FlatPlace(FlatParameter Flat, int Index)
 
     /// <summary>Its gradient.</summary>
     public Tensor Gradient => Flat.GradientViews[Index];
+
+    /// <summary>The part of the buffer that it is.</summary>
+    public FlatRange Range => Flat.RangeOf(Index);
 }

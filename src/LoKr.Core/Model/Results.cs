@@ -99,6 +99,9 @@ public sealed record LoKrTrainingResult
     /// <summary>Seed of the order of the rows: the one that was given, or the one that was drawn.</summary>
     public long Seed { get; init; }
 
+    /// <summary>Highest learning rate of the head; null where it is that of all parameters.</summary>
+    public double? HeadLearningRate { get; init; }
+
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 
@@ -129,6 +132,9 @@ public sealed record LoKrTrainingStep
 
     /// <summary>Learning rate of the step.</summary>
     public required double LearningRate { get; init; }
+
+    /// <summary>Learning rate of the head in the step; null where it is that of all parameters.</summary>
+    public double? HeadLearningRate { get; init; }
 
     /// <summary>Norm of the gradient before clipping.</summary>
     public required double GradientNorm { get; init; }
@@ -225,16 +231,16 @@ public sealed record LoKrEvaluation
     /// <summary>exp(loss), for language models.</summary>
     public double? Perplexity { get; init; }
 
-    /// <summary>Share of the right documents of a query that are found first, for searches: the mean over queries, as below.</summary>
+    /// <summary>Share of the right documents of a query that are found first, for searches and rankings: the mean over queries, as below.</summary>
     public double? RecallAt1 { get; init; }
 
-    /// <summary>Share of the right documents of a query among the first ten, for searches.</summary>
+    /// <summary>Share of the right documents of a query among the first ten, for searches and rankings.</summary>
     public double? RecallAt10 { get; init; }
 
-    /// <summary>1 / rank of the first right document, 0 where it is not among the first ten, for searches (mean reciprocal rank).</summary>
+    /// <summary>1 / rank of the first right document, 0 where it is not among the first ten, for searches and rankings (mean reciprocal rank).</summary>
     public double? MrrAt10 { get; init; }
 
-    /// <summary>Normalized discounted cumulative gain of the first ten results, for searches.</summary>
+    /// <summary>Normalized discounted cumulative gain of the first ten results, for searches and rankings.</summary>
     public double? NdcgAt10 { get; init; }
 
     /// <summary>Spearman's correlation of scores in the data and similarities, for pairs with scores; null where one side is constant.</summary>
@@ -377,8 +383,9 @@ public static class EvaluationMetrics
     /// <summary>Whether higher values are better.</summary>
     public static bool IsHigherBetter(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity);
 
-    /// <summary>Whether the metric compares answers with right ones.</summary>
-    public static bool IsOfLabels(this EvaluationMetric metric) => metric is not (EvaluationMetric.Loss or EvaluationMetric.Perplexity or EvaluationMetric.Spearman) && !metric.IsOfSearch();
+    /// <summary>Whether the metric compares labels of rows.</summary>
+    public static bool IsOfLabels(this EvaluationMetric metric) =>
+        metric.IsHigherBetter() && metric is not EvaluationMetric.Spearman && !metric.IsOfSearch() && !metric.IsOfEntities();
 
     /// <summary>Whether the metric is one of a search.</summary>
     public static bool IsOfSearch(this EvaluationMetric metric) => metric is EvaluationMetric.RecallAt1 or EvaluationMetric.RecallAt10 or EvaluationMetric.MrrAt10 or EvaluationMetric.NdcgAt10;
@@ -420,14 +427,15 @@ public static class EvaluationMetrics
     /// <summary>The value of a metric of labels.</summary>
     /// <param name="metric">The metric.</param>
     /// <param name="counts">Rows and answers by label.</param>
-    internal static double ValueOf(this EvaluationMetric metric, LabelCounts counts) => metric switch
+    /// <param name="hasSeveral">Whether a row may have several labels, so that all count in the macro averages.</param>
+    internal static double ValueOf(this EvaluationMetric metric, LabelCounts counts, bool hasSeveral = false) => metric switch
     {
         EvaluationMetric.Accuracy or EvaluationMetric.ExactMatch => counts.Accuracy,
         EvaluationMetric.MicroF1 => counts.Micro().F1,
-        EvaluationMetric.F1 => counts.Macro().F1,
+        EvaluationMetric.F1 => counts.Macro(hasSeveral).F1,
         EvaluationMetric.WeightedF1 => counts.Weighted().F1,
-        EvaluationMetric.Precision => counts.Macro().Precision,
-        EvaluationMetric.Recall => counts.Macro().Recall,
+        EvaluationMetric.Precision => counts.Macro(hasSeveral).Precision,
+        EvaluationMetric.Recall => counts.Macro(hasSeveral).Recall,
         EvaluationMetric.MatthewsCorrelation => counts.MatthewsCorrelation,
         _ => throw new ArgumentOutOfRangeException(nameof(metric)),
     };

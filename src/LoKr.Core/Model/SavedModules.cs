@@ -1,3 +1,4 @@
+using LoKr.Core.Layers;
 using LoKr.Core.Nn;
 using static TorchSharp.torch;
 
@@ -40,6 +41,9 @@ internal sealed class SavedModuleCopy(string moduleName, IReadOnlyDictionary<str
     public Tensor Value(string local) => parameters.TryGetValue(local, out FlatPlace? place) ? place.Value : buffers[local];
 
     public Tensor Gradient(string local) => parameters[local].Gradient;
+
+    /// <summary>Its parameters as parts of the adapter's flat buffers.</summary>
+    public IEnumerable<FlatRange> Ranges => parameters.Values.Select(static place => place.Range);
 
     public void Dispose()
     {

@@ -71,7 +71,7 @@ internal sealed class EventFile : IDisposable
 
     private byte[] Encode(LoKrTrainingStep step) => Record(Event(Seconds(_begin) + step.Elapsed.TotalSeconds, step.Step, values:
     [
-        ("loss", step.Loss), ("learning_rate", step.LearningRate), ("gradient_norm", step.GradientNorm), ("tokens_per_second", step.TokensPerSecond),
+        ("loss", step.Loss), ("learning_rate", step.LearningRate), ("head_learning_rate", step.HeadLearningRate), ("gradient_norm", step.GradientNorm), ("tokens_per_second", step.TokensPerSecond),
         ("evaluation/loss", step.EvaluationLoss), ("evaluation/accuracy", step.Accuracy), ("evaluation/entity_f1", step.EntityF1), ("evaluation/perplexity", step.Perplexity),
         ("evaluation/ndcg_at_10", step.NdcgAt10), ("evaluation/spearman", step.Spearman),
     ]));

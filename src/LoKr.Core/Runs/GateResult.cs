@@ -25,7 +25,7 @@ public sealed record LoKrGateResult
     /// <summary>The metric.</summary>
     public required EvaluationMetric Metric { get; init; }
 
-    /// <summary>Rows that both answered.</summary>
+    /// <summary>Rows that both answered; for a metric of rankings the queries.</summary>
     public required int RowCount { get; init; }
 
     /// <summary>Value of the metric with the champion.</summary>
@@ -127,10 +127,12 @@ internal static class GateReasons
     public static (string[] Objections, string Praise) Of(LoKrGateResult result)
     {
         string change = string.Create(CultureInfo.InvariantCulture,
-            $"The {result.Metric.ToText()} went from {result.ChampionValue:0.0000} to {result.ChallengerValue:0.0000} on {result.RowCount} rows");
+            $"The {result.Metric.ToText()} went from {result.ChampionValue:0.0000} to {result.ChallengerValue:0.0000} on {Count(result)}");
         return ([.. Objections(result, change)], string.Create(CultureInfo.InvariantCulture,
             $"{change}, better by {result.Improvement:0.0000} (p = {result.PValue:0.0000}, {result.Confidence:0.##%} interval {result.LowerBound:0.0000} to {result.UpperBound:0.0000})."));
     }
+
+    private static string Count(LoKrGateResult result) => FormattableString.Invariant($"{result.RowCount} {(result.Metric.IsOfSearch() ? "queries" : "rows")}");
 
     private static IEnumerable<string> Objections(LoKrGateResult result, string change)
     {
@@ -146,7 +148,7 @@ internal static class GateReasons
 
         if (result.Test == "Bootstrap" && result.RowCount < PromotionGate.MinimumRows)
         {
-            yield return FormattableString.Invariant($"{result.RowCount} rows are too few to tell: at least {PromotionGate.MinimumRows} are needed.");
+            yield return FormattableString.Invariant($"{Count(result)} are too few to tell: at least {PromotionGate.MinimumRows} are needed.");
         }
         else if (isBetter && !(result.PValue <= 1 - result.Confidence + Rounding))
         {

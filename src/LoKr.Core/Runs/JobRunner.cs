@@ -315,6 +315,12 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
         IReadOnlyList<string>? inUse = night.Champion is null ? null : night.Champion.Card.Labels ?? AdapterLabels.Read(night.Champion.Path);
         IReadOnlyList<string>? known = inUse ?? job.Base.Labels ?? LabelsOfBase();
+        if (known is { Count: 1 })
+        {
+            // One label is a score or a number, and what rows have is its value.
+            return night with { Labels = known, KnownLabels = inUse?.Count };
+        }
+
         if (known is null)
         {
             return night with { Labels = [.. used.Select(static pair => pair.Label).Order(StringComparer.Ordinal)] };
@@ -425,6 +431,11 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         }
 
         _services.OnLog($"{(folder.Exists ? "Going on in" : "Training in")} {folder.Path}. {plan}");
+        foreach (string note in plan.Notes)
+        {
+            _services.OnLog(note);
+        }
+
         RunOptions options = new()
         {
             Path = folder.Path,

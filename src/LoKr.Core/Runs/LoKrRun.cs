@@ -41,6 +41,9 @@ public sealed record LoKrRun
     /// <summary>Seed of the order of rows, of dropout and of noise.</summary>
     public required long Seed { get; init; }
 
+    /// <summary>Highest learning rate of the head; null where it is that of all parameters, also in runs that an earlier version began.</summary>
+    public double? HeadLearningRate { get; init; }
+
     /// <summary>Device of the model.</summary>
     public required string Device { get; init; }
 

@@ -35,7 +35,7 @@ public static class McNemarTest
 }
 
 /// <summary>
-/// The paired bootstrap (Efron; Koehn 2004 for comparisons of systems): rows are drawn with replacement, the same ones for both models, and the
+/// The paired bootstrap (Efron; Koehn 2004 for comparisons of systems): rows, or the queries of rankings, are drawn with replacement, the same ones for both models, and the
 /// metric of both is computed over them. It needs no assumption about the metric.
 /// </summary>
 /// <param name="LowerBound">Lower end of the percentile interval of the improvement.</param>
@@ -54,10 +54,10 @@ public sealed record PairedBootstrap(double LowerBound, double UpperBound, doubl
     {
         ArgumentNullException.ThrowIfNull(first);
         ArgumentNullException.ThrowIfNull(second);
-        ArgumentOutOfRangeException.ThrowIfNotEqual(second.RowCount, first.RowCount);
+        ArgumentOutOfRangeException.ThrowIfNotEqual(second.UnitCount, first.UnitCount);
         ArgumentOutOfRangeException.ThrowIfLessThan(resamples, 1);
         double[] improvements = new double[resamples];
-        Parallel.For(0, resamples, new() { CancellationToken = cancellation }, () => new int[first.RowCount], (i, _, sample) =>
+        Parallel.For(0, resamples, new() { CancellationToken = cancellation }, () => new int[first.UnitCount], (i, _, sample) =>
         {
             SplitMix64 random = new(TrainingSeeds.Of(seed, i, 0));
             for (int row = 0; row < sample.Length; row++)

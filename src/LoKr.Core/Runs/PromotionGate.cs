@@ -144,16 +144,18 @@ public static class PromotionGate
         ArgumentNullException.ThrowIfNull(challenger);
         options ??= new();
         options.Validate();
-        EvaluationMetric metric = options.Metric ?? (challenger[0].Tags is not null ? EvaluationMetric.EntityF1 : challenger[0].Label is null ? EvaluationMetric.Loss : EvaluationMetric.Accuracy);
+        EvaluationMetric metric = options.Metric ?? (challenger[0].Tags is not null ? EvaluationMetric.EntityF1 : challenger[0].HasLabels ? EvaluationMetric.Accuracy : EvaluationMetric.Loss);
         (RowMetric first, RowMetric second) = (new(metric, champion), new(metric, challenger));
         PairedBootstrap bootstrap = PairedBootstrap.Compare(first, second, options.Confidence, options.Resamples, options.Seed, cancellation);
         bool hasAnswers = challenger[0].IsRight is not null;
-        bool isExact = metric is EvaluationMetric.ExactMatch || (metric is EvaluationMetric.Accuracy or EvaluationMetric.MicroF1 && challenger[0].Tags is null);
+
+        // Only of rows of one label is the micro F1 the accuracy.
+        bool isExact = metric is EvaluationMetric.ExactMatch || (metric is EvaluationMetric.Accuracy && challenger[0].Tags is null) || (metric is EvaluationMetric.MicroF1 && challenger[0].Label is not null);
         (int corrected, int broken) = Changes(champion, challenger, static row => row.IsRight);
         LoKrGateResult result = new()
         {
             Metric = metric,
-            RowCount = champion.Count,
+            RowCount = first.UnitCount,
             ChampionValue = first.Value,
             ChallengerValue = second.Value,
             Improvement = metric.Improvement(second.Value, first.Value),
@@ -181,14 +183,20 @@ public static class PromotionGate
             yield return Change(type, (int)count, first.ValueOf(type), second.ValueOf(type), Changes(champion, challenger, row => row.Tags!.IsRightIn(type)));
         }
 
-        foreach (IGrouping<int, RowScore> group in champion.Where(static row => row.Label is not null).GroupBy(static row => row.Label!.Value).OrderBy(static group => group.Key))
+        int[] known = first.Metric.IsOfSearch() ? []
+            : champion[0].Decisions is { } decisions ? [.. Enumerable.Range(0, decisions.Count)]
+            : [.. champion.Where(static row => row.Label is not null).Select(static row => row.Label!.Value).Distinct().Order()];
+        foreach (int label in known)
         {
-            yield return Change(
-                labels is not null && group.Key < labels.Count ? labels[group.Key] : FormattableString.Invariant($"{group.Key}"),
-                group.Count(),
-                first.ValueOf(group.Key),
-                second.ValueOf(group.Key),
-                Changes(champion, challenger, row => row.Label == group.Key ? row.IsRight : null));
+            if (champion.Count(row => RowMetric.Has(row, label)) is int rows and > 0)
+            {
+                yield return Change(
+                    labels is not null && label < labels.Count ? labels[label] : FormattableString.Invariant($"{label}"),
+                    rows,
+                    first.ValueOf(label),
+                    second.ValueOf(label),
+                    Changes(champion, challenger, row => RowMetric.IsRightIn(row, label)));
+            }
         }
 
         LoKrLabelChange Change(string label, int rows, double old, double now, (int Corrected, int Broken) changes)
@@ -222,6 +230,7 @@ public static class PromotionGate
         return (corrected, broken);
     }
 
-    private static IEnumerable<string> Ignored(GateOptions options, IReadOnlyList<RowScore> rows) => options.MaximumRegression is not null && rows[0] is { Label: null, Tags: null }
-        ? ["The limit for regressions of labels has no effect: the rows have no labels."] : [];
+    private static IEnumerable<string> Ignored(GateOptions options, IReadOnlyList<RowScore> rows) =>
+        options.MaximumRegression is not null && (rows[0] is { Label: null, Tags: null, Decisions: null } || options.Metric?.IsOfSearch() == true)
+            ? ["The limit for regressions of labels has no effect: the metric is none of labels."] : [];
 }

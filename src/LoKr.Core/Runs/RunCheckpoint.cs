@@ -50,6 +50,7 @@ internal sealed class RunCheckpoints(string folder)
         JsonRecords.Write(Path.Combine(staged.Path, StateFile), new CheckpointState
         {
             Seed = state.Seed,
+            HeadLearningRate = state.HeadLearningRate,
             Step = step,
             TotalSteps = state.TotalSteps,
             LastStep = step == 0 ? null : RunLogLine.Of(state.History[^1]),
@@ -156,6 +157,7 @@ internal sealed class RunCheckpoints(string folder)
         return new TrainingState
         {
             Seed = state.Seed,
+            HeadLearningRate = state.HeadLearningRate,
             TotalSteps = state.TotalSteps,
             History = history,
             EvaluationIsDue = state.EvaluationIsDue,
@@ -188,6 +190,8 @@ internal sealed class RunCheckpoints(string folder)
         public int Format { get; init; } = 1;
 
         public required long Seed { get; init; }
+
+        public double? HeadLearningRate { get; init; }
 
         public required int Step { get; init; }
 

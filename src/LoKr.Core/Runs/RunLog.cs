@@ -128,6 +128,8 @@ internal sealed record RunLogLine
 
     public required double LearningRate { get; init; }
 
+    public double? HeadLearningRate { get; init; }
+
     public required double GradientNorm { get; init; }
 
     public required double TokensPerSecond { get; init; }
@@ -154,6 +156,7 @@ internal sealed record RunLogLine
         Epoch = step.Epoch,
         Loss = step.Loss,
         LearningRate = step.LearningRate,
+        HeadLearningRate = step.HeadLearningRate,
         GradientNorm = step.GradientNorm,
         TokensPerSecond = step.TokensPerSecond,
         ElapsedSeconds = step.Elapsed.TotalSeconds,
@@ -172,6 +175,7 @@ internal sealed record RunLogLine
         Epoch = Epoch,
         Loss = Loss,
         LearningRate = LearningRate,
+        HeadLearningRate = HeadLearningRate,
         GradientNorm = GradientNorm,
         TokensPerSecond = TokensPerSecond,
         Elapsed = TimeSpan.FromSeconds(ElapsedSeconds),

@@ -398,6 +398,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             Model = target.Name,
             AdapterName = plan.AdapterName,
             Seed = training.Seed ?? Random.Shared.NextInt64(),
+            HeadLearningRate = plan.HeadLearningRate,
             Device = target.Models.Values.First().Device.ToString(),
             Threads = torch.get_num_threads(),
             BatchesPerStep = plan.BatchesPerStep,
@@ -491,9 +492,16 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             }
         }
 
+        double? ofHead = Start is null ? _run.HeadLearningRate : Start.HeadLearningRate;
+        if (ofHead != _run.HeadLearningRate)
+        {
+            _warnings.Add($"The run {former.Id} began with {Rate(ofHead)} and keeps it, not {Rate(_run.HeadLearningRate)}.");
+        }
+
         _run = former with
         {
             State = RunState.Running,
+            HeadLearningRate = ofHead,
             Reason = null,
             Message = null,
             ExitCode = null,
@@ -511,6 +519,8 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         };
         return true;
     }
+
+    private static string Rate(double? ofHead) => ofHead is double rate ? FormattableString.Invariant($"a learning rate of {rate:G4} for the head") : "one learning rate for all parameters";
 
     private static IEnumerable<string> Differences(RunInputs former, RunInputs now)
     {
@@ -545,6 +555,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             After = run.After,
             BestStep = run.BestStep,
             Seed = run.Seed,
+            HeadLearningRate = run.HeadLearningRate,
             TrainableParameterCount = run.TrainableParameterCount,
             Elapsed = TimeSpan.FromSeconds(run.ElapsedSeconds),
         };

@@ -57,7 +57,7 @@ public static class RunReport
         [
             ["Model", run.Model], ["Adapter", run.AdapterName], ["Trainable parameters", Text($"{run.TrainableParameterCount:N0}")],
             ["Reason", run.Reason ?? ""], ["Exit code", Text($"{run.ExitCode}")], ["Began", Time(run.Created)], ["Ended", Time(run.Ended)], ["Attempts", Text($"{run.Attempt}")],
-            ["Best step", Text($"{run.BestStep}")], ["Seed", Text($"{run.Seed}")], ["Device", Text($"{run.Device}, {run.Threads} threads")], ["Host", run.Host],
+            ["Best step", Text($"{run.BestStep}")], ["Learning rate of the head", Text($"{run.HeadLearningRate:G4}")], ["Seed", Text($"{run.Seed}")], ["Device", Text($"{run.Device}, {run.Threads} threads")], ["Host", run.Host],
             .. run.Day is DateTime day ? (string[][])[["Day that the chat template writes", Text($"{day:yyyy-MM-dd}")]] : [],
             ["Versions", $"LoKr {run.Version}, libtorch {run.LibtorchVersion}"],
         ]);

@@ -25,7 +25,7 @@ internal sealed class ClassificationTargets
     {
         _labels = classifier.Labels;
         _index = new LabelIndex(_labels);
-        ClassificationProblem? given = ClassificationProblems.Find(classifier.Config);
+        ClassificationProblem? given = ClassificationProblems.Find(classifier);
         Problem = given ?? Infer(_labels.Count, rows);
         IsInferred = given is null;
     }
@@ -37,8 +37,13 @@ internal sealed class ClassificationTargets
     public bool IsInferred { get; }
 
     /// <summary>A sentence for the user where the problem was inferred and is not the usual one.</summary>
-    public IEnumerable<string> Warnings => !IsInferred || Problem is ClassificationProblem.SingleLabel ? []
-        : [$"config.json has no {ClassificationProblems.Key}: {(Problem is ClassificationProblem.Regression ? "there is one label, so numbers are learned" : "labels are lists, so any number of them applies to a text")} ({Problem.ToName()})."];
+    public IEnumerable<string> Warnings => !IsInferred ? [] : Problem switch
+    {
+        ClassificationProblem.SingleLabel => [],
+        ClassificationProblem.Relevance => [$"{Unsaid} there is one label, and the rows are pairs with labels from 0 to 1, so the model learns to score pairs (a reranker, binary cross entropy)."],
+        ClassificationProblem.Regression => [$"{Unsaid} there is one label, so numbers are learned ({Problem.ToName()})."],
+        _ => [$"{Unsaid} labels are lists, so any number of them applies to a text ({Problem.ToName()})."],
+    };
 
     /// <summary>Reads the label of a row.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.DataColumnMissing"/>, <see cref="ErrorIds.DataValueInvalid"/> or <see cref="ErrorIds.LabelUnknown"/>.</exception>
@@ -46,6 +51,7 @@ internal sealed class ClassificationTargets
     {
         ClassificationProblem.SingleLabel => new(_index.Find(row, RowFields.Label(row, Column, Expected)), null),
         ClassificationProblem.SeveralLabels => new(0, Several(row)),
+        ClassificationProblem.Relevance => new(0, Share(row)),
         _ => new(0, Numbers(row)),
     };
 
@@ -55,7 +61,7 @@ internal sealed class ClassificationTargets
     public Tensor MeanLoss(Tensor logits, Tensor targets) => Problem switch
     {
         ClassificationProblem.SingleLabel => nn.functional.cross_entropy(logits, targets),
-        ClassificationProblem.SeveralLabels => nn.functional.binary_cross_entropy_with_logits(logits, targets),
+        ClassificationProblem.SeveralLabels or ClassificationProblem.Relevance => nn.functional.binary_cross_entropy_with_logits(logits, targets),
         _ => nn.functional.mse_loss(logits, targets),
     };
 
@@ -64,15 +70,28 @@ internal sealed class ClassificationTargets
     public Tensor RowLosses(Tensor logits, Tensor targets) => Problem switch
     {
         ClassificationProblem.SingleLabel => nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.None),
-        ClassificationProblem.SeveralLabels => nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction: nn.Reduction.None).mean([1L]),
+        ClassificationProblem.SeveralLabels or ClassificationProblem.Relevance => nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction: nn.Reduction.None).mean([1L]),
         _ => nn.functional.mse_loss(logits, targets, nn.Reduction.None).mean([1L]),
     };
 
-    // As transformers infers it: one label is a number to learn, labels that are lists may apply together.
+    private static string Unsaid => $"config.json has no {ClassificationProblems.Key}:";
+
+    // As transformers infers it: one label is a number to learn, labels that are lists may apply together. As sentence-transformers does,
+    // one label for pairs is a score of the pair.
     private static ClassificationProblem Infer(int labels, IEnumerable<DataRow> rows) =>
-        labels == 1 ? ClassificationProblem.Regression
+        labels == 1 ? ScorePairs(rows) ? ClassificationProblem.Relevance : ClassificationProblem.Regression
         : rows.Any(static row => RowFields.HasList(row, Column)) ? ClassificationProblem.SeveralLabels
         : ClassificationProblem.SingleLabel;
+
+    // Rows that cannot be read say nothing; they are errors later, or skipped.
+    private static bool ScorePairs(IEnumerable<DataRow> rows)
+    {
+        (DataRow Row, double Label)[] read = [.. rows.Select(static row => (Row: row, Label: RowFields.FindNumber(row, Column))).Where(static item => item.Label is not null)
+            .Select(static item => (item.Row, item.Label!.Value))];
+        return read.Length > 0 && read.All(static item => item.Label is >= 0 and <= 1 && TextInput.IsPair(item.Row));
+    }
+
+    private float[] Share(DataRow row) => Numbers(row) is [>= 0 and <= 1] value ? value : throw RowFields.Wrong(row, Column, "a number from 0 to 1");
 
     // Names of labels, or one number from 0 to 1 for each label, as transformers has them.
     private float[] Several(DataRow row)

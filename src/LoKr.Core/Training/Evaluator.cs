@@ -101,6 +101,7 @@ public static class Evaluator
         List<Tensor> scores = [];
         List<Tensor> answers = [];
         List<float[]> collected = [];
+        List<Tensor> ranked = [];
         long count = 0;
         long answerCount = 0;
         int done = 0;
@@ -126,6 +127,11 @@ public static class Evaluator
                 answers.Add(both.MoveToOuterDisposeScope());
             }
 
+            if (score.Ranked is Tensor texts)
+            {
+                ranked.Add(texts.MoveToOuterDisposeScope());
+            }
+
             if (task.Collects)
             {
                 collected.Add(score.Collected!.cpu().data<float>().ToArray());
@@ -134,7 +140,7 @@ public static class Evaluator
             onProgress?.Invoke((double)done / batches);
         }
 
-        BatchScores all = BatchScores.Of(scores, answers);
+        BatchScores all = BatchScores.Of(scores, answers, ranked);
         all = workers is null ? all : all.WithThoseOf(workers, done);
         (double lossSum, double correct) = all.Sum();
         if (!double.IsFinite(lossSum))
@@ -146,6 +152,7 @@ public static class Evaluator
         double mean = count == 0 ? 0 : lossSum / count;
         AnswerKind kind = task.AnswerKind;
         LabelCounts? labels = all.Count(kind);
+        IReadOnlyList<RetrievalMetrics> rankings = Rankings.Of(all.RankedTexts);
         EntityMetrics? entities = all.Entities(kind, LabelsOf(model));
         EntityMetrics? strict = all.Entities(kind, LabelsOf(model), isStrict: true);
         PrecisionRecall? macro = entities?.Macro ?? labels?.Macro(all: kind is AnswerKind.SeveralLabels);
@@ -170,6 +177,10 @@ public static class Evaluator
             StrictEntityRecall = strict?.Micro.Recall,
             StrictEntityF1 = strict?.Micro.F1,
             Perplexity = task.Metric == TrainingMetric.Perplexity ? LanguageMetrics.Perplexity(mean) : null,
+            RecallAt1 = Rankings.MeanOf(EvaluationMetric.RecallAt1, rankings),
+            RecallAt10 = Rankings.MeanOf(EvaluationMetric.RecallAt10, rankings),
+            MrrAt10 = Rankings.MeanOf(EvaluationMetric.MrrAt10, rankings),
+            NdcgAt10 = Rankings.MeanOf(EvaluationMetric.NdcgAt10, rankings),
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
         return (task.Collects ? task.Complete(evaluation, model, CollectedNumbers.WithThoseOf(collected, workers, done), batchSize) : evaluation, all);
@@ -184,38 +195,52 @@ public static class Evaluator
 /// <summary>The scores of batches, in their order.</summary>
 /// <param name="Values">Sum of the loss and number of correct answers of each batch, one after the other.</param>
 /// <param name="Answers">Right label and answer of each row that has them, one after the other, of tags of each word, with -1 twice behind a row; the order of the rows does not matter.</param>
-internal sealed record BatchScores(double[] Values, long[] Answers)
+/// <param name="Ranked">Row, query, relevance and score of each text that a query ranks, one after the other, in any order.</param>
+internal sealed record BatchScores(double[] Values, long[] Answers, double[] Ranked)
 {
+    private const int RankedSize = 4;
+
     /// <summary>Reads what was computed on a device.</summary>
     /// <param name="scores">Two numbers of each batch, float64.</param>
     /// <param name="answers">Right labels and answers of batches, int64 [2, rows].</param>
-    public static BatchScores Of(List<Tensor> scores, List<Tensor> answers) => new(
+    /// <param name="ranked">Ranked texts of batches, float64 [4, rows].</param>
+    public static BatchScores Of(List<Tensor> scores, List<Tensor> answers, List<Tensor> ranked) => new(
         scores.Count == 0 ? [] : stack(scores).cpu().data<double>().ToArray(),
-        answers.Count == 0 ? [] : cat(answers, 1).t().cpu().contiguous().data<long>().ToArray());
+        answers.Count == 0 ? [] : cat(answers, 1).t().cpu().contiguous().data<long>().ToArray(),
+        ranked.Count == 0 ? [] : cat(ranked, 1).t().cpu().contiguous().data<double>().ToArray());
 
     /// <summary>Adds the scores of the other workers, of which each has every batch whose index has its rank as remainder.</summary>
     /// <param name="workers">The workers.</param>
     /// <param name="batches">Number of all batches.</param>
     public BatchScores WithThoseOf(WorkerGroup workers, int batches)
     {
-        WorkerMessages messages = workers.Exchange(WorkerCall.Evaluate, [.. MemoryMarshal.AsBytes(Values.AsSpan()), .. MemoryMarshal.AsBytes(Answers.AsSpan())]);
+        WorkerMessages messages = workers.Exchange(WorkerCall.Evaluate,
+            [.. BitConverter.GetBytes(Answers.Length), .. MemoryMarshal.AsBytes(Values.AsSpan()), .. MemoryMarshal.AsBytes(Answers.AsSpan()), .. MemoryMarshal.AsBytes(Ranked.AsSpan())]);
         double[] values = new double[2 * batches];
         List<long> answers = [];
+        List<double> ranked = [];
         for (int rank = 0; rank < workers.Size; rank++)
         {
             int own = (batches - rank + workers.Size - 1) / workers.Size;
             ReadOnlySpan<byte> bytes = messages[rank].Span;
+            int answered = BitConverter.ToInt32(bytes) * sizeof(long);
+            bytes = bytes[sizeof(int)..];
             ReadOnlySpan<double> theirs = MemoryMarshal.Cast<byte, double>(bytes[..(own * 2 * sizeof(double))]);
             for (int i = 0; i < own; i++)
             {
                 theirs.Slice(2 * i, 2).CopyTo(values.AsSpan(2 * ((i * workers.Size) + rank)));
             }
 
-            answers.AddRange(MemoryMarshal.Cast<byte, long>(bytes[(own * 2 * sizeof(double))..]));
+            bytes = bytes[(own * 2 * sizeof(double))..];
+            answers.AddRange(MemoryMarshal.Cast<byte, long>(bytes[..answered]));
+            ranked.AddRange(MemoryMarshal.Cast<byte, double>(bytes[answered..]));
         }
 
-        return new(values, [.. answers]);
+        return new(values, [.. answers], [.. ranked]);
     }
+
+    /// <summary>The texts that queries rank, in the order of their rows.</summary>
+    public IEnumerable<RankedText> RankedTexts => Ranked.Chunk(RankedSize).OrderBy(static text => text[0]).Select(static text => new RankedText((int)text[1], text[2] == 1, text[3]));
 
     /// <summary>The loss and the correct answers of all batches, added in their order.</summary>
     public (double Loss, double Correct) Sum()

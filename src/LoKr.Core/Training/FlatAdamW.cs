@@ -6,7 +6,8 @@ namespace LoKr.Core.Training;
 
 /// <summary>
 /// AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), with the numbers of <c>torch.optim.AdamW</c>,
-/// on flat buffers: a step is about ten operations in place, whatever the number of layers. State is allocated once.
+/// on flat buffers: a step is about ten operations in place, whatever the number of layers, and a few more where the head has a learning rate of
+/// its own. State is allocated once.
 /// Parameters in half precision have a float32 copy, so that small steps are not rounded away.
 /// </summary>
 public sealed class FlatAdamW : IDisposable
@@ -23,7 +24,9 @@ public sealed class FlatAdamW : IDisposable
     /// <param name="beta2">Decay of the running mean of the squared gradient.</param>
     /// <param name="epsilon">Added to the denominator.</param>
     /// <param name="weightDecay">Decoupled weight decay.</param>
-    public FlatAdamW(IReadOnlyList<FlatParameter> parameters, double beta1 = 0.9, double beta2 = 0.999, double epsilon = 1e-8, double weightDecay = 0)
+    /// <param name="head">Parts of the buffers that may have a learning rate of their own, joined; null for none.</param>
+    public FlatAdamW(
+        IReadOnlyList<FlatParameter> parameters, double beta1 = 0.9, double beta2 = 0.999, double epsilon = 1e-8, double weightDecay = 0, IReadOnlyList<FlatRange>? head = null)
     {
         ArgumentNullException.ThrowIfNull(parameters);
         (_beta1, _beta2, _epsilon, _weightDecay) = (beta1, beta2, epsilon, weightDecay);
@@ -36,7 +39,8 @@ public sealed class FlatAdamW : IDisposable
                 parameter,
                 values,
                 zeros_like(values).DetachFromDisposeScope(),
-                zeros_like(values).DetachFromDisposeScope()));
+                zeros_like(values).DetachFromDisposeScope(),
+                FlatPart.Divide(parameter, head ?? [])));
         }
     }
 
@@ -101,25 +105,34 @@ public sealed class FlatAdamW : IDisposable
     }
 
     /// <summary>Updates the parameters.</summary>
-    public void Step(double learningRate)
+    /// <param name="learningRate">Learning rate of the step.</param>
+    /// <param name="headLearningRate">That of the head; null for the same.</param>
+    public void Step(double learningRate, double? headLearningRate = null)
     {
         StepCount++;
         double correction1 = 1 - Math.Pow(_beta1, StepCount);
         double correction2 = Math.Sqrt(1 - Math.Pow(_beta2, StepCount));
+        double ofHead = headLearningRate ?? learningRate;
         using var noGrad = no_grad();
         foreach (Slot slot in _slots)
         {
             using var scope = NewDisposeScope();
             Tensor gradient = slot.Parameter.Gradient.to(slot.Values.dtype);
-            if (_weightDecay != 0)
-            {
-                slot.Values.mul_(1 - (learningRate * _weightDecay));
-            }
-
             slot.Mean.lerp_(gradient, 1 - _beta1);
             slot.Square.mul_(_beta2).addcmul_(gradient, gradient, 1 - _beta2);
             Tensor denominator = slot.Square.sqrt().div_(correction2).add_(_epsilon);
-            slot.Values.addcdiv_(slot.Mean, denominator, -learningRate / correction1);
+            if (ofHead == learningRate)
+            {
+                Update(slot.Values, slot.Mean, denominator, learningRate, correction1);
+            }
+            else
+            {
+                foreach (FlatPart part in slot.Parts)
+                {
+                    Update(part.Of(slot.Values), part.Of(slot.Mean), part.Of(denominator), part.IsHead ? ofHead : learningRate, correction1);
+                }
+            }
+
             if (!ReferenceEquals(slot.Values, slot.Parameter.Value))
             {
                 slot.Parameter.Value.copy_(slot.Values);
@@ -143,5 +156,45 @@ public sealed class FlatAdamW : IDisposable
         _slots.Clear();
     }
 
-    private sealed record Slot(FlatParameter Parameter, Tensor Values, Tensor Mean, Tensor Square);
+    private void Update(Tensor values, Tensor mean, Tensor denominator, double learningRate, double correction)
+    {
+        if (_weightDecay != 0)
+        {
+            values.mul_(1 - (learningRate * _weightDecay));
+        }
+
+        values.addcdiv_(mean, denominator, -learningRate / correction);
+    }
+
+    private sealed record Slot(FlatParameter Parameter, Tensor Values, Tensor Mean, Tensor Square, IReadOnlyList<FlatPart> Parts);
+
+    /// <summary>A part of a buffer with one learning rate.</summary>
+    private readonly record struct FlatPart(long Start, long Count, bool IsHead)
+    {
+        /// <summary>The parts of a buffer, in order.</summary>
+        public static List<FlatPart> Divide(FlatParameter flat, IReadOnlyList<FlatRange> head)
+        {
+            List<FlatPart> parts = [];
+            long end = 0;
+            foreach (FlatRange range in head.Where(range => ReferenceEquals(range.Flat, flat)))
+            {
+                Add(range.Start, isHead: false);
+                Add(range.Start + range.Count, isHead: true);
+            }
+
+            Add(flat.Value.numel(), isHead: false);
+            return parts;
+
+            void Add(long to, bool isHead)
+            {
+                if (to > end)
+                {
+                    parts.Add(new(end, to - end, isHead));
+                    end = to;
+                }
+            }
+        }
+
+        public Tensor Of(Tensor flat) => flat.narrow(0, Start, Count);
+    }
 }

@@ -24,8 +24,20 @@ public readonly record struct RowScore(double LossSum, long LossCount, int? Labe
     /// <summary>Whether a language model gives the answers of the row as they are, by greedy decoding; null for a row without answers.</summary>
     public bool? IsExact { get; init; }
 
-    /// <summary>Whether the answer is right as a whole; null where the task has no answers.</summary>
-    public bool? IsRight => Tags is not null ? Tags.RightWords == Tags.Words : Label is null ? IsExact : Label == Answer;
+    /// <summary>Where a row may have several labels, a decision on each, in their order; null elsewhere.</summary>
+    public IReadOnlyList<LabelDecision>? Decisions { get; init; }
+
+    /// <summary>Where texts are ranked, the place of the row in that; null elsewhere.</summary>
+    public RankedText? Ranked { get; init; }
+
+    /// <summary>Whether the answer is right as a whole, of several labels every decision; null where the task has no answers.</summary>
+    public bool? IsRight => Tags is not null ? Tags.RightWords == Tags.Words
+        : Label is not null ? Label == Answer
+        : Decisions is not null ? Decisions.All(static decision => decision.IsActual == decision.IsAnswer)
+        : IsExact;
+
+    /// <summary>Whether the row has a label, decisions or tags.</summary>
+    internal bool HasLabels => Label is not null || Tags is not null || Decisions is not null;
 }
 
 /// <summary>How a model did on the words of one row.</summary>
@@ -57,6 +69,11 @@ public sealed record TagScore(int Words, int RightWords, IReadOnlyList<EntityCou
     /// <param name="type">The type.</param>
     internal bool IsRightIn(string type) => Entities.All(count => count.Type != type || (count.Right == count.Answers && count.Right == count.Actual));
 }
+
+/// <summary>A decision on one label of a row.</summary>
+/// <param name="IsActual">Whether the row has it.</param>
+/// <param name="IsAnswer">Whether the model gave it.</param>
+public readonly record struct LabelDecision(bool IsActual, bool IsAnswer);
 
 /// <summary>Scores of all rows of a task.</summary>
 public static class RowScores
@@ -112,9 +129,11 @@ public static class RowScores
 public sealed class RowMetric
 {
     private readonly RowScore[] _rows;
+    private readonly double[]? _queries;
     private readonly int[] _all;
     private readonly int _labels;
     private readonly EntityTable? _entities;
+    private readonly bool _hasSeveral;
 
     /// <summary>Takes the scores of the rows.</summary>
     /// <param name="metric">The metric.</param>
@@ -127,40 +146,44 @@ public sealed class RowMetric
         Metric = metric;
         _rows = [.. rows];
         bool hasTags = _rows[0].Tags is not null;
-        bool hasLabels = _rows[0].Label is not null;
+        bool hasLabels = _rows[0].HasLabels;
         bool isPlain = _rows[0] is { Ranks: null, Numbers: null };
-        if (metric switch
+        _hasSeveral = _rows[0].Decisions is not null;
+        _queries = metric.IsOfSearch() && _rows[0].Ranks is null
+            ? [.. Rankings.Of(_rows.Select(static row => row.Ranked).OfType<RankedText>()).Select(ranking => metric.ValueOf(ranking))] : null;
+        bool isThere = metric switch
         {
-            EvaluationMetric.Loss => false,
-            EvaluationMetric.Perplexity => hasLabels || hasTags || !isPlain,
-            EvaluationMetric.ExactMatch => _rows.All(static row => row.IsRight is null),
-            EvaluationMetric.MatthewsCorrelation => !hasLabels,
-            EvaluationMetric.Spearman => _rows[0].Numbers is null,
-            _ when metric.IsOfSearch() => _rows[0].Ranks is null,
-            _ when metric.IsOfEntities() => !hasTags,
-            _ => !hasLabels && !hasTags,
-        })
+            EvaluationMetric.Loss => true,
+            EvaluationMetric.Perplexity => !hasLabels && isPlain,
+            EvaluationMetric.ExactMatch => _rows.Any(static row => row.IsRight is not null),
+            EvaluationMetric.MatthewsCorrelation => _rows[0].Label is not null,
+            EvaluationMetric.Spearman => _rows[0].Numbers is not null,
+            _ when metric.IsOfSearch() => _queries is null or { Length: > 0 },
+            _ when metric.IsOfEntities() => hasTags,
+            _ => hasLabels,
+        };
+        if (!isThere)
         {
             throw new LoKrException(ErrorIds.MetricUnavailable, LoKrErrorKind.InvalidArgument,
                 $"The rows have no {metric.ToText()}.", "Use the loss, or a metric of the task.") { Target = metric };
         }
 
         _entities = hasTags ? new EntityTable([.. _rows.Select(static row => row.Tags!)], metric) : null;
-        _labels = hasLabels ? _rows.Max(static row => Math.Max(row.Label!.Value, row.Answer!.Value)) + 1 : 0;
-        _all = [.. Enumerable.Range(0, _rows.Length)];
+        _labels = _hasSeveral ? _rows[0].Decisions!.Count : _rows[0].Label is null ? 0 : _rows.Max(static row => Math.Max(row.Label!.Value, row.Answer!.Value)) + 1;
+        _all = [.. Enumerable.Range(0, UnitCount)];
     }
 
     /// <summary>The metric.</summary>
     public EvaluationMetric Metric { get; }
 
-    /// <summary>Number of rows.</summary>
-    public int RowCount => _rows.Length;
+    /// <summary>Number of rows, or for a metric of rankings of queries: what a bootstrap draws.</summary>
+    public int UnitCount => _queries?.Length ?? _rows.Length;
 
     /// <summary>The value over all rows.</summary>
     public double Value => ValueOf(_all);
 
-    /// <summary>The value over some of the rows, each as often as its index occurs.</summary>
-    /// <param name="sample">Indices of rows.</param>
+    /// <summary>The value over some of the rows or queries, each as often as its index occurs.</summary>
+    /// <param name="sample">Indices of rows, or of queries.</param>
     public double ValueOf(ReadOnlySpan<int> sample) => Metric switch
     {
         EvaluationMetric.ExactMatch => ExactMatch(sample),
@@ -168,9 +191,10 @@ public sealed class RowMetric
         EvaluationMetric.Perplexity => LanguageMetrics.Perplexity(Loss(sample)),
         EvaluationMetric.Loss => Loss(sample),
         EvaluationMetric.Spearman => Spearman(sample),
+        _ when _queries is not null => OfQueries(sample),
         _ when Metric.IsOfSearch() => Metric.ValueOf(new RetrievalMetrics([.. Chosen(sample).Select(static row => row.Ranks!)])),
         _ when _rows[0].Tags is not null => Metric.ValueOf(CountEntities(sample)),
-        _ => Metric.ValueOf(Count(sample)),
+        _ => Metric.ValueOf(Count(sample), _hasSeveral),
     };
 
     /// <summary>The value for one type of entities: its own precision, recall or F1.</summary>
@@ -189,15 +213,37 @@ public sealed class RowMetric
     /// <summary>Types of entities that the right tags have, with the number of entities of each.</summary>
     internal IEnumerable<(string Type, long Count)> Types => CountEntities(_all).Counts.Where(static count => count.Actual > 0).Select(static count => (count.Type, count.Actual));
 
-    /// <summary>The value for one label: over its rows, or its own precision, recall or F1.</summary>
+    /// <summary>
+    /// The value for one label: over its rows, or its own precision, recall or F1. Where a row may have several labels, the accuracy is that of
+    /// the decisions on it.
+    /// </summary>
     /// <param name="label">Index of a label that rows have.</param>
     internal double ValueOf(int label) => Metric switch
     {
         EvaluationMetric.Precision => Count(_all).Of(label).Precision,
         EvaluationMetric.Recall => Count(_all).Of(label).Recall,
         EvaluationMetric.F1 or EvaluationMetric.MicroF1 or EvaluationMetric.WeightedF1 or EvaluationMetric.MatthewsCorrelation => Count(_all).Of(label).F1,
-        _ => ValueOf(_all.Where(row => _rows[row].Label == label).ToArray()),
+        EvaluationMetric.Accuracy when _hasSeveral => (double)_rows.Count(row => row.Decisions![label] is var decision && decision.IsActual == decision.IsAnswer) / _rows.Length,
+        _ => ValueOf(_all.Where(row => Has(_rows[row], label)).ToArray()),
     };
+
+    /// <summary>Whether a row has a label.</summary>
+    internal static bool Has(RowScore row, int label) => row.Decisions is { } decisions ? decisions[label].IsActual : row.Label == label;
+
+    /// <summary>Whether a row that has a label is right in it; null where it does not have it.</summary>
+    internal static bool? IsRightIn(RowScore row, int label) =>
+        !Has(row, label) ? null : row.Decisions is { } decisions ? decisions[label].IsAnswer : row.IsRight;
+
+    private double OfQueries(ReadOnlySpan<int> sample)
+    {
+        double sum = 0;
+        foreach (int query in sample)
+        {
+            sum += _queries![query];
+        }
+
+        return sum / sample.Length;
+    }
 
     // Rows without an answer, texts among conversations, do not count.
     private double ExactMatch(ReadOnlySpan<int> sample)
@@ -251,7 +297,16 @@ public sealed class RowMetric
         LabelCounts counts = new(_labels);
         foreach (int row in sample)
         {
-            counts.Add(_rows[row].Label!.Value, _rows[row].Answer!.Value);
+            if (_rows[row].Decisions is not { } decisions)
+            {
+                counts.Add(_rows[row].Label!.Value, _rows[row].Answer!.Value);
+                continue;
+            }
+
+            for (int label = 0; label < decisions.Count; label++)
+            {
+                counts.Add(label, decisions[label].IsActual, decisions[label].IsAnswer);
+            }
         }
 
         return counts;

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
@@ -11,16 +12,21 @@ namespace LoKr.Core.Training;
 /// Texts with labels, or pairs of texts. Rows have <c>text</c>, <c>text_pair</c> for a pair, and <c>label</c>: the name of a label of the model, or its index where the model's labels are
 /// <c>LABEL_0</c>, <c>LABEL_1</c> and so on; a list of names, or of one number for each label, where several apply at once; a number, or as many as
 /// the model has labels, for a regression. The configuration's <c>problem_type</c> says which; without it one label means a regression, and lists
-/// mean several labels, which the first loss writes into the configuration, as in transformers. The loss is the mean cross entropy, the mean binary
-/// cross entropy over rows and labels, or the mean squared error.
+/// mean several labels, which the first loss writes into the configuration, as in transformers. One label and pairs with numbers from 0 to 1 are a
+/// reranker, as a CrossEncoder of sentence-transformers; an evaluation then has the measures of its rankings where several pairs have one query,
+/// the value of <c>query</c> or else the first text. The loss is the mean cross entropy, the mean binary cross entropy over rows and labels, or the
+/// mean squared error.
 /// </summary>
 public sealed class TextClassificationTask : ITrainingTask
 {
+    private const string QueryColumn = "query";
+
     private readonly DataRow[] _rows;
     private readonly CutText[] _texts;
     private readonly int[] _lengths;
     private readonly ClassificationTargets _targets;
     private readonly RowTarget[] _labels;
+    private readonly int[]? _queries;
     private readonly ISequenceClassifier _classifier;
     private readonly int _padId;
 
@@ -55,6 +61,7 @@ public sealed class TextClassificationTask : ITrainingTask
         _labels = [.. kept.Select(static row => row.Label)];
         _texts = [.. kept.Select(static row => row.Text)];
         _lengths = [.. _texts.Select(static text => text.Ids.Length)];
+        _queries = Problem is ClassificationProblem.Relevance ? QueriesOf(_rows) : null;
         int[] cut = [.. kept.Where(static row => row.Text.IsCut).Select(static row => row.Text.TokenCount)];
         Warnings = [.. _targets.Warnings, .. CutText.Describe(cut, kept.Count, "texts", longest), .. reading.Warnings];
         _padId = classifier.PadId ?? tokenizer.PadId ?? 0;
@@ -70,7 +77,7 @@ public sealed class TextClassificationTask : ITrainingTask
     public TrainingMetric Metric => Problem is ClassificationProblem.Regression ? TrainingMetric.None : TrainingMetric.Accuracy;
 
     /// <inheritdoc/>
-    public AnswerKind AnswerKind => Problem is ClassificationProblem.SeveralLabels ? AnswerKind.SeveralLabels : AnswerKind.Labels;
+    public AnswerKind AnswerKind => Problem is ClassificationProblem.SeveralLabels or ClassificationProblem.Relevance ? AnswerKind.SeveralLabels : AnswerKind.Labels;
 
     /// <summary>What the logits mean.</summary>
     public ClassificationProblem Problem => _targets.Problem;
@@ -90,7 +97,7 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <inheritdoc/>
     public IEnumerable<TrainingBatch> Batches(BatchOrder order) =>
         LengthBuckets.Create(_lengths, order).Select(rows =>
-            new ClassificationBatch(_classifier, [.. rows.Select(row => _texts[row])], [.. rows.Select(row => _labels[row])], _padId));
+            new ClassificationBatch(_classifier, rows, [.. rows.Select(row => _texts[row])], [.. rows.Select(row => _labels[row])], _padId));
 
     /// <inheritdoc/>
     public Tensor Loss(LoKrModel model, TrainingBatch batch)
@@ -108,11 +115,14 @@ public sealed class TextClassificationTask : ITrainingTask
             case ClassificationProblem.SingleLabel:
                 Tensor answers = logits.argmax(-1);
                 return new BatchScore(nn.functional.cross_entropy(logits, targets, reduction: nn.Reduction.Sum), answers.eq(targets).sum(), stack([targets, answers]));
-            case ClassificationProblem.SeveralLabels:
+            case ClassificationProblem.SeveralLabels or ClassificationProblem.Relevance:
                 // Right is a text of which every label is.
                 (Tensor given, Tensor actual) = (logits.gt(0), targets.gt(0.5));
                 Tensor decisions = (arange(logits.shape[1], ScalarType.Int64, logits.device) * 2) + actual.to(ScalarType.Int64);
-                return new BatchScore(_targets.RowLosses(logits, targets).sum(), given.eq(actual).all(1).sum(), stack([decisions.flatten(), given.to(ScalarType.Int64).flatten()]));
+                return new BatchScore(_targets.RowLosses(logits, targets).sum(), given.eq(actual).all(1).sum(), stack([decisions.flatten(), given.to(ScalarType.Int64).flatten()]))
+                {
+                    Ranked = _queries is null ? null : Rank((ClassificationBatch)batch, logits, actual),
+                };
             default:
                 return new BatchScore(_targets.RowLosses(logits, targets).sum());
         }
@@ -123,13 +133,22 @@ public sealed class TextClassificationTask : ITrainingTask
     {
         (Tensor logits, Tensor targets) = Forward(model, batch);
         double[] losses = RowScores.ToArray(_targets.RowLosses(logits, targets));
-        if (Problem is not ClassificationProblem.SingleLabel)
+        int[] rows = ((ClassificationBatch)batch).Rows;
+        switch (Problem)
         {
-            return [.. losses.Select(static loss => new RowScore(loss, 1))];
+            case ClassificationProblem.SingleLabel:
+                long[] answers = logits.argmax(-1).cpu().data<long>().ToArray();
+                return [.. losses.Select((loss, place) => new RowScore(loss, 1, (int)_labels[rows[place]].Index, (int)answers[place]))];
+            case ClassificationProblem.Regression:
+                return [.. losses.Select(static loss => new RowScore(loss, 1))];
+            default:
+                double[][] scores = [.. RowScores.ToArray(logits).Chunk((int)logits.shape[1])];
+                return [.. losses.Select((loss, place) => new RowScore(loss, 1)
+                {
+                    Decisions = [.. scores[place].Zip(_labels[rows[place]].Values!, static (score, actual) => new LabelDecision(actual > 0.5f, score > 0))],
+                    Ranked = _queries is null ? null : new(_queries[rows[place]], _labels[rows[place]].Values![0] > 0.5f, scores[place][0]),
+                })];
         }
-
-        long[] answers = logits.argmax(-1).cpu().data<long>().ToArray();
-        return [.. losses.Select((loss, row) => new RowScore(loss, 1, (int)((ClassificationBatch)batch).Labels[row].Index, (int)answers[row]))];
     }
 
     /// <summary>A row as it was read, by its place among those that fit.</summary>
@@ -172,11 +191,41 @@ public sealed class TextClassificationTask : ITrainingTask
         if (_targets is { IsInferred: true, Problem: not ClassificationProblem.SingleLabel })
         {
             // An export, and whoever reads it, has to know what the logits mean.
-            classifier.Config[ClassificationProblems.Key] = Problem.ToName();
+            Describe(classifier.Config);
         }
 
         Tensor logits = classifier.Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device), rows.Types?.IdsOn(device));
         return (logits.to(ScalarType.Float32), RowTarget.On(rows.Labels, device));
+    }
+
+    private void Describe(JsonObject config)
+    {
+        if (Problem is ClassificationProblem.Relevance)
+        {
+            CrossEncoderConfig.Mark(config);
+        }
+        else
+        {
+            config[ClassificationProblems.Key] = Problem.ToName();
+        }
+    }
+
+    private Tensor Rank(ClassificationBatch batch, Tensor logits, Tensor actual)
+    {
+        double[] places = [.. batch.Rows.Select(static row => (double)row), .. batch.Rows.Select(row => (double)_queries![row])];
+        return cat([tensor(places, [2, batch.RowCount], device: logits.device), actual.to(ScalarType.Float64).view(1, -1), logits.to(ScalarType.Float64).view(1, -1)]);
+    }
+
+    // Rows of one query have the same value in the column query or, without one, the same first text.
+    private static int[] QueriesOf(DataRow[] rows)
+    {
+        Dictionary<string, int> known = new(StringComparer.Ordinal);
+        return [.. rows.Select(row =>
+        {
+            string query = RowFields.Has(row, QueryColumn) && !RowFields.IsNull(row, QueryColumn) ? RowFields.Label(row, QueryColumn, QueryColumn) : TextInput.Of(row, ClassificationTargets.Expected).Text;
+            known.TryAdd(query, known.Count);
+            return known[query];
+        })];
     }
 
     private static ISequenceClassifier Classifier(LoKrModel model) => model.Pretrained as ISequenceClassifier ?? throw new LoKrException(
@@ -189,14 +238,17 @@ public sealed class TextClassificationTask : ITrainingTask
 /// <summary>Texts with the labels of each.</summary>
 public sealed class ClassificationBatch : TokenBatch
 {
-    internal ClassificationBatch(ISequenceClassifier classifier, IReadOnlyList<CutText> texts, RowTarget[] labels, int padId)
-        : base([.. texts.Select(static text => text.Ids)], padId) => (Labels, Types) = (labels, CutText.TypesOf(classifier, texts, Tokens.Length));
+    internal ClassificationBatch(ISequenceClassifier classifier, int[] rows, IReadOnlyList<CutText> texts, RowTarget[] labels, int padId)
+        : base([.. texts.Select(static text => text.Ids)], padId) => (Rows, Labels, Types) = (rows, labels, CutText.TypesOf(classifier, texts, Tokens.Length));
 
     /// <summary>Segments of the tokens of pairs; null where all are 0.</summary>
     public TokenMatrix? Types { get; }
 
     /// <inheritdoc/>
     public override long LossCount => RowCount;
+
+    /// <summary>Places of the rows among those of the task.</summary>
+    internal int[] Rows { get; }
 
     internal RowTarget[] Labels { get; }
 }

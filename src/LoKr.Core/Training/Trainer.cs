@@ -20,6 +20,7 @@ public static class Trainer
         IReadOnlyList<Trainee> trainees = Trainee.Select(models, options);
         task = Pack(task, models, options);
         FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
+        TrainedHead head = new(trainees, options);
         int batches = task.CountBatches(options.BatchSize);
         int steps = StepsPerEpoch(task, options);
         int total = TotalSteps(steps, options);
@@ -32,6 +33,9 @@ public static class Trainer
             StepsPerEpoch = steps,
             TotalSteps = total,
             WarmupSteps = Schedule.For(options, total).WarmupSteps,
+            LearningRate = options.LearningRate,
+            HeadLearningRate = head.LearningRate,
+            HeadModules = head.LearningRate is null ? [] : head.Modules,
             TrainableParameterCount = parameters.Sum(flat => flat.ParameterCount),
             OptimizerBytes = parameters.Sum(flat => TrainingBytes.Of(flat.Value.numel(), flat.Value.dtype).Total + (options.KeepBest ? KeptValues.Bytes(flat.Value.numel(), flat.Value.dtype) : 0)),
             ModelBytes = models.Sum(model => model.Module.parameters().Sum(parameter => parameter.numel() * parameter.dtype.ElementSize())),
@@ -40,7 +44,8 @@ public static class Trainer
             BatchesPerStep = options.GradientAccumulation,
             Workers = options.Workers?.Size ?? 1,
             Day = task.Day,
-            Warnings = [.. task.Warnings, .. trainees.SelectMany(static trainee => AdapterWarnings.Unsaved(trainee.Adapter.Name, trainee.Adapter.UnsavedModules))],
+            Notes = [.. head.Notes],
+            Warnings = [.. task.Warnings, .. head.Warnings, .. trainees.SelectMany(static trainee => AdapterWarnings.Unsaved(trainee.Adapter.Name, trainee.Adapter.UnsavedModules))],
         };
     }
 

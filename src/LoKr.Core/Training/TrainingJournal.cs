@@ -43,6 +43,9 @@ public sealed record TrainingState
     /// <summary>Seed of the run.</summary>
     public required long Seed { get; init; }
 
+    /// <summary>Highest learning rate of the head; null where it is that of all parameters, also in runs that an earlier version began.</summary>
+    public double? HeadLearningRate { get; init; }
+
     /// <summary>Number of steps of the whole run.</summary>
     public required int TotalSteps { get; init; }
 

@@ -64,6 +64,14 @@ public sealed record TrainingOptions
     /// <summary>Highest learning rate.</summary>
     public double LearningRate { get; init; } = 1e-3;
 
+    /// <summary>
+    /// Highest learning rate of the head: of the modules that the adapter trains whole, embeddings apart. Null for ten times
+    /// <see cref="LearningRate"/> where the head is new (the checkpoint lacked it, and nothing has trained it) and is trained beside layers that are
+    /// adapted, and for <see cref="LearningRate"/> otherwise.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public double? HeadLearningRate { get; init; }
+
     /// <summary>Decoupled weight decay of AdamW.</summary>
     public double WeightDecay { get; init; }
 
@@ -177,6 +185,7 @@ public sealed record TrainingOptions
         Require(MaxSteps is null or >= 1, nameof(MaxSteps), MaxSteps, "at least 1");
         Require(BatchSize >= 1, nameof(BatchSize), BatchSize, "at least 1");
         Require(double.IsFinite(LearningRate) && LearningRate > 0, nameof(LearningRate), LearningRate, "a number above 0");
+        Require(HeadLearningRate is null || (double.IsFinite(HeadLearningRate.Value) && HeadLearningRate > 0), nameof(HeadLearningRate), HeadLearningRate, "a number above 0");
         Require(double.IsFinite(WeightDecay) && WeightDecay >= 0, nameof(WeightDecay), WeightDecay, "0 or more");
         Require(Beta1 is >= 0 and < 1, nameof(Beta1), Beta1, "from 0 to below 1");
         Require(Beta2 is >= 0 and < 1, nameof(Beta2), Beta2, "from 0 to below 1");
@@ -257,6 +266,10 @@ public sealed class Schedule
         int warmup = options.WarmupSteps ?? (int)Math.Ceiling(options.WarmupRatio * totalSteps);
         return new Schedule(options.Schedule, options.LearningRate, warmup, totalSteps);
     }
+
+    /// <summary>The same course to another highest learning rate.</summary>
+    /// <param name="learningRate">The learning rate.</param>
+    public Schedule To(double learningRate) => new(_kind, learningRate, WarmupSteps, TotalSteps);
 
     /// <summary>Learning rate of a step.</summary>
     /// <param name="index">Index of the step, from 0.</param>

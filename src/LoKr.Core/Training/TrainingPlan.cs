@@ -26,6 +26,15 @@ public sealed record TrainingPlan
     /// <summary>Steps in which the learning rate rises.</summary>
     public required int WarmupSteps { get; init; }
 
+    /// <summary>Highest learning rate.</summary>
+    public required double LearningRate { get; init; }
+
+    /// <summary>Highest learning rate of the head; null where it is that of all parameters.</summary>
+    public double? HeadLearningRate { get; init; }
+
+    /// <summary>Full names of the modules of the head that has it.</summary>
+    public IReadOnlyList<string> HeadModules { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
+
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 
@@ -50,15 +59,20 @@ public sealed record TrainingPlan
     /// <summary>The day that a chat template writes into the rows; null where none does.</summary>
     public DateTime? Day { get; init; }
 
+    /// <summary>What was chosen for the user.</summary>
+    public IReadOnlyList<string> Notes { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
+
     /// <summary>Warnings about the data, and about modules with random values that the adapter does not hold.</summary>
     public required IReadOnlyList<string> Warnings { get; init => field = ValueList.Of(value); }
 
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(
         System.Globalization.CultureInfo.InvariantCulture,
-        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} on {RowCount:N0} rows{Packing}; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
+        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} at a learning rate of {LearningRate:G4}{OfHead} on {RowCount:N0} rows{Packing}; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
 
     private string Packing => LineCount == RowCount ? "" : string.Create(System.Globalization.CultureInfo.InvariantCulture, $" packed into {LineCount:N0} lines");
+
+    private string OfHead => HeadLearningRate is double rate ? FormattableString.Invariant($", {rate:G4} for the head ({string.Join(", ", HeadModules)}),") : "";
 
     private string Sharing => (BatchesPerStep, Workers) switch
     {

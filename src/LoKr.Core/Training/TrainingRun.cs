@@ -37,6 +37,7 @@ internal sealed class TrainingRun : IDisposable
     private readonly CancellationTokenSource _timeLimit = new();
     private readonly long _started = Stopwatch.GetTimestamp();
     private long _seed;
+    private double? _headLearningRate;
     private TimeSpan _before;
     private LoKrEvaluation? _first;
     private LoKrEvaluation? _last;
@@ -56,8 +57,9 @@ internal sealed class TrainingRun : IDisposable
         FlatParameter[] parameters = [.. trainees.SelectMany(trainee => trainee.Adapter.FlatParameters)];
         _lastFinite = new KeptValues(parameters, "finite");
         _best = new BestEvaluation(options, task.Metric, options.KeepBest && validation is not null ? new KeptValues(parameters, "best") : null);
-        _optimizer = new FlatAdamW(
-            parameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay);
+        TrainedHead head = new(trainees, options);
+        _headLearningRate = head.LearningRate;
+        _optimizer = new FlatAdamW(parameters, options.Beta1, options.Beta2, options.Epsilon, options.WeightDecay, head.Ranges);
         _gradients = new StepGradients(parameters, options.Workers);
         _tensors = new([.. parameters.Select((flat, index) => ($"value.{index}", flat.Value)), .. _optimizer.State, .. _lastFinite.State, .. _best.State]);
         _trainable = [.. trainees.Select(trainee => new TrainableOnly(trainee.Model, trainee.Adapter))];
@@ -133,6 +135,7 @@ internal sealed class TrainingRun : IDisposable
             After = _last,
             BestStep = _best.Step,
             Seed = _seed,
+            HeadLearningRate = _headLearningRate,
             TrainableParameterCount = _trainees.Sum(trainee => trainee.Adapter.ParameterCount),
             PeakMemoryBytes = _memory.Bytes,
             Elapsed = Elapsed,
@@ -160,6 +163,7 @@ internal sealed class TrainingRun : IDisposable
     private TrainingState Capture() => new()
     {
         Seed = _seed,
+        HeadLearningRate = _headLearningRate,
         TotalSteps = _schedule.TotalSteps,
         History = _history,
         EvaluationIsDue = _evaluationIsDue,
@@ -174,7 +178,7 @@ internal sealed class TrainingRun : IDisposable
 
     private void Resume(TrainingState start)
     {
-        _seed = start.Seed;
+        (_seed, _headLearningRate) = (start.Seed, start.HeadLearningRate);
         _optimizer.StepCount = start.History.Count;
         _history.AddRange(start.History);
         _best.Resume(start);
@@ -270,6 +274,7 @@ internal sealed class TrainingRun : IDisposable
         long started = Stopwatch.GetTimestamp();
         int index = _history.Count;
         double learningRate = _schedule.At(index);
+        double? ofHead = _headLearningRate is double highest ? _schedule.To(highest).At(index) : null;
         using var scope = NewDisposeScope();
         double all = group.Sum(batch => batch.LossCount);
         Tensor loss = _gradients.Sum(group.Length, i => Backward(group[i], group.Length == 1 ? 1 : group[i].LossCount / all, index, i, token),
@@ -277,7 +282,7 @@ internal sealed class TrainingRun : IDisposable
         (double lossValue, double norm) = ReadFinite(loss, _optimizer.GradientNorm(), index + 1, learningRate);
         _lastFinite.Keep();
         _optimizer.Clip(_options.MaxGradientNorm, norm);
-        _optimizer.Step(learningRate);
+        _optimizer.Step(learningRate, ofHead);
         _throughput.Add(group.Sum(batch => batch.UnitCount), Stopwatch.GetElapsedTime(started));
         return new LoKrTrainingStep
         {
@@ -286,6 +291,7 @@ internal sealed class TrainingRun : IDisposable
             Epoch = epoch,
             Loss = lossValue,
             LearningRate = learningRate,
+            HeadLearningRate = ofHead,
             GradientNorm = norm,
             TokensPerSecond = _throughput.PerSecond,
             Elapsed = Elapsed,

@@ -174,6 +174,11 @@ public readonly record struct BatchScore(torch.Tensor LossSum, torch.Tensor? Cor
 {
     /// <summary>Numbers that the measures of a task which <see cref="ITrainingTask.Collects"/> are computed from, float32 [any number]; null otherwise.</summary>
     public torch.Tensor? Collected { get; init; }
+
+    /// <summary>
+    /// Where queries rank texts, index of the row, index of its query, 1 for a relevant text and 0 for another, and the score, float64 [4, rows]; null elsewhere.
+    /// </summary>
+    public torch.Tensor? Ranked { get; init; }
 }
 
 /// <summary>Creates the task that fits a model.</summary>

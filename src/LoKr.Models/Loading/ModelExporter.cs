@@ -121,7 +121,7 @@ public static class ModelExporter
     private static IEnumerable<string> CompanionFiles(LoKrModel model)
     {
         IEnumerable<string> inFolder = model.SourcePath is { } folder
-            ? s_companionFiles.Select(name => Path.Combine(folder, name)).Where(File.Exists)
+            ? s_companionFiles.Concat(model.Pretrained is ISequenceClassifier { Labels.Count: 1 } && CrossEncoderConfig.IsFolder(folder) ? CrossEncoderConfig.Files : []).Select(name => Path.Combine(folder, name)).Where(File.Exists)
             : [];
         return (model.Tokenizer?.SourceFiles ?? []).Concat(inFolder).DistinctBy(file => Path.GetFileName(file), StringComparer.Ordinal);
     }

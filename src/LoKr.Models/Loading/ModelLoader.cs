@@ -34,7 +34,7 @@ public static class ModelLoader
     public static ModelLoadResult LoadWithReport(string folder, ModelLoadOptions? options = null, CancellationToken cancellationToken = default)
     {
         options ??= new ModelLoadOptions();
-        using ModelFiles files = FolderVersion.Read(folder, () => Open(folder, ModelConfig.Load(folder), options), static opened => opened.Dispose());
+        using ModelFiles files = FolderVersion.Read(folder, () => Open(folder, CrossEncoderConfig.Complete(ModelConfig.Load(folder), folder), options), static opened => opened.Dispose());
         return Load(files, options, cancellationToken);
     }
 
@@ -70,6 +70,11 @@ public static class ModelLoader
             IReadOnlyList<string>? labels = architecture.Layout.LabelWeight is null
                 ? null
                 : ClassificationLabels.Resolve(config, options.Labels, CheckpointMap.HeadRows(values, architecture, config));
+            if (labels is { Count: 1 })
+            {
+                CrossEncoderConfig.Check(config);
+            }
+
             ITextTokenizer? tokenizer = options.WithTokenizer && architecture.TakesTokens ? LoadTokenizer(folder, config, warnings) : null;
             return new ModelFiles(folder, config, architecture, source, values, dtype, labels, tokenizer, warnings);
         }

@@ -59,6 +59,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
                 # EmbeddingLoss = 'CoSent'         # of a sentence encoder; otherwise what the columns say
                 # NoDuplicates = $true             # no text twice in a batch of a sentence encoder
                 LearningRate = 1e-3
+                # HeadLearningRate = 1e-2          # of the head; otherwise ten times LearningRate for a new one
                 # Schedule = 'Linear'              # Constant, Linear, Cosine
                 # WarmupRatio = 0.1
                 # WeightDecay = 0

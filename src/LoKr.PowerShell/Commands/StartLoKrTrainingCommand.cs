@@ -96,6 +96,13 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = JobSet)]
     public int BatchSize { get; set; } = s_defaults.BatchSize;
 
+    /// <summary>Highest learning rate of the head, which the adapter trains whole (embeddings do not count). Without it a new head beside adapted layers has ten times -LearningRate, every other one -LearningRate.</summary>
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = RowSet)]
+    [Parameter(ParameterSetName = LossSet)]
+    [Parameter(ParameterSetName = JobSet)]
+    public double? HeadLearningRate { get; set; }
+
     /// <summary>Steps between evaluations; without it there is one at the end of each epoch.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
@@ -407,6 +414,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         ReadOptimizerOptions() with
         {
             BatchSize = batchSize,
+            HeadLearningRate = HeadLearningRate,
             EvaluateEvery = EvaluateEvery,
             EvaluateBefore = EvaluateBefore,
             MaxLength = MaxLength,
@@ -425,6 +433,11 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private bool Confirms(TrainingPlan plan, IEnumerable<string>? moreWarnings = null)
     {
         WriteWarnings([.. plan.Warnings, .. moreWarnings ?? [], .. IgnoredLengthParameters(), .. IgnoredRunParameters()]);
+        foreach (string note in IsFollower ? [] : plan.Notes)
+        {
+            WriteInformation(note, ["LoKr", "HeadLearningRate"]);
+        }
+
         return IsFollower ? !IsRehearsal : ShouldProcess(plan.ToString(), $"{plan} Continue?", "Start-LoKrTraining");
     }
 

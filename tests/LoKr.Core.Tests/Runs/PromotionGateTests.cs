@@ -71,6 +71,17 @@ public sealed class PromotionGateTests : IDisposable
             Assert.Equal(evaluation.ValueOf(metric), new RowMetric(metric, rows).Value, 1e-6);
         }
 
+        using LoKrModel tagger = TinyClassifier.Create("a", "b", "c");
+        using ITrainingTask tagged = TrainingTaskFactory.Create(tagger, Tagged(30));
+        evaluation = Evaluator.Evaluate(tagger, tagged, 8);
+        rows = RowScores.Compute(tagger, tagged, 8);
+        foreach (EvaluationMetric metric in Enum.GetValues<EvaluationMetric>().Where(static metric => metric.IsOfLabels() && metric is not EvaluationMetric.MatthewsCorrelation))
+        {
+            Assert.Equal(evaluation.ValueOf(metric), new RowMetric(metric, rows).Value, 1e-12);
+        }
+
+        ErrorAssert.Throws(ErrorIds.MetricUnavailable, () => _ = new RowMetric(EvaluationMetric.MatthewsCorrelation, rows), "Matthews");
+
         using LoKrModel language = TinyLanguageModel.Create();
         using ITrainingTask texts = TrainingTaskFactory.Create(language, [.. Enumerable.Range(1, 11).Select(static i => Rows.Pair("q ", new string('x', i)))]);
         evaluation = Evaluator.Evaluate(language, texts, 4);
@@ -78,6 +89,50 @@ public sealed class PromotionGateTests : IDisposable
         Assert.Equal(evaluation.TokenCount, rows.Sum(static row => row.LossCount));
         Assert.Equal(evaluation.Perplexity!.Value, new RowMetric(EvaluationMetric.Perplexity, rows).Value, 1e-4);
         ErrorAssert.Throws(ErrorIds.MetricUnavailable, () => _ = new RowMetric(EvaluationMetric.F1, rows), "macro F1");
+    }
+
+    [Fact]
+    public void Decisions_on_several_labels_are_compared_and_every_label_has_its_own_figures()
+    {
+        // 100 rows with the labels 0 and 1; the challenger finds 1 in 40 more of them, and loses 0 in 5.
+        RowScore[] champion = [.. Enumerable.Range(0, 100).Select(static i => Decided(true, i < 50))];
+        RowScore[] challenger = [.. Enumerable.Range(0, 100).Select(static i => Decided(i >= 5, i < 90))];
+        LoKrGateResult result = PromotionGate.Decide(champion, challenger, new() { Metric = EvaluationMetric.MicroF1, MaximumRegression = 0.01 }, ["use", "role"]);
+        Assert.Equal("Bootstrap", result.Test);
+        Assert.Equal(2 * 150.0 / (150 + 200), result.ChampionValue, 1e-12);
+        Assert.Equal(2 * 185.0 / (185 + 200), result.ChallengerValue, 1e-12);
+        Assert.Equal(["use", "role"], result.Labels.Select(static label => label.Label));
+        Assert.Equal([(0, 5), (40, 0)], result.Labels.Select(static label => (label.CorrectedCount, label.BrokenCount)));
+        Assert.Equal([true, false], result.Labels.Select(static label => label.IsRegression));
+        Assert.False(result.Passed);
+
+        result = PromotionGate.Decide(champion, challenger, new() { MaximumRegression = 0.06 });
+        Assert.Equal((EvaluationMetric.Accuracy, "McNemar"), (result.Metric, result.Test));
+        Assert.Equal((0.5, 0.85), (result.ChampionValue, result.ChallengerValue));
+        Assert.Equal((40, 5), (result.CorrectedCount, result.BrokenCount));
+        Assert.True(result.Passed);
+
+        static RowScore Decided(bool first, bool second) => new(1, 1) { Decisions = [new(true, first), new(true, second)] };
+    }
+
+    [Fact]
+    public void Rankings_are_compared_by_queries()
+    {
+        // 30 queries with three texts each: the champion puts the relevant one second, the challenger first for two of three queries.
+        RowScore[] champion = [.. Ranked(static _ => 1)];
+        RowScore[] challenger = [.. Ranked(static query => query % 3 == 0 ? 1 : 3)];
+        LoKrGateResult result = PromotionGate.Decide(champion, challenger, new() { Metric = EvaluationMetric.MrrAt10 });
+        Assert.Equal((30, "Bootstrap"), (result.RowCount, result.Test));
+        Assert.Equal(0.5, result.ChampionValue, 1e-12);
+        Assert.Equal((0.5 * 10 / 30) + (20.0 / 30), result.ChallengerValue, 1e-12);
+        Assert.Empty(result.Labels);
+        Assert.True(result.Passed);
+        Assert.Contains("30 queries", result.Reasons[0], StringComparison.Ordinal);
+        Assert.False(PromotionGate.Decide(champion, champion, new() { Metric = EvaluationMetric.NdcgAt10 }).Passed);
+        ErrorAssert.Throws(ErrorIds.MetricUnavailable, () => PromotionGate.Decide([.. Row(0, true, 30)], [.. Row(0, true, 30)], new() { Metric = EvaluationMetric.NdcgAt10 }), "nDCG@10");
+
+        static IEnumerable<RowScore> Ranked(Func<int, double> score) => Enumerable.Range(0, 90).Select(i =>
+            new RowScore(1, 1) { Ranked = i % 3 == 0 ? new(i / 3, true, score(i / 3)) : new(i / 3, false, i % 3 == 1 ? 2 : 0) });
     }
 
     [Theory]
@@ -235,6 +290,9 @@ public sealed class PromotionGateTests : IDisposable
 
     private static DataRow[] Labeled(int count, params string[] labels) =>
         [.. Enumerable.Range(0, count).Select(i => Rows.Labeled($"{(labels.Length == 0 ? "text" : i % labels.Length == 0 ? "xyx" : "uvw")} {i}", labels.Length == 0 ? "abc"[i % 3].ToString() : labels[i % labels.Length], i))];
+
+    private static DataRow[] Tagged(int count) =>
+        [.. Enumerable.Range(0, count).Select(static i => Rows.Labeled($"text {i}", ((string[])["a", "b", "c"]).Where((_, label) => (i >> label) % 2 == 0).ToArray(), i))];
 
     private static IEnumerable<RowScore> Row(int label, bool isRight, int count) => Enumerable.Repeat(new RowScore(1, 1, label, isRight ? label : 1 - label), count);
 

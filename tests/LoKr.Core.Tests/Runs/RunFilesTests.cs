@@ -32,14 +32,16 @@ public sealed class RunFilesTests : IDisposable
         {
             file.Add(Step(1, 0.75));
             file.Add(Step(200, 0.5, evaluation: 0.25));
+            file.Add(Step(201, 0.5) with { HeadLearningRate = 0.25 });
         }
 
         Tensorboard.Event[] events = [.. Read(path).Select(Tensorboard.Event.Parser.ParseFrom)];
-        Assert.Equal(3, events.Length);
+        Assert.Equal(4, events.Length);
         Assert.Equal("brain.Event:2", events[0].FileVersion);
         Assert.Equal((s_begin - DateTime.UnixEpoch).TotalSeconds, events[0].WallTime);
-        Assert.Equal([0, 1, 200], events.Select(static item => item.Step));
+        Assert.Equal([0, 1, 200, 201], events.Select(static item => item.Step));
         Assert.Equal(["loss", "learning_rate", "gradient_norm", "tokens_per_second"], events[1].Summary.Value.Select(static value => value.Tag));
+        Assert.Equal(["loss", "learning_rate", "head_learning_rate", "gradient_norm", "tokens_per_second"], events[3].Summary.Value.Select(static value => value.Tag));
         Assert.Equal(0.75f, events[1].Summary.Value[0].SimpleValue);
         Assert.Equal(events[0].WallTime + 100, events[2].WallTime, 6);
         Assert.Equal(("evaluation/loss", 0.25f), (events[2].Summary.Value[4].Tag, events[2].Summary.Value[4].SimpleValue));

@@ -55,6 +55,36 @@ public sealed class RunTests : IDisposable
     }
 
     [Fact]
+    public void A_run_with_a_learning_rate_of_the_head_goes_on_with_the_same_bits()
+    {
+        Outcome expected = Train(null, fresh: true);
+        Assert.Equal(10 * s_options.LearningRate, expected.Result.HeadLearningRate!.Value, 12);
+        string path = _folder["run"];
+        using CancellationTokenSource cancel = new();
+        Train(Options(path), fresh: true, onStep: step => Cancel(step.Step == 4, cancel), token: cancel.Token);
+        Outcome second = Train(Options(path), fresh: true);
+        Assert.Empty(second.Warnings);
+        AssertSame(expected, second);
+        Assert.Equal(expected.Result.HeadLearningRate, new RunFolder(path).Read().HeadLearningRate);
+        Assert.Equal(expected.Result.HeadLearningRate, Train(Options(path), fresh: true).Result.HeadLearningRate);
+    }
+
+    [Fact]
+    public void A_run_that_began_with_one_learning_rate_keeps_it()
+    {
+        // A run without a new head leaves the files that versions without a learning rate of the head left.
+        Outcome expected = Train(null);
+        Assert.Null(expected.Result.HeadLearningRate);
+        string path = _folder["run"];
+        using CancellationTokenSource cancel = new();
+        Train(Options(path), onStep: step => Cancel(step.Step == 4, cancel), token: cancel.Token);
+        Assert.All(Directory.EnumerateFiles(path, "*.json*", SearchOption.AllDirectories), static file => Assert.DoesNotContain("headLearningRate", File.ReadAllText(file), StringComparison.Ordinal));
+        Outcome second = Train(Options(path), fresh: true);
+        Assert.Contains("one learning rate", Assert.Single(second.Warnings), StringComparison.Ordinal);
+        AssertSame(expected, second);
+    }
+
+    [Fact]
     public void A_copy_of_the_folder_at_any_moment_goes_on_with_the_same_bits()
     {
         Outcome expected = Train(null);
@@ -271,7 +301,7 @@ public sealed class RunTests : IDisposable
     {
         string path = _folder["run"];
         Outcome outcome = Train(Options(path));
-        using LoKrModel model = CreateModel(language: false, 5);
+        using LoKrModel model = CreateModel(language: false, fresh: false, 5);
         AdapterImporter.Import(model, new RunFolder(path).AdapterFolder);
         Assert.Equal(outcome.Bytes, BytesOf(model));
     }
@@ -315,10 +345,10 @@ public sealed class RunTests : IDisposable
         return copy;
     }
 
-    private static LoKrModel CreateModel(bool language, int seed)
+    private static LoKrModel CreateModel(bool language, bool fresh, int seed)
     {
         random.manual_seed(seed);
-        return language ? TinyLanguageModel.Create() : TinyClassifier.Create("odd", "even");
+        return language ? TinyLanguageModel.Create() : fresh ? TinyClassifier.CreateFresh("odd", "even") : TinyClassifier.Create("odd", "even");
     }
 
     // A process of its own would begin with a new model, an adapter of the same seed and a generator in any state.
@@ -330,11 +360,12 @@ public sealed class RunTests : IDisposable
         Action<RunRecorder?>? onScore = null,
         int rows = 40,
         int modelSeed = 5,
+        bool fresh = false,
         CancellationToken? token = null)
     {
-        using LoKrModel model = CreateModel(language, modelSeed);
+        using LoKrModel model = CreateModel(language, fresh, modelSeed);
         LoKrConfig config = new() { R = 4, TargetModules = ModuleSelector.FromNames(["mix"]), RankDropout = 0.3, ModuleDropout = 0.2 };
-        model.AddAdapter(language ? config : config with { ModulesToSave = ["classifier"] }, seed: 1);
+        model.AddAdapter(language ? config : config with { ModulesToSave = ["classifier"], TaskType = TaskType.SequenceClassification }, seed: 1);
         random.manual_seed(Environment.TickCount64);
         options ??= s_options;
         RunRecorder? recorder = null;

@@ -66,6 +66,51 @@ public sealed class FlatAdamWTests
         }
     }
 
+    [Theory]
+    [InlineData(0.0)]
+    [InlineData(0.05)]
+    public void A_head_steps_with_a_learning_rate_of_its_own(double weightDecay)
+    {
+        using var scope = NewDisposeScope();
+        random.manual_seed(12);
+        using FlatParameter flat = new(s_shapes, ScalarType.Float32, CPU);
+        using (no_grad())
+        {
+            flat.Value.copy_(randn(flat.Value.numel()));
+        }
+
+        // In the middle: there are parameters on both sides.
+        Parameter[] reference = [.. flat.Views.Select(view => new Parameter(view.detach().clone()))];
+        Parameter[] others = [reference[0], reference[2]];
+        Parameter[] ownHead = [reference[1]];
+        using var expected = optim.AdamW(others, weight_decay: weightDecay);
+        using var expectedHead = optim.AdamW(ownHead, weight_decay: weightDecay);
+        using FlatAdamW actual = new([flat], weightDecay: weightDecay, head: FlatRange.Join([flat.RangeOf(1)]));
+        for (int step = 0; step < 6; step++)
+        {
+            // One rate for both in the third step.
+            (double learningRate, double ofHead) = (1e-2 / (step + 1), step == 2 ? 1e-2 / 3 : 0.2 / (step + 1));
+            (expected.ParamGroups.Single().LearningRate, expectedHead.ParamGroups.Single().LearningRate) = (learningRate, ofHead);
+            using (no_grad())
+            {
+                flat.Gradient.copy_(randn(flat.Value.numel()));
+            }
+
+            foreach ((Parameter parameter, Tensor gradient) in reference.Zip(flat.GradientViews))
+            {
+                parameter.grad = gradient.clone();
+            }
+
+            actual.Step(learningRate, step == 2 ? null : ofHead);
+            expected.step();
+            expectedHead.step();
+            for (int i = 0; i < reference.Length; i++)
+            {
+                TensorAssert.Close(reference[i], flat.Views[i], 1e-6, $"step {step}, parameter {i}");
+            }
+        }
+    }
+
     [Fact]
     public void Several_buffers_are_clipped_together()
     {

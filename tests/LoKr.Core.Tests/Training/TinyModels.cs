@@ -124,6 +124,10 @@ internal sealed class TinyClassifier : TinyModel, ISequenceClassifier
     }
 
     public static LoKrModel Create(params string[] labels) => new(new TinyClassifier(labels), tokenizer: new TinyTokenizer());
+
+    /// <summary>A model whose checkpoint lacked the head.</summary>
+    public static LoKrModel CreateFresh(params string[] labels) =>
+        new(new TinyClassifier(labels), tokenizer: new TinyTokenizer(), freshParameters: ["classifier.weight", "classifier.bias"]);
 }
 
 internal sealed class TinyTagger : TinyModel, ITokenClassifier

@@ -13,6 +13,7 @@ public sealed class TrainingOptionsTests
         { "BatchSize", new() { BatchSize = 0 } },
         { "LearningRate", new() { LearningRate = 0 } },
         { "LearningRate", new() { LearningRate = double.NaN } },
+        { "HeadLearningRate", new() { HeadLearningRate = 0 } },
         { "WeightDecay", new() { WeightDecay = -1 } },
         { "Beta1", new() { Beta1 = 1 } },
         { "Beta2", new() { Beta2 = -0.1 } },
