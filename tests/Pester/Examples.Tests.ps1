@@ -69,11 +69,11 @@ Describe 'Examples' {
     }
 
     It 'Train-EntityTagger finds the hosts and services of this folder, and exports' {
-        $lines = @(& "$examples/Train-EntityTagger.ps1" -Seed 1 -Destination out -InformationVariable told -InformationAction SilentlyContinue)
+        $lines = @(& "$examples/Train-EntityTagger.ps1" -Seed 1 -Epochs 5 -Destination out -InformationVariable told -InformationAction SilentlyContinue)
         $result = $lines[-1]
         $result.Types | Should -Be 'HOST', 'PERSON', 'SERVICE', 'VERSION'
         $result.EntityF1 | Should -BeGreaterThan $result.HeadEntityF1
-        $result.EntityF1 | Should -BeGreaterThan 0.7
+        $result.EntityF1 | Should -BeGreaterThan 0.6
         "$told" | Should -Match '(?s)HOST +web7 .*PERSON +Ms Keller '
         $model = Import-LoKrModel -LiteralPath "$work/out"
         $model.Name | Should -Be 'BertForTokenClassification'

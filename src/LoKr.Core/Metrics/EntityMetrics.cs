@@ -66,7 +66,7 @@ public sealed class EntityMetrics
     /// <param name="predicted">The tags that the model gave, as many.</param>
     /// <param name="isStrict">
     /// Whether only <c>B-</c> begins an entity (seqeval's strict mode with IOB2); otherwise <c>I-</c> after <c>O</c> or after another type begins
-    /// one too, as seqeval does by default.
+    /// one too, as seqeval does by default, and <c>E-</c> ends and <c>S-</c> is one.
     /// </param>
     public EntityMetrics(IReadOnlyList<IReadOnlyList<string>> actual, IReadOnlyList<IReadOnlyList<string>> predicted, bool isStrict = false)
     {
@@ -140,14 +140,15 @@ public sealed class EntityMetrics
             for (int i = 0; i <= tags.Count; i++)
             {
                 (char Prefix, string Type) tag = Split(i < tags.Count ? tags[i] : EntityTags.Outside);
-                bool goesOn = tag.Prefix == 'I' && before.Prefix is 'B' or 'I' && tag.Type == before.Type;
+                bool isInside = tag.Prefix == 'I' || (tag.Prefix == 'E' && !isStrict);
+                bool goesOn = isInside && before.Prefix is 'B' or 'I' && tag.Type == before.Type;
                 if (first is int start && !goesOn)
                 {
                     entities.Add(new TaggedEntity(sentence, before.Type, start, i - 1));
                     first = null;
                 }
 
-                first ??= tag.Prefix == 'B' || (tag.Prefix == 'I' && !isStrict && !goesOn) ? i : null;
+                first ??= tag.Prefix == 'B' || (!isStrict && !goesOn && (isInside || tag.Prefix == 'S')) ? i : null;
                 before = tag;
             }
         }

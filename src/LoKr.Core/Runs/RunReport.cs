@@ -74,6 +74,7 @@ public static class RunReport
             yield return new ReportTable(
                 either.NdcgAt10 is not null ? ["", "Rows", "Loss", "Recall@1", "Recall@10", "MRR@10", "nDCG@10"]
                     : either.Spearman is not null ? ["", "Rows", "Loss", "Spearman"]
+                    : either.EntityF1 is not null ? ["", "Rows", "Loss", "Accuracy", "Entity F1", "Entity precision", "Entity recall", "Exact match"]
                     : ["", "Rows", "Loss", "Accuracy", "Macro F1", "Perplexity", "Exact match"],
                 [.. new[] { ("Before", run.Before), ("After", run.After) }.Where(static pair => pair.Item2 is not null).Select(static pair => Row(pair.Item1, pair.Item2!))]);
         }
@@ -142,6 +143,7 @@ public static class RunReport
     {
         double?[] measures = evaluation.NdcgAt10 is not null ? [evaluation.RecallAt1, evaluation.RecallAt10, evaluation.MrrAt10, evaluation.NdcgAt10]
             : evaluation.Spearman is not null ? [evaluation.Spearman]
+            : evaluation.EntityF1 is not null ? [evaluation.Accuracy, evaluation.EntityF1, evaluation.EntityPrecision, evaluation.EntityRecall, evaluation.ExactMatch]
             : [evaluation.Accuracy, evaluation.F1, evaluation.Perplexity, evaluation.ExactMatch];
         return [name, Text($"{evaluation.RowCount:N0}"), Number(evaluation.Loss), .. measures.Select(Number)];
     }

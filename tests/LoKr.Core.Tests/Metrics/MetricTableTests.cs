@@ -13,6 +13,15 @@ public sealed class MetricTableTests
     private const double Tolerance = 1e-6;
 
     [Fact]
+    public void Ends_and_single_words_are_entities_as_seqeval_has_them_by_default()
+    {
+        string[] tags = ["B-X", "I-X", "E-X", "E-X", "S-Y", "I-Y", "S-Y", "O", "E-X"];
+        Assert.Equal(
+            [("X", 0, 2), ("X", 3, 3), ("Y", 4, 4), ("Y", 5, 5), ("Y", 6, 6), ("X", 8, 8)],
+            EntityMetrics.Find([tags]).Select(static entity => (entity.Type, entity.First, entity.Last)));
+    }
+
+    [Fact]
     public void Classification_gives_the_values_of_the_reference() => Check("classification", table =>
     {
         int[] actual = Ints(table["true"]);

@@ -59,6 +59,33 @@ public sealed class PromotionGateTests : IDisposable
     }
 
     [Fact]
+    public void Tags_are_compared_by_entities_and_types_are_guarded()
+    {
+        string[] right = ["B-HOST", "I-HOST", "O", "B-PKG"];
+        string[] host = ["B-HOST", "I-HOST", "O", "O"];
+        string[] package = ["O", "O", "O", "B-PKG"];
+
+        // The champion finds every package, the challenger every host and half of the packages.
+        RowScore[] champion = [.. Enumerable.Range(0, 40).Select(_ => Tagged(right, package))];
+        RowScore[] challenger = [.. Enumerable.Range(0, 40).Select(row => Tagged(right, row % 2 == 0 ? right : host))];
+        LoKrGateResult gate = PromotionGate.Decide(champion, challenger, new() { Metric = EvaluationMetric.EntityRecall });
+        Assert.Equal((0.5, 0.75, true, "Bootstrap"), (gate.ChampionValue, gate.ChallengerValue, gate.Passed, gate.Test));
+        Assert.Equal((20, 0), (gate.CorrectedCount, gate.BrokenCount));
+        Assert.Equal([("HOST", 40, 0, 1), ("PKG", 40, 1, 0.5)], gate.Labels.Select(static type => (type.Label, type.RowCount, type.ChampionValue, type.ChallengerValue)));
+        Assert.Equal((0, 20), (gate.Labels[1].CorrectedCount, gate.Labels[1].BrokenCount));
+
+        LoKrGateResult guarded = PromotionGate.Decide(champion, challenger, new() { Metric = EvaluationMetric.EntityRecall, MaximumRegression = 0.1 });
+        Assert.False(guarded.Passed);
+        Assert.Contains("entity recall of 'PKG'", Assert.Single(guarded.Reasons), StringComparison.Ordinal);
+
+        LoKrGateResult whole = PromotionGate.Decide(champion, challenger, new() { Metric = EvaluationMetric.ExactMatch });
+        Assert.Equal(("McNemar", 0.0, 0.5), (whole.Test, whole.ChampionValue, whole.ChallengerValue));
+        Assert.Equal(EvaluationMetric.EntityF1, PromotionGate.Decide(champion, challenger).Metric);
+
+        static RowScore Tagged(string[] actual, string[] predicted) => new(0, actual.Length) { Tags = TagScore.Of(actual, predicted) };
+    }
+
+    [Fact]
     public void Rows_add_up_to_the_evaluation_of_the_model()
     {
         using LoKrModel classifier = TinyClassifier.Create("a", "b", "c");
