@@ -34,6 +34,9 @@ param(
     # The same, to measure by; for the help JSONL with query and relevant, the name of the cmdlet.
     [string] $ValidationData = "$PSScriptRoot/data/help.eval.jsonl",
 
+    # Column with the names of the documents in both files: documents of equal texts are told apart by it.
+    [string] $IdColumn,
+
     # What is asked at the end.
     [string[]] $Question = @('How do I go back to the previous version?', 'merge an adapter into a model', 'is my training data any good'),
 
@@ -99,7 +102,7 @@ function Get-HelpPair {
 if ($Data) {
     $path = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($Data)
     $training = @([LoKr.Core.Data.DataReader]::ReadFile($path))
-    $documents = @($training | ForEach-Object { @{ document = "$($_.Fields['positive'])" } })
+    $documents = @($training | ForEach-Object { $IdColumn ? @{ $IdColumn = $_.Fields[$IdColumn]; document = "$($_.Fields['positive'])" } : @{ document = "$($_.Fields['positive'])" } })
 }
 else {
     $training = @(Get-HelpPair)
@@ -121,6 +124,10 @@ $settings = @{
     EvaluateEvery  = [int]::MaxValue
     Seed           = $Seed
 }
+if ($IdColumn) {
+    $settings.Column = @{ id = $IdColumn }
+}
+
 if ($MaxSteps -gt 0) {
     $settings.MaxSteps = $MaxSteps
 }

@@ -89,6 +89,30 @@ Describe 'Examples' {
         (Get-Content -LiteralPath "$work/out/config.json" -Raw | ConvertFrom-Json).sentence_transformers.activation_fn | Should -Match 'Sigmoid$'
     }
 
+    It 'Train-SentenceEncoder searches the help of the module, and exports what sentence-transformers loads' {
+        $text = & "$examples/Train-SentenceEncoder.ps1" -Seed 0 -Question 'merge an adapter' -Destination out *>&1 | Out-String
+        $cmdlets = @(Get-Command -Module LoKr -CommandType Cmdlet)
+        $text | Should -Match "(?m)^$($cmdlets.Count) documents, \d{3} pairs to learn from"
+        $text | Should -Match '(?m)^  merge an adapter -> \w+-LoKr'
+        foreach ($measure in 'RecallAt1', 'MrrAt10') {
+            $before, $after = foreach ($name in "${measure}Before", $measure) { [double] [regex]::Match($text, "(?m)^$name +: (\S+)").Groups[1].Value }
+            $after | Should -BeGreaterThan $before -Because $measure
+        }
+
+        "$work/out/modules.json" | Should -Exist
+        # Every cmdlet has a question by which the search is measured.
+        $asked = (Get-Content -LiteralPath "$examples/data/help.eval.jsonl" | ConvertFrom-Json).relevant | Sort-Object -Unique
+        $asked | Should -Be ($cmdlets.Name | Sort-Object)
+    }
+
+    It 'Train-SentenceEncoder takes pairs of one''s own' {
+        $model = [LoKr.Testing.TinyModel]::WriteBert("$work/model")
+        Set-Content -LiteralPath "$work/pairs.jsonl" -Value '{"query": "vpn slow", "positive": "the wifi"}', '{"query": "my invoice", "positive": "refund card"}'
+        $text = & "$examples/Train-SentenceEncoder.ps1" -ModelPath $model -Data pairs.jsonl -ValidationData pairs.jsonl -MaxLength 16 -MaxSteps 2 *>&1 | Out-String
+        $text | Should -Match '(?m)^2 documents, 2 pairs to learn from'
+        $text | Should -Match '(?m)^Steps +: 2\b'
+    }
+
     It 'Train-LanguageModel measures before and after, and completes three prompts' {
         $model = [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
         $null = [LoKr.Testing.TinyData]::WriteCompletions("$work/train.jsonl", 20)

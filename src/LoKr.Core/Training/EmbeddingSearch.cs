@@ -6,50 +6,52 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>What an evaluation of a sentence encoder searches: every query with its relevant documents among all documents, by the numbers of the texts.</summary>
+/// <summary>What an evaluation of a sentence encoder searches: every query with its relevant documents among all documents.</summary>
 /// <param name="Queries">Each query once.</param>
-/// <param name="Documents">Each document once.</param>
-/// <param name="Unpaired">Queries and documents that no row to learn from has, of one kind each.</param>
+/// <param name="Documents">The number of the text of each document: with an id documents are told apart by it, without one by their texts.</param>
+/// <param name="Unpaired">Numbers of the queries and of the documents that no row to learn from has.</param>
 internal sealed record EmbeddingCorpus(IReadOnlyList<EmbeddingQuery> Queries, IReadOnlyList<int> Documents, IReadOnlyList<IReadOnlyList<int>> Unpaired)
 {
     /// <summary>Collects the queries and documents of rows.</summary>
     /// <param name="rows">The rows.</param>
     /// <param name="texts">Numbers the texts.</param>
-    /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: two documents have one name, or a query names one that is not there.</exception>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.DataValueInvalid"/>: two documents have one id, or a query names one that is not there.</exception>
     public static EmbeddingCorpus Of(IReadOnlyList<EmbeddingRow> rows, EmbeddingTexts texts)
     {
         HashSet<int> paired = [];
         OrderedDictionary<int, SortedSet<int>> queries = [];
-        OrderedDictionary<int, bool> documents = [];
-        Dictionary<string, int> names = new(StringComparer.Ordinal);
-        foreach (EmbeddingRow row in rows.Where(static row => row.Kind is EmbeddingRowKind.Pair or EmbeddingRowKind.Document))
+        DocumentTable documents = new();
+
+        // Documents with ids come first: a text without one is that document.
+        foreach (EmbeddingRow row in rows.Where(static row => row.Kind is EmbeddingRowKind.Pair or EmbeddingRowKind.Document).OrderBy(static row => row.DocumentId is null))
         {
             bool isPair = row.Kind is EmbeddingRowKind.Pair;
-            int[] own = [.. (isPair ? row.Others : [row.First]).Select(text => texts.Add(text, asQuery: false))];
-            Array.ForEach(own, text => documents.TryAdd(text, true));
-            if (row.DocumentId is string name && !names.TryAdd(name, own[0]) && names[name] != own[0])
-            {
-                throw Wrong(row, $"has the id '{name}', which another document has");
-            }
-
+            int text = texts.Add(isPair ? row.Others[0] : row.First, asQuery: false);
+            int document = documents.Add(text, row);
             if (isPair)
             {
                 int query = texts.Add(row.First, asQuery: true);
-                Relevant(query).Add(own[0]);
-                paired.Add(query);
-                paired.UnionWith(own);
+                Relevant(query).Add(document);
+                paired.UnionWith([query, text]);
             }
+        }
+
+        foreach (string negative in rows.Where(static row => row.Kind is EmbeddingRowKind.Pair).SelectMany(static row => row.Others.Skip(1)))
+        {
+            int text = texts.Add(negative, asQuery: false);
+            documents.Add(text);
+            paired.Add(text);
         }
 
         foreach (EmbeddingRow row in rows.Where(static row => row.Kind is EmbeddingRowKind.Search))
         {
-            int query = texts.Add(row.First, asQuery: true);
-            Relevant(query).UnionWith(row.RelevantIds.Select(id => names.TryGetValue(id, out int text) ? text : throw Wrong(row, $"names the document '{id}', which no row has")));
+            Relevant(texts.Add(row.First, asQuery: true)).UnionWith(row.RelevantIds.Select(id => documents.Find(id)
+                ?? throw DocumentTable.Wrong(row, $"names the document '{id}', which no row has")));
         }
 
         int[] unpairedQueries = [.. queries.Keys.Where(text => !paired.Contains(text))];
-        int[] unpairedDocuments = [.. documents.Keys.Where(text => !paired.Contains(text) && !unpairedQueries.Contains(text))];
-        return new([.. queries.Select(static query => new EmbeddingQuery(query.Key, query.Value))], [.. documents.Keys],
+        int[] unpairedDocuments = [.. documents.Texts.Distinct().Where(text => !paired.Contains(text) && !unpairedQueries.Contains(text))];
+        return new([.. queries.Select(static query => new EmbeddingQuery(query.Key, query.Value))], documents.Texts,
             queries.Count == 0 ? [] : [.. new[] { unpairedQueries, unpairedDocuments }.Where(static group => group.Length > 0)]);
 
         SortedSet<int> Relevant(int query)
@@ -63,13 +65,51 @@ internal sealed record EmbeddingCorpus(IReadOnlyList<EmbeddingQuery> Queries, IR
         }
     }
 
-    private static LoKrException Wrong(EmbeddingRow row, string problem) => new(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData,
-        $"{row.Origin} {problem}.", "Correct the ids of documents and queries.") { Target = row.Origin };
+    private sealed class DocumentTable
+    {
+        private readonly Dictionary<string, int> _byId = new(StringComparer.Ordinal);
+        private readonly Dictionary<int, int> _byText = [];
+
+        /// <summary>Number of the text of each document.</summary>
+        public List<int> Texts { get; } = [];
+
+        public static LoKrException Wrong(EmbeddingRow row, string problem) => new(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData,
+            $"{row.Origin} {problem}.", "Correct the ids of documents and queries.") { Target = row.Origin };
+
+        /// <summary>The index of a document with an id; null where there is none.</summary>
+        public int? Find(string id) => _byId.TryGetValue(id, out int document) ? document : null;
+
+        /// <summary>The index of the document of a row.</summary>
+        public int Add(int text, EmbeddingRow row)
+        {
+            if (row.DocumentId is not string id)
+            {
+                return Add(text);
+            }
+
+            if (!_byId.TryGetValue(id, out int document))
+            {
+                document = _byId[id] = New(text);
+            }
+
+            return Texts[document] == text ? document : throw Wrong(row, $"has the id '{id}', which another document has");
+        }
+
+        /// <summary>The index of a document without an id: that of the first one with its text.</summary>
+        public int Add(int text) => _byText.TryGetValue(text, out int document) ? document : New(text);
+
+        private int New(int text)
+        {
+            _byText.TryAdd(text, Texts.Count);
+            Texts.Add(text);
+            return Texts.Count - 1;
+        }
+    }
 }
 
 /// <summary>A query and the documents that answer it.</summary>
 /// <param name="Text">Number of its text.</param>
-/// <param name="Relevant">Numbers of the documents.</param>
+/// <param name="Relevant">Indices of the documents.</param>
 internal sealed record EmbeddingQuery(int Text, IReadOnlyCollection<int> Relevant);
 
 /// <summary>Vectors of the texts of a task, and what a search in them finds. On the CPU.</summary>
@@ -97,14 +137,13 @@ internal sealed class EmbeddedTexts(int count, ISentenceEncoder encoder)
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor documents = Stack(corpus.Documents);
-        Dictionary<int, int> places = corpus.Documents.Index().ToDictionary(static document => document.Item, static document => document.Index);
         List<QueryRanks> ranks = [];
         foreach (EmbeddingQuery[] queries in corpus.Queries.Chunk(QueriesAtOnce))
         {
             using var chunk = NewDisposeScope();
             Tensor scores = encoder.Sentences.Similarity.All(Stack([.. queries.Select(static query => query.Text)]), documents);
             double[] values = scores.to(ScalarType.Float64).data<double>().ToArray();
-            ranks.AddRange(queries.Select((query, i) => QueryRanks.Of(values.AsSpan(i * corpus.Documents.Count, corpus.Documents.Count), query.Relevant.Select(text => places[text]))));
+            ranks.AddRange(queries.Select((query, i) => QueryRanks.Of(values.AsSpan(i * corpus.Documents.Count, corpus.Documents.Count), query.Relevant)));
         }
 
         return ranks;

@@ -173,6 +173,20 @@ public sealed class EmbeddingTrainingTests : IDisposable
     }
 
     [Fact]
+    public void Documents_with_ids_are_told_apart_though_their_texts_are_equal()
+    {
+        using LoKrModel model = ModelLoader.Load(TinyModel.WriteBert(_folder["bert"]));
+        DataRow[] ids = [Row(("query", "vpn"), ("positive", "vpn"), ("id", "2")), Row(("query", "wifi"), ("positive", "vpn"), ("id", "1")), Row(("document", "vpn"))];
+        using EmbeddingTask apart = new(model, ids);
+        using EmbeddingTask together = new(model, [.. ids.Select(static row => Row([.. row.Fields.Where(static field => field.Key != "id").Select(static field => (field.Key, field.Value!))]))]);
+        Assert.Equal(1, Evaluator.Evaluate(model, together, 2, TestContext.Current.CancellationToken).RecallAt1);
+
+        // Of equal scores one comes first.
+        LoKrEvaluation evaluation = Evaluator.Evaluate(model, apart, 2, TestContext.Current.CancellationToken);
+        Assert.Equal((0.5, 1.0, 0.75), (evaluation.RecallAt1!.Value, evaluation.RecallAt10!.Value, evaluation.MrrAt10!.Value));
+    }
+
+    [Fact]
     public void Pairs_with_scores_have_a_correlation()
     {
         using LoKrModel model = ModelLoader.Load(TinyModel.WriteBert(_folder["bert"]));
