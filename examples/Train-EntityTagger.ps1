@@ -38,8 +38,8 @@ param(
     # Passes over the data.
     [int] $Epochs = 12,
 
-    # Highest learning rate of LoKr, and of the head beside it.
-    [double] $LearningRate = 1e-2,
+    # Highest learning rate of LoKr; the new head beside it has ten times as much.
+    [double] $LearningRate = 5e-3,
 
     # Highest learning rate of the head where it is trained alone.
     [double] $HeadLearningRate = 2e-2,
