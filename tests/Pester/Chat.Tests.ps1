@@ -40,6 +40,9 @@ Describe 'Rows that are conversations' {
         # "ok" and the end of the text.
         $expected.TokenCount | Should -Be 12
         $expected.ExactMatch | Should -Be 0
+        $generic = [System.Collections.Generic.Dictionary[string, string]]::new()
+        $tables[0].messages[0].GetEnumerator() | ForEach-Object { $generic[$_.Key] = $_.Value }
+        $tables[0].messages[0] = $generic
         foreach ($data in $few, $tables, $shared, $alpaca, $list) {
             ($model | Measure-LoKrModel -Data $data).Loss | Should -Be $expected.Loss
             ($data | Measure-LoKrModel -Model $model).Loss | Should -Be $expected.Loss
@@ -126,5 +129,77 @@ Describe 'A job on conversations' {
         # Another template makes other texts of the same rows.
         Add-Content -LiteralPath "$chat/chat_template.jinja" -Value '{# changed #}'
         (Invoke-LoKrJob "$TestDrive/chat.job.psd1" -InformationAction SilentlyContinue).State | Should -Not -Be 'NothingToDo'
+    }
+}
+
+Describe 'A conversation with a model' {
+    BeforeAll {
+        $script:talker = Import-LoKrModel -LiteralPath ([LoKr.Testing.TinyModel]::WriteChat("$TestDrive/talker", '')) -Device cpu
+        New-LoKrConfig -R 4 -Alpha 8 -TargetModules all-linear | Add-LoKrAdapter -Model $talker -Seed 1
+        $talker | Start-LoKrTraining -Data $chats -Epochs 20 -BatchSize 8 -LearningRate 2e-2 -Seed 1
+    }
+
+    AfterAll {
+        $talker.Dispose()
+    }
+
+    It 'is answered until the end of the turn, and goes on' {
+        $first = Invoke-LoKrModel $talker -Message @{ role = 'system'; content = 's' }, 'vpn'
+        $first.Answer | Should -BeExactly 'ok'
+        $first.IsComplete | Should -BeTrue
+        $first.TokenCount | Should -Be 2
+        $first.Messages.ToString() | Should -BeExactly 'system: s, user: vpn, assistant: ok'
+        $second = $first | Invoke-LoKrModel $talker -Message ([pscustomobject] @{ Role = 'user'; Content = 'wifi' })
+        $second.Messages.Role | Should -Be 'system', 'user', 'assistant', 'user', 'assistant'
+        $second.Messages[3].Content | Should -BeExactly 'wifi'
+
+        # What a file or a job makes of it goes on too.
+        $path = "$TestDrive/first.xml"
+        $first | Export-Clixml -LiteralPath $path -Depth 4
+        (Import-Clixml -LiteralPath $path | Invoke-LoKrModel $talker -Message 'wifi').Messages.Content | Should -Be $second.Messages.Content
+        ($first | ConvertTo-Json -Depth 5 | ConvertFrom-Json | Invoke-LoKrModel $talker -Message 'wifi').Messages.Content | Should -Be $second.Messages.Content
+        Get-Display $first | Should -Match 'ok +True +2'
+        Get-Display ($first | Format-List) | Should -Match 'user: vpn'
+    }
+
+    It 'gives the same answer with the adapter merged' {
+        $before = Invoke-LoKrModel $talker -Message 'router' -MaxNewTokens 5
+        $null = $talker | Merge-LoKrAdapter
+        (Invoke-LoKrModel $talker -Message 'router' -MaxNewTokens 5).Answer | Should -BeExactly $before.Answer
+        $null = $talker | Undo-LoKrMerge
+    }
+
+    It 'comes in pieces on the information stream with -Stream, and as one object in the end' {
+        $answer = Invoke-LoKrModel $talker -Message 'vpn' -Temperature 3 -Seed 5 -MaxNewTokens 12 -Stream -InformationVariable said 6> $null
+        @($answer).Count | Should -Be 1
+        $pieces = @($said | Where-Object Tags -Contain 'Text' | ForEach-Object { $_.MessageData.Message })
+        $pieces.Count | Should -BeGreaterThan 1
+        $pieces -join '' | Should -BeExactly $answer.Answer
+        (Invoke-LoKrModel $talker -Message 'vpn' -Temperature 3 -Seed 5 -MaxNewTokens 12).Answer | Should -BeExactly $answer.Answer
+        $text = 'vpn' | Invoke-LoKrModel $talker -MaxNewTokens 4 -Stream -InformationVariable said 6> $null
+        @($said | Where-Object Tags -Contain 'Text' | ForEach-Object { $_.MessageData.Message }) -join '' | Should -BeExactly $text.Completion
+    }
+
+    It 'takes what generation_config.json says, and says what it does not do' {
+        Set-Content -LiteralPath "$TestDrive/talker/generation_config.json" -Value '{ "do_sample": true, "temperature": 2.0, "max_new_tokens": 3, "num_beams": 4, "eos_token_id": 257 }'
+        $model = Import-LoKrModel -LiteralPath "$TestDrive/talker" -Device cpu
+        $answer = Invoke-LoKrModel $model -Message 'vpn' -Seed 1 -WarningVariable said -WarningAction SilentlyContinue
+        $answer.TokenCount | Should -BeLessOrEqual 3
+        $said | Should -Be 'generation_config.json of the model has num_beams = 4, which has no effect.'
+        $answers = 1..4 | ForEach-Object { (Invoke-LoKrModel $model -Message 'vpn' -Seed $_ -WarningAction SilentlyContinue).Answer }
+        @($answers | Select-Object -Unique).Count | Should -BeGreaterThan 1
+        $null = Invoke-LoKrModel $model -Message 'vpn' -Temperature 0 -Seed 1 -MaxNewTokens 1 -WarningVariable said -WarningAction SilentlyContinue
+        "$said" | Should -Match '-Seed has no effect at a temperature of 0'
+        $model.Dispose()
+        Remove-Item -LiteralPath "$TestDrive/talker/generation_config.json"
+    }
+
+    It 'needs messages with a role and a content, and a model that has a template' {
+        Get-ErrorId { Invoke-LoKrModel $talker -Message @{ content = 'vpn' } } | Should -Be 'LoKr.DataValueInvalid'
+        Get-ErrorId { Invoke-LoKrModel $talker -Message 5 } | Should -Be 'LoKr.DataValueInvalid'
+        Get-ErrorId { [pscustomobject] @{ Text = 'x' } | Invoke-LoKrModel $talker -Message 'vpn' } | Should -Be 'LoKr.DataValueInvalid'
+        $other = Import-LoKrModel -LiteralPath ([LoKr.Testing.TinyModel]::WriteLlama("$TestDrive/plain")) -Device cpu
+        Get-ErrorId { Invoke-LoKrModel $other -Message 'vpn' } | Should -Be 'LoKr.ChatTemplateMissing'
+        $other.Dispose()
     }
 }

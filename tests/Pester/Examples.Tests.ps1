@@ -137,6 +137,22 @@ Describe 'Examples' {
         (Get-ChildItem -LiteralPath "$work/out").FullName | Should -Be $kept.FullName
     }
 
+    It 'Train-ChatModel learns conversations, holds one of two turns, and exports with the template' -ForEach @(@{ Kind = 'Chat' }, @{ Kind = 'Llama' }) {
+        $model = $Kind -eq 'Chat' ? [LoKr.Testing.TinyModel]::WriteChat("$work/model", '') : [LoKr.Testing.TinyModel]::WriteLlama("$work/model")
+        $null = [LoKr.Testing.TinyData]::WriteChats("$work/chats.jsonl", 40)
+        $before = Get-ChildItem -Path ([System.IO.Path]::GetTempPath()) -Filter 'lokr-chat-*'
+        $options = @{ ModelPath = $model; Data = 'chats.jsonl'; ValidationData = 'chats.jsonl'; MaxLength = 64; Epochs = 4; BatchSize = 8; LearningRate = 2e-2; MaxNewTokens = 4; Say = 'vpn', 'wifi'; Destination = 'out' }
+        $lines = & "$examples/Train-ChatModel.ps1" @options 6>&1
+        $result = $lines[-1]
+        $result.Perplexity | Should -BeLessThan $result.PerplexityBefore
+        $result.Answers.Count | Should -Be 2
+        [regex]::Count(($lines -join "`n"), '(?m)^ +(user|assistant): ') | Should -Be 4
+        @($lines -match 'has no chat template').Count | Should -Be ($Kind -eq 'Chat' ? 0 : 1)
+        "$work/out/chat_template.jinja" | Should -Exist
+        Get-ChildItem -Path ([System.IO.Path]::GetTempPath()) -Filter 'lokr-chat-*' | Should -Be $before
+        "$work/model/chat_template.jinja" | Test-Path | Should -Be ($Kind -eq 'Chat')
+    }
+
     It 'StableDiffusion learns images, and writes two and its adapter' {
         $model = [LoKr.Testing.TinyPipeline]::Write("$work/model", $false, $null)
         $null = [LoKr.Testing.TinyImages]::Write("$work/photos", 4)

@@ -192,6 +192,9 @@ Describe 'An object' {
             'LoKr.Core.Layouts.LoKrSettingDifference'       = { Compare-LoKrAdapter "$TestDrive/adapter" other -Model $model -Setting }
             'LoKr.Core.Model.LoKrAdapter'                   = { $model.Adapters }
             'LoKr.Core.Model.LoKrAdapterStatus'             = { $model | Get-LoKrAdapter }
+            'LoKr.Core.Inference.LoKrConversation'          = {
+                [LoKr.Core.Inference.LoKrConversation] @{ Messages = [LoKr.Core.Inference.LoKrMessage[]] (@{ Role = 'user'; Content = 'a' }, @{ Role = 'assistant'; Content = 'b' }); Answer = 'b'; IsComplete = $true; PromptTokenCount = 3; TokenCount = 1; Elapsed = [timespan]::Zero }
+            }
             'LoKr.Core.Model.LoKrConfusion'                 = { $model | Measure-LoKrModel -Data $rowsToMeasure -Confusion }
             'LoKr.Core.Model.LoKrEvaluation'                = { $model | Measure-LoKrModel -Data $rowsToMeasure }
             'LoKr.Core.Model.LoKrLabelEvaluation'           = { $model | Measure-LoKrModel -Data $rowsToMeasure -ByLabel }

@@ -182,9 +182,20 @@ public sealed record Conversation(IReadOnlyList<IReadOnlyDictionary<string, obje
         string json => Parse(json) is { ValueKind: JsonValueKind.Object } parsed ? Members(parsed) : null,
         JsonElement { ValueKind: JsonValueKind.Object } json => json.EnumerateObject().ToDictionary(static member => member.Name, static member => (object?)member.Value, StringComparer.Ordinal),
         IReadOnlyDictionary<string, object?> map => new(map, StringComparer.Ordinal),
-        IDictionary map => map.Cast<DictionaryEntry>().ToDictionary(static entry => Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!, static entry => entry.Value, StringComparer.Ordinal),
+        IDictionary map => Entries(map),
         _ => null,
     };
+
+    private static Dictionary<string, object?> Entries(IDictionary map)
+    {
+        Dictionary<string, object?> entries = new(StringComparer.Ordinal);
+        foreach (DictionaryEntry entry in map)
+        {
+            entries[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = entry.Value;
+        }
+
+        return entries;
+    }
 
     private static LoKrException Wrong(DataRow row, string column, int index, string what) => new(
         ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, string.Create(CultureInfo.InvariantCulture, $"Message {index + 1} in the {column} of {row.Origin} {what}."),

@@ -14,16 +14,16 @@ public static class TextGenerator
     /// <param name="model">A causal language model with a tokenizer.</param>
     /// <param name="prompt">The text to continue; special tokens of the tokenizer are added as in training.</param>
     /// <param name="options">Length, sampling and seed.</param>
+    /// <param name="onText">Gets the completion as it comes, in pieces of whole characters; null for none.</param>
     /// <param name="cancellationToken">Checked before every token.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>, <see cref="ErrorIds.TokenizerMissing"/>, and the errors of the model.</exception>
     /// <exception cref="OperationCanceledException">The token was canceled.</exception>
-    public static LoKrCompletion Complete(LoKrModel model, string prompt, GenerationOptions options, CancellationToken cancellationToken = default)
+    public static LoKrCompletion Complete(LoKrModel model, string prompt, GenerationOptions options, Action<string>? onText = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(prompt);
         ArgumentNullException.ThrowIfNull(options);
-        ICausalLanguageModel language = model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
-            ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Load a causal language model to generate text.");
+        ICausalLanguageModel language = LanguageModel(model);
         using IDisposable use = model.Use.Run("run");
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         long started = Stopwatch.GetTimestamp();
@@ -44,7 +44,9 @@ public static class TextGenerator
         model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        IReadOnlyList<int> generated = language.Generate(ids, options, cancellationToken);
+        TextPieces? pieces = onText is null ? null : new(tokenizer, onText);
+        IReadOnlyList<int> generated = language.Generate(ids, pieces is null ? options : options with { OnToken = pieces.Add }, cancellationToken);
+        pieces?.Complete();
         return new LoKrCompletion
         {
             Prompt = prompt,
@@ -54,6 +56,11 @@ public static class TextGenerator
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
     }
+
+    /// <summary>The model as one that generates.</summary>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.TaskUnknown"/>.</exception>
+    internal static ICausalLanguageModel LanguageModel(LoKrModel model) => model.Pretrained as ICausalLanguageModel ?? throw new LoKrException(
+        ErrorIds.TaskUnknown, LoKrErrorKind.InvalidOperation, $"{model.Name} is not a causal language model.", "Load a causal language model to generate text.");
 }
 
 /// <summary>The completion of one prompt. Flat and serializable.</summary>

@@ -70,6 +70,10 @@ public interface ICausalLanguageModel : IPretrainedModel
     /// <summary>Ids that end a generated text (generation_config.json, else config.json).</summary>
     IReadOnlyList<int> EosIds { get; }
 
+    /// <summary>How generation_config.json says that the model generates.</summary>
+    /// <exception cref="Errors.LoKrException"><see cref="Errors.ErrorIds.ModelConfigInvalid"/>: a value has another type.</exception>
+    GenerationSettings ReadGenerationSettings() => new();
+
     /// <summary>Scores of every position of a batch.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length]; null when there is no padding.</param>
@@ -176,9 +180,46 @@ public sealed record GenerationOptions
     /// <summary>Samples among the most likely tokens whose probabilities reach this sum; 1 for no limit.</summary>
     public double TopP { get; init; } = 1;
 
+    /// <summary>
+    /// Divides positive logits of tokens that occurred already, in the prompt or since, and multiplies negative ones (Keskar et al.,
+    /// arXiv:1909.05858), before the temperature; 1 for no penalty.
+    /// </summary>
+    public double RepetitionPenalty { get; init; } = 1;
+
     /// <summary>Seed of the sampling; null takes a fresh one.</summary>
     public long? Seed { get; init; }
 
     /// <summary>Ids that end the text in addition to the model's own.</summary>
     public IReadOnlyList<int> StopIds { get; init; } = [];
+
+    /// <summary>Gets every token as it comes, on the thread that generates; null for none.</summary>
+    public Action<int>? OnToken { get; init; }
+}
+
+/// <summary>What generation_config.json of a model says about generating; null where it says nothing.</summary>
+public sealed record GenerationSettings
+{
+    /// <summary>Whether tokens are drawn (<c>do_sample</c>).</summary>
+    public bool? DoSample { get; init; }
+
+    /// <summary><c>temperature</c>.</summary>
+    public double? Temperature { get; init; }
+
+    /// <summary><c>top_k</c>; 0 for no limit.</summary>
+    public int? TopK { get; init; }
+
+    /// <summary><c>top_p</c>.</summary>
+    public double? TopP { get; init; }
+
+    /// <summary><c>repetition_penalty</c>.</summary>
+    public double? RepetitionPenalty { get; init; }
+
+    /// <summary><c>max_new_tokens</c>.</summary>
+    public int? MaxNewTokens { get; init; }
+
+    /// <summary><c>max_length</c>, the prompt included.</summary>
+    public int? MaxLength { get; init; }
+
+    /// <summary>What the file asks for and is not done, each as key and value.</summary>
+    public IReadOnlyList<string> Ignored { get; init; } = [];
 }

@@ -14,6 +14,7 @@ namespace LoKr.Models.Families;
 public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, ICachedLanguageModel, IPackedLanguageModel
 {
     private readonly DecoderSettings _settings;
+    private readonly ModelConfig? _generation;
     private readonly Decoder _decoder;
     private readonly Linear _head;
 
@@ -24,6 +25,7 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
         : base(settings.ClassName)
     {
         _settings = settings;
+        _generation = config.Generation;
         ModelType = config.ModelType;
         EosIds = ReadEosIds(config, settings.DefaultEosId);
         Config = ModelArchitecture.Describe(config, settings.ClassName);
@@ -65,6 +67,9 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
 
     /// <inheritdoc/>
     public IReadOnlyList<int> EosIds { get; }
+
+    /// <inheritdoc/>
+    public GenerationSettings ReadGenerationSettings() => _generation is null ? new() : GenerationConfig.Read(_generation);
 
     /// <inheritdoc/>
     public Tensor Logits(Tensor inputIds, Tensor? attentionMask = null) => call(inputIds, attentionMask);

@@ -174,6 +174,7 @@ internal static class TextGenerator
         int most = Math.Min(options.MaxNewTokens, model.MaxSequenceLength - promptIds.Count);
         List<int> generated = [];
         long[] input = [.. promptIds.Select(id => (long)id)];
+        sampler.AddSeen(promptIds);
 
         using IDisposable noGrad = no_grad();
         KeyValueCache cache = model.CreateCache();
@@ -189,6 +190,8 @@ internal static class TextGenerator
                 }
 
                 generated.Add(next);
+                sampler.AddSeen([next]);
+                options.OnToken?.Invoke(next);
                 input = [next];
                 if (!model.Holds(cache))
                 {
@@ -241,13 +244,14 @@ internal static class TextGenerator
 
 /// <summary>
 /// Chooses the next token: the most likely one, or one drawn after temperature, top-k and top-p (Holtzman et al., arXiv:1904.09751), in
-/// that order as in transformers. It draws on the CPU from a generator of its own, so that a seed means the same on every device and the
+/// that order as in transformers, both after the penalty for tokens that occurred. It draws on the CPU from a generator of its own, so that a seed means the same on every device and the
 /// random numbers of training do not change.
 /// </summary>
 internal sealed class TokenSampler : IDisposable
 {
     private readonly GenerationOptions _options;
     private readonly Generator? _generator;
+    private readonly HashSet<long> _seen = [];
 
     /// <summary>Creates a sampler; an invalid option is <see cref="ErrorIds.GenerationOptionInvalid"/>.</summary>
     public TokenSampler(GenerationOptions options)
@@ -255,6 +259,7 @@ internal sealed class TokenSampler : IDisposable
         Check(options.MaxNewTokens > 0, $"MaxNewTokens is {options.MaxNewTokens}, not positive.");
         Check(double.IsFinite(options.Temperature) && options.Temperature >= 0, $"Temperature is {options.Temperature}; it is 0 (greedy) or positive.");
         Check(options.TopK >= 0, $"TopK is {options.TopK}; it is 0 (no limit) or positive.");
+        Check(double.IsFinite(options.RepetitionPenalty) && options.RepetitionPenalty > 0, $"RepetitionPenalty is {options.RepetitionPenalty}; it is positive, and 1 for none.");
         Check(options.TopP is > 0 and <= 1, $"TopP is {options.TopP}; it is above 0 and at most 1 (no limit).");
         _options = options;
         if (options.Temperature > 0)
@@ -264,11 +269,21 @@ internal sealed class TokenSampler : IDisposable
         }
     }
 
+    /// <summary>Adds tokens that occurred, for the penalty.</summary>
+    public void AddSeen(IEnumerable<int> ids)
+    {
+        if (_options.RepetitionPenalty != 1)
+        {
+            _seen.UnionWith(ids.Select(static id => (long)id));
+        }
+    }
+
     /// <summary>Chooses a token.</summary>
     /// <param name="logits">Scores [vocabulary].</param>
     public int Next(Tensor logits)
     {
         using DisposeScope scope = NewDisposeScope();
+        logits = _seen.Count == 0 ? logits : Penalize(logits.to(ScalarType.Float32, CPU));
         if (_generator is null)
         {
             (Tensor value, Tensor index) = logits.max(0);
@@ -300,6 +315,13 @@ internal sealed class TokenSampler : IDisposable
         {
             throw new LoKrException(ErrorIds.GenerationOptionInvalid, LoKrErrorKind.InvalidArgument, FormattableString.Invariant(problem));
         }
+    }
+
+    private Tensor Penalize(Tensor scores)
+    {
+        Tensor ids = tensor(_seen.ToArray());
+        Tensor own = scores.index_select(0, ids);
+        return scores.scatter(0, ids, where(own.lt(0), own * _options.RepetitionPenalty, own / _options.RepetitionPenalty));
     }
 
     private Tensor TakeBest(Tensor scores)

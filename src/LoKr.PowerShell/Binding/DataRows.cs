@@ -131,10 +131,22 @@ internal static class DataRows
         : value.Unwrap() switch
         {
             object[] several => Array.ConvertAll<object?, object?>(several, Plain),
-            IDictionary map => map.Cast<DictionaryEntry>().ToDictionary(static entry => Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!, static entry => Plain(entry.Value), StringComparer.Ordinal),
+            IDictionary map => PlainEntries(map),
             IList list and not Array => list.Cast<object?>().Select(Plain).ToArray(),
             var other => other,
         };
+
+    // Only this enumeration gives entries for every kind of dictionary.
+    private static Dictionary<string, object?> PlainEntries(IDictionary map)
+    {
+        Dictionary<string, object?> entries = new(StringComparer.Ordinal);
+        foreach (DictionaryEntry entry in map)
+        {
+            entries[Convert.ToString(entry.Key, CultureInfo.InvariantCulture)!] = Plain(entry.Value);
+        }
+
+        return entries;
+    }
 
     private static string Origin(int number) => string.Create(CultureInfo.InvariantCulture, $"row {number}");
 

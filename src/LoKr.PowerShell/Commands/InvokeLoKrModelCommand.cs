@@ -15,14 +15,16 @@ using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Commands;
 
-/// <summary>Runs a model on texts: a classifier labels them or finds entities in them, a sentence encoder gives vectors or searches by them, a language model continues them, a Stable Diffusion pipeline generates images from them.</summary>
+/// <summary>Runs a model on texts: a classifier labels them or finds entities in them, a sentence encoder gives vectors or searches by them, a language model continues them or answers a conversation, a Stable Diffusion pipeline generates images from them.</summary>
 [Cmdlet(VerbsLifecycle.Invoke, "LoKrModel", DefaultParameterSetName = TextSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrClassification), typeof(LoKrEntity), typeof(LoKrEmbedding), typeof(LoKrSearchResult), typeof(LoKrCompletion), typeof(LoKrPicture))]
+[OutputType(typeof(LoKrClassification), typeof(LoKrEntity), typeof(LoKrEmbedding), typeof(LoKrSearchResult), typeof(LoKrCompletion), typeof(LoKrConversation), typeof(LoKrPicture))]
 public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 {
     private const string TextSet = "Text";
     private const string DataSet = "Data";
     private const string SearchSet = "Search";
+    private const string ChatSet = "Message";
+    private static readonly string[] s_toHost = ["PSHOST", "LoKr", "Text"];
     private readonly List<TextInput> _waiting = [];
     private readonly List<CutLength> _cut = [];
 
@@ -39,6 +41,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = DataSet)]
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = SearchSet)]
+    [Parameter(Mandatory = true, Position = 0, ParameterSetName = ChatSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public LoKrModel Model { get; set; } = null!;
@@ -60,6 +63,20 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [SupportsWildcards]
     [ValidateNotNullOrEmpty]
     public string[] Data { get; set; } = [];
+
+    /// <summary>Messages that a language model with a chat template answers: hashtables or objects with role (system, user, assistant) and content; a text is one of the user.</summary>
+    [Parameter(Mandatory = true, ParameterSetName = ChatSet)]
+    [ValidateNotNullOrEmpty]
+    public object[] Message { get; set; } = [];
+
+    /// <summary>An earlier result, whose conversation -Message continues, or another object with the property Messages; null begins one.</summary>
+    [Parameter(ValueFromPipeline = true, ParameterSetName = ChatSet)]
+    public object? Conversation { get; set; }
+
+    /// <summary>What the chat template gets besides the messages: @{ enable_thinking = $false }.</summary>
+    [Parameter(ParameterSetName = ChatSet)]
+    [ValidateNotNull]
+    public Hashtable TemplateVariable { get; set; } = [];
 
     /// <summary>The texts to search for, or hashtables or objects with a property Query, Text or Prompt.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = SearchSet)]
@@ -105,29 +122,46 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [Parameter(ParameterSetName = DataSet)]
     public EntityAggregation Aggregation { get; set; }
 
-    /// <summary>Maximum number of tokens that a language model generates.</summary>
+    /// <summary>Maximum number of tokens that a language model generates: 64, and for -Message what generation_config.json says, or 256.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = ChatSet)]
     [ValidateRange(1, int.MaxValue)]
     public int MaxNewTokens { get; set; } = 64;
 
-    /// <summary>Divides the logits before sampling; 0 always takes the most likely token (greedy).</summary>
+    /// <summary>Divides the logits before sampling; 0 always takes the most likely token (greedy). The default is 0, and for -Message what generation_config.json says.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = ChatSet)]
     [ValidateRange(0d, double.MaxValue)]
     public double Temperature { get; set; }
 
-    /// <summary>Samples from this number of most likely tokens; 0 sets no limit.</summary>
+    /// <summary>Samples from this number of most likely tokens; 0 sets no limit. The default is 0, and for -Message what generation_config.json says.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = ChatSet)]
     [ValidateRange(0, int.MaxValue)]
     public int TopK { get; set; }
 
-    /// <summary>Samples from the most likely tokens whose probabilities reach this sum; 1 sets no limit.</summary>
+    /// <summary>Samples from the most likely tokens whose probabilities reach this sum; 1 sets no limit. The default is 1, and for -Message what generation_config.json says.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = ChatSet)]
     [ValidateRange(0d, 1d)]
     public double TopP { get; set; } = 1;
+
+    /// <summary>Makes tokens that occurred already, also in the prompt, less likely: above 1; 1 is no penalty. The default is 1, and for -Message what generation_config.json says.</summary>
+    [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = ChatSet)]
+    [ValidateRange(0.01d, 100d)]
+    public double RepetitionPenalty { get; set; } = 1;
+
+    /// <summary>Shows what a language model generates as it comes, on the information stream, in pieces of whole characters with the tag Text. The result follows as without it.</summary>
+    [Parameter(ParameterSetName = TextSet)]
+    [Parameter(ParameterSetName = DataSet)]
+    [Parameter(ParameterSetName = ChatSet)]
+    public SwitchParameter Stream { get; set; }
 
     /// <summary>Seed of the sampling, or of the noise of the first image; the images after it have the numbers that follow.</summary>
     [Parameter]
@@ -142,7 +176,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private protected override bool IsFollower => Distributed is not DistributedMode.None && base.IsFollower;
 
     /// <inheritdoc/>
-    private protected override bool IsForFirstWorker => ParameterSetName is ImageSet or SearchSet;
+    private protected override bool IsForFirstWorker => ParameterSetName is ImageSet or SearchSet or ChatSet;
 
     /// <inheritdoc/>
     protected override void Begin()
@@ -151,12 +185,20 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         if (ParameterSetName is TextSet or DataSet && WorkerGroup.Join(Distributed) is WorkerGroup workers)
         {
             _shared = new SharedResults(workers, Model);
+            WriteWarnings(Ignored("where several processes share the texts", nameof(Stream)));
         }
     }
 
     /// <inheritdoc/>
     protected override void Process()
     {
+        if (ParameterSetName == ChatSet)
+        {
+            WriteObject(ChatGenerator.Answer(Model, [.. ChatMessages.Of(Conversation), .. Message.Select(ChatMessages.Read)], ReadChatOptions(), Streamed(), StopToken));
+            EndStream();
+            return;
+        }
+
         if (ParameterSetName == DataSet)
         {
             IReadOnlyList<DataRow> rows = ReadRows(Data, DataRows.BeginReading(Column, skipInvalid: false));
@@ -247,12 +289,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
         IEnumerable<string> ofEntities = IsTagger ? [] : Ignored("for a model that finds no entities", nameof(Aggregation));
         IEnumerable<string> ofEncoders = Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is no sentence encoder", nameof(PromptName));
-        return [.. ofEntities, .. ofEncoders, .. Model.Pretrained is ICausalLanguageModel
+        return [.. ofEntities, .. ofEncoders, .. Model.Pretrained is ICausalLanguageModel language
             ? (string[])[
                 .. Ignored("for a language model, which continues one whole text at a time", nameof(MaxLength), nameof(BatchSize)),
-                .. Temperature > 0 ? [] : Ignored($"at a temperature of 0, which always takes the most likely token; give -{nameof(Temperature)} to sample", nameof(TopK), nameof(TopP), nameof(Seed)),
+                .. ParameterSetName == ChatSet ? language.ReadGenerationSettings().Ignored.Select(static setting => $"generation_config.json of the model has {setting}, which has no effect.") : [],
+                .. Temperature > 0 || (ParameterSetName == ChatSet && ReadChatOptions().Samples(language.ReadGenerationSettings())) ? [] : Ignored($"at a temperature of 0, which always takes the most likely token; give -{nameof(Temperature)} to sample", nameof(TopK), nameof(TopP), nameof(Seed)),
             ]
-            : Ignored($"for a {(Model.Pretrained is ISentenceEncoder ? "sentence encoder" : "classifier")}, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(Seed))];
+            : Ignored($"for a {(Model.Pretrained is ISentenceEncoder ? "sentence encoder" : "classifier")}, which generates no text", nameof(MaxNewTokens), nameof(Temperature), nameof(TopK), nameof(TopP), nameof(RepetitionPenalty), nameof(Seed), nameof(Stream))];
     }
 
     // Images have bars of their own. How many objects will come through the pipeline is not known.
@@ -317,14 +360,30 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     {
         if (_shared is null)
         {
-            ForOne(text, () => Write([Compute()]));
+            ForOne(text, () =>
+            {
+                Piece piece = Compute(Streamed());
+                EndStream();
+                Write([piece]);
+            });
         }
         else
         {
-            Write(_shared.Add(Compute, WriteFailure));
+            Write(_shared.Add(() => Compute(null), WriteFailure));
         }
 
-        Piece Compute() => new() { Completion = TextGenerator.Complete(Model, text, ReadGenerationOptions(), StopToken) };
+        Piece Compute(Action<string>? onText) => new() { Completion = TextGenerator.Complete(Model, text, ReadGenerationOptions(), onText, StopToken) };
+    }
+
+    // The host shows it whatever $InformationPreference is, as what Write-Host writes.
+    private Action<string>? Streamed() => !Stream ? null : text => WriteInformation(new HostInformationMessage { Message = text, NoNewLine = true }, s_toHost);
+
+    private void EndStream()
+    {
+        if (Stream)
+        {
+            WriteInformation(new HostInformationMessage { Message = "" }, s_toHost);
+        }
     }
 
     private void WriteFailure(Exception exception) => WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, Model.SourcePath ?? Model.Name));
@@ -411,8 +470,22 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         Temperature = Temperature,
         TopK = TopK,
         TopP = TopP,
+        RepetitionPenalty = RepetitionPenalty,
         Seed = Seed,
     };
+
+    private ChatOptions ReadChatOptions() => new()
+    {
+        MaxNewTokens = Given(nameof(MaxNewTokens)) ? MaxNewTokens : null,
+        Temperature = Given(nameof(Temperature)) ? Temperature : null,
+        TopK = Given(nameof(TopK)) ? TopK : null,
+        TopP = Given(nameof(TopP)) ? TopP : null,
+        RepetitionPenalty = Given(nameof(RepetitionPenalty)) ? RepetitionPenalty : null,
+        Seed = Seed,
+        Variables = DataRows.Plain(TemplateVariable) as IReadOnlyDictionary<string, object?>,
+    };
+
+    private bool Given(string parameter) => MyInvocation.BoundParameters.ContainsKey(parameter);
 
     /// <summary>A text that was cut.</summary>
     private readonly record struct CutLength(int Used, int TokenCount);
