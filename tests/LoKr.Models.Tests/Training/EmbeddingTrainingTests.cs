@@ -168,7 +168,7 @@ public sealed class EmbeddingTrainingTests : IDisposable
         Assert.All(new[] { EvaluationMetric.Accuracy, EvaluationMetric.Perplexity, EvaluationMetric.Spearman }, metric =>
         {
             ErrorAssert.Throws(ErrorIds.MetricUnavailable, () => evaluation.ValueOf(metric));
-            ErrorAssert.Throws(ErrorIds.MetricUnavailable, () => new RowMetric(metric, scores));
+            ErrorAssert.Throws(ErrorIds.MetricUnavailable, () => _ = new RowMetric(metric, scores));
         });
     }
 
@@ -235,19 +235,19 @@ public sealed class EmbeddingTrainingTests : IDisposable
     {
         using LoKrModel model = ModelLoader.Load(TinyModel.WriteBert(_folder["bert"]));
         DataRow row = scored ? Row(("sentence1", "vpn"), ("sentence2", "wifi"), ("score", 1.5)) : Row(("anchor", "vpn"), ("positive", "wifi"));
-        ErrorAssert.Throws(errorId, () => new EmbeddingTask(model, [row], new() { EmbeddingLoss = loss }), says);
+        ErrorAssert.Throws(errorId, () => _ = new EmbeddingTask(model, [row], new() { EmbeddingLoss = loss }), says);
     }
 
     [Fact]
     public void Rows_that_do_not_fit_are_named()
     {
         using LoKrModel model = ModelLoader.Load(TinyModel.WriteBert(_folder["bert"]));
-        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => new EmbeddingTask(model, [Row(("text", "vpn"))]), "a row", "text", "positive");
-        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => new EmbeddingTask(model, [Row(("query", "vpn"))]), "positive");
-        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new EmbeddingTask(model, [Row(("anchor", "vpn"), ("positive", " "))]), "positive");
-        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new EmbeddingTask(model, [Row(("query", "vpn"), ("relevant", "x")), Row(("document", "wifi"), ("id", "y"))]), "'x'");
-        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new EmbeddingTask(model, [Row(("document", "vpn"), ("id", "y")), Row(("document", "wifi"), ("id", "y"))]), "'y'");
-        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => new EmbeddingTask(model, [Row(("anchor", "vpn"), ("positive", "wifi")), Row(("sentence1", "vpn"), ("sentence2", "wifi"), ("score", 1))]), "unlike");
+        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => _ = new EmbeddingTask(model, [Row(("text", "vpn"))]), "a row", "text", "positive");
+        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => _ = new EmbeddingTask(model, [Row(("query", "vpn"))]), "positive");
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => _ = new EmbeddingTask(model, [Row(("anchor", "vpn"), ("positive", " "))]), "positive");
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => _ = new EmbeddingTask(model, [Row(("query", "vpn"), ("relevant", "x")), Row(("document", "wifi"), ("id", "y"))]), "'x'");
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => _ = new EmbeddingTask(model, [Row(("document", "vpn"), ("id", "y")), Row(("document", "wifi"), ("id", "y"))]), "'y'");
+        ErrorAssert.Throws(ErrorIds.DataValueInvalid, () => _ = new EmbeddingTask(model, [Row(("anchor", "vpn"), ("positive", "wifi")), Row(("sentence1", "vpn"), ("sentence2", "wifi"), ("score", 1))]), "unlike");
         using EmbeddingTask search = new(model, [Row(("query", "vpn"), ("relevant", "y")), Row(("document", "wifi"), ("id", "y"))]);
         ErrorAssert.Throws(ErrorIds.DataWithoutLoss, () => search.CountBatches(2), "learn");
         Assert.Equal(1, Evaluator.Evaluate(model, search, 2, TestContext.Current.CancellationToken).RecallAt1);
