@@ -29,6 +29,13 @@ Describe 'A reranker' {
             $answer.Score | Should -BeLessThan 1
         }
 
+        # A search over texts is the same scores, in order.
+        $found = @(Invoke-LoKrModel $model -Query 'vpn wifi' -Corpus 'invoice card', @{ id = 'r'; text = 'router cable' } -BatchSize 1)
+        @($found | ForEach-Object Rank) | Should -Be 1, 2
+        @($found | ForEach-Object Score) | Should -Be @($answers.Score | Sort-Object -Descending)
+        ($found | Where-Object Id -EQ 'r').Score | Should -Be $answers[0].Score
+        @(Invoke-LoKrModel $model -Query 'vpn wifi' -Corpus 'invoice card', 'router cable' -Top 1).Count | Should -Be 1
+
         $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/out"
         $again = Import-LoKrModel "$TestDrive/out"
         $same = @{ text = 'vpn wifi'; text_pair = 'router cable' } | Invoke-LoKrModel $again

@@ -75,7 +75,7 @@ internal sealed class FamilyStepCase : IBenchmarkCase
         using LoKrModel lokrModel = RandomModel.Load(folder, context.Device);
         using LoKrModel loraModel = RandomModel.Load(folder, context.Device);
         using LoKrModel headModel = RandomModel.Load(folder, context.Device);
-        string head = lokrModel.Pretrained is ICausalLanguageModel language ? language.OutputEmbeddingsName! : lokrModel.Module.named_children().Last().name;
+        string head = lokrModel.Pretrained is ICausalLanguageModel language ? language.OutputEmbeddingsName! : "classifier";
         bool trainsHead = lokrModel.Pretrained is ISequenceClassifier;
 
         // PEFT's all-linear leaves out GPT-2's Conv1D.

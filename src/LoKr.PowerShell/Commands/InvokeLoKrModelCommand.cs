@@ -33,6 +33,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     private ProgressBar? _bar;
     private SharedResults? _shared;
+    private IReadOnlyList<SearchDocument>? _corpus;
     private TextSearch? _search;
     private int _done;
     private int _classified;
@@ -83,7 +84,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [ValidateNotNull]
     public object[] Query { get; set; } = [];
 
-    /// <summary>The texts to search: texts, data files (a text with the name of one), or rows as hashtables or objects with text, document, passage or positive, and perhaps id.</summary>
+    /// <summary>The texts that a sentence encoder searches or a reranker puts into order: texts, data files (a text with the name of one), or rows as hashtables or objects with text, document, passage or positive, and perhaps id.</summary>
     [Parameter(Mandatory = true, ParameterSetName = SearchSet)]
     [AllowEmptyCollection]
     [ValidateNotNull]
@@ -260,20 +261,35 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     private void Search()
     {
-        _search ??= ReadCorpus();
+        _corpus ??= ReadCorpus();
         foreach (object item in Query)
         {
-            ForOne(item, () => WriteObject(_search.Find(TextInputs.ReadQuery(item), Top), enumerateCollection: true));
+            ForOne(item, () => WriteObject(Find(TextInputs.ReadQuery(item), _corpus), enumerateCollection: true));
             StopToken.ThrowIfCancellationRequested();
         }
     }
 
-    private TextSearch ReadCorpus()
+    private IReadOnlyList<SearchDocument> ReadCorpus()
     {
         DataReading reading = DataRows.BeginReading(Column, skipInvalid: false);
-        IReadOnlyList<SearchDocument> documents = reading.Keep(ReadRows(SearchInputs.ToRows(Corpus, Paths), reading), SearchDocument.Of);
-        return RunReported("Encoding the corpus", share => $"{share:P0} of {documents.Count} texts",
-            (report, token) => new TextSearch(Model, documents, BatchSize, MaxLength, report, token));
+        return reading.Keep(ReadRows(SearchInputs.ToRows(Corpus, Paths), reading), SearchDocument.Of);
+    }
+
+    // A sentence encoder reads the corpus once, a reranker once for every query.
+    private IReadOnlyList<LoKrSearchResult> Find(string query, IReadOnlyList<SearchDocument> corpus)
+    {
+        if (Reranker.Is(Model))
+        {
+            List<CutLength> cut = [];
+            IReadOnlyList<LoKrSearchResult> ranked = RunReported("Scoring the corpus", share => $"{share:P0} of {corpus.Count} texts",
+                (report, token) => Reranker.Rank(Model, query, corpus, Top, BatchSize, MaxLength, report, text => cut.Add(new(text.Ids.Length, text.TokenCount)), token));
+            _cut.AddRange(cut);
+            return ranked;
+        }
+
+        _search ??= RunReported("Encoding the corpus", share => $"{share:P0} of {corpus.Count} texts",
+            (report, token) => new TextSearch(Model, corpus, BatchSize, MaxLength, report, token));
+        return _search.Find(query, Top);
     }
 
     private IEnumerable<string> IgnoredParameters()
