@@ -98,7 +98,7 @@ $copy = $null
 $folder = Convert-Path -LiteralPath $ModelPath
 $configuration = Join-Path $folder 'tokenizer_config.json'
 if (-not (Test-Path -LiteralPath (Join-Path $folder 'chat_template.jinja')) -and
-    -not ((Test-Path -LiteralPath $configuration) -and (Get-Content -LiteralPath $configuration -Raw | ConvertFrom-Json -AsHashtable).chat_template)) {
+    -not ((Test-Path -LiteralPath $configuration) -and (Get-Content -LiteralPath $configuration -Raw | ConvertFrom-Json -AsHashtable).Contains('chat_template'))) {
     $copy = Join-Path ([System.IO.Path]::GetTempPath()) "lokr-chat-$(New-Guid)"
     Copy-Item -LiteralPath $folder -Destination $copy -Recurse
     Set-Content -LiteralPath (Join-Path $copy 'chat_template.jinja') -Value $template -NoNewline

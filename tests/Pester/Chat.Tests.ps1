@@ -164,9 +164,9 @@ Describe 'A conversation with a model' {
 
     It 'gives the same answer with the adapter merged' {
         $before = Invoke-LoKrModel $talker -Message 'router' -MaxNewTokens 5
-        $null = $talker | Merge-LoKrAdapter
+        $talker | Merge-LoKrAdapter
         (Invoke-LoKrModel $talker -Message 'router' -MaxNewTokens 5).Answer | Should -BeExactly $before.Answer
-        $null = $talker | Undo-LoKrMerge
+        $talker | Undo-LoKrMerge
     }
 
     It 'comes in pieces on the information stream with -Stream, and as one object in the end' {

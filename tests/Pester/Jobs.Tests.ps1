@@ -92,7 +92,7 @@ Describe 'A job of -AsJob' {
         Get-Job -Id $job.Id | Should -Be $job
         $null = Wait-Job -Job $job -Timeout 300
         @($job.ChildJobs[0].Progress.ReadAll()).Activity | Should -Contain 'Training BertForSequenceClassification'
-        @($job.ChildJobs[0].Information.ReadAll()).MessageData | Should -BeLike 'Step 3 of 3: evaluation loss *'
+        @(@($job.ChildJobs[0].Information.ReadAll()).MessageData -like 'Step 3 of 3: evaluation loss *').Count | Should -Be 1
         $state, $results = Complete-Job $job
         $state | Should -Be 'Completed'
         $results.Count | Should -Be 4
@@ -203,7 +203,7 @@ Describe 'Several runspaces' {
             Import-Module -Name $using:manifest
             $model = Import-LoKrModel -Path $using:encoder -Label $using:labels -Seed 1 -Device cpu -WarningAction SilentlyContinue
             New-LoKrConfig -R $_ -TargetModules query -TaskType SEQ_CLS | Add-LoKrAdapter -Model $model -Seed 1
-            $model | Start-LoKrTraining -Data $using:train -Epochs 2 -LearningRate 1e-2 -Seed 1
+            $model | Start-LoKrTraining -Data $using:train -Epochs 2 -LearningRate 1e-2 -HeadLearningRate 1e-2 -Seed 1
             $model.LastTraining
             $model.Dispose()
         }

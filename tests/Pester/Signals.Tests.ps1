@@ -41,6 +41,8 @@ Describe 'A signal' -Skip:$missing {
         $null = New-Item -ItemType Directory -Path "$TestDrive/run" -Force
         Remove-Item -Path "$TestDrive/run/*" -Recurse
         Set-Content -LiteralPath "$TestDrive/inner.ps1" -Value @"
+            # A finally block of an engine that ends loads no module by itself.
+            Import-Module Microsoft.PowerShell.Management
             trap { 'trapped'; continue }
             $setUp
             try { Start-Training; 'next statement' }

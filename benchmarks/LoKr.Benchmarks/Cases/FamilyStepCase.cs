@@ -80,7 +80,11 @@ internal sealed class FamilyStepCase : IBenchmarkCase
 
         // PEFT's all-linear leaves out GPT-2's Conv1D.
         ModuleSelector targets = type == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_proj", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
-        Adapters.Fill(lokrModel.AddAdapter(new() { R = Rank, Alpha = 2 * Rank, TargetModules = targets, ModulesToSave = trainsHead ? [head] : null }));
+
+        // The name of DistilBERT's other layer of the head ends like it, so that both are trained whole.
+        ModuleSelector? excluded = type == "distilbert" ? ModuleSelector.FromNames(["pre_classifier"]) : null;
+        LoKrConfig config = new() { R = Rank, Alpha = 2 * Rank, TargetModules = targets, ExcludeModules = excluded, ModulesToSave = trainsHead ? [head] : null };
+        Adapters.Fill(lokrModel.AddAdapter(config));
         using FlatAdamW lokrOptimizer = new(lokrModel.Adapters[0].FlatParameters);
         LoKrConfig headOnly = new() { TargetModules = ModuleSelector.FromNames([]), ModulesToSave = [head] };
         FlatParameter[] loraHead = trainsHead ? [loraModel.AddAdapter(headOnly).FlatParameters[0]] : [];
