@@ -108,16 +108,16 @@ try {
     }
 
     [pscustomobject]@{
-        ModelPath                = $ModelPath
-        PairCount                = $pairs.Count
-        QueryCount               = $unseen.Count
-        Steps                    = $training.History.Count
-        TrainableParameterCount  = $training.TrainableParameterCount
-        MrrAt10Before = $before.MrrAt10
-        MrrAt10       = $after.MrrAt10
-        NdcgAt10Before     = $before.NdcgAt10
-        NdcgAt10           = $after.NdcgAt10
-        Destination              = $Destination
+        ModelPath               = $ModelPath
+        PairCount               = $pairs.Count
+        QueryCount              = $unseen.Count
+        Steps                   = $training.History.Count
+        TrainableParameterCount = $training.TrainableParameterCount
+        MrrAt10Before           = $before.MrrAt10
+        MrrAt10                 = $after.MrrAt10
+        NdcgAt10Before          = $before.NdcgAt10
+        NdcgAt10                = $after.NdcgAt10
+        Destination             = $Destination
     }
 }
 finally {

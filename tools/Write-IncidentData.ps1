@@ -100,7 +100,7 @@ function Get-Sentence([System.Random] $Random, [string[]] $Pattern, [hashtable] 
 function Write-Sentence([string] $File, [int] $Count, [System.Random] $Random, [string[]] $Pattern, [hashtable] $Name) {
     $seen = [System.Collections.Generic.HashSet[string]]::new()
     while ($seen.Count -lt $Count) {
-        $null = $seen.Add((Get-Sentence $Random $Pattern $Name))
+        $null = $seen.Add((Get-Sentence -Random $Random -Pattern $Pattern -Name $Name))
     }
 
     [System.IO.File]::WriteAllText($File, ($seen -join "`n"))
@@ -112,5 +112,5 @@ foreach ($kind in $names.Keys) {
     $allNames[$kind] = $names[$kind] + $newNames[$kind] + $newNames[$kind]
 }
 
-Write-Sentence "$folder/incidents.train.conll" $TrainCount ([System.Random]::new($Seed)) $patterns $names
-Write-Sentence "$folder/incidents.eval.conll" $EvalCount ([System.Random]::new($Seed + 1)) ($patterns + $newPatterns + $newPatterns) $allNames
+Write-Sentence -File "$folder/incidents.train.conll" -Count $TrainCount -Random ([System.Random]::new($Seed)) -Pattern $patterns -Name $names
+Write-Sentence -File "$folder/incidents.eval.conll" -Count $EvalCount -Random ([System.Random]::new($Seed + 1)) -Pattern ($patterns + $newPatterns + $newPatterns) -Name $allNames
