@@ -28,6 +28,8 @@ public sealed class WorkerGroup
         return group;
     });
 
+    private static readonly JsonErrors s_recordErrors = new(ErrorIds.WorkersDiffer, ErrorIds.WorkersDiffer, "Use the same version of the library on every worker.");
+
     private readonly ITransport _transport;
     private readonly Header[] _headers;
     private byte[] _received = [];
@@ -174,6 +176,18 @@ public sealed class WorkerGroup
     /// <param name="call">What the worker does.</param>
     /// <param name="first">What the first worker gives; the others give nothing.</param>
     internal ReadOnlySpan<byte> FromFirst(WorkerCall call, ReadOnlySpan<byte> first) => Exchange(call, IsFirst ? first : default)[0].Span;
+
+    /// <summary>Gets a record of the first worker, which has its own already.</summary>
+    /// <param name="call">What the worker does.</param>
+    /// <param name="name">What it is, for messages.</param>
+    /// <param name="own">The record of the first worker, or null for none; the others give none.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.WorkersDiffer"/>: the first worker has another version of the library.</exception>
+    internal T? RecordOfFirst<T>(WorkerCall call, string name, T? own)
+        where T : class
+    {
+        ReadOnlySpan<byte> json = FromFirst(call, IsFirst && own is not null ? Encoding.UTF8.GetBytes(JsonRecords.ToLine(own)) : default);
+        return IsFirst ? own : json.Length == 0 ? null : JsonRecords.Parse<T>(Encoding.UTF8.GetString(json), $"{name} of worker 0", s_recordErrors);
+    }
 
     /// <summary>Stops the others in the call that they make next, as this worker is stopped.</summary>
     /// <param name="reason">A stop that the work reports by name; empty where it was canceled.</param>

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Text;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
@@ -49,8 +48,6 @@ public sealed record JobServices
 /// <param name="services">What it needs from the program.</param>
 public sealed class JobRunner(LoKrJob job, JobServices services)
 {
-    private static readonly JsonErrors s_errors = new(ErrorIds.WorkersDiffer, ErrorIds.WorkersDiffer, "Use the same version of the library on every worker.");
-
     private readonly JobServices _services = services.Workers is { IsFirst: false } workers ? new() { LoadModel = services.LoadModel, Workers = workers } : services;
     private readonly WorkerGroup? _workers = services.Workers;
     private readonly DateTime _started = DateTime.UtcNow;
@@ -150,12 +147,10 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     {
         if (workers.IsFirst)
         {
-            LoKrJobResult result = RunFirst(cancellation);
-            Tell(result);
-            return result;
+            return Share(RunFirst(cancellation))!;
         }
 
-        if (Told(workers) is LoKrJobResult early)
+        if (Share(null) is LoKrJobResult early)
         {
             return early;
         }
@@ -166,23 +161,11 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             Train(night, model, FindRun(night), cancellation);
         }
 
-        return Told(workers)!;
+        return Share(null)!;
     }
 
     // Null says that the training begins.
-    private void Tell(LoKrJobResult? result)
-    {
-        if (_workers is not null)
-        {
-            _workers.FromFirst(WorkerCall.Begin, result is null ? default : Encoding.UTF8.GetBytes(JsonRecords.ToLine(result)));
-        }
-    }
-
-    private static LoKrJobResult? Told(WorkerGroup workers)
-    {
-        string json = Encoding.UTF8.GetString(workers.FromFirst(WorkerCall.Begin, default));
-        return json.Length == 0 ? null : JsonRecords.Parse<LoKrJobResult>(json, "the result of worker 0", s_errors);
-    }
+    private LoKrJobResult? Share(LoKrJobResult? own) => _workers is null ? own : _workers.RecordOfFirst(WorkerCall.Begin, "the result", own);
 
     private LoKrJobResult RunLocked(CancellationToken cancellation)
     {
@@ -200,7 +183,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
                 FormattableString.Invariant($"The run with these data and this configuration diverged after step {diverged.Step}; it would again.")) with { Run = folder.Path, ErrorId = ErrorIds.LossNotFinite };
         }
 
-        Tell(null);
+        Share(null);
         using LoKrModel model = Prepare(night, cancellation);
         CheckData(night.Rows, night.ValidationRows, model, cancellation);
         LoKrTrainingResult training = Train(night, model, folder, cancellation);

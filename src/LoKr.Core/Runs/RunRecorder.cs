@@ -121,7 +121,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         {
             if (training.Workers is not null)
             {
-                RunTogether.TellFinished(training.Workers, target, recorder._adapterNames, recorder.FinishedResult);
+                RunTogether.ShareFinished(training.Workers, target, recorder._adapterNames, recorder.FinishedResult);
             }
 
             return recorder.FinishedResult ?? train(recorder);

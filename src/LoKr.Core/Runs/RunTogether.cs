@@ -1,8 +1,5 @@
 using System.Globalization;
-using System.Text;
 using LoKr.Core.Distributed;
-using LoKr.Core.Errors;
-using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using TorchSharp;
@@ -12,8 +9,6 @@ namespace LoKr.Core.Runs;
 /// <summary>A training of several workers: the first one alone has the run folder, and gives the others what it found there.</summary>
 internal static class RunTogether
 {
-    private static readonly JsonErrors s_errors = new(ErrorIds.WorkersDiffer, ErrorIds.WorkersDiffer, "Use the same version of the library on every worker.");
-
     /// <summary>Trains as <see cref="RunRecorder.Record"/> does.</summary>
     public static LoKrTrainingResult Record(
         WorkerGroup workers,
@@ -36,33 +31,25 @@ internal static class RunTogether
             ("number of threads", torch.get_num_threads().ToString(CultureInfo.InvariantCulture)));
         return options is null ? train(null)
             : workers.IsFirst ? RunRecorder.RecordAlone(options, target, task, validation, training, train, onOpen)
-            : Finished(workers, target, names) ?? train(null);
+            : ShareFinished(workers, target, names, own: null) ?? train(null);
     }
 
-    /// <summary>Tells the others whether a run had ended before.</summary>
+    /// <summary>Gives the others what a run that had ended before has.</summary>
     /// <param name="workers">The workers.</param>
-    /// <param name="target">The model or the pipeline, whose adapters have the values of a run that had ended.</param>
+    /// <param name="target">The model or the pipeline, whose adapters have the values of such a run, or get them.</param>
     /// <param name="names">Names of the adapters.</param>
-    /// <param name="result">Its result, or null.</param>
-    public static void TellFinished(WorkerGroup workers, IAdaptable target, IReadOnlyList<string> names, LoKrTrainingResult? result)
+    /// <param name="own">Its result, or null, for the first worker; the others have none.</param>
+    /// <returns>The result, or null where there is something to train.</returns>
+    public static LoKrTrainingResult? ShareFinished(WorkerGroup workers, IAdaptable target, IReadOnlyList<string> names, LoKrTrainingResult? own)
     {
-        workers.FromFirst(WorkerCall.Begin, result is null ? default : Encoding.UTF8.GetBytes(JsonRecords.ToLine(result)));
+        LoKrTrainingResult? result = workers.RecordOfFirst(WorkerCall.Begin, "the result", own);
         if (result is not null)
         {
             WorkerTraining.Share(ValuesOf(target, names), workers);
-        }
-    }
-
-    private static LoKrTrainingResult? Finished(WorkerGroup workers, IAdaptable target, IReadOnlyList<string> names)
-    {
-        string json = Encoding.UTF8.GetString(workers.FromFirst(WorkerCall.Begin, default));
-        if (json.Length == 0)
-        {
-            return null;
+            target.LastTraining = result;
         }
 
-        WorkerTraining.Share(ValuesOf(target, names), workers);
-        return target.LastTraining = JsonRecords.Parse<LoKrTrainingResult>(json, "the result of worker 0", s_errors);
+        return result;
     }
 
     private static IEnumerable<torch.Tensor> ValuesOf(IAdaptable target, IReadOnlyList<string> names) =>

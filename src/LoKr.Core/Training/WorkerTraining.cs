@@ -1,8 +1,6 @@
 using System.Security.Cryptography;
-using System.Text;
 using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
-using LoKr.Core.IO;
 using LoKr.Core.Model;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -20,17 +18,14 @@ internal sealed class WorkerTraining(WorkerGroup workers, IReadOnlyList<Trainee>
 
     private const int HashLength = 8;
 
-    private static readonly JsonErrors s_errors = new(ErrorIds.WorkersDiffer, ErrorIds.WorkersDiffer, "Use the same version of the library on every worker.");
-
     /// <summary>Gives all workers the state and the tensors of the first one: random initial values, or those of a checkpoint.</summary>
     /// <param name="own">The state of this worker.</param>
     /// <returns>The state to go on with; null for the first worker, which has it.</returns>
     public TrainingState? Begin(TrainingState own)
     {
-        byte[] state = workers.IsFirst ? Encoding.UTF8.GetBytes(JsonRecords.ToLine(own)) : [];
-        string json = Encoding.UTF8.GetString(workers.FromFirst(WorkerCall.Begin, state));
+        TrainingState first = workers.RecordOfFirst(WorkerCall.Begin, "the state", own)!;
         Share(tensors.Live.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => pair.Value), workers);
-        return workers.IsFirst ? null : JsonRecords.Parse<TrainingState>(json, "the state of worker 0", s_errors) with { Tensors = tensors.Live };
+        return workers.IsFirst ? null : first with { Tensors = tensors.Live };
     }
 
     /// <summary>Gives tensors the values that the first worker has.</summary>
