@@ -81,7 +81,7 @@ internal sealed class SentenceEncoding
         CutText encoded = CutText.Encode(_tokenizer, _encoder.Prepare(_prompt + text), _longest);
         return encoded.Ids.Length > 0
             ? encoded
-            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
+            : throw TextEncoding.WithoutTokens(text);
     }
 
     /// <summary>Vectors of encoded texts, float32 [rows, dimension], with the graph if gradients are on.</summary>

@@ -18,6 +18,10 @@ internal static class TextEncoding
         $"The model {model.Name} has no tokenizer.",
         "Put its tokenizer files into the model folder and load it again.");
 
+    /// <summary>The error of a text that a tokenizer makes nothing of.</summary>
+    public static LoKrException WithoutTokens(string text) => new(
+        ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text}' has no tokens.", "Leave it out.") { Target = text };
+
     /// <summary>Returns the longest allowed sequence: the requested one, or else the limit of model and tokenizer.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.MaxLengthTooLarge"/> or <see cref="ErrorIds.TrainingOptionInvalid"/>.</exception>
     public static int ResolveMaxLength(int? requested, int modelMaximum, ITextTokenizer tokenizer)

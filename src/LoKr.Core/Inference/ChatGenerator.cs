@@ -5,6 +5,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -33,7 +34,7 @@ public static class ChatGenerator
         ArgumentNullException.ThrowIfNull(messages);
         options ??= new();
         ICausalLanguageModel language = TextGenerator.LanguageModel(model);
-        using IDisposable use = model.Use.Run("run");
+        using EvaluationMode mode = new([model]);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         ChatTemplate template = ChatTemplates.Require(model);
         long started = Stopwatch.GetTimestamp();
@@ -45,8 +46,6 @@ public static class ChatGenerator
             StopIds = [.. tokenizer.EosId is int eos ? (int[])[eos] : [], .. EndOfTurn(template, tokenizer, conversation, options.Variables, now)],
         };
 
-        using ModuleModes modes = new(model.Module);
-        model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         TextPieces? pieces = onText is null ? null : new(tokenizer, onText);

@@ -3,6 +3,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.Metrics;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -54,14 +55,12 @@ public static class EntityTagger
             return [];
         }
 
-        using IDisposable use = model.Use.Run("run");
+        using EvaluationMode mode = new([model]);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
         CutTokens[] encoded = [.. texts.Select(text => Encode(tokenizer, text, longest, onCut))];
         TokenMatrix tokens = new([.. encoded.Select(static text => text.Used.Select(static token => token.Id).ToArray())], classifier.PadId ?? tokenizer.PadId ?? 0);
 
-        using ModuleModes modes = new(model.Module);
-        model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor logits = classifier.ClassifyTokens(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device)).to(ScalarType.Float64);
@@ -120,7 +119,7 @@ public static class EntityTagger
 
         return tokens.Used.Count > 0
             ? tokens
-            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text.Text}' has no tokens.", "Leave it out.") { Target = text.Text };
+            : throw TextEncoding.WithoutTokens(text.Text);
     }
 
     // Where each word begins in the text.

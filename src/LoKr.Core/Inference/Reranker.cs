@@ -2,6 +2,7 @@ using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 
 namespace LoKr.Core.Inference;
 
@@ -57,7 +58,7 @@ public static class Reranker
         // Texts of similar length share a batch.
         double[] scores = new double[corpus.Count];
         int done = 0;
-        foreach (int[] batch in Enumerable.Range(0, corpus.Count).OrderBy(text => corpus[text].Text.Length).Chunk(batchSize))
+        foreach (int[] batch in LengthBuckets.Create([.. corpus.Select(static document => document.Text.Length)], new BatchOrder(batchSize)))
         {
             cancellation.ThrowIfCancellationRequested();
             foreach ((int place, LoKrClassification scored) in TextClassifier.Classify(model, [.. batch.Select(text => new TextInput(query, corpus[text].Text))], maxLength, onCut).Index())

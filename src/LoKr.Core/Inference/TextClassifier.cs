@@ -4,6 +4,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -39,15 +40,13 @@ public static class TextClassifier
             return [];
         }
 
-        using IDisposable use = model.Use.Run("run");
+        using EvaluationMode mode = new([model]);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         int longest = TextEncoding.ResolveMaxLength(maxLength, classifier.MaxSequenceLength, tokenizer);
         CutText[] encoded = [.. texts.Select(text => Encode(tokenizer, text, longest, onCut))];
         TokenMatrix tokens = new([.. encoded.Select(static text => text.Ids)], classifier.PadId ?? tokenizer.PadId ?? 0);
         TokenMatrix? types = CutText.TypesOf(classifier, encoded, tokens.Length);
 
-        using ModuleModes modes = new(model.Module);
-        model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         Tensor logits = classifier.Classify(tokens.IdsOn(model.Device), tokens.MaskOn(model.Device), types?.IdsOn(model.Device));
@@ -83,7 +82,7 @@ public static class TextClassifier
 
         return encoded.Ids.Length > 0
             ? encoded
-            : throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, $"The text '{text.Text}' has no tokens.", "Leave it out.") { Target = text.Text };
+            : throw TextEncoding.WithoutTokens(text.Text);
     }
 
     private static LoKrClassification Describe(TextInput text, IReadOnlyList<string> labels, ClassificationProblem problem, double threshold, ReadOnlySpan<double> scores)

@@ -1,7 +1,7 @@
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
-using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -36,15 +36,13 @@ public static class TextEmbedder
             return [];
         }
 
-        using IDisposable use = model.Use.Run("run");
+        using EvaluationMode mode = new([model]);
         CutText[] encoded = [.. texts.Select(encoding.Encode)];
         foreach (CutText cut in encoded.Where(static text => text.IsCut))
         {
             onCut?.Invoke(cut);
         }
 
-        using ModuleModes modes = new(model.Module);
-        model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         TokenMatrix tokens = new([.. encoded.Select(static text => text.Ids)], model.Tokenizer!.PadId ?? 0);

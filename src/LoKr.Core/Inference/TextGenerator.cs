@@ -3,6 +3,7 @@ using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -24,7 +25,7 @@ public static class TextGenerator
         ArgumentNullException.ThrowIfNull(prompt);
         ArgumentNullException.ThrowIfNull(options);
         ICausalLanguageModel language = LanguageModel(model);
-        using IDisposable use = model.Use.Run("run");
+        using EvaluationMode mode = new([model]);
         ITextTokenizer tokenizer = TextEncoding.RequireTokenizer(model);
         long started = Stopwatch.GetTimestamp();
 
@@ -40,8 +41,6 @@ public static class TextGenerator
             throw new LoKrException(ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidData, "The prompt has no tokens.", "Give a text to continue.") { Target = prompt };
         }
 
-        using ModuleModes modes = new(model.Module);
-        model.Module.eval();
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         TextPieces? pieces = onText is null ? null : new(tokenizer, onText);

@@ -2,6 +2,7 @@ using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Inference;
@@ -83,7 +84,7 @@ public sealed class TextSearch : IDisposable
     {
         float[]?[] vectors = new float[texts.Count][];
         int done = 0;
-        foreach (int[] batch in Enumerable.Range(0, texts.Count).OrderBy(text => texts[text].Length).Chunk(batchSize))
+        foreach (int[] batch in LengthBuckets.Create([.. texts.Select(static text => text.Length)], new BatchOrder(batchSize)))
         {
             cancellation.ThrowIfCancellationRequested();
             IReadOnlyList<LoKrEmbedding> embedded = TextEmbedder.Embed(_model, [.. batch.Select(text => texts[text])], encoding, onCut: null);
