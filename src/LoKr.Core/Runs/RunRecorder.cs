@@ -569,6 +569,12 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         _log!.Flush();
         _checkpoints.Write(state, _target, _adapterNames);
         _run = _run with { CheckpointStep = state.History.Count, Updated = DateTime.UtcNow };
+        if (state.History is [.., LoKrTrainingStep last])
+        {
+            // A stop within the evaluation of a step comes before the step is reported.
+            _run = _run with { Step = last.Step, Epoch = last.Epoch, Loss = last.Loss };
+        }
+
         _folder.Write(_run);
         _checkpoints.Rotate(_options.CheckpointLimit, state.BestStep);
     }

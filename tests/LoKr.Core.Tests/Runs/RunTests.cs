@@ -110,6 +110,8 @@ public sealed class RunTests : IDisposable
         Assert.Equal(3, first.Result.History.Count);
         Assert.Null(first.Result.History[^1].EvaluationLoss);
         Assert.Equal(2, File.ReadLines(new RunFolder(path).LogFile).Count());
+        LoKrRun run = new RunFolder(path).Read();
+        Assert.Equal((3, 3, first.Result.History[^1].Loss), (run.Step, run.CheckpointStep, run.Loss));
         AssertSame(expected, Train(Options(path)));
 
         // The first five batches are those of the evaluation before the first step.
