@@ -45,7 +45,6 @@ internal static class ErrorFactory
     {
         ModuleErrorIds.AccessDenied => ErrorCategory.PermissionDenied,
         ErrorIds.RuntimeStoreUntrusted => ErrorCategory.SecurityError,
-        ModuleErrorIds.TrainingInterrupted => ErrorCategory.OperationStopped,
         ModuleErrorIds.Unexpected => ErrorCategory.NotSpecified,
         _ when exception.InnerException is UnauthorizedAccessException or System.Security.SecurityException => ErrorCategory.PermissionDenied,
         _ => exception.Kind switch

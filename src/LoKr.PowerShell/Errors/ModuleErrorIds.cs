@@ -20,9 +20,6 @@ public static class ModuleErrorIds
     /// <summary>The operating system does not allow the access.</summary>
     public const string AccessDenied = "LoKr.AccessDenied";
 
-    /// <summary>Training was ended by a signal of the operating system.</summary>
-    public const string TrainingInterrupted = "LoKr.TrainingInterrupted";
-
     /// <summary>The loss script block did not return one tensor.</summary>
     public const string LossNotATensor = "LoKr.LossNotATensor";
 

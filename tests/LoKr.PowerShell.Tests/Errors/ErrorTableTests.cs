@@ -33,6 +33,19 @@ public sealed partial class ErrorTableTests
         }
     }
 
+    [Fact]
+    public void Every_error_id_is_raised_somewhere()
+    {
+        Assert.SkipWhen(Fixtures.Repository is null, "The tests run outside the repository.");
+        string source = string.Concat(Directory.EnumerateFiles(Path.Combine(Fixtures.Repository!, "src"), "*.cs", SearchOption.AllDirectories)
+            .Where(static path => Path.GetFileName(path) != "Advice.cs")
+            .SelectMany(File.ReadLines)
+            .Where(static line => !line.TrimStart().StartsWith("//", StringComparison.Ordinal)));
+        string[] raised = [.. RaisedPattern().Matches(source).Select(static match => match.Groups["name"].Value).Distinct()];
+
+        Assert.Equal([], typeof(ErrorIds).GetFields().Concat(typeof(ModuleErrorIds).GetFields()).Select(static field => field.Name).Except(raised));
+    }
+
     private static IEnumerable<string> Ids(Type type) => type.GetFields(BindingFlags.Public | BindingFlags.Static)
         .Where(field => field.IsLiteral)
         .Select(field => (string)field.GetRawConstantValue()!);
@@ -42,6 +55,10 @@ public sealed partial class ErrorTableTests
         Assert.SkipWhen(Fixtures.Repository is null, "The tests run outside the repository.");
         return Path.Combine(Fixtures.Repository!, "docs", "errors.md");
     }
+
+    // Not an arm of a switch, which only asks for an id.
+    [GeneratedRegex("ErrorIds\\.(?<name>\\w+)\\b(?!\\s*(?:=>|or\\b|when\\b))")]
+    private static partial Regex RaisedPattern();
 
     [GeneratedRegex("^\\| `(?<id>LoKr\\.\\w+)` \\|", RegexOptions.Multiline)]
     private static partial Regex RowPattern();
