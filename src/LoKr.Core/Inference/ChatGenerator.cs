@@ -48,7 +48,7 @@ public static class ChatGenerator
 
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        TextPieces? pieces = onText is null ? null : new(tokenizer, onText);
+        TextPieces? pieces = onText is null ? null : new(tokenizer.OpenDecodeStream(), onText);
         IReadOnlyList<int> generated = language.Generate(prompt, generation with { OnToken = pieces is null ? null : pieces.Add }, cancellationToken);
         pieces?.Complete();
         string answer = tokenizer.Decode(generated);
@@ -169,48 +169,4 @@ public sealed record LoKrConversation
 
     /// <inheritdoc/>
     public override string ToString() => Answer;
-}
-
-/// <summary>Hands on a text as its tokens come, in pieces that end between characters: a character may need several tokens.</summary>
-/// <param name="tokenizer">Turns the tokens into text.</param>
-/// <param name="onText">Gets the pieces, which together are the text of all tokens.</param>
-internal sealed class TextPieces(ITextTokenizer tokenizer, Action<string> onText)
-{
-    // Bytes that are no character yet.
-    private const char Replacement = '\uFFFD';
-
-    private readonly List<int> _ids = [];
-    private string _written = "";
-
-    /// <summary>Adds a token.</summary>
-    public void Add(int id)
-    {
-        _ids.Add(id);
-        string text = tokenizer.Decode(_ids);
-
-        // What decoders change behind their next token (a space before a full stop) waits for it.
-        if (!text.EndsWith(Replacement) && text.StartsWith(_written, StringComparison.Ordinal))
-        {
-            Write(text);
-        }
-    }
-
-    /// <summary>Hands on what is left.</summary>
-    public void Complete()
-    {
-        string text = tokenizer.Decode(_ids);
-        if (text.StartsWith(_written, StringComparison.Ordinal))
-        {
-            Write(text);
-        }
-    }
-
-    private void Write(string text)
-    {
-        if (text.Length > _written.Length)
-        {
-            onText(text[_written.Length..]);
-            _written = text;
-        }
-    }
 }

@@ -43,7 +43,7 @@ public static class TextGenerator
 
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        TextPieces? pieces = onText is null ? null : new(tokenizer, onText);
+        TextPieces? pieces = onText is null ? null : new(tokenizer.OpenDecodeStream(), onText);
         IReadOnlyList<int> generated = language.Generate(ids, pieces is null ? options : options with { OnToken = pieces.Add }, cancellationToken);
         pieces?.Complete();
         return new LoKrCompletion
@@ -82,4 +82,24 @@ public sealed record LoKrCompletion
 
     /// <inheritdoc/>
     public override string ToString() => Completion;
+}
+
+/// <summary>Hands on a text as its tokens come.</summary>
+/// <param name="stream">Turns the tokens into text.</param>
+/// <param name="onText">Gets the pieces, none of them empty, which together are the text of all tokens.</param>
+internal sealed class TextPieces(IDecodeStream stream, Action<string> onText)
+{
+    /// <summary>Adds a token.</summary>
+    public void Add(int id) => Write(stream.Step(id));
+
+    /// <summary>Hands on what is left.</summary>
+    public void Complete() => Write(stream.Complete());
+
+    private void Write(string text)
+    {
+        if (text.Length > 0)
+        {
+            onText(text);
+        }
+    }
 }

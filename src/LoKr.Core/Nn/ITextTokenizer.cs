@@ -1,3 +1,4 @@
+using System.Text;
 using LoKr.Core.Chat;
 
 namespace LoKr.Core.Nn;
@@ -59,7 +60,34 @@ public interface ITextTokenizer
     IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null);
 
     /// <summary>Turns ids back into text.</summary>
-    string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true);
+    string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true)
+    {
+        ArgumentNullException.ThrowIfNull(ids);
+        IDecodeStream stream = OpenDecodeStream(skipSpecialTokens);
+        StringBuilder text = new();
+        foreach (int id in ids)
+        {
+            text.Append(stream.Step(id));
+        }
+
+        return text.Append(stream.Complete()).ToString();
+    }
+
+    /// <summary>Begins a text whose ids come one after another.</summary>
+    IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true);
+}
+
+/// <summary>Turns the ids of one text back into text as they come, at a cost for each that does not depend on how many came before.</summary>
+public interface IDecodeStream
+{
+    /// <summary>
+    /// Adds an id; returns the text that no later id can change. It may be empty, as within the bytes of a character or where the next token
+    /// decides about a space. All that is returned, <see cref="Complete"/> included, is what <see cref="ITextTokenizer.Decode"/> gives for all ids.
+    /// </summary>
+    string Step(int id);
+
+    /// <summary>Ends the text; returns what is left of it.</summary>
+    string Complete();
 }
 
 /// <summary>A token with where it comes from.</summary>

@@ -18,6 +18,7 @@ internal sealed class TextTokenizer : ITextTokenizer
     private readonly AddedTokenTable _added;
     private readonly AddedVocabulary _finder;
     private readonly SpecialTokenTemplate _template;
+    private readonly ITokenDecoder _decoder;
     private readonly Lazy<ChatTemplate?> _chatTemplate;
 
     public TextTokenizer(TokenizerParts parts, TokenizerConfig config, IReadOnlyList<string> sourceFiles, Func<ChatTemplate?> chatTemplate)
@@ -29,6 +30,12 @@ internal sealed class TextTokenizer : ITextTokenizer
         _added = new AddedTokenTable(parts, config);
         _finder = new AddedVocabulary(_added.ToMatch(config.SplitSpecialTokens), parts.Normalizer);
         _template = TemplateResolver.Resolve(parts, config, _added);
+        _decoder = parts.Decoder ?? TokenDecoders.Spaces;
+        if (parts.AllowsCleanUp && config.CleanUpSpaces)
+        {
+            _decoder = TokenDecoders.CleanUp(_decoder);
+        }
+
         VocabularySize = _added.VocabularySize;
         MaxLength = config.ModelMaxLength;
         PadId = _added.NamedId("pad_token");
@@ -139,22 +146,7 @@ internal sealed class TextTokenizer : ITextTokenizer
     }
 
     /// <inheritdoc/>
-    public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true)
-    {
-        ArgumentNullException.ThrowIfNull(ids);
-        List<string> tokens = [];
-        foreach (int id in ids)
-        {
-            // As in the reference, ids without a token (padding rows of an embedding) have no text.
-            if (_added.TryGetToken(id, out string? token) && !(skipSpecialTokens && _added.IsSpecial(token)))
-            {
-                tokens.Add(token);
-            }
-        }
-
-        string text = _parts.Decoder is null ? string.Join(' ', tokens) : string.Concat(_parts.Decoder.Decode(tokens));
-        return _parts.AllowsCleanUp && _config.CleanUpSpaces ? TokenMaps.CleanUp(text) : text;
-    }
+    public IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true) => new DecodeStream(_decoder, _added, skipSpecialTokens);
 
     /// <summary>The number of tokens that a limit leaves to the texts.</summary>
     private static int Room(int? maxLength, int special)
@@ -361,5 +353,41 @@ internal sealed class TokenRun(int capacity, bool traces)
             (int first, int end) = source.Range(start, length);
             Tokens[index] = new Symbol(Tokens[index].Id, first, Math.Max(0, end - first));
         }
+    }
+}
+
+/// <summary>One text on its way through the decoder of a tokenizer.</summary>
+internal sealed class DecodeStream : IDecodeStream
+{
+    private readonly AddedTokenTable _vocabulary;
+    private readonly bool _skipsSpecialTokens;
+    private readonly TextFlow _text = new();
+    private readonly TokenFlow _tokens;
+
+    public DecodeStream(ITokenDecoder decoder, AddedTokenTable vocabulary, bool skipsSpecialTokens)
+    {
+        _vocabulary = vocabulary;
+        _skipsSpecialTokens = skipsSpecialTokens;
+        _tokens = decoder.Begin(_text, joined: false);
+    }
+
+    /// <inheritdoc/>
+    public string Step(int id)
+    {
+        // As in the reference, ids without a token (padding rows of an embedding) have no text.
+        if (!_vocabulary.TryGetToken(id, out string? token) || (_skipsSpecialTokens && _vocabulary.IsSpecial(token)))
+        {
+            return "";
+        }
+
+        _tokens.Add(token);
+        return _text.Take();
+    }
+
+    /// <inheritdoc/>
+    public string Complete()
+    {
+        _tokens.Complete();
+        return _text.Take();
     }
 }

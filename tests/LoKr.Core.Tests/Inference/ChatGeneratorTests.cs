@@ -108,8 +108,27 @@ public sealed class ChatGeneratorTests
 
         public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) => throw new NotSupportedException();
 
-        public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) =>
-            string.Concat(ids.Where(id => !skipSpecialTokens || (id > 3 && id != 'É')).Select(static id => (char)id)).Replace("<>", "\U0001F680", StringComparison.Ordinal).Replace('<', '\uFFFD');
+        public IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true) => new Characters(skipSpecialTokens);
+
+        // '<' and '>' are the halves of a rocket.
+        private sealed class Characters(bool skipsSpecialTokens) : IDecodeStream
+        {
+            private bool _half;
+
+            public string Step(int id)
+            {
+                if (skipsSpecialTokens && (id <= 3 || id == 'É'))
+                {
+                    return "";
+                }
+
+                string text = (_half, id) switch { (true, '>') => "\U0001F680", (true, '<') => "\uFFFD", (true, _) => $"\uFFFD{(char)id}", (_, '<') => "", _ => ((char)id).ToString() };
+                _half = id == '<';
+                return text;
+            }
+
+            public string Complete() => _half ? "\uFFFD" : "";
+        }
     }
 
     private sealed class ScriptedModel(string script) : Training.TinyModel(nameof(ScriptedModel)), ICausalLanguageModel

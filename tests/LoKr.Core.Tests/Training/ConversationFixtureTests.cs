@@ -95,6 +95,6 @@ public sealed class ConversationFixtureTests
         public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) =>
             inner.TokenizeWords(words, addSpecialTokens, maxLength);
 
-        public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => inner.Decode(ids, skipSpecialTokens);
+        public IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true) => inner.OpenDecodeStream(skipSpecialTokens);
     }
 }

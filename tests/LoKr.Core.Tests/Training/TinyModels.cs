@@ -53,7 +53,14 @@ internal sealed class TinyTokenizer : ITextTokenizer
         [.. hasSpecial ? [new TextToken(ids[0], 0, -1, -1, 0, 0)] : Array.Empty<TextToken>(),
             .. ids.Skip(hasSpecial ? 1 : 0).Zip(places, static (id, at) => new TextToken(id, 0, 0, at.Word, at.Place, at.Place + 1))];
 
-    public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => string.Concat(ids.Where(id => id > 2).Select(id => (char)id));
+    public IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true) => new Characters();
+
+    private sealed class Characters : IDecodeStream
+    {
+        public string Step(int id) => id > 2 ? ((char)id).ToString() : "";
+
+        public string Complete() => "";
+    }
 }
 
 /// <summary>Embedding, one layer, and what the two kinds of model add to it.</summary>

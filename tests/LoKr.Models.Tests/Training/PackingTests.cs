@@ -121,6 +121,6 @@ public sealed class PackingTests
 
         public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) => throw new NotSupportedException();
 
-        public string Decode(IEnumerable<int> ids, bool skipSpecialTokens = true) => throw new NotSupportedException();
+        public IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true) => throw new NotSupportedException();
     }
 }

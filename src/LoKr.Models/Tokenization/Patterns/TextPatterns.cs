@@ -12,6 +12,9 @@ internal interface ITextPattern
 /// <summary>A fixed text.</summary>
 internal sealed class LiteralPattern(string literal) : ITextPattern
 {
+    /// <summary>The text.</summary>
+    public string Literal => literal;
+
     /// <inheritdoc/>
     public List<(int Start, int Length)> Find(string text)
     {

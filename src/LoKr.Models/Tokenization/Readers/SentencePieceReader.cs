@@ -211,17 +211,6 @@ internal static class SentencePieceReader
 
         SentencePieceFile file = SentencePieceFile.ReadBpe(path);
         bool prefix = config.AddPrefixSpace ?? file.AddDummyPrefix;
-        List<ITokenDecoder> decoders =
-        [
-            new MapDecoder((token, _) => token.Replace(Space, ' ')),
-            new ByteFallbackDecoder(),
-            new FuseDecoder(),
-        ];
-        if (prefix)
-        {
-            decoders.Add(new MapDecoder((text, _) => TokenMaps.Strip(text, ' ', start: 1, stop: 0)));
-        }
-
         return new TokenizerParts
         {
             File = path,
@@ -232,7 +221,7 @@ internal static class SentencePieceReader
                     : config.Legacy == true ? PrependScheme.Always
                     : PrependScheme.First),
             ],
-            Decoder = new SequenceDecoder(decoders),
+            Decoder = TokenDecoders.SentencePiece(Space, new StripDecoder(static character => character == ' ', start: prefix ? 1 : 0, stop: 0)),
             AddedTokens = [.. AddedTokens(file)],
             DefaultSpecialTokens = s_specialTokens,
             AddsBosByDefault = true,

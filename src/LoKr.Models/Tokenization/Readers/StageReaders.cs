@@ -25,32 +25,29 @@ internal static class DecoderReader
                 return new FuseDecoder();
             case "WordPiece":
                 json.AllowOnly("type", "prefix", "cleanup");
-                return WordPiece(json.GetString("prefix"), json.GetBool("cleanup"));
+                return TokenDecoders.WordPiece(json.GetString("prefix"), json.GetBool("cleanup"));
             case "Metaspace":
                 json.AllowOnly("type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep");
                 char replacement = PatternReader.Character(json, "replacement");
                 bool dropsFirst = PatternReader.Scheme(json) != PrependScheme.Never;
-                return new MapDecoder((token, index) => TokenMaps.Metaspace(token, index, replacement, dropsFirst));
+                return TokenDecoders.Metaspace(replacement, dropsFirst);
             case "Strip":
                 json.AllowOnly("type", "content", "start", "stop");
                 char content = PatternReader.Character(json, "content");
                 (int start, int stop) = (json.GetIndex("start"), json.GetIndex("stop"));
-                return new MapDecoder((token, _) => TokenMaps.Strip(token, content, start, stop));
+                return new StripDecoder(character => character == content, start, stop);
             case "Replace":
                 json.AllowOnly("type", "pattern", "content");
-                ITextPattern pattern = PatternReader.Read(json);
-                string text = json.GetString("content");
-                return new MapDecoder((token, _) => ReplaceNormalizer.Replace(new MappedText(token), pattern, text).Text);
+                return TokenDecoders.Replace(PatternReader.Read(json), json.GetString("content"));
             case "BPEDecoder":
                 json.AllowOnly("type", "suffix");
-                return new WordEndDecoder(json.GetString("suffix"));
+                return json.GetString("suffix") is { Length: > 0 } suffix
+                    ? new WordEndDecoder(suffix)
+                    : throw json.Unsupported("suffix", "is empty, which is not supported");
             default:
                 throw json.Unsupported("type");
         }
     }
-
-    public static ITokenDecoder WordPiece(string prefix, bool cleanUp) =>
-        new MapDecoder((token, index) => TokenMaps.WordPiece(token, index, prefix, cleanUp));
 }
 
 /// <summary>Reads the normalizer of a tokenizer.json.</summary>

@@ -32,7 +32,7 @@ internal static class TokenizerJsonReader
         ITokenDecoder? decoder = json.FindObject("decoder") is JsonFields decoderJson ? DecoderReader.Read(decoderJson) : null;
         if (config.TokenizerClass == "CLIPTokenizer" && suffix is not null && decoder is not null)
         {
-            decoder = ClipDecoder.Around(decoder, suffix);
+            decoder = TokenDecoders.Clip(decoder, suffix);
         }
 
         JsonFields? processor = json.FindObject("post_processor");

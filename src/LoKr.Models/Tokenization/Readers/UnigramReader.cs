@@ -123,13 +123,7 @@ internal static class UnigramReader
                 file.AddDummyPrefix,
                 file.RemovesExtraSpaces),
             Model = new UnigramModel(settings, path),
-            Decoder = new SequenceDecoder(
-            [
-                new MapDecoder((token, _) => token.Replace(Space, ' ')),
-                new ByteFallbackDecoder(),
-                new FuseDecoder(),
-                new MapDecoder((text, _) => text.Trim(' ')),
-            ]),
+            Decoder = TokenDecoders.SentencePiece(Space, StripDecoder.All(static character => character == ' ')),
             NamedTemplate = family.Template,
             DefaultSpecialTokens = special,
         };

@@ -176,7 +176,7 @@ internal static class VocabJsonReader
             Model = new BpeModel(settings, path),
             Normalizer = normalizer,
             PreTokenizers = family.PreTokenizers(config.AddPrefixSpace ?? false, path),
-            Decoder = family.EndOfWordSuffix is string suffix ? ClipDecoder.Around(decoder, suffix) : decoder,
+            Decoder = family.EndOfWordSuffix is string suffix ? TokenDecoders.Clip(decoder, suffix) : decoder,
             NamedTemplate = family.Template,
             DefaultSpecialTokens = family.SpecialTokens,
         };

@@ -46,7 +46,7 @@ internal static class VocabTxtReader
             Normalizer = new BertTextNormalizer(
                 cleanText: true, config.HandleChinese ?? true, config.StripAccents, config.LowerCase ?? true),
             PreTokenizers = [.. PreTokenizerReader.Bert()],
-            Decoder = DecoderReader.WordPiece(Prefix, cleanUp: true),
+            Decoder = TokenDecoders.WordPiece(Prefix, cleanUp: true),
             NamedTemplate = config.TokenizerClass == "MPNetTokenizer"
                 ? new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token", "sep_token"], SecondType: 1)
                 : new NamedTemplate(["cls_token"], ["sep_token"], ["sep_token"], SecondType: 1),
