@@ -92,6 +92,44 @@ Describe 'A merge into a single file' {
     }
 }
 
+Describe 'A LoRA folder of PEFT' {
+    BeforeAll {
+        $script:lora = (New-Item -ItemType Directory "$TestDrive/lora").FullName
+        Save-Tensor "$lora/adapter_model.safetensors" @{
+            'base_model.model.double_blocks.0.img_mlp.0.lora_A.weight' = [TorchSharp.torch]::ones(2, 4)
+            'base_model.model.double_blocks.0.img_mlp.0.lora_B.weight' = [TorchSharp.torch]::ones(16, 2)
+        }
+        Set-Content -LiteralPath "$lora/adapter_config.json" -Value '{"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["img_mlp.0"]}'
+    }
+
+    It 'is described and checked' {
+        $info = Get-LoKrAdapter -Path $lora
+        $info.Layout, $info.OtherCount, $info.Rank, $info.Alpha, $info.Scale | Should -Be 'Peft', 1, 2, 6, 3
+        (Test-LoKrAdapter -Path $lora -Values -BasePath $flux).IsValid | Should -BeTrue
+        (Test-LoKrAdapter -Path $lora -For ComfyUI).Findings.ErrorId | Should -Contain 'LoKr.ProgramScaleDiffers'
+        Get-ErrorId { Convert-LoKrAdapter $lora "$TestDrive/lokr" -Format Peft } | Should -Be 'LoKr.AdapterTypeNotSupported'
+    }
+
+    It 'is merged with the scale of its configuration, and so is its file for another program' {
+        $info = Convert-LoKrAdapter $lora "$TestDrive/comfy.safetensors" -For ComfyUI -BasePath $flux
+        $info.Layout, $info.OtherCount, $info.Scale | Should -Be 'Comfy', 1, 3
+        foreach ($adapter in $lora, "$TestDrive/comfy.safetensors") {
+            (Merge-LoKrAdapter -Path $flux -Adapter $adapter -Destination "$TestDrive/lora-out.safetensors" -Force).ModuleCount | Should -Be 1
+            (Read-Tensor "$TestDrive/lora-out.safetensors" 'double_blocks.0.img_mlp.0.weight') | Should -Be (@(6) * 64)
+        }
+    }
+
+    It 'is refused by name where two matrices are not all of it' {
+        $record = try {
+            Set-Content -LiteralPath "$lora/adapter_config.json" -Value '{"peft_type": "LORA", "r": 2, "lora_alpha": 6, "bias": "all"}'
+            Merge-LoKrAdapter -Path $flux -Adapter $lora -Destination "$TestDrive/no.safetensors"
+        } catch { $_ }
+        $record.FullyQualifiedErrorId | Should -Match 'LoKr.OptionNotSupported'
+        "$record" | Should -Match "'bias'"
+        "$TestDrive/no.safetensors" | Should -Not -Exist
+    }
+}
+
 Describe 'A conversion to another division' {
     It 'cuts factors whose height the parts divide, and asks where they do not' {
         Save-Tensor "$TestDrive/fused.safetensors" @{

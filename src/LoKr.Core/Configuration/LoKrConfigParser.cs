@@ -22,22 +22,44 @@ internal static partial class LoKrConfigParser
     {
         CheckType(fields);
         string? version = fields.FindString("peft_version");
-        JsonFields? mapping = fields.FindObject("auto_mapping");
         JsonFields? extension = fields.FindObject(LoKrConfigJson.ExtensionKey);
         LoKrConfig defaults = new();
-        LoKrConfig config = new()
+        LoKrConfig config = Shared(fields, "alpha") with
         {
-            R = fields.GetInt("r", defaults.R),
-            Alpha = fields.GetDouble("alpha", defaults.Alpha),
             RankDropout = fields.GetDouble("rank_dropout", defaults.RankDropout),
             RankDropoutScale = fields.GetBool("rank_dropout_scale", defaults.RankDropoutScale),
             ModuleDropout = fields.GetDouble("module_dropout", defaults.ModuleDropout),
             UseEffectiveConv2d = fields.GetBool("use_effective_conv2d", defaults.UseEffectiveConv2d),
             DecomposeBoth = fields.GetBool("decompose_both", defaults.DecomposeBoth),
             DecomposeFactor = fields.GetInt("decompose_factor", defaults.DecomposeFactor),
+            InitWeights = Init(fields),
+        };
+        config = extension is null ? config : Extend(config, extension);
+        List<string> notes = [];
+        notes.AddRange([.. Unknown(fields), .. extension is null ? [] : Unknown(extension)]);
+        AddScalingNote(notes, config, version, fields.Source);
+        if (IgnoredSettings.HasLayerFilterWithPattern(config))
+        {
+            notes.Add($"'layers_to_transform' in '{fields.Source}' has no effect, in PEFT either, because 'target_modules' is a pattern.");
+        }
+
+        warnings = notes;
+        return config;
+    }
+
+    /// <summary>The keys that LoKr shares with LoRA and LoHa: ranks and scales, targets, modules to save, task and base model.</summary>
+    /// <param name="fields">The configuration.</param>
+    /// <param name="alpha">Key of alpha.</param>
+    public static LoKrConfig Shared(JsonFields fields, string alpha)
+    {
+        LoKrConfig defaults = new();
+        JsonFields? mapping = fields.FindObject("auto_mapping");
+        return new()
+        {
+            R = fields.GetInt("r", defaults.R),
+            Alpha = fields.GetDouble(alpha, defaults.Alpha),
             TargetModules = Selector(fields, "target_modules"),
             ExcludeModules = Selector(fields, "exclude_modules"),
-            InitWeights = Init(fields),
             LayersToTransform = Integers(fields, "layers_to_transform"),
             LayersPattern = Strings(fields, "layers_pattern"),
             LayersPatternIsString = fields.Find("layers_pattern") is { ValueKind: JsonValueKind.String },
@@ -50,19 +72,14 @@ internal static partial class LoKrConfigParser
             Revision = fields.FindString("revision"),
             InferenceMode = fields.GetBool("inference_mode", defaults.InferenceMode),
         };
-        config = extension is null ? config : Extend(config, extension);
-        List<string> notes = [];
-        AddUnknown(notes, fields);
-        AddUnknown(notes, mapping);
-        AddUnknown(notes, extension);
-        AddScalingNote(notes, config, version, fields.Source);
-        if (IgnoredSettings.HasLayerFilterWithPattern(config))
-        {
-            notes.Add($"'layers_to_transform' in '{fields.Source}' has no effect, in PEFT either, because 'target_modules' is a pattern.");
-        }
+    }
 
-        warnings = notes;
-        return config;
+    /// <summary>Notes about keys that were not read.</summary>
+    public static IEnumerable<string> Unknown(JsonFields fields)
+    {
+        JsonFields? mapping = fields.FindObject("auto_mapping");
+        return fields.Unread.Concat(mapping?.Members.Where(static member => member.Key is not ("base_model_class" or "parent_library")).Select(member => mapping.FullName(member.Key)) ?? [])
+            .Select(key => $"'{key}' in '{fields.Source}' is not understood and has no effect here.");
     }
 
     private static LoKrConfig Extend(LoKrConfig config, JsonFields extension) => config with
@@ -143,9 +160,6 @@ internal static partial class LoKrConfigParser
     // In file order, because the first pattern that matches wins.
     private static IReadOnlyList<KeyValuePair<string, T>> Map<T>(JsonFields fields, string key, Func<JsonFields, JsonElement, string, T> convert) =>
         fields.FindObject(key) is JsonFields map ? [.. map.Members.Select(member => KeyValuePair.Create(CheckPattern(fields, key, member.Key), convert(map, member.Value, member.Key)))] : [];
-
-    private static void AddUnknown(List<string> notes, JsonFields? fields) =>
-        notes.AddRange((fields?.Unread ?? []).Select(key => $"'{key}' in '{fields!.Source}' is not understood and has no effect here."));
 
     // PEFT applied alpha / r to LoKr from 0.14 on; before, every adapter was trained with a scale of 1 whatever its alpha. The version was not written then.
     private static void AddScalingNote(List<string> notes, LoKrConfig config, string? version, string source)

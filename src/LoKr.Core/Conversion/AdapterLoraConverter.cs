@@ -30,7 +30,7 @@ public static class AdapterLoraConverter
         ArgumentNullException.ThrowIfNull(write);
         using DisposeScope scope = NewDisposeScope();
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
-        AdapterContent content = AdapterContentReader.Read(file, AdapterConverter.Filter(file, options.Read), BaseModelNames.Find(options.Model, options.BasePath));
+        AdapterContent content = AdapterContentReader.ReadFactors(file, AdapterConverter.Filter(file, options.Read), BaseModelNames.Find(options.Model, options.BasePath));
         Dictionary<string, nn.Module> modules = options.Model is null
             ? []
             : ModuleTree.Modules(options.Model.Module).ToDictionary(static entry => entry.Name, static entry => entry.Module, StringComparer.Ordinal);

@@ -75,7 +75,7 @@ public static class GgufLoraConverter
         // config.json alone is enough; names without dots need the weights too.
         bool hasNames = options.BasePath is not string basePath || GgufReader.IsGguf(basePath) || CheckpointReader.FindBaseName(basePath) is not null;
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
-        AdapterContent content = AdapterContentReader.Read(file, AdapterConverter.Filter(file, options.Read), BaseModelNames.Find(options.Model, hasNames ? options.BasePath : null));
+        AdapterContent content = AdapterContentReader.ReadFactors(file, AdapterConverter.Filter(file, options.Read), BaseModelNames.Find(options.Model, hasNames ? options.BasePath : null));
         using LoraAdapter lora = LoraWriter.Convert(content, rank ?? Exact, cancellation);
         string name = Path.GetFileNameWithoutExtension(Path.TrimEndingDirectorySeparator(Path.GetFullPath(path)));
         warnings = [.. file.Warnings, .. GgufLoraFile.Write(full, lora, target, name, options.Force, checkOnly)];

@@ -41,10 +41,23 @@ internal sealed record AdapterContent
     /// <summary>A base model in one file that no table of names knows, so that nothing tells which part of a pipeline it is; null otherwise.</summary>
     public string? UnknownBase { get; init; }
 
-    /// <summary>Components with modules or norms.</summary>
-    public IReadOnlyList<AdapterComponent> Components =>
-        [.. Modules.Select(static module => module.Component).Concat(Norms.Select(static norm => norm.Component)).Distinct().Order()];
+    /// <summary>Components with modules, norms or other kinds of adapters.</summary>
+    public IReadOnlyList<AdapterComponent> Components => [.. Names.Select(static name => name.Component).Distinct().Order()];
+
+    /// <summary>Every module, norm and module of another kind by its name; a module may have tensors of two kinds.</summary>
+    public IReadOnlyList<AdapterModuleName> Names =>
+    [
+        .. Modules.Select(static module => new AdapterModuleName(module.Component, module.Name, module.IsDotted))
+            .Concat(Norms.Select(static norm => new AdapterModuleName(norm.Component, norm.Name, norm.IsDotted)))
+            .Concat(Others.Select(static other => new AdapterModuleName(other.Component, other.Name, other.IsDotted))).Distinct(),
+    ];
 }
+
+/// <summary>The name of a module of an adapter.</summary>
+/// <param name="Component">Part of the pipeline.</param>
+/// <param name="Name">Name of the module.</param>
+/// <param name="IsDotted">Whether the name has its dots.</param>
+internal readonly record struct AdapterModuleName(AdapterComponent Component, string Name, bool IsDotted);
 
 /// <summary>The factors of one module in memory, read from a file or taken from a model.</summary>
 /// <param name="Component">Part of the pipeline.</param>
@@ -90,10 +103,3 @@ internal sealed record AdapterNorm(AdapterComponent Component, string Name, bool
     /// <summary>The changes without an alpha, which has no meaning here.</summary>
     public IEnumerable<KeyValuePair<string, torch.Tensor>> Changes => Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha);
 }
-
-/// <summary>The tensors of another kind of adapter of one module, carried as they are.</summary>
-/// <param name="Component">Part of the pipeline.</param>
-/// <param name="Name">Name of the module.</param>
-/// <param name="IsDotted">Whether the name has its dots.</param>
-/// <param name="Tensors">Tensors by the rest of their names.</param>
-internal sealed record AdapterOther(AdapterComponent Component, string Name, bool IsDotted, IReadOnlyDictionary<string, torch.Tensor> Tensors);

@@ -1,6 +1,7 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 
@@ -29,13 +30,19 @@ internal static class AdapterContentReader
         }
 
         List<AdapterOther> others = [];
-        foreach (IGrouping<(AdapterComponent Component, string Module), AdapterForeignTensor> other in options.Foreign == ForeignTensors.Carry ? file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)) : [])
+        if (options.Foreign == ForeignTensors.Carry)
         {
-            AdapterFileModule module = new(other.Key.Component, other.Key.Module, other.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal), null);
-            if (IsWanted(module))
+            OtherModule[] wanted = [.. OtherModule.Of(file, options).Where(other => IsWanted(other.Module))];
+            reading.With(OtherModule.Findings([.. wanted.Where(static other => other.Unsupported is null)], skips: false)).ThrowIfInvalid(file, options);
+            foreach (OtherModule other in wanted)
             {
-                (string name, bool isDotted) = names.OfOther(module);
-                others.Add(new(module.Component, name, isDotted, Tensors(file, module)));
+                (string name, bool isDotted, KnownModule? known) = names.OfOther(other.Module);
+                if (known?.WeightShape is IReadOnlyList<long> shape && other is { HasProduct: true } && !other.Fits(shape) && !(shape.Count == 2 && other.Fits([shape[1], shape[0]])))
+                {
+                    throw OtherChange.Mismatch(other, System.IO.Path.GetFileName(file.Path), shape);
+                }
+
+                others.Add(new(other.Module.Component, known?.Swapped ?? name, isDotted, other.Read()));
             }
         }
 
@@ -44,10 +51,10 @@ internal static class AdapterContentReader
         {
             throw new LoKrException(ErrorIds.AdapterModulesUnknown, LoKrErrorKind.InvalidData,
                 $"'{file.Path}' has no modules{(options.Component is null ? "" : $" of the component {options.Component}")}.",
-                $"It has modules of {string.Join(", ", file.Modules.Select(static module => module.Component).Distinct())}.") { Target = file.Path };
+                $"It has modules of {string.Join(", ", file.Modules.Select(static module => module.Component).Concat(file.Foreign.Select(static tensor => tensor.Component)).Distinct())}.") { Target = file.Path };
         }
 
-        return new()
+        return OneDenoiser(new()
         {
             Modules = contents,
             Norms = norms,
@@ -60,6 +67,45 @@ internal static class AdapterContentReader
             Model = index?.Model ?? file.Model,
             UnknownBase = index is { IsSingleFile: true, Model: null } ? index.Target : null,
             AllNames = index is null || contents.Count == 0 ? [] : index.Names(contents[0].Component),
+        });
+    }
+
+    /// <summary>A file may have prefixes of UNets and of transformers side by side, as ComfyUI reads them; a model has one denoiser.</summary>
+    private static AdapterContent OneDenoiser(AdapterContent content)
+    {
+        if (!content.Components.Contains(AdapterComponent.Unet) || !content.Components.Contains(AdapterComponent.Transformer))
+        {
+            return content;
+        }
+
+        AdapterComponent denoiser = content.Model?.Denoiser ?? AdapterComponent.Transformer;
+        AdapterComponent Of(AdapterComponent component) => component is AdapterComponent.Unet or AdapterComponent.Transformer ? denoiser : component;
+        return content with
+        {
+            Modules = [.. content.Modules.Select(module => module with { Component = Of(module.Component) })],
+            Norms = [.. content.Norms.Select(norm => norm with { Component = Of(norm.Component) })],
+            Others = [.. content.Others.Select(other => other with { Component = Of(other.Component) })],
+        };
+    }
+
+    /// <summary>Reads a file whose factors are decomposed: LoRA alone counts as factors of LoKr, under the configuration beside it.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
+    /// <param name="index">Modules of the base model, or null. If given, every module of the file must be among them.</param>
+    /// <exception cref="LoKrException">As for <see cref="Read"/>.</exception>
+    public static AdapterContent ReadFactors(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index)
+    {
+        if (file.Modules.Count > 0 || file.Foreign.Count == 0 || !OtherModule.Of(file, options).All(static other => other is { IsLora: true, IsEmbedding: false }))
+        {
+            return Read(file, options, index);
+        }
+
+        AdapterContent content = Read(file, options with { Foreign = ForeignTensors.Carry }, index);
+        return content with
+        {
+            Modules = [.. content.Others.Select(static other => other.AsFactors())],
+            Others = [],
+            Configs = file.LowRank.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shared),
         };
     }
 
@@ -113,12 +159,15 @@ internal static class AdapterContentReader
             tensors[FactorNames.W2] = tensors[FactorNames.W2].reshape([geometry.K, geometry.Columns, .. geometry.Kernel]);
         }
 
-        return new(module.Component, name, isDotted, geometry, scale, tensors)
+        AdapterModule result = new(module.Component, name, isDotted, geometry, scale, tensors)
         {
             WeightShape = weight,
             IsReversed = reading.IsReversed(file),
             DoraAxis = reading.DoraAxis,
         };
+
+        // Under the model's name the two halves of the rows change places; where factors cannot, the file's name says the same.
+        return known?.Swapped is not string asked ? result : ModuleRows.Swap(result) ?? result with { Name = asked };
     }
 
     private static Dictionary<string, torch.Tensor> Tensors(AdapterFile file, AdapterFileModule module) =>
@@ -128,54 +177,47 @@ internal static class AdapterContentReader
     {
         private readonly ModuleFinder? _finder = index is null ? null : new(file, index);
         private readonly List<AdapterFileModule> _unknown = [];
-        private readonly Dictionary<string, AdapterFileModule> _seen = new(StringComparer.Ordinal);
+        private readonly Dictionary<(AdapterComponent, string), string> _seen = [];
+        private readonly Dictionary<(AdapterComponent, string), string> _seenOthers = [];
 
-        public (string Name, bool IsDotted, KnownModule? Known) Of(AdapterFileModule module)
-        {
-            string key = AdapterKey.Split(module.Tensors.Values.First().Name).Module;
-            bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
-            if (_finder is null)
-            {
-                SafetensorsEntry entry = module.Tensors.Values.First();
-                string prefixed = entry.Name[..entry.Name.LastIndexOf('.')];
-                return file.OriginalNames.TryGetValue(prefixed, out string? original) ? (original, true, null)
-                    : file.Model?.Unwrap(key) is string unwrapped ? (unwrapped, true, null)
-                    : (module.Name, isDotted, null);
-            }
-
-            if (_finder.Find(module.Component, module.Name) is not KnownModule known)
-            {
-                _unknown.Add(module);
-                return (module.Name, isDotted, null);
-            }
-
-            if (!_seen.TryAdd(known.Name, module) && _seen[known.Name].Component == module.Component)
-            {
-                throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
-                    $"'{module.Name}' and '{_seen[known.Name].Name}' in '{file.Path}' are two names of '{known.Name}'.", "The file mixes the names of two programs; keep one of the two modules.") { Target = module.Name };
-            }
-
-            return (known.Name, true, known);
-        }
+        /// <summary>The name of a module with factors or of a norm.</summary>
+        public (string Name, bool IsDotted, KnownModule? Known) Of(AdapterFileModule module) => Of(module, _seen);
 
         /// <summary>The name of a module with another kind of adapter, which may have LoKr's factors too.</summary>
-        public (string Name, bool IsDotted) OfOther(AdapterFileModule module)
+        public (string Name, bool IsDotted, KnownModule? Known) OfOther(AdapterFileModule module) => Of(module, _seenOthers);
+
+        private (string Name, bool IsDotted, KnownModule? Known) Of(AdapterFileModule module, Dictionary<(AdapterComponent, string), string> seen)
         {
-            SafetensorsEntry entry = module.Tensors.Values.First();
-            string key = entry.Name[..entry.Name.LastIndexOf("." + module.Tensors.Keys.First(), StringComparison.Ordinal)];
-            bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
+            (string rest, SafetensorsEntry entry) = module.Tensors.First();
+            string stored = entry.Name[..entry.Name.LastIndexOf("." + rest, StringComparison.Ordinal)];
+            string key = NamePrefixes.WithoutCompiled(stored);
             if (_finder is null)
             {
-                return file.OriginalNames.TryGetValue(key, out string? original) ? (original, true) : file.Model?.Unwrap(NamePrefixes.WithoutCompiled(key)) is string unwrapped ? (unwrapped, true) : (module.Name, isDotted);
+                bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
+                string? dotted = file.OriginalNames.GetValueOrDefault(stored) ?? file.Model?.Unwrap(key);
+                See(seen, dotted ?? module.Name, module.Component, stored);
+                return (dotted ?? module.Name, dotted is not null || isDotted, null);
             }
 
             if (_finder.Find(module.Component, module.Name) is KnownModule known)
             {
-                return (known.Name, true);
+                See(seen, known.Name, module.Component, stored);
+                return (known.Name, true, known);
             }
 
             _unknown.Add(module);
-            return (module.Name, isDotted);
+            return (module.Name, false, null);
+        }
+
+        // Both kinds of denoisers are one; a module may have LoKr and another kind, each once.
+        private void See(Dictionary<(AdapterComponent, string), string> seen, string name, AdapterComponent component, string stored)
+        {
+            (AdapterComponent, string) key = (component == AdapterComponent.Transformer ? AdapterComponent.Unet : component, name);
+            if (!seen.TryAdd(key, stored))
+            {
+                throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+                    $"'{stored}' and '{seen[key]}' in '{file.Path}' are two names of '{name}'.", "The file mixes the names of two programs; keep one of the two modules.") { Target = stored };
+            }
         }
 
         public void ThrowIfUnknown()

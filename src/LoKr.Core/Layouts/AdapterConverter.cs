@@ -38,7 +38,8 @@ public static class AdapterConverter
 
     /// <summary>Where the file has one component under another name, the caller's component names the result, and selects nothing.</summary>
     internal static AdapterReadOptions Filter(AdapterFile file, AdapterReadOptions options) => options.Component is AdapterComponent wanted
-        && (file.Modules.Any(module => AdapterComponents.Matches(module.Component, wanted)) || file.Modules.Select(static module => module.Component).Distinct().Count() > 1)
+        && file.Modules.Select(static module => module.Component).Concat(file.Foreign.Select(static tensor => tensor.Component)).Distinct().ToArray() is AdapterComponent[] components
+        && (Array.Exists(components, component => AdapterComponents.Matches(component, wanted)) || components.Length > 1)
             ? options : options with { Component = null };
 
     private static IReadOnlyList<string> Write(string path, string destination, AdapterLayout layout, AdapterConvertOptions options, bool checkOnly)
@@ -50,8 +51,9 @@ public static class AdapterConverter
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
         ModuleNameIndex? index = BaseModelNames.Find(options.Model, options.BasePath);
 
-        // LoRA can only be beside LoKr where other kinds of adapters are read.
-        bool carries = options.Program is AdapterProgram target ? ProgramForm.Of(target).ReadsOtherKinds : layout is AdapterLayout.Comfy or AdapterLayout.Kohya or AdapterLayout.Lycoris;
+        // LoRA can only be beside LoKr where other kinds of adapters are read; alone, nearly every program reads it.
+        bool carries = options.Program is not AdapterProgram target ? layout is AdapterLayout.Comfy or AdapterLayout.Kohya or AdapterLayout.Lycoris
+            : ProgramForm.Of(target) is { ReadsOtherKinds: true } || (ProgramForm.Of(target).ReadsLoraFiles && file.Modules.Count == 0);
         AdapterReadOptions read = Filter(file, carries ? options.Read with { Foreign = ForeignTensors.Carry } : options.Read);
         AdapterContent content = AdapterContentReader.Read(file, read, index);
         content = options.Division is ModuleDivision division ? DividedContent.As(content, division, options.Inexact)

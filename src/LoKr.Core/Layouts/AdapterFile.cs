@@ -30,10 +30,11 @@ public sealed class AdapterFile : IDisposable
         Foreign = parser.Foreign;
         Findings = [.. configs.Findings, .. parser.Findings];
         Configs = configs.ByComponent;
+        LowRank = configs.LowRank;
         BaseModels = configs.BaseModels;
         OriginalNames = configs.OriginalNames;
         FactorHint = configs.FactorHint;
-        _model = new(() => ModelRecognizer.OfAdapter(Modules.Select(static module => AdapterKey.Split(module.Tensors.Values.First().Name).Module)));
+        _model = new(() => ModelRecognizer.OfAdapter(Modules.Select(static module => module.Tensors.Values.First()).Concat(Foreign.Select(static tensor => tensor.Entry)).Select(static entry => AdapterKey.Split(entry.Name).Module)));
     }
 
     /// <summary>Full path of the file, or of the folder with the file and its adapter_config.json.</summary>
@@ -58,7 +59,7 @@ public sealed class AdapterFile : IDisposable
     public IReadOnlyList<AdapterForeignTensor> Foreign { get; }
 
     /// <summary>Whether a configuration came with the file, in adapter_config.json or in the header.</summary>
-    public bool HasConfig => Configs.Count > 0;
+    public bool HasConfig => Configs.Count + LowRank.Count > 0;
 
     /// <summary>Whether PEFT's conventions apply. Other programs put PEFT's prefix before names too; their files have alpha tensors, and no configuration.</summary>
     internal bool FollowsPeft => AdapterLayouts.IsPeft(Layout) && (HasConfig || Modules.All(static module => module.Alpha is null));
@@ -82,6 +83,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Configurations by component.</summary>
     internal IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; }
+
+    /// <summary>Configurations of LoRA or LoHa by component.</summary>
+    internal IReadOnlyDictionary<AdapterComponent, LowRankConfig> LowRank { get; }
 
     /// <summary>What tells the models that the adapter was made for apart from others, by component, as far as this library wrote it into the header.</summary>
     internal IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; }
@@ -137,11 +141,18 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Every tensor under the name that it has in a PEFT folder without the prefix, with its name in the file.</summary>
     internal IEnumerable<KeyValuePair<string, string>> TensorNames => SavedTensors.Concat(Modules.SelectMany(static module =>
-        module.Tensors.Select(tensor => KeyValuePair.Create(ModuleTree.Join(module.Name, tensor.Key), tensor.Value.Name))));
+        module.Tensors.Select(tensor => KeyValuePair.Create(ModuleTree.Join(module.Name, tensor.Key), tensor.Value.Name))))
+        .Concat(Foreign.Select(static tensor => KeyValuePair.Create(ModuleTree.Join(tensor.Module, tensor.Suffix), tensor.Entry.Name)));
 
     /// <summary>The configuration of a component: its own, or the one of the whole file; null without one.</summary>
     public LoKrConfig? ConfigOf(AdapterComponent component) =>
         Configs.GetValueOrDefault(component) ?? Configs.GetValueOrDefault(AdapterComponent.Model);
+
+    /// <summary>The configuration of LoRA or LoHa of a component: its own, or the one of the whole file; null without one.</summary>
+    internal LowRankConfig? LowRankOf(AdapterComponent component) => LowRank.GetValueOrDefault(component) ?? LowRank.GetValueOrDefault(AdapterComponent.Model);
+
+    /// <summary>The value of a tensor of one number; null where it has another size, or a type without numbers.</summary>
+    internal double? ReadNumber(string name) => _reader.ReadNumber(name);
 
     /// <inheritdoc/>
     public void Dispose() => _reader.Dispose();

@@ -20,12 +20,16 @@ internal sealed class AdapterFileConfigs
     public const string OwnKey = "lokr_ps";
 
     private readonly Dictionary<AdapterComponent, LoKrConfig> _configs = [];
+    private readonly Dictionary<AdapterComponent, LowRankConfig> _lowRank = [];
     private readonly Dictionary<AdapterComponent, ModelIdentity> _baseModels = [];
     private readonly Dictionary<string, string> _names = new(StringComparer.Ordinal);
     private readonly List<LoKrAdapterFinding> _findings = [];
 
     /// <summary>Configurations by component; the one of the whole file applies to every component without its own.</summary>
     public IReadOnlyDictionary<AdapterComponent, LoKrConfig> ByComponent => _configs;
+
+    /// <summary>Configurations of LoRA or LoHa by component.</summary>
+    public IReadOnlyDictionary<AdapterComponent, LowRankConfig> LowRank => _lowRank;
 
     /// <summary>What tells the base models apart from others, by component.</summary>
     public IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels => _baseModels;
@@ -156,7 +160,15 @@ internal sealed class AdapterFileConfigs
 
     private void Add(AdapterComponent component, JsonFields fields)
     {
-        _configs[component] = LoKrConfigParser.Parse(fields, out IReadOnlyList<string> warnings);
+        if (LowRankConfig.Find(fields, out IReadOnlyList<string> warnings) is LowRankConfig lowRank)
+        {
+            _lowRank[component] = lowRank;
+        }
+        else
+        {
+            _configs[component] = LoKrConfigParser.Parse(fields, out warnings);
+        }
+
         _findings.AddRange(warnings.Select(warning => new LoKrAdapterFinding(LoKrFindingSeverity.Warning, ErrorIds.AdapterConfigInvalid, warning, fields.Source)));
     }
 

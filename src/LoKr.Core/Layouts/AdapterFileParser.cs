@@ -79,12 +79,22 @@ internal sealed class AdapterFileParser
     {
         Dictionary<(AdapterComponent, string), Dictionary<string, SafetensorsEntry>> modules = [];
         Dictionary<(AdapterComponent, string), string?> adapters = [];
+        Dictionary<(AdapterComponent, string, string), SafetensorsEntry> others = [];
         foreach ((AdapterKey split, SafetensorsEntry entry) in keys)
         {
             if (AdapterSuffixes.Foreign.TryGetValue(split.Suffix, out string? kind))
             {
-                AdapterKey foreign = TryStrip(split, out AdapterKey stripped) ? stripped : split;
-                _foreign.Add(new(foreign.Component, foreign.Module, entry.Name[(split.ModuleEnd(entry.Name) + 1)..], kind, entry));
+                AdapterKey foreign = TryStrip(split with { AdapterName = Layout == AdapterLayout.PeftInMemory ? split.AdapterName ?? "" : null }, out AdapterKey stripped) ? stripped : split;
+                string rest = entry.Name[(split.ModuleEnd(entry.Name) + 1)..];
+                if (others.TryAdd((foreign.Component, foreign.Module, AdapterSuffixes.Part(rest)), entry))
+                {
+                    _foreign.Add(new(foreign.Component, foreign.Module, rest, kind, entry));
+                }
+                else
+                {
+                    Same(entry, others[(foreign.Component, foreign.Module, AdapterSuffixes.Part(rest))], split.Suffix, foreign.Module);
+                }
+
                 continue;
             }
 
@@ -109,7 +119,7 @@ internal sealed class AdapterFileParser
 
             if (!tensors.TryAdd(key.Suffix, entry))
             {
-                Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' and '{tensors[key.Suffix].Name}' are the same tensor '{key.Suffix}' of '{key.Module}'. The file holds several adapters or was assembled by hand; keep one of the two.", entry.Name);
+                Same(entry, tensors[key.Suffix], key.Suffix, key.Module);
             }
         }
 
@@ -205,6 +215,9 @@ internal sealed class AdapterFileParser
             yield return new(component, name, tensors, alpha);
         }
     }
+
+    private void Same(SafetensorsEntry entry, SafetensorsEntry other, string suffix, string module) =>
+        Problem(ErrorIds.AdapterKeyInvalid, $"'{entry.Name}' and '{other.Name}' are the same tensor '{suffix}' of '{module}'. The file holds several adapters or was assembled by hand; keep one of the two.", entry.Name);
 
     private void Problem(string id, string message, string target) => _findings.Add(new(LoKrFindingSeverity.Error, id, message, target));
 

@@ -33,15 +33,18 @@ public static class AdapterInspector
     {
         AdapterReading reading = AdapterReading.Of(file, new() { Foreign = ForeignTensors.Carry });
 
-        // A file whose scale is not known can be described all the same.
-        reading.ThrowIfInvalid(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid));
-        IReadOnlyList<ModuleReading> modules = reading.Modules;
-        IEnumerable<double> alphas = modules.Where(static entry => entry.Scale.Alpha is not null).Select(static entry => entry.Scale.Alpha!.Value);
-        IEnumerable<long> ranks = modules.Where(static entry => entry.Scale.Rank is not null).Select(static entry => entry.Scale.Rank!.Value);
-        IEnumerable<double> scales = modules.Select(static entry => entry.Scale.Factor).Where(double.IsFinite);
-        HashSet<string> suffixes = [.. file.Modules.SelectMany(static module => module.Tensors.Keys)];
-
         // A file without LoKr factors is described by what it has.
+        OtherModule[] others = file.Modules.Count > 0 ? [] : [.. OtherModule.Of(file, new())];
+        OtherModule[] products = [.. others.Where(static other => other is { HasProduct: true })];
+
+        // A file whose scale is not known can be described all the same.
+        reading.With(OtherModule.Findings([.. others.Where(static other => other.Unsupported is null)], skips: false)).ThrowIfInvalid(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid));
+        IReadOnlyList<ModuleReading> modules = reading.Modules;
+        IEnumerable<double> alphas = modules.Select(static entry => entry.Scale.Alpha).Concat(products.Select(static other => other.Alpha)).OfType<double>();
+        IEnumerable<long> ranks = modules.Select(static entry => entry.Scale.Rank).OfType<long>().Concat(products.Select(static other => other.Rank));
+        IEnumerable<double> scales = modules.Select(static entry => entry.Scale.Factor).Concat(products.Select(static other => other.Scale ?? double.NaN)).Where(double.IsFinite);
+        HashSet<string> suffixes = [.. file.Modules.SelectMany(static module => module.Tensors.Keys)];
+        string[] kinds = [.. others.SelectMany(static other => other.Module.Tensors.Keys).Select(AdapterSuffixes.Part).Distinct().Order(StringComparer.Ordinal)];
         SafetensorsEntry[] factors = [.. file.Modules.SelectMany(static module => module.Tensors).Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)];
         SafetensorsEntry[] numbers = factors.Length > 0 ? factors : [.. file.Foreign.Where(static tensor => tensor.Suffix != AdapterSuffixes.Alpha).Select(static tensor => tensor.Entry)];
         return new()
@@ -57,14 +60,14 @@ public static class AdapterInspector
             Alpha = Common(alphas),
             Alphas = [.. alphas.Distinct().OrderBy(static alpha => double.IsFinite(alpha) ? alpha : double.PositiveInfinity)],
             Scale = Common(scales),
-            Scaling = modules.Count > 0 ? modules[0].Scale.Convention : ScalingConvention.Lycoris,
+            Scaling = modules.Count > 0 ? modules[0].Scale.Convention : file.LowRank.Count > 0 ? ScalingConvention.Peft : ScalingConvention.Lycoris,
             Factor = FactorInference.Find(modules.Select(static entry => new KnownGeometry(entry.Geometry)), file.FactorHint)?.Factor,
             ParameterCount = numbers.Concat(file.SavedTensors.Values.Select(name => file.Entries[name])).Sum(static entry => entry.Shape.Product()),
             TensorCount = file.Entries.Count,
-            TensorKinds = [.. s_kinds.Where(suffixes.Contains)],
+            TensorKinds = [.. s_kinds.Where(suffixes.Contains), .. kinds],
             DType = string.Join(", ", numbers.GroupBy(static entry => entry.DType).OrderByDescending(static group => group.Count()).Select(static group => TypeName(group.Key))),
             HasConfig = file.HasConfig,
-            BaseModel = file.Configs.Values.Select(static config => config.BaseModelNameOrPath).FirstOrDefault(static name => name is not null)
+            BaseModel = file.Configs.Values.Concat(file.LowRank.Values.Select(static config => config.Shared)).Select(static config => config.BaseModelNameOrPath).FirstOrDefault(static name => name is not null)
                 ?? s_baseModelKeys.Select(key => file.Metadata.GetValueOrDefault(key)).FirstOrDefault(static name => name is not null),
             Size = new FileInfo(file.WeightsPath).Length,
             Metadata = file.Metadata,

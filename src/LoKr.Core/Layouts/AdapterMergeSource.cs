@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Safetensors;
@@ -20,7 +21,9 @@ public sealed record AdapterMergeSource(string Path, double Weight = 1) : Checkp
         {
             AdapterReadOptions read = AdapterConverter.Filter(file, Read);
             AdapterReading reading = AdapterReading.Of(file, read with { Foreign = ForeignTensors.Carry });
-            reading.ThrowIfInvalid(file, read);
+            IReadOnlyList<OtherModule> others = OtherModule.Of(file, read);
+            reading.With(OtherModule.Findings(others, read.Foreign == ForeignTensors.Skip)).ThrowIfInvalid(file, read);
+            LowRankConfig? lowRank = file.LowRankOf(AdapterComponent.Model);
             bool isPeft = AdapterLayouts.IsPeft(file.Layout) && file.HasConfig;
             Dictionary<string, string> names = isPeft ? file.TensorNames.ToDictionary(static pair => pair.Value, static pair => pair.Key, StringComparer.Ordinal) : [];
             return new()
@@ -28,7 +31,8 @@ public sealed record AdapterMergeSource(string Path, double Weight = 1) : Checkp
                 Name = Name,
                 Weight = Weight,
                 DoraStrength = DoraStrength,
-                Config = isPeft ? file.ConfigOf(AdapterComponent.Model) : null,
+                Config = isPeft ? file.ConfigOf(AdapterComponent.Model) ?? lowRank?.Shared : null,
+                Others = lowRank is not null && others.All(static other => other.Unsupported is null && other.IsProduct) ? others : [],
                 Tensors = isPeft ? new RenamedTensorSource(file.Tensors, file.WeightsPath, original => names.GetValueOrDefault(original, original)) : file.Tensors,
                 Files = [.. file.ConfigPath is string config ? [config] : Array.Empty<string>(), file.WeightsPath],
                 Warnings = [.. file.Warnings],

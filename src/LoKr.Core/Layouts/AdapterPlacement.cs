@@ -63,7 +63,10 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
             PlaceNorm(target, norm);
         }
 
-        foreach (OtherModule other in OtherModule.Of(File, options.Alpha).Where(other => options.Wants(other.Module.Component)))
+        // Kinds that cannot be merged are left out with a warning where the caller says so, and an error before otherwise.
+        OtherModule[] others = [.. OtherModule.Of(File, options).Where(other => options.Wants(other.Module.Component))];
+        _warnings.AddRange(OtherModule.Findings(others, skips: true).Select(static finding => finding.Message));
+        foreach (OtherModule other in others.Where(static other => other.Unsupported is null))
         {
             PlaceOther(target, other);
         }
@@ -82,7 +85,7 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
     /// </summary>
     private MergePart? Configured(MergeBase model, CheckpointMergeAdapter adapter, ModuleNameIndex index)
     {
-        if (adapter.Config is null || File.Foreign.Count > 0 || options is not { Alpha: null, Scaling: null, Component: null })
+        if (adapter.Config is null || (File.Foreign.Count > 0 && adapter.Others.Count == 0) || options is not { Alpha: null, Scaling: null, Component: null })
         {
             return null;
         }
@@ -109,6 +112,11 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
         IReadOnlyList<long> weight = geometry.Fit(stored) ?? throw geometry.Mismatch(File, module, stored);
         long[] kernel = [.. weight.Skip(2)];
         bool isTransposed = IsTransposed(target, known, weight[0], weight[1]);
+        if (!isTransposed && !weight.SequenceEqual(stored))
+        {
+            throw geometry.Mismatch(File, module, stored);
+        }
+
         Add(target, known, module, "LoKr", new FileContribution(target.Adapter, scale.Factor, Keys(module), geometry, kernel)
         {
             IsReversed = reading.IsReversed(File),
@@ -137,26 +145,6 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
 
     private void PlaceOther(Target target, OtherModule other)
     {
-        if (other.Unsupported is string kind)
-        {
-            if (options.Foreign != ForeignTensors.Skip)
-            {
-                string[] kinds = [.. OtherModule.Of(File).GroupBy(static module => module.Unsupported).Where(static group => group.Key is not null).Select(static group => $"{group.Count()} modules of {group.Key}")];
-                throw new LoKrException(ErrorIds.AdapterTypeNotSupported, LoKrErrorKind.NotSupported,
-                    $"'{File.Path}' has {string.Join(", ", kinds)}, such as '{other.Module.Name}', which cannot be merged.", "Leave them out, or name a file without them.") { Target = other.Module.Name };
-            }
-
-            _warnings.Add($"'{other.Module.Name}' has {kind}, which cannot be merged; it is left out.");
-            return;
-        }
-
-        // PEFT keeps alpha in adapter_config.json; the other programs take 1 as the scale where there is none.
-        if (other is { HasProduct: true, HasAlpha: false } && AdapterLayouts.IsPeft(File.Layout))
-        {
-            throw new LoKrException(ErrorIds.AdapterScaleUnknown, LoKrErrorKind.InvalidData,
-                $"The scale of '{other.Module.Name}' in '{File.Path}' is not known: the file has PEFT's names, and neither alphas nor a configuration.", "Give the alpha.") { Target = other.Module.Name };
-        }
-
         if (Find(target, other.Module) is not KnownModule { WeightShape: { } stored } known)
         {
             return;
@@ -181,10 +169,8 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
 
         if (other.HasProduct)
         {
-            long[] weight = other.Fit(stored) ?? throw new LoKrException(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
-                $"The factors of '{other.Module}' in '{File.Path}' give [{other.Rows}, {other.Columns}], but the weight of the base model is [{string.Join(", ", stored)}].",
-                "The adapter was made for another model.") { Target = other.Module.Name };
-            Add(target, known, other.Module, other.Kind, other.Contribution(target.Adapter, File.Tensors, [.. weight.Skip(2)], IsTransposed(target, known, weight[0], weight[1])));
+            bool isTransposed = known.IsTransposed || (known.Places is [RowPlace place] && target.Part(known).Traits is CheckpointTraits traits && OtherChange.IsTransposed(other, traits.Entries[place.Tensor], traits));
+            Add(target, known, other.Module, other.Kind, OtherChange.Of(other, target.Adapter, stored, isTransposed));
         }
     }
 
@@ -276,14 +262,7 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
         {
             SafetensorsEntry entry = entries[tensor];
             part.Traits.CheckMergeable(entry);
-            if (placed is MergeContribution delta)
-            {
-                part.Plan.Add(entry, delta);
-            }
-            else
-            {
-                part.Plan.Add(entry, (DenseContribution)placed);
-            }
+            part.Plan.Add(entry, placed);
         }
     }
 

@@ -56,6 +56,9 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
         return new(file, modules, findings);
     }
 
+    /// <summary>The same with further findings.</summary>
+    public AdapterReading With(IEnumerable<LoKrAdapterFinding> findings) => this with { Findings = [.. Findings, .. findings] };
+
     /// <summary>Throws an error with the id of the first error found and the messages of all.</summary>
     /// <param name="counts">Whether a finding counts; null for all of them.</param>
     public void ThrowIfInvalid(Func<LoKrAdapterFinding, bool>? counts = null)
@@ -79,7 +82,11 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
     /// <param name="options">The options with the component.</param>
     public void ThrowIfInvalid(AdapterFile file, AdapterReadOptions options)
     {
-        HashSet<string> unwanted = [.. file.Modules.Where(module => !options.Wants(module.Component)).Select(static module => module.Name)];
+        HashSet<string> unwanted =
+        [
+            .. file.Modules.Where(module => !options.Wants(module.Component)).Select(static module => module.Name),
+            .. file.Foreign.Where(tensor => !options.Wants(tensor.Component)).Select(static tensor => tensor.Module),
+        ];
         ThrowIfInvalid(finding => !unwanted.Contains(finding.Target));
     }
 
@@ -93,20 +100,26 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
 
     private static void AddForeign(AdapterFile file, ForeignTensors policy, List<LoKrAdapterFinding> findings)
     {
-        if (file.Foreign.Count == 0 || policy == ForeignTensors.Carry)
+        if (policy == ForeignTensors.Carry || (file.Foreign.Count == 0 && file.LowRank.Count == 0))
         {
             return;
         }
 
-        if (file.Modules.Count == 0)
+        if (file.Foreign.Count == 0)
         {
-            AdapterForeignTensor first = file.Foreign[0];
             findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported,
-                $"'{first.Entry.Name}' belongs to {first.Kind}, and the file has no LoKr factors, so that it can be merged into a model on disk only. Name a file that holds LoKr factors.", first.Entry.Name));
+                $"The configuration describes {file.LowRank.Values.First().Kind}, and the file has no LoKr factors. Name a file that holds LoKr factors.", file.WeightsPath));
             return;
         }
 
         string kinds = string.Join(", ", file.Foreign.GroupBy(static tensor => tensor.Kind).Select(static kind => $"{kind.Select(static tensor => tensor.Module).Distinct().Count()} modules of {kind.Key}"));
+        if (file.Modules.Count == 0)
+        {
+            findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported,
+                $"The file has {kinds}, such as '{file.Foreign[0].Entry.Name}', and no LoKr factors: it can be described, merged into a model on disk, and converted for programs that read it. Name a file that holds LoKr factors.", file.Foreign[0].Entry.Name));
+            return;
+        }
+
         findings.Add(policy == ForeignTensors.Skip
             ? new(LoKrFindingSeverity.Warning, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds} beside {file.Modules.Count} of LoKr, such as '{file.Foreign[0].Entry.Name}'; they are left out.", file.WeightsPath)
             : new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds} beside {file.Modules.Count} of LoKr, such as '{file.Foreign[0].Entry.Name}', which are not supported here. Leave them out, or name a file that holds only LoKr.", file.WeightsPath));

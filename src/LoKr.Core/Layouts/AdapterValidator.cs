@@ -20,8 +20,24 @@ public static class AdapterValidator
         try
         {
             using AdapterFile file = AdapterFile.Open(full, options.Read.Layout);
-            AdapterReading reading = AdapterReading.Of(file, options.Program is AdapterProgram read && ProgramForm.Of(read).ReadsOtherKinds ? options.Read with { Foreign = ForeignTensors.Carry } : options.Read);
+
+            // Other kinds alone are merged into files and converted, and never loaded onto a model in memory.
+            bool isAlone = file is { Modules.Count: 0, Foreign.Count: > 0 } && options.Model is null;
+            AdapterReadOptions read = isAlone || (options.Program is AdapterProgram target && ProgramForm.Of(target).ReadsOtherKinds) ? options.Read with { Foreign = ForeignTensors.Carry } : options.Read;
+            AdapterReading reading = AdapterReading.Of(file, read);
             List<LoKrAdapterFinding> findings = [.. reading.Findings];
+            if (read.Foreign == ForeignTensors.Carry)
+            {
+                IReadOnlyList<OtherModule> others = OtherModule.Of(file, read);
+                findings.AddRange(OtherModule.Findings(options.Program is null ? others : [.. others.Where(static other => other.Unsupported is null)], skips: false));
+            }
+
+            if (isAlone && options.Program is null && !HasError(findings))
+            {
+                findings.Add(new(LoKrFindingSeverity.Information, ErrorIds.AdapterTypeNotSupported,
+                    $"The file has {string.Join(", ", file.Foreign.Select(static tensor => tensor.Kind).Distinct())} and no LoKr factors: it can be described, merged into a model on disk, and converted for programs that read it.", file.WeightsPath));
+            }
+
             ModuleNameIndex? index = null;
             if (!HasError(findings) && options.Program is AdapterProgram program)
             {
@@ -36,7 +52,7 @@ public static class AdapterValidator
 
             if (!HasError(findings) && (index ?? BaseModelNames.Find(options.Model, options.BasePath)) is ModuleNameIndex known)
             {
-                CheckBase(file, options.Read, known, findings);
+                CheckBase(file, read, known, findings);
             }
 
             return new()
@@ -44,7 +60,7 @@ public static class AdapterValidator
                 Path = file.Path,
                 IsValid = !HasError(findings),
                 Layout = file.Layout,
-                ModuleCount = file.Modules.Count,
+                ModuleCount = file.Modules.Select(static module => (module.Component, module.Name)).Concat(file.Foreign.Select(static tensor => (tensor.Component, tensor.Module))).Distinct().Count(),
                 Findings = [.. findings.OrderByDescending(static finding => finding.Severity)],
             };
         }
@@ -59,6 +75,7 @@ public static class AdapterValidator
     {
         foreach (SafetensorsEntry entry in file.Modules.SelectMany(static module => module.Tensors)
             .Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value)
+            .Concat(file.Foreign.Where(static tensor => tensor.Suffix != AdapterSuffixes.Alpha).Select(static tensor => tensor.Entry))
             .Concat(file.SavedTensors.Values.Select(name => file.Entries[name])))
         {
             using torch.Tensor tensor = file.Tensors.Read(entry.Name);

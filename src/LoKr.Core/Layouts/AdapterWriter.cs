@@ -127,7 +127,8 @@ internal sealed class AdapterWriter
 
             foreach (AdapterOther other in _content.Others)
             {
-                Add(_names.OfOther(other.Component, other.Name, other.IsDotted), other.Tensors);
+                string name = _names.OfOther(other.Component, other.Name, other.IsDotted);
+                Add(name, other.As(name, readsBoth: true));
             }
         }
         else

@@ -45,6 +45,9 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
             : null;
     }
 
+    /// <summary>Whether factors may be stored in a type.</summary>
+    public static bool IsFactorType(SafetensorsDType type) => type is SafetensorsDType.F16 or SafetensorsDType.BF16 or SafetensorsDType.F32 or SafetensorsDType.F64 or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2;
+
     /// <summary>The error for factors that do not fit a base weight.</summary>
     public LoKrException Mismatch(AdapterFile file, AdapterFileModule module, IReadOnlyList<long> weight) => new(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
         $"The factors of '{module}' in '{file.Path}' give [{Out}, {M * Columns}{(Kernel is null ? "" : string.Concat(Kernel.Select(static size => $", {size}")))}], "
@@ -75,8 +78,7 @@ internal sealed record FactorGeometry(long L, long M, long K, long Columns, IRea
         public FactorGeometry? Read()
         {
             // Some programs store alpha as an integer.
-            if (module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value).FirstOrDefault(static entry => entry.DType is not (SafetensorsDType.F16
-                or SafetensorsDType.BF16 or SafetensorsDType.F32 or SafetensorsDType.F64 or SafetensorsDType.F8E4M3 or SafetensorsDType.F8E5M2)) is SafetensorsEntry integers)
+            if (module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value).FirstOrDefault(static entry => !IsFactorType(entry.DType)) is SafetensorsEntry integers)
             {
                 return Problem(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor", "Quantized adapters are not supported.");
             }

@@ -1,8 +1,11 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Merging.Checkpoints;
+using LoKr.Core.Nn;
 using LoKr.Core.Safetensors;
+using LoKr.Core.Targeting;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -10,10 +13,10 @@ namespace LoKr.Core.Layouts;
 
 /// <summary>
 /// The tensors that other kinds of adapters have for one module: LoRA and LoCon, LoHa, differences and whole weights. Merged into a model, they change
-/// its weights as ComfyUI and LyCORIS compute it: scale·up·down with scale = alpha / rank, or 1 without an alpha; the product of LoHa's two low-rank
-/// matrices element by element; differences as they are.
+/// its weights as ComfyUI, LyCORIS and PEFT compute it: scale·up·down with scale = alpha / rank, that of PEFT's configuration, or 1 without either; the
+/// product of LoHa's two low-rank matrices element by element; differences as they are.
 /// </summary>
-internal sealed class OtherModule
+internal sealed class OtherModule : IMergeModule
 {
     /// <summary>A change of the whole weight.</summary>
     public const string Difference = "diff";
@@ -38,46 +41,51 @@ internal sealed class OtherModule
 
     private static readonly string[] s_hadamard = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"];
     private static readonly string[] s_cores = ["hada_t1", "hada_t2"];
+    private static readonly string[] s_companions = [AdapterSuffixes.Alpha, FactorNames.DoraScale, AdapterSuffixes.Magnitude, Difference, BiasDifference, WholeWeight];
 
+    private readonly AdapterFile _file;
+    private readonly AdapterReadOptions _options;
+    private readonly ModuleRanks? _ranks;
+    private readonly Dictionary<string, SafetensorsEntry> _tensors;
     private readonly Dictionary<string, SafetensorsEntry> _parts = new(StringComparer.Ordinal);
-    private readonly SafetensorsEntry? _alpha;
     private readonly SafetensorsEntry? _magnitude;
-    private readonly bool _isEmbedding;
 
-    private OtherModule(AdapterFileModule module, SafetensorsEntry? alpha)
+    private OtherModule(AdapterFile file, AdapterFileModule module, LowRankConfig? config, ModuleRanks? ranks, AdapterReadOptions options)
     {
-        Module = module;
-        Dictionary<string, SafetensorsEntry> tensors = module.Tensors.ToDictionary(static pair => pair.Key.Split('.')[0], static pair => pair.Value, StringComparer.Ordinal);
-        _alpha = tensors.GetValueOrDefault(AdapterSuffixes.Alpha) ?? alpha;
-        _magnitude = tensors.GetValueOrDefault(FactorNames.DoraScale);
-        HashSet<string> left = [.. tensors.Keys.Except([AdapterSuffixes.Alpha, FactorNames.DoraScale, Difference, BiasDifference, WholeWeight])];
+        (_file, Module, Config, _ranks, _options) = (file, module, config, ranks, options);
+        _tensors = module.Tensors.ToDictionary(static pair => AdapterSuffixes.Part(pair.Key), static pair => pair.Value, StringComparer.Ordinal);
+        _magnitude = _tensors.GetValueOrDefault(FactorNames.DoraScale) ?? _tensors.GetValueOrDefault(AdapterSuffixes.Magnitude);
+        HashSet<string> left = [.. _tensors.Keys.Except(s_companions)];
         foreach (Dictionary<string, string> product in s_products.Where(product => left.Count > 0 && left.All(product.ContainsKey)))
         {
             foreach (string suffix in left)
             {
-                _parts[product[suffix]] = tensors[suffix];
+                _parts[product[suffix]] = _tensors[suffix];
             }
 
-            _isEmbedding = product.ContainsKey("lora_embedding_A");
+            IsEmbedding = product.ContainsKey("lora_embedding_A");
         }
 
         if (left.Count > 0 && s_hadamard.All(left.Contains) && left.All(suffix => s_hadamard.Contains(suffix) || s_cores.Contains(suffix)))
         {
             foreach (string suffix in left)
             {
-                _parts[suffix] = tensors[suffix];
+                _parts[suffix] = _tensors[suffix];
             }
         }
 
         IsHadamard = _parts.ContainsKey(s_hadamard[0]);
         Kind = IsHadamard ? "LoHa" : "LoRA";
         Unsupported = (left.Count > 0 && _parts.Count != left.Count) || (_parts.Count > 0 && !IsComplete) || (_parts.Count == 0 && _magnitude is not null)
-            ? AdapterSuffixes.Foreign.GetValueOrDefault(left.FirstOrDefault() ?? "") ?? "DoRA without factors"
+            ? left.Any(static part => part.Contains('.', StringComparison.Ordinal)) ? "LoRA with biases" : AdapterSuffixes.Foreign.GetValueOrDefault(left.FirstOrDefault() ?? "") ?? "DoRA without factors"
             : null;
     }
 
     /// <summary>The module with its tensors by the rest of their names.</summary>
     public AdapterFileModule Module { get; }
+
+    /// <summary>The configuration of PEFT; null for a file of another program.</summary>
+    public LowRankConfig? Config { get; }
 
     /// <summary>Name of the kind of product.</summary>
     public string Kind { get; }
@@ -85,22 +93,60 @@ internal sealed class OtherModule
     /// <summary>Name of the kind, where it cannot be merged; null where it can.</summary>
     public string? Unsupported { get; }
 
-    /// <summary>Alpha that the caller gives; null for that of the file.</summary>
-    public double? GivenAlpha { get; init; }
+    /// <inheritdoc/>
+    public string Name => Module.Name;
 
-    /// <summary>Whether the file or the caller has an alpha for it.</summary>
-    public bool HasAlpha => GivenAlpha is not null || _alpha is not null;
+    /// <inheritdoc/>
+    public IEnumerable<string> Keys => Module.Tensors.Keys.Select(suffix => ModuleTree.Join(Name, suffix));
+
+    /// <inheritdoc/>
+    public IEnumerable<string> Suffixes => Module.Tensors.Where(pair => _parts.ContainsValue(pair.Value)).Select(static pair => pair.Key);
+
+    /// <inheritdoc/>
+    public bool IsStoredTransposed => Config?.FanInFanOut == true;
 
     /// <summary>Whether there is a product, beside or in place of differences.</summary>
-    public bool HasProduct => _parts.Count > 0;
+    public bool HasProduct => _parts.Count > 0 && Unsupported is null;
 
-    /// <summary>Rows of the product.</summary>
-    public long Rows => IsHadamard ? Part("hada_w1_a").Shape[HasCore ? 1 : 0] : _isEmbedding ? Part(Down).Shape[1] : Part(Up).Shape[0];
+    /// <summary>Whether there is nothing but a product.</summary>
+    public bool IsProduct => HasProduct && !_tensors.Keys.Any(static part => part is Difference or BiasDifference or WholeWeight);
 
-    /// <summary>Columns of the product, kernel included.</summary>
+    /// <inheritdoc/>
+    public long Rows => IsHadamard ? Part("hada_w1_a").Shape[HasCore ? 1 : 0] : IsEmbedding ? Part(Down).Shape[1] : Part(Up).Shape[0];
+
+    /// <inheritdoc/>
     public long Columns => IsHadamard ? Part("hada_w1_b").Shape[1] * (HasCore ? Part("hada_t1").Shape.Skip(2).Product() : 1)
-        : _isEmbedding ? Part(Up).Shape[0]
+        : IsEmbedding ? Part(Up).Shape[0]
         : HasCore ? Part(Down).Shape[1] * Part(Core).Shape.Skip(2).Product() : Part(Down).Shape.Skip(1).Product();
+
+    /// <summary>Inner size of the product.</summary>
+    public long Rank => IsHadamard ? Part("hada_w1_b").Shape[0] : Part(Down).Shape[0];
+
+    /// <summary>Alpha: the caller's, that of the file, or that of the configuration; null where there is none.</summary>
+    public double? Alpha => _options.Alpha ?? Module.Alpha ?? _ranks?.Alpha(Name);
+
+    /// <summary>Scale of the product; null where nothing says it.</summary>
+    public double? Scale => _options.Scaling == ScalingConvention.None ? 1
+        : _options.Alpha is null && Module.Alpha is null && _ranks is not null ? LoKrScaling.Compute(_ranks.Config, (int)Rank, _ranks.Alpha(Name), bothFull: false)
+        : Alpha is double alpha ? alpha / Rank
+
+        // PEFT keeps alpha in adapter_config.json; the other programs take 1 as the scale where there is none.
+        : AdapterLayouts.IsPeft(_file.Layout) ? null : 1;
+
+    /// <summary>Whether it is LoRA and nothing else.</summary>
+    public bool IsLora => IsProduct && !IsHadamard;
+
+    /// <summary>Whether the layer is a convolution with a kernel.</summary>
+    public bool HasKernel => IsLora && (Part(Down).Shape.Skip(2).Product() > 1 || HasCore);
+
+    /// <summary>Whether it has DoRA's magnitudes.</summary>
+    public bool HasMagnitude => _magnitude is not null;
+
+    /// <summary>Whether it has them under PEFT's name.</summary>
+    public bool HasPeftMagnitude => _tensors.ContainsKey(AdapterSuffixes.Magnitude);
+
+    /// <summary>Whether it changes a table of embeddings, under PEFT's names for that.</summary>
+    public bool IsEmbedding { get; }
 
     private bool IsHadamard { get; }
 
@@ -110,36 +156,207 @@ internal sealed class OtherModule
         ? s_cores.Count(_parts.ContainsKey) != 1 && s_hadamard.All(suffix => Part(suffix).Shape.Count == 2)
         : _parts.ContainsKey(Up) && _parts.ContainsKey(Down) && Part(Up).Shape.Count >= 2 && Part(Down).Shape.Count >= 2;
 
-    private long Rank => IsHadamard ? Part("hada_w1_b").Shape[0] : Part(Down).Shape[0];
-
     /// <summary>The modules of a file.</summary>
     /// <param name="file">The file.</param>
-    /// <param name="givenAlpha">Alpha of all of them; null for those of the file.</param>
-    public static IEnumerable<OtherModule> Of(AdapterFile file, double? givenAlpha = null) => file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).Select(group => new OtherModule(
-        new(group.Key.Component, group.Key.Module, group.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal), null),
-        file.Modules.FirstOrDefault(module => module.Component == group.Key.Component && module.Name == group.Key.Module)?.Tensors.GetValueOrDefault(AdapterSuffixes.Alpha)) { GivenAlpha = givenAlpha });
-
-    /// <summary>The shape of a base weight as out×in×kernel; null where the product does not fit it.</summary>
-    /// <param name="weight">The shape as it is stored.</param>
-    public long[]? Fit(IReadOnlyList<long> weight) => weight.Count < 2 ? null
-        : weight[0] == Rows && weight.Skip(1).Product() == Columns ? [.. weight]
-        : weight.Count == 2 && weight[1] == Rows && weight[0] == Columns ? [weight[1], weight[0]]
-        : null;
-
-    /// <summary>The product as a change of a weight.</summary>
-    /// <param name="adapter">The adapter.</param>
-    /// <param name="source">Tensors of the file.</param>
-    /// <param name="kernel">Kernel of the weight.</param>
-    /// <param name="isTransposed">Whether the weight is stored in×out.</param>
-    public RowContribution Contribution(CheckpointMergeAdapter adapter, ITensorSource source, long[] kernel, bool isTransposed)
+    /// <param name="options">Overrides of the caller.</param>
+    public static IReadOnlyList<OtherModule> Of(AdapterFile file, AdapterReadOptions options)
     {
-        Product product = new(this, source, kernel);
+        // Patterns are translated once for all modules.
+        Dictionary<LowRankConfig, ModuleRanks> ranks = file.LowRank.Values.Distinct().ToDictionary(static config => config, static config => new ModuleRanks(config.Shared));
+        Dictionary<(AdapterComponent, string), double?> alphas = file.Modules.ToDictionary(static module => (module.Component, module.Name), static module => module.Alpha);
+        return [.. file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).Select(group =>
+        {
+            LowRankConfig? config = file.LowRankOf(group.Key.Component);
+            AdapterForeignTensor? alpha = group.FirstOrDefault(static tensor => tensor.Suffix == AdapterSuffixes.Alpha);
+            AdapterFileModule module = new(
+                group.Key.Component, group.Key.Module, group.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal),
+                alpha is not null ? file.ReadNumber(alpha.Entry.Name) : alphas.GetValueOrDefault(group.Key));
+            return new OtherModule(file, module, config, config is null ? null : ranks[config], options);
+        })];
+    }
+
+    /// <summary>What is wrong with the modules of a file, whatever they are merged into.</summary>
+    /// <param name="modules">The modules.</param>
+    /// <param name="skips">Whether kinds that cannot be merged are left out.</param>
+    public static IEnumerable<LoKrAdapterFinding> Findings(IReadOnlyList<OtherModule> modules, bool skips)
+    {
+        OtherModule[] unsupported = [.. modules.Where(static module => module.Unsupported is not null)];
+        if (unsupported.Length > 0)
+        {
+            string kinds = string.Join(", ", unsupported.GroupBy(static module => module.Unsupported).Select(static group => $"{group.Count()} modules of {group.Key}"));
+            yield return skips
+                ? new(LoKrFindingSeverity.Warning, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds}, such as '{unsupported[0].Name}', which cannot be merged; they are left out.", unsupported[0].Name)
+                : new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds}, such as '{unsupported[0].Name}', which cannot be merged. Leave them out, or name a file without them.", unsupported[0].Name);
+        }
+
+        foreach (OtherModule module in modules.Except(unsupported))
+        {
+            if (module.Problem() is LoKrAdapterFinding problem)
+            {
+                yield return problem;
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public bool Fits(IReadOnlyList<long> weight) => weight.Count >= 2 && weight[0] == Rows && weight.Skip(1).Product() == Columns;
+
+    /// <inheritdoc/>
+    public RowContribution Contribution(CheckpointMergeAdapter adapter, long[] kernel, bool isTransposed)
+    {
+        Product product = new(this, _file.Tensors, kernel);
         return IsHadamard && _magnitude is null && !isTransposed
             ? new HadamardContribution(adapter, product)
             : new ProductContribution(adapter, product) { IsTransposed = isTransposed };
     }
 
+    /// <summary>
+    /// The tensors for a file of another program, by the rest of their names: without the name of an adapter in memory, the scale of a configuration as
+    /// alpha, PEFT's magnitudes in the shape and under the name that other programs have for them.
+    /// </summary>
+    public IReadOnlyDictionary<string, Tensor> Read()
+    {
+        Dictionary<string, Tensor> tensors = new(StringComparer.Ordinal);
+        foreach ((string rest, SafetensorsEntry entry) in Module.Tensors)
+        {
+            const string weight = ".weight";
+            string part = AdapterSuffixes.Part(rest);
+            if (part == AdapterSuffixes.Magnitude && HasProduct)
+            {
+                tensors.Add(FactorNames.DoraScale, _file.Tensors.Read(entry.Name).reshape(Magnitudes()));
+            }
+            else
+            {
+                tensors.Add(part != rest && rest.EndsWith(weight, StringComparison.Ordinal) ? part + weight : rest, _file.Tensors.Read(entry.Name));
+            }
+        }
+
+        bool isOverridden = _options.Alpha is not null || _options.Scaling == ScalingConvention.None;
+        if (HasProduct && (isOverridden || (Module.Alpha is null && _ranks is not null)) && Scale is double scale)
+        {
+            tensors[AdapterSuffixes.Alpha] = tensor((float)(scale * Rank));
+        }
+
+        return tensors;
+    }
+
+    // One number for each row, or for each column of a table of embeddings, which PEFT decomposes the other way round.
+    private long[] Magnitudes()
+    {
+        IEnumerable<long> ones = IsHadamard || IsEmbedding ? [] : Part(Down).Shape.Skip(2).Select(static _ => 1L);
+        return IsEmbedding ? [1, Columns] : [Rows, 1, .. ones];
+    }
+
     private SafetensorsEntry Part(string name) => _parts[name];
+
+    private LoKrAdapterFinding? Problem()
+    {
+        LoKrAdapterFinding Error(string id, string message) => new(LoKrFindingSeverity.Error, id, $"The {Kind} of '{Module}' cannot be used: {message}", Module.Name);
+        if (Module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value).FirstOrDefault(static entry => !FactorGeometry.IsFactorType(entry.DType)) is SafetensorsEntry integers)
+        {
+            return Error(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor. Quantized adapters are not supported.");
+        }
+
+        if (Module.Tensors.Values.FirstOrDefault(static entry => entry.Shape.Contains(0)) is SafetensorsEntry empty)
+        {
+            return Error(ErrorIds.AdapterShapeMismatch, $"'{empty.Name}' is empty: {Shape(empty)}. Get the file again, or ask its author.");
+        }
+
+        if (Misfit() is (SafetensorsEntry first, SafetensorsEntry second))
+        {
+            return Error(ErrorIds.AdapterShapeMismatch, $"'{first.Name}' {Shape(first)} does not fit '{second.Name}' {Shape(second)}. Get the file again, or ask its author.");
+        }
+
+        if (Module.Tensors.GetValueOrDefault(AdapterSuffixes.Alpha) is SafetensorsEntry stored && Module.Alpha is null)
+        {
+            return stored.Shape.Any(static size => size != 1)
+                ? Error(ErrorIds.AdapterShapeMismatch, $"'{stored.Name}' is {Shape(stored)}, but it must be a single number. Get the file again, or ask its author.")
+                : Error(ErrorIds.TensorDTypeUnsupported, $"'{stored.Name}' holds {SafetensorsDTypes.Name(stored.DType)}, which cannot be read as a number. Store alpha as a float or an integer.");
+        }
+
+        if (!HasProduct || _options.Scaling == ScalingConvention.None)
+        {
+            return null;
+        }
+
+        if (Config is not null && Config.Kind != Kind)
+        {
+            return Error(ErrorIds.AdapterKeysMismatch, $"adapter_config.json describes {Config.Kind}. Check that it belongs to the file.");
+        }
+
+        if (_ranks is not null && _ranks.Rank(Name) != Rank)
+        {
+            return Error(ErrorIds.AdapterShapeMismatch, $"it has rank {_ranks.Rank(Name)} in the configuration, but its matrices have rank {Rank}. Check that adapter_config.json belongs to the file.");
+        }
+
+        return Scale is not double scale ? Error(ErrorIds.AdapterScaleUnknown, "its scale is not known: the file has PEFT's names, and neither alphas nor adapter_config.json beside it. Put it beside the file, or give alpha.")
+            : !double.IsFinite(scale) || (Module.Alpha == 0 && _options.Alpha is null) ? Error(ErrorIds.AlphaInvalid, FormattableString.Invariant($"its alpha is {Alpha}. Give alpha, or the scaling convention None."))
+            : null;
+    }
+
+    /// <summary>Two tensors of the product whose shapes exclude each other, or magnitudes that fit no side of it; null where all fit.</summary>
+    private (SafetensorsEntry, SafetensorsEntry)? Misfit()
+    {
+        if (!HasProduct)
+        {
+            return null;
+        }
+
+        static bool IsOne(IEnumerable<long> sizes) => sizes.All(static size => size == 1);
+        if (IsHadamard)
+        {
+            (SafetensorsEntry a1, SafetensorsEntry b1, SafetensorsEntry a2, SafetensorsEntry b2) = (Part("hada_w1_a"), Part("hada_w1_b"), Part("hada_w2_a"), Part("hada_w2_b"));
+            int inner = HasCore ? 0 : 1;
+            foreach ((SafetensorsEntry a, SafetensorsEntry b, string core) in ((SafetensorsEntry, SafetensorsEntry, string)[])[(a1, b1, s_cores[0]), (a2, b2, s_cores[1])])
+            {
+                if (!HasCore && a.Shape[inner] != b.Shape[0])
+                {
+                    return (a, b);
+                }
+
+                if (HasCore && (Part(core).Shape.Count < 2 || Part(core).Shape[0] != a.Shape[0] || Part(core).Shape[1] != b.Shape[0]))
+                {
+                    return (Part(core), a);
+                }
+            }
+
+            if (a1.Shape[1 - inner] != a2.Shape[1 - inner])
+            {
+                return (a1, a2);
+            }
+
+            if (b1.Shape[1] != b2.Shape[1] || (HasCore && !Part(s_cores[0]).Shape.Skip(2).SequenceEqual(Part(s_cores[1]).Shape.Skip(2))))
+            {
+                return (b1, b2);
+            }
+        }
+        else
+        {
+            (SafetensorsEntry up, SafetensorsEntry down) = (Part(Up), Part(Down));
+            if (HasCore)
+            {
+                SafetensorsEntry core = Part(Core);
+                if (core.Shape.Count < 2 || core.Shape[0] != up.Shape[1] || core.Shape[1] != down.Shape[0] || !IsOne(down.Shape.Skip(2)))
+                {
+                    return (core, down);
+                }
+            }
+            else if (up.Shape[1] != down.Shape[0])
+            {
+                return (up, down);
+            }
+
+            if (!IsOne(up.Shape.Skip(2)) || (IsEmbedding && down.Shape.Count + up.Shape.Count != 4))
+            {
+                return (up, down);
+            }
+        }
+
+        long count = _magnitude?.Shape.Product() ?? 1;
+        return _magnitude is null || count == Rows || (Columns % count == 0 && !HasPeftMagnitude) || (IsEmbedding && count == Columns) ? null : (_magnitude, Part(IsHadamard ? s_hadamard[0] : Up));
+    }
+
+    private static string Shape(SafetensorsEntry entry) => $"[{string.Join(", ", entry.Shape)}]";
 
     /// <summary>The tensors of a product.</summary>
     private sealed class Product(OtherModule module, ITensorSource source, long[] kernel)
@@ -148,17 +365,10 @@ internal sealed class OtherModule
 
         public long Columns => module.Columns;
 
-        public double Scale
-        {
-            get
-            {
-                using DisposeScope scope = NewDisposeScope();
-                double? alpha = module.GivenAlpha ?? (module._alpha is SafetensorsEntry stored ? source.Read(stored.Name, float64).item<double>() : null);
-                return alpha / module.Rank ?? 1;
-            }
-        }
+        public double Scale => module.Scale ?? 1;
 
         public WeightDecomposeAxis? DoraAxis => module._magnitude is not SafetensorsEntry magnitude ? null
+            : module.HasPeftMagnitude ? module.IsEmbedding ? WeightDecomposeAxis.Input : WeightDecomposeAxis.Output
             : magnitude.Shape.Product() == module.Rows && !(magnitude.Shape.Count > 1 && magnitude.Shape[0] == 1) ? WeightDecomposeAxis.Output : WeightDecomposeAxis.Input;
 
         /// <summary>The product as 1 ⊗ w2.</summary>
@@ -184,7 +394,7 @@ internal sealed class OtherModule
             else
             {
                 (Tensor up, Tensor down) = (Matrix(Up, type), Matrix(Down, type));
-                (tensors[FactorNames.W2A], tensors[FactorNames.W2B]) = module._isEmbedding ? (down.t(), up.t()) : (up, down);
+                (tensors[FactorNames.W2A], tensors[FactorNames.W2B]) = module.IsEmbedding ? (down.t(), up.t()) : (up, down);
             }
 
             return new(tensors, kernel);

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
@@ -17,9 +18,15 @@ internal static class ProgramCheck
         AdapterFile file = reading.File;
         ProgramForm form = ProgramForm.Of(program);
         Findings findings = new(program, file);
-        if (program == AdapterProgram.Vllm)
+        if (program == AdapterProgram.Vllm && !IsLoraOfPeft(file))
         {
             findings.Error(ErrorIds.ProgramFileRefused, "vLLM loads LoRA only; convert the adapter to LoRA.");
+            return findings.All;
+        }
+
+        if (program == AdapterProgram.Vllm)
+        {
+            ForVllm(file, findings);
             return findings.All;
         }
 
@@ -36,9 +43,9 @@ internal static class ProgramCheck
         RecognizedModel? model = baseModel ?? file.Model;
         if (model is null)
         {
-            findings.Error(ErrorIds.ProgramModelUnknown, $"No known program reads these names, such as '{Raw(file.Modules[0])}'. Give the base model, or ask the author which model and which trainer the file is of.");
+            findings.Error(ErrorIds.ProgramModelUnknown, $"No known program reads these names, such as '{Raw(All(file).First())}'. Give the base model, or ask the author which model and which trainer the file is of.");
         }
-        else if (program == AdapterProgram.Diffusers)
+        else if (program == AdapterProgram.Diffusers && file.Modules.Count > 0)
         {
             ForDiffusers(file, reading, model, findings);
         }
@@ -143,7 +150,11 @@ internal static class ProgramCheck
             findings.Error(ErrorIds.ProgramFactorsUnread, [.. reading.File.Modules.Where(static module => module.IsNorm)], "it does not read changes of norms");
         }
 
-        if (!form.ReadsOtherKinds && reading.File.Foreign.Count > 0)
+        if (reading.File.Modules.Count == 0)
+        {
+            Others(OtherModule.Of(reading.File, new()), form, findings);
+        }
+        else if (!form.ReadsOtherKinds && reading.File.Foreign.Count > 0)
         {
             findings.Error(ErrorIds.ProgramFactorsUnread, $"it does not read {string.Join(", ", reading.File.Foreign.Select(static tensor => tensor.Kind).Distinct())} beside LoKr, for example '{reading.File.Foreign[0].Entry.Name}'.");
         }
@@ -154,13 +165,55 @@ internal static class ProgramCheck
             : "it drops DoRA's magnitudes and applies the rest, which is another result");
     }
 
+    /// <summary>A file with other kinds of adapters alone.</summary>
+    private static void Others(IReadOnlyList<OtherModule> modules, ProgramForm form, Findings findings)
+    {
+        AdapterFileModule[] Where(Func<OtherModule, bool> matches) => [.. modules.Where(matches).Select(static other => other.Module)];
+        if (!form.ReadsOtherKinds)
+        {
+            findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => !other.IsLora), "it reads LoRA, and no other kind of adapter beside LoKr");
+        }
+
+        if (form.LinearOnly)
+        {
+            findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasKernel), "it has adapters of linear layers only");
+        }
+
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.IsEmbedding), "PEFT alone has LoRA on embeddings under such names");
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasPeftMagnitude), "it does not read DoRA's magnitudes under PEFT's name");
+        findings.Warn(ErrorIds.ProgramDoraDiffers, Where(static other => other.HasMagnitude && !other.HasPeftMagnitude), form.ReadsDora
+            ? "it computes DoRA by rows from the norm of the base weight alone, and by columns as LyCORIS does"
+            : "it drops DoRA's magnitudes and applies the rest, which is another result");
+        findings.Error(ErrorIds.ProgramScaleDiffers, Where(static other => other is { HasProduct: true, Scale: double scale } && Differs(other.Module.Alpha is double alpha ? alpha / other.Rank : 1, scale)), "it applies another scale: it knows no configuration, and takes alpha from tensors beside the matrices");
+    }
+
+    private static bool Differs(double theirs, double ours) => double.IsFinite(ours) && Math.Abs(theirs - ours) > 1e-6 * Math.Abs(ours);
+
+    private static bool IsLoraOfPeft(AdapterFile file) => AdapterLayouts.IsPeft(file.Layout) && file.LowRank.Count > 0 && file.Foreign.Count > 0 && OtherModule.Of(file, new()).All(static other => other.IsLora);
+
+    // vLLM reads r and lora_alpha of the configuration.
+    private static void ForVllm(AdapterFile file, Findings findings)
+    {
+        IReadOnlyList<OtherModule> modules = OtherModule.Of(file, new());
+        LoKrConfig config = file.LowRank.Values.First().Shared;
+        if (file.SavedTensors.Count > 0)
+        {
+            findings.Error(ErrorIds.ProgramFileRefused, $"it refuses modules that are saved whole: {string.Join(", ", file.SavedTensors.Keys.Order(StringComparer.Ordinal))}.");
+        }
+
+        AdapterFileModule[] Where(Func<OtherModule, bool> matches) => [.. modules.Where(matches).Select(static other => other.Module)];
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasMagnitude), "it refuses DoRA");
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasKernel), "it has LoRA on linear layers only");
+        findings.Error(ErrorIds.ProgramScaleDiffers, Where(other => other is { HasProduct: true, Scale: double scale } && (other.Rank != config.R || Differs(LoKrScaling.Compute(config, config.R, config.Alpha, bothFull: false), scale))), "it reads one rank and one alpha for all layers");
+    }
+
     /// <summary>Every program takes alpha over the rank of w2, or else of w1; 1 without alpha, and 1 where both factors are whole.</summary>
     private static void Scales(AdapterReading reading, Findings findings)
     {
         AdapterFileModule[] differing = [.. reading.Modules.Where(static entry =>
         {
             double theirs = entry.Geometry.Rank is long rank && entry.Module.Alpha is double alpha ? alpha / rank : 1;
-            return double.IsFinite(entry.Scale.Factor) && Math.Abs(theirs - entry.Scale.Factor) > 1e-6 * Math.Abs(entry.Scale.Factor);
+            return Differs(theirs, entry.Scale.Factor);
         }).Select(static entry => entry.Module)];
         findings.Error(ErrorIds.ProgramScaleDiffers, differing, "it applies another scale: it knows no configuration, takes alpha from tensors beside the factors, and 1 where both factors are whole");
     }
@@ -189,7 +242,7 @@ internal static class ProgramCheck
         {
             if (modules.Count > 0)
             {
-                _all.Add(new(severity, id, $"{program}: {why}: {modules.Count} of {file.Modules.Count} modules, such as '{Raw(modules[0])}'.", modules[0].Name));
+                _all.Add(new(severity, id, $"{program}: {why}: {modules.Count} of {All(file).Select(static module => (module.Component, module.Name)).Distinct().Count()} modules, such as '{Raw(modules[0])}'.", modules[0].Name));
             }
         }
     }

@@ -1,5 +1,6 @@
 using System.Collections.Frozen;
 using LoKr.Core.Errors;
+using LoKr.Core.Factors;
 
 namespace LoKr.Core.Layouts;
 
@@ -15,8 +16,8 @@ internal sealed record ProgramForm
         [AdapterProgram.AiToolkit] = new() { Layout = AdapterLayout.Comfy, ReadsTucker = false },
         [AdapterProgram.OneTrainer] = new() { Layout = AdapterLayout.OneTrainer, ReadsTucker = false, ReadsDora = true },
         [AdapterProgram.SimpleTuner] = new() { Layout = AdapterLayout.Lycoris, ReadsTucker = false, ReadsNorms = true, ReadsDora = true, ReadsOtherKinds = true },
-        [AdapterProgram.Peft] = new() { Layout = AdapterLayout.Peft, HasAlpha = false, ReadsOwnOptions = true },
-        [AdapterProgram.Vllm] = new() { Layout = AdapterLayout.Peft, HasAlpha = false },
+        [AdapterProgram.Peft] = new() { Layout = AdapterLayout.Peft, HasAlpha = false, ReadsOwnOptions = true, ReadsLoraFiles = false },
+        [AdapterProgram.Vllm] = new() { Layout = AdapterLayout.Peft, HasAlpha = false, ReadsLoraFiles = false },
     }.ToFrozenDictionary();
 
     /// <summary>The layout whose names a module gets that the program has no name for.</summary>
@@ -46,6 +47,9 @@ internal sealed record ProgramForm
     /// <summary>Whether other kinds of adapters of LyCORIS are read: LoCon, LoHa, full differences.</summary>
     public bool ReadsOtherKinds { get; init; }
 
+    /// <summary>Whether one file with LoRA alone is read; PEFT and vLLM read folders.</summary>
+    public bool ReadsLoraFiles { get; init; } = true;
+
     /// <summary>Whether DoRA's magnitudes are read.</summary>
     public bool ReadsDora { get; init; }
 
@@ -59,6 +63,14 @@ internal sealed record ProgramForm
     public string? Obstacle(AdapterModule module) =>
         LinearOnly && module.Kernel is { Count: > 0 } ? "it has adapters of linear layers only"
         : !ReadsDora && !ReadsOwnOptions && module.DoraAxis is not null ? "it does not apply DoRA's magnitudes"
+        : null;
+
+    /// <summary>Why a program cannot hold another kind of adapter of a module; null if it can.</summary>
+    public string? Obstacle(AdapterOther other) =>
+        other.IsEmbedding ? "PEFT alone has LoRA on embeddings under such names"
+        : !ReadsOtherKinds && !other.IsLora ? $"it does not read {string.Join(", ", other.Kinds)}"
+        : LinearOnly && other.HasKernel ? "it has adapters of linear layers only"
+        : !ReadsDora && other.Tensors.ContainsKey(FactorNames.DoraScale) ? "it does not apply DoRA's magnitudes"
         : null;
 
     /// <summary>The module with factors that the program multiplies to the same delta, and with alpha or its scale in w1.</summary>

@@ -18,7 +18,7 @@ internal static class ProgramSupport
 
         return new(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
             ProgramNames.Knows(program, model)
-                ? $"{program} has no name for {names.Unknown.Count} of {content.Modules.Count + content.Norms.Count} modules of {model}, such as '{names.Unknown[0]}'."
+                ? $"{program} has no name for {names.Unknown.Count} of {content.Names.Count} modules of {model}, such as '{names.Unknown[0]}'."
                 : $"No adapters of {model} for {program} are known.",
             Advice(program, names, content)) { Target = names.Unknown[0] };
     }
@@ -49,7 +49,13 @@ internal static class ProgramSupport
             yield return $"{obstacle.Key}, which concerns {obstacle.Count()} modules, such as '{obstacle.First().Name}'";
         }
 
-        if (program == AdapterProgram.Diffusers)
+        foreach (IGrouping<string, AdapterOther> obstacle in content.Others.Where(other => form.Obstacle(other) is not null).GroupBy(other => form.Obstacle(other)!))
+        {
+            yield return $"{obstacle.Key}, which concerns {obstacle.Count()} modules, such as '{obstacle.First().Name}'";
+        }
+
+        // LoRA is loaded for every model.
+        if (program == AdapterProgram.Diffusers && content.Modules.Count > 0)
         {
             foreach (string loss in ForDiffusers(names, content))
             {
@@ -93,6 +99,7 @@ internal static class ProgramSupport
     private static bool IsReadWhole(AdapterProgram program, AdapterContent content)
     {
         ProgramNames names = new(program, content);
-        return names.Unknown.Count == 0 && !Losses(program, ProgramForm.Of(program), names, content).Any();
+        ProgramForm form = ProgramForm.Of(program);
+        return names.Unknown.Count == 0 && (content.Others.Count == 0 || form.ReadsOtherKinds || (form.ReadsLoraFiles && content.Modules.Count == 0)) && !Losses(program, form, names, content).Any();
     }
 }

@@ -92,35 +92,44 @@ internal static class ProgramWriter
         warnings.AddRange(losses.Select(loss => $"{program} will not apply all of it: {loss}."));
         if (names.Unknown.Count > 0)
         {
-            warnings.Add($"{program} has no name for {names.Unknown.Count} of {content.Modules.Count + content.Norms.Count} modules, such as '{names.Unknown[0]}', and will leave them out.");
+            warnings.Add($"{program} has no name for {names.Unknown.Count} of {content.Names.Count} modules, such as '{names.Unknown[0]}', and will leave them out.");
         }
 
         AdapterKeyNames layout = new(form.Layout, content, options.Component);
         Dictionary<string, torch.Tensor> tensors = new(StringComparer.Ordinal);
         Dictionary<(AdapterComponent, string), string> written = [];
-        string NameOf(AdapterComponent component, string name, bool isDotted) => names.Of(component, name) ?? layout.Of(component, name, isDotted);
+        Dictionary<string, string> taken = new(StringComparer.Ordinal);
+        string NameOf(AdapterComponent component, string name, bool isDotted)
+        {
+            if (written.TryGetValue((component, name), out string? known))
+            {
+                return known;
+            }
+
+            string spelled = names.Of(component, name) ?? layout.Of(component, name, isDotted);
+            return taken.TryAdd(spelled, name) ? written[(component, name)] = spelled : throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+                $"'{name}' and '{taken[spelled]}' are two names of one module, which {program} calls '{spelled}'.", "The file mixes the names of two programs; keep one of the two modules.") { Target = name };
+        }
+
         foreach (AdapterModule module in content.Modules)
         {
-            string name = written[(module.Component, module.Name)] = NameOf(module.Component, module.Name, module.IsDotted);
-            foreach ((string suffix, torch.Tensor tensor) in form.Shape(module, program).Tensors)
-            {
-                tensors.Add($"{name}.{suffix}", tensor);
-            }
+            Add(NameOf(module.Component, module.Name, module.IsDotted), form.Shape(module, program).Tensors);
         }
 
         foreach (AdapterNorm norm in content.Norms)
         {
-            string name = NameOf(norm.Component, norm.Name, norm.IsDotted);
-            foreach ((string suffix, torch.Tensor tensor) in norm.Changes)
-            {
-                tensors.Add($"{name}.{suffix}", tensor);
-            }
+            Add(NameOf(norm.Component, norm.Name, norm.IsDotted), norm.Changes);
         }
 
         foreach (AdapterOther other in content.Others)
         {
-            string name = names.Of(other.Component, other.Name) ?? (written.TryGetValue((other.Component, other.Name), out string? known) ? known : layout.Of(other.Component, other.Name, other.IsDotted));
-            foreach ((string suffix, torch.Tensor tensor) in other.Tensors)
+            string name = NameOf(other.Component, other.Name, other.IsDotted);
+            Add(name, (form.HasAlpha ? other : other.WithoutAlpha()).As(name, form.ReadsOtherKinds));
+        }
+
+        void Add(string name, IEnumerable<KeyValuePair<string, torch.Tensor>> module)
+        {
+            foreach ((string suffix, torch.Tensor tensor) in module)
             {
                 tensors.Add($"{name}.{suffix}", tensor);
             }

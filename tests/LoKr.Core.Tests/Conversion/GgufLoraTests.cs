@@ -43,6 +43,24 @@ public sealed class GgufLoraTests : IDisposable
         }
     }
 
+    [Theory]
+    [MemberData(nameof(Models))]
+    public void LoRA_of_PEFT_has_the_products_of_llama_cpps_converter(string model)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        string root = Fixtures.Require("gguf", model);
+        string adapter = Path.Combine(root, "adapters", "lora-r4");
+        Assert.SkipUnless(File.Exists(Path.Combine(adapter, "lora-f32.gguf")), $"{model} has no LoRA.");
+        LoraConversionResult result = Convert(adapter, Path.Combine(root, "hf"));
+        Assert.Equal((4, 4, 0.0), (result.SmallestRank, result.LargestRank, Math.Round(result.LargestError, 6)));
+        Dictionary<string, Tensor> expected = Products(Path.Combine(adapter, "lora-f32.gguf"));
+        Dictionary<string, Tensor> actual = Products(_folder["lora.gguf"]);
+        Assert.Equal(expected.Keys.Order(StringComparer.Ordinal), actual.Keys.Order(StringComparer.Ordinal));
+        using JsonDocument config = JsonDocument.Parse(File.ReadAllText(Path.Combine(adapter, "adapter_config.json")));
+        double scale = config.RootElement.GetProperty("lora_alpha").GetDouble() / config.RootElement.GetProperty("r").GetInt32();
+        Assert.All(expected, pair => TensorAssert.Close(pair.Value * scale, actual[pair.Key], TensorAssert.Layer, pair.Key));
+    }
+
     [Fact]
     public void A_rank_gives_the_best_approximation()
     {

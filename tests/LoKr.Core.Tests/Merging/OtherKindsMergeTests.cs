@@ -123,6 +123,92 @@ public sealed class OtherKindsMergeTests : IDisposable
         ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterConverter.Convert(path, _folder["peft"], AdapterLayout.Peft, new() { Model = model }, out _), kind);
     }
 
+    [Fact]
+    public void Kinds_beside_LoKr_are_all_merged_in_one_file()
+    {
+        const string norm = "model.norm";
+        string[] modules = [.. Enumerable.Range(0, 5).Select(static i => $"model.layers.{i}.mlp")];
+        Dictionary<string, Tensor> weights = modules.SelectMany(static module => ((string, Tensor)[])[(module + ".weight", randn(Rows, Columns)), (module + ".bias", randn(Rows))]).Append((norm + ".weight", randn(Columns))).Append((norm + ".bias", randn(Columns)))
+            .ToDictionary(static pair => pair.Item1, static pair => pair.Item2);
+        string from = MergeFiles.Base(_folder["mixed"], weights);
+        Tensor Random(params long[] shape) => randn(shape);
+        Dictionary<string, Tensor> lokr = new() { [modules[0] + ".lokr_w1"] = Random(3, 2), [modules[0] + ".lokr_w2_a"] = Random(4, 2), [modules[0] + ".lokr_w2_b"] = Random(2, 4), [modules[0] + ".alpha"] = tensor(1f) };
+        Dictionary<string, Tensor> norms = new() { [norm + ".w_norm"] = Random(Columns), [norm + ".b_norm"] = Random(Columns) };
+        Dictionary<string, Tensor> others = new()
+        {
+            // LoKr, a difference and a bias on one module; the alpha is that of LoKr.
+            [modules[0] + ".diff"] = Random(Rows, Columns), [modules[0] + ".diff_b"] = Random(Rows),
+            [modules[1] + ".lora_up.weight"] = Random(Rows, 2), [modules[1] + ".lora_down.weight"] = Random(2, Columns), [modules[1] + ".alpha"] = tensor(6f),
+            [modules[2] + ".hada_w1_a"] = Random(Rows, 2), [modules[2] + ".hada_w1_b"] = Random(2, Columns), [modules[2] + ".hada_w2_a"] = Random(Rows, 2), [modules[2] + ".hada_w2_b"] = Random(2, Columns), [modules[2] + ".alpha"] = tensor(1f),
+            [modules[3] + ".lora_up.weight"] = Random(Rows, 2), [modules[3] + ".lora_down.weight"] = Random(2, Columns), [modules[3] + ".dora_scale"] = rand(Rows, 1) + 1,
+            [modules[4] + ".hada_w1_a"] = Random(Rows, 2), [modules[4] + ".hada_w1_b"] = Random(2, Columns), [modules[4] + ".hada_w2_a"] = Random(Rows, 2), [modules[4] + ".hada_w2_b"] = Random(2, Columns), [modules[4] + ".dora_scale"] = rand(1, Columns) + 1,
+        };
+        Dictionary<string, Tensor> all = new(lokr.Concat(norms).Concat(others));
+        SafetensorsWriter.Write(_folder["all.safetensors"], all);
+        LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(from, _folder["all"], _folder["all.safetensors"]));
+
+        // Weights of five modules, the bias of one, both of the norm.
+        Assert.Equal(8, result.ModuleCount);
+        Tensor Lora(string module) => all[module + ".lora_up.weight"].mm(all[module + ".lora_down.weight"]);
+        Tensor Loha(string module) => all[module + ".hada_w1_a"].mm(all[module + ".hada_w1_b"]) * all[module + ".hada_w2_a"].mm(all[module + ".hada_w2_b"]);
+        Tensor rows = weights[modules[3] + ".weight"] + Lora(modules[3]);
+        Tensor columns = weights[modules[4] + ".weight"] + Loha(modules[4]);
+        Dictionary<string, Tensor> expected = new(weights)
+        {
+            [modules[0] + ".weight"] = weights[modules[0] + ".weight"] + (kron(lokr[modules[0] + ".lokr_w1"], lokr[modules[0] + ".lokr_w2_a"].mm(lokr[modules[0] + ".lokr_w2_b"])) * 0.5) + others[modules[0] + ".diff"],
+            [modules[0] + ".bias"] = weights[modules[0] + ".bias"] + others[modules[0] + ".diff_b"],
+            [modules[1] + ".weight"] = weights[modules[1] + ".weight"] + (Lora(modules[1]) * 3),
+            [modules[2] + ".weight"] = weights[modules[2] + ".weight"] + (Loha(modules[2]) * 0.5),
+            [modules[3] + ".weight"] = rows * (all[modules[3] + ".dora_scale"] / linalg.vector_norm(rows, 2, [1], true)),
+            [modules[4] + ".weight"] = columns * (all[modules[4] + ".dora_scale"] / linalg.vector_norm(columns, 2, [0], true)),
+            [norm + ".weight"] = weights[norm + ".weight"] + norms[norm + ".w_norm"],
+            [norm + ".bias"] = weights[norm + ".bias"] + norms[norm + ".b_norm"],
+        };
+        Dictionary<string, Tensor> merged = MergeFiles.Read(_folder["all"]);
+        Assert.All(expected, pair => TensorAssert.Close(pair.Value, merged[pair.Key], 1e-6, pair.Key));
+
+        // A single file has the same bits.
+        SafetensorsWriter.Write(_folder["single.safetensors"], weights);
+        MergeFiles.Run(MergeFiles.Options(_folder["single.safetensors"], _folder["single-out.safetensors"], _folder["all.safetensors"]));
+        using (SafetensorsReader single = SafetensorsReader.Open(_folder["single-out.safetensors"]))
+        {
+            Assert.All(merged, pair => Assert.True(TensorAssert.Same(pair.Value, single.Read(pair.Key)), pair.Key));
+        }
+
+        InMemory(from, weights, modules, new(lokr.Concat(norms)), all);
+    }
+
+    /// <summary>A model in memory has LoKr and norms alone: these with the bits of the disk, and an error that counts the others.</summary>
+    private void InMemory(string from, Dictionary<string, Tensor> weights, string[] modules, Dictionary<string, Tensor> own, Dictionary<string, Tensor> all)
+    {
+        using LoKrModel model = Model(weights, modules);
+        SafetensorsWriter.Write(_folder["own.safetensors"], own);
+        MergeFiles.Run(MergeFiles.Options(from, _folder["own"], _folder["own.safetensors"]));
+        using AdapterFile file = AdapterFile.Open(_folder["all.safetensors"]);
+        ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterImporter.Import(model, file), "LoRA", "LoHa", "difference");
+        AdapterImporter.Import(model, file, new() { Foreign = ForeignTensors.Skip });
+        model.Merge();
+        Dictionary<string, Tensor> expected = MergeFiles.Read(_folder["own"]);
+        Dictionary<string, Tensor> actual = MergeFiles.State(model);
+        Assert.Empty(MergeFiles.Differences(expected, actual));
+        Assert.False(TensorAssert.Same(weights["model.norm.bias"], actual["model.norm.bias"]));
+        Assert.True(all.Count > own.Count);
+    }
+
+    private static LoKrModel Model(Dictionary<string, Tensor> weights, string[] modules)
+    {
+        TorchSharp.Modules.LayerNorm norm = nn.LayerNorm(Columns);
+        (string, nn.Module<Tensor, Tensor>)[] layers = [.. modules.Select((_, i) => ($"{i}", (nn.Module<Tensor, Tensor>)nn.Sequential(("mlp", nn.Linear(Columns, Rows)))))];
+        nn.Module<Tensor, Tensor> root = nn.Sequential(("model", nn.Sequential(("layers", nn.Sequential(layers)), ("norm", norm))));
+        foreach ((string name, TorchSharp.Modules.Parameter parameter) in root.named_parameters())
+        {
+            using IDisposable noGrad = no_grad();
+            parameter.copy_(weights[name]);
+        }
+
+        return new(root);
+    }
+
     private void Check(Dictionary<string, Tensor> tensors, Tensor delta)
     {
         LoKrMergeResult result = Merge(Write(tensors), new());

@@ -103,9 +103,17 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
         // PEFT's in-memory names: the adapter's name comes last, with .weight after a module that is saved whole.
         int before = key.LastIndexOf('.', dot - 1);
         string middle = key[(before + 1)..dot];
+        bool isParameter = last is "weight" or "bias";
         if (before > 0 && AdapterSuffixes.Named.Contains(middle))
         {
-            return (key[..before], middle, last);
+            return (key[..before], middle, isParameter && AdapterSuffixes.Foreign.ContainsKey(middle) ? null : last);
+        }
+
+        // The matrices of LoRA are modules, and the adapter's name comes before their parameter.
+        int first = before > 0 ? key.LastIndexOf('.', before - 1) : -1;
+        if (first > 0 && isParameter && AdapterSuffixes.Foreign.ContainsKey(key[(first + 1)..before]))
+        {
+            return (key[..first], key[(first + 1)..before], middle);
         }
 
         const string Saved = ".modules_to_save.";
@@ -131,6 +139,12 @@ internal static class AdapterSuffixes
     public const string NormWeight = "w_norm";
     public const string NormBias = "b_norm";
 
+    /// <summary>PEFT's name of DoRA's magnitudes beside LoRA.</summary>
+    public const string Magnitude = "lora_magnitude_vector";
+
+    /// <summary>The two matrices as PEFT calls them, and as kohya's scripts do.</summary>
+    private static readonly (string Peft, string Kohya)[] s_matrices = [("lora_A", "lora_down"), ("lora_B", "lora_up")];
+
     /// <summary>Factors of a Kronecker product.</summary>
     public static readonly FrozenSet<string> Factors = FrozenSet.Create(
         StringComparer.Ordinal,
@@ -152,6 +166,7 @@ internal static class AdapterSuffixes
         ["lora_mid"] = "LoCon",
         ["lora_embedding_A"] = "LoRA",
         ["lora_embedding_B"] = "LoRA",
+        [Magnitude] = "LoRA",
         ["hada_w1_a"] = "LoHa",
         ["hada_w1_b"] = "LoHa",
         ["hada_w2_a"] = "LoHa",
@@ -173,4 +188,24 @@ internal static class AdapterSuffixes
 
     /// <summary>Suffixes that the adapter's name follows in a dump of a model. Alpha is not one: a module may be called alpha.</summary>
     public static readonly FrozenSet<string> Named = Known.Where(static suffix => suffix != Alpha).ToFrozenSet(StringComparer.Ordinal);
+
+    /// <summary>
+    /// What a tensor of another kind of adapter is, from the rest of its name after the module: <c>lora_A.weight</c> and <c>lora_A.default.weight</c>
+    /// are lora_A. A bias beside a matrix is something else, and keeps its whole name.
+    /// </summary>
+    /// <param name="rest">The rest of the name.</param>
+    public static string Part(string rest)
+    {
+        const string bias = ".bias";
+        int dot = rest.IndexOf('.', StringComparison.Ordinal);
+        return dot < 0 ? rest : rest.EndsWith(bias, StringComparison.Ordinal) ? rest[..dot] + bias : rest[..dot];
+    }
+
+    /// <summary>The end of a tensor's name with kohya's names of the two matrices.</summary>
+    /// <param name="rest">The end of the name after the module.</param>
+    public static string Kohya(string rest) => s_matrices.Aggregate(rest, static (text, name) => text.StartsWith(name.Peft + ".", StringComparison.Ordinal) ? name.Kohya + text[name.Peft.Length..] : text);
+
+    /// <summary>The end of a tensor's name with PEFT's names of the two matrices.</summary>
+    /// <param name="rest">The end of the name after the module.</param>
+    public static string Peft(string rest) => s_matrices.Aggregate(rest, static (text, name) => text.StartsWith(name.Kohya + ".", StringComparison.Ordinal) ? name.Peft + text[name.Kohya.Length..] : text);
 }

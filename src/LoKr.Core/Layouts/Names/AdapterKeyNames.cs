@@ -14,6 +14,7 @@ internal sealed class AdapterKeyNames
     private readonly List<string> _undotted = [];
     private readonly List<string> _unknown = [];
     private readonly Dictionary<string, string> _taken = new(StringComparer.Ordinal);
+    private readonly Dictionary<(AdapterComponent Component, string Name), string> _written = [];
 
     /// <summary>Prepares the names of an adapter.</summary>
     /// <exception cref="LoKrException">The layout cannot hold several parts of a pipeline in one file (LoKr.ConversionUnsupported).</exception>
@@ -99,11 +100,11 @@ internal sealed class AdapterKeyNames
             Originals[written] = name;
         }
 
-        return written;
+        return _written[(component, name)] = written;
     }
 
     /// <summary>The name of a module with another kind of adapter, which may have a name already.</summary>
-    public string OfOther(AdapterComponent component, string name, bool isDotted) => _taken.FirstOrDefault(pair => pair.Value == name).Key ?? Of(component, name, isDotted);
+    public string OfOther(AdapterComponent component, string name, bool isDotted) => _written.GetValueOrDefault((component, name)) ?? Of(component, name, isDotted);
 
     /// <summary>Throws if names need dots whose places are not known.</summary>
     /// <exception cref="LoKrException"><c>LoKr.AdapterModulesUnknown</c>, with the names.</exception>

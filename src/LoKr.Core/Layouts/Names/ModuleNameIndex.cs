@@ -232,7 +232,7 @@ internal sealed class ModuleNameIndex
 
             /// <summary>The module under another name, which may mean its two halves in the other order.</summary>
             public KnownModule As(NameMatch name) => Swaps(name) && Module.WeightShape is [long rows, ..]
-                ? Module with { Places = [.. Module.Places.SelectMany(place => (RowPlace[])[place with { Row = rows / 2, Count = rows / 2 }, place with { TensorRow = place.TensorRow + (rows / 2), Row = 0, Count = rows / 2 }])] }
+                ? Module with { Swapped = name.Template.Fill(name.Place.Numbers), Places = [.. Module.Places.SelectMany(place => (RowPlace[])[place with { Row = rows / 2, Count = rows / 2 }, place with { TensorRow = place.TensorRow + (rows / 2), Row = 0, Count = rows / 2 }])] }
                 : Module;
         }
     }
@@ -255,6 +255,9 @@ internal sealed record KnownModule(string Name, IReadOnlyList<long>? WeightShape
 
     /// <summary>Folder of the component whose files these are; empty for a model that is not a pipeline.</summary>
     public string Folder { get; init; } = "";
+
+    /// <summary>The name that was asked for, where it means the two halves of the rows in the other order than the model's; null otherwise.</summary>
+    public string? Swapped { get; init; }
 
     /// <summary>Whether it is a parameter, whose name is that of the tensor.</summary>
     public bool IsParameter { get; init; }

@@ -11,20 +11,19 @@ internal sealed class PublishedNames
     /// <summary>Recognizes the model of an adapter.</summary>
     public PublishedNames(AdapterContent content)
     {
-        string[] names = [.. content.Modules.Select(static module => module.Name).Concat(content.Norms.Select(static norm => norm.Name))];
-        bool hasDenoiser = content.Modules.Any(static module => !AdapterComponents.IsTextEncoder(module.Component));
+        string[] names = [.. content.Names.Select(static module => module.Name)];
+        AdapterModuleName[] denoiser = [.. Denoiser(content)];
         _model = Recognize(content);
-        Component = hasDenoiser && _model is not null ? _model.Denoiser
+        Component = denoiser.Length > 0 && _model is not null ? _model.Denoiser
             : names.Length > 0 && ModelRecognizer.PartOf(names) is ModelPart part && AdapterComponents.IsTextEncoder(part.Component) && part.IsPublishedAlone ? AdapterComponent.TextEncoder
             : null;
-        _allArePublished = content.Modules.Where(static module => !AdapterComponents.IsTextEncoder(module.Component))
-            .All(module => Agreed(module.Component, module.Name, module.IsDotted, static match => match.Place.HasPublishedName && (match.IsPublished || !match.Place.Weight.IsSwapped) ? match.Place.Published : null) is not null);
+        _allArePublished = Array.TrueForAll(denoiser, module => Agreed(module.Component, module.Name, module.IsDotted, static match => match.Place.HasPublishedName && (match.IsPublished || !match.Place.Weight.IsSwapped) ? match.Place.Published : null) is not null);
     }
 
     /// <summary>The model that an adapter was made for: by its file or base model, else by the names of its modules; null where no table has them.</summary>
     public static RecognizedModel? Recognize(AdapterContent content)
     {
-        string[] denoiser = [.. content.Modules.Where(static module => !AdapterComponents.IsTextEncoder(module.Component)).Select(static module => module.IsDotted ? module.Name : Underscored + module.Name)];
+        string[] denoiser = [.. Denoiser(content).Select(static module => module.IsDotted ? module.Name : Underscored + module.Name)];
 
         // Adapters of text encoders alone are named by the families of the base model, or of all that have such an encoder.
         return content.Model ?? ModelRecognizer.OfAdapter(denoiser) ?? (denoiser.Length == 0 ? ModelRecognizer.OfAdapter(content.AllNames) : null);
@@ -52,6 +51,9 @@ internal sealed class PublishedNames
     /// <summary>The whole name by which ComfyUI reads a module, with dots; null where it has none, or where it depends on which of several models it is.</summary>
     public string? ForComfyUI(AdapterComponent component, string name) =>
         Agreed(component, name, isDotted: true, static match => match.Spellings(AdapterProgram.ComfyUI, swaps: true).FirstOrDefault(static spelling => !spelling.Contains('_', StringComparison.Ordinal) || spelling.Contains('.', StringComparison.Ordinal)));
+
+    // Norms belong to the model of the modules beside them.
+    private static IEnumerable<AdapterModuleName> Denoiser(AdapterContent content) => (content with { Norms = [] }).Names.Where(static module => !AdapterComponents.IsTextEncoder(module.Component));
 
     /// <summary>What all families that come into question say about a module; null where they disagree or do not know it.</summary>
     private string? Agreed(AdapterComponent component, string name, bool isDotted, Func<NameMatch, string?> say)

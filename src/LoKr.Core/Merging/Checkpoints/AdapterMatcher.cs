@@ -38,7 +38,7 @@ internal sealed class AdapterMatcher
         (_config, _tables) = (embeddings.Config, embeddings.Modules);
         _warnings.AddRange(embeddings.Warnings);
         _ranks = new(_config);
-        _keys = new AdapterKeys(adapter.Tensors.Entries.Keys);
+        _keys = new AdapterKeys(adapter);
         _names = CheckpointNames.Match([.. checkpoint.Entries.Keys], _keys.AdaptedModules, checkpoint.Aliases);
     }
 
@@ -63,7 +63,7 @@ internal sealed class AdapterMatcher
     /// <exception cref="LoKrException"><c>LoKr.AdapterKeysMismatch</c>: the modules fit several parts of the checkpoint.</exception>
     public static (int Found, bool All) Count(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter)
     {
-        IReadOnlyList<string> modules = new AdapterKeys(adapter.Tensors.Entries.Keys).AdaptedModules;
+        IReadOnlyList<string> modules = new AdapterKeys(adapter).AdaptedModules;
         CheckpointNames names = CheckpointNames.Match([.. checkpoint.Entries.Keys], modules, checkpoint.Aliases);
         int found = modules.Count(module => names.Find(module + ".weight") is not null);
         return (found, found == modules.Count);
@@ -73,7 +73,7 @@ internal sealed class AdapterMatcher
     /// <param name="adapter">The adapter.</param>
     public static bool IsZero(CheckpointMergeAdapter adapter)
     {
-        AdapterKeys keys = new(adapter.Tensors.Entries.Keys);
+        AdapterKeys keys = new(adapter);
         TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
         return keys is { Saved.Count: 0, Norms.Count: 0, Layers.Count: > 0 } && keys.Layers.All(module => ZeroFactors.IsProductZero(
@@ -85,6 +85,11 @@ internal sealed class AdapterMatcher
         foreach (string module in _keys.Layers)
         {
             AddLayer(module);
+        }
+
+        foreach (IMergeModule module in _adapter.Others)
+        {
+            AddOther(module);
         }
 
         foreach (string key in _keys.Norms)
@@ -116,11 +121,36 @@ internal sealed class AdapterMatcher
 
     private void AddLayer(string module)
     {
+        if (FindWeight(module) is SafetensorsEntry weight)
+        {
+            (LayerSettings settings, bool isTransposed) = Expect(module, weight);
+            _plan.Add(weight, new ConfiguredContribution(_adapter, module, settings) { IsTransposed = isTransposed });
+        }
+    }
+
+    private void AddOther(IMergeModule module)
+    {
+        if (FindWeight(module.Name) is not SafetensorsEntry weight)
+        {
+            return;
+        }
+
+        foreach (string key in module.Keys)
+        {
+            _expected.Add(key, [.. _adapter.Tensors.Entries[key].Shape]);
+        }
+
+        _plan.Add(weight, OtherChange.Of(module, _adapter, weight, _checkpoint));
+    }
+
+    /// <summary>The weight of an adapted module; null, and noted, where the checkpoint has none.</summary>
+    private SafetensorsEntry? FindWeight(string module)
+    {
         _checkpoint.CheckNotTied(module);
         if (_names.Find(module + ".weight") is not string key)
         {
             _unmatched.AddRange(_keys.OfLayer(module));
-            return;
+            return null;
         }
 
         SafetensorsEntry weight = _checkpoint.Entries[key];
@@ -130,15 +160,9 @@ internal sealed class AdapterMatcher
             throw _checkpoint.NotMergeable(weight);
         }
 
-        if (!_weights.TryAdd(key, module))
-        {
-            throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
-                $"'{module}' and '{_weights[key]}' of adapter '{_adapter.Name}' are two names of '{key}'.",
-                "The file mixes two generations of names; delete one of the two modules.") { Target = module };
-        }
-
-        (LayerSettings settings, bool isTransposed) = Expect(module, weight);
-        _plan.Add(weight, new ConfiguredContribution(_adapter, module, settings) { IsTransposed = isTransposed });
+        return _weights.TryAdd(key, module) ? weight : throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
+            $"'{module}' and '{_weights[key]}' of adapter '{_adapter.Name}' are two names of '{key}'.",
+            "The file mixes two generations of names; delete one of the two modules.") { Target = module };
     }
 
     /// <summary>Adds the tensors of a layer to those that the adapter must have.</summary>
@@ -279,7 +303,7 @@ internal sealed class AdapterMatcher
     {
         if (_unmatched.Count > 0)
         {
-            string example = _checkpoint.Entries.Keys.FirstOrDefault(key => _keys.Layers.Any(module => key.EndsWith(module[(module.LastIndexOf('.') + 1)..] + ".weight", StringComparison.Ordinal)))
+            string example = _checkpoint.Entries.Keys.FirstOrDefault(key => _keys.AdaptedModules.Any(module => key.EndsWith(module[(module.LastIndexOf('.') + 1)..] + ".weight", StringComparison.Ordinal)))
                 ?? _checkpoint.Entries.Keys.First();
             throw new LoKrException(ErrorIds.AdapterKeysMismatch, LoKrErrorKind.InvalidData,
                 $"{_unmatched.Count} tensors of adapter '{_adapter.Name}' match no tensor of the checkpoint '{_checkpoint.Folder}': {string.Join("; ", _unmatched.Order(StringComparer.Ordinal))}.",
@@ -338,8 +362,22 @@ internal sealed class AdapterMatcher
             else if (isTarget && _checkpoint.Entries[key] is { Shape.Count: >= 2 } weight
                 && Array.Find(all, name => targets.Contains(name) && blocks.Contains(Block(name))) is string missing && IsOfModel(missing))
             {
-                Expect(missing, weight);
+                ExpectMissing(missing, weight);
             }
+        }
+    }
+
+    private void ExpectMissing(string module, SafetensorsEntry weight)
+    {
+        if (_adapter.Others.Count == 0)
+        {
+            Expect(module, weight);
+            return;
+        }
+
+        foreach (string suffix in _adapter.Others[0].Suffixes)
+        {
+            _expected.Add($"{module}.{suffix}", []);
         }
     }
 
@@ -373,17 +411,19 @@ internal sealed class AdapterKeys
 
     private readonly List<string> _factors = [];
     private readonly HashSet<string> _layers;
+    private readonly Dictionary<string, IMergeModule> _others;
 
     /// <summary>Sorts the names.</summary>
-    /// <param name="keys">Names of the tensors, without a prefix.</param>
-    public AdapterKeys(IEnumerable<string> keys)
+    /// <param name="adapter">The adapter.</param>
+    public AdapterKeys(CheckpointMergeAdapter adapter)
     {
-        string[] all = [.. keys];
+        _others = adapter.Others.ToDictionary(static module => module.Name, StringComparer.Ordinal);
+        string[] all = [.. adapter.Tensors.Entries.Keys.Except(adapter.Others.SelectMany(static module => module.Keys), StringComparer.Ordinal)];
         Layers = [.. all.Where(static key => Suffix(key) is string suffix && FactorNames.IsFactor(suffix)).Select(Module).Distinct(StringComparer.Ordinal)];
         HashSet<string> layers = [.. Layers];
         List<string> norms = [];
         List<string> saved = [];
-        _layers = layers;
+        _layers = [.. layers, .. _others.Keys];
         BaseCopies = [.. all.Where(key => Original(key) is not null)];
         foreach (string key in all.Except(BaseCopies))
         {
@@ -393,7 +433,7 @@ internal sealed class AdapterKeys
         }
 
         (Norms, Saved) = (norms, saved);
-        AdaptedModules = [.. Layers.Union(norms.Select(Module), StringComparer.Ordinal)];
+        AdaptedModules = [.. Layers.Union(_others.Keys, StringComparer.Ordinal).Union(norms.Select(Module), StringComparer.Ordinal)];
     }
 
     /// <summary>Modules with factors.</summary>
@@ -408,11 +448,11 @@ internal sealed class AdapterKeys
     /// <summary>Names of the tensors of modules that are saved whole.</summary>
     public IReadOnlyList<string> Saved { get; }
 
-    /// <summary>Modules with factors and norms with changes.</summary>
+    /// <summary>Modules with factors or other products, and norms with changes.</summary>
     public IReadOnlyList<string> AdaptedModules { get; }
 
-    /// <summary>Names of the factors of a layer.</summary>
-    public IEnumerable<string> OfLayer(string module) => _factors.Where(key => Module(key) == module);
+    /// <summary>Names of the tensors of an adapted layer.</summary>
+    public IEnumerable<string> OfLayer(string module) => _others.TryGetValue(module, out IMergeModule? other) ? other.Keys : _factors.Where(key => Module(key) == module);
 
     /// <summary>The tensor of an adapted layer of which a tensor is a copy, or null.</summary>
     public string? Original(string key) => Model.BaseCopies.Original(key, _layers.Contains);

@@ -135,6 +135,9 @@ public sealed record CheckpointMergeAdapter : IDisposable
     /// <summary>Finds the weights that the adapter changes; null where PEFT's configuration says it.</summary>
     internal IAdapterPlacement? Placement { get; init; }
 
+    /// <summary>Modules with LoRA or LoHa that the configuration describes; empty for LoKr.</summary>
+    internal IReadOnlyList<IMergeModule> Others { get; init; } = [];
+
     /// <summary>What its file says about the base model that it was made for; null where it does not.</summary>
     public ModelIdentity? MadeFor { get; init; }
 
@@ -154,6 +157,38 @@ internal interface IAdapterPlacement
 
     /// <summary>Whether the adapter changes nothing; reads no more than one layer of one that is trained.</summary>
     bool IsZero { get; }
+}
+
+/// <summary>A module of an adapter whose change is a product of other tensors than LoKr's factors.</summary>
+internal interface IMergeModule
+{
+    /// <summary>Name of the module in the adapter.</summary>
+    string Name { get; }
+
+    /// <summary>Names of its tensors in the adapter.</summary>
+    IEnumerable<string> Keys { get; }
+
+    /// <summary>The ends of the names that the tensors of such a product have, after the module.</summary>
+    IEnumerable<string> Suffixes { get; }
+
+    /// <summary>Rows of the product.</summary>
+    long Rows { get; }
+
+    /// <summary>Columns of the product, kernel included.</summary>
+    long Columns { get; }
+
+    /// <summary>Whether the configuration says that weights are stored in×out.</summary>
+    bool IsStoredTransposed { get; }
+
+    /// <summary>Whether the product fits a weight.</summary>
+    /// <param name="weight">Its shape, out×in×kernel.</param>
+    bool Fits(IReadOnlyList<long> weight);
+
+    /// <summary>The product as a change of a weight.</summary>
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="kernel">Kernel of the weight.</param>
+    /// <param name="isTransposed">Whether the weight is stored in×out.</param>
+    RowContribution Contribution(CheckpointMergeAdapter adapter, long[] kernel, bool isTransposed);
 }
 
 /// <summary>How far a merge on disk is.</summary>

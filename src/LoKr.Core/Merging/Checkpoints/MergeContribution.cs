@@ -1,4 +1,5 @@
 using LoKr.Core.Configuration;
+using LoKr.Core.Errors;
 using LoKr.Core.Factors;
 using LoKr.Core.Layers;
 using LoKr.Core.Safetensors;
@@ -83,6 +84,48 @@ internal sealed record ConfiguredContribution(CheckpointMergeAdapter Adapter, st
 
         return new(tensors, Settings.Shapes.Kernel, Settings.Shapes.Reversed);
     }
+}
+
+/// <summary>Puts a product of other tensors than LoKr's factors onto a weight.</summary>
+internal static class OtherChange
+{
+    /// <summary>The product as a change of a weight.</summary>
+    /// <param name="module">The product.</param>
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="weight">The weight.</param>
+    /// <param name="checkpoint">The checkpoint that has it.</param>
+    /// <exception cref="LoKrException"><c>LoKr.AdapterShapeMismatch</c>.</exception>
+    public static RowContribution Of(IMergeModule module, CheckpointMergeAdapter adapter, SafetensorsEntry weight, CheckpointTraits checkpoint) =>
+        Of(module, adapter, weight.Shape, IsTransposed(module, weight, checkpoint));
+
+    /// <summary>The product as a change of a weight, or of rows of one.</summary>
+    /// <param name="module">The product.</param>
+    /// <param name="adapter">The adapter.</param>
+    /// <param name="stored">Shape of the weight or the rows as it is stored.</param>
+    /// <param name="isTransposed">Whether that is in×out.</param>
+    /// <exception cref="LoKrException"><c>LoKr.AdapterShapeMismatch</c>.</exception>
+    public static RowContribution Of(IMergeModule module, CheckpointMergeAdapter adapter, IReadOnlyList<long> stored, bool isTransposed)
+    {
+        IReadOnlyList<long> weight = isTransposed && stored.Count == 2 ? [stored[1], stored[0]] : stored;
+        return module.Fits(weight)
+            ? module.Contribution(adapter, [.. weight.Skip(2)], isTransposed)
+            : throw Mismatch(module, adapter.Name, stored);
+    }
+
+    /// <summary>The error for a product that does not fit a weight.</summary>
+    /// <param name="module">The product.</param>
+    /// <param name="adapter">Name of its adapter.</param>
+    /// <param name="stored">Shape of the weight as it is stored.</param>
+    public static LoKrException Mismatch(IMergeModule module, string adapter, IReadOnlyList<long> stored) => new(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
+        $"The matrices of '{module.Name}' of adapter '{adapter}' give [{module.Rows}, {module.Columns}], but the weight of the base model is [{string.Join(", ", stored)}].",
+        "The adapter was made for another model.") { Target = module.Name };
+
+    /// <summary>Whether a weight is stored in×out: as the checkpoint tells, or the configuration of the adapter.</summary>
+    /// <param name="module">The product.</param>
+    /// <param name="weight">The weight.</param>
+    /// <param name="checkpoint">The checkpoint that has it.</param>
+    public static bool IsTransposed(IMergeModule module, SafetensorsEntry weight, CheckpointTraits checkpoint) =>
+        checkpoint.Transposed.Contains(weight, module.Rows, module.Columns) || (module.IsStoredTransposed && weight.Shape.Count == 2 && weight.Shape[0] == module.Columns && weight.Shape[1] == module.Rows);
 }
 
 /// <summary>A change whose rows are stored as they are, or computed one by one.</summary>

@@ -41,6 +41,20 @@ internal sealed class MergePlan(ITensorSource source)
     /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
     public void Add(SafetensorsEntry parameter, DenseContribution change) => Open(parameter.Name, change.Adapter).Dense.Add(change);
 
+    /// <summary>Adds a change of either form to a weight.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.SavedModuleConflict</c>.</exception>
+    public void Add(SafetensorsEntry weight, RowContribution change)
+    {
+        if (change is MergeContribution delta)
+        {
+            Add(weight, delta);
+        }
+        else
+        {
+            Add(weight, (DenseContribution)change);
+        }
+    }
+
     /// <summary>Replaces a tensor of the checkpoint.</summary>
     /// <param name="stored">The tensor of the checkpoint.</param>
     /// <param name="replacement">The adapter's tensor.</param>
