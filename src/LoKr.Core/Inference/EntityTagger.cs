@@ -71,9 +71,7 @@ public static class EntityTagger
         double[] Scores(int row, int place)
         {
             double[] own = scores.AsSpan(((row * tokens.Length) + place) * labels, labels).ToArray();
-            return Array.TrueForAll(own, double.IsFinite) ? own : throw new LoKrException(
-                ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, $"The scores of {model.Name} for the text '{texts[row].Text}' are NaN or infinite.",
-                "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = texts[row].Text };
+            return Array.TrueForAll(own, double.IsFinite) ? own : throw ModelErrors.OutputNotFinite($"The scores of {model.Name} for the text '{texts[row].Text}' are", texts[row].Text);
         }
 
         IReadOnlyList<LoKrEntity> EntitiesOf(TextInput text, IReadOnlyList<TextToken> used, Func<int, double[]> read)

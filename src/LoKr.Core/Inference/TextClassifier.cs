@@ -65,8 +65,7 @@ public static class TextClassifier
         if (broken >= 0)
         {
             string text = texts[broken / classifier.Labels.Count].Text;
-            throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, $"The scores of {model.Name} for the text '{text}' are NaN or infinite.",
-                "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = text };
+            throw ModelErrors.OutputNotFinite($"The scores of {model.Name} for the text '{text}' are", text);
         }
 
         return [.. texts.Select((text, row) => Describe(text, classifier.Labels, problem, areLogits ? 0 : 0.5, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];

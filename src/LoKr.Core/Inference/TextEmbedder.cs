@@ -53,8 +53,7 @@ public static class TextEmbedder
         if (broken >= 0)
         {
             string text = texts[broken / dimension];
-            throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, $"The vector of {model.Name} for the text '{text}' has NaN or infinite values.",
-                "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = text };
+            throw ModelErrors.OutputNotFinite($"Numbers in the vector of {model.Name} for the text '{text}' are", text);
         }
 
         return [.. texts.Select((text, row) => new LoKrEmbedding

@@ -44,20 +44,32 @@ public sealed record JobServices
 /// Does a job: lock, data, "nothing new", training or the continuation of one, gate, registry, retention. Everything it leaves is on disk, so that
 /// a job that is killed at any moment goes on where it was when it is run again.
 /// </summary>
-/// <param name="job">The job.</param>
-/// <param name="services">What it needs from the program.</param>
-public sealed class JobRunner(LoKrJob job, JobServices services)
+public sealed class JobRunner
 {
-    private readonly JobServices _services = services.Workers is { IsFirst: false } workers ? new() { LoadModel = services.LoadModel, Workers = workers } : services;
-    private readonly WorkerGroup? _workers = services.Workers;
+    private readonly LoKrJob _job;
+    private readonly JobServices _services;
+    private readonly WorkerGroup? _workers;
     private readonly DateTime _started = DateTime.UtcNow;
     private readonly long _clock = Stopwatch.GetTimestamp();
-    private readonly string _folder = FolderOf(job);
-    private readonly AdapterRegistry? _registry = job.Registry is null ? null : new(job.FullPath(job.Registry.Path));
+    private readonly string _folder;
+    private readonly AdapterRegistry? _registry;
+    private readonly JobSurvey _survey;
 
-    private Night? _night;
+    private JobNight? _night;
     private RunFolder? _run;
-    private DateTime? _day;
+
+    /// <summary>Prepares a job; nothing is read yet.</summary>
+    /// <param name="job">The job.</param>
+    /// <param name="services">What it needs from the program.</param>
+    public JobRunner(LoKrJob job, JobServices services)
+    {
+        ArgumentNullException.ThrowIfNull(job);
+        ArgumentNullException.ThrowIfNull(services);
+        (_job, _workers, _folder) = (job, services.Workers, FolderOf(job));
+        _services = _workers is { IsFirst: false } ? new() { LoadModel = services.LoadModel, Workers = _workers } : services;
+        _registry = job.Registry is null ? null : new(job.FullPath(job.Registry.Path));
+        _survey = new(job, _registry, _services);
+    }
 
     /// <summary>The error that ended the job; null without one.</summary>
     public Exception? Failure { get; private set; }
@@ -65,12 +77,8 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     /// <summary>The folder of the job's runs.</summary>
     public string RunFolder => _folder;
 
-    private string AdapterName => job.Registry?.Name ?? job.Name;
-
     // On a model a period would be a part of a module's name.
-    private string ModelName => AdapterName.Replace('.', '-');
-
-    private string Alias => job.Registry?.Alias ?? "";
+    private string ModelName => _job.AdapterName.Replace('.', '-');
 
     /// <summary>The folder of the runs of a job.</summary>
     internal static string FolderOf(LoKrJob job) => Path.Combine(job.FullPath(job.Runs.Path), job.Name);
@@ -104,10 +112,10 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     /// <exception cref="LoKrException">What would end the job.</exception>
     public JobPlan Plan(CancellationToken cancellation = default)
     {
-        Night night = Look(cancellation);
+        JobNight night = Look(cancellation);
         if (night.IsNothingNew)
         {
-            return new() { Job = job.Name, Champion = night.Champion?.Version, RowCount = night.Rows.Count, IsNothingNew = true };
+            return new() { Job = _job.Name, Champion = night.Champion?.Version, RowCount = night.Rows.Count, IsNothingNew = true };
         }
 
         RunFolder folder = FindRun(night);
@@ -115,21 +123,27 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         using ITrainingTask task = CreateTask(model, night.Rows, cancellation);
         return new()
         {
-            Job = job.Name,
+            Job = _job.Name,
             Champion = night.Champion?.Version,
             RowCount = night.Rows.Count,
             NewLabels = night.NewLabels,
             Training = Trainer.Plan(model, task, Options),
             Run = folder.Path,
             IsContinued = folder.Exists,
-            Gate = job.Gate is not null,
+            Gate = _job.Gate is not null,
             Registry = _registry?.Path,
-            Adapter = AdapterName,
-            Alias = Alias,
+            Adapter = _job.AdapterName,
+            Alias = _job.Alias,
         };
     }
 
-    private TrainingOptions Options => job.Training with { AdapterName = ModelName, Workers = _workers };
+    private JobNight Look(CancellationToken cancellation)
+    {
+        _night = _survey.Look(cancellation);
+        return _night.IsNothingNew ? _night : _survey.ChooseLabels(_night);
+    }
+
+    private TrainingOptions Options => _job.Training with { AdapterName = ModelName, Workers = _workers };
 
     private LoKrJobResult RunFirst(CancellationToken cancellation)
     {
@@ -155,7 +169,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             return early;
         }
 
-        Night night = Look(cancellation);
+        JobNight night = Look(cancellation);
         using (LoKrModel model = Prepare(night, cancellation))
         {
             Train(night, model, FindRun(night), cancellation);
@@ -169,7 +183,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private LoKrJobResult RunLocked(CancellationToken cancellation)
     {
-        Night night = Look(cancellation);
+        JobNight night = Look(cancellation);
         if (night.IsNothingNew)
         {
             return Result(night, LoKrJobState.NothingToDo, RunExitCodes.NothingToDo,
@@ -185,7 +199,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
         Share(null);
         using LoKrModel model = Prepare(night, cancellation);
-        CheckData(night.Rows, night.ValidationRows, model, cancellation);
+        _survey.CheckData(night.Rows, night.ValidationRows, model, cancellation);
         LoKrTrainingResult training = Train(night, model, folder, cancellation);
         LoKrJobResult trained = Result(night, LoKrJobState.Trained, RunExitCodes.Of(training.StopReason), $"{training}.") with
         {
@@ -204,147 +218,13 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         return Promote(night, model, folder, trained, cancellation);
     }
 
-    // What can be told without a model.
-    private Night Look(CancellationToken cancellation)
-    {
-        string[] data = Files(job.Data.Path, "data.path");
-        string[] validation = job.Data.Validation.Count == 0 ? [] : Files(job.Data.Validation, "data.validation");
-        DataRow[] rows = Read(data, cancellation);
-        DataRow[] validationRows = Read(validation, cancellation);
-        _services.OnLog(string.Create(CultureInfo.InvariantCulture,
-            $"{rows.Length} rows of {Count(data.Length, "file")}{(validation.Length == 0 ? "" : $", {validationRows.Length} rows to evaluate on")}."));
-        CheckData(rows, validationRows, null, cancellation);
-        JobInputs inputs = JobInputs.Of(job, data, validation);
-        LoKrAdapterVersion? champion = _registry?.Find(AdapterName, Alias);
-        Night night = _night = new(rows, validationRows, inputs, champion);
-        return champion?.Card.JobInputs == inputs ? night with { IsNothingNew = true } : ChooseLabels(night);
-    }
-
-    // Without a model first; with one, what its tokenizer tells.
-    private void CheckData(IReadOnlyList<DataRow> rows, IReadOnlyList<DataRow> validation, LoKrModel? model, CancellationToken cancellation)
-    {
-        Dictionary<DataFindingKind, double> limits = job.Data.Limits.Where(pair => IsOfTokens(pair.Key) == (model is not null)).ToDictionary();
-        if (model is not null && limits.Count == 0)
-        {
-            return;
-        }
-
-        LoKrDataSummary summary = DataMeasurement.Measure(rows, new()
-        {
-            Reference = job.Data.Reference.Count == 0 ? null : Read(Files(job.Data.Reference, "data.reference"), cancellation),
-            Validation = validation.Count == 0 ? null : validation,
-            Model = model,
-            MaxLength = model is null ? null : job.Training.MaxLength,
-            Reading = BeginReading(),
-            Thresholds = limits,
-        }, null, cancellation);
-        foreach (LoKrDataFinding finding in summary.Findings.Where(finding => IsOfTokens(finding.Kind) == (model is not null)))
-        {
-            _services.OnLog($"Data: {finding.Message}");
-        }
-
-        if (summary.Findings.FirstOrDefault(static finding => finding.IsExceeded) is LoKrDataFinding exceeded)
-        {
-            throw exceeded.ToException();
-        }
-    }
-
-    private static bool IsOfTokens(DataFindingKind kind) => kind is DataFindingKind.UnknownTokens or DataFindingKind.Cut or DataFindingKind.CutAnswers;
-
-    private string[] Files(IReadOnlyList<string> patterns, string key)
-    {
-        List<string> files = [];
-        foreach (string pattern in patterns)
-        {
-            IReadOnlyList<string> found = FilePatterns.Expand(job.FullPath(pattern));
-            files.AddRange(found.Count > 0 ? found : throw new LoKrException(ErrorIds.JobInvalid, LoKrErrorKind.InvalidData,
-                $"'{key}' of '{job.Path}': no file is '{pattern}' ({job.FullPath(pattern)}).", "Correct the path, or wait for the data.") { Target = key });
-        }
-
-        return [.. files.Distinct(StringComparer.Ordinal)];
-    }
-
-    private DataRow[] Read(IEnumerable<string> files, CancellationToken cancellation)
-    {
-        DataReading reading = BeginReading();
-        DataRow[] rows = [.. files.SelectMany(file => DataReader.ReadFile(file, reading, onRows: null, cancellation))];
-        foreach (string note in reading.Notes)
-        {
-            _services.OnLog(note);
-        }
-
-        foreach (string warning in reading.Warnings)
-        {
-            _services.OnWarning(warning);
-        }
-
-        return rows;
-    }
-
-    // Columns have the names that are expected since the rows were read.
-    private ITrainingTask CreateTask(LoKrModel model, IReadOnlyList<DataRow> rows, CancellationToken cancellation) =>
-        TrainingTaskFactory.Create(model, rows, job.Training, BeginReading(), onProgress: null, cancellation);
-
-    private DataReading BeginReading() => new() { Columns = job.Data.Columns, SkipInvalid = job.Data.SkipInvalid, LossOn = job.Training.LossOn, Day = _day ?? DateTime.Today };
-
-    // The champion's labels come first and keep their order, so that its head can be continued and compared.
-    private Night ChooseLabels(Night night)
-    {
-        (string Label, string Origin)[] used = [.. night.Rows.SelectMany(row => LabelsOf(row).Select(label => (label, row.Origin))).DistinctBy(static pair => pair.label, StringComparer.Ordinal)];
-        if (used.Length == 0)
-        {
-            return night with { Labels = job.Base.Labels };
-        }
-
-        IReadOnlyList<string>? inUse = night.Champion is null ? null : night.Champion.Card.Labels ?? AdapterLabels.Read(night.Champion.Path);
-        IReadOnlyList<string>? known = inUse ?? job.Base.Labels ?? LabelsOfBase();
-        if (known is { Count: 1 })
-        {
-            // One label is a score or a number, and what rows have is its value.
-            return night with { Labels = known, KnownLabels = inUse?.Count };
-        }
-
-        if (known is null)
-        {
-            return night with { Labels = [.. used.Select(static pair => pair.Label).Order(StringComparer.Ordinal)] };
-        }
-
-        string[] named = [.. (job.Base.Labels ?? []).Except(known, StringComparer.Ordinal)];
-        (string Label, string Origin)[] unknown = [.. used.Where(pair => !known.Contains(pair.Label) && !named.Contains(pair.Label)).OrderBy(static pair => pair.Label, StringComparer.Ordinal)];
-        if (unknown.Length > 0 && job.Data.NewLabels is NewLabels.Refuse)
-        {
-            throw new LoKrException(ErrorIds.LabelUnknown, LoKrErrorKind.InvalidData,
-                $"The label '{unknown[0].Label}' ({unknown[0].Origin}) is new; {(inUse is null ? "the model" : $"version {night.Champion!.Version}")} knows {string.Join(", ", known)}.",
-                "Correct the row, or let the job grow the head for new labels.") { Target = unknown[0].Label };
-        }
-
-        string[] added = [.. named, .. unknown.Select(static pair => pair.Label)];
-        if (added.Length > 0)
-        {
-            _services.OnLog($"The head grows for {string.Join(", ", added)}.");
-        }
-
-        return night with { Labels = [.. known, .. added], KnownLabels = inUse?.Count, NewLabels = added };
-    }
-
-    private IReadOnlyList<string> LabelsOf(DataRow row) =>
-        job.Base.Task is TaskType.TokenClassification ? TaggedWords.HasTags(row) ? TaggedWords.Names(row) : []
-        : RowFields.Has(row, "text") && RowFields.Has(row, "label") ? RowFields.Labels(row, "label", "text and label")
-        : [];
-
-    private IReadOnlyList<string>? LabelsOfBase()
-    {
-        string config = Path.Combine(job.FullPath(job.Base.Path), "config.json");
-        return ModelLabels.FindNamed(JsonFields.Read(config, new(ErrorIds.ModelConfigInvalid, ErrorIds.ModelConfigInvalid)).ToJsonObject());
-    }
-
     // The model with the adapter that is trained.
-    private LoKrModel Prepare(Night night, CancellationToken cancellation)
+    private LoKrModel Prepare(JobNight night, CancellationToken cancellation)
     {
-        LoKrModel model = _services.LoadModel(job, night.Labels, cancellation);
+        LoKrModel model = _services.LoadModel(_job, night.Labels, cancellation);
         try
         {
-            if (job.Registry?.StartFrom is JobStart.Champion && night.Champion is not null)
+            if (_job.Registry?.StartFrom is JobStart.Champion && night.Champion is not null)
             {
                 RequireSameConfiguration(night.Champion);
                 LoKrAdapter adapter = Import(model, night, ModelName, trainable: true, bias: 0);
@@ -355,7 +235,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             }
             else
             {
-                foreach (string warning in model.AddAdapter(job.Configuration, ModelName, job.Training.Seed, restart: true).Warnings)
+                foreach (string warning in model.AddAdapter(_job.Configuration, ModelName, _job.Training.Seed, restart: true).Warnings)
                 {
                     _services.OnWarning(warning);
                 }
@@ -373,7 +253,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     // What the job leaves to the model is not compared.
     private void RequireSameConfiguration(LoKrAdapterVersion champion)
     {
-        LoKrConfig own = job.Configuration;
+        LoKrConfig own = _job.Configuration;
         LoKrConfig theirs = LoKrConfigJson.Read(Path.Combine(champion.Path, PeftAdapterFolder.ConfigFile), out _);
         LoKrConfig expected = theirs with
         {
@@ -388,18 +268,22 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         if (!JsonNode.DeepEquals(JsonNode.Parse(LoKrConfigJson.Write(own)), JsonNode.Parse(LoKrConfigJson.Write(expected))))
         {
             throw new LoKrException(ErrorIds.JobInvalid, LoKrErrorKind.InvalidData,
-                FormattableString.Invariant($"'configuration' of '{job.Path}' ({own}) is not that of version {champion.Version} ({theirs}), which the training would start from."),
+                FormattableString.Invariant($"'configuration' of '{_job.Path}' ({own}) is not that of version {champion.Version} ({theirs}), which the training would start from."),
                 "Start from the base, or keep the configuration.") { Target = "configuration" };
         }
     }
 
-    private static LoKrAdapter Import(LoKrModel model, Night night, string name, bool trainable, double bias) => night.KnownLabels < night.Labels?.Count
+    private static LoKrAdapter Import(LoKrModel model, JobNight night, string name, bool trainable, double bias) => night.KnownLabels < night.Labels?.Count
         ? HeadGrowth.Import(model, night.Champion!.Path, name, trainable, bias)
         : AdapterImporter.Import(model, night.Champion!.Path, name: name, trainable: trainable).Values.Single();
 
-    private LoKrTrainingResult Train(Night night, LoKrModel model, RunFolder folder, CancellationToken cancellation)
+    // Columns have the names that are expected since the rows were read.
+    private ITrainingTask CreateTask(LoKrModel model, IReadOnlyList<DataRow> rows, CancellationToken cancellation) =>
+        TrainingTaskFactory.Create(model, rows, _job.Training, _survey.BeginReading(), onProgress: null, cancellation);
+
+    private LoKrTrainingResult Train(JobNight night, LoKrModel model, RunFolder folder, CancellationToken cancellation)
     {
-        _day = RunRecorder.DayOf(new() { Path = folder.Path }, _workers);
+        _survey.Day = RunRecorder.DayOf(new() { Path = folder.Path }, _workers);
         using ITrainingTask task = CreateTask(model, night.Rows, cancellation);
         using ITrainingTask? validation = night.ValidationRows.Count == 0 ? null : CreateTask(model, night.ValidationRows, cancellation);
         TrainingPlan plan = Trainer.Plan(model, task, Options);
@@ -422,9 +306,9 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         RunOptions options = new()
         {
             Path = folder.Path,
-            CheckpointEvery = job.Runs.CheckpointEvery,
-            CheckpointLimit = job.Runs.CheckpointLimit,
-            MinimumFreeSpace = job.Runs.MinimumFreeSpace,
+            CheckpointEvery = _job.Runs.CheckpointEvery,
+            CheckpointLimit = _job.Runs.CheckpointLimit,
+            MinimumFreeSpace = _job.Runs.MinimumFreeSpace,
         };
         LoKrTrainingResult result = RunRecorder.Train(options, model, task, validation, Options, _services.OnStep, _services.OnEvaluation, _services.OnRun, cancellation);
         _services.OnLog($"{result}.");
@@ -432,22 +316,22 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
     }
 
     // The newest run of the same inputs: interrupted ones go on, finished ones need no more training.
-    private RunFolder FindRun(Night night)
+    private RunFolder FindRun(JobNight night)
     {
-        string start = job.Registry?.StartFrom is JobStart.Champion ? FormattableString.Invariant($"{night.Champion?.Version}") : "";
+        string start = _job.Registry?.StartFrom is JobStart.Champion ? FormattableString.Invariant($"{night.Champion?.Version}") : "";
         string mark = "-" + (night.Inputs with { Configuration = night.Inputs.Configuration + start }).Digest[..12];
         string? found = !Directory.Exists(_folder) ? null : Directory.EnumerateDirectories(_folder)
             .Where(path => Path.GetFileName(path).EndsWith(mark, StringComparison.Ordinal)).Max(StringComparer.Ordinal);
         RunFolder folder = new(found ?? Path.Combine(_folder, _started.ToString("yyyyMMdd'T'HHmmss'Z'", CultureInfo.InvariantCulture) + mark));
-        _day = RunRecorder.DayOf(new() { Path = folder.Path }, workers: null);
+        _survey.Day = RunRecorder.DayOf(new() { Path = folder.Path }, workers: null);
         return folder;
     }
 
-    private LoKrJobResult Promote(Night night, LoKrModel model, RunFolder folder, LoKrJobResult trained, CancellationToken cancellation)
+    private LoKrJobResult Promote(JobNight night, LoKrModel model, RunFolder folder, LoKrJobResult trained, CancellationToken cancellation)
     {
-        if (job.Gate is not null)
+        if (_job.Gate is not null)
         {
-            LoKrGateResult gate = AskGate(night, model, job.Gate, cancellation);
+            LoKrGateResult gate = AskGate(night, model, _job.Gate, cancellation);
             folder.WriteGate(gate);
             trained = trained with { Gate = gate.ToString() };
             _services.OnLog($"Gate {gate}");
@@ -463,30 +347,30 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         }
 
         string run = folder.Read().Id;
-        LoKrAdapterVersion version = Registered(run) ?? _registry.Register(AdapterName, folder.Path, new()
+        LoKrAdapterVersion version = Registered(run) ?? _registry.Register(_job.AdapterName, folder.Path, new()
         {
             Parent = night.Champion?.Version,
             Gate = trained.Gate,
             Labels = night.Labels,
-            Job = job.Name,
+            Job = _job.Name,
             JobInputs = night.Inputs,
         });
-        _registry.Publish(AdapterName, version.Version, Alias);
-        _services.OnLog(FormattableString.Invariant($"Version {version.Version} of {AdapterName} is the {Alias} in {_registry.Path}."));
+        _registry.Publish(_job.AdapterName, version.Version, _job.Alias);
+        _services.OnLog(FormattableString.Invariant($"Version {version.Version} of {_job.AdapterName} is the {_job.Alias} in {_registry.Path}."));
         return Retain(trained with
         {
             State = LoKrJobState.Published,
             Version = version.Version,
-            Message = FormattableString.Invariant($"Version {version.Version} of {AdapterName} is the {Alias}{(night.Champion is null ? "" : $", in place of version {night.Champion.Version}")}."),
+            Message = FormattableString.Invariant($"Version {version.Version} of {_job.AdapterName} is the {_job.Alias}{(night.Champion is null ? "" : $", in place of version {night.Champion.Version}")}."),
         });
     }
 
     // A job that was killed between its registration and its publication.
-    private LoKrAdapterVersion? Registered(string run) => _registry!.Contains(AdapterName) ? _registry.GetVersions(AdapterName).FirstOrDefault(version => version.Card.Run == run) : null;
+    private LoKrAdapterVersion? Registered(string run) => _registry!.Contains(_job.AdapterName) ? _registry.GetVersions(_job.AdapterName).FirstOrDefault(version => version.Card.Run == run) : null;
 
-    private LoKrGateResult AskGate(Night night, LoKrModel model, JobGate gate, CancellationToken cancellation)
+    private LoKrGateResult AskGate(JobNight night, LoKrModel model, JobGate gate, CancellationToken cancellation)
     {
-        IReadOnlyList<DataRow> rows = gate.Data.Count == 0 ? night.ValidationRows : Read(Files(gate.Data, "gate.data"), cancellation);
+        IReadOnlyList<DataRow> rows = gate.Data.Count == 0 ? night.ValidationRows : _survey.Read(gate.Data, "gate.data", cancellation);
         AdapterReference? champion = null;
         if (night.Champion is not null)
         {
@@ -503,8 +387,8 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
             MinimumImprovement = gate.MinimumImprovement,
             MaximumRegression = gate.MaximumRegression,
             Confidence = gate.Confidence,
-            BatchSize = job.Training.EvaluationBatchSize ?? job.Training.BatchSize,
-            MaxLength = job.Training.MaxLength,
+            BatchSize = _job.Training.EvaluationBatchSize ?? _job.Training.BatchSize,
+            MaxLength = _job.Training.MaxLength,
         }, _services.OnEvaluation, cancellation) with
         {
             Champion = night.Champion?.ToString(),
@@ -513,7 +397,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private LoKrJobResult Retain(LoKrJobResult result)
     {
-        IReadOnlyList<int> versions = job.Retention.Versions is int keep && _registry is not null && _registry.Contains(AdapterName) ? _registry.Retain(AdapterName, keep) : [];
+        IReadOnlyList<int> versions = _job.Retention.Versions is int keep && _registry is not null && _registry.Contains(_job.AdapterName) ? _registry.Retain(_job.AdapterName, keep) : [];
         List<string> runs = [];
         foreach (RunFolder folder in Old(result.Run))
         {
@@ -524,7 +408,7 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         string? report = WriteReport(result.Run!);
         if (versions.Count + runs.Count > 0)
         {
-            _services.OnLog($"Removed {Count(versions.Count, "version")} and {Count(runs.Count, "run")}.");
+            _services.OnLog($"Removed {JobSurvey.Count(versions.Count, "version")} and {JobSurvey.Count(runs.Count, "run")}.");
         }
 
         return result with { RemovedVersions = versions, RemovedRuns = runs, Report = report };
@@ -532,20 +416,20 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
 
     private string? WriteReport(string run)
     {
-        if (job.Report is null)
+        if (_job.Report is null)
         {
             return null;
         }
 
-        string folder = job.FullPath(job.Report.Path);
+        string folder = _job.FullPath(_job.Report.Path);
         FileSystem.CreateFolder(folder);
-        string path = Path.Combine(folder, $"{job.Name}-{Path.GetFileName(run)}{(job.Report.As is ReportFormat.Html ? ".html" : ".md")}");
-        AtomicFile.WriteText(path, RunReport.Create(new RunFolder(run), job.Report.As, _registry));
+        string path = Path.Combine(folder, $"{_job.Name}-{Path.GetFileName(run)}{(_job.Report.As is ReportFormat.Html ? ".html" : ".md")}");
+        AtomicFile.WriteText(path, RunReport.Create(new RunFolder(run), _job.Report.As, _registry));
         _services.OnLog($"Report in {path}.");
         return path;
     }
 
-    private RunFolder[] Old(string? current) => job.Retention.Runs is not int keep ? [] :
+    private RunFolder[] Old(string? current) => _job.Retention.Runs is not int keep ? [] :
     [
         .. Directory.EnumerateDirectories(_folder).OrderDescending(StringComparer.Ordinal).Select(static path => new RunFolder(path))
             .Where(folder => folder.Exists && folder.Path != current && folder.Read().State is not RunState.Running).Skip(keep - 1),
@@ -557,8 +441,8 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         LoKrException? known = exception as LoKrException;
         return new()
         {
-            Job = job.Name,
-            Path = job.Path,
+            Job = _job.Name,
+            Path = _job.Path,
             State = LoKrJobState.Failed,
             ExitCode = known is not null ? RunExitCodes.Of(known) : FileErrors.IsFileSystem(exception) ? RunExitCodes.NoSpace : RunExitCodes.Error,
             ErrorId = known?.ErrorId ?? exception.GetType().Name,
@@ -571,10 +455,10 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         };
     }
 
-    private LoKrJobResult Result(Night night, LoKrJobState state, int exitCode, string message) => new()
+    private LoKrJobResult Result(JobNight night, LoKrJobState state, int exitCode, string message) => new()
     {
-        Job = job.Name,
-        Path = job.Path,
+        Job = _job.Name,
+        Path = _job.Path,
         State = state,
         ExitCode = exitCode,
         Message = message,
@@ -585,21 +469,6 @@ public sealed class JobRunner(LoKrJob job, JobServices services)
         Elapsed = Stopwatch.GetElapsedTime(_clock),
     };
 
-    private static string Count(int count, string what) => FormattableString.Invariant($"{count} {what}{(count == 1 ? "" : "s")}");
-
-    /// <summary>What a run of the job has to do with.</summary>
-    private sealed record Night(IReadOnlyList<DataRow> Rows, IReadOnlyList<DataRow> ValidationRows, JobInputs Inputs, LoKrAdapterVersion? Champion)
-    {
-        public bool IsNothingNew { get; init; }
-
-        /// <summary>Labels of the head; null for a model that does not classify.</summary>
-        public IReadOnlyList<string>? Labels { get; init; }
-
-        /// <summary>How many of them the champion knows; null without a champion.</summary>
-        public int? KnownLabels { get; init; }
-
-        public IReadOnlyList<string> NewLabels { get; init; } = [];
-    }
 }
 
 /// <summary>What a job would do. Flat and serializable.</summary>

@@ -53,6 +53,12 @@ public sealed record LoKrJob
     [JsonIgnore]
     public string Folder => System.IO.Path.GetDirectoryName(Path) is { Length: > 0 } folder ? folder : Environment.CurrentDirectory;
 
+    /// <summary>Name of the adapter in the registry.</summary>
+    internal string AdapterName => Registry?.Name ?? Name;
+
+    /// <summary>The alias that gets the version; empty without a registry.</summary>
+    internal string Alias => Registry?.Alias ?? "";
+
     /// <summary>Full path of a path of the job.</summary>
     /// <param name="path">Absolute, or relative to the folder of the job file.</param>
     public string FullPath(string path) => System.IO.Path.GetFullPath(path, Folder);

@@ -142,7 +142,20 @@ public static class Evaluator
 
         BatchScores all = BatchScores.Of(scores, answers, ranked);
         all = workers is null ? all : all.WithThoseOf(workers, done);
-        (double lossSum, double correct) = all.Sum();
+        LoKrEvaluation evaluation = Describe(model, task, all, count, answerCount, started);
+        return (task.Collects ? task.Complete(evaluation, model, CollectedNumbers.WithThoseOf(collected, workers, done), batchSize) : evaluation, all);
+    }
+
+    /// <summary>What the scores of all batches say.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="task">The task.</param>
+    /// <param name="scores">The scores.</param>
+    /// <param name="count">Rows or tokens with a loss.</param>
+    /// <param name="answerCount">Rows that can be right as a whole.</param>
+    /// <param name="started">Time stamp of the start.</param>
+    private static LoKrEvaluation Describe(LoKrModel model, ITrainingTask task, BatchScores scores, long count, long answerCount, long started)
+    {
+        (double lossSum, double correct) = scores.Sum();
         if (!double.IsFinite(lossSum))
         {
             throw NotFinite(model);
@@ -151,19 +164,19 @@ public static class Evaluator
         // Data for a search only have no rows with a loss.
         double mean = count == 0 ? 0 : lossSum / count;
         AnswerKind kind = task.AnswerKind;
-        LabelCounts? labels = all.Count(kind);
-        IReadOnlyList<RetrievalMetrics> rankings = Rankings.Of(all.RankedTexts);
-        EntityMetrics? entities = all.Entities(kind, LabelsOf(model));
-        EntityMetrics? strict = all.Entities(kind, LabelsOf(model), isStrict: true);
+        LabelCounts? labels = scores.Count(kind);
+        IReadOnlyList<RetrievalMetrics> rankings = Rankings.Of(scores.RankedTexts);
+        EntityMetrics? entities = scores.Entities(kind, LabelsOf(model));
+        EntityMetrics? strict = scores.Entities(kind, LabelsOf(model), isStrict: true);
         PrecisionRecall? macro = entities?.Macro ?? labels?.Macro(all: kind is AnswerKind.SeveralLabels);
         double? accuracy = task.Metric is TrainingMetric.Accuracy or TrainingMetric.EntityF1 ? correct / count : null;
-        LoKrEvaluation evaluation = new()
+        return new()
         {
             RowCount = task.RowCount,
             TokenCount = count,
             Loss = mean,
             Accuracy = accuracy,
-            ExactMatch = answerCount > 0 ? correct / answerCount : entities is null ? accuracy : all.ShareOfRightRows(),
+            ExactMatch = answerCount > 0 ? correct / answerCount : entities is null ? accuracy : scores.ShareOfRightRows(),
             F1 = macro?.F1,
             MicroF1 = entities?.Micro.F1 ?? labels?.Micro().F1,
             WeightedF1 = entities?.Weighted.F1 ?? labels?.Weighted().F1,
@@ -183,13 +196,10 @@ public static class Evaluator
             NdcgAt10 = Rankings.MeanOf(EvaluationMetric.NdcgAt10, rankings),
             Elapsed = Stopwatch.GetElapsedTime(started),
         };
-        return (task.Collects ? task.Complete(evaluation, model, CollectedNumbers.WithThoseOf(collected, workers, done), batchSize) : evaluation, all);
     }
 
     /// <summary>The error of a loss that is not a number.</summary>
-    internal static LoKrException NotFinite(LoKrModel model) => new(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData,
-        $"The loss of {model.Name} on the data is NaN or infinite, because its outputs are.",
-        "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = model };
+    internal static LoKrException NotFinite(LoKrModel model) => ModelErrors.OutputNotFinite($"The outputs of {model.Name}, and so its loss on the data, are", model);
 }
 
 /// <summary>The scores of batches, in their order.</summary>

@@ -235,7 +235,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             Classify();
         }
 
-        Write(_shared?.Complete<Piece>());
+        Write(_shared?.Complete<TextAnswers>());
         _bar?.Hide();
         if (_cut.Count > 0)
         {
@@ -355,22 +355,8 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
-    private Piece Classify(TextInput[] texts, int first)
-    {
-        List<CutLength> cut = [];
-        if (IsTagger)
-        {
-            IReadOnlyList<IReadOnlyList<LoKrEntity>> entities = EntityTagger.Find(Model, texts, Aggregation, MaxLength, (used, all) => cut.Add(new(used, all)));
-            return new() { Entities = [.. entities.SelectMany((found, text) => found.Select(entity => entity with { Index = first + text }))], Cut = cut };
-        }
-
-        if (Model.Pretrained is ISentenceEncoder)
-        {
-            return new() { Embeddings = TextEmbedder.Embed(Model, [.. texts.Select(static text => text.Text)], PromptName, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
-        }
-
-        return new() { Classifications = TextClassifier.Classify(Model, texts, MaxLength, text => cut.Add(new(text.Ids.Length, text.TokenCount))), Cut = cut };
-    }
+    private TextAnswers Classify(TextInput[] texts, int first) =>
+        TextAnswers.Of(Model, texts, first, new() { MaxLength = MaxLength, Aggregation = Aggregation, PromptName = PromptName });
 
     private void Complete(string text)
     {
@@ -378,9 +364,9 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         {
             ForOne(text, () =>
             {
-                Piece piece = Compute(Streamed());
+                TextAnswers answers = Compute(Streamed());
                 EndStream();
-                Write([piece]);
+                Write([answers]);
             });
         }
         else
@@ -388,7 +374,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             Write(_shared.Add(() => Compute(null), WriteFailure));
         }
 
-        Piece Compute(Action<string>? onText) => new() { Completion = TextGenerator.Complete(Model, text, ReadGenerationOptions(), onText, StopToken) };
+        TextAnswers Compute(Action<string>? onText) => new() { Completion = TextGenerator.Complete(Model, text, ReadGenerationOptions(), onText, StopToken) };
     }
 
     // The host shows it whatever $InformationPreference is, as what Write-Host writes.
@@ -404,25 +390,12 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     private void WriteFailure(Exception exception) => WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, Model.SourcePath ?? Model.Name));
 
-    private void Write(IReadOnlyList<Piece>? pieces)
+    private void Write(IReadOnlyList<TextAnswers>? pieces)
     {
-        foreach (Piece piece in pieces ?? [])
+        foreach (TextAnswers answers in pieces ?? [])
         {
-            _cut.AddRange(piece.Cut);
-            foreach (object result in piece.Classifications.Concat<object>(piece.Embeddings))
-            {
-                WriteObject(result);
-            }
-
-            foreach (LoKrEntity entity in piece.Entities)
-            {
-                WriteObject(entity);
-            }
-
-            if (piece.Completion is not null)
-            {
-                WriteObject(piece.Completion);
-            }
+            _cut.AddRange(answers.Cut);
+            WriteObject(answers.Results(), enumerateCollection: true);
         }
     }
 
@@ -502,21 +475,4 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     };
 
     private bool Given(string parameter) => MyInvocation.BoundParameters.ContainsKey(parameter);
-
-    /// <summary>A text that was cut.</summary>
-    private readonly record struct CutLength(int Used, int TokenCount);
-
-    /// <summary>Results of one call of the model, as they go from one process to another.</summary>
-    private sealed record Piece
-    {
-        public IReadOnlyList<LoKrClassification> Classifications { get; init; } = [];
-
-        public IReadOnlyList<LoKrEntity> Entities { get; init; } = [];
-
-        public IReadOnlyList<LoKrEmbedding> Embeddings { get; init; } = [];
-
-        public LoKrCompletion? Completion { get; init; }
-
-        public IReadOnlyList<CutLength> Cut { get; init; } = [];
-    }
 }
