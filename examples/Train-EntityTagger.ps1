@@ -87,8 +87,6 @@ $settings = @{
     Epochs         = $Epochs
     BatchSize      = $BatchSize
     WarmupRatio    = 0.06
-    KeepBest       = $true
-    Metric         = 'EntityF1'
     Seed           = $Seed
 }
 if ($MaxSteps -gt 0) {
@@ -111,6 +109,7 @@ foreach ($name in $runs.Keys) {
         $results[$name] = $model | Measure-LoKrModel -Data $ValidationData -BatchSize $BatchSize
         Show-Figure '{0,-14} F1 of entities {1:N4}   precision {2:N4}   recall {3:N4}   {4,7:N0} trainable parameters   {5:N0} s' `
             $name, $results[$name].EntityF1, $results[$name].EntityPrecision, $results[$name].EntityRecall, $training.TrainableParameterCount, $training.Elapsed.TotalSeconds
+        Show-Figure '{0,-14}       strict {1:N4}   precision {2:N4}   recall {3:N4}' '', $results[$name].StrictEntityF1, $results[$name].StrictEntityPrecision, $results[$name].StrictEntityRecall
         if ($name -eq 'LoKr and head') {
             foreach ($type in $model | Measure-LoKrModel -Data $ValidationData -BatchSize $BatchSize -ByLabel) {
                 Show-Figure '  {0,-10} {1,4} entities   F1 {2:N4}' $type.Label, $type.RowCount, $type.F1
@@ -139,7 +138,11 @@ foreach ($name in $runs.Keys) {
     ValidationRowCount      = $results['LoKr and head'].RowCount
     Steps                   = $steps
     HeadEntityF1            = $results['head alone'].EntityF1
+    EntityPrecision         = $results['LoKr and head'].EntityPrecision
+    EntityRecall            = $results['LoKr and head'].EntityRecall
     EntityF1                = $results['LoKr and head'].EntityF1
+    StrictEntityPrecision   = $results['LoKr and head'].StrictEntityPrecision
+    StrictEntityRecall      = $results['LoKr and head'].StrictEntityRecall
     StrictEntityF1          = $results['LoKr and head'].StrictEntityF1
     TrainableParameterCount = $count
     Destination             = $Destination

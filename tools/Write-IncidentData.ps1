@@ -6,7 +6,7 @@
 
 .DESCRIPTION
     Sentences are put together from the patterns and names below. The evaluation has patterns and names of its own beside those of the training, so that it
-    asks for more than a list of words. The same seed writes the same files.
+    asks for more than a list of words, and no sentence of the training. The same seed writes the same files.
 
 .EXAMPLE
     ./tools/Write-IncidentData.ps1
@@ -97,13 +97,17 @@ function Get-Sentence([System.Random] $Random, [string[]] $Pattern, [hashtable] 
     ($words -join "`n") + "`n"
 }
 
-function Write-Sentence([string] $File, [int] $Count, [System.Random] $Random, [string[]] $Pattern, [hashtable] $Name) {
+# Different sentences, in the order in which they are drawn.
+function Get-DifferentSentence([int] $Count, [System.Random] $Random, [string[]] $Pattern, [hashtable] $Name, [string[]] $Other) {
     $seen = [System.Collections.Generic.HashSet[string]]::new()
     while ($seen.Count -lt $Count) {
-        $null = $seen.Add((Get-Sentence -Random $Random -Pattern $Pattern -Name $Name))
+        $sentence = Get-Sentence -Random $Random -Pattern $Pattern -Name $Name
+        if ($sentence -cnotin $Other) {
+            $null = $seen.Add($sentence)
+        }
     }
 
-    [System.IO.File]::WriteAllText($File, ($seen -join "`n"))
+    $seen
 }
 
 $folder = (Resolve-Path -LiteralPath $Destination).ProviderPath
@@ -112,5 +116,7 @@ foreach ($kind in $names.Keys) {
     $allNames[$kind] = $names[$kind] + $newNames[$kind] + $newNames[$kind]
 }
 
-Write-Sentence -File "$folder/incidents.train.conll" -Count $TrainCount -Random ([System.Random]::new($Seed)) -Pattern $patterns -Name $names
-Write-Sentence -File "$folder/incidents.eval.conll" -Count $EvalCount -Random ([System.Random]::new($Seed + 1)) -Pattern ($patterns + $newPatterns + $newPatterns) -Name $allNames
+$train = @(Get-DifferentSentence -Count $TrainCount -Random ([System.Random]::new($Seed)) -Pattern $patterns -Name $names)
+$eval = @(Get-DifferentSentence -Count $EvalCount -Random ([System.Random]::new($Seed + 1)) -Pattern ($patterns + $newPatterns + $newPatterns) -Name $allNames -Other $train)
+[System.IO.File]::WriteAllText("$folder/incidents.train.conll", ($train -join "`n"))
+[System.IO.File]::WriteAllText("$folder/incidents.eval.conll", ($eval -join "`n"))

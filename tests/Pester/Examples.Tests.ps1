@@ -68,6 +68,25 @@ Describe 'Examples' {
         "$work/out/model.safetensors" | Should -Exist
     }
 
+    It '<Name>: no row to measure on is in the rows to train on, and none is there twice' -ForEach @(
+        @{ Name = 'tickets'; Rows = { param($file) (Get-Content -LiteralPath $file | ConvertFrom-Json).text } }
+        @{ Name = 'chats'; Rows = { param($file) (Get-Content -LiteralPath $file | ConvertFrom-Json).ForEach{ $_.messages[0].content } } }
+        @{ Name = 'incidents'; Rows = { param($file) (Get-Content -LiteralPath $file -Raw) -split '\n\n' | ForEach-Object { ($_.Trim() -split '\n' -replace ' \S+$') -join ' ' } } }
+    ) {
+        $extension = $Name -eq 'incidents' ? 'conll' : 'jsonl'
+        $train, $eval = foreach ($part in 'train', 'eval') { , @(& $Rows "$examples/data/$Name.$part.$extension") }
+        $train.Count | Should -BeGreaterThan 299
+        $eval | Where-Object { $_ -cin $train } | Should -BeNullOrEmpty
+        ($train + $eval) | Group-Object -CaseSensitive | Where-Object Count -GT 1 | Should -BeNullOrEmpty
+    }
+
+    It 'Write-IncidentData writes the incidents of this folder' {
+        & "$root/tools/Write-IncidentData.ps1" -Destination $work
+        foreach ($file in 'incidents.train.conll', 'incidents.eval.conll') {
+            (Get-FileHash -LiteralPath "$work/$file").Hash | Should -Be (Get-FileHash -LiteralPath "$examples/data/$file").Hash
+        }
+    }
+
     It 'Train-EntityTagger finds the hosts and services of this folder, and exports' {
         $lines = @(& "$examples/Train-EntityTagger.ps1" -Seed 1 -Epochs 5 -Destination out -InformationVariable told -InformationAction SilentlyContinue)
         $result = $lines[-1]

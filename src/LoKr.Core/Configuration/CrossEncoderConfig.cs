@@ -71,6 +71,9 @@ public static class CrossEncoderConfig
         }
     }
 
+    /// <summary>Removes the mark of a reranker, which a training writes.</summary>
+    internal static void Unmark(JsonObject config) => config.Remove(Key);
+
     private static bool IsFolder(string folder, out string? activation)
     {
         string path = Path.Combine(folder, FileName);

@@ -16,6 +16,7 @@ internal static class ConllRowReader
     public static IEnumerable<DataRow> Read(TextReader reader, string name, DataReading reading)
     {
         List<(int Line, string[] Fields)> sentence = [];
+        long length = 0;
         int number = 0;
         bool isMore = true;
         while (isMore)
@@ -27,6 +28,8 @@ internal static class ConllRowReader
             if (fields.Length > 0 && !(sentence.Count == 0 && IsComment(fields)) && fields[0] is not ['-', .. "DOCSTART", '-'])
             {
                 sentence.Add((number, fields));
+                length += line!.Length + 1;
+                CheckLength(length, name, sentence[0].Line);
                 continue;
             }
 
@@ -34,11 +37,23 @@ internal static class ConllRowReader
             if (fields.Length == 0 && words.Length > 0)
             {
                 sentence.Clear();
+                length = 0;
                 if (reading.TryRead(() => ToRow(words, name), out DataRow? row))
                 {
                     yield return row!;
                 }
             }
+        }
+    }
+
+    // A sentence is a row, as a line of other files is.
+    private static void CheckLength(long length, string name, int firstLine)
+    {
+        if (length > GuardedStream.LongestLine)
+        {
+            string at = FormattableString.Invariant($"{name}:{firstLine}");
+            throw new LoKrException(ErrorIds.DataLineInvalid, LoKrErrorKind.InvalidData,
+                $"{at} begins a sentence of more than {GuardedStream.LongestLine >> 20} Mi characters.", "Leave an empty line behind each sentence.") { Target = at };
         }
     }
 

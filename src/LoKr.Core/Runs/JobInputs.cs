@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using LoKr.Core.IO;
+using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Runs;
@@ -18,7 +19,7 @@ public sealed record JobInputs
     /// <summary>The files of validation data; null without.</summary>
     public string? ValidationData { get; init; }
 
-    /// <summary>The weights, by the fingerprint of the checkpoint, and the other files of the model.</summary>
+    /// <summary>The weights, by the fingerprint of the checkpoint, and the other files of the model, those in folders of their own (<c>1_Pooling</c>) too.</summary>
     public required string BaseModel { get; init; }
 
     /// <summary>Labels, configuration and training of the job, as far as its result depends on them.</summary>
@@ -54,7 +55,8 @@ public sealed record JobInputs
     internal static string HashOfModel(string folder)
     {
         using CheckpointReader checkpoint = CheckpointReader.Open(folder);
-        string[] described = [.. Directory.EnumerateFiles(folder).Where(static path => Path.GetExtension(path) is ".json" or ".txt" or ".model" or ".jinja").Order(StringComparer.Ordinal)];
+        IEnumerable<string> inside = CompanionFiles.List(folder).Where(static file => Path.GetDirectoryName(file)!.Length > 0).Select(file => Path.Combine(folder, file));
+        string[] described = [.. Directory.EnumerateFiles(folder).Order(StringComparer.Ordinal).Concat(inside).Where(static path => Path.GetExtension(path) is ".json" or ".txt" or ".model" or ".jinja")];
         return Hash($"{CheckpointFingerprint.Compute(checkpoint)}\n{HashOf(described)}");
     }
 

@@ -158,6 +158,12 @@ public sealed record RunInputs
     /// <summary>Names, shapes, element types and samples of the base model's tensors.</summary>
     public required string BaseModel { get; init; }
 
+    /// <summary>
+    /// What the base model does with its tensors: its <c>config.json</c>, and how a sentence encoder makes vectors and compares them. Null in runs
+    /// that earlier versions began, which go on without comparing it.
+    /// </summary>
+    public string? ModelSettings { get; init; }
+
     /// <summary>The configuration of the adapter, and the options of the training on which its numbers depend.</summary>
     public required string Configuration { get; init; }
 

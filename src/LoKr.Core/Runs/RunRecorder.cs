@@ -529,6 +529,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             ("data", former.Data, now.Data),
             ("validation data", former.ValidationData, now.ValidationData),
             ("base model", former.BaseModel, now.BaseModel),
+            ("configuration of the model", former.ModelSettings ?? now.ModelSettings, now.ModelSettings),
             ("configuration", former.Configuration, now.Configuration),
         ];
         return inputs.Where(static input => input.Former != input.Now).Select(static input => input.Name);
@@ -652,6 +653,7 @@ internal sealed class RunDescription
             Data = task.DataHash,
             ValidationData = validation?.DataHash,
             BaseModel = ModelHash.OfBase(target.Models, adapters),
+            ModelSettings = ModelHash.OfSettings(target.Models),
             Configuration = Hash(Encoding.UTF8.GetBytes(Json)),
             StartAdapter = ModelHash.OfValues(adapters.SelectMany(static pair => pair.Value.FlatParameters)),
         };

@@ -88,6 +88,7 @@ public static class RunReport
         yield return new ReportTable(["", "SHA-256"],
         [
             ["Data", run.Inputs.Data ?? ""], ["Validation data", run.Inputs.ValidationData ?? ""], ["Base model", run.Inputs.BaseModel],
+            .. run.Inputs.ModelSettings is string settings ? new[] { (string[])["Configuration of the model", settings] } : [],
             ["Configuration", run.Inputs.Configuration], ["Adapter at the beginning", run.Inputs.StartAdapter],
         ]);
         IReadOnlyList<LoKrAdapterVersion> versions = registry?.OfRun(folder) ?? [];

@@ -26,6 +26,7 @@ internal static class RunTogether
             ("data", inputs.Data),
             ("validation data", inputs.ValidationData),
             ("base model", inputs.BaseModel),
+            ("configuration of the model", inputs.ModelSettings),
             ("configuration", inputs.Configuration),
             ("use of a run folder", options is null ? "no" : "yes"),
             ("number of threads", torch.get_num_threads().ToString(CultureInfo.InvariantCulture)));

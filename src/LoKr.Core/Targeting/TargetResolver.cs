@@ -123,9 +123,15 @@ internal static class TargetResolver
 
         string? head = OutputLayer(modules, pretrained, config);
         return ModuleSelector.FromNames(modules
-            .Where(entry => (entry.Module is TorchSharp.Modules.Linear || entry.IsProjection) && entry.Name != head)
+            .Where(entry => (entry.Module is TorchSharp.Modules.Linear || entry.IsProjection) && entry.Name != head && !(config.ModulesToSave ?? []).Any(saved => EndsWithin(entry.Name, saved)))
             .Select(static entry => entry.Name));
     }
+
+    /// <summary>
+    /// Whether a name ends in an entry of modules_to_save in the middle of a word, as DistilBERT's pre_classifier does: it is trained whole like any
+    /// other, but PEFT takes it for a target of all-linear too, and then refuses it.
+    /// </summary>
+    private static bool EndsWithin(string name, string saved) => name.Length > saved.Length && name.EndsWith(saved, StringComparison.Ordinal) && name[^(saved.Length + 1)] != '.';
 
     /// <summary>The layer that all-linear leaves out: the output embeddings, or a classifier's head.</summary>
     private static string? OutputLayer(IReadOnlyList<ModulePlace> modules, IPretrainedModel? pretrained, LoKrConfig config) =>

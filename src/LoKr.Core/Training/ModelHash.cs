@@ -1,5 +1,8 @@
 using System.Security.Cryptography;
 using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using LoKr.Core.Configuration;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
@@ -33,6 +36,33 @@ internal static class ModelHash
                     hash.AppendData(Encoding.UTF8.GetBytes($"{full}:{parameter.dtype}[{string.Join(',', parameter.shape)}]"));
                     hash.AppendData(parameter.detach().flatten().narrow(0, 0, Math.Min(16, parameter.numel())).cpu().bytes);
                 }
+            }
+        }
+
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+
+    /// <summary>
+    /// What models do with their tensors: their configurations, without what a training writes there, and how sentence encoders make vectors and compare them.
+    /// </summary>
+    /// <param name="models">The models by component.</param>
+    public static string OfSettings(IReadOnlyDictionary<string, LoKrModel> models)
+    {
+        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach ((string component, LoKrModel model) in models)
+        {
+            if (model.Pretrained is not IPretrainedModel pretrained)
+            {
+                continue;
+            }
+
+            var config = (JsonObject)pretrained.Config.DeepClone();
+            config.Remove(ClassificationProblems.Key);
+            CrossEncoderConfig.Unmark(config);
+            hash.AppendData(Encoding.UTF8.GetBytes($"{component}:{config.ToJsonString()}"));
+            if (pretrained is ISentenceEncoder encoder)
+            {
+                hash.AppendData(JsonSerializer.SerializeToUtf8Bytes(encoder.Sentences));
             }
         }
 

@@ -16,11 +16,7 @@ namespace LoKr.Models.Loading;
 public static class ModelExporter
 {
     // All files beside weights and config.json that transformers reads from a folder of these families.
-    private static readonly string[] s_companionFiles =
-    [
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
-        "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json", "preprocessor_config.json",
-    ];
+    private static readonly string[] s_companionFiles = [.. TokenizerFiles.All, "generation_config.json", "preprocessor_config.json"];
 
     // People read config.json too: quotes and letters are not escaped as \u0022.
     private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
@@ -72,9 +68,11 @@ public static class ModelExporter
             SentenceFolder.Write(folder, encoder.Sentences, encoder.Dimension / encoder.Sentences.Pooling.Count, longest);
         }
 
-        foreach (string file in CompanionFiles(model))
+        foreach ((string from, string name) in CompanionFiles(model))
         {
-            MachinePaths.CopyWithout(ModelLinks.Check(Path.GetDirectoryName(file)!, file), Path.Combine(folder, Path.GetFileName(file)));
+            string target = Path.Combine(folder, name);
+            FileSystem.CreateFolder(Path.GetDirectoryName(target)!);
+            MachinePaths.CopyWithout(ModelLinks.Check(from, Path.Combine(from, name)), target);
         }
     }
 
@@ -118,12 +116,20 @@ public static class ModelExporter
         return config;
     }
 
-    private static IEnumerable<string> CompanionFiles(LoKrModel model)
+    // Folders and the names of files in them; those of the tokenizer before those of the model.
+    private static IEnumerable<(string Folder, string Name)> CompanionFiles(LoKrModel model)
     {
-        IEnumerable<string> inFolder = model.SourcePath is { } folder
-            ? s_companionFiles.Concat(model.Pretrained is ISequenceClassifier { Labels.Count: 1 } && CrossEncoderConfig.IsFolder(folder) ? CrossEncoderConfig.Files : []).Select(name => Path.Combine(folder, name)).Where(File.Exists)
-            : [];
-        return (model.Tokenizer?.SourceFiles ?? []).Concat(inFolder).DistinctBy(file => Path.GetFileName(file), StringComparer.Ordinal);
+        IEnumerable<(string Folder, string Name)> ofTokenizer = (model.Tokenizer?.SourceFiles ?? []).Select(static file => (Folder: Path.GetDirectoryName(file)!, Name: Path.GetFileName(file)));
+        return (model.SourcePath is string folder ? ofTokenizer.Concat(NamesIn(folder, model).Select(name => (Folder: folder, Name: name))) : ofTokenizer)
+            .DistinctBy(static file => file.Name, StringComparer.Ordinal);
+    }
+
+    private static IEnumerable<string> NamesIn(string folder, LoKrModel model)
+    {
+        IEnumerable<string> ofReranker = model.Pretrained is ISequenceClassifier { Labels.Count: 1 } && CrossEncoderConfig.IsFolder(folder) ? CrossEncoderConfig.Files : [];
+        string templates = Path.Combine(folder, TokenizerFiles.TemplateFolder);
+        return s_companionFiles.Concat(ofReranker).Where(name => File.Exists(Path.Combine(folder, name)))
+            .Concat(Directory.Exists(templates) ? Directory.EnumerateFiles(templates, "*.jinja").Select(file => Path.GetRelativePath(folder, file)).Order(StringComparer.Ordinal) : []);
     }
 
     /// <summary>Refuses a model whose adapters would be lost with <see cref="ErrorIds.ExportUnmerged"/>.</summary>

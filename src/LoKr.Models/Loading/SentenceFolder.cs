@@ -19,6 +19,8 @@ internal static class SentenceFolder
     private const string TransformerFile = "sentence_bert_config.json";
     private const string MainFile = "config_sentence_transformers.json";
     private const string PoolingFolder = "1_Pooling";
+    private const string KindKey = "model_type";
+    private const string Kind = "SentenceTransformer";
     private const string LengthKey = "max_seq_length";
     private const string LowerCaseKey = "do_lower_case";
     private const string PromptKey = "include_prompt";
@@ -66,7 +68,7 @@ internal static class SentenceFolder
         // The file is a list, which has a place in the object that errors name.
         byte[] list = FileSystem.ReadBytes(ModelLinks.Check(folder, modules));
         JsonFields file = JsonFields.Parse([.. "{\"modules\":"u8, .. list.AsSpan().StartsWith("\uFEFF"u8) ? list.AsSpan(3) : list, .. "}"u8], modules, s_errors);
-        (string Kind, string Path)[] steps = [.. file.GetObjects("modules").Select(static module => (Kind(module), module.GetString("path", "")))];
+        (string Kind, string Path)[] steps = [.. file.GetObjects("modules").Select(static module => (KindOf(module), module.GetString("path", "")))];
         if (!steps.Any(static step => step.Kind == "Pooling"))
         {
             return null;
@@ -81,6 +83,11 @@ internal static class SentenceFolder
         if (steps[0].Path.Length > 0)
         {
             throw Unsupported(modules, $"the model is in '{steps[0].Path}', not beside the file");
+        }
+
+        if (kinds.Length == 3)
+        {
+            CheckNormalize(folder, steps[2].Path);
         }
 
         SentenceSettings settings = ReadMain(folder) with { Normalize = kinds.Length == 3 };
@@ -106,6 +113,7 @@ internal static class SentenceFolder
 
         WriteJson(folder, MainFile, new JsonObject
         {
+            [KindKey] = Kind,
             ["prompts"] = prompts,
             ["default_prompt_name"] = settings.DefaultPromptName,
             ["similarity_fn_name"] = s_similarities.First(pair => pair.Value == settings.Similarity).Name,
@@ -148,7 +156,7 @@ internal static class SentenceFolder
 
     private static void WriteJson(string folder, string name, JsonNode json) => AtomicFile.WriteText(Path.Combine(folder, name), json.ToJsonString(s_json) + "\n");
 
-    private static string Kind(JsonFields module)
+    private static string KindOf(JsonFields module)
     {
         string type = module.GetString("type");
         return type[(type.LastIndexOf('.') + 1)..];
@@ -161,9 +169,9 @@ internal static class SentenceFolder
             return new();
         }
 
-        if (file.FindString("model_type") is not (null or "SentenceTransformer") and string other)
+        if (file.FindString(KindKey) is not (null or Kind) and string other)
         {
-            throw file.Unsupported("model_type", $"is '{other}'; only 'SentenceTransformer' turns a text into one vector");
+            throw file.Unsupported(KindKey, $"is '{other}'; only '{Kind}' turns a text into one vector");
         }
 
         JsonFields prompts = file.GetObjectOrEmpty("prompts");
@@ -219,6 +227,17 @@ internal static class SentenceFolder
         return kinds.Length > 0 && kinds.Distinct().Count() == kinds.Length
             ? settings with { Pooling = kinds, IncludePrompt = file.GetBool(PromptKey, true) }
             : throw file.Invalid(ModeKey, kinds.Length == 0 ? "names no kind of pooling" : "names a kind of pooling twice");
+    }
+
+    // Vectors of tokens can be scaled too, which is something else.
+    private static void CheckNormalize(string folder, string path)
+    {
+        if (Open(folder, Path.Combine(path, ModelConfig.FileName)) is JsonFields file)
+        {
+            file.AllowOnly("module_input_name", "module_output_name");
+            _ = file.GetChoice("module_input_name", 0, ("sentence_embedding", 0));
+            _ = file.GetChoice("module_output_name", 0, ("sentence_embedding", 0));
+        }
     }
 
     private static IEnumerable<string> Modes(JsonFields file) => file.Get(ModeKey).ValueKind == JsonValueKind.Array ? file.GetStrings(ModeKey) : [file.GetString(ModeKey)];

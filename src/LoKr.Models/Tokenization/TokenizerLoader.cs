@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Nn;
@@ -83,12 +84,6 @@ internal sealed class TokenizerFolder
     public const string SpecialTokensMapJson = "special_tokens_map.json";
     public const string AddedTokensJson = "added_tokens.json";
 
-    private static readonly string[] s_all =
-    [
-        TokenizerJson, VocabTxt, VocabJson, MergesTxt, SentencePieceModel, XlmRobertaModel, DebertaModel, ConfigJson, SpecialTokensMapJson, AddedTokensJson,
-        "chat_template.jinja", "chat_template.json",
-    ];
-
     private readonly string _folder;
 
     /// <exception cref="LoKrException">The folder does not exist.</exception>
@@ -109,7 +104,7 @@ internal sealed class TokenizerFolder
     public static IReadOnlyList<string> Definitions { get; } = [TokenizerJson, VocabTxt, VocabJson, SentencePieceModel, XlmRobertaModel, DebertaModel];
 
     /// <summary>Every tokenizer file in the folder.</summary>
-    public IReadOnlyList<string> Files => [.. s_all.Select(PathOf).Where(File.Exists)];
+    public IReadOnlyList<string> Files => [.. TokenizerFiles.All.Select(PathOf).Where(File.Exists)];
 
     /// <summary>The file that defines the tokenizer, or null.</summary>
     public string? Definition => Definitions.Select(PathOf).FirstOrDefault(File.Exists);
@@ -118,7 +113,7 @@ internal sealed class TokenizerFolder
     public void CheckLinks()
     {
         ModelLinks links = new(_folder);
-        foreach (string file in s_all.Append(Core.Configuration.ModelConfig.FileName).Select(PathOf).Where(File.Exists))
+        foreach (string file in TokenizerFiles.All.Append(ModelConfig.FileName).Select(PathOf).Where(File.Exists))
         {
             links.Check(file);
         }

@@ -165,6 +165,17 @@ public sealed class DataReaderTests : IDisposable
     }
 
     [Fact]
+    public void A_sentence_without_end_is_an_error_that_names_its_first_line()
+    {
+        string path = _folder["t.conll"];
+        string word = new('a', 1 << 20);
+        File.WriteAllLines(path, Enumerable.Repeat($"{word} O", 40).Append("").Concat(Enumerable.Repeat($"{word} O", 64)));
+        LoKrException e = Assert.Throws<LoKrException>(() => DataReader.ReadFile(path, new DataReading { SkipInvalid = true }, null, TestContext.Current.CancellationToken));
+        Assert.Equal(ErrorIds.DataLineInvalid, e.ErrorId);
+        Assert.StartsWith("t.conll:42 begins a sentence of more than 64 Mi", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Csv_follows_the_standard()
     {
         string content = "text, label\n\"two\n\n  \nlines, \"\"quoted\"\"\",x\n\n5\" disk,\n\"\", y \n";

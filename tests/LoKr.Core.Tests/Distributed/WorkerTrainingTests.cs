@@ -22,12 +22,12 @@ public sealed class WorkerTrainingTests
     [InlineData(9)]
     public void The_bits_do_not_depend_on_the_number_of_workers(int size)
     {
-        foreach ((bool language, bool packing) in ((bool, bool)[])[(false, false), (true, false), (true, true)])
+        foreach ((TinyKind kind, bool packing) in Enum.GetValues<TinyKind>().Select(static kind => (kind, false)).Append((TinyKind.Language, true)))
         {
             TrainingOptions options = s_options with { Packing = packing };
-            Outcome alone = Train(language, options, seed: 1);
-            LoKrModel[] models = [.. Enumerable.Range(1, size).Select(seed => Create(language, seed))];
-            (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(size, group => Train(models[group.Rank], options with { Workers = group }));
+            Outcome alone = Train(kind, options, seed: 1);
+            LoKrModel[] models = [.. Enumerable.Range(1, size).Select(seed => Create(kind, seed))];
+            (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(size, group => Train(models[group.Rank], options with { Workers = group }, kind));
 
             Assert.All(all, one =>
             {
@@ -39,21 +39,35 @@ public sealed class WorkerTrainingTests
         }
     }
 
+    /// <summary>What is a wrong answer to a text is decided by the batches, whoever has them: larger steps do not make it harder.</summary>
+    [Fact]
+    public void The_partners_of_other_batches_are_no_wrong_answers()
+    {
+        TrainingOptions options = s_options with { Epochs = 1, MaxSteps = 1, EvaluateEvery = null, KeepBest = false };
+        LoKrModel[] models = [Create(TinyKind.Encoder, 1), Create(TinyKind.Encoder, 1), Create(TinyKind.Encoder, 1)];
+        double[] together = [.. ThreadWorkers.Run(2, group => FirstLoss(models[group.Rank], options with { Workers = group })).Select(static one => one.Result)];
+        Assert.Equal(together[0], together[1]);
+
+        // Eight batches of two texts are not one batch of sixteen, in which each text has eight times as many wrong answers.
+        double oneBatch = FirstLoss(models[2], options with { BatchSize = 16, GradientAccumulation = 1 });
+        Assert.True(oneBatch > together[0] + 0.5, $"{oneBatch} of one batch, {together[0]} of eight");
+    }
+
     [Fact]
     public void The_order_of_the_sum_is_that_of_the_tree_and_one_batch_is_its_own_sum()
     {
-        Assert.NotEqual(Train(false, s_options, 1).Values, Train(false, s_options with { GradientAccumulation = 1 }, 1).Values);
-        Assert.Equal(Train(false, s_options, 1).Values, Train(false, s_options, 1).Values);
+        Assert.NotEqual(Train(TinyKind.Classifier, s_options, 1).Values, Train(TinyKind.Classifier, s_options with { GradientAccumulation = 1 }, 1).Values);
+        Assert.Equal(Train(TinyKind.Classifier, s_options, 1).Values, Train(TinyKind.Classifier, s_options, 1).Values);
     }
 
     [Fact]
     public void A_worker_gives_the_bytes_of_its_sums()
     {
         TrainingOptions options = s_options with { MaxSteps = 2, EvaluateEvery = null, KeepBest = false, Epochs = 1 };
-        LoKrModel[] models = [.. Enumerable.Range(1, 3).Select(static seed => Create(language: false, seed))];
+        LoKrModel[] models = [.. Enumerable.Range(1, 3).Select(static seed => Create(TinyKind.Classifier, seed))];
         (long Result, Exception? Error)[] all = ThreadWorkers.Run(3, group =>
         {
-            using ITrainingTask task = Task(models[group.Rank], 40);
+            using ITrainingTask task = Task(models[group.Rank], TinyKind.Classifier, 40, options);
             List<long> given = [];
             Trainer.Run(models[group.Rank], task, null, options with { MaxSteps = 3, Workers = group }, _ => given.Add(group.BytesGiven));
             return given[1] - given[0];
@@ -68,8 +82,8 @@ public sealed class WorkerTrainingTests
     [Fact]
     public void Values_that_differ_end_the_run_with_the_first_layer_that_does()
     {
-        LoKrModel[] models = [.. Enumerable.Range(1, 3).Select(static seed => Create(language: false, seed))];
-        (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(3, group => Train(models[group.Rank], s_options with { Workers = group }, step =>
+        LoKrModel[] models = [.. Enumerable.Range(1, 3).Select(static seed => Create(TinyKind.Classifier, seed))];
+        (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(3, group => Train(models[group.Rank], s_options with { Workers = group }, onStep: step =>
         {
             if (group.Rank == 2 && step.Step == 2)
             {
@@ -88,8 +102,8 @@ public sealed class WorkerTrainingTests
     [Fact]
     public void An_error_after_a_step_ends_all_workers()
     {
-        LoKrModel[] models = [.. Enumerable.Range(1, 2).Select(static seed => Create(language: false, seed))];
-        (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(2, group => Train(models[group.Rank], s_options with { Workers = group }, step =>
+        LoKrModel[] models = [.. Enumerable.Range(1, 2).Select(static seed => Create(TinyKind.Classifier, seed))];
+        (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(2, group => Train(models[group.Rank], s_options with { Workers = group }, onStep: step =>
         {
             if (group.Rank == 1 && step.Step == 2)
             {
@@ -106,18 +120,18 @@ public sealed class WorkerTrainingTests
     [InlineData(false)]
     public void A_worker_that_is_canceled_or_out_of_time_stops_all_after_the_same_step(bool canceled)
     {
-        LoKrModel[] models = [.. Enumerable.Range(1, 2).Select(static seed => Create(language: false, seed))];
+        LoKrModel[] models = [.. Enumerable.Range(1, 2).Select(static seed => Create(TinyKind.Classifier, seed))];
         (Outcome? Result, Exception? Error)[] all = ThreadWorkers.Run(2, group =>
         {
             using CancellationTokenSource source = new();
             TrainingOptions options = s_options with { Workers = group, Epochs = 200, TimeLimit = !canceled && group.Rank == 1 ? TimeSpan.FromMilliseconds(50) : null };
-            return Train(models[group.Rank], options, step =>
+            return Train(models[group.Rank], options, onStep: step =>
             {
                 if (canceled && group.Rank == 1 && step.Step == 4)
                 {
                     source.Cancel();
                 }
-            }, source.Token);
+            }, token: source.Token);
         });
         Assert.All(all, one =>
         {
@@ -130,34 +144,39 @@ public sealed class WorkerTrainingTests
         Assert.Equal(canceled ? ["Signal", "Canceled"] : ["TimeLimit", "TimeLimit"], all.Select(static one => one.Result!.StopReason));
     }
 
-    private static Outcome Train(bool language, TrainingOptions options, int seed)
+    private static Outcome Train(TinyKind kind, TrainingOptions options, int seed) => Train(Create(kind, seed), options, kind);
+
+    private static double FirstLoss(LoKrModel model, TrainingOptions options)
     {
-        LoKrModel model = Create(language, seed);
-        return Train(model, options);
+        using ITrainingTask task = Task(model, TinyKind.Encoder, 16, options);
+        return Trainer.Run(model, task, null, options).History[0].Loss;
     }
 
-    private static Outcome Train(LoKrModel model, TrainingOptions options, Action<LoKrTrainingStep>? onStep = null, CancellationToken token = default)
+    private static Outcome Train(
+        LoKrModel model, TrainingOptions options, TinyKind kind = TinyKind.Classifier, Action<LoKrTrainingStep>? onStep = null, CancellationToken token = default)
     {
-        using ITrainingTask task = Task(model, 41);
-        using ITrainingTask validation = Task(model, 7);
+        using ITrainingTask task = Task(model, kind, 41, options);
+        using ITrainingTask validation = Task(model, kind, 7, options);
         LoKrTrainingResult result = Trainer.Run(model, task, validation, options, onStep, token);
         return new(
             string.Join(" ", model.GetAdapter("default").FlatParameters.Select(static flat => Convert.ToHexString(flat.Value.detach().bytes))),
             string.Join(" ", result.History.Select(static step => FormattableString.Invariant($"{step.Loss:R}/{step.GradientNorm:R}/{step.EvaluationLoss:R}"))),
-            FormattableString.Invariant($"{result.After?.Loss:R} {result.After?.Accuracy:R} {result.After?.F1:R} {result.After?.Perplexity:R}"),
+            result.After is null ? "" : (result.After with { Elapsed = default }).ToString(),
             result.StopReason);
     }
 
-    private static ITrainingTask Task(LoKrModel model, int rows) => model.Module is TinyClassifier
-        ? new TextClassificationTask(model, [.. Enumerable.Range(1, rows).Select(static i => Rows.Labeled(new string((char)('a' + (i % 20)), 1 + (i % 9)), i % 2 == 0 ? "even" : "odd", i))])
-        : new CausalLanguageTask(model, [.. Enumerable.Range(1, rows).Select(static i => Rows.Pair(new string('p', i % 5), new string((char)('a' + (i % 20)), 1 + (i % 9)), i))]);
+    // The rows of a language model have prompts, over which no loss is taken, so that batches differ in the number of tokens that count.
+    private static ITrainingTask Task(LoKrModel model, TinyKind kind, int rows, TrainingOptions options) => kind is TinyKind.Language
+        ? new CausalLanguageTask(model, [.. Enumerable.Range(1, rows).Select(static i => Rows.Pair(new string('p', i % 5), new string((char)('a' + (i % 20)), 1 + (i % 9)), i))])
+        : kind.TaskOn(model, rows, options);
 
     // The base is the same everywhere; an adapter begins with other random values on every worker, and has those of the first.
-    private static LoKrModel Create(bool language, int seed)
+    private static LoKrModel Create(TinyKind kind, int seed)
     {
         random.manual_seed(5);
-        LoKrModel model = language ? TinyLanguageModel.Create() : TinyClassifier.Create("odd", "even");
-        model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["mix"]), ModulesToSave = language ? null : ["classifier"], InitWeights = InitWeights.Random }, seed: seed);
+        LoKrModel model = kind.Create();
+        model.AddAdapter(
+            new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(["mix"]), ModulesToSave = kind.HeadTask() is null ? null : ["classifier"], InitWeights = InitWeights.Random }, seed: seed);
         return model;
     }
 

@@ -197,6 +197,20 @@ public sealed class JobRunnerTests : IDisposable
     }
 
     [Fact]
+    public void Files_in_folders_of_the_model_count_and_those_beside_other_weights_do_not()
+    {
+        string model = _folder["model"];
+        string plain = JobInputs.HashOfModel(model);
+        _folder.Write("model/onnx/config.json", "{}").Write("model/onnx/model.onnx", "weights");
+        Assert.Equal(plain, JobInputs.HashOfModel(model));
+        _folder.Write("model/1_Pooling/config.json", """{"pooling_mode": "mean"}""");
+        string pooled = JobInputs.HashOfModel(model);
+        Assert.NotEqual(plain, pooled);
+        _folder.Write("model/1_Pooling/config.json", """{"pooling_mode": "cls"}""");
+        Assert.NotEqual(pooled, JobInputs.HashOfModel(model));
+    }
+
+    [Fact]
     public void A_command_is_told_the_result_and_its_failure_is_an_error_of_its_own()
     {
         Assert.SkipUnless(OperatingSystem.IsLinux() || OperatingSystem.IsMacOS(), "The command is of Unix.");

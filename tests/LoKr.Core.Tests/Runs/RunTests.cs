@@ -5,9 +5,11 @@ using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Runs;
 using LoKr.Core.Tests.Training;
 using LoKr.Core.Training;
+using LoKr.Models.Loading;
 using LoKr.Testing;
 using TorchSharp;
 using Xunit;
@@ -31,24 +33,28 @@ public sealed class RunTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     [Theory]
-    [InlineData(false, false)]
-    [InlineData(true, false)]
-    [InlineData(true, true)]
-    public void A_run_that_is_canceled_after_any_step_goes_on_with_the_same_bits(bool language, bool packing)
+    [InlineData(TinyKind.Classifier, false)]
+    [InlineData(TinyKind.Language, false)]
+    [InlineData(TinyKind.Language, true)]
+    [InlineData(TinyKind.Tagger, false)]
+    [InlineData(TinyKind.Reranker, false)]
+    [InlineData(TinyKind.Encoder, false)]
+    [InlineData(TinyKind.ScoredEncoder, false)]
+    public void A_run_that_is_canceled_after_any_step_goes_on_with_the_same_bits(TinyKind kind, bool packing)
     {
         // Packed rows need so few lines that a line is a batch.
         TrainingOptions options = packing ? s_options with { Packing = true, BatchSize = 1 } : s_options;
-        Outcome expected = Train(null, language, options);
+        Outcome expected = Train(null, kind, options);
         int count = expected.Result.History.Count;
         Assert.True(count >= 15);
-        for (int at = 1; at < 15; at += 2)
+        for (int at = 1; at < 15; at++)
         {
             string path = _folder[$"canceled-{at}"];
             using CancellationTokenSource cancel = new();
-            Outcome first = Train(Options(path), language, options, onStep: step => Cancel(step.Step == at, cancel), token: cancel.Token);
+            Outcome first = Train(Options(path), kind, options, onStep: step => Cancel(step.Step == at, cancel), token: cancel.Token);
             Assert.Equal(("Canceled", at), (first.Result.StopReason, first.Result.History.Count));
             Assert.Equal((RunState.Interrupted, "Canceled", RunExitCodes.RunAgain), Ending(path));
-            Outcome second = Train(Options(path), language, options);
+            Outcome second = Train(Options(path), kind, options);
             Assert.Equal((RunState.Completed, "Completed", RunExitCodes.Success), Ending(path));
             AssertSame(expected, second);
         }
@@ -222,6 +228,28 @@ public sealed class RunTests : IDisposable
     }
 
     [Fact]
+    public void A_model_that_does_something_else_with_the_same_tensors_is_refused_by_name()
+    {
+        string bert = LoKr.Testing.TinyModel.WriteBert(_folder["bert"]);
+        string path = _folder["run"];
+        using CancellationTokenSource cancel = new();
+        Assert.Equal("Canceled", TrainEncoder(path, bert, SentencePooling.Mean, step => Cancel(step.Step == 2, cancel), cancel.Token).StopReason);
+        ErrorAssert.Throws(ErrorIds.RunMismatch, () => TrainEncoder(path, bert, SentencePooling.Cls), "another configuration of the model");
+        string config = Path.Combine(bert, "config.json");
+        string text = File.ReadAllText(config);
+        File.WriteAllText(config, text.Replace("\"hidden_dropout_prob\":0", "\"hidden_dropout_prob\":0.1", StringComparison.Ordinal));
+        Assert.NotEqual(text, File.ReadAllText(config));
+        ErrorAssert.Throws(ErrorIds.RunMismatch, () => TrainEncoder(path, bert, SentencePooling.Mean), "another configuration of the model");
+        File.WriteAllText(config, text);
+
+        // A run that an earlier version began does not say it, and goes on.
+        RunFolder folder = new(path);
+        LoKrRun run = folder.Read();
+        folder.Write(run with { Inputs = run.Inputs with { ModelSettings = null } });
+        Assert.Equal("Completed", TrainEncoder(path, bert, SentencePooling.Cls).StopReason);
+    }
+
+    [Fact]
     public void A_run_goes_on_with_the_day_on_which_it_began_and_one_that_begins_anew_needs_that_of_today()
     {
         DateTime day = new(2026, 3, 5);
@@ -303,7 +331,7 @@ public sealed class RunTests : IDisposable
     {
         string path = _folder["run"];
         Outcome outcome = Train(Options(path));
-        using LoKrModel model = CreateModel(language: false, fresh: false, 5);
+        using LoKrModel model = CreateModel(TinyKind.Classifier, fresh: false, 5);
         AdapterImporter.Import(model, new RunFolder(path).AdapterFolder);
         Assert.Equal(outcome.Bytes, BytesOf(model));
     }
@@ -347,16 +375,16 @@ public sealed class RunTests : IDisposable
         return copy;
     }
 
-    private static LoKrModel CreateModel(bool language, bool fresh, int seed)
+    private static LoKrModel CreateModel(TinyKind kind, bool fresh, int seed)
     {
         random.manual_seed(seed);
-        return language ? TinyLanguageModel.Create() : fresh ? TinyClassifier.CreateFresh("odd", "even") : TinyClassifier.Create("odd", "even");
+        return fresh ? TinyClassifier.CreateFresh("odd", "even") : kind.Create();
     }
 
     // A process of its own would begin with a new model, an adapter of the same seed and a generator in any state.
     private static Outcome Train(
         RunOptions? run,
-        bool language = false,
+        TinyKind kind = TinyKind.Classifier,
         TrainingOptions? options = null,
         Action<LoKrTrainingStep>? onStep = null,
         Action<RunRecorder?>? onScore = null,
@@ -365,14 +393,14 @@ public sealed class RunTests : IDisposable
         bool fresh = false,
         CancellationToken? token = null)
     {
-        using LoKrModel model = CreateModel(language, fresh, modelSeed);
+        using LoKrModel model = CreateModel(kind, fresh, modelSeed);
         LoKrConfig config = new() { R = 4, TargetModules = ModuleSelector.FromNames(["mix"]), RankDropout = 0.3, ModuleDropout = 0.2 };
-        model.AddAdapter(language ? config : config with { ModulesToSave = ["classifier"], TaskType = TaskType.SequenceClassification }, seed: 1);
+        model.AddAdapter(kind.HeadTask() is TaskType head ? config with { ModulesToSave = ["classifier"], TaskType = head } : config, seed: 1);
         random.manual_seed(Environment.TickCount64);
         options ??= s_options;
         RunRecorder? recorder = null;
-        using ITrainingTask task = TaskOn(model, rows);
-        using ScoredTask validation = new(TaskOn(model, 20), () => onScore?.Invoke(recorder));
+        using ITrainingTask task = kind.TaskOn(model, rows, options);
+        using ScoredTask validation = new(kind.TaskOn(model, 20, options), () => onScore?.Invoke(recorder));
         LoKrTrainingResult result = RunRecorder.Record(run, model, task, validation, options,
             journal => Trainer.Run([model], task, validation, options, journal, onStep, token ?? Token), opened => recorder = opened);
         return new Outcome(result, BytesOf(model), recorder?.Warnings ?? []);
@@ -395,12 +423,12 @@ public sealed class RunTests : IDisposable
         return (new(result, BytesOf(model), []), needsToday);
     }
 
-    private static ITrainingTask TaskOn(LoKrModel model, int rows)
+    private static LoKrTrainingResult TrainEncoder(string path, string folder, SentencePooling pooling, Action<LoKrTrainingStep>? onStep = null, CancellationToken? token = null)
     {
-        string[] texts = [.. Enumerable.Range(1, rows).Select(i => new string((char)('a' + (i % 20)), 1 + (i % 9)))];
-        return model.Pretrained is LoKr.Core.Nn.ISequenceClassifier
-            ? new TextClassificationTask(model, [.. texts.Select((text, i) => Rows.Labeled(text, text.Length % 2 == 1 ? "odd" : "even", i + 1))])
-            : new CausalLanguageTask(model, [.. texts.Select((text, i) => Rows.Text(text, i + 1))]);
+        using LoKrModel model = ModelLoader.Load(folder, new ModelLoadOptions { Pooling = [pooling] });
+        model.AddAdapter(new() { R = 4, TargetModules = ModuleSelector.FromNames(["query"]) }, seed: 1);
+        using EmbeddingTask task = new(model, [.. Enumerable.Range(0, 12).Select(static i => Rows.Of(i, ("query", TinyData.Words[i]), ("positive", TinyData.Words[i + 1])))]);
+        return RunRecorder.Train(Options(path), model, task, null, new() { Epochs = 1, BatchSize = 4, LearningRate = 1e-2, Seed = 3 }, onStep, null, null, token ?? Token);
     }
 
     private static byte[] BytesOf(LoKrModel model) =>
@@ -427,6 +455,10 @@ public sealed class RunTests : IDisposable
 
         public TrainingMetric Metric => inner.Metric;
 
+        public AnswerKind AnswerKind => inner.AnswerKind;
+
+        public bool Collects => inner.Collects;
+
         public IReadOnlyList<string> Warnings => inner.Warnings;
 
         public string? DataHash => inner.DataHash;
@@ -438,6 +470,13 @@ public sealed class RunTests : IDisposable
         public IEnumerable<TrainingBatch> Batches(BatchOrder order) => inner.Batches(order);
 
         public Tensor Loss(LoKrModel model, TrainingBatch batch) => inner.Loss(model, batch);
+
+        public int CountEvaluationBatches(int batchSize) => inner.CountEvaluationBatches(batchSize);
+
+        public IEnumerable<TrainingBatch> EvaluationBatches(BatchOrder order) => inner.EvaluationBatches(order);
+
+        public LoKrEvaluation Complete(LoKrEvaluation evaluation, LoKrModel model, IReadOnlyList<float[]> collected, int batchSize) =>
+            inner.Complete(evaluation, model, collected, batchSize);
 
         public BatchScore Score(LoKrModel model, TrainingBatch batch)
         {

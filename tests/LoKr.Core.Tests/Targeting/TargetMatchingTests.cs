@@ -168,7 +168,13 @@ public sealed class TargetMatchingTests
         Assert.Equal(["pre_classifier", "classifier"], adapter.SavedModules);
         Assert.Equal(["classifier", "score"], adapter.Config.ModulesToSave!);
         Assert.Equal(ErrorIds.SavedModuleConflict, Assert.Throws<LoKrException>(() => new LoKrModel(model.Module).AddAdapter(
-            new() { TargetModules = ModuleSelector.FromPattern("all-linear"), TaskType = TaskType.SequenceClassification })).ErrorId);
+            Names("query", "pre_classifier") with { TaskType = TaskType.SequenceClassification })).ErrorId);
+
+        // What is trained whole is not one of all linear layers to adapt.
+        LoKrAdapter all = new LoKrModel(model.Module).AddAdapter(new() { TargetModules = ModuleSelector.FromPattern("all-linear"), TaskType = TaskType.SequenceClassification }, "all");
+        Assert.Equal(["query"], all.Layers.Select(static layer => layer.ModuleName));
+        Assert.Equal(["pre_classifier", "classifier"], all.SavedModules);
+        Assert.DoesNotContain("pre_classifier", all.Config.TargetModules!.Names!);
     }
 
     [Fact]

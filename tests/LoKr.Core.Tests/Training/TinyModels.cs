@@ -1,8 +1,10 @@
 using System.Text.Json.Nodes;
 using LoKr.Core.Chat;
+using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Training;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -168,6 +170,26 @@ internal sealed class TinyTagger : TinyModel, ITokenClassifier
     public static LoKrModel Create(params string[] labels) => new(new TinyTagger(labels), tokenizer: new TinyTokenizer());
 }
 
+/// <summary>The mean over the tokens of a text.</summary>
+internal sealed class TinyEncoder() : TinyModel(nameof(TinyEncoder)), ISentenceEncoder
+{
+    public int Dimension => 16;
+
+    public SentenceSettings Sentences { get; } = new();
+
+    public IReadOnlyList<string> IdleModules => [];
+
+    public string Prepare(string text) => text;
+
+    public Tensor Embed(Tensor inputIds, Tensor attentionMask, int promptLength = 0)
+    {
+        Tensor mask = attentionMask.unsqueeze(-1).to(ScalarType.Float32);
+        return (Encode(inputIds) * mask).sum(1) / mask.sum(1);
+    }
+
+    public static LoKrModel Create() => new(new TinyEncoder(), tokenizer: new TinyTokenizer());
+}
+
 internal sealed class TinyLanguageModel : TinyModel, IPackedLanguageModel
 {
     private readonly Linear _head = nn.Linear(16, 130);
@@ -193,8 +215,77 @@ internal sealed class TinyLanguageModel : TinyModel, IPackedLanguageModel
     public static LoKrModel Create(TinyTokenizer? tokenizer = null) => new(new TinyLanguageModel(), tokenizer: tokenizer ?? new TinyTokenizer());
 }
 
+/// <summary>What a small model learns.</summary>
+public enum TinyKind
+{
+    /// <summary>Labels of texts.</summary>
+    Classifier,
+
+    /// <summary>The next token.</summary>
+    Language,
+
+    /// <summary>Tags of words.</summary>
+    Tagger,
+
+    /// <summary>How well two texts fit.</summary>
+    Reranker,
+
+    /// <summary>Vectors, from texts with their partners and a wrong answer: the partners of a batch are compared.</summary>
+    Encoder,
+
+    /// <summary>Vectors, from pairs with scores: the pairs of a batch are compared.</summary>
+    ScoredEncoder,
+}
+
+internal static class TinyKinds
+{
+    private static readonly string[] s_tags = ["O", "B-X", "I-X"];
+
+    /// <summary>A random model of a kind.</summary>
+    public static LoKrModel Create(this TinyKind kind) => kind switch
+    {
+        TinyKind.Language => TinyLanguageModel.Create(),
+        TinyKind.Tagger => TinyTagger.Create(s_tags),
+        TinyKind.Reranker => TinyClassifier.Create("relevance"),
+        TinyKind.Encoder or TinyKind.ScoredEncoder => TinyEncoder.Create(),
+        _ => TinyClassifier.Create("odd", "even"),
+    };
+
+    /// <summary>The task of the head that is trained whole; null without a head.</summary>
+    public static TaskType? HeadTask(this TinyKind kind) => kind switch
+    {
+        TinyKind.Classifier or TinyKind.Reranker => TaskType.SequenceClassification,
+        TinyKind.Tagger => TaskType.TokenClassification,
+        _ => null,
+    };
+
+    /// <summary>A task on as many rows, which are the same for the same number.</summary>
+    public static ITrainingTask TaskOn(this TinyKind kind, LoKrModel model, int rows, TrainingOptions options)
+    {
+        IEnumerable<int> numbers = Enumerable.Range(1, rows);
+        return kind switch
+        {
+            TinyKind.Language => new CausalLanguageTask(model, [.. numbers.Select(static i => Rows.Text(Text(i), i))]),
+            TinyKind.Tagger => new TokenClassificationTask(model, [.. numbers.Select(static i => Rows.Tagged($"{Text(i)} b {Text(i + 7)}", i % 3 == 0 ? "B-X I-X O" : "O O B-X", i))]),
+
+            // Four texts a query, the last of which is right.
+            TinyKind.Reranker => new TextClassificationTask(model, [.. numbers.Select(static i => Rows.Of(i, ("text", Text(i / 4)), ("text_pair", Text(i + 5)), ("label", i % 4 == 3 ? 1 : 0)))]),
+            TinyKind.Encoder => new EmbeddingTask(
+                model, [.. numbers.Select(static i => Rows.Of(i, ("query", Text(i)), ("positive", Text(i) + Text(i + 3)), ("negative", Text(i + 8) + "z")))], options),
+            TinyKind.ScoredEncoder => new EmbeddingTask(
+                model, [.. numbers.Select(static i => Rows.Of(i, ("sentence1", Text(i)), ("sentence2", Text(2 * i)), ("score", i % 5 / 5.0)))], options),
+            _ => new TextClassificationTask(model, [.. numbers.Select(static i => Rows.Labeled(Text(i), Text(i).Length % 2 == 1 ? "odd" : "even", i))]),
+        };
+    }
+
+    private static string Text(int i) => new((char)('a' + (i % 20)), 1 + (i % 9));
+}
+
 internal static class Rows
 {
+    public static DataRow Of(int line, params (string Name, object Value)[] fields) =>
+        new(fields.ToDictionary(static field => field.Name, static field => (object?)field.Value), $"t.jsonl:{line}");
+
     public static DataRow Labeled(string text, object? label, int line = 1) =>
         new(new Dictionary<string, object?> { ["text"] = text, ["label"] = label }, $"t.jsonl:{line}");
 

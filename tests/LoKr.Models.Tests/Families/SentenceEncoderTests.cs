@@ -212,6 +212,22 @@ public sealed class SentenceEncoderTests : IDisposable
     }
 
     [Fact]
+    public void Vectors_of_tokens_that_are_normalized_are_refused_by_key()
+    {
+        string bert = TinyModel.WriteBert(_folder["bert"]);
+        WriteModules(bert, "{}", includePrompt: true);
+        File.WriteAllText(
+            Path.Combine(bert, "modules.json"), """[{"type": "a.Transformer"}, {"type": "a.Pooling", "path": "1_Pooling"}, {"type": "a.Normalize", "path": "2_Normalize"}]""");
+        using (LoKrModel model = ModelLoader.Load(bert))
+        {
+            Assert.True(Assert.IsType<SentenceEncoder>(model.Module).Sentences.Normalize);
+        }
+
+        _folder.Write("bert/2_Normalize/config.json", """{"module_input_name": "token_embeddings"}""");
+        ErrorAssert.Throws(ErrorIds.ModelConfigUnsupported, () => ModelLoader.Load(bert), "module_input_name", "token_embeddings");
+    }
+
+    [Fact]
     public void Labels_make_a_classifier_and_a_decoder_is_an_encoder_only_when_asked()
     {
         string bert = TinyModel.WriteBert(_folder["bert"]);

@@ -103,11 +103,12 @@ public sealed class ModelExporterTests
         File.WriteAllText(folder["in", "tokenizer_config.json"], "{\"a\": 1}");
         File.WriteAllText(folder["in", "generation_config.json"], "{\"b\": 2}");
         File.WriteAllText(folder["in", "training_args.bin"], "no");
+        folder.Write("in/spm.model", "c").Write("in/additional_chat_templates/tools.jinja", "d");
         using LoKrModel model = ModelLoader.Load(folder["in"], s_noTokenizer);
         ModelExporter.Export(model, folder["out"]);
         Assert.Equal(
-            ["config.json", "generation_config.json", "model.safetensors", "tokenizer_config.json"],
-            Directory.GetFiles(folder["out"]).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+            ["additional_chat_templates/tools.jinja", "config.json", "generation_config.json", "model.safetensors", "spm.model", "tokenizer_config.json"],
+            Directory.GetFiles(folder["out"], "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(folder["out"], file).Replace('\\', '/')).Order(StringComparer.Ordinal));
         Assert.Equal("{\"a\": 1}", File.ReadAllText(folder["out", "tokenizer_config.json"]));
     }
 

@@ -7,6 +7,7 @@ using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Core.Training;
+using LoKr.Models.Families;
 using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
 using LoKr.Testing;
@@ -33,22 +34,31 @@ public sealed class RerankerTests : IDisposable
     private readonly TempFolder _folder = new();
     private int _loaded;
 
-    /// <summary>Families of encoders as overlays of a BERT configuration, and decoders as overlays of a Llama.</summary>
-    public static TheoryData<string, string> Families => new()
+    /// <summary>What a small configuration of a family needs beside the sizes of a BERT or, for decoders, of a Llama.</summary>
+    private static readonly Dictionary<string, string> s_overlays = new(StringComparer.Ordinal)
     {
-        { "bert", """{"architectures": null, "type_vocab_size": 2}""" },
-        { "roberta", """{"architectures": null, "pad_token_id": 0, "type_vocab_size": 1}""" },
-        { "xlm-roberta", """{"architectures": null, "pad_token_id": 0, "type_vocab_size": 1}""" },
-        { "modernbert", """{"architectures": null, "num_hidden_layers": 2, "local_attention": 4}""" },
-        { "deberta-v2", """{"architectures": null, "relative_attention": true, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 4, "type_vocab_size": 2}""" },
-        { "mpnet", """{"architectures": null, "pad_token_id": 0}""" },
-        { "electra", """{"architectures": null, "embedding_size": 6, "type_vocab_size": 2}""" },
-        { "albert", """{"architectures": null, "embedding_size": 6, "num_hidden_layers": 2, "type_vocab_size": 2}""" },
-        { "llama", """{"architectures": ["LlamaForSequenceClassification"]}""" },
-        { "mistral", """{"architectures": ["MistralForSequenceClassification"]}""" },
-        { "qwen2", """{"architectures": ["Qwen2ForSequenceClassification"]}""" },
-        { "qwen3", """{"architectures": ["Qwen3ForSequenceClassification"]}""" },
+        ["bert"] = """{"type_vocab_size": 2}""",
+        ["roberta"] = """{"pad_token_id": 0, "type_vocab_size": 1}""",
+        ["xlm-roberta"] = """{"pad_token_id": 0, "type_vocab_size": 1}""",
+        ["distilbert"] = """{"dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}""",
+        ["modernbert"] = """{"num_hidden_layers": 2, "local_attention": 4}""",
+        ["deberta-v2"] = """{"relative_attention": true, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 4, "type_vocab_size": 2}""",
+        ["mpnet"] = """{"pad_token_id": 0}""",
+        ["electra"] = """{"embedding_size": 6, "type_vocab_size": 2}""",
+        ["albert"] = """{"embedding_size": 6, "num_hidden_layers": 2, "type_vocab_size": 2}""",
+        ["gemma3_text"] = """{"sliding_window": 6, "sliding_window_pattern": 2}""",
+        ["smollm3"] = """{"no_rope_layers": [1, 0]}""",
+        ["gpt2"] = """{"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 40}""",
     };
+
+    /// <summary>Every family of texts, by whether it has a class with a head that scores them.</summary>
+    private static readonly ILookup<bool, ModelArchitecture> s_families = ArchitectureRegistry.Default.All.Where(static item => item.TakesTokens)
+        .GroupBy(static item => item.ModelType, StringComparer.Ordinal).Select(static family => family.FirstOrDefault(static item => item.Task is TaskType.SequenceClassification) ?? family.First())
+        .ToLookup(static item => item.Task is TaskType.SequenceClassification);
+
+    public static TheoryData<string> Families => [.. s_families[true].Select(static item => item.ModelType)];
+
+    public static TheoryData<string> OtherFamilies => [.. s_families[false].Select(static item => item.ModelType)];
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -142,20 +152,24 @@ public sealed class RerankerTests : IDisposable
 
     [Theory]
     [MemberData(nameof(Families))]
-    public void Every_family_learns_to_score_pairs_and_is_exported_as_a_reranker(string family, string overlay)
+    public void Every_family_learns_to_score_pairs_and_is_exported_as_a_reranker(string family)
     {
+        ModelArchitecture architecture = s_families[true].First(item => item.ModelType == family);
+        bool isDecoder = ArchitectureRegistry.Default.All.First(item => item.ModelType == family).Task is TaskType.CausalLanguageModeling;
         string folder = TinyModel.WriteBert(_folder["model"]);
-        bool isEncoder = overlay.Contains("null", StringComparison.Ordinal);
-        JsonObject config = isEncoder ? TinyModel.BertConfig("relevance") : TinyDecoder.Config(family, """{"pad_token_id": 0, "id2label": {"0": "relevance"}}""");
-        (config["model_type"], config["max_position_embeddings"]) = (family, 40);
-        Lay(config, overlay);
+        JsonObject config = isDecoder ? TinyDecoder.Config(family, """{"pad_token_id": 0, "id2label": {"0": "relevance"}}""") : TinyModel.BertConfig("relevance");
+        (config["model_type"], config["architectures"], config["max_position_embeddings"]) = (family, new JsonArray(architecture.Name), 40);
+        Lay(config, s_overlays.GetValueOrDefault(family, "{}"));
         using (DisposeScope scope = NewDisposeScope())
         {
             TinyModel.Write(folder, config);
         }
 
         using LoKrModel model = ModelLoader.Load(folder, new ModelLoadOptions { Labels = ["relevance"] });
-        model.AddAdapter(new LoKrConfig { R = 4, TargetModules = ModuleSelector.FromPattern("all-linear"), TaskType = TaskType.SequenceClassification }, seed: 1);
+        // The layers of GPT-2 are no linear ones to all-linear.
+        ModuleSelector targets = family == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 4, TargetModules = targets, TaskType = TaskType.SequenceClassification }, seed: 1);
+        Assert.Contains(adapter.SavedModules, static name => name.EndsWith("classifier", StringComparison.Ordinal) || name.EndsWith("score", StringComparison.Ordinal));
         using ITrainingTask task = TrainingTaskFactory.Create(model, TinyPairs(), 24, Token);
         Assert.Contains("reranker", Assert.Single(task.Warnings), StringComparison.Ordinal);
         double before = Evaluator.Evaluate(model, task, 8, Token).Loss;
@@ -172,6 +186,7 @@ public sealed class RerankerTests : IDisposable
         Assert.Equal("torch.nn.modules.activation.Sigmoid", (string?)exported["sentence_transformers"]!["activation_fn"]);
         Assert.Null(exported["problem_type"]);
         Assert.Equal("relevance", (string?)exported["id2label"]!["0"]);
+        Assert.Equal(architecture.Name, (string?)exported["architectures"]![0]);
         using LoKrModel again = ModelLoader.Load(_folder["out"]);
         double[] same = [.. TextClassifier.Classify(again, texts).Select(static answer => answer.Score)];
         Assert.All(scores.Zip(same), static pair => Assert.Equal(pair.First, pair.Second, 1e-5));
@@ -180,6 +195,15 @@ public sealed class RerankerTests : IDisposable
         using ITrainingTask more = TrainingTaskFactory.Create(again, [Row("printer", "network", 1)], 24, Token);
         Assert.Empty(more.Warnings);
         Assert.Equal(ClassificationProblem.Relevance, ((TextClassificationTask)more).Problem);
+    }
+
+    [Theory]
+    [MemberData(nameof(OtherFamilies))]
+    public void A_family_without_a_head_that_scores_texts_is_refused_by_its_class(string family)
+    {
+        ModelArchitecture architecture = s_families[false].First(item => item.ModelType == family);
+        JsonObject config = TinyDecoder.Config(family);
+        ErrorAssert.Throws(ErrorIds.LabelsInvalid, () => ModelLoader.Build(new ModelConfig(config), new() { Labels = ["relevance"] }), architecture.Name, "does not classify");
     }
 
     [Fact]

@@ -15,26 +15,15 @@ internal static class CompanionFiles
         [".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".mlmodel", ".ot", ".npz"],
         StringComparer.OrdinalIgnoreCase);
 
-    // All files of a tokenizer that transformers saves.
-    private static readonly HashSet<string> s_tokenizer = new(
-        [
-            "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt",
-            "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json",
-        ],
-        StringComparer.Ordinal);
-
-    // A tokenizer has one of these.
-    private static readonly string[] s_vocabularies = ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"];
-
     /// <summary>Whether a file belongs to a tokenizer.</summary>
     /// <param name="file">Path relative to the folder of the model.</param>
-    public static bool IsOfTokenizer(string file) => s_tokenizer.Contains(file);
+    public static bool IsOfTokenizer(string file) => TokenizerFiles.All.Contains(file, StringComparer.Ordinal);
 
     /// <summary>The tokenizer that was saved in the folder of an adapter: full paths, none where there is no vocabulary.</summary>
     /// <param name="folder">The folder.</param>
     /// <exception cref="LoKrException"><c>LoKr.LinkOutsideFolder</c>, <c>LoKr.FileNotReadable</c>: <see cref="ModelLinks.Check(string)"/>.</exception>
-    public static IReadOnlyList<string> TokenizerIn(string folder) => Array.Exists(s_vocabularies, name => File.Exists(Path.Combine(folder, name)))
-        ? [.. s_tokenizer.Order(StringComparer.Ordinal).Select(name => Path.Combine(folder, name)).Where(File.Exists).Select(new ModelLinks(folder).Check)]
+    public static IReadOnlyList<string> TokenizerIn(string folder) => TokenizerFiles.Vocabularies.Any(name => File.Exists(Path.Combine(folder, name)))
+        ? [.. TokenizerFiles.All.Order(StringComparer.Ordinal).Select(name => Path.Combine(folder, name)).Where(File.Exists).Select(new ModelLinks(folder).Check)]
         : [];
 
     /// <summary>Files to copy, as paths relative to the folder.</summary>
