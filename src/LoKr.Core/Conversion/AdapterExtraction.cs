@@ -14,12 +14,12 @@ namespace LoKr.Core.Conversion;
 
 /// <summary>
 /// Makes an adapter from a pair of models: for every weight the Kronecker product nearest to what fine-tuning changed. No model is built, and
-/// one weight of each is in memory at a time.
+/// every thread has one weight of each in memory.
 /// </summary>
 public static class AdapterExtraction
 {
     // More numbers than this are fitted in float32, so that a large weight needs no more memory than reading it takes.
-    private const long MostPrecise = 4 << 20;
+    private const long MostPrecise = 1 << 20;
 
     /// <summary>Extracts an adapter.</summary>
     /// <param name="options">The pair, the modules, the limits, where to write.</param>
@@ -93,25 +93,39 @@ public static class AdapterExtraction
         /// <summary>Whether the weight was found to be the same in both.</summary>
         public bool IsZero { get; private set; }
 
-        public override Func<FactorShapes, KroneckerTarget>? Open()
+        public override Func<FactorShapes, KroneckerTarget>? Open(FitMemory memory)
         {
             string key = Name + ".weight";
             ScalarType dtype = WeightShape.Product() > MostPrecise ? ScalarType.Float32 : ScalarType.Float64;
-            Tensor after = part.Tuned.Read(key);
-            Tensor before = part.Base.Read(baseName);
-            using (Tensor same = after.eq(before))
-            {
-                IsZero = same.all().ToBoolean();
-            }
-
+            (Tensor before, Tensor after) = part.ReadBoth(baseName, key, memory);
+            IsZero = IsSame(before, after);
             if (IsZero)
             {
                 return null;
             }
 
             (after, before) = transposed ? (after.t(), before.t()) : (after, before);
-            return shapes => KroneckerTarget.OfDifference(after, before, dtype, shapes) is { SquaredNorm: double norm } target && double.IsFinite(norm) ? target
+            Tensor difference = memory.Take(FitMemory.Part.Difference, dtype, after.numel());
+            return shapes => KroneckerTarget.OfDifference(after, before, difference, shapes) is { SquaredNorm: double norm } target && double.IsFinite(norm) ? target
                 : throw new LoKrException(ErrorIds.WeightNotFinite, LoKrErrorKind.InvalidData, $"'{key}' has NaN or infinity in one of the two models, or its change does.", "Check both models, or leave the module out.") { Target = key };
+        }
+
+        // Some rows at a time: most pairs differ in the first.
+        private static bool IsSame(Tensor before, Tensor after)
+        {
+            const long block = 1 << 20;
+            long step = Math.Max(1, block * before.shape[0] / Math.Max(1, before.numel()));
+            for (long start = 0; start < before.shape[0]; start += step)
+            {
+                using DisposeScope scope = NewDisposeScope();
+                long count = Math.Min(step, before.shape[0] - start);
+                if (!after.narrow(0, start, count).eq(before.narrow(0, start, count)).all().ToBoolean())
+                {
+                    return false;
+                }
+            }
+
+            return true;
         }
     }
 

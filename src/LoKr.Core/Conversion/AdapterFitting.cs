@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.ExceptionServices;
 using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
@@ -6,6 +7,7 @@ using LoKr.Core.Factors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Layouts.Names;
+using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -104,11 +106,55 @@ internal abstract class FitLayer(AdapterComponent component, string name, IReadO
     public virtual FactorShapes? Natural(AdapterFitOptions options) => null;
 
     /// <summary>Prepares the delta. Its tensors belong to the current dispose scope.</summary>
-    /// <returns>A function that arranges the delta for shapes; null for a delta of zeros.</returns>
-    public abstract Func<FactorShapes, KroneckerTarget>? Open();
+    /// <param name="memory">Memory for its numbers, of the thread that calls.</param>
+    /// <returns>A function that arranges the delta for shapes, which ends what it returned before; null for a delta of zeros.</returns>
+    public abstract Func<FactorShapes, KroneckerTarget>? Open(FitMemory memory);
 
     /// <summary>Factors that need no fit because they have these shapes already, with the scale of their product; null otherwise.</summary>
     public virtual (IReadOnlyDictionary<string, Tensor> Factors, double Scale)? Keep(FactorShapes shapes) => null;
+}
+
+/// <summary>
+/// Memory of one thread for the numbers of a layer, which those of the next one take over: the system gives fresh memory page by page, which takes
+/// longer than reading and subtracting what is put there.
+/// </summary>
+internal sealed class FitMemory : IDisposable
+{
+    private readonly Dictionary<Part, Tensor> _parts = [];
+
+    /// <summary>What the numbers are.</summary>
+    public enum Part
+    {
+        /// <summary>The weight of the base model.</summary>
+        Base,
+
+        /// <summary>The weight of the fine-tuned model.</summary>
+        Tuned,
+
+        /// <summary>Their difference.</summary>
+        Difference,
+    }
+
+    /// <summary>A flat tensor over memory with undefined content. It belongs to the current dispose scope, and its numbers are lost when the part is taken again.</summary>
+    public Tensor Take(Part part, ScalarType type, long count)
+    {
+        if (!_parts.TryGetValue(part, out Tensor? memory) || memory.dtype != type || memory.numel() < count)
+        {
+            memory?.Dispose();
+            _parts[part] = memory = empty(count, type).DetachFromDisposeScope();
+        }
+
+        return memory.narrow(0, 0, count);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (Tensor memory in _parts.Values)
+        {
+            memory.Dispose();
+        }
+    }
 }
 
 /// <summary>Chooses shapes by the limits, fits every layer, and writes the adapter.</summary>
@@ -118,6 +164,11 @@ internal abstract class FitLayer(AdapterComponent component, string name, IReadO
 /// <param name="onProgress">Told the share of the work that is done, from 0 to 1.</param>
 internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitOptions options, Conv1dLayout conv1d, Action<double>? onProgress)
 {
+    // Layers that are in work together have at most so many bytes, if they are not alone; a number of a layer has two in each model and four in between.
+    private const long MostBytes = 4L << 30;
+    private const long BytesPerNumber = 8;
+
+    private readonly Lock _gate = new();
     private int _finished;
     private int _steps;
 
@@ -126,34 +177,75 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
     /// <param name="cancellation">Checked before every layer.</param>
     public IReadOnlyList<LayerFit> Run(ScalarType dtype, CancellationToken cancellation)
     {
-        using IDisposable noGrad = no_grad();
         int?[] factors = options.DecomposeFactors.Count == 0 ? [null] : [.. options.DecomposeFactors.Distinct().Select(static factor => (int?)factor)];
         bool measures = factors.Length > 1 || options.MaxError is not null || options.MaxParameters is not null;
         _steps = layers.Count * (measures ? factors.Length + 1 : 1);
         FactorShapes?[] chosen = measures ? Choose(factors, cancellation) : [];
-        List<LayerFit> fits = [];
-        for (int i = 0; i < layers.Count; i++)
+        using DisposeScope scope = NewDisposeScope();
+        LayerFit?[] fits = OfEach((i, memory) => measures && chosen[i] is null ? null : Fit(layers[i], measures ? chosen[i] : null, factors[0], dtype, memory, scope), cancellation);
+        foreach (Tensor tensor in fits.SelectMany(static fit => fit?.Factors.Values ?? []))
         {
-            cancellation.ThrowIfCancellationRequested();
-            onProgress?.Invoke((double)_finished++ / _steps);
-            if (measures && chosen[i] is null)
-            {
-                continue;
-            }
-
-            if (Fit(layers[i], measures ? chosen[i] : null, factors[0], dtype) is LayerFit fit)
-            {
-                fits.Add(fit);
-            }
+            tensor.MoveToOuterDisposeScope();
         }
 
-        return fits;
+        return [.. fits.OfType<LayerFit>()];
     }
 
-    private LayerFit? Fit(FitLayer layer, FactorShapes? chosen, int? factor, ScalarType dtype)
+    /// <summary>
+    /// What is computed from each layer, in their order. Each layer is one thread's, and several are in work together: most steps of a fit are too small
+    /// for two threads, and so the result does not depend on how many there are. Of several errors the first layer's is thrown.
+    /// </summary>
+    private T?[] OfEach<T>(Func<int, FitMemory, T?> compute, CancellationToken cancellation)
+    {
+        if (layers.Count == 0)
+        {
+            return [];
+        }
+
+        T?[] results = new T?[layers.Count];
+        Exception?[] errors = new Exception?[layers.Count];
+        (int next, bool isOver) = (-1, false);
+        long largest = layers.Max(static layer => layer.WeightShape.Product()) * BytesPerNumber;
+        TorchThreads.RunAlone((int)Math.Clamp(MostBytes / Math.Max(1, largest), 1, layers.Count), () =>
+        {
+            using IDisposable noGrad = no_grad();
+            using FitMemory memory = new();
+            while (!Volatile.Read(ref isOver) && Interlocked.Increment(ref next) is int i && i < layers.Count)
+            {
+                try
+                {
+                    cancellation.ThrowIfCancellationRequested();
+                    Report();
+                    results[i] = compute(i, memory);
+                }
+                catch (Exception exception)
+                {
+                    // Thrown on the caller's thread.
+                    errors[i] = exception;
+                    Volatile.Write(ref isOver, true);
+                }
+            }
+        });
+        if (Array.Find(errors, static error => error is not null) is Exception first)
+        {
+            ExceptionDispatchInfo.Throw(first);
+        }
+
+        return results;
+    }
+
+    private void Report()
+    {
+        lock (_gate)
+        {
+            onProgress?.Invoke((double)_finished++ / _steps);
+        }
+    }
+
+    private LayerFit? Fit(FitLayer layer, FactorShapes? chosen, int? factor, ScalarType dtype, FitMemory memory, DisposeScope outer)
     {
         using DisposeScope scope = NewDisposeScope();
-        Func<FactorShapes, KroneckerTarget>? open = layer.Open();
+        Func<FactorShapes, KroneckerTarget>? open = layer.Open(memory);
         if (open is null)
         {
             return null;
@@ -162,8 +254,18 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
         FactorShapes shapes = chosen ?? ShapesOf(layer, factor, open);
         KroneckerTarget target = open(shapes);
         (IReadOnlyDictionary<string, Tensor> factors, double scale) = layer.Keep(shapes) ?? (KroneckerFit.Fit(target, shapes).Tensors, 1);
-        Dictionary<string, Tensor> tensors = factors.ToDictionary(static pair => pair.Key, pair => pair.Value.to(dtype).contiguous().MoveToOuterDisposeScope(), StringComparer.Ordinal);
+        Dictionary<string, Tensor> tensors = factors.ToDictionary(static pair => pair.Key, pair => pair.Value.to(dtype).contiguous(), StringComparer.Ordinal);
         double error = KroneckerFit.Error(target, new KroneckerFactors(tensors, shapes.Kernel, shapes.Reversed), scale);
+
+        // The scopes of a thread are its own.
+        lock (_gate)
+        {
+            foreach (Tensor tensor in tensors.Values)
+            {
+                outer.Attach(tensor.DetachFromDisposeScope());
+            }
+        }
+
         return new(layer, shapes, tensors, scale, error, Math.Sqrt(target.SquaredNorm));
     }
 
@@ -204,22 +306,17 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
         List<(FactorShapes?[] Shapes, (double, double) Merit)> plans = [];
         foreach (int? factor in factors)
         {
-            IReadOnlyList<FitCandidate>[] candidates = [.. layers.Select(layer =>
-            {
-                cancellation.ThrowIfCancellationRequested();
-                onProgress?.Invoke((double)_finished++ / _steps);
-                return Candidates(layer, factor);
-            })];
+            IReadOnlyList<FitCandidate>[] candidates = OfEach((i, memory) => Candidates(layers[i], factor, memory), cancellation)!;
             plans.Add(options.MaxParameters is long budget ? Spend(candidates, budget) : options.MaxError is double limit ? Reach(candidates, limit) : Compare(candidates));
         }
 
         return plans.MaxBy(static plan => plan.Merit).Shapes;
     }
 
-    private List<FitCandidate> Candidates(FitLayer layer, int? factor)
+    private List<FitCandidate> Candidates(FitLayer layer, int? factor, FitMemory memory)
     {
         using DisposeScope scope = NewDisposeScope();
-        Func<FactorShapes, KroneckerTarget>? open = layer.Open();
+        Func<FactorShapes, KroneckerTarget>? open = layer.Open(memory);
         if (open is null)
         {
             return [];

@@ -98,7 +98,7 @@ public static class AdapterSum
             };
         }
 
-        public override Func<FactorShapes, KroneckerTarget>? Open()
+        public override Func<FactorShapes, KroneckerTarget>? Open(FitMemory memory)
         {
             (KroneckerFactors Factors, double Scale)[] products = [.. terms.Select(static term => (term.Factors, term.Scale))];
             return shapes => KroneckerTarget.Of(products, shapes);

@@ -5,6 +5,7 @@ using LoKr.Core.Layouts.Names;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
+using static TorchSharp.torch;
 
 namespace LoKr.Core.Conversion;
 
@@ -120,6 +121,13 @@ internal sealed class ModelPair : IDisposable
             : tuned.StartsWith(_rule.Removed, StringComparison.Ordinal) && _rule.Prepended + tuned[_rule.Removed.Length..] is string name && Base.Entries.ContainsKey(name) ? name
             : null;
 
+        /// <summary>Reads a weight of both models.</summary>
+        /// <param name="baseName">Its name in the base model.</param>
+        /// <param name="tuned">Its name in the fine-tuned one.</param>
+        /// <param name="memory">Memory that the numbers are in until the next weight is read.</param>
+        public (Tensor Base, Tensor Tuned) ReadBoth(string baseName, string tuned, FitMemory memory) =>
+            (Read(Base, baseName, memory, FitMemory.Part.Base), Read(Tuned, tuned, memory, FitMemory.Part.Tuned));
+
         public string FullName(string name) => Component == AdapterComponent.Model ? name : $"{Component}.{name}";
 
         public bool Differs(string tuned, string baseName)
@@ -132,6 +140,14 @@ internal sealed class ModelPair : IDisposable
         {
             Base.Dispose();
             Tuned.Dispose();
+        }
+
+        private static Tensor Read(ITensorSource source, string name, FitMemory memory, FitMemory.Part part)
+        {
+            SafetensorsEntry entry = source.Entries[name];
+            Tensor weight = memory.Take(part, SafetensorsDTypes.Natural(entry.DType), entry.Shape.Product()).view([.. entry.Shape]);
+            source.ReadInto(name, weight);
+            return weight;
         }
 
         /// <summary>What turns most names of the fine-tuned model into those of the base model, beside those that are the same: a prefix less, or one more.</summary>

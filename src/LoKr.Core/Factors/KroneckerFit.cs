@@ -8,7 +8,7 @@ namespace LoKr.Core.Factors;
 /// pair of the rearranged delta, and optimal. Low-rank factors are refined by turns from there: w2 is the best of its rank for the
 /// current w1 (truncated singular values, or Tucker by higher-order orthogonal iteration), then w1 for that w2, as long as the error falls.
 /// A large delta, which is held in float32, is searched less closely: each turn takes w2 a step nearer to the best one instead of all the way,
-/// and the turns end where the squared error falls by less than a hundred-thousandth of the squared norm.
+/// and the turns end where the squared error falls by less than a hundred-thousandth of the squared norm, or less where the delta is smaller.
 /// </summary>
 internal static class KroneckerFit
 {
@@ -16,9 +16,12 @@ internal static class KroneckerFit
     private const int MostTuckerTurns = 100;
     private const double Tolerance = 1e-9;
 
-    // Of a large delta: for turns, for the direction that they start from, and for one that nothing refines.
+    // Of a large delta: for turns on one of so many numbers or more, for the direction that they start from, and for several that span it.
     private const double LargeTolerance = 1e-5;
+    private const double LargeCount = 1 << 24;
     private const double StartTolerance = 1e-4;
+    private const double SpanTolerance = 3e-4;
+    private const long SpanVectors = 8;
 
     // Steps towards the best w2 in the first turn and in each further one.
     private const int FirstSteps = 6;
@@ -38,10 +41,9 @@ internal static class KroneckerFit
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
         double norm = target.SquaredNorm;
-        bool isRefined = shapes.LowRankW1 || shapes.LowRankW2;
-        (Tensor direction, _) = LeadingSubspace.Find(target, 1, target.DType, isRefined && IsLarge(target) ? SearchOf(target)! with { Tolerance = StartTolerance } : SearchOf(target));
+        Tensor direction = IsLarge(target) && (shapes.LowRankW1 || shapes.LowRankW2) ? Start(target, shapes) : LeadingSubspace.Find(target, 1, target.DType, SearchOf(target)).Vectors;
         (Outer w1, Inner w2) = (shapes.Tucker ? Enum.GetValues<TuckerStart>() : [TuckerStart.Columns])
-            .Select(start => Refine(target, shapes, direction.to(float64), start)).MaxBy(static pair => pair.W2.SquaredNorm);
+            .Select(start => Refine(target, shapes, direction.to(float64), start, ToleranceOf(target))).MaxBy(static pair => pair.W2.SquaredNorm);
         double scale = Math.Sqrt(w2.Norm);
         Dictionary<string, Tensor> parts = new(StringComparer.Ordinal);
         w1.AddTo(parts, scale);
@@ -64,8 +66,28 @@ internal static class KroneckerFit
         return norm > 0 ? Math.Sqrt(Math.Max(0, norm - (2 * inner) + square) / norm) : 0;
     }
 
+    /// <summary>
+    /// The w1 from which the turns on a large delta start: that of the nearest full factors, or, where w1 has many numbers, the best one in the span of
+    /// several leading vectors, in which turns cost nothing beside a look at all numbers.
+    /// </summary>
+    private static Tensor Start(KroneckerTarget target, FactorShapes shapes)
+    {
+        bool isNarrow = LeadingSubspace.TakesSquare(target.Rows, target.Columns, target.DType);
+        bool isSpanned = !isNarrow && shapes.LowRankW2 && !shapes.LowRankW1 && !shapes.Tucker;
+        SubspaceSearch search = SearchOf(target)! with { Tolerance = isSpanned ? SpanTolerance : StartTolerance };
+        Tensor vectors = LeadingSubspace.Find(target, isSpanned ? SpanVectors : 1, target.DType, search).Vectors;
+        if (!isSpanned)
+        {
+            return vectors;
+        }
+
+        (KroneckerTarget within, FactorShapes inner) = target.Within(vectors, shapes);
+        Tensor first = eye(vectors.shape[1], 1, dtype: float64);
+        return vectors.to(float64).mm(Refine(within, inner, first, TuckerStart.Columns, SpanTolerance).W1.Product);
+    }
+
     /// <summary>Low-rank factors by turns; full ones as they are found.</summary>
-    private static (Outer W1, Inner W2) Refine(KroneckerTarget target, FactorShapes shapes, Tensor direction, TuckerStart start)
+    private static (Outer W1, Inner W2) Refine(KroneckerTarget target, FactorShapes shapes, Tensor direction, TuckerStart start, double tolerance)
     {
         Outer w1 = Outer.Of(direction, shapes);
         Inner w2 = Inner.Of(target, w1.Product, shapes, start, null);
@@ -86,7 +108,7 @@ internal static class KroneckerFit
             w2.Dispose();
             (w1, w2) = (nextW1.MoveToOuterScope(), nextW2.MoveToOuterScope());
             before = w2.SquaredNorm;
-            if (gain <= (IsLarge(target) ? LargeTolerance : Tolerance) * norm)
+            if (gain <= tolerance * norm)
             {
                 break;
             }
@@ -266,6 +288,8 @@ internal static class KroneckerFit
     }
 
     private static bool IsLarge(KroneckerTarget target) => target.DType == float32;
+
+    private static double ToleranceOf(KroneckerTarget target) => IsLarge(target) ? LargeTolerance * Math.Min(1, target.Rows * target.Columns / LargeCount) : Tolerance;
 
     private static SubspaceSearch? SearchOf(KroneckerTarget target) => IsLarge(target) ? SubspaceSearch.Single with { SquaredNorm = target.SquaredNorm } : null;
 

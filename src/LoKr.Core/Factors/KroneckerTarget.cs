@@ -35,17 +35,34 @@ internal abstract class KroneckerTarget : ILinearMap
     /// <param name="shapes">Shapes of w1 and w2.</param>
     public static KroneckerTarget Of(Tensor delta, FactorShapes shapes) => new Dense(Rearranged(delta, shapes), shapes);
 
-    /// <summary>Rearranges the difference of two dense weights; neither it nor a converted copy of a weight is formed in their own order.</summary>
+    /// <summary>
+    /// Rearranges the difference of two dense weights, some rows of w2 at a time, so that neither it nor a converted copy of a weight is formed in
+    /// their own order, and the square of a matrix of few rows is summed while its numbers are in the processor's cache.
+    /// </summary>
     /// <param name="minuend">out×in×kernel, of any floating-point type.</param>
     /// <param name="subtrahend">Of the same shape.</param>
-    /// <param name="dtype">Type of the difference.</param>
+    /// <param name="memory">Flat memory that the difference is put into, as float32 or float64; it holds it as long as the target is used.</param>
     /// <param name="shapes">Shapes of w1 and w2.</param>
-    public static KroneckerTarget OfDifference(Tensor minuend, Tensor subtrahend, ScalarType dtype, FactorShapes shapes)
+    public static KroneckerTarget OfDifference(Tensor minuend, Tensor subtrahend, Tensor memory, FactorShapes shapes)
     {
+        const long block = 1 << 20;
         using DisposeScope scope = NewDisposeScope();
-        Tensor view = Split(minuend, shapes);
-        Tensor difference = empty(view.shape, dtype).copy_(view).sub_(Split(subtrahend, shapes));
-        return new Dense(difference.view(shapes.L * shapes.M, -1).MoveToOuterDisposeScope(), shapes);
+        (Tensor after, Tensor before) = (Split(minuend, shapes), Split(subtrahend, shapes));
+        Tensor difference = memory.view(after.shape);
+        Tensor matrix = memory.view(shapes.L * shapes.M, -1);
+        Tensor? square = LeadingSubspace.TakesSquare(matrix.shape[0], matrix.shape[1], memory.dtype) ? zeros(matrix.shape[0], matrix.shape[0], dtype: float64) : null;
+        long width = matrix.shape[1] / shapes.K;
+        long step = Math.Max(1, block / (matrix.shape[0] * width));
+        for (long start = 0; start < shapes.K; start += step)
+        {
+            using DisposeScope inner = NewDisposeScope();
+            long count = Math.Min(step, shapes.K - start);
+            DifferenceKernel.Subtract(difference.narrow(2, start, count), after.narrow(2, start, count), before.narrow(2, start, count));
+            Tensor part = matrix.narrow(1, start * width, count * width);
+            square?.add_(part.mm(part.t()));
+        }
+
+        return new Dense(matrix.MoveToOuterDisposeScope(), shapes, square?.MoveToOuterDisposeScope());
     }
 
     /// <summary>
@@ -65,6 +82,17 @@ internal abstract class KroneckerTarget : ILinearMap
     /// <inheritdoc/>
     public virtual Tensor Square() => Times(TransposedTimes(eye(Rows, dtype: DType)));
 
+    /// <summary>The delta with w1 in the span of some columns: as much of it is explained by w1 in this basis as by w1 itself.</summary>
+    /// <param name="basis">Orthonormal columns over the numbers of w1.</param>
+    /// <param name="shapes">Shapes of w1 and w2.</param>
+    /// <returns>A target whose w1 is a column of coefficients, and its shapes.</returns>
+    public (KroneckerTarget Target, FactorShapes Shapes) Within(Tensor basis, FactorShapes shapes)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        FactorShapes inner = shapes with { L = basis.shape[1], M = 1 };
+        return (new Dense(TransposedTimes(basis).t().contiguous().MoveToOuterDisposeScope(), inner), inner);
+    }
+
     private static Tensor Rearranged(Tensor delta, FactorShapes shapes) => Split(delta, shapes).reshape(shapes.L * shapes.M, -1);
 
     /// <summary>A view: the indices of w1, then those of w2 and of the kernel.</summary>
@@ -76,17 +104,17 @@ internal abstract class KroneckerTarget : ILinearMap
             : delta.reshape(l, k, m, n, -1).permute(0, 2, 1, 3, 4);
     }
 
-    private sealed class Dense(Tensor matrix, FactorShapes shapes) : KroneckerTarget(shapes)
+    private sealed class Dense(Tensor matrix, FactorShapes shapes, Tensor? square = null) : KroneckerTarget(shapes)
     {
         public override ScalarType DType => matrix.dtype;
 
-        public override double SquaredNorm { get; } = SquaredNormOf(matrix);
+        public override double SquaredNorm { get; } = square?.trace().ToDouble() ?? SquaredNormOf(matrix);
 
         public override Tensor Times(Tensor columns) => matrix.mm(columns);
 
         public override Tensor TransposedTimes(Tensor rows) => matrix.t().mm(rows);
 
-        public override Tensor Square() => matrix.mm(matrix.t());
+        public override Tensor Square() => square?.alias() ?? matrix.mm(matrix.t());
 
         // Some rows at a time, so that the squares stay in the processor's cache.
         private static double SquaredNormOf(Tensor matrix)
@@ -97,7 +125,7 @@ internal abstract class KroneckerTarget : ILinearMap
             for (long start = 0; start < matrix.shape[0]; start += rows)
             {
                 using DisposeScope scope = NewDisposeScope();
-                sum += matrix.narrow(0, start, Math.Min(rows, matrix.shape[0] - start)).square().sum(float64).ToDouble();
+                sum += matrix.narrow(0, start, Math.Min(rows, matrix.shape[0] - start)).square().sum(dim: 1L).sum(float64).ToDouble();
             }
 
             return sum;

@@ -74,6 +74,9 @@ internal static class LeadingSubspace
     private const long MostSquared = 64;
     private const long SpareVectors = 8;
 
+    /// <summary>Whether <see cref="Find"/> takes the vectors of the square, with all of them at once.</summary>
+    public static bool TakesSquare(long rows, long columns, ScalarType dtype) => dtype == float32 && rows <= Math.Min(columns, MostSquared);
+
     /// <summary>Finds the leading vectors.</summary>
     /// <param name="map">The matrix, finite.</param>
     /// <param name="count">How many vectors; at most the smaller side is returned.</param>
@@ -86,7 +89,7 @@ internal static class LeadingSubspace
         using DisposeScope scope = NewDisposeScope();
         long side = Math.Min(map.Rows, map.Columns);
         count = Math.Min(count, side);
-        if (dtype == float32 && map.Rows == side && side <= MostSquared)
+        if (TakesSquare(map.Rows, map.Columns, dtype))
         {
             (Tensor all, Tensor directions) = linalg.eigh(map.Square().to(float64));
             return (directions.flip(1).narrow(1, 0, count).to(dtype).MoveToOuterDisposeScope(), all.flip(0).narrow(0, 0, count).clamp_min(0).sqrt().MoveToOuterDisposeScope());

@@ -123,11 +123,11 @@ internal sealed unsafe class MergeKernel : IDisposable
         _innerTensor.Dispose();
     }
 
-    /// <summary>The address of the first number of a tensor on the CPU.</summary>
-    private static void* Address(Tensor tensor)
+    /// <summary>The address of the first number of a tensor on the CPU, whatever its strides.</summary>
+    internal static void* Address(Tensor tensor)
     {
         // A span counts with 32 bits; one element is enough for the address.
-        using Tensor element = tensor.reshape(-1).narrow(0, 0, 1);
+        using Tensor element = tensor.as_strided([1], [1], tensor.storage_offset());
         return Unsafe.AsPointer(ref MemoryMarshal.GetReference(element.bytes));
     }
 

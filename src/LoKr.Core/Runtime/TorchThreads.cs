@@ -61,6 +61,38 @@ internal static partial class TorchThreads
     /// <summary>Sets the number of threads of this process. libtorch is loaded.</summary>
     public static void SetCount(int count) => torch.set_num_threads(count);
 
+    /// <summary>
+    /// Runs work on as many threads as torch computes with, or fewer, and waits for them. Each computes alone: the operations on it share nothing with
+    /// other threads, so that their results do not depend on the number of threads.
+    /// </summary>
+    /// <param name="most">Most threads.</param>
+    /// <param name="work">Work of one thread, which takes its part by itself. It does not throw.</param>
+    public static void RunAlone(int most, Action work)
+    {
+        int shared = torch.get_num_threads();
+        Thread[] threads = new Thread[Math.Clamp(most, 1, shared)];
+        using CountdownEvent ready = new(threads.Length);
+        using ManualResetEventSlim start = new();
+        for (int i = 0; i < threads.Length; i++)
+        {
+            threads[i] = new(() =>
+            {
+                // A thread has a number of its own from its first question on; setting it also sets that of threads to come.
+                torch.get_num_threads();
+                torch.set_num_threads(1);
+                ready.Signal();
+                start.Wait();
+                work();
+            });
+            threads[i].Start();
+        }
+
+        ready.Wait();
+        torch.set_num_threads(shared);
+        start.Set();
+        Array.ForEach(threads, static thread => thread.Join());
+    }
+
     // Environment.SetEnvironmentVariable changes only .NET's own copy of the environment, except on Windows.
     private static void SetNative(string name, string value)
     {

@@ -261,6 +261,48 @@ public sealed class AdapterAlgebraTests
         Assert.Equal((1, 2, 0.0, 0.0), (result.ModuleCount, result.LargestRank!.Value, result.Error, result.Norm));
     }
 
+    [Fact]
+    public void The_number_of_threads_changes_no_bit()
+    {
+        using TempFolder output = new();
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(2);
+        Dictionary<string, Tensor> before = Enumerable.Range(0, 4).ToDictionary(static i => $"layers.{i}.query.weight", static i => randn(1088, 1024 + (64 * i)).to(bfloat16));
+        SafetensorsWriter.Write(output["base.safetensors"], before);
+        SafetensorsWriter.Write(output["tuned.safetensors"], before.ToDictionary(static pair => pair.Key, static pair => pair.Value + (randn_like(pair.Value) * 0.1)));
+        int threads = get_num_threads();
+        try
+        {
+            foreach (int count in new[] { 1, 3 })
+            {
+                set_num_threads(count);
+                AdapterExtraction.Extract(
+                    new() { BasePath = output["base.safetensors"], FineTunedPath = output["tuned.safetensors"], Destination = output[$"with{count}"], Fit = new() { R = 4, DecomposeFactors = [-1] } }, out _, cancellation: TestContext.Current.CancellationToken);
+                Assert.Equal(count, get_num_threads());
+            }
+        }
+        finally
+        {
+            set_num_threads(threads);
+        }
+
+        Assert.Equal(File.ReadAllBytes(output["with1", PeftAdapterFolder.WeightsFile]), File.ReadAllBytes(output["with3", PeftAdapterFolder.WeightsFile]));
+    }
+
+    [Fact]
+    public void Of_several_weights_that_are_not_finite_the_first_is_named()
+    {
+        using TempFolder output = new();
+        using DisposeScope scope = NewDisposeScope();
+        Dictionary<string, Tensor> before = Enumerable.Range(0, 6).ToDictionary(static i => $"layers.{i}.query.weight", static _ => randn(8, 8));
+        SafetensorsWriter.Write(output["base.safetensors"], before);
+        SafetensorsWriter.Write(output["tuned.safetensors"], before.ToDictionary(static pair => pair.Key, static pair => pair.Key is "layers.2.query.weight" or "layers.3.query.weight" ? pair.Value * double.NaN : pair.Value + 1));
+        AdapterExtractionOptions options = new() { BasePath = output["base.safetensors"], FineTunedPath = output["tuned.safetensors"], Destination = output["a"], Fit = new() { FullMatrix = true } };
+        LoKrException error = Assert.Throws<LoKrException>(() => AdapterExtraction.Extract(options, out _, cancellation: TestContext.Current.CancellationToken));
+        Assert.Equal((ErrorIds.WeightNotFinite, "layers.2.query.weight"), (error.ErrorId, error.Target));
+        Assert.False(Directory.Exists(options.Destination));
+    }
+
     /// <summary>The error that the command says is that of the file it wrote.</summary>
     private static void Written(string path, IReadOnlyList<(string Path, double Weight)> terms, LoKrFitResult result)
     {

@@ -84,6 +84,61 @@ public sealed class KroneckerFitTests
         Assert.True((dense.TransposedTimes(rows) - sum.TransposedTimes(rows)).abs().max().ToDouble() < 1e-10);
     }
 
+    [Theory]
+    [InlineData(8, 8, 160, 120, false)]
+    [InlineData(2, 8, 160, 480, true)]
+    [InlineData(40, 8, 32, 120, false)]
+    public void A_difference_is_rearranged_in_blocks(long l, long m, long k, long n, bool reversed)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(11);
+        FactorShapes shapes = new(l, m, k, n, [], 1, false, false, false, reversed);
+        Tensor before = randn(l * k, m * n).to(bfloat16);
+        Tensor after = before + (randn(l * k, m * n, dtype: float64) * 0.01).to(bfloat16);
+        KroneckerTarget expected = KroneckerTarget.Of(after.to(float64) - before.to(float64), shapes);
+        KroneckerTarget target = KroneckerTarget.OfDifference(after, before, empty(after.numel()), shapes);
+        Assert.Equal(float32, target.DType);
+        TensorAssert.Close(expected.SquaredNorm, target.SquaredNorm, 1e-6, "squared norm");
+        Tensor columns = randn(target.Columns, 2, dtype: float64);
+        Assert.InRange(Distance(expected.Times(columns), target.Times(columns.to(float32))), 0, 1e-5);
+        Assert.InRange(Distance(expected.Square(), target.Square()), 0, 1e-5);
+
+        static double Distance(Tensor wanted, Tensor actual) => ((actual - wanted).norm() / wanted.norm()).ToDouble();
+    }
+
+    [Fact]
+    public void A_delta_within_a_span_is_the_same_in_its_basis()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(4);
+        KroneckerFactors factors = Factors(4, 4, 12, 8);
+        FactorShapes shapes = new(4, 4, 12, 8, [3, 3], 1, false, false, false);
+        Tensor basis = linalg.qr(randn(16, 2, dtype: float64)).Q;
+        Tensor expected = basis.t().mm(kron(factors.W1().reshape(-1, 1), factors.W2().reshape(1, -1)));
+        foreach (KroneckerTarget target in new[] { KroneckerTarget.Of(factors.ToDense(1).to(float64), shapes), KroneckerTarget.Of([(factors, 1.0)], shapes) })
+        {
+            (KroneckerTarget within, FactorShapes inner) = target.Within(basis, shapes);
+            Assert.Equal((2, 1, 12, 8), (inner.L, inner.M, inner.K, inner.N));
+            Assert.True((within.Times(eye(within.Columns, dtype: float64)) - expected).abs().max().ToDouble() < 1e-10);
+        }
+    }
+
+    [Fact]
+    public void A_large_delta_whose_w1_has_many_numbers_is_looked_at_few_times()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        random.manual_seed(9);
+        FactorShapes shapes = new(24, 20, 36, 40, [], 6, false, true, false);
+        Tensor delta = randn(24 * 36, 20 * 40);
+        CountingTarget target = new(KroneckerTarget.Of(delta, shapes), shapes);
+        FittedFactors fitted = KroneckerFit.Fit(target, shapes);
+        FittedFactors precise = KroneckerFit.Fit(KroneckerTarget.Of(delta.to(float64), shapes), shapes);
+        Assert.InRange(fitted.Error, 0, precise.Error * (1 + 1e-4));
+
+        // From the nearest full factors it takes twice as many.
+        Assert.InRange(target.Looks, 1, 100);
+    }
+
     [Fact]
     public void A_flat_spectrum_of_a_large_matrix_is_found()
     {
@@ -130,6 +185,34 @@ public sealed class KroneckerFitTests
         Assert.True(error <= (expected * (1 + 1e-4)) + 1e-6, $"{what}: error {error}, the reference has {expected}");
         Assert.True(Math.Abs(error - fitted.Error) < (delta.dtype == float64 ? 1e-7 : 1e-5), $"{what}: error {error}, said to be {fitted.Error}");
         TensorAssert.Close(linalg.norm(factors.W1()).ToDouble(), linalg.norm(factors.W2().flatten()).ToDouble(), 1e-9, "norms of the factors");
+    }
+
+    /// <summary>Counts how often all numbers of a delta are looked at.</summary>
+    private sealed class CountingTarget(KroneckerTarget inner, FactorShapes shapes) : KroneckerTarget(shapes)
+    {
+        public int Looks { get; private set; }
+
+        public override ScalarType DType => inner.DType;
+
+        public override double SquaredNorm => inner.SquaredNorm;
+
+        public override Tensor Times(Tensor columns)
+        {
+            Looks++;
+            return inner.Times(columns);
+        }
+
+        public override Tensor TransposedTimes(Tensor rows)
+        {
+            Looks++;
+            return inner.TransposedTimes(rows);
+        }
+
+        public override Tensor Square()
+        {
+            Looks++;
+            return inner.Square();
+        }
     }
 
     private static FactorShapes Shapes(JsonElement factor, long[] kernel)

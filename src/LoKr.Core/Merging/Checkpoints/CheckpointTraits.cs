@@ -58,11 +58,12 @@ internal sealed class CheckpointTraits(ITensorSource source, string folder, Chec
         TorchRuntime.EnsureLoaded();
         using DisposeScope scope = NewDisposeScope();
         long count = stored.Shape.Product();
+        Tensor memory = empty(2, Math.Min(LayerDelta.BlockBytes, count), SafetensorsDTypes.Natural(stored.DType));
         for (long start = 0; start < count; start += LayerDelta.BlockBytes)
         {
             using DisposeScope inner = NewDisposeScope();
-            Tensor own = empty(Math.Min(LayerDelta.BlockBytes, count - start), SafetensorsDTypes.Natural(stored.DType));
-            Tensor copy = empty_like(own);
+            long length = Math.Min(LayerDelta.BlockBytes, count - start);
+            (Tensor own, Tensor copy) = (memory[0].narrow(0, 0, length), memory[1].narrow(0, 0, length));
             first.ReadRange(stored.Name, start, own);
             tensors.ReadRange(key, start, copy);
             if (!own.eq(copy).all().ToBoolean())
