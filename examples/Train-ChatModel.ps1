@@ -72,14 +72,12 @@ function Show-Figure([string] $Text, [object[]] $Value) {
     Write-Information -MessageData ([string]::Format([cultureinfo]::InvariantCulture, $Text, $Value)) -InformationAction Continue
 }
 
-# Who speaks, and below it what is said; the end of text behind what the assistant says, so that the model learns where an answer ends. A line
-# ends before an answer: many tokenizers make one token of a space and the word behind it, so that a prompt that ends in a space is none that
-# occurred in the training.
+# A line for each message; the end of text behind what the assistant says, so that the model learns where an answer ends.
 $template = @'
 {%- for message in messages -%}
-{{ message.role + ':\n' + message.content + (eos_token if message.role == 'assistant' else '\n') }}
+{{ message.role + ': ' + message.content + (eos_token if message.role == 'assistant' else '\n') }}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ 'assistant:\n' }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}
 '@
 
 $settings = @{
@@ -154,7 +152,6 @@ finally {
     }
 
     if ($copy) {
-        # Files that were read-only are so in the copy too.
-        Remove-Item -LiteralPath $copy -Recurse -Force
+        Remove-Item -LiteralPath $copy -Recurse
     }
 }

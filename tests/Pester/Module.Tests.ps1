@@ -37,6 +37,22 @@ Describe 'The module' {
         $info.ExportedFunctions.Count, $info.ExportedAliases.Count, @($info.RequiredAssemblies).Count | Should -Be 0, 0, 0
     }
 
+    It 'gives PowerShell nothing to compile, and no blank nodes to keep, while it is imported' {
+        # A list on lines without commas is a block of statements; with them it is a constant.
+        $tree = [System.Management.Automation.Language.Parser]::ParseFile($manifest, [ref] $null, [ref] $null)
+        $blocks = $tree.FindAll({ param($node) $node -is [System.Management.Automation.Language.StatementBlockAst] }, $true)
+        @($blocks | Where-Object { $_.Statements.Count -gt 1 }).Count | Should -Be 0
+        @($tree.FindAll({ param($node) $node -is [System.Management.Automation.Language.VariableExpressionAst] }, $true)).Count | Should -Be 0
+
+        foreach ($name in 'LoKr.Types.ps1xml', 'LoKr.Format.ps1xml') {
+            $file = [xml]::new()
+            $file.PreserveWhitespace = $true
+            $file.Load((Join-Path -Path (Split-Path -Path $manifest) -ChildPath $name))
+            $file.SelectNodes('//ScriptProperty | //ScriptMethod').Count | Should -Be 0 -Because $name
+            $file.SelectNodes('//text()[normalize-space() = ""] | //comment()').Count | Should -Be 0 -Because $name
+        }
+    }
+
     It 'uses approved verbs and one noun prefix' {
         foreach ($command in Get-Command -Module LoKr) {
             $command.Verb | Should -BeIn (Get-Verb).Verb

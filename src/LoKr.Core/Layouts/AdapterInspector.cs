@@ -98,6 +98,9 @@ public sealed record LoKrAdapterInfo
     /// <summary>How the tensors are named.</summary>
     public required AdapterLayout Layout { get; init; }
 
+    /// <summary>Name of the layout, as text in JSON too.</summary>
+    public string Format => Layout.ToString();
+
     /// <summary>Parts of a pipeline that the file has modules of; <c>Model</c> where it does not say.</summary>
     public required IReadOnlyList<string> Components { get; init => field = ValueList.Of(value); }
 

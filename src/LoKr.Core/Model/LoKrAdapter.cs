@@ -36,6 +36,18 @@ public sealed class LoKrAdapter
     /// <summary>Configuration with every default resolved.</summary>
     public LoKrConfig Config => Plan.Config;
 
+    /// <summary>Rank of the configuration.</summary>
+    public int R => Config.R;
+
+    /// <summary>Alpha of the configuration.</summary>
+    public double Alpha => Config.Alpha;
+
+    /// <summary>Target modules of the configuration as text; empty where it names none.</summary>
+    public string TargetModules => Config.TargetModules?.ToString() ?? "";
+
+    /// <summary>Number of adapted layers.</summary>
+    public int ModuleCount => Layers.Count;
+
     /// <summary>Adapted layers by full module name, in module order.</summary>
     public IReadOnlyList<LoKrLayer> Layers { get; }
 

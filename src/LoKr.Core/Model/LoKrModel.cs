@@ -278,6 +278,12 @@ public sealed class LoKrModel : IAdaptable
     /// </summary>
     public ParameterCount CountParameters() => Inspector.CountParameters();
 
+    /// <summary>Total parameters, see <see cref="CountParameters"/>.</summary>
+    public long ParameterCount => CountParameters().Total;
+
+    /// <summary>Trainable parameters, see <see cref="CountParameters"/>.</summary>
+    public long TrainableParameterCount => CountParameters().Trainable;
+
     /// <summary>Number of rows in the table of the tokens of <see cref="GetBaseState"/>; null for a model without such a table.</summary>
     public long? CountTokens() => Inspector.CountTokens();
 
