@@ -72,12 +72,14 @@ function Show-Figure([string] $Text, [object[]] $Value) {
     Write-Information -MessageData ([string]::Format([cultureinfo]::InvariantCulture, $Text, $Value)) -InformationAction Continue
 }
 
-# A line for each message; the end of text behind what the assistant says, so that the model learns where an answer ends.
+# Who speaks, and below it what is said; the end of text behind what the assistant says, so that the model learns where an answer ends. A line
+# ends before an answer: many tokenizers make one token of a space and the word behind it, so that a prompt that ends in a space is none that
+# occurred in the training.
 $template = @'
 {%- for message in messages -%}
-{{ message.role + ': ' + message.content + (eos_token if message.role == 'assistant' else '\n') }}
+{{ message.role + ':\n' + message.content + (eos_token if message.role == 'assistant' else '\n') }}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ 'assistant: ' }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ 'assistant:\n' }}{%- endif -%}
 '@
 
 $settings = @{
@@ -152,6 +154,7 @@ finally {
     }
 
     if ($copy) {
-        Remove-Item -LiteralPath $copy -Recurse
+        # Files that were read-only are so in the copy too.
+        Remove-Item -LiteralPath $copy -Recurse -Force
     }
 }

@@ -6,9 +6,9 @@
     Trains a sentence encoder for a search: over the module's own help (a question in, a cmdlet out), or over pairs of your own.
 
 .DESCRIPTION
-    What is learned comes from the help: the titles of the examples and the descriptions of the parameters are what people look
-    for, the synopsis of their cmdlet is what they find. Questions that were written by hand measure it before and after: how
-    often the right cmdlet comes first, and among the first ten.
+    What is learned comes from the help: the sentences of the descriptions, the titles of the examples and the descriptions of the
+    parameters are what people look for, the synopsis of their cmdlet is what they find. Questions that were written by hand measure it
+    before and after: how often the right cmdlet comes first, and among the first ten.
 
     With -Data and -ValidationData the same with pairs of your own. What is searched are the positives of both files.
 
@@ -41,10 +41,10 @@ param(
     [string[]] $Question = @('How do I go back to the previous version?', 'merge an adapter into a model', 'is my training data any good'),
 
     # Passes over the data.
-    [int] $Epochs = 12,
+    [int] $Epochs = 10,
 
     # Highest learning rate.
-    [double] $LearningRate = 1e-2,
+    [double] $LearningRate = 2e-2,
 
     # Rank of the Kronecker factors.
     [int] $R = 8,
@@ -53,7 +53,7 @@ param(
     [double] $Alpha = 16,
 
     # The partners of the other rows of a batch are the wrong answers.
-    [int] $BatchSize = 64,
+    [int] $BatchSize = 32,
 
     # Longest text in tokens; longer ones are cut.
     [int] $MaxLength = 64,
@@ -90,9 +90,10 @@ function Get-HelpPair {
     $pairs = foreach ($command in Get-Command -Module LoKr -CommandType Cmdlet) {
         $help = Get-Help -Name $command.Name -Full
         $document = "$($command.Name -creplace 'LoKr' -creplace '-', ' ' -creplace '(?<=[a-z])(?=[A-Z])', ' '): $((Get-PlainText $help.Synopsis).Trim())"
+        $sentences = @((Get-PlainText $help.description.Text) -split '(?<=[.:]) ' | Where-Object Length -GT 10)
         $titles = @($help.examples.example).ForEach{ $_.title -replace '^[\s-]*(Example \d+:?)?|[\s-]*$' }
         $descriptions = @($help.parameters.parameter).ForEach{ (Get-PlainText $_.description.Text) -replace '(?<=[.:]) .*' }
-        @($titles) + @($descriptions) | Where-Object { $_ } | Sort-Object -Unique | ForEach-Object { @{ id = $command.Name; query = "$_"; positive = $document } }
+        @($titles) + @($descriptions) + $sentences | Where-Object { $_ } | Sort-Object -Unique | ForEach-Object { @{ id = $command.Name; query = "$_"; positive = $document } }
     }
 
     # A parameter that many cmdlets share tells nothing about any of them.

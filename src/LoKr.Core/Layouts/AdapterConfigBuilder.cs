@@ -84,7 +84,8 @@ internal static class AdapterConfigBuilder
     /// <summary>A pattern that matches exactly one module.</summary>
     private static string Exactly(string name) => "^" + name.Replace(".", "\\.", StringComparison.Ordinal);
 
-    private static IEnumerable<string> Targets(IReadOnlyList<AdapterModule> modules, AdapterContent content)
+    /// <summary>Names that target the modules: short endings where all names of the model are known and tell the modules apart.</summary>
+    public static IEnumerable<string> Targets(IReadOnlyList<AdapterModule> modules, AdapterContent content)
     {
         HashSet<string> names = [.. modules.Select(static module => module.Name)];
         return content.AllNames.Count > 0 && names.IsSubsetOf(content.AllNames) ? ModuleEndings.Shortest(names, content.AllNames) ?? names.AsEnumerable() : names;
@@ -113,7 +114,24 @@ internal sealed record PeftConfigChoice(LoKrConfig Config, IReadOnlyList<Adapter
     /// <param name="modules">Modules of one component with dotted names, without alpha.</param>
     /// <param name="content">The adapter that they are part of.</param>
     /// <param name="own">The adapter's own configuration, or null.</param>
-    public static PeftConfigChoice Of(IReadOnlyList<AdapterModule> modules, AdapterContent content, LoKrConfig? own)
+    public static PeftConfigChoice Of(IReadOnlyList<AdapterModule> modules, AdapterContent content, LoKrConfig? own) => Targeted(Choose(modules, content, own), content);
+
+    /// <summary>The choice with other targets where a conversion has renamed or divided modules, so that those of the adapter's own configuration are names of others.</summary>
+    private static PeftConfigChoice Targeted(PeftConfigChoice choice, AdapterContent content)
+    {
+        if (choice.Config.TargetModules is null or { IsAllLinear: true })
+        {
+            return choice;
+        }
+
+        TargetMatcher matcher = new(choice.Config);
+        return choice.Modules.All(module => matcher.Check(module.Name) == TargetMatcher.Verdict.Target) ? choice : choice with
+        {
+            Config = choice.Config with { TargetModules = ModuleSelector.FromNames(AdapterConfigBuilder.Targets(choice.Modules, content)), ExcludeModules = null, LayersToTransform = null, LayersPattern = null },
+        };
+    }
+
+    private static PeftConfigChoice Choose(IReadOnlyList<AdapterModule> modules, AdapterContent content, LoKrConfig? own)
     {
         LoKrConfig? plain = own is null ? null : Plain(own, modules);
         if (plain is not null && Fit(plain, modules) is AdapterModule[] fitted)

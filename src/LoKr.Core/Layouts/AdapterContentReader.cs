@@ -26,7 +26,7 @@ internal static class AdapterContentReader
         foreach (AdapterFileModule norm in file.Modules.Where(module => module.IsNorm && IsWanted(module)))
         {
             (string name, bool isDotted, _) = names.Of(norm);
-            norms.Add(new(norm.Component, name, isDotted, Tensors(file, norm)));
+            norms.Add(new(names.ComponentOf(norm), name, isDotted, Tensors(file, norm)));
         }
 
         List<AdapterOther> others = [];
@@ -42,7 +42,7 @@ internal static class AdapterContentReader
                     throw OtherChange.Mismatch(other, System.IO.Path.GetFileName(file.Path), shape);
                 }
 
-                others.Add(new(other.Module.Component, known?.Swapped ?? name, isDotted, other.Read()));
+                others.Add(new(names.ComponentOf(other.Module), known?.Swapped ?? name, isDotted, other.Read()));
             }
         }
 
@@ -120,7 +120,7 @@ internal static class AdapterContentReader
     public static AdapterContent ReadDivided(AdapterFile file, AdapterReadOptions options, ModuleNameIndex index)
     {
         ModuleFinder finder = new(file, index);
-        if (index.Model is null || file.Modules.Where(module => options.Wants(module.Component)).All(module => finder.Find(module.Component, module.Name) is not null))
+        if (index.Model is null || file.Modules.Where(module => options.Wants(module.Component)).All(module => finder.Find(module) is not null))
         {
             return Read(file, options, index);
         }
@@ -159,7 +159,7 @@ internal static class AdapterContentReader
             tensors[FactorNames.W2] = tensors[FactorNames.W2].reshape([geometry.K, geometry.Columns, .. geometry.Kernel]);
         }
 
-        AdapterModule result = new(module.Component, name, isDotted, geometry, scale, tensors)
+        AdapterModule result = new(names.ComponentOf(module), name, isDotted, geometry, scale, tensors)
         {
             WeightShape = weight,
             IsReversed = reading.IsReversed(file),
@@ -180,6 +180,9 @@ internal static class AdapterContentReader
         private readonly Dictionary<(AdapterComponent, string), string> _seen = [];
         private readonly Dictionary<(AdapterComponent, string), string> _seenOthers = [];
 
+        /// <summary>The part of a pipeline that a module belongs to.</summary>
+        public AdapterComponent ComponentOf(AdapterFileModule module) => TextEncoders.ComponentOf(module, index?.Model ?? file.Model);
+
         /// <summary>The name of a module with factors or of a norm.</summary>
         public (string Name, bool IsDotted, KnownModule? Known) Of(AdapterFileModule module) => Of(module, _seen);
 
@@ -195,13 +198,13 @@ internal static class AdapterContentReader
             {
                 bool isDotted = !AdapterLayouts.IsUnderscored(file.Layout) && !(key.EndsWith(module.Name, StringComparison.Ordinal) && key[..^module.Name.Length].EndsWith('_'));
                 string? dotted = file.OriginalNames.GetValueOrDefault(stored) ?? file.Model?.Unwrap(key);
-                See(seen, dotted ?? module.Name, module.Component, stored);
+                See(seen, dotted ?? module.Name, ComponentOf(module), stored);
                 return (dotted ?? module.Name, dotted is not null || isDotted, null);
             }
 
-            if (_finder.Find(module.Component, module.Name) is KnownModule known)
+            if (_finder.Find(module) is KnownModule known)
             {
-                See(seen, known.Name, module.Component, stored);
+                See(seen, known.Name, ComponentOf(module), stored);
                 return (known.Name, true, known);
             }
 

@@ -204,7 +204,7 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
 
     private KnownModule? Find(Target target, AdapterFileModule module)
     {
-        if (target.Finder.Find(module.Component, module.Name) is KnownModule known)
+        if (target.Finder.Find(module) is KnownModule known)
         {
             return known;
         }

@@ -155,7 +155,10 @@ internal sealed class AdapterWriter
         {
             LoKrConfig? own = _content.Configs.GetValueOrDefault(part.Key) ?? _content.Configs.GetValueOrDefault(AdapterComponent.Model)
                 ?? (_content.Configs.Count == 1 && _content.Components.Count == 1 ? _content.Configs.Values.First() : null);
-            AdapterModule[] modules = [.. part.Select(module => AdapterTensors.WithCore(Reversed(IsPeft ? module : AdapterTensors.FoldScalar(module)), peft: true)).Select(AdapterTensors.WithoutAlpha)];
+
+            // The names of the result, which its configuration has too.
+            AdapterModule[] modules = [.. part.Select(module => module with { Name = _names.Local(module.Component, module.Name, module.IsDotted) })
+                .Select(module => AdapterTensors.WithCore(Reversed(IsPeft ? module : AdapterTensors.FoldScalar(module)), peft: true)).Select(AdapterTensors.WithoutAlpha)];
             PeftConfigChoice choice = PeftConfigChoice.Of(modules, _content, own);
             if (!choice.IsPeft)
             {

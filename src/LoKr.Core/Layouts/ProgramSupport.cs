@@ -100,6 +100,6 @@ internal static class ProgramSupport
     {
         ProgramNames names = new(program, content);
         ProgramForm form = ProgramForm.Of(program);
-        return names.Unknown.Count == 0 && (content.Others.Count == 0 || form.ReadsOtherKinds || (form.ReadsLoraFiles && content.Modules.Count == 0)) && !Losses(program, form, names, content).Any();
+        return names.Unknown.Count == 0 && (program != AdapterProgram.Peft || content.Components.Count < 2) && (content.Others.Count == 0 || form.ReadsOtherKinds || (form.ReadsLoraFiles && content.Modules.Count == 0)) && !Losses(program, form, names, content).Any();
     }
 }

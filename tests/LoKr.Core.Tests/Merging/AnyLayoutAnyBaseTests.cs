@@ -68,8 +68,11 @@ public sealed class AnyLayoutAnyBaseTests : IDisposable
                 Same(onFolder, Merge(from, path), $"{program} onto {Path.GetFileName(from)}");
             }
 
+            // With the names of the base, and with those that the file alone tells.
             AdapterConverter.Convert(path, _folder["back"], AdapterLayout.Peft, new() { BasePath = folder, Division = ModuleDivision.Split, Force = true }, out _);
             Same(onFolder, Merge(folder, _folder["back"]), $"{program} and back");
+            AdapterConverter.Convert(path, _folder["back"], default, new() { Program = AdapterProgram.Peft, Force = true }, out _);
+            Same(onFolder, Merge(folder, _folder["back"]), $"{program} and back without the base");
         }
 
         Assert.Contains(AdapterProgram.ComfyUI, written);

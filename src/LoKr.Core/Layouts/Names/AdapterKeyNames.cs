@@ -66,6 +66,9 @@ internal sealed class AdapterKeyNames
             : component);
     }
 
+    /// <summary>The name of a module without the layout's prefix, as configurations of the layout have it.</summary>
+    public string Local(AdapterComponent component, string name, bool isDotted) => _published.Of(_layout, ComponentOf(component), name, isDotted);
+
     /// <summary>The name of a module's tensors without the suffix.</summary>
     public string Of(AdapterComponent component, string name, bool isDotted)
     {
@@ -75,7 +78,7 @@ internal sealed class AdapterKeyNames
             _undotted.Add(name);
         }
 
-        string published = _published.Of(_layout, ComponentOf(component), name, isDotted);
+        string published = Local(component, name, isDotted);
         string written = Prefix(component) + (underscored ? published.Replace('.', '_') : published) + (_layout == AdapterLayout.Hcp ? AdapterLayouts.HcpMark : "");
         if (_layout == AdapterLayout.Comfy && isDotted && _published.IsKnown)
         {

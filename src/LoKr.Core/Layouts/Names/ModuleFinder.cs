@@ -1,4 +1,5 @@
 using LoKr.Core.Errors;
+using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts.Names;
 
@@ -18,8 +19,9 @@ internal sealed class ModuleFinder
     public ModuleFinder(AdapterFile file, ModuleNameIndex index)
     {
         (_file, _index) = (file, index);
-        _byPrefix = new(() => index.FindByPrefix(AdapterLayouts.IsUnderscored(file.Layout) ? [] : file.Modules.Select(static module => (module.Component, module.Name))
-            .Concat(file.Foreign.Select(static tensor => (tensor.Component, tensor.Module))).Where(name => index.Find(name.Component, name.Item2) is null)));
+        _byPrefix = new(() => index.FindByPrefix(AdapterLayouts.IsUnderscored(file.Layout) ? [] : file.Modules
+            .Concat(file.Foreign.Select(static tensor => new AdapterFileModule(tensor.Component, tensor.Module, new Dictionary<string, SafetensorsEntry> { [tensor.Suffix] = tensor.Entry }, null)))
+            .Select(module => (Component: ComponentOf(module), module.Name)).Where(name => index.Find(name.Component, name.Name) is null)));
     }
 
     /// <summary>The error for modules that the model does not have.</summary>
@@ -41,6 +43,23 @@ internal sealed class ModuleFinder
             + $"{string.Join(", ", unknown.Take(Most).Select(static module => module.ToString()))}{(unknown.Length > Most ? " …" : "")}.", advice) { Target = unknown[0].Name };
     }
 
-    /// <summary>The module that a name of the file refers to; null where there is none, or more than one.</summary>
-    public KnownModule? Find(AdapterComponent component, string name) => _index.Find(component, name) ?? _byPrefix.Value.GetValueOrDefault((component, name));
+    /// <summary>The module of the model that a module of the file is; null where there is none, or more than one.</summary>
+    public KnownModule? Find(AdapterFileModule module)
+    {
+        AdapterComponent component = ComponentOf(module);
+        return _index.Find(component, module.Name) ?? _byPrefix.Value.GetValueOrDefault((component, module.Name));
+    }
+
+    private AdapterComponent ComponentOf(AdapterFileModule module) => TextEncoders.ComponentOf(module, _index.Model ?? _file.Model);
+}
+
+/// <summary>Which text encoder a module belongs to. Layouts number them one way and models another: ComfyUI's <c>t5xxl</c> is the first, the second or the third.</summary>
+internal static class TextEncoders
+{
+    /// <summary>The component of a module by the names of its model; that of the layout where these do not tell.</summary>
+    /// <param name="module">The module of a file.</param>
+    /// <param name="model">The model, or null.</param>
+    public static AdapterComponent ComponentOf(AdapterFileModule module, RecognizedModel? model) => model is not null && AdapterComponents.IsTextEncoder(module.Component)
+        && model.Candidates.SelectMany(family => new NameTranslator(family).Find(AdapterKey.Split(module.Tensors.Values.First().Name).Module)).Select(static match => match.Place.Part.Component)
+            .Where(AdapterComponents.IsTextEncoder).Distinct().ToArray() is [AdapterComponent only] ? only : module.Component;
 }
