@@ -40,6 +40,8 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         new("names of a single file", "base.safetensors", 4, static folder => PrepareNames(folder, "base.safetensors"), MergeNames),
         new("adapter of PEFT with its configuration", "adapter_model.safetensors", 3, PreparePeft, static folder => ReadAdapter(folder)),
         new("adapter_config.json", "adapter_config.json", 8, static folder => [PreparePeft(folder, "adapter_config.json"), .. Configurations()], ReadAdapterConfig),
+        new("adapter_config.json of LoRA", "adapter_config.json", 4, static folder => PrepareLora(folder, "adapter_config.json"), MergeLora),
+        new("LoRA of PEFT", "adapter_model.safetensors", 4, static folder => PrepareLora(folder, "adapter_model.safetensors"), MergeLora),
         new("config.json of a model", "config.json", 3, static _ => [.. ModelConfigurations()], BuildModel),
         new("config.json of diffusers", "config.json", 1, static _ => [Utf8(TinyPipeline.UNet()), Utf8(TinyPipeline.UNet(large: true)), Utf8(TinyPipeline.Vae())], BuildModel),
         new("config.json beside weights", "config.json", 2, static folder => [PrepareModel(folder, "config.json")], static folder => ModelLoader.Load(folder).Dispose()),
@@ -248,6 +250,33 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         string adapter = Path.Combine(folder, "x.safetensors");
         _ = AdapterValidator.Check(adapter, new AdapterCheckOptions { Program = AdapterProgram.ComfyUI });
         using CheckpointMerge merge = CheckpointMerge.Open(new() { Base = CheckpointBase.Read(Path.Combine(folder, "base.safetensors")), Adapters = [new AdapterMergeSource(adapter)], Destination = Path.Combine(folder, "merged.safetensors") });
+    }
+
+    private static IReadOnlyList<byte[]> PrepareLora(string folder, string taken)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Directory.CreateDirectory(Path.Combine(folder, "base"));
+        SafetensorsWriter.Write(Path.Combine(folder, "base", "model.safetensors"), new Dictionary<string, Tensor> { ["layers.0.q.weight"] = randn(8, 4), ["layers.0.conv.weight"] = randn(8, 4, 3, 3), ["embed_tokens.weight"] = randn(10, 4), ["score.weight"] = randn(2, 4) });
+        System.IO.File.WriteAllText(Path.Combine(folder, "base", "config.json"), """{"model_type": "llama"}""");
+        SafetensorsWriter.Write(Path.Combine(folder, "adapter_model.safetensors"), new Dictionary<string, Tensor>
+        {
+            ["base_model.model.layers.0.q.lora_A.weight"] = randn(2, 4), ["base_model.model.layers.0.q.lora_B.weight"] = randn(8, 2), ["base_model.model.layers.0.q.lora_magnitude_vector"] = randn(8),
+            ["base_model.model.layers.0.conv.lora_A.weight"] = randn(2, 4, 3, 3), ["base_model.model.layers.0.conv.lora_B.weight"] = randn(8, 2, 1, 1),
+            ["base_model.model.embed_tokens.lora_embedding_A"] = randn(2, 10), ["base_model.model.embed_tokens.lora_embedding_B"] = randn(4, 2), ["base_model.model.score.weight"] = randn(2, 4),
+        });
+        byte[] config = """{"peft_type":"LORA","r":2,"lora_alpha":4,"use_rslora":true,"use_dora":true,"bias":"none","target_modules":["q","conv","embed_tokens"],"rank_pattern":{"a.*":2},"alpha_pattern":{"q":3},"modules_to_save":["score"],"init_lora_weights":true}"""u8.ToArray();
+        System.IO.File.WriteAllBytes(Path.Combine(folder, "adapter_config.json"), config);
+        return [System.IO.File.ReadAllBytes(Path.Combine(folder, taken))];
+    }
+
+    private static void MergeLora(string folder)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        _ = AdapterValidator.Check(folder, new AdapterCheckOptions { Program = AdapterProgram.ComfyUI });
+        using (CheckpointMerge merge = CheckpointMerge.Open(new() { Base = CheckpointBase.Read(Path.Combine(folder, "base")), Adapters = [new AdapterMergeSource(folder)], Destination = folder + "-merged" }))
+        {
+            _ = AdapterInspector.Inspect(folder);
+        }
     }
 
     private static IEnumerable<byte[]> Configurations() =>

@@ -107,6 +107,44 @@ public sealed class HostileFactorTests : IDisposable
 
     [Theory]
     [MemberData(nameof(Kinds))]
+    public void Factors_of_the_transposed_shape_are_an_error_on_a_folder_and_on_a_file(string kind)
+    {
+        string path = Ones(kind, "F32", "F32", [], BitConverter.GetBytes(6f));
+        Dictionary<string, Tensor> weights = new() { [Module + ".weight"] = zeros(4, 16), ["norm.weight"] = ones(8) };
+        (string suffix, Tensor wide) = kind switch { "LoKr" => ("lokr_w1", ones(4, 1)), "LoRA" => ("lora_up.weight", ones(16, 2)), _ => ("", ones(1)) };
+        Dictionary<string, Tensor> tensors = [];
+        using (SafetensorsReader reader = SafetensorsReader.Open(path))
+        {
+            foreach (string name in reader.Entries.Keys)
+            {
+                tensors.Add(name, reader.Read(name));
+            }
+        }
+
+        tensors[$"{Module}.{suffix}"] = wide;
+        if (kind == "LoRA")
+        {
+            tensors[Module + ".lora_down.weight"] = ones(2, 4);
+        }
+        else if (kind == "LoHa")
+        {
+            tensors = tensors.Where(static pair => pair.Key.EndsWith("alpha", StringComparison.Ordinal)).ToDictionary();
+            foreach (int number in (int[])[1, 2])
+            {
+                (tensors[$"{Module}.hada_w{number}_a"], tensors[$"{Module}.hada_w{number}_b"]) = (ones(16, 2), ones(2, 4));
+            }
+        }
+
+        SafetensorsWriter.Write(path, tensors);
+        SafetensorsWriter.Write(_folder["single.safetensors"], weights);
+        foreach (string from in (string[])[MergeFiles.Base(_folder["wide"], weights), _folder["single.safetensors"]])
+        {
+            ErrorAssert.Throws(ErrorIds.AdapterShapeMismatch, () => MergeFiles.Run(MergeFiles.Options(from, _folder[File.Exists(from) ? "wide-out.safetensors" : "wide-out"], path)), "[16, 4]", "[4, 16]");
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Kinds))]
     public void A_file_that_was_cut_anywhere_is_a_typed_error(string kind)
     {
         string path = Ones(kind, "F32", "F32", [], BitConverter.GetBytes(6f));
