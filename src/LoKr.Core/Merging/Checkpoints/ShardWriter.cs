@@ -155,8 +155,8 @@ internal sealed class OpenShard : IDisposable
         _pending = _pieces.Length;
         try
         {
-            _log = resumes ? new(_path) : null;
-            _former = _log?.Read(_pieces.Length) ?? [];
+            _log = resumes ? new(_path, _pieces.Length) : null;
+            _former = _log?.Read() ?? [];
             _pendingFile = new PendingFile(_path, UnfinishedName(_path), resumes);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -232,12 +232,9 @@ internal sealed class OpenShard : IDisposable
     // What was written before the flush is on the disk after it.
     private void Flush()
     {
-        ulong?[]? sums = _log is null ? null : [.. _pieces.Select((_, i) => Volatile.Read(ref _written[i]) ? _sums[i] : (ulong?)null)];
+        _log?.Note(_sums, _written);
         RandomAccess.FlushToDisk(_pendingFile.Handle);
-        if (sums is not null)
-        {
-            _log!.Write(sums);
-        }
+        _log?.Write();
     }
 
     /// <summary>Flushes the file to the disk and renames it.</summary>
@@ -331,24 +328,50 @@ internal sealed class OpenShard : IDisposable
     private static string Sum(ulong[] sums) => Convert.ToHexStringLower(XxHash3.Hash(MemoryMarshal.AsBytes<ulong>(sums)));
 }
 
-/// <summary>The pieces of an unfinished file that are on the disk, with their checksums: a line for each piece, empty for one that is not.</summary>
+/// <summary>
+/// The pieces of an unfinished file that are on the disk, with their checksums: a line for each piece, empty for one that is not. The list is written
+/// whole with every flush, from memory that is there, since a large file has many pieces and many flushes.
+/// </summary>
 /// <param name="path">Path of the file.</param>
-internal sealed class PieceLog(string path)
+/// <param name="count">Number of its pieces.</param>
+internal sealed class PieceLog(string path, int count)
 {
+    // Hexadecimal digits, and the end of the line.
+    private const int LineBytes = (sizeof(ulong) * 2) + 1;
+
+    private readonly byte[] _text = new byte[count * LineBytes];
+    private int _length;
+
     /// <summary>Path of the list.</summary>
     public static string NameOf(string path) => TemporaryName.Of(path, "pieces");
 
     /// <summary>The checksums by piece; none where there is no list, or one of another file.</summary>
-    /// <param name="count">Number of pieces.</param>
-    public ulong?[] Read(int count)
+    public ulong?[] Read()
     {
         string list = NameOf(path);
         string[] lines = System.IO.File.Exists(list) ? System.IO.File.ReadAllLines(list) : [];
         return lines.Length == count ? [.. lines.Select(static line => ulong.TryParse(line, NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong sum) ? sum : (ulong?)null)] : [];
     }
 
-    /// <summary>Writes the list.</summary>
-    public void Write(IEnumerable<ulong?> sums) => AtomicFile.WriteText(NameOf(path), string.Concat(sums.Select(static sum => $"{sum:x}\n")));
+    /// <summary>Notes the pieces that are written. They are on the disk after the next flush; then the list may be.</summary>
+    /// <param name="sums">Checksums by piece.</param>
+    /// <param name="written">Whether a piece is written, while other threads write.</param>
+    public void Note(ReadOnlySpan<ulong> sums, bool[] written)
+    {
+        _length = 0;
+        for (int i = 0; i < count; i++)
+        {
+            if (Volatile.Read(ref written[i]) && sums[i].TryFormat(_text.AsSpan(_length), out int digits, "x", CultureInfo.InvariantCulture))
+            {
+                _length += digits;
+            }
+
+            _text[_length++] = (byte)'\n';
+        }
+    }
+
+    /// <summary>Writes the list as it was noted.</summary>
+    public void Write() => AtomicFile.Write(NameOf(path), stream => stream.Write(_text, 0, _length));
 
     /// <summary>Removes the list.</summary>
     public void Remove() => System.IO.File.Delete(NameOf(path));
