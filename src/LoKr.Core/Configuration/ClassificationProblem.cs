@@ -28,6 +28,9 @@ public static class ClassificationProblems
     /// <summary>Name of the member of config.json.</summary>
     public const string Key = "problem_type";
 
+    // Has no name in transformers.
+    private const string Relevance = "relevance";
+
     private static readonly Dictionary<string, ClassificationProblem> s_names = new(StringComparer.Ordinal)
     {
         ["single_label_classification"] = ClassificationProblem.SingleLabel,
@@ -51,6 +54,28 @@ public static class ClassificationProblems
         ArgumentNullException.ThrowIfNull(classifier);
         return Find(classifier.Config) ?? (classifier.Labels.Count == 1 && CrossEncoderConfig.IsIn(classifier.Config) ? ClassificationProblem.Relevance : null);
     }
+
+    /// <summary>Writes what the logits of a model mean into its configuration, as transformers or, of a reranker, sentence-transformers reads it.</summary>
+    /// <param name="config">The configuration, which is changed.</param>
+    /// <param name="problem">What they mean.</param>
+    internal static void Describe(JsonObject config, ClassificationProblem problem)
+    {
+        if (problem is ClassificationProblem.Relevance)
+        {
+            CrossEncoderConfig.Mark(config);
+        }
+        else
+        {
+            config[Key] = problem.ToName();
+        }
+    }
+
+    /// <summary>The name in files of adapters, which have one for rerankers too.</summary>
+    internal static string ToFileName(ClassificationProblem problem) => problem is ClassificationProblem.Relevance ? Relevance : problem.ToName();
+
+    /// <summary>The value that a file of an adapter names; null for none and for an unknown one.</summary>
+    internal static ClassificationProblem? OfFileName(string? name) =>
+        name is null ? null : name == Relevance ? ClassificationProblem.Relevance : s_names.TryGetValue(name, out ClassificationProblem problem) ? problem : null;
 
     /// <summary>The value as config.json has it.</summary>
     public static string ToName(this ClassificationProblem problem) => s_names.First(pair => pair.Value == problem).Key;

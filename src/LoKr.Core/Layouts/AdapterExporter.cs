@@ -177,11 +177,15 @@ public static class AdapterExporter
             {
                 [component] = adapter.Config with { BaseModelNameOrPath = adapter.Config.BaseModelNameOrPath ?? BaseName(model.SourcePath) },
             },
-            BaseModels = new Dictionary<AdapterComponent, ModelIdentity> { [component] = adapter.BaseModel },
+            BaseModels = new Dictionary<AdapterComponent, ModelIdentity> { [component] = adapter.BaseModel with { Problem = ProblemOf(model, adapter) } },
             FactorHint = adapter.Config.DecomposeFactor,
             AllNames = [.. ModuleTree.Modules(model.Module).Select(static entry => entry.Name)],
         };
     }
+
+    // A training may have found it out, which the folder of the model does not say.
+    private static ClassificationProblem? ProblemOf(LoKrModel model, LoKrAdapter adapter) =>
+        adapter.SavedModules.Count > 0 && model.Pretrained is ISequenceClassifier classifier ? ClassificationProblems.Find(classifier) : null;
 
     // The name of the model, and for a component that of its pipeline, as diffusers names it.
     private static string? BaseName(string? folder) => MachinePaths.NameOf(

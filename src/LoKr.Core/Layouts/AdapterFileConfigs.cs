@@ -128,7 +128,10 @@ internal sealed class AdapterFileConfigs
             {
                 JsonFields model = models.GetObject(key);
                 yield return KeyValuePair.Create<AdapterComponent, ModelIdentity>(
-                    component, new(model.FindString("fingerprint"), model.Has("labels") ? [.. model.GetStrings("labels")] : null));
+                    component, new(model.FindString("fingerprint"), model.Has("labels") ? [.. model.GetStrings("labels")] : null)
+                    {
+                        Problem = ClassificationProblems.OfFileName(model.FindString(ClassificationProblems.Key)),
+                    });
             }
         }
     }
@@ -147,6 +150,11 @@ internal sealed class AdapterFileConfigs
             if (model.Labels is { } labels)
             {
                 entry["labels"] = new JsonArray([.. labels.Select(static label => (JsonNode?)label)]);
+            }
+
+            if (model.Problem is ClassificationProblem problem)
+            {
+                entry[ClassificationProblems.Key] = ClassificationProblems.ToFileName(problem);
             }
 
             models[component.ToString()] = entry;

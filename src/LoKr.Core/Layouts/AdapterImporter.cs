@@ -29,6 +29,7 @@ public static class AdapterImporter
         using DisposeScope scope = torch.NewDisposeScope();
         (LoKrConfig config, IReadOnlyDictionary<string, torch.Tensor> tensors) = Read(model, file, options, trainable);
         LoKrAdapter adapter = model.LoadAdapter(config, tensors, name, trainable);
+        BaseModelCheck.TakeProblem(model, file);
         adapter.AddWarnings(BaseModelCheck.Warnings(model, file, options.Component ?? AdapterComponent.Model));
         return adapter;
     }

@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 
 namespace LoKr.Core.Layouts;
 
@@ -23,6 +24,20 @@ internal static class BaseModelCheck
         }
     }
 
+    /// <summary>Lets a model whose configuration does not say what its logits mean have it from the adapter, which has its head.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="file">The file.</param>
+    public static void TakeProblem(LoKrModel model, AdapterFile file)
+    {
+        if (ProblemOf(file) is ClassificationProblem problem && model.Pretrained is ISequenceClassifier classifier && ClassificationProblems.Find(classifier) is null)
+        {
+            ClassificationProblems.Describe(classifier.Config, problem);
+        }
+    }
+
+    private static ClassificationProblem? ProblemOf(AdapterFile file) =>
+        file.SavedTensors.Count == 0 ? null : file.BaseModels.Values.Select(static model => model.Problem).FirstOrDefault(static problem => problem is not null);
+
     /// <summary>Differences that an adapter works with all the same.</summary>
     /// <param name="model">The model.</param>
     /// <param name="file">The file.</param>
@@ -33,6 +48,11 @@ internal static class BaseModelCheck
         if (madeFor?.HasOtherWeights(model.Identity) == true)
         {
             yield return AdapterWarnings.OtherBase(file.Path, file.ConfigOf(component)?.BaseModelNameOrPath, $"this {model.Name}");
+        }
+
+        if (ProblemOf(file) is ClassificationProblem theirs && model.Pretrained is ISequenceClassifier classifier && ClassificationProblems.Find(classifier) is ClassificationProblem ours && ours != theirs)
+        {
+            yield return $"The head in '{file.Path}' was trained as {ClassificationProblems.ToFileName(theirs)}, but the logits of the model mean {ClassificationProblems.ToFileName(ours)}.";
         }
 
         if (file.SavedTensors.Count > 0 && file.Labels is { } labels && model.Identity.Labels is null)

@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Model;
@@ -7,8 +8,11 @@ namespace LoKr.Core.Model;
 /// <param name="Labels">Names of the labels that it classifies into, in the order of the logits; null where there are none.</param>
 public sealed record ModelIdentity(string? Fingerprint, IReadOnlyList<string>? Labels)
 {
+    /// <summary>What the logits of its classifier mean, as the training of an adapter found out; null where nothing says it.</summary>
+    public ClassificationProblem? Problem { get; init; }
+
     /// <summary>Whether nothing is known.</summary>
-    public bool IsEmpty => Fingerprint is null && Labels is null;
+    public bool IsEmpty => Fingerprint is null && Labels is null && Problem is null;
 
     /// <summary>Whether the weights of the two are known to differ.</summary>
     /// <param name="other">The other model.</param>

@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
@@ -191,23 +190,11 @@ public sealed class TextClassificationTask : ITrainingTask
         if (_targets is { IsInferred: true, Problem: not ClassificationProblem.SingleLabel })
         {
             // An export, and whoever reads it, has to know what the logits mean.
-            Describe(classifier.Config);
+            ClassificationProblems.Describe(classifier.Config, Problem);
         }
 
         Tensor logits = classifier.Classify(rows.Tokens.IdsOn(device), rows.Tokens.MaskOn(device), rows.Types?.IdsOn(device));
         return (logits.to(ScalarType.Float32), RowTarget.On(rows.Labels, device));
-    }
-
-    private void Describe(JsonObject config)
-    {
-        if (Problem is ClassificationProblem.Relevance)
-        {
-            CrossEncoderConfig.Mark(config);
-        }
-        else
-        {
-            config[ClassificationProblems.Key] = Problem.ToName();
-        }
     }
 
     private Tensor Rank(ClassificationBatch batch, Tensor logits, Tensor actual)

@@ -37,6 +37,8 @@ public sealed class ExportFilesTests : IDisposable
         "global_attn_every_n_layers", "id2label", "label2id", "sentence_transformers",
     ];
 
+    private static readonly string[] s_ofHead = ["architectures", "id2label", "label2id", "problem_type", "sentence_transformers"];
+
     private readonly TempFolder _folder = new();
 
     public static TheoryData<string, string> Folders()
@@ -129,17 +131,19 @@ public sealed class ExportFilesTests : IDisposable
         {
             JsonObject config = Read(source, "config.json").AsObject();
             config["model_type"] = expected["model_type"]!.DeepClone();
-            config["architectures"] = null;
+            config["architectures"] = new JsonArray(className.Replace("ForSequenceClassification", "ForCausalLM", StringComparison.Ordinal));
             using TorchSharp.DisposeScope scope = TorchSharp.torch.NewDisposeScope();
             TinyModel.Write(source, config);
         }
 
         TaskType task = className.EndsWith("TokenClassification", StringComparison.Ordinal) ? TaskType.TokenClassification : TaskType.SequenceClassification;
-        using (LoKrModel model = ModelLoader.Load(source, new ModelLoadOptions { Labels = labels, Task = task, Seed = 1 }))
+        ModelLoadOptions options = new() { Labels = labels, Task = task, Seed = 1 };
+        using (LoKrModel model = ModelLoader.Load(source, options))
         {
             model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromPattern("all-linear"), TaskType = task }, seed: 1);
             using ITrainingTask data = TrainingTaskFactory.Create(model, [RowFor(name, labels), RowFor(name, labels)], 24);
             Trainer.Run(model, data, null, new() { MaxSteps = 1, BatchSize = 2, LearningRate = 1e-2, Seed = 1 }, null, TestContext.Current.CancellationToken);
+            AdapterExporter.Export(model, "default", _folder["adapter"], AdapterLayout.Peft);
             model.Merge();
             ModelExporter.Export(model, _folder["out"]);
         }
@@ -156,6 +160,24 @@ public sealed class ExportFilesTests : IDisposable
 
         string reranker = Path.Combine(Fixtures.Require("text", name), Main);
         Assert.Equal(File.Exists(reranker) ? (string?)JsonNode.Parse(File.ReadAllText(reranker))!["activation_fn"] : null, (string?)actual["sentence_transformers"]?["activation_fn"]);
+
+        // The adapter alone says the same, to a model that is loaded again and to a merge on disk.
+        using (LoKrModel again = ModelLoader.Load(source, options with { Seed = 2 }))
+        {
+            Assert.All(AdapterImporter.Import(again, _folder["adapter"]).Values, static adapter => Assert.Empty(adapter.Warnings));
+            again.Merge();
+            ModelExporter.Export(again, _folder["again"]);
+        }
+
+        using (CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions { Base = BaseModel.Read(source), Destination = _folder["disk"], Adapters = [new AdapterMergeSource(_folder["adapter"])] }))
+        {
+            merge.Run(cancel: TestContext.Current.CancellationToken);
+        }
+
+        foreach (JsonObject other in ((string[])["again", "disk"]).Select(folder => Read(_folder[folder], "config.json").AsObject()))
+        {
+            Assert.All(s_ofHead, key => Assert.True(JsonNode.DeepEquals(actual[key], other[key]), $"{key}: {actual[key]}, {other[key]}"));
+        }
 
         // Weights have the names that the class has in the fixture.
         using SafetensorsReader there = SafetensorsReader.Open(Fixtures.Require("text", name, Weights));

@@ -129,6 +129,11 @@ internal static class HeadConfig
             json["architectures"] = new JsonArray(className);
         }
 
+        if (owner.MadeFor?.Problem is ClassificationProblem problem && ClassificationProblems.Find(json) is null)
+        {
+            ClassificationProblems.Describe(json, problem);
+        }
+
         bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
         if (classifies && LabelCount(tensors) is int rows && owner.MadeFor?.Labels is { } names && names.Count == rows)
         {
