@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using LoKr.Core.IO;
 
 namespace LoKr.Core.Configuration;
@@ -39,12 +40,14 @@ public sealed record LoKrConfig
     public ModuleSelector? TargetModules { get; init; }
 
     /// <summary>The regular expression of <see cref="TargetModules"/>, apart from names, so that a configuration can be read back from its properties; null where it has names.</summary>
+    [JsonIgnore]
     public string? TargetModulePattern => TargetModules?.Pattern;
 
     /// <summary>Modules left alone although targeted (PEFT <c>exclude_modules</c>).</summary>
     public ModuleSelector? ExcludeModules { get; init; }
 
     /// <summary>The regular expression of <see cref="ExcludeModules"/>; null where it has names.</summary>
+    [JsonIgnore]
     public string? ExcludeModulePattern => ExcludeModules?.Pattern;
 
     /// <summary>Initialization of fresh factors (PEFT <c>init_weights</c>).</summary>

@@ -162,7 +162,8 @@ public sealed class NormTests
             PeftCase.Run(model, x).square().mean().backward();
         }
 
-        Assert.InRange(DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount, 0, live);
+        // A thread that disposed tensors of others counts from below zero.
+        Assert.InRange(DisposeScopeManager.Statistics.TensorStatistics.ThreadTotalLiveCount, long.MinValue, live);
     }
 
     private static string Id(Action action) => Assert.Throws<LoKrException>(action).ErrorId;

@@ -115,7 +115,7 @@ public sealed class PatternTests
     {
         string pattern = string.Concat(Enumerable.Repeat("a" + part, length / (part.Length + 1)));
         Stopwatch watch = Stopwatch.StartNew();
-        Assert.NotEmpty(new CodePointRegex(pattern, "test").Find(new string('a', 2_000)));
+        Assert.NotEmpty(new CodePointRegex(pattern, "test").Find(new string('a', 4_000)));
         Assert.InRange(watch.Elapsed.TotalSeconds, 0, 120);
     }
 
