@@ -21,7 +21,16 @@ public sealed record TextAnswerOptions
 /// <summary>A text that was cut.</summary>
 /// <param name="Used">Tokens that were used.</param>
 /// <param name="TokenCount">Tokens of the whole text.</param>
-public readonly record struct CutLength(int Used, int TokenCount);
+public readonly record struct CutLength(int Used, int TokenCount)
+{
+    /// <summary>The lengths of a text in tokens.</summary>
+    /// <param name="text">The text.</param>
+    public static CutLength Of(CutText text)
+    {
+        ArgumentNullException.ThrowIfNull(text);
+        return new(text.Ids.Length, text.TokenCount);
+    }
+}
 
 /// <summary>What a model says about a batch of texts, whatever its task. Serializable, so that it goes from one process to another.</summary>
 public sealed record TextAnswers
@@ -62,7 +71,7 @@ public sealed record TextAnswers
             return new() { Entities = [.. entities.SelectMany((found, text) => found.Select(entity => entity with { Index = first + text }))], Cut = cut };
         }
 
-        void OnCut(CutText text) => cut.Add(new(text.Ids.Length, text.TokenCount));
+        void OnCut(CutText text) => cut.Add(CutLength.Of(text));
         return model.Pretrained is ISentenceEncoder
             ? new() { Embeddings = TextEmbedder.Embed(model, [.. texts.Select(static text => text.Text)], options.PromptName, options.MaxLength, OnCut), Cut = cut }
             : new() { Classifications = TextClassifier.Classify(model, texts, options.MaxLength, OnCut), Cut = cut };

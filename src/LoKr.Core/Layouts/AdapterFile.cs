@@ -19,6 +19,7 @@ public sealed class AdapterFile : IDisposable
 
     private readonly SafetensorsReader _reader;
     private readonly Lazy<RecognizedModel?> _model;
+    private readonly Lazy<IReadOnlyList<AdapterFileModule>> _others;
 
     private AdapterFile(string path, SafetensorsReader reader, AdapterFileParser parser, AdapterFileConfigs configs)
     {
@@ -34,6 +35,7 @@ public sealed class AdapterFile : IDisposable
         BaseModels = configs.BaseModels;
         OriginalNames = configs.OriginalNames;
         FactorHint = configs.FactorHint;
+        _others = new(ReadOthers);
         _model = new(() => ModelRecognizer.OfAdapter(Modules.Select(static module => module.Tensors.Values.First()).Concat(Foreign.Select(static tensor => tensor.Entry)).Select(static entry => AdapterKey.Split(entry.Name).Module)));
     }
 
@@ -57,6 +59,9 @@ public sealed class AdapterFile : IDisposable
 
     /// <summary>Tensors of other kinds of adapters beside LoKr's factors: LoCon, LoHa, full differences.</summary>
     public IReadOnlyList<AdapterForeignTensor> Foreign { get; }
+
+    /// <summary>The modules with tensors of other kinds of adapters; alpha is their own, or that of LoKr beside them.</summary>
+    internal IReadOnlyList<AdapterFileModule> Others => _others.Value;
 
     /// <summary>Whether a configuration came with the file, in adapter_config.json or in the header.</summary>
     public bool HasConfig => Configs.Count + LowRank.Count > 0;
@@ -151,11 +156,19 @@ public sealed class AdapterFile : IDisposable
     /// <summary>The configuration of LoRA or LoHa of a component: its own, or the one of the whole file; null without one.</summary>
     internal LowRankConfig? LowRankOf(AdapterComponent component) => LowRank.GetValueOrDefault(component) ?? LowRank.GetValueOrDefault(AdapterComponent.Model);
 
-    /// <summary>The value of a tensor of one number; null where it has another size, or a type without numbers.</summary>
-    internal double? ReadNumber(string name) => _reader.ReadNumber(name);
-
     /// <inheritdoc/>
     public void Dispose() => _reader.Dispose();
+
+    private IReadOnlyList<AdapterFileModule> ReadOthers()
+    {
+        Dictionary<(AdapterComponent, string), double?> alphas = Modules.ToDictionary(static module => (module.Component, module.Name), static module => module.Alpha);
+        return [.. Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).Select(group =>
+        {
+            Dictionary<string, SafetensorsEntry> tensors = group.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal);
+            double? alpha = tensors.TryGetValue(AdapterSuffixes.Alpha, out SafetensorsEntry? stored) ? _reader.ReadNumber(stored.Name) : alphas.GetValueOrDefault(group.Key);
+            return new AdapterFileModule(group.Key.Component, group.Key.Module, tensors, alpha);
+        })];
+    }
 }
 
 /// <summary>The tensors that an adapter file has for one module.</summary>

@@ -163,14 +163,9 @@ internal sealed class OtherModule : IMergeModule
     {
         // Patterns are translated once for all modules.
         Dictionary<LowRankConfig, ModuleRanks> ranks = file.LowRank.Values.Distinct().ToDictionary(static config => config, static config => new ModuleRanks(config.Shared));
-        Dictionary<(AdapterComponent, string), double?> alphas = file.Modules.ToDictionary(static module => (module.Component, module.Name), static module => module.Alpha);
-        return [.. file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module)).Select(group =>
+        return [.. file.Others.Select(module =>
         {
-            LowRankConfig? config = file.LowRankOf(group.Key.Component);
-            AdapterForeignTensor? alpha = group.FirstOrDefault(static tensor => tensor.Suffix == AdapterSuffixes.Alpha);
-            AdapterFileModule module = new(
-                group.Key.Component, group.Key.Module, group.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal),
-                alpha is not null ? file.ReadNumber(alpha.Entry.Name) : alphas.GetValueOrDefault(group.Key));
+            LowRankConfig? config = file.LowRankOf(module.Component);
             return new OtherModule(file, module, config, config is null ? null : ranks[config], options);
         })];
     }

@@ -18,12 +18,6 @@ internal static class ProgramCheck
         AdapterFile file = reading.File;
         ProgramForm form = ProgramForm.Of(program);
         Findings findings = new(program, file);
-        if (program == AdapterProgram.Vllm && !IsLoraOfPeft(file))
-        {
-            findings.Error(ErrorIds.ProgramFileRefused, "vLLM loads LoRA only; convert the adapter to LoRA.");
-            return findings.All;
-        }
-
         if (program == AdapterProgram.Vllm)
         {
             ForVllm(file, findings);
@@ -88,8 +82,7 @@ internal static class ProgramCheck
     }
 
     // Names of other kinds of adapters are read as those of LoKr are.
-    private static IEnumerable<AdapterFileModule> All(AdapterFile file) => file.Modules.Concat(file.Foreign.GroupBy(static tensor => (tensor.Component, tensor.Module))
-        .Select(static other => new AdapterFileModule(other.Key.Component, other.Key.Module, other.ToDictionary(static tensor => tensor.Suffix, static tensor => tensor.Entry, StringComparer.Ordinal), null)));
+    private static IEnumerable<AdapterFileModule> All(AdapterFile file) => file.Modules.Concat(file.Others);
 
     private static void ForDiffusers(AdapterFile file, AdapterReading reading, RecognizedModel model, Findings findings)
     {
@@ -160,15 +153,13 @@ internal static class ProgramCheck
         }
 
         AdapterFileModule[] dora = Where(static entry => entry.Module.Tensors.ContainsKey(FactorNames.DoraScale));
-        findings.Warn(ErrorIds.ProgramDoraDiffers, dora, form.ReadsDora
-            ? "it computes DoRA by rows from the norm of the base weight alone, and by columns as LyCORIS does"
-            : "it drops DoRA's magnitudes and applies the rest, which is another result");
+        findings.Warn(ErrorIds.ProgramDoraDiffers, dora, DoraDiffers(form));
     }
 
     /// <summary>A file with other kinds of adapters alone.</summary>
     private static void Others(IReadOnlyList<OtherModule> modules, ProgramForm form, Findings findings)
     {
-        AdapterFileModule[] Where(Func<OtherModule, bool> matches) => [.. modules.Where(matches).Select(static other => other.Module)];
+        AdapterFileModule[] Where(Func<OtherModule, bool> matches) => Modules(modules, matches);
         if (!form.ReadsOtherKinds)
         {
             findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => !other.IsLora), "it reads LoRA, and no other kind of adapter beside LoKr");
@@ -181,27 +172,35 @@ internal static class ProgramCheck
 
         findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.IsEmbedding), "PEFT alone has LoRA on embeddings under such names");
         findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasPeftMagnitude), "it does not read DoRA's magnitudes under PEFT's name");
-        findings.Warn(ErrorIds.ProgramDoraDiffers, Where(static other => other.HasMagnitude && !other.HasPeftMagnitude), form.ReadsDora
-            ? "it computes DoRA by rows from the norm of the base weight alone, and by columns as LyCORIS does"
-            : "it drops DoRA's magnitudes and applies the rest, which is another result");
+        findings.Warn(ErrorIds.ProgramDoraDiffers, Where(static other => other.HasMagnitude && !other.HasPeftMagnitude), DoraDiffers(form));
         findings.Error(ErrorIds.ProgramScaleDiffers, Where(static other => other is { HasProduct: true, Scale: double scale } && Differs(other.Module.Alpha is double alpha ? alpha / other.Rank : 1, scale)), "it applies another scale: it knows no configuration, and takes alpha from tensors beside the matrices");
     }
 
-    private static bool Differs(double theirs, double ours) => double.IsFinite(ours) && Math.Abs(theirs - ours) > 1e-6 * Math.Abs(ours);
+    private static AdapterFileModule[] Modules(IReadOnlyList<OtherModule> modules, Func<OtherModule, bool> matches) => [.. modules.Where(matches).Select(static other => other.Module)];
 
-    private static bool IsLoraOfPeft(AdapterFile file) => AdapterLayouts.IsPeft(file.Layout) && file.LowRank.Count > 0 && file.Foreign.Count > 0 && OtherModule.Of(file, new()).All(static other => other.IsLora);
+    private static string DoraDiffers(ProgramForm form) => form.ReadsDora
+        ? "it computes DoRA by rows from the norm of the base weight alone, and by columns as LyCORIS does"
+        : "it drops DoRA's magnitudes and applies the rest, which is another result";
+
+    private static bool Differs(double theirs, double ours) => double.IsFinite(ours) && Math.Abs(theirs - ours) > 1e-6 * Math.Abs(ours);
 
     // vLLM reads r and lora_alpha of the configuration.
     private static void ForVllm(AdapterFile file, Findings findings)
     {
         IReadOnlyList<OtherModule> modules = OtherModule.Of(file, new());
+        if (!AdapterLayouts.IsPeft(file.Layout) || file.LowRank.Count == 0 || modules.Count == 0 || !modules.All(static other => other.IsLora))
+        {
+            findings.Error(ErrorIds.ProgramFileRefused, "vLLM loads LoRA only; convert the adapter to LoRA.");
+            return;
+        }
+
         LoKrConfig config = file.LowRank.Values.First().Shared;
         if (file.SavedTensors.Count > 0)
         {
             findings.Error(ErrorIds.ProgramFileRefused, $"it refuses modules that are saved whole: {string.Join(", ", file.SavedTensors.Keys.Order(StringComparer.Ordinal))}.");
         }
 
-        AdapterFileModule[] Where(Func<OtherModule, bool> matches) => [.. modules.Where(matches).Select(static other => other.Module)];
+        AdapterFileModule[] Where(Func<OtherModule, bool> matches) => Modules(modules, matches);
         findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasMagnitude), "it refuses DoRA");
         findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasKernel), "it has LoRA on linear layers only");
         findings.Error(ErrorIds.ProgramScaleDiffers, Where(other => other is { HasProduct: true, Scale: double scale } && (other.Rank != config.R || Differs(LoKrScaling.Compute(config, config.R, config.Alpha, bothFull: false), scale))), "it reads one rank and one alpha for all layers");

@@ -322,11 +322,8 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         _log!.Add(step);
         _events!.Add(step);
         _progress.Add(step);
-        _run = _run with
+        _run = At(_run, step) with
         {
-            Step = step.Step,
-            Epoch = step.Epoch,
-            Loss = step.Loss,
             BestStep = isBest ? step.Step : _run.BestStep,
             SecondsRemaining = _progress.SecondsRemaining,
             LossCurve = _progress.LossCurve,
@@ -564,6 +561,8 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         return result;
     }
 
+    private static LoKrRun At(LoKrRun run, LoKrTrainingStep step) => run with { Step = step.Step, Epoch = step.Epoch, Loss = step.Loss };
+
     private void Save(TrainingState state)
     {
         _folder.RequireSpace(_options.MinimumFreeSpace);
@@ -573,7 +572,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         if (state.History is [.., LoKrTrainingStep last])
         {
             // A stop within the evaluation of a step comes before the step is reported.
-            _run = _run with { Step = last.Step, Epoch = last.Epoch, Loss = last.Loss };
+            _run = At(_run, last);
         }
 
         _folder.Write(_run);

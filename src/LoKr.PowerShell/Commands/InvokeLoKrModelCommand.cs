@@ -282,7 +282,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         {
             List<CutLength> cut = [];
             IReadOnlyList<LoKrSearchResult> ranked = RunReported("Scoring the corpus", share => $"{share:P0} of {corpus.Count} texts",
-                (report, token) => Reranker.Rank(Model, query, corpus, Top, BatchSize, MaxLength, report, text => cut.Add(new(text.Ids.Length, text.TokenCount)), token));
+                (report, token) => Reranker.Rank(Model, query, corpus, Top, BatchSize, MaxLength, report, text => cut.Add(CutLength.Of(text)), token));
             _cut.AddRange(cut);
             return ranked;
         }
@@ -438,7 +438,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
         EnsureRuntime();
         _cut.AddRange(new[] { prompt, NegativePrompt is not null && _cut.Count == 0 ? NegativePrompt : "" }.Select(Pipeline.Measure).Where(static text => text.IsCut)
-            .Select(static text => new CutLength(text.Ids.Length, text.TokenCount)));
+            .Select(CutLength.Of));
         ImageGenerationOptions options = ReadImageOptions(Seed, MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
         using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
         foreach (LoKrPicture image in series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))

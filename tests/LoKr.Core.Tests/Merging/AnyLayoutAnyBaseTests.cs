@@ -18,14 +18,13 @@ namespace LoKr.Core.Tests.Merging;
 public sealed class AnyLayoutAnyBaseTests : IDisposable
 {
     private const string BaseName = "diffusion_pytorch_model";
-    private const long Columns = 8;
     private static readonly BlockNumbers s_block = new("0", "0", "0");
 
     private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
 
     // Tensors by their published name, and where their rows are in the single file.
-    private readonly Dictionary<string, (string Tensor, long Start, bool Swaps)> _places = new(StringComparer.Ordinal);
+    private Dictionary<string, TablePlace> _places = [];
 
     public static TheoryData<string> Families => [.. NameTables.All.Select(static family => family.Name)];
 
@@ -81,35 +80,9 @@ public sealed class AnyLayoutAnyBaseTests : IDisposable
     private (string Folder, string File) Bases(ModelPart model)
     {
         Dictionary<string, Tensor> single = [];
-        Dictionary<string, Tensor> published = [];
-
-        // A model that diffusers does not have keeps its names in folders.
-        bool hasPublished = model.Weights.Any(static weight => weight.Names.Of(NameSets.Diffusers).Count > 0);
-        foreach (WeightNames weight in model.Weights.Where(static weight => !weight.IsParameter && weight.Names.Of(NameSets.File).Count > 0))
-        {
-            WeightRows[] rows = [.. weight.Rows.Where(static rows => !rows.IsBroken && rows.Names.Of(NameSets.Diffusers).Count > 0)];
-            string own = weight.Names.Of(NameSets.File)[0].Fill(s_block);
-            string? whole = weight.Names.Of(NameSets.Diffusers) is [NameTemplate first, ..] ? first.Fill(s_block) : hasPublished || rows.Length > 0 ? null : own;
-            string tensor = model.CheckpointPrefixes[0] + own + ".weight";
-            if ((whole is null && rows.Length == 0) || single.ContainsKey(tensor))
-            {
-                continue;
-            }
-
-            long height = whole is not null ? weight.IsSwapped ? 2 * Columns : Columns : rows.Sum(static slice => slice.Length ?? 1) * Columns;
-            Tensor value = single[tensor] = randn(height, Columns);
-            foreach (WeightRows? slice in whole is not null ? new WeightRows?[] { null } : rows)
-            {
-                (long start, long length) = slice?.Range(height, Columns) ?? (0, height);
-                string module = slice?.Names.Of(NameSets.Diffusers)[0].Fill(s_block) ?? whole!;
-                Tensor part = value.narrow(0, start, length);
-                published[module + ".weight"] = (weight.IsSwapped && slice is null ? part.roll(length / 2, 0) : part).clone();
-                _places[module + ".weight"] = (tensor, start, weight.IsSwapped && slice is null);
-            }
-        }
-
+        _places = TableWeights.Add(single, model, model.CheckpointPrefixes[0], s_block);
         SafetensorsWriter.Write(_folder["single.safetensors"], single);
-        return (MergeFiles.Base(_folder["folder"], published, baseName: BaseName, config: "{}"), _folder["single.safetensors"]);
+        return (MergeFiles.Base(_folder["folder"], TablePlace.Weights(_places, name => single[name]), baseName: BaseName, config: "{}"), _folder["single.safetensors"]);
     }
 
     /// <summary>Factors of every published weight; those of one fused weight share w2, so that they are one product too.</summary>
@@ -149,9 +122,8 @@ public sealed class AnyLayoutAnyBaseTests : IDisposable
         bool isFile = other.Keys.All(key => _places.Values.Any(place => place.Tensor == key)) && !other.Keys.All(folder.ContainsKey);
         string[] different = [.. folder.Where(pair =>
         {
-            (string tensor, long start, bool swaps) = _places[pair.Key];
-            Tensor rows = isFile ? other[tensor].narrow(0, start, pair.Value.shape[0]) : other[pair.Key];
-            return !TensorAssert.Same(pair.Value, isFile && swaps ? rows.roll(rows.shape[0] / 2, 0) : rows);
+            TablePlace place = _places[pair.Key];
+            return !TensorAssert.Same(pair.Value, isFile ? place.In(other[place.Tensor]) : other[pair.Key]);
         }).Select(static pair => pair.Key)];
         Assert.True(different.Length == 0, $"{what}: {different.Length} of {folder.Count} differ: {string.Join(", ", different.Take(5))}");
     }

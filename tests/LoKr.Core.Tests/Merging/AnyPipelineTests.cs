@@ -16,14 +16,13 @@ namespace LoKr.Core.Tests.Merging;
 /// </summary>
 public sealed class AnyPipelineTests : IDisposable
 {
-    private const long Columns = 8;
     private static readonly BlockNumbers s_block = new("1", "0", "0");
 
     private readonly TempFolder _folder = new();
     private readonly DisposeScope _scope = NewDisposeScope();
 
     // Weights by component and published name, and where their rows are in the checkpoint.
-    private readonly Dictionary<string, Place> _places = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, TablePlace> _places = new(StringComparer.Ordinal);
 
     public static TheoryData<string, bool> Families
     {
@@ -87,32 +86,13 @@ public sealed class AnyPipelineTests : IDisposable
         {
             string component = AdapterComponents.ByFolder.First(pair => pair.Value == part.Component).Key;
             string prefix = part.CheckpointPrefixes.FirstOrDefault(static prefix => prefix.Length > 0) ?? "";
-            bool hasPublished = part.Weights.Any(static weight => weight.Names.Of(NameSets.Diffusers).Count > 0);
-            Dictionary<string, Tensor> published = [];
-            foreach (WeightNames weight in part.Weights.Where(static weight => !weight.IsParameter && weight.Names.Of(NameSets.File).Count > 0))
+            Dictionary<string, TablePlace> places = TableWeights.Add(checkpoint, part, prefix, s_block);
+            foreach ((string weight, TablePlace place) in places)
             {
-                string own = weight.Names.Of(NameSets.File)[0].Fill(s_block);
-                WeightRows[] rows = [.. weight.Rows.Where(static rows => !rows.IsBroken && rows.Names.Of(NameSets.Diffusers).Count > 0)];
-                string? whole = weight.Names.Of(NameSets.Diffusers) is [NameTemplate first, ..] ? first.Fill(s_block) : hasPublished || rows.Length > 0 ? null : own;
-                string tensor = $"{prefix}{own}.weight";
-                if ((whole is null && rows.Length == 0) || checkpoint.ContainsKey(tensor))
-                {
-                    continue;
-                }
-
-                long height = whole is not null ? weight.IsSwapped ? 2 * Columns : Columns : rows.Sum(static slice => slice.Length ?? 1) * Columns;
-                Tensor value = checkpoint[tensor] = randn(height, Columns);
-                foreach (WeightRows? slice in whole is not null ? new WeightRows?[] { null } : rows)
-                {
-                    (long start, long length) = slice?.Range(height, Columns) ?? (0, height);
-                    string module = (slice?.Names.Of(NameSets.Diffusers)[0].Fill(s_block) ?? whole!) + ".weight";
-                    Place place = new(tensor, start, length, weight.IsSwapped && slice is null);
-                    published[module] = place.In(value).clone();
-                    _places.Add($"{component}.{module}", place);
-                }
+                _places.Add($"{component}.{weight}", place);
             }
 
-            MergeFiles.Base(_folder["pipeline", component], published, baseName: part.IsDenoiser ? "diffusion_pytorch_model" : "model", config: "{}");
+            MergeFiles.Base(_folder["pipeline", component], TablePlace.Weights(places, name => checkpoint[name]), baseName: part.IsDenoiser ? "diffusion_pytorch_model" : "model", config: "{}");
         }
 
         SafetensorsWriter.Write(_folder["checkpoint.safetensors"], checkpoint);
@@ -122,12 +102,12 @@ public sealed class AnyPipelineTests : IDisposable
     {
         Dictionary<string, Tensor> tensors = [];
         Dictionary<string, Tensor> shared = [];
-        foreach ((string weight, Place place) in _places)
+        foreach ((string weight, TablePlace place) in _places)
         {
             string module = weight[..^".weight".Length];
             if (isLora)
             {
-                (tensors[module + ".lora_A.weight"], tensors[module + ".lora_B.weight"], tensors[module + ".alpha"]) = (randn(2, Columns), randn(place.Count, 2), tensor(4f));
+                (tensors[module + ".lora_A.weight"], tensors[module + ".lora_B.weight"], tensors[module + ".alpha"]) = (randn(2, TableWeights.Columns), randn(place.Count, 2), tensor(4f));
                 continue;
             }
 
@@ -154,18 +134,12 @@ public sealed class AnyPipelineTests : IDisposable
         LoKrMergeResult result = MergeFiles.Run(MergeFiles.Options(_folder["checkpoint.safetensors"], _folder["out.safetensors"], adapter) with { Force = true });
         Assert.Equal(_places.Values.Select(static place => place.Tensor).Distinct().Count(), result.ModuleCount);
         using SafetensorsReader reader = SafetensorsReader.Open(_folder["out.safetensors"]);
-        return _places.ToDictionary(static pair => pair.Key, pair => pair.Value.In(reader.Read(pair.Value.Tensor)), StringComparer.Ordinal);
+        return TablePlace.Weights(_places, name => reader.Read(name));
     }
 
     private static void Same(Dictionary<string, Tensor> expected, Dictionary<string, Tensor> actual, string what)
     {
         string[] different = [.. expected.Where(pair => !TensorAssert.Same(pair.Value, actual[pair.Key])).Select(static pair => pair.Key)];
         Assert.True(different.Length == 0, $"{what}: {different.Length} of {expected.Count} differ: {string.Join(", ", different.Take(5))}");
-    }
-
-    /// <summary>Rows of a tensor of the checkpoint.</summary>
-    private sealed record Place(string Tensor, long Start, long Count, bool Swaps)
-    {
-        public Tensor In(Tensor tensor) => Swaps ? tensor.narrow(0, Start, Count).roll(Count / 2, 0) : tensor.narrow(0, Start, Count);
     }
 }

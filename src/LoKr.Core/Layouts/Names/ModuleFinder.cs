@@ -1,5 +1,4 @@
 using LoKr.Core.Errors;
-using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts.Names;
 
@@ -20,7 +19,7 @@ internal sealed class ModuleFinder
     {
         (_file, _index) = (file, index);
         _byPrefix = new(() => index.FindByPrefix(AdapterLayouts.IsUnderscored(file.Layout) ? [] : file.Modules
-            .Concat(file.Foreign.Select(static tensor => new AdapterFileModule(tensor.Component, tensor.Module, new Dictionary<string, SafetensorsEntry> { [tensor.Suffix] = tensor.Entry }, null)))
+            .Concat(file.Others)
             .Select(module => (Component: ComponentOf(module), module.Name)).Where(name => index.Find(name.Component, name.Name) is null)));
     }
 
