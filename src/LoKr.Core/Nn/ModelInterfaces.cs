@@ -81,8 +81,13 @@ public interface ICausalLanguageModel : IPretrainedModel
     torch.Tensor Logits(torch.Tensor inputIds, torch.Tensor? attentionMask = null);
 
     /// <summary>Hidden states before the output embeddings, so that a loss can score only the positions it needs.</summary>
-    /// <returns>Hidden states [batch, length, hidden].</returns>
-    torch.Tensor HiddenStates(torch.Tensor inputIds, torch.Tensor? attentionMask = null);
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding on the right, int64 [batch, length]; null when there is no padding.</param>
+    /// <param name="places">
+    /// Places that are read, int64 [count], each text · length + position; null for all. What only the others need is not computed.
+    /// </param>
+    /// <returns>Hidden states [batch, length, hidden], or [count, hidden] of the places.</returns>
+    torch.Tensor HiddenStates(torch.Tensor inputIds, torch.Tensor? attentionMask = null, torch.Tensor? places = null);
 
     /// <summary>Applies the output embeddings to hidden states [..., hidden].</summary>
     torch.Tensor Project(torch.Tensor hiddenStates);
@@ -101,8 +106,9 @@ public interface IPackedLanguageModel : ICausalLanguageModel
     /// <summary>Hidden states before the output embeddings, for every text those that it would have in a row of its own.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length]: the texts of a row one after the other, padding on the right.</param>
     /// <param name="positionIds">Position of every token in its own text, int64 [batch, length]: a 0 begins a text. 0 for padding.</param>
-    /// <returns>Hidden states [batch, length, hidden].</returns>
-    torch.Tensor PackedHiddenStates(torch.Tensor inputIds, torch.Tensor positionIds);
+    /// <param name="places">Places that are read, int64 [count], each row · length + position; null for all.</param>
+    /// <returns>Hidden states [batch, length, hidden], or [count, hidden] of the places.</returns>
+    torch.Tensor PackedHiddenStates(torch.Tensor inputIds, torch.Tensor positionIds, torch.Tensor? places = null);
 }
 
 /// <summary>A model that turns token sequences into vectors that other models are conditioned on.</summary>

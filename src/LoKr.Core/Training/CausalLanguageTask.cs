@@ -156,7 +156,7 @@ public sealed class CausalLanguageTask : ITrainingTask
         return NextTokenLoss.Each(languageModel, hidden, targets, withMisses: rows.AnswerCount > 0);
     }
 
-    /// <summary>Only positions that predict a token with loss get logits.</summary>
+    /// <summary>Only positions that predict a token with loss are computed behind the last layer's attention, and get logits.</summary>
     private static (ICausalLanguageModel Model, Tensor Hidden, Tensor Targets) Forward(LoKrModel model, TrainingBatch batch)
     {
         ArgumentNullException.ThrowIfNull(model);
@@ -166,10 +166,11 @@ public sealed class CausalLanguageTask : ITrainingTask
 
         // Padding is on the right and attention only looks left, so no token sees padding and no mask is needed.
         Tensor ids = rows.Tokens.IdsOn(device);
+        Tensor places = tensor(rows.Positions, device: device);
         Tensor hidden = rows.TextPositions is { } positions
-            ? ((IPackedLanguageModel)languageModel).PackedHiddenStates(ids, positions.IdsOn(device))
-            : languageModel.HiddenStates(ids);
-        return (languageModel, hidden.flatten(0, 1).index_select(0, tensor(rows.Positions, device: device)), tensor(rows.Targets, device: device));
+            ? ((IPackedLanguageModel)languageModel).PackedHiddenStates(ids, positions.IdsOn(device), places)
+            : languageModel.HiddenStates(ids, places: places);
+        return (languageModel, hidden, tensor(rows.Targets, device: device));
     }
 
     // Rows whose answers greedy decoding would give as they are: each of their tokens is the most likely one behind those before it.

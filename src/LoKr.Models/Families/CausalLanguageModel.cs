@@ -75,19 +75,21 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     public Tensor Logits(Tensor inputIds, Tensor? attentionMask = null) => call(inputIds, attentionMask);
 
     /// <inheritdoc/>
-    public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null)
+    public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null, Tensor? places = null)
     {
         _decoder.Check(inputIds, attentionMask);
-        return _decoder.Run(inputIds, attentionMask, null, training);
+        TokenInput.CheckPlaces(Architecture, inputIds, places);
+        return _decoder.Run(inputIds, attentionMask, null, training, places);
     }
 
     /// <inheritdoc/>
-    public Tensor PackedHiddenStates(Tensor inputIds, Tensor positionIds)
+    public Tensor PackedHiddenStates(Tensor inputIds, Tensor positionIds, Tensor? places = null)
     {
         ArgumentNullException.ThrowIfNull(positionIds);
         _decoder.Check(inputIds, null);
         TokenInput.CheckPositions(Architecture, inputIds, positionIds);
-        return _decoder.RunPacked(inputIds, positionIds, training);
+        TokenInput.CheckPlaces(Architecture, inputIds, places);
+        return _decoder.RunPacked(inputIds, positionIds, training, places);
     }
 
     /// <inheritdoc/>
@@ -118,7 +120,7 @@ public sealed class CausalLanguageModel : nn.Module<Tensor, Tensor?, Tensor>, IC
     bool ICachedLanguageModel.Holds(KeyValueCache cache) => _settings.CacheLimit is not int limit || cache.Length != limit;
 
     /// <inheritdoc/>
-    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache) => _decoder.Run(inputIds, null, cache, training);
+    Tensor ICachedLanguageModel.HiddenStates(Tensor inputIds, KeyValueCache cache, Tensor? places) => _decoder.Run(inputIds, null, cache, training, places);
 
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>
     protected override void RegisterComponents()

@@ -66,15 +66,17 @@ internal sealed class ClassificationHead
         _output = root.Place(settings.OutputName, nn.Linear(stack.HiddenSize, labels, settings.HasOutputBias, options.Device, options.DType));
     }
 
-    /// <summary>Hidden states [batch, length, hidden] → logits [batch, labels].</summary>
-    /// <param name="hidden">The hidden states.</param>
+    /// <summary>The places of token ids [batch, length] whose hidden states the head of a text reads, int64 [batch]; null where it reads all.</summary>
+    public Tensor? Places(Tensor inputIds) => _settings.Pooling == TextPooling.Mean ? null : BatchPlaces.First(inputIds.shape[0], inputIds.shape[1], inputIds.device);
+
+    /// <summary>Hidden states → logits [batch, labels].</summary>
+    /// <param name="hidden">The hidden states of the <see cref="Places"/> [batch, hidden]; [batch, length, hidden] where the head reads all.</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length].</param>
     /// <param name="training">Whether dropout applies.</param>
     public Tensor Run(Tensor hidden, Tensor attentionMask, bool training)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor pooled = _settings.Pooling == TextPooling.Mean ? Mean(hidden, attentionMask) : hidden.select(1, 0);
-        return Score(pooled, training).MoveToOuterDisposeScope();
+        return Score(_settings.Pooling == TextPooling.Mean ? Mean(hidden, attentionMask) : hidden, training).MoveToOuterDisposeScope();
     }
 
     /// <summary>Vectors [..., hidden] → logits [..., labels].</summary>

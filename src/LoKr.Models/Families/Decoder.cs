@@ -84,44 +84,48 @@ internal sealed class Decoder : ITextBody
     /// <summary>An empty cache for one sequence.</summary>
     public KeyValueCache CreateCache() => new(_settings.Stack.Windows);
 
-    /// <summary>Refuses a batch that does not fit the model with <see cref="Core.Errors.ErrorIds.ModelInputInvalid"/>.</summary>
-    public void Check(Tensor inputIds, Tensor? attentionMask) =>
-        TokenInput.Check(_settings.ClassName, inputIds, attentionMask, VocabularySize, _settings.HasPositionTable ? _settings.MaxSequenceLength : null);
-
-    /// <summary>Checked token ids without types, all positions at once.</summary>
-    Tensor ITextBody.Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training)
+    /// <inheritdoc/>
+    public void Check(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds = null)
     {
-        Check(inputIds, attentionMask);
+        TokenInput.Check(_settings.ClassName, inputIds, attentionMask, VocabularySize, _settings.HasPositionTable ? _settings.MaxSequenceLength : null);
         TokenInput.CheckTypes(_settings.ClassName, inputIds, tokenTypeIds, TokenTypeCount);
-        return Run(inputIds, attentionMask, cache: null, training);
     }
 
-    /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden].</summary>
+    /// <summary>Token ids without types, all positions at once.</summary>
+    Tensor ITextBody.Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training, Tensor? places) =>
+        Run(inputIds, attentionMask, cache: null, training, places);
+
+    /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden], or [count, hidden] of the places that are read.</summary>
     /// <param name="inputIds">Token ids; with a cache, those that follow what it holds.</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length], or null.</param>
     /// <param name="cache">Keys and values of earlier positions, to which those of the input are added; or null.</param>
     /// <param name="training">Whether dropout applies.</param>
-    public Tensor Run(Tensor inputIds, Tensor? attentionMask, KeyValueCache? cache, bool training)
+    /// <param name="places">Places that are read, int64 [count], counted as <see cref="BatchPlaces"/> does; null for all.</param>
+    public Tensor Run(Tensor inputIds, Tensor? attentionMask, KeyValueCache? cache, bool training, Tensor? places = null)
     {
         using DisposeScope scope = NewDisposeScope();
         (long start, long length) = (cache?.Length ?? 0, inputIds.shape[1]);
         Tensor x = _embeddings.Run(inputIds, start, training);
         IReadOnlyList<Rotation?> rotations = _rotations.Get(start, length, x.device, x.dtype);
-        x = _stack.call(x, AttentionPass.Causal(attentionMask, length, x.device, _settings.Stack.Windows, rotations, cache));
+        x = _stack.call(x, AttentionPass.Causal(attentionMask, length, x.device, _settings.Stack.Windows, rotations, cache).Reading(places));
         cache?.Advance(length);
         return _norm.call(x).MoveToOuterDisposeScope();
     }
 
-    /// <summary>Token ids [batch, length] → hidden states [batch, length, hidden], where a row has several texts, none of which sees another.</summary>
+    /// <summary>
+    /// Token ids [batch, length] → hidden states [batch, length, hidden], or [count, hidden] of the places that are read, where a row has several
+    /// texts, none of which sees another.
+    /// </summary>
     /// <param name="inputIds">Token ids.</param>
     /// <param name="positionIds">Position of every token in its own text, int64 [batch, length].</param>
     /// <param name="training">Whether dropout applies.</param>
-    public Tensor RunPacked(Tensor inputIds, Tensor positionIds, bool training)
+    /// <param name="places">Places that are read, int64 [count], counted as <see cref="BatchPlaces"/> does; null for all.</param>
+    public Tensor RunPacked(Tensor inputIds, Tensor positionIds, bool training, Tensor? places = null)
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor x = _embeddings.Run(inputIds, 0, training, positions: positionIds);
         IReadOnlyList<Rotation?> rotations = _rotations.Get(positionIds, x.device, x.dtype);
-        x = _stack.call(x, AttentionPass.Packed(positionIds, _settings.Stack.Windows, rotations));
+        x = _stack.call(x, AttentionPass.Packed(positionIds, _settings.Stack.Windows, rotations).Reading(places));
         return _norm.call(x).MoveToOuterDisposeScope();
     }
 

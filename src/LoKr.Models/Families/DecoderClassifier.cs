@@ -88,10 +88,8 @@ public sealed class DecoderClassifier : nn.Module<Tensor, Tensor?, Tensor>, ISeq
     {
         _decoder.Check(inputIds, attentionMask);
         using DisposeScope scope = NewDisposeScope();
-        Tensor last = FindLast(inputIds);
-        Tensor hidden = _decoder.Run(inputIds, attentionMask, null, training);
-        Tensor rows = arange(inputIds.shape[0], ScalarType.Int64, inputIds.device);
-        return _head.call(hidden[TensorIndex.Tensor(rows), TensorIndex.Tensor(last)]).MoveToOuterDisposeScope();
+        Tensor last = BatchPlaces.Of(FindLast(inputIds), inputIds.shape[1]);
+        return _head.call(_decoder.Run(inputIds, attentionMask, null, training, last)).MoveToOuterDisposeScope();
     }
 
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>

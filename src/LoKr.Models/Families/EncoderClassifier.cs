@@ -49,13 +49,20 @@ internal interface ITextBody : IDisposable
     /// <summary>Number of segments that are told apart.</summary>
     int TokenTypeCount { get; }
 
-    /// <summary>Computes hidden states.</summary>
+    /// <summary>Refuses a batch that does not fit the model with <see cref="Core.Errors.ErrorIds.ModelInputInvalid"/>.</summary>
+    /// <param name="inputIds">Token ids, int64 [batch, length].</param>
+    /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
+    /// <param name="tokenTypeIds">Segment of each token [batch, length]; null for segment 0.</param>
+    void Check(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds = null);
+
+    /// <summary>Computes hidden states of a batch that <see cref="Check"/> lets pass.</summary>
     /// <param name="inputIds">Token ids, int64 [batch, length].</param>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
     /// <param name="tokenTypeIds">Segment of each token [batch, length]; null for segment 0.</param>
     /// <param name="training">Whether dropout applies.</param>
-    /// <returns>Hidden states [batch, length, hidden].</returns>
-    Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training);
+    /// <param name="places">Places that are read, int64 [count], counted as <see cref="BatchPlaces"/> does; null for all.</param>
+    /// <returns>Hidden states [batch, length, hidden], or [count, hidden] of the places.</returns>
+    Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training, Tensor? places = null);
 }
 
 /// <summary>What every bidirectional encoder has before its head: embeddings and layers. Modules and parameters are named as in transformers.</summary>
@@ -86,18 +93,23 @@ internal sealed class Encoder : ITextBody
     public int TokenTypeCount => _settings.Embeddings.TypeCount;
 
     /// <inheritdoc/>
-    public Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training)
+    public void Check(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds = null)
     {
         // Only a table of positions ends; the others merely were not trained beyond.
         int? longest = _settings.Embeddings.Has(EmbeddingPart.Positions) ? _settings.MaxSequenceLength : null;
         TokenInput.Check(_settings.ClassName, inputIds, attentionMask, _embeddings.Count, longest);
         TokenInput.CheckTypes(_settings.ClassName, inputIds, tokenTypeIds, _settings.Embeddings.TypeCount);
+    }
+
+    /// <inheritdoc/>
+    public Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training, Tensor? places = null)
+    {
         using DisposeScope scope = NewDisposeScope();
         long length = inputIds.shape[1];
         Tensor x = _embeddings.Run(inputIds, 0, training, tokenTypeIds, attentionMask);
         AttentionPass pass = AttentionPass.Bidirectional(
             attentionMask, length, x.device, _settings.Stack.Windows, _rotations.Get(0, length, x.device, x.dtype), _positions?.Start(length, x.device, training));
-        x = _stack.call(x, pass);
+        x = _stack.call(x, pass.Reading(places));
         return (_norm is null ? x : _norm.call(x)).MoveToOuterDisposeScope();
     }
 
@@ -168,8 +180,11 @@ public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tenso
     /// <param name="attentionMask">1 for tokens, 0 for padding, int64 [batch, length]; null when nothing is padded.</param>
     /// <param name="tokenTypeIds">Segment of each token, int64 [batch, length]; null for segment 0.</param>
     /// <returns>Hidden states [batch, length, hidden].</returns>
-    public Tensor LastHiddenState(Tensor inputIds, Tensor? attentionMask = null, Tensor? tokenTypeIds = null) =>
-        _encoder.Run(inputIds, attentionMask, tokenTypeIds, training);
+    public Tensor LastHiddenState(Tensor inputIds, Tensor? attentionMask = null, Tensor? tokenTypeIds = null)
+    {
+        _encoder.Check(inputIds, attentionMask, tokenTypeIds);
+        return _encoder.Run(inputIds, attentionMask, tokenTypeIds, training);
+    }
 
     /// <summary>
     /// Sentence embeddings: hidden states averaged over the tokens and scaled to length one, as sentence-transformers' mean pooling.
@@ -190,8 +205,10 @@ public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tenso
     /// <summary>Logits [batch, labels] of token ids, their padding mask and their segments (or null), all int64 [batch, length].</summary>
     public override Tensor forward(Tensor inputIds, Tensor attentionMask, Tensor? tokenTypeIds)
     {
+        _encoder.Check(inputIds, attentionMask, tokenTypeIds);
         using DisposeScope scope = NewDisposeScope();
-        return _head.Run(LastHiddenState(inputIds, attentionMask, tokenTypeIds), attentionMask, training).MoveToOuterDisposeScope();
+        Tensor hidden = _encoder.Run(inputIds, attentionMask, tokenTypeIds, training, _head.Places(inputIds));
+        return _head.Run(hidden, attentionMask, training).MoveToOuterDisposeScope();
     }
 
     /// <summary>The names are the family's, not those of the fields: everything is registered by the constructor.</summary>

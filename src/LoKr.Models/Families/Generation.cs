@@ -17,8 +17,11 @@ internal interface ICachedLanguageModel : ICausalLanguageModel
     /// <summary>Whether what a cache holds is still right when one more position follows; if not, the whole text is computed again.</summary>
     bool Holds(KeyValueCache cache);
 
-    /// <summary>Hidden states [1, length, hidden] of the ids that follow those in the cache; their keys and values are added to it.</summary>
-    Tensor HiddenStates(Tensor inputIds, KeyValueCache cache);
+    /// <summary>
+    /// Hidden states [1, length, hidden] of the ids that follow those in the cache, or [count, hidden] of the places that are read, int64 [count];
+    /// the keys and values of all are added to it.
+    /// </summary>
+    Tensor HiddenStates(Tensor inputIds, KeyValueCache cache, Tensor? places = null);
 }
 
 /// <summary>Keys and values of the positions of one sequence by layer: first the whole prompt at once, then one position at a time.</summary>
@@ -212,10 +215,10 @@ internal static class TextGenerator
     private static int Step(ICachedLanguageModel model, KeyValueCache cache, long[] input, TokenSampler sampler, Device device)
     {
         using DisposeScope scope = NewDisposeScope();
-        Tensor hidden = model.HiddenStates(tensor(input, [1, input.Length], device: device), cache);
 
-        // Only the last position is projected: the vocabulary is the largest dimension of all.
-        return sampler.Next(model.Project(hidden[0, -1].unsqueeze(0))[0]);
+        // Only the last position is read: the vocabulary is the largest dimension of all.
+        Tensor last = tensor([input.Length - 1L], device: device);
+        return sampler.Next(model.Project(model.HiddenStates(tensor(input, [1, input.Length], device: device), cache, last))[0]);
     }
 
     private static void CheckPrompt(ICachedLanguageModel model, IReadOnlyList<int> promptIds)

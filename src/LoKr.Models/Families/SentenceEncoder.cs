@@ -16,9 +16,8 @@ public sealed class SentenceEncoder : nn.Module<Tensor, Tensor, Tensor>, ISenten
 {
     private static readonly string[] s_poolers = ["pooler.dense", "pooler"];
 
-    private readonly Func<Tensor, Tensor, bool, Tensor> _run;
+    private readonly ITextBody _body;
     private readonly Func<string, string> _lower;
-    private readonly Action _release;
 
     private SentenceEncoder(
         ModelConfig config, string className, string basePrefix, nn.Module whole, SentenceSettings sentences, Func<string, string> lower, IReadOnlyList<string> idle)
@@ -31,19 +30,12 @@ public sealed class SentenceEncoder : nn.Module<Tensor, Tensor, Tensor>, ISenten
         switch (whole)
         {
             case EncoderClassifier { Settings: EncoderSettings settings }:
-                Encoder encoder = new(this, settings);
-                (_release, _run) = (encoder.Dispose, (ids, mask, training) => encoder.Run(ids, mask, null, training));
+                _body = new Encoder(this, settings);
                 (stack, MaxSequenceLength) = (settings.Stack, settings.MaxSequenceLength);
                 settings.WriteSpellings(Config);
                 break;
             case CausalLanguageModel { Settings: DecoderSettings settings }:
-                Decoder decoder = new(this, settings);
-                _release = decoder.Dispose;
-                _run = (ids, mask, training) =>
-                {
-                    decoder.Check(ids, mask);
-                    return decoder.Run(ids, mask, null, training);
-                };
+                _body = new Decoder(this, settings);
                 (stack, MaxSequenceLength) = (settings.Stack, settings.MaxSequenceLength);
                 settings.WriteSpellings(Config);
                 break;
@@ -106,8 +98,9 @@ public sealed class SentenceEncoder : nn.Module<Tensor, Tensor, Tensor>, ISenten
     public Tensor Embed(Tensor inputIds, Tensor attentionMask, int promptLength = 0)
     {
         ArgumentNullException.ThrowIfNull(attentionMask);
+        _body.Check(inputIds, attentionMask);
         using DisposeScope scope = NewDisposeScope();
-        Tensor hidden = _run(inputIds, attentionMask, training);
+        Tensor hidden = _body.Run(inputIds, attentionMask, null, training, TokenPooling.Places(attentionMask, Sentences.Pooling, promptLength));
         Tensor vectors = TokenPooling.Pool(hidden, attentionMask, Sentences.Pooling, promptLength);
         return (Sentences.Normalize ? nn.functional.normalize(vectors, 2, 1) : vectors).MoveToOuterDisposeScope();
     }
@@ -153,7 +146,7 @@ public sealed class SentenceEncoder : nn.Module<Tensor, Tensor, Tensor>, ISenten
     {
         if (disposing)
         {
-            _release();
+            _body.Dispose();
         }
 
         base.Dispose(disposing);

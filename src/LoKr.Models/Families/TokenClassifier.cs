@@ -89,6 +89,7 @@ public sealed class TokenClassifier : nn.Module<Tensor, Tensor, Tensor?, Tensor>
     /// <exception cref="LoKrException"><see cref="ErrorIds.ModelInputInvalid"/>.</exception>
     public override Tensor forward(Tensor inputIds, Tensor attentionMask, Tensor? tokenTypeIds)
     {
+        _body.Check(inputIds, attentionMask, tokenTypeIds);
         using DisposeScope scope = NewDisposeScope();
         return _head.Score(_body.Run(inputIds, attentionMask, tokenTypeIds, training), training).MoveToOuterDisposeScope();
     }

@@ -62,12 +62,50 @@ internal static class TokenInput
         }
     }
 
+    /// <summary>Refuses places that a batch does not have with <see cref="ErrorIds.ModelInputInvalid"/>.</summary>
+    /// <param name="architecture">Name of the model for the message.</param>
+    /// <param name="inputIds">Token ids [batch, length].</param>
+    /// <param name="places">Places, counted as <see cref="BatchPlaces"/> does; int64 [count] is required, or null.</param>
+    public static void CheckPlaces(string architecture, Tensor inputIds, Tensor? places)
+    {
+        string? problem = places is null ? null
+            : places.dtype != ScalarType.Int64 || places.dim() != 1 ? $"places are {places.dtype} [{string.Join(", ", places.shape)}], not Int64 [count]"
+            : HasUnknownIds(places, inputIds.numel()) ? $"a place is not between 0 and {inputIds.numel() - 1}"
+            : null;
+        if (problem is not null)
+        {
+            throw new LoKrException(ErrorIds.ModelInputInvalid, LoKrErrorKind.InvalidArgument, $"{architecture}: {problem}.", "Count places through the batch: text · length + position.");
+        }
+    }
+
     // Reading the values costs a synchronization, but on a GPU an id outside the table would end the process's use of the device.
-    private static bool HasUnknownIds(Tensor inputIds, int vocabularySize)
+    private static bool HasUnknownIds(Tensor ids, long count)
     {
         using DisposeScope scope = NewDisposeScope();
-        return inputIds.lt(0).logical_or(inputIds.ge(vocabularySize)).any().item<bool>();
+        return ids.lt(0).logical_or(ids.ge(count)).any().item<bool>();
     }
+}
+
+/// <summary>
+/// Places of tokens in a batch, counted through all its texts: place = text · length + position. A head that reads few of them spares the last
+/// layer the others (see <see cref="AttentionPass.Places"/>).
+/// </summary>
+internal static class BatchPlaces
+{
+    /// <summary>The places of one token of each text, int64 [batch].</summary>
+    /// <param name="positions">Its position, int64 [batch].</param>
+    /// <param name="length">Length of the sequences.</param>
+    public static Tensor Of(Tensor positions, long length)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        return (First(positions.shape[0], length, positions.device) + positions).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>The places of the first token of each text, int64 [batch].</summary>
+    /// <param name="batch">Number of texts.</param>
+    /// <param name="length">Length of the sequences.</param>
+    /// <param name="device">Device of the model.</param>
+    public static Tensor First(long batch, long length, Device device) => arange(0, batch * length, length, ScalarType.Int64, device);
 }
 
 /// <summary>Boolean masks (true takes part), created only where attention needs one, because torch's fast kernels take none.</summary>
@@ -164,6 +202,12 @@ internal sealed class AttentionPass
     /// <summary>Scores by the distance of positions; null where there are none.</summary>
     public PositionScores? Scores { get; private init; }
 
+    /// <summary>
+    /// Places that are read behind the last layer, int64 [count], counted as <see cref="BatchPlaces"/> does; null for all. Its keys and values
+    /// are those of every place, and all that follows its attention is computed for these alone.
+    /// </summary>
+    public Tensor? Places { get; private init; }
+
     /// <summary>Every position sees every other, as far as the layer's window goes. The masks are in the caller's dispose scope.</summary>
     /// <param name="attentionMask">1 for tokens, 0 for padding [batch, length]; null when nothing is padded.</param>
     /// <param name="length">Length of the sequences.</param>
@@ -207,10 +251,18 @@ internal sealed class AttentionPass
     /// <summary>Rotation of the positions in a layer; null where it has none.</summary>
     public Rotation? Rotation(int layer) => Rotations.Count == 0 ? null : Rotations[layer];
 
+    /// <summary>The same where other places are read; null for all.</summary>
+    public AttentionPass Reading(Tensor? places) =>
+        ReferenceEquals(places, Places) ? this : new(IsCausal, _masks) { Rotations = Rotations, Cache = Cache, Scores = Scores, Places = places };
+
+    /// <summary>Of vectors of all places [batch, length, width], those that are read [count, width]; the vectors themselves where all are.</summary>
+    public Tensor Read(Tensor vectors) => Places is null ? vectors : vectors.flatten(0, 1).index_select(0, Places);
+
     /// <summary>The same without a cache, with tensors that stay until the backward pass is over.</summary>
     public AttentionPass Keep(ActivationCheckpoints checkpoints) =>
         new(IsCausal, _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Keep(entry.Value)))
         {
+            Places = checkpoints.Keep(Places),
             Rotations = [.. Rotations.Select(rotation => rotation is { } turned
                 ? new Rotation(checkpoints.Keep(turned.Cosine)!, checkpoints.Keep(turned.Sine)!)
                 : (Rotation?)null)],

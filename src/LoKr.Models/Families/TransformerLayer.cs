@@ -279,10 +279,16 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
         _mlpSumNorm = parts.GetValueOrDefault(LayerPart.MlpSumNorm);
     }
 
-    /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden].</summary>
+    /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden], or [count, hidden] of the places that are read.</summary>
     public override Tensor forward(Tensor input, AttentionPass pass)
     {
         using DisposeScope scope = NewDisposeScope();
+        if (_ending is not null && pass.Places is not null)
+        {
+            // Its ending may look at neighbors.
+            return pass.Read(forward(input, pass.Reading(null))).MoveToOuterDisposeScope();
+        }
+
         Tensor x = Attend(input, pass);
         Tensor fed = Normalize(_mlpOutputNorm, _mlp.Run(Normalize(_mlpInputNorm, x), training));
         Tensor output = Normalize(_mlpSumNorm, Add(x, fed));
@@ -299,7 +305,7 @@ internal sealed class TransformerLayer : nn.Module<Tensor, AttentionPass, Tensor
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor attended = Normalize(_attentionOutputNorm, _attention.Run(Normalize(_attentionInputNorm, input), pass, training));
-        return Normalize(_attentionSumNorm, Add(input, attended)).MoveToOuterDisposeScope();
+        return Normalize(_attentionSumNorm, Add(pass.Read(input), attended)).MoveToOuterDisposeScope();
     }
 
     private static Tensor Normalize(nn.Module<Tensor, Tensor>? norm, Tensor x) => norm is null ? x : norm.call(x);
@@ -342,11 +348,11 @@ internal sealed class SelfAttention
         _output = parts[LayerPart.AttentionOutput];
     }
 
-    /// <summary>[batch, length, hidden] → [batch, length, hidden].</summary>
+    /// <summary>[batch, length, hidden] → [batch, length, hidden], or [count, hidden] of the places that are read.</summary>
     public Tensor Run(Tensor input, AttentionPass pass, bool training)
     {
         using DisposeScope scope = NewDisposeScope();
-        return _output.call(Context(input, pass, training)).WithDropout(_settings.AttentionOutputDropout, training).MoveToOuterDisposeScope();
+        return _output.call(pass.Read(Context(input, pass, training))).WithDropout(_settings.AttentionOutputDropout, training).MoveToOuterDisposeScope();
     }
 
     // Each stage has a scope of its own: memory that the backward pass does not need is free for the next one.
@@ -449,7 +455,7 @@ internal sealed class FeedForward
         (_down, _settings) = (parts[LayerPart.Down], settings);
     }
 
-    /// <summary>[batch, length, hidden] → [batch, length, hidden].</summary>
+    /// <summary>[..., hidden] → [..., hidden].</summary>
     public Tensor Run(Tensor input, bool training)
     {
         using DisposeScope scope = NewDisposeScope();

@@ -153,7 +153,7 @@ internal sealed class TransformerStack : nn.Module<Tensor, AttentionPass, Tensor
     /// <inheritdoc/>
     public ActivationCheckpoints? Checkpoints { get; set; }
 
-    /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden].</summary>
+    /// <summary>Hidden states [batch, length, hidden] → [batch, length, hidden], or [count, hidden] of the places that are read.</summary>
     public override Tensor forward(Tensor input, AttentionPass pass) => Run(input, pass, _steps);
 
     /// <summary>Hidden states [batch, length, hidden] after the last layer, and those before it.</summary>
@@ -167,12 +167,15 @@ internal sealed class TransformerStack : nn.Module<Tensor, AttentionPass, Tensor
     {
         using DisposeScope scope = NewDisposeScope();
         AttentionPass? kept = Checkpoints is null || pass.Cache is not null ? null : pass.Keep(Checkpoints);
+        AttentionPass ending = kept ?? pass;
+        AttentionPass inner = ending.Reading(null);
 
         // The input is the caller's; each later one is released as soon as the next is there.
         Tensor x = input.alias();
-        foreach (TransformerLayer layer in layers)
+        for (int i = 0; i < layers.Length; i++)
         {
-            Tensor next = kept is null ? layer.call(x, pass) : Checkpoints!.Run(layer, x, given => layer.call(given, kept));
+            (TransformerLayer layer, AttentionPass shared) = (layers[i], i == layers.Length - 1 ? ending : inner);
+            Tensor next = kept is null ? layer.call(x, shared) : Checkpoints!.Run(layer, x, given => layer.call(given, shared));
             x.Dispose();
             x = next;
         }

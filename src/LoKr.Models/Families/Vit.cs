@@ -112,8 +112,9 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IPret
         _images.Check(input);
         using DisposeScope scope = NewDisposeScope();
         Tensor x = _embeddings.call(input);
-        x = _stack.call(x, AttentionPass.Bidirectional(null, x.shape[1], x.device, [null]));
-        return _classifier.call(_norm.call(x)[.., 0]).MoveToOuterDisposeScope();
+        Tensor first = BatchPlaces.First(x.shape[0], x.shape[1], x.device);
+        x = _stack.call(x, AttentionPass.Bidirectional(null, x.shape[1], x.device, [null]).Reading(first));
+        return _classifier.call(_norm.call(x)).MoveToOuterDisposeScope();
     }
 
     /// <summary>The names are the checkpoint's, not those of the fields: everything is registered by the constructor.</summary>

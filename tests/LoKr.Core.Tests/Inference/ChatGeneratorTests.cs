@@ -139,7 +139,7 @@ public sealed class ChatGeneratorTests
 
         public new int MaxSequenceLength => 512;
 
-        public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null) => throw new NotSupportedException();
+        public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null, Tensor? places = null) => throw new NotSupportedException();
 
         public Tensor Project(Tensor hiddenStates) => throw new NotSupportedException();
 

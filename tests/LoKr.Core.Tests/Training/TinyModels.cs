@@ -201,9 +201,9 @@ internal sealed class TinyLanguageModel : TinyModel, IPackedLanguageModel
 
     public IReadOnlyList<int> EosIds => [2];
 
-    public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null) => Encode(inputIds);
+    public Tensor HiddenStates(Tensor inputIds, Tensor? attentionMask = null, Tensor? places = null) => Read(Encode(inputIds), places);
 
-    public Tensor PackedHiddenStates(Tensor inputIds, Tensor positionIds) => Encode(inputIds, positionIds);
+    public Tensor PackedHiddenStates(Tensor inputIds, Tensor positionIds, Tensor? places = null) => Read(Encode(inputIds, positionIds), places);
 
     public Tensor Project(Tensor hiddenStates) => _head.call(hiddenStates);
 
@@ -213,6 +213,8 @@ internal sealed class TinyLanguageModel : TinyModel, IPackedLanguageModel
         throw new NotSupportedException("Tests of training do not generate.");
 
     public static LoKrModel Create(TinyTokenizer? tokenizer = null) => new(new TinyLanguageModel(), tokenizer: tokenizer ?? new TinyTokenizer());
+
+    private static Tensor Read(Tensor hidden, Tensor? places) => places is null ? hidden : hidden.flatten(0, 1).index_select(0, places);
 }
 
 /// <summary>What a small model learns.</summary>

@@ -137,12 +137,6 @@ public sealed class EncoderClassifierTests
     [Fact]
     public void Bert_has_as_many_positions_as_its_table() => Assert.Equal(12, MaxLength("bert"));
 
-    private static int MaxLength(string family)
-    {
-        using nn.Module module = Build(family);
-        return ((ISequenceClassifier)module).MaxSequenceLength;
-    }
-
     [Fact]
     public void Token_types_choose_the_segment()
     {
@@ -160,9 +154,8 @@ public sealed class EncoderClassifierTests
         ErrorAssert.Throws(ErrorIds.ModelInputInvalid, () => ((ISequenceClassifier)plain).Classify(ids, mask, zeros_like(ids)), "no token types");
     }
 
-    private static long PadId(string family) => family is "roberta" or "xlm-roberta" or "mpnet" ? 1 : 0;
-
-    private static nn.Module Build(string family)
+    /// <summary>A random model of a family, with gradients.</summary>
+    internal static nn.Module Build(string family)
     {
         JsonObject config = TinyModel.BertConfig();
         config["model_type"] = family;
@@ -184,4 +177,12 @@ public sealed class EncoderClassifierTests
 
         return module;
     }
+
+    private static int MaxLength(string family)
+    {
+        using nn.Module module = Build(family);
+        return ((ISequenceClassifier)module).MaxSequenceLength;
+    }
+
+    private static long PadId(string family) => family is "roberta" or "xlm-roberta" or "mpnet" ? 1 : 0;
 }
