@@ -24,6 +24,8 @@ internal sealed class LayerDelta : IDisposable
     private readonly AdapterStrength _strength;
     private readonly bool _normsOfRows;
     private readonly Tensor? _magnitude;
+    private readonly ProductMemory? _memory;
+    private readonly Tensor? _product;
     private Tensor? _columnQuotients;
 
     /// <summary>Prepares the factors.</summary>
@@ -32,7 +34,8 @@ internal sealed class LayerDelta : IDisposable
     /// <param name="scaling">Scale of w1 ⊗ w2 as trained.</param>
     /// <param name="strength">Strength of the adapter.</param>
     /// <param name="isTransposed">Whether the weight is stored in×out.</param>
-    public LayerDelta(KroneckerFactors factors, WeightDecomposeAxis? dora, double scaling, AdapterStrength strength, bool isTransposed)
+    /// <param name="memory">Lends memory for a low-rank w2 that is multiplied out; null to allocate it.</param>
+    public LayerDelta(KroneckerFactors factors, WeightDecomposeAxis? dora, double scaling, AdapterStrength strength, bool isTransposed, ProductMemory? memory = null)
     {
         using IDisposable noGrad = no_grad();
         using DisposeScope scope = NewDisposeScope();
@@ -45,6 +48,13 @@ internal sealed class LayerDelta : IDisposable
         {
             _factors.Add(FactorNames.W2A, Own(a));
             _factors.Add(FactorNames.W2B, Own(b));
+        }
+        else if (!isTransposed && memory is not null && factors is { W2A: Tensor tall, W2B: Tensor wide, Core: null })
+        {
+            (long rows, long columns) = (tall.shape[0], wide.shape[1]);
+            (_memory, _product) = (memory, memory.Take(rows * columns, factors.DType));
+            Tensor w2 = _product.narrow(0, 0, rows * columns).view(rows, columns).addmm_(tall, wide, 0f, 1f);
+            _factors.Add(FactorNames.W2, Own(w2.view([factors.K, factors.N, .. factors.Kernel])));
         }
         else
         {
@@ -156,6 +166,10 @@ internal sealed class LayerDelta : IDisposable
 
         _magnitude?.Dispose();
         _columnQuotients?.Dispose();
+        if (_product is not null)
+        {
+            _memory!.Return(_product);
+        }
     }
 
     private (Tensor Original, Tensor Sum) Sum(Tensor baseRows, long start)
@@ -197,6 +211,55 @@ internal sealed class LayerDelta : IDisposable
 
     // Shares memory where it can: the factors do not change while they are merged.
     private static Tensor Own(Tensor tensor) => tensor.detach().contiguous().DetachFromDisposeScope();
+}
+
+/// <summary>
+/// Memory for products of factors that those of one weight take over from another. Merges multiply w2 out for hundreds of weights, on several
+/// threads, and what the allocator keeps of each would grow with their number.
+/// </summary>
+internal sealed class ProductMemory : IDisposable
+{
+    private readonly Lock _gate = new();
+    private readonly List<Tensor> _free = [];
+
+    /// <summary>A flat tensor on the CPU of at least so many numbers, with undefined content; to give back by <see cref="Return"/>, from any thread.</summary>
+    /// <param name="count">The least number.</param>
+    /// <param name="type">Their type.</param>
+    public Tensor Take(long count, ScalarType type)
+    {
+        lock (_gate)
+        {
+            Tensor? free = _free.Where(memory => memory.dtype == type).MaxBy(static memory => memory.numel());
+            if (free is not null)
+            {
+                _free.Remove(free);
+                if (free.numel() >= count)
+                {
+                    return free;
+                }
+
+                free.Dispose();
+            }
+        }
+
+        return empty(count, type).DetachFromDisposeScope();
+    }
+
+    /// <summary>Takes a tensor back.</summary>
+    public void Return(Tensor memory)
+    {
+        lock (_gate)
+        {
+            _free.Add(memory);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _free.ForEach(static memory => memory.Dispose());
+        _free.Clear();
+    }
 }
 
 /// <summary>Some consecutive rows of w1 ⊗ w2: whole groups of rows that share a row of the outer factor, or a part of one group.</summary>

@@ -200,6 +200,7 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
         float[] copies = ArrayPool<float>.Shared.Rent((step + 1) * length);
         try
         {
+            Work?.Prepare(buffer.Products);
             Place.Part.ReadBytes(Place.Tensor.Offset + ((Place.FirstRow + First) * rowBytes), stored.AsSpan(0, Rows * rowBytes));
             Span<float> merged = MemoryMarshal.Cast<byte, float>(values.bytes);
             Span<byte> bytes = result.bytes;
@@ -256,10 +257,9 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
                 }
             }
         }
-        else if (Work is not null)
+        else
         {
-            Work.Prepare();
-            Work.Merge(values, 0, count * length, (First + row) * length);
+            Work?.Merge(values, 0, count * length, (First + row) * length);
         }
     }
 

@@ -47,10 +47,11 @@ internal abstract record MergeContribution(CheckpointMergeAdapter Adapter, doubl
 
     /// <summary>Reads the factors.</summary>
     /// <param name="type">Type in which they are applied.</param>
-    public LayerDelta Read(ScalarType type)
+    /// <param name="memory">Lends memory for what is multiplied out.</param>
+    public LayerDelta Read(ScalarType type, ProductMemory memory)
     {
         using DisposeScope scope = NewDisposeScope();
-        return new(Factors(type), DoraAxis, Scaling, new(Adapter.Weight, Adapter.DoraStrength), IsTransposed);
+        return new(Factors(type), DoraAxis, Scaling, new(Adapter.Weight, Adapter.DoraStrength), IsTransposed, memory);
     }
 
     /// <summary>Reads the factors; their tensors belong to the current dispose scope.</summary>

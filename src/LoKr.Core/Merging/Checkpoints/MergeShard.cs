@@ -134,7 +134,7 @@ internal sealed record ShardPiece(long Offset, int Count, MergeTarget Target, lo
         Target.Shard!.ReadBytes(Target.Entry!, Start, bytes);
         if (Work is not null)
         {
-            Work.Prepare();
+            Work.Prepare(buffer.Products);
             int size = SafetensorsDTypes.Size(Target.DType);
             RoundingSums sums = Work.Merge(values, 0, Count / size, Start / size);
             if (sums.Count > 0)

@@ -12,10 +12,6 @@ internal sealed class MergeWork : IDisposable
     // Where no kernel measures, one row of so many is merged again to see what rounding leaves.
     private const long RowsForSample = 8;
 
-    // A kernel measures all rows of a weight up to this size, and one of so many of a larger one: a prime, so that the rows are those of no pattern of the factors.
-    private const long MostMeasured = 1 << 22;
-    private const int MeasuredStride = 7;
-
     private readonly MergeTarget _target;
     private readonly long[] _rowShape;
     private readonly long _rowLength;
@@ -41,7 +37,7 @@ internal sealed class MergeWork : IDisposable
         _type = SafetensorsDTypes.Natural(target.DType);
         _wide = target.Precision;
         _measures = target.Loss is not null;
-        _stride = target.Shape.Product() > MostMeasured ? MeasuredStride : 1;
+        _stride = QuantizationLoss.Stride(target.Shape);
         long wideRow = _rowLength * _wide.ElementSize();
         long group = target.Layers.Count > 0 ? target.Layers[0].Group : 1;
         _runs = [.. LayerDelta.Runs(RowCount, group, target.Layers.Any(static layer => layer.Decomposes) || _wide == ScalarType.Float64 ? wideRow : target.RowBytes, target.RowUnit)];
@@ -53,8 +49,9 @@ internal sealed class MergeWork : IDisposable
 
     private long RowCount => _target.Shape.Count > 0 ? _target.Shape[0] : 1;
 
-    /// <summary>Reads the factors, and for DoRA by column the weight once.</summary>
-    public void Prepare()
+    /// <summary>Reads the factors, and for DoRA by column the weight once; the first call does.</summary>
+    /// <param name="memory">Lends memory for what is multiplied out; outlives this object.</param>
+    public void Prepare(ProductMemory memory)
     {
         lock (_gate)
         {
@@ -65,7 +62,7 @@ internal sealed class MergeWork : IDisposable
 
             foreach (MergeContribution layer in _target.Layers.Skip(_deltas.Count))
             {
-                LayerDelta delta = layer.Read(_wide);
+                LayerDelta delta = layer.Read(_wide, memory);
                 _deltas.Add(new(delta, delta.Kernel(_target.DType), Places(layer)));
                 delta.Measure((start, count) => ReadRows(layer, start, count), [layer.Places?.Sum(static place => place.Count) ?? RowCount, .. _rowShape]);
             }

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using LoKr.Core.Factors;
 using LoKr.Core.Model;
+using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -17,7 +18,15 @@ internal sealed class QuantizationLoss
     /// <summary>The same for floats of 16 bits, which round every change a little: reported is what mostly disappears.</summary>
     public const double LeastKeptInHalf = 0.5;
 
+    // All rows of a weight up to this size are measured, and one of so many of a larger one: a prime, so that the rows are those of no pattern of the factors.
+    private const long MostMeasured = 1 << 22;
+    private const int MeasuredStride = 7;
+
     private readonly ConcurrentDictionary<string, Entry> _entries = new(StringComparer.Ordinal);
+
+    /// <summary>One row of so many is measured, for all of them: those whose number it divides.</summary>
+    /// <param name="shape">Shape of the weight.</param>
+    public static int Stride(IReadOnlyList<long> shape) => shape.Product() > MostMeasured ? MeasuredStride : 1;
 
     /// <summary>Adds the sums of some rows to those of their weight; from any thread.</summary>
     /// <param name="name">The weight.</param>

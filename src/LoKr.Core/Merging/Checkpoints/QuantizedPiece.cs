@@ -55,28 +55,42 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
         {
             Span<float> all = MemoryMarshal.Cast<byte, float>(values.bytes);
             RoundingSums sums = default;
-            long notFinite = 0;
+            (long beyond, long notFinite) = (0, 0);
+            int stride = QuantizationLoss.Stride(piece.Target.Shape);
             for (int start = 0; start < piece.Length; start += step)
             {
                 int count = Math.Min(step, piece.Length - start);
                 Span<float> merged = all.Slice(start, count);
-                Span<float> before = copies.AsSpan(0, count);
-                Span<float> after = copies.AsSpan(count, count);
                 Span<byte> stored = result.Slice(start * size, count * size);
                 long first = piece.First + start;
                 from.Read(first, merged);
-                merged.CopyTo(before);
+
+                // Measured is the whole block, or every row whose number the stride divides.
+                int unit = stride == 1 ? count : row;
+                int skipped = stride == 1 ? 0 : (int)((stride - (first / row % stride)) % stride) * row;
+                Span<float> before = copies.AsSpan(0, count);
+                Span<float> after = copies.AsSpan(count, unit);
+                for ((int at, int taken) = (skipped, 0); at < count; at += stride * unit, taken += unit)
+                {
+                    merged.Slice(at, unit).CopyTo(before[taken..]);
+                }
+
                 piece.Change(values, start, count);
                 codec.Encode(merged, first, stored);
-                codec.Decode(stored, first, after);
-                RoundingSums part = RoundingSums.Of(before, merged, after) with { AtLimit = codec.CountBeyond(merged, first, stored) };
+                RoundingSums part = default;
+                for ((int at, int taken) = (skipped, 0); at < count; at += stride * unit, taken += unit)
+                {
+                    codec.Decode(stored.Slice(at * size, unit * size), first + at, after);
+                    part = part.Plus(RoundingSums.Of(before.Slice(taken, unit), merged.Slice(at, unit), after));
+                }
 
-                // A number that is not finite shows in the sum.
-                notFinite += double.IsFinite(part.Delta) ? 0 : NonFinite.Count(MemoryMarshal.AsBytes(merged), SafetensorsDType.F32);
+                // A number that is not finite shows in the sum of all.
+                notFinite += stride == 1 && double.IsFinite(part.Delta) ? 0 : NonFinite.Count(MemoryMarshal.AsBytes(merged), SafetensorsDType.F32);
+                beyond += codec.CountBeyond(merged, first, stored);
                 sums = sums.Plus(part);
             }
 
-            loss.Add(piece.Target.Name, codec.Format, sums);
+            loss.Add(piece.Target.Name, codec.Format, sums.Times(stride) with { AtLimit = beyond });
             check.Note(piece.Target, piece.Target.Name, ScalarType.Float32, notFinite, () => CountBefore(piece));
         }
         finally
@@ -113,6 +127,7 @@ internal sealed record QuantizedPiece(long Offset, int Count, MergeTarget Target
         // The bytes stay valid: they belong to the buffer.
         using Tensor values = buffer.Take(Length * sizeof(float), SafetensorsDType.F32);
         using Tensor result = buffer.Take(Count, SafetensorsDType.U8);
+        Work?.Prepare(buffer.Products);
         Storage.Fill(this, values, result.bytes, check);
         return result.bytes;
     }
@@ -128,10 +143,9 @@ internal sealed record QuantizedPiece(long Offset, int Count, MergeTarget Target
             using Tensor rows = values.narrow(0, start, count);
             replacement.Adapter.Tensors.ReadRange(replacement.Key, First + start, rows);
         }
-        else if (Work is not null)
+        else
         {
-            Work.Prepare();
-            Work.Merge(values, start, count, First + start);
+            Work?.Merge(values, start, count, First + start);
         }
     }
 
@@ -168,7 +182,8 @@ internal sealed class RefitScale
     {
         WeightScale scale = _weight.Scale!;
         float[] largest = new float[scale.Values.Length];
-        using PieceBuffer buffer = new();
+        using ProductMemory products = new();
+        using PieceBuffer buffer = new(products);
         MergePiece[] pieces = [.. new WeightStorage(_weight, _weight.Codec, null, new()).Pieces(_values, 0)];
         try
         {
@@ -177,6 +192,7 @@ internal sealed class RefitScale
                 using Tensor values = buffer.Take(piece.Length * sizeof(float), SafetensorsDType.F32);
                 Span<float> merged = MemoryMarshal.Cast<byte, float>(values.bytes);
                 _weight.Read(piece.First, merged);
+                piece.Work?.Prepare(products);
                 piece.Change(values, 0, piece.Length);
                 scale.Measure(merged, piece.First, largest);
             }

@@ -14,7 +14,8 @@ namespace LoKr.Core.Merging.Checkpoints;
 /// <summary>
 /// Writes the files of the result. Several threads each take the next piece, read it, add the deltas and write it, so that reading, arithmetic
 /// and writing overlap and a piece stays in the processor's cache. Each thread has its own file while there are enough, because the
-/// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread.
+/// operating system lets only one thread at a time write to a file. Memory: one buffer for each thread, and
+/// the products of factors of the weights in work.
 /// </summary>
 internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, MergeFile> onWritten, Action<MergeFile, string, IReadOnlyDictionary<string, long>> onComplete, CancellationToken cancel, bool resumes = false, int mostThreads = ShardWriter.DiskThreads)
 {
@@ -40,10 +41,11 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
             _waiting.Enqueue(file);
         }
 
+        using ProductMemory products = new();
         try
         {
             // Not from the pool: torch's dispose scopes belong to a thread.
-            Thread[] threads = [.. Enumerable.Range(0, Math.Min(mostThreads, Environment.ProcessorCount)).Select(_ => new Thread(Work) { IsBackground = true, Name = "LoKr merge" })];
+            Thread[] threads = [.. Enumerable.Range(0, Math.Min(mostThreads, Environment.ProcessorCount)).Select(_ => new Thread(() => Work(products)) { IsBackground = true, Name = "LoKr merge" })];
             Array.ForEach(threads, static thread => thread.Start());
             Array.ForEach(threads, static thread => thread.Join());
             _failure?.Throw();
@@ -56,11 +58,11 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
         }
     }
 
-    private void Work()
+    private void Work(ProductMemory products)
     {
         try
         {
-            using PieceBuffer buffer = new();
+            using PieceBuffer buffer = new(products);
             OpenShard? open = null;
             while (Volatile.Read(ref _failure) is null && (open = Choose(open)) is not null)
             {
@@ -378,9 +380,13 @@ internal sealed class PieceLog(string path, int count)
 }
 
 /// <summary>Memory of one thread for the pieces that it merges: one buffer for each element type.</summary>
-internal sealed class PieceBuffer : IDisposable
+/// <param name="products">Memory that all threads share for products of factors.</param>
+internal sealed class PieceBuffer(ProductMemory products) : IDisposable
 {
     private readonly Dictionary<ScalarType, Tensor> _buffers = [];
+
+    /// <summary>Lends memory for products of factors.</summary>
+    public ProductMemory Products => products;
 
     /// <summary>A flat tensor in the buffer, with undefined content.</summary>
     /// <param name="byteCount">Its number of bytes.</param>
