@@ -80,6 +80,16 @@ Describe 'Convert-LoKrAdapter' {
         Get-ErrorId { Convert-LoKrAdapter -Path "$TestDrive/peft" -Destination "$TestDrive/kohya.safetensors" -Format Kohya -ErrorAction Stop } | Should -Be 'LoKr.DestinationExists'
     }
 
+    It 'writes LoRA as one file where the reference case names one' {
+        $case = Copy-Case lora-one-file -Beside sd15-unet-comfy-names
+        & "$case/run.ps1" | Select-Object -Last 1 | Should -Be 'is a folder: False'
+        $reader = [LoKr.Core.Safetensors.SafetensorsReader]::Open("$case/out.safetensors")
+        $names = @($reader.Entries.Keys)
+        $reader.Dispose()
+        $names.Count | Should -Be 12
+        $names | Should -Match '^lora_unet_\w+\.(lora_down\.weight|lora_up\.weight|alpha)$'
+    }
+
     It 'offers the layouts' {
         Get-Completion 'Convert-LoKrAdapter x y -Format D' | Should -Contain 'Diffusers'
     }

@@ -25,6 +25,25 @@ $script:eval = Join-Path $root 'examples/data/tickets.eval.jsonl'
 $script:labels = 'access', 'billing', 'email', 'hardware', 'network', 'software'
 $script:texts = 'The printer has a paper jam.', 'I forgot my password.', 'Please send the invoice again.'
 
+# The reference numbers; models, data and cases lie beside them.
+$script:fixtures = $env:LOKR_FIXTURES ? $env:LOKR_FIXTURES : "$root/../shared/fixtures"
+
+# A copy of small inputs that went wrong once, and of the cases beside it that its script names. Their case.md has command and right value. The test is skipped where they are absent.
+function Copy-Case([string] $Name, [string[]] $Beside = @()) {
+    foreach ($case in @($Name) + $Beside) {
+        $source = "$fixtures/../cases/$case"
+        if (-not (Test-Path -LiteralPath $source)) {
+            Set-ItResult -Skipped -Because "there is no reference material at $source"
+        }
+
+        $null = New-Item -ItemType Directory -Path "$TestDrive/cases" -Force
+        Copy-Item -LiteralPath $source -Destination "$TestDrive/cases" -Recurse -Force
+        Get-ChildItem -LiteralPath "$TestDrive/cases/$case" -Recurse -File | ForEach-Object { $_.IsReadOnly = $false }
+    }
+
+    "$TestDrive/cases/$Name"
+}
+
 # The small encoder with a fresh head: the same at every call.
 function Get-Model {
     Import-LoKrModel -Path $encoder -Label $labels -Seed 1 -Device cpu -WarningAction SilentlyContinue

@@ -132,6 +132,11 @@ Describe 'New-LoKrConfig' {
         $failure.ErrorDetails.RecommendedAction | Should -Match $Advice
     }
 
+    It 'refuses the pattern with a filter of layers of the reference case' {
+        $case = Copy-Case pattern-with-layers
+        Get-ErrorId { & "$case/run.ps1" -Base "$fixtures/transformers/llama" } | Should -Be 'LoKr.LayersPatternInvalid'
+    }
+
     It 'refuses <Arguments>' -ForEach @(
         @{ Arguments = '-R 0'; Id = 'LoKr.RankInvalid' }
         @{ Arguments = '-R -3'; Id = 'LoKr.RankInvalid' }

@@ -61,6 +61,13 @@ Describe 'Rows that do not fit' {
         { $model | Measure-LoKrModel -Data $mixed -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.DataLineInvalid,*' -ExpectedMessage '*mixed.jsonl:21*'
     }
 
+    It 'have an empty text in the reference case' {
+        $case = Copy-Case empty-text-cell
+        $failure = Get-Failure { & "$case/run.ps1" -Base "$fixtures/transformers/bert" }
+        $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.DataValueInvalid,*'
+        "$failure" | Should -Match 'data\.csv:3'
+    }
+
     It 'are skipped and counted with -SkipInvalid' {
         $result = $model | Measure-LoKrModel -Data $mixed -SkipInvalid -WarningVariable warnings -WarningAction SilentlyContinue
         $result.RowCount | Should -Be 20

@@ -13,7 +13,6 @@ BeforeDiscovery {
 BeforeAll {
     . "$PSScriptRoot/Common.ps1"
     $script:examples = Join-Path $root 'examples'
-    $script:fixtures = $env:LOKR_FIXTURES ? $env:LOKR_FIXTURES : "$root/../shared/fixtures"
 
     # The value of a named result in a JSON file of reference numbers.
     function Get-Reference([string] $Path, [string] $Method) {

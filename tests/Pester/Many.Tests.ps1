@@ -116,6 +116,16 @@ Describe 'Many files' {
         ($model | Measure-LoKrModel -Data "$TestDrive/data ``[1``].jsonl").RowCount | Should -Be 96
     }
 
+    It 'are found or explained in every path of the reference case' {
+        $case = Copy-Case bracket-paths
+        $outcomes = @(& "$case/run.ps1")
+        $outcomes | ForEach-Object { ($_ -split ' ', 2)[0] } | Should -Be 'error', 'ok', 'ok', 'error', 'error'
+        $outcomes[0], $outcomes[4] | Should -Match 'exists when it is taken literally'
+
+        # The adapter was made for another model, which is found out from the base in brackets.
+        $outcomes[3] | Should -Match 'modules of .* are not in'
+    }
+
     It 'say only what is true where nothing of that name exists' {
         "$(Get-Failure { Get-LoKrAdapter -Path "$TestDrive/none [1]" })" | Should -Not -Match 'literally'
     }

@@ -127,6 +127,31 @@ Describe 'A Stable Diffusion pipeline' {
         "$warnings" | Should -BeLike 'The prompt has * tokens; the first 24 are used.'
     }
 
+    It 'says in the reference case what is cut of captions and of the prompt' {
+        $case = Copy-Case prompt-77 -Beside caption-cp1252
+        $warnings = @(& "$case/run.ps1" -Sd "$fixtures/diffusers/tiny-sd" 3>&1 | Where-Object { $_ -is [System.Management.Automation.WarningRecord] })
+        $warnings.Count | Should -Be 2
+        $warnings[0] | Should -Match '1 .*caption.*77'
+        $warnings[1] | Should -Match 'prompt has \d+ tokens; the first 77 are used'
+    }
+
+    It 'is exported with the published names of its text encoder in the reference case' {
+        $case = Copy-Case te-names-on-export
+        & "$case/run.ps1" -Sd "$fixtures/diffusers/tiny-sd"
+        $expected = @{
+            Kohya      = 'lora_te_text_model_encoder_layers_0_self_attn_q_proj.lokr_w1'
+            OneTrainer = 'lora_te_text_model_encoder_layers_0_self_attn_q_proj.lokr_w1'
+            Diffusers  = 'text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lokr_w1'
+            Comfy      = 'text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.lokr_w1'
+        }
+        foreach ($format in $expected.Keys) {
+            $reader = [LoKr.Core.Safetensors.SafetensorsReader]::Open("$case/out-$format.safetensors")
+            @($reader.Entries.Keys) | Should -Contain $expected[$format]
+            @($reader.Entries.Keys -notlike '*text_model*') | Should -HaveCount 0
+            $reader.Dispose()
+        }
+    }
+
     It 'replaces files only with -Force, and not with -WhatIf' {
         Set-Content -LiteralPath "$work/rack.png" -Value 'old' -NoNewline
         Get-ErrorId { Invoke-LoKrModel $sd x -Steps 1 -Destination "$work/rack.png" } | Should -Be 'LoKr.DestinationExists'

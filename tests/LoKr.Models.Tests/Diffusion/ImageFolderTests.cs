@@ -101,6 +101,13 @@ public sealed class ImageFolderTests : IDisposable
         ErrorAssert.Throws(ErrorIds.DataEncodingInvalid, () => Read(photos), ImageFolder.MetadataName, "UTF-8");
     }
 
+    [Fact]
+    public void The_caption_of_the_reference_case_is_an_error_that_names_its_file()
+    {
+        string photos = Fixtures.RequireBeside("cases", "caption-cp1252", "pics");
+        ErrorAssert.Throws(ErrorIds.DataEncodingInvalid, () => Read(photos), "ansi.txt", "UTF-8");
+    }
+
     [Theory]
     [InlineData("../other/00-red.png")]
     [InlineData("..")]
