@@ -1,91 +1,13 @@
-using System.Globalization;
 using System.Runtime.ExceptionServices;
-using System.Text.Json;
 using LoKr.Core.Configuration;
-using LoKr.Core.Errors;
 using LoKr.Core.Factors;
-using LoKr.Core.IO;
 using LoKr.Core.Layouts;
-using LoKr.Core.Layouts.Names;
 using LoKr.Core.Runtime;
 using LoKr.Core.Safetensors;
 using TorchSharp;
 using static TorchSharp.torch;
 
 namespace LoKr.Core.Conversion;
-
-/// <summary>What an adapter that is fitted to given deltas may cost, and how it is written. At most one of rank, full matrices, energy, error and parameters limits it.</summary>
-public sealed record AdapterFitOptions
-{
-    /// <summary>Rank of every layer; null for another limit.</summary>
-    public int? R { get; init; }
-
-    /// <summary>Whether w1 and w2 are full matrices, which is a limit too.</summary>
-    public bool FullMatrix { get; init; }
-
-    /// <summary>Candidates for the decompose factor. One is taken for the whole adapter, as PEFT has it; empty for the one that is natural to the command.</summary>
-    public IReadOnlyList<int> DecomposeFactors { get; init; } = [];
-
-    /// <summary>Least share of the squared norm of the nearest full w2 that the rank of each layer keeps, in (0, 1].</summary>
-    public double? Energy { get; init; }
-
-    /// <summary>Largest relative error of each layer, in (0, 1): each gets the fewest parameters that reach it.</summary>
-    public double? MaxError { get; init; }
-
-    /// <summary>Largest number of parameters of all factors together: they go where they lower the error most.</summary>
-    public long? MaxParameters { get; init; }
-
-    /// <summary>Whether w1 is low-rank too where the rank is small enough (PEFT <c>decompose_both</c>).</summary>
-    public bool DecomposeBoth { get; init; }
-
-    /// <summary>Whether a low-rank w2 of a convolution is a Tucker product (PEFT <c>use_effective_conv2d</c>); null for what the command takes by itself.</summary>
-    public bool? UseEffectiveConv2d { get; init; }
-
-    /// <summary>Type of the written factors; null for what the command takes by itself.</summary>
-    public ScalarType? DType { get; init; }
-
-    /// <summary>Layout to write; null for PEFT's, or that of the first source.</summary>
-    public AdapterLayout? Layout { get; init; }
-
-    /// <summary>Replace an existing destination.</summary>
-    public bool Force { get; init; }
-
-    /// <summary>Whether no rank, energy, error or number of parameters is given.</summary>
-    internal bool HasNoLimit => !FullMatrix && R is null && Energy is null && MaxError is null && MaxParameters is null;
-
-    /// <summary>Checks the values.</summary>
-    /// <exception cref="LoKrException"><c>LoKr.RankInvalid</c>, <c>LoKr.EnergyInvalid</c>, <c>LoKr.InvalidArgument</c>.</exception>
-    internal void Check()
-    {
-        if (R is int rank)
-        {
-            LoraRank.OfSize(rank);
-        }
-
-        if (Energy is double energy)
-        {
-            LoraRank.OfEnergy(energy);
-        }
-
-        if (MaxError is double error && error is not (> 0 and < 1))
-        {
-            throw Invalid($"The largest error is {error}; it is relative, more than 0 and less than 1.", "0.1 keeps 99 % of the squared norm of each delta.", error);
-        }
-
-        if (MaxParameters is long parameters && parameters <= 0)
-        {
-            throw Invalid($"The largest number of parameters is {parameters}; it must be positive.", "Give the number of all parameters together.", parameters);
-        }
-
-        if (new[] { FullMatrix, R is not null, Energy is not null, MaxError is not null, MaxParameters is not null }.Count(static given => given) > 1)
-        {
-            throw Invalid("Full matrices, a rank, an energy, a largest error and a largest number of parameters exclude each other.", "Give one of them.", null);
-        }
-    }
-
-    private static LoKrException Invalid(string message, string advice, object? target) =>
-        new(ErrorIds.InvalidArgument, LoKrErrorKind.InvalidArgument, message, advice) { Target = target };
-}
 
 /// <summary>A layer whose delta is to become factors.</summary>
 /// <param name="component">Part of the pipeline.</param>
@@ -180,7 +102,7 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
         int?[] factors = options.DecomposeFactors.Count == 0 ? [null] : [.. options.DecomposeFactors.Distinct().Select(static factor => (int?)factor)];
         bool measures = factors.Length > 1 || options.MaxError is not null || options.MaxParameters is not null;
         _steps = layers.Count * (measures ? factors.Length + 1 : 1);
-        FactorShapes?[] chosen = measures ? Choose(factors, cancellation) : [];
+        IReadOnlyList<FactorShapes?> chosen = measures ? Choose(factors, cancellation) : [];
         using DisposeScope scope = NewDisposeScope();
         LayerFit?[] fits = OfEach((i, memory) => measures && chosen[i] is null ? null : Fit(layers[i], measures ? chosen[i] : null, factors[0], dtype, memory, scope), cancellation);
         foreach (Tensor tensor in fits.SelectMany(static fit => fit?.Factors.Values ?? []))
@@ -301,17 +223,9 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
     }
 
     /// <summary>The shapes of every layer under the best factor; null for a layer that the limit leaves out.</summary>
-    private FactorShapes?[] Choose(int?[] factors, CancellationToken cancellation)
-    {
-        List<(FactorShapes?[] Shapes, (double, double) Merit)> plans = [];
-        foreach (int? factor in factors)
-        {
-            IReadOnlyList<FitCandidate>[] candidates = OfEach((i, memory) => Candidates(layers[i], factor, memory), cancellation)!;
-            plans.Add(options.MaxParameters is long budget ? Spend(candidates, budget) : options.MaxError is double limit ? Reach(candidates, limit) : Compare(candidates));
-        }
-
-        return plans.MaxBy(static plan => plan.Merit).Shapes;
-    }
+    private IReadOnlyList<FactorShapes?> Choose(int?[] factors, CancellationToken cancellation) =>
+        factors.Select(factor => FitChoice.Of(OfEach((i, memory) => Candidates(layers[i], factor, memory), cancellation)!, options))
+            .MaxBy(static choice => choice.Merit)!.Shapes;
 
     private List<FitCandidate> Candidates(FitLayer layer, int? factor, FitMemory memory)
     {
@@ -354,240 +268,5 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
         return candidates;
     }
 
-    /// <summary>With a rank or an energy the factor that explains most per parameter is best.</summary>
-    private static (FactorShapes?[] Shapes, (double, double) Merit) Compare(IReadOnlyList<FitCandidate>[] candidates)
-    {
-        double explained = candidates.Sum(static of => of.Sum(static candidate => candidate.SquaredNorm - candidate.SquaredError));
-        long parameters = candidates.Sum(static of => of.Sum(static candidate => candidate.Shapes.ParameterCount));
-        return ([.. candidates.Select(static of => of.Count == 0 ? null : of[0].Shapes)], (parameters == 0 ? 0 : explained / parameters, 0));
-    }
-
-    /// <summary>With a largest error the factor that needs the fewest parameters is best, among those that miss it least.</summary>
-    private static (FactorShapes?[] Shapes, (double, double) Merit) Reach(IReadOnlyList<FitCandidate>[] candidates, double limit)
-    {
-        FitCandidate?[] chosen = [.. candidates.Select(of => of.Where(candidate => candidate.Error <= limit).MinBy(static candidate => candidate.Shapes.ParameterCount) ?? of.MinBy(static candidate => candidate.Error))];
-        double missed = chosen.Sum(candidate => candidate is null || candidate.Error <= limit ? 0 : candidate.SquaredError);
-        return ([.. chosen.Select(static candidate => candidate?.Shapes)], (-missed, -chosen.Sum(static candidate => candidate?.Shapes.ParameterCount ?? 0)));
-    }
-
-    /// <summary>With a number of parameters every step goes where it lowers the squared error most per parameter, as long as it can be paid.</summary>
-    private static (FactorShapes?[] Shapes, (double, double) Merit) Spend(IReadOnlyList<FitCandidate>[] candidates, long budget)
-    {
-        FitCandidate?[] chosen = new FitCandidate?[candidates.Length];
-        long left = budget;
-        while (true)
-        {
-            (int Layer, FitCandidate Candidate, double Gain)? best = null;
-            for (int i = 0; i < candidates.Length; i++)
-            {
-                double error = chosen[i]?.SquaredError ?? SquaredNorm(candidates[i]);
-                foreach (FitCandidate candidate in candidates[i])
-                {
-                    long price = candidate.Shapes.ParameterCount - (chosen[i]?.Shapes.ParameterCount ?? 0);
-                    double gain = (error - candidate.SquaredError) / Math.Max(1, price);
-                    if (error > candidate.SquaredError && price <= left && (best is null || gain > best.Value.Gain))
-                    {
-                        best = (i, candidate, gain);
-                    }
-                }
-            }
-
-            if (best is not (int layer, FitCandidate next, _))
-            {
-                break;
-            }
-
-            left -= next.Shapes.ParameterCount - (chosen[layer]?.Shapes.ParameterCount ?? 0);
-            chosen[layer] = next;
-        }
-
-        double remaining = candidates.Select((of, i) => chosen[i]?.SquaredError ?? SquaredNorm(of)).Sum();
-        return ([.. chosen.Select(static candidate => candidate?.Shapes)], (-remaining, 0));
-    }
-
-    private static double SquaredNorm(IReadOnlyList<FitCandidate> candidates) => candidates.Count == 0 ? 0 : candidates[0].SquaredNorm;
-
     private static bool SameSizes(FactorShapes a, FactorShapes b) => a.L == b.L && a.M == b.M && a.K == b.K && a.N == b.N;
-
-    private sealed record FitCandidate(FactorShapes Shapes, double Error, double SquaredNorm)
-    {
-        public double SquaredError => Error * Error * SquaredNorm;
-    }
-}
-
-/// <summary>The factors of one layer.</summary>
-/// <param name="Layer">The layer.</param>
-/// <param name="Shapes">Shapes of the factors.</param>
-/// <param name="Factors">The factors by suffix.</param>
-/// <param name="Scale">Scale of their product.</param>
-/// <param name="Error">‖Δ − scale·(w1 ⊗ w2)‖ / ‖Δ‖ with the factors as they are stored.</param>
-/// <param name="Norm">‖Δ‖.</param>
-internal sealed record LayerFit(FitLayer Layer, FactorShapes Shapes, IReadOnlyDictionary<string, Tensor> Factors, double Scale, double Error, double Norm)
-{
-    /// <summary>The layer as a module of an adapter file, whose alpha is its rank.</summary>
-    public AdapterModule ToModule()
-    {
-        long? outer = Shapes.LowRankW1 ? Shapes.OuterRank ?? Shapes.Rank : null;
-        long? inner = Shapes.LowRankW2 ? Shapes.Rank : null;
-        bool flat = Shapes is { LowRankW2: true, Tucker: false };
-        FactorGeometry geometry = new(
-            Shapes.L, Shapes.M, Shapes.K, flat ? Shapes.N * Shapes.Kernel.Product() : Shapes.N,
-            flat ? null : Shapes.Kernel, outer, inner, Shapes.Tucker);
-        long rank = geometry.Rank ?? geometry.FullRank;
-        return new(Layer.Component, Layer.Name, true, geometry, new(rank, Scale * rank, ScalingConvention.Peft, Scale), Factors)
-        {
-            WeightShape = Layer.WeightShape,
-            IsReversed = Shapes.Reversed,
-        };
-    }
-
-    /// <summary>The layer for people and scripts.</summary>
-    public LoKrLayerFit ToRecord() => new()
-    {
-        Component = Layer.Component == AdapterComponent.Model ? null : Layer.Component,
-        ModuleName = Layer.Name,
-        Rank = Shapes.LowRankW2 || Shapes.LowRankW1 ? (int)Shapes.Rank : null,
-        W1 = $"{Shapes.L}×{Shapes.M}",
-        W2 = string.Join('×', [Shapes.K, Shapes.N, .. Shapes.Kernel]),
-        ParameterCount = Shapes.ParameterCount,
-        Norm = Norm,
-        Error = Error,
-    };
-}
-
-/// <summary>An adapter that was fitted to deltas: extracted from a pair of models, made smaller, or joined. Flat and serializable.</summary>
-public sealed record LoKrFitResult
-{
-    /// <summary>Full path of the adapter.</summary>
-    public required string Path { get; init; }
-
-    /// <summary>Number of layers with factors.</summary>
-    public required int ModuleCount { get; init; }
-
-    /// <summary>Number of parameters of all factors.</summary>
-    public required long ParameterCount { get; init; }
-
-    /// <summary>Smallest rank of a layer; null where no factor is low-rank.</summary>
-    public required int? SmallestRank { get; init; }
-
-    /// <summary>Largest rank of a layer; null where no factor is low-rank.</summary>
-    public required int? LargestRank { get; init; }
-
-    /// <summary>√Σ‖Δ‖² over all layers.</summary>
-    public required double Norm { get; init; }
-
-    /// <summary>√Σ‖Δ − w1 ⊗ w2‖² / √Σ‖Δ‖² over all layers, with the factors as they are stored. Below 1e-7 it is rounding.</summary>
-    public required double Error { get; init; }
-
-    /// <summary>Layers whose delta is zero; they have no factors.</summary>
-    public int UnchangedCount { get; init; }
-
-    /// <summary>Names of tensors that differ and that the adapter does not hold: they stay as in the base model.</summary>
-    public IReadOnlyList<string> LeftOut { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
-
-    /// <summary>Every layer with its error, in the order of the source.</summary>
-    public required IReadOnlyList<LoKrLayerFit> Layers { get; init => field = ValueList.Of(value); }
-
-    /// <inheritdoc/>
-    public override string ToString() => Path;
-
-    /// <summary>Describes fits that were written to a path.</summary>
-    internal static LoKrFitResult Of(string path, IReadOnlyList<LayerFit> fits)
-    {
-        long[] ranks = [.. fits.Where(static fit => fit.Shapes.LowRankW1 || fit.Shapes.LowRankW2).Select(static fit => fit.Shapes.Rank)];
-        double norm = Math.Sqrt(fits.Sum(static fit => fit.Norm * fit.Norm));
-        double distance = Math.Sqrt(fits.Sum(static fit => fit.Error * fit.Error * fit.Norm * fit.Norm));
-        return new()
-        {
-            Path = path,
-            ModuleCount = fits.Count,
-            ParameterCount = fits.Sum(static fit => fit.Shapes.ParameterCount),
-            SmallestRank = ranks.Length == 0 ? null : (int)ranks.Min(),
-            LargestRank = ranks.Length == 0 ? null : (int)ranks.Max(),
-            Norm = norm,
-            Error = norm > 0 ? distance / norm : 0,
-            Layers = [.. fits.Select(static fit => fit.ToRecord())],
-        };
-    }
-}
-
-/// <summary>One layer of a fitted adapter. Flat and serializable.</summary>
-public sealed record LoKrLayerFit
-{
-    /// <summary>Part of a pipeline; null for a single model.</summary>
-    public AdapterComponent? Component { get; init; }
-
-    /// <summary>Full name of the layer.</summary>
-    public required string ModuleName { get; init; }
-
-    /// <summary>Rank of the low-rank factors; null where both are full.</summary>
-    public required int? Rank { get; init; }
-
-    /// <summary>Shape of w1, rows×columns.</summary>
-    public required string W1 { get; init; }
-
-    /// <summary>Shape of w2, rows×columns×kernel.</summary>
-    public required string W2 { get; init; }
-
-    /// <summary>Number of parameters of the factors.</summary>
-    public required long ParameterCount { get; init; }
-
-    /// <summary>‖Δ‖, the Frobenius norm of what the factors stand for.</summary>
-    public required double Norm { get; init; }
-
-    /// <summary>‖Δ − w1 ⊗ w2‖ / ‖Δ‖ with the factors as they are stored.</summary>
-    public required double Error { get; init; }
-
-    /// <inheritdoc/>
-    public override string ToString() => ModuleName;
-}
-
-/// <summary>Writes fitted layers as an adapter, with their errors in the header.</summary>
-internal static class FittedAdapter
-{
-    /// <summary>What a full w2 of a one-dimensional convolution means to the readers of a layout.</summary>
-    public static Conv1dLayout Conv1dOf(AdapterLayout layout) => AdapterLayouts.HasAlphaTensors(layout) ? Conv1dLayout.Kronecker : Conv1dLayout.Peft;
-
-    /// <summary>Writes the adapter.</summary>
-    /// <param name="destination">Full path.</param>
-    /// <param name="layout">Layout.</param>
-    /// <param name="fits">The layers.</param>
-    /// <param name="rest">Everything else: saved modules, norms, what is known about the base model, all names of the base model.</param>
-    /// <param name="start">Fields of the configuration that the factors do not determine.</param>
-    /// <param name="options">Whether to replace.</param>
-    /// <returns>What was written, and warnings.</returns>
-    public static (LoKrFitResult Result, IReadOnlyList<string> Warnings) Write(
-        string destination, AdapterLayout layout, IReadOnlyList<LayerFit> fits, AdapterContent rest, LoKrConfig start, AdapterWriteOptions options)
-    {
-        LoKrFitResult result = LoKrFitResult.Of(destination, fits);
-        AdapterModule[] modules = [.. fits.Select(static fit => fit.ToModule())];
-        AdapterContent content = rest with { Modules = modules };
-        Dictionary<AdapterComponent, LoKrConfig> configs = [];
-        foreach (IGrouping<AdapterComponent, AdapterModule> part in modules.GroupBy(static module => module.Component))
-        {
-            configs[part.Key] = AdapterConfigBuilder.Build([.. part], content, ScalingConvention.Peft) with
-            {
-                BaseModelNameOrPath = start.BaseModelNameOrPath,
-                ModulesToSave = start.ModulesToSave,
-                TaskType = start.TaskType,
-                AutoMapping = start.AutoMapping,
-                Revision = start.Revision,
-            };
-        }
-
-        content = content with
-        {
-            Configs = configs,
-            Metadata = new Dictionary<string, string>(rest.Metadata.Where(static pair => pair.Key != AdapterHeader.FitKey)) { [AdapterHeader.FitKey] = Header(result) },
-        };
-        return (result, AdapterWriter.Write(destination, layout, content, options));
-    }
-
-    private static string Header(LoKrFitResult result) => JsonSerializer.Serialize(new Dictionary<string, object>
-    {
-        ["error"] = Rounded(result.Error),
-        ["layers"] = result.Layers.ToDictionary(static layer => layer.Component is null ? layer.ModuleName : $"{layer.Component}.{layer.ModuleName}", static layer => Rounded(layer.Error)),
-    });
-
-    private static double Rounded(double error) => double.Parse(error.ToString("G6", CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
 }

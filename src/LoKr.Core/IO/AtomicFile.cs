@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using System.Text;
 using LoKr.Core.Errors;
 using Microsoft.Win32.SafeHandles;
@@ -208,7 +207,7 @@ internal static class TemporaryName
             return name;
         }
 
-        string hash = "~" + Convert.ToHexStringLower(SHA256.HashData(bytes).AsSpan(0, 8));
+        string hash = "~" + ContentHash.Of(bytes)[..16];
         int room = MaxNameBytes - hash.Length;
         StringBuilder kept = new();
         foreach (Rune rune in name.EnumerateRunes())

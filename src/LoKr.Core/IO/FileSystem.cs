@@ -1,6 +1,5 @@
 using System.Formats.Tar;
 using System.Globalization;
-using System.Security.Cryptography;
 using LoKr.Core.Errors;
 using Microsoft.Win32.SafeHandles;
 
@@ -88,14 +87,6 @@ public static class FileSystem
     /// <summary>Reads a whole text file.</summary>
     /// <inheritdoc cref="OpenRead"/>
     public static string ReadText(string path) => Reading(path, File.ReadAllText);
-
-    /// <summary>SHA-256 of the content of a file, as lower-case hexadecimal digits.</summary>
-    /// <inheritdoc cref="OpenRead"/>
-    public static string HashOf(string path)
-    {
-        using FileStream stream = OpenRead(path);
-        return Convert.ToHexStringLower(SHA256.HashData(stream));
-    }
 
     /// <summary>Copies the content of a file but not its permissions: the copy of a read-only file can be written.</summary>
     /// <param name="source">File to copy.</param>

@@ -71,7 +71,7 @@ public static class EntityTagger
         double[] Scores(int row, int place)
         {
             double[] own = scores.AsSpan(((row * tokens.Length) + place) * labels, labels).ToArray();
-            return Array.TrueForAll(own, double.IsFinite) ? own : throw ModelErrors.OutputNotFinite($"The scores of {model.Name} for the text '{texts[row].Text}' are", texts[row].Text);
+            return Array.TrueForAll(own, double.IsFinite) ? own : throw ModelOutputs.NotFinite($"The scores of {model.Name} for the text '{texts[row].Text}' are", texts[row].Text);
         }
 
         IReadOnlyList<LoKrEntity> EntitiesOf(TextInput text, IReadOnlyList<TextToken> used, Func<int, double[]> read)

@@ -65,7 +65,7 @@ public static class TextClassifier
         if (broken >= 0)
         {
             string text = texts[broken / classifier.Labels.Count].Text;
-            throw ModelErrors.OutputNotFinite($"The scores of {model.Name} for the text '{text}' are", text);
+            throw ModelOutputs.NotFinite($"The scores of {model.Name} for the text '{text}' are", text);
         }
 
         return [.. texts.Select((text, row) => Describe(text, classifier.Labels, problem, areLogits ? 0 : 0.5, scores.AsSpan(row * classifier.Labels.Count, classifier.Labels.Count)))];

@@ -1,6 +1,7 @@
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Training;
 using static TorchSharp.torch;
 
@@ -53,7 +54,7 @@ public static class TextEmbedder
         if (broken >= 0)
         {
             string text = texts[broken / dimension];
-            throw ModelErrors.OutputNotFinite($"Numbers in the vector of {model.Name} for the text '{text}' are", text);
+            throw ModelOutputs.NotFinite($"Numbers in the vector of {model.Name} for the text '{text}' are", text);
         }
 
         return [.. texts.Select((text, row) => new LoKrEmbedding

@@ -15,13 +15,6 @@ internal static class ModelErrors
     public static LoKrException Disposed(string name, object target) => new(
         ErrorIds.ModelDisposed, LoKrErrorKind.InvalidOperation, $"{name} was disposed: its weights are released.", "Load the model again.") { Target = target };
 
-    /// <summary>An output that is no number.</summary>
-    /// <param name="what">Subject and verb: "The scores of … are".</param>
-    /// <param name="target">The text, or the model.</param>
-    public static LoKrException OutputNotFinite(string what, object target) => new(
-        ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, $"{what} NaN or infinite.",
-        "Check the weights and the adapters; in float16 a value may have overflowed.") { Target = target };
-
     public static LoKrException NotFound(string name, IReadOnlyList<string> known) => new(
         ErrorIds.AdapterNotFound,
         LoKrErrorKind.NotFound,

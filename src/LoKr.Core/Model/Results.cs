@@ -83,7 +83,8 @@ public sealed record LoKrTrainingResult
 
     /// <summary>
     /// <c>Completed</c>; <c>EarlyStopped</c> after evaluations without improvement; <c>TimeLimit</c>; <c>Canceled</c>; <c>Diverged</c> after a
-    /// loss that was NaN or infinite; <c>Signal</c> after a signal of the operating system; <c>Stopped</c> from another process.
+    /// loss that was NaN or infinite; <c>Signal</c> after a signal of the operating system; <c>Stopped</c> from another process
+    /// (<see cref="StopReasons"/>).
     /// </summary>
     public required string StopReason { get; init; }
 
@@ -113,6 +114,35 @@ public sealed record LoKrTrainingResult
 
     /// <inheritdoc/>
     public override string ToString() => $"{StopReason} after {History.Count} steps of adapter '{AdapterName}'{(After is null ? "" : $": {After}")}";
+}
+
+/// <summary>Why a training ended: the values of <see cref="LoKrTrainingResult.StopReason"/>.</summary>
+public static class StopReasons
+{
+    /// <summary>All steps were made.</summary>
+    public const string Completed = "Completed";
+
+    /// <summary>Evaluations did not improve any more.</summary>
+    public const string EarlyStopped = "EarlyStopped";
+
+    /// <summary>The time for it was over.</summary>
+    public const string TimeLimit = "TimeLimit";
+
+    /// <summary>It was canceled in its own process.</summary>
+    public const string Canceled = "Canceled";
+
+    /// <summary>A loss was NaN or infinite.</summary>
+    public const string Diverged = "Diverged";
+
+    /// <summary>The operating system sent a signal.</summary>
+    public const string Signal = "Signal";
+
+    /// <summary>Another process asked for it.</summary>
+    public const string Stopped = "Stopped";
+
+    /// <summary>Whether nothing is left to train.</summary>
+    /// <param name="reason">The reason.</param>
+    public static bool IsComplete(string reason) => reason is Completed or EarlyStopped;
 }
 
 /// <summary>One optimizer step. Flat and serializable.</summary>

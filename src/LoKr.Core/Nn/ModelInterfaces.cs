@@ -1,3 +1,4 @@
+using System.Collections.ObjectModel;
 using System.Text.Json.Nodes;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -17,10 +18,10 @@ public interface IPretrainedModel
     JsonObject Config { get; }
 
     /// <summary>Full name of the output embeddings module (<c>lm_head</c>), which all-linear leaves out; null where there is none.</summary>
-    string? OutputEmbeddingsName { get; }
+    string? OutputEmbeddingsName => null;
 
     /// <summary>Names of parameters that share storage with another: duplicate name → the name that is saved.</summary>
-    IReadOnlyDictionary<string, string> TiedParameters { get; }
+    IReadOnlyDictionary<string, string> TiedParameters => ReadOnlyDictionary<string, string>.Empty;
 }
 
 /// <summary>A model that scores labels: for each token sequence of a batch, or for each token.</summary>

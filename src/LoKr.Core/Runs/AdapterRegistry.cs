@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 using LoKr.Core.Layouts;
@@ -89,7 +88,7 @@ public sealed class AdapterRegistry
                     Name = name,
                     Version = number,
                     Created = DateTime.UtcNow,
-                    Weights = HashOf(files.Select(file => System.IO.Path.Combine(staged.Path, file))),
+                    Weights = ContentHash.OfFiles(files.Select(file => System.IO.Path.Combine(staged.Path, file))),
                 });
                 staged.Commit();
             }
@@ -342,17 +341,6 @@ public sealed class AdapterRegistry
         }
 
         return folders.Length > 0 ? [.. folders.Select(static folder => System.IO.Path.GetFileName(folder))] : [""];
-    }
-
-    private static string HashOf(IEnumerable<string> paths)
-    {
-        using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (string path in paths)
-        {
-            hash.AppendData(FileSystem.ReadBytes(path));
-        }
-
-        return Convert.ToHexStringLower(hash.GetHashAndReset());
     }
 
     private string FolderOf(string name)

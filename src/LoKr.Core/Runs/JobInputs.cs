@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Json;
 using LoKr.Core.IO;
 using LoKr.Core.Merging.Checkpoints;
@@ -26,7 +24,7 @@ public sealed record JobInputs
     public required string Configuration { get; init; }
 
     /// <summary>All of them in one hash.</summary>
-    internal string Digest => Hash($"{Data}\n{ValidationData}\n{BaseModel}\n{Configuration}");
+    internal string Digest => ContentHash.OfText($"{Data}\n{ValidationData}\n{BaseModel}\n{Configuration}");
 
     /// <summary>The hashes of a job.</summary>
     /// <param name="job">The job.</param>
@@ -37,7 +35,7 @@ public sealed record JobInputs
         Data = HashOf(data),
         ValidationData = validation.Count == 0 ? null : HashOf(validation),
         BaseModel = HashOfModel(job.FullPath(job.Base.Path)),
-        Configuration = Hash(JsonSerializer.Serialize(new
+        Configuration = ContentHash.OfText(JsonSerializer.Serialize(new
         {
             job.Base.Labels,
             job.Base.DType,
@@ -57,12 +55,10 @@ public sealed record JobInputs
         using CheckpointReader checkpoint = CheckpointReader.Open(folder);
         IEnumerable<string> inside = CompanionFiles.List(folder).Where(static file => Path.GetDirectoryName(file)!.Length > 0).Select(file => Path.Combine(folder, file));
         string[] described = [.. Directory.EnumerateFiles(folder).Order(StringComparer.Ordinal).Concat(inside).Where(static path => Path.GetExtension(path) is ".json" or ".txt" or ".model" or ".jinja")];
-        return Hash($"{CheckpointFingerprint.Compute(checkpoint)}\n{HashOf(described)}");
+        return ContentHash.OfText($"{CheckpointFingerprint.Compute(checkpoint)}\n{HashOf(described)}");
     }
 
-    internal static string HashOf(IReadOnlyList<string> files) => Hash(string.Join('\n', files.Select(FileSystem.HashOf)));
-
-    private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)));
+    internal static string HashOf(IReadOnlyList<string> files) => ContentHash.OfText(string.Join('\n', files.Select(ContentHash.OfFile)));
 }
 
 /// <summary>Files by patterns: <c>*</c> and <c>?</c> in names, <c>**</c> for any number of folders.</summary>

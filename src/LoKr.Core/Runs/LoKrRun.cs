@@ -126,6 +126,9 @@ public sealed record LoKrRun
     [JsonIgnore]
     public bool IsFinished => State is RunState.Completed;
 
+    /// <summary>Whether its loss was NaN or infinite: the same steps would diverge again.</summary>
+    internal bool HasDiverged => Reason == StopReasons.Diverged;
+
     /// <summary>The run folder, so that a run can stand for its path.</summary>
     public override string ToString() => Path.Length > 0 ? Path : Id;
 }
@@ -169,6 +172,21 @@ public sealed record RunInputs
 
     /// <summary>The values of the adapter that the run began with; a continuation does not need them.</summary>
     public required string StartAdapter { get; init; }
+
+    /// <summary>What the processes that work on a run must have in common, together or one after the other, under the names that messages have.</summary>
+    internal IReadOnlyList<(string Name, string? Hash)> Shared =>
+    [
+        ("data", Data),
+        ("validation data", ValidationData),
+        ("base model", BaseModel),
+        ("configuration of the model", ModelSettings),
+        ("configuration", Configuration),
+    ];
+
+    /// <summary>Names of what the run in a folder began with otherwise.</summary>
+    /// <param name="former">What it began with.</param>
+    internal IEnumerable<string> DifferencesFrom(RunInputs former) => (former with { ModelSettings = former.ModelSettings ?? ModelSettings }).Shared.Zip(Shared)
+        .Where(static pair => pair.First.Hash != pair.Second.Hash).Select(static pair => pair.First.Name);
 
     /// <summary>The beginnings of the hashes, for people.</summary>
     public override string ToString() => $"data {Short(Data)}, base model {Short(BaseModel)}, configuration {Short(Configuration)}";
@@ -229,8 +247,8 @@ public static class RunExitCodes
     /// <param name="stopReason">A value of <see cref="LoKrTrainingResult.StopReason"/>.</param>
     public static int Of(string stopReason) => stopReason switch
     {
-        "Completed" or "EarlyStopped" => Success,
-        "Diverged" => Diverged,
+        _ when StopReasons.IsComplete(stopReason) => Success,
+        StopReasons.Diverged => Diverged,
         _ => RunAgain,
     };
 }

@@ -230,7 +230,7 @@ public sealed record SubmissionInputs
             models[folder] = model = JobInputs.HashOfModel(folder);
         }
 
-        return new() { JobFile = FileSystem.HashOf(job.Path), Data = data.Length == 0 ? null : JobInputs.HashOf(data), BaseModel = model };
+        return new() { JobFile = ContentHash.OfFile(job.Path), Data = data.Length == 0 ? null : JobInputs.HashOf(data), BaseModel = model };
     }
 
     /// <summary>What is not the same as in others.</summary>

@@ -61,7 +61,7 @@ internal sealed class RunCheckpoints(string folder)
             BestStep = state.BestStep,
             EvaluationsWithoutImprovement = state.EvaluationsWithoutImprovement,
             ElapsedSeconds = state.Elapsed.TotalSeconds,
-            Tensors = FileSystem.HashOf(tensors),
+            Tensors = ContentHash.OfFile(tensors),
         });
         staged.Commit();
     }
@@ -135,7 +135,7 @@ internal sealed class RunCheckpoints(string folder)
         string path = PathOf(step);
         CheckpointState state = JsonRecords.Read<CheckpointState>(Path.Combine(path, StateFile), s_errors);
         string file = Path.Combine(path, TensorFile);
-        if (FileSystem.HashOf(file) != state.Tensors)
+        if (ContentHash.OfFile(file) != state.Tensors)
         {
             throw new LoKrException(ErrorIds.RunInvalid, LoKrErrorKind.InvalidData, $"'{file}' has changed since it was written.", s_errors.Advice) { Target = file };
         }

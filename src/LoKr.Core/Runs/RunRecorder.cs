@@ -1,14 +1,7 @@
-using System.Globalization;
-using System.Security.Cryptography;
-using System.Text;
-using System.Text.Json.Nodes;
-using LoKr.Core.Configuration;
 using LoKr.Core.Distributed;
 using LoKr.Core.Errors;
-using LoKr.Core.IO;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
-using LoKr.Core.Runtime;
 using LoKr.Core.Training;
 using TorchSharp;
 
@@ -37,8 +30,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     private readonly RunProgress _progress = new();
     private readonly CancellationTokenSource _stop = new();
     private readonly System.Threading.Lock _gate = new();
-    private readonly List<string> _warnings = [];
-    private readonly string[] _adapterNames;
+    private readonly IReadOnlyList<string> _adapterNames;
     private readonly bool _keepsBest;
     private RunLog? _log;
     private EventFile? _events;
@@ -49,20 +41,21 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     private volatile bool _checkpointRequested;
     private bool _ended; // or asked to
 
-    private RunRecorder(RunFolder folder, RunOptions options, IAdaptable target, RunLock held, string[] adapterNames, bool keepsBest, LoKrRun run)
+    private RunRecorder(RunFolder folder, RunOptions options, IAdaptable target, RunLock held, IReadOnlyList<string> adapterNames, bool keepsBest, RunOpening opening)
     {
-        (_folder, _options, _target, _lock, _adapterNames, _keepsBest, _run) = (folder, options, target, held, adapterNames, keepsBest, run);
+        (_folder, _options, _target, _lock, _adapterNames, _keepsBest) = (folder, options, target, held, adapterNames, keepsBest);
         _checkpoints = new RunCheckpoints(folder.CheckpointFolder);
+        (_run, Start, FinishedResult, Warnings) = (opening.Run, opening.Start, opening.Finished, opening.Warnings);
     }
 
     /// <summary>The state of the run.</summary>
     public LoKrRun Run => _run;
 
     /// <summary>The result of a run that had ended before: the adapter has its values, and nothing is left to do. Null otherwise.</summary>
-    public LoKrTrainingResult? FinishedResult { get; private set; }
+    public LoKrTrainingResult? FinishedResult { get; }
 
     /// <summary>What a person should know: checkpoints that cannot be used.</summary>
-    public IReadOnlyList<string> Warnings => _warnings;
+    public IReadOnlyList<string> Warnings { get; }
 
     /// <inheritdoc/>
     public long Seed => _run.Seed;
@@ -97,95 +90,39 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         ArgumentNullException.ThrowIfNull(target);
         ArgumentNullException.ThrowIfNull(train);
         ArgumentNullException.ThrowIfNull(training);
-        if (training.Workers is WorkerGroup workers)
+        WorkerGroup? workers = training.Workers;
+        if (workers is null)
         {
-            return workers.Run(() => RunTogether.Record(workers, options, target, task, validation, training, train, onOpen));
+            return options is null ? train(null) : RecordHere(options);
         }
 
-        return options is null ? train(null) : RecordAlone(options, target, task, validation, training, train, onOpen);
-    }
-
-    /// <summary>Records as <see cref="Record"/> does, in one process or in the first of several workers.</summary>
-    internal static LoKrTrainingResult RecordAlone(
-        RunOptions options,
-        IAdaptable target,
-        ITrainingTask task,
-        ITrainingTask? validation,
-        TrainingOptions training,
-        Func<ITrainingJournal?, LoKrTrainingResult> train,
-        Action<RunRecorder>? onOpen)
-    {
-        using RunRecorder recorder = Open(options, target, Trainer.Plan([.. target.Models.Values], task, training), task, validation, training);
-        onOpen?.Invoke(recorder);
-        try
+        return workers.Run(() =>
         {
-            if (training.Workers is not null)
+            IReadOnlyList<string> names = Trainer.Plan([.. target.Models.Values], task, training).AdapterNames;
+            RunTogether.Agree(workers, new RunDescription(target, names, task, validation, training).Inputs, hasFolder: options is not null);
+            return options is null ? train(null) : workers.IsFirst ? RecordHere(options) : RunTogether.ShareFinished(workers, target, names, own: null) ?? train(null);
+        });
+
+        LoKrTrainingResult RecordHere(RunOptions folder)
+        {
+            using RunRecorder recorder = Open(folder, target, Trainer.Plan([.. target.Models.Values], task, training), task, validation, training);
+            onOpen?.Invoke(recorder);
+            try
             {
-                RunTogether.ShareFinished(training.Workers, target, recorder._adapterNames, recorder.FinishedResult);
+                if (workers is not null)
+                {
+                    RunTogether.ShareFinished(workers, target, recorder._adapterNames, recorder.FinishedResult);
+                }
+
+                return recorder.FinishedResult ?? train(recorder);
             }
-
-            return recorder.FinishedResult ?? train(recorder);
-        }
-        catch (Exception exception)
-        {
-            recorder.Fail(exception);
-            throw;
+            catch (Exception exception)
+            {
+                recorder.Fail(exception);
+                throw;
+            }
         }
     }
-
-    /// <summary>
-    /// Batches whose gradients make one step: what is asked for, or that of the run that goes on, or a number for several workers, or one. All workers get
-    /// what the first one finds.
-    /// </summary>
-    /// <param name="asked">What is asked for, or null.</param>
-    /// <param name="options">The run folder; null for a run in memory.</param>
-    /// <param name="forWorkers">Whether several workers may share the batches.</param>
-    /// <param name="workers">The workers, if they are several.</param>
-    public static int BatchesPerStep(int? asked, RunOptions? options, bool forWorkers, WorkerGroup? workers)
-    {
-        return asked ?? (workers is null ? Found() : workers.Run(() => BitConverter.ToInt32(workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? BitConverter.GetBytes(Found()) : default))));
-
-        int Found() => Former(options)?.BatchesPerStep ?? (forWorkers ? WorkerGroup.DefaultBatchesPerStep : 1);
-    }
-
-    /// <summary>
-    /// The day that chat templates write, at midnight: that of the run that goes on, or today. All workers get what the first one finds.
-    /// </summary>
-    /// <param name="options">The run folder; null for a run in memory.</param>
-    /// <param name="workers">The workers, if they are several.</param>
-    public static DateTime DayOf(RunOptions? options, WorkerGroup? workers)
-    {
-        return workers is null ? Found() : workers.Run(() => new DateTime(BitConverter.ToInt64(workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? BitConverter.GetBytes(Found().Ticks) : default))));
-
-        DateTime Found() => Former(options)?.Day ?? DateTime.Today;
-    }
-
-    /// <summary>
-    /// Whether a run that may begin anew does, because what is in its folder has other inputs: its rows then need the day of today, not that of
-    /// the run that they replace.
-    /// </summary>
-    /// <param name="options">The run folder; null for a run in memory.</param>
-    /// <param name="target">The model or the pipeline to train.</param>
-    /// <param name="task">Data and loss, with the day of the run in the folder.</param>
-    /// <param name="validation">Data to evaluate on, or null.</param>
-    /// <param name="training">Options of the training.</param>
-    public static bool NeedsToday(RunOptions? options, IAdaptable target, ITrainingTask task, ITrainingTask? validation, TrainingOptions training)
-    {
-        ArgumentNullException.ThrowIfNull(target);
-        ArgumentNullException.ThrowIfNull(task);
-        ArgumentNullException.ThrowIfNull(training);
-        return options is { Force: true } && (task.Day ?? validation?.Day) is not null
-            && (training.Workers is not WorkerGroup workers ? Found() : workers.Run(() => workers.FromFirst(WorkerCall.Begin, workers.IsFirst ? [Found() ? (byte)1 : (byte)0] : default)[0] == 1));
-
-        bool Found() => Former(options) is LoKrRun former && (task.Day ?? validation?.Day) != DateTime.Today && !CanContinue(
-            former, new RunDescription(target, Trainer.Plan([.. target.Models.Values], task, training).AdapterName.Split(", "), task, validation, training).Inputs);
-    }
-
-    // The run in a folder that may go on.
-    private static LoKrRun? Former(RunOptions? options) =>
-        options is { Resume: not RunResume.Never } && new RunFolder(options.Path) is { Exists: true } folder ? folder.Read() : null;
-
-    private static bool CanContinue(LoKrRun former, RunInputs inputs) => former.Reason != "Diverged" && !Differences(former.Inputs, inputs).Any();
 
     /// <summary>Trains one model on tokenized rows in a run folder, as <see cref="Record"/> does.</summary>
     /// <param name="run">The folder, and how it is used; null to train without one.</param>
@@ -230,23 +167,16 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         ArgumentNullException.ThrowIfNull(training);
         options.Validate();
         RunFolder folder = new(options.Path);
-        string[] names = plan.AdapterName.Split(", ");
-        RunLock? held = folder.Lock();
-        RunRecorder? recorder = null;
+        RunLock held = folder.Lock();
         try
         {
-            RunDescription description = new(target, names, task, validation, training);
-            recorder = new(folder, options, target, held, names, training.KeepBest, Begin(target, plan, training, description.Inputs));
-            held = null;
-            recorder.Prepare(description);
-            RunRecorder ready = recorder;
-            recorder = null;
-            return ready;
+            RunDescription description = new(target, plan.AdapterNames, task, validation, training);
+            return new(folder, options, target, held, plan.AdapterNames, training.KeepBest, RunOpening.Of(folder, options, target, plan, training, description));
         }
-        finally
+        catch
         {
-            recorder?.Dispose();
-            held?.Dispose();
+            held.Dispose();
+            throw;
         }
     }
 
@@ -354,7 +284,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         _run = _run with { Before = result.Before, After = result.After, BestStep = result.BestStep, ElapsedSeconds = result.Elapsed.TotalSeconds, SecondsRemaining = null };
         switch (result.StopReason)
         {
-            case "Completed" or "EarlyStopped":
+            case StopReasons.Completed or StopReasons.EarlyStopped:
                 _log!.Flush();
                 foreach (string name in _adapterNames)
                 {
@@ -363,7 +293,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
 
                 End(RunState.Completed, result.StopReason, RunExitCodes.Success, null);
                 break;
-            case "Diverged":
+            case StopReasons.Diverged:
                 End(RunState.Failed, result.StopReason, RunExitCodes.Diverged, null);
                 break;
             default:
@@ -382,183 +312,6 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         _events?.Dispose();
         _lock.Dispose();
         _stop.Dispose();
-    }
-
-    private static LoKrRun Begin(IAdaptable target, TrainingPlan plan, TrainingOptions training, RunInputs inputs)
-    {
-        DateTime now = DateTime.UtcNow;
-        LoKrRuntimeInfo? runtime = TorchRuntime.Current;
-        return new()
-        {
-            Id = string.Create(CultureInfo.InvariantCulture, $"{now:yyyyMMdd'T'HHmmss'Z'}-{RandomNumberGenerator.GetHexString(8, lowercase: true)}"),
-            State = RunState.Running,
-            Model = target.Name,
-            AdapterName = plan.AdapterName,
-            Seed = training.Seed ?? Random.Shared.NextInt64(),
-            HeadLearningRate = plan.HeadLearningRate,
-            Device = target.Models.Values.First().Device.ToString(),
-            Threads = torch.get_num_threads(),
-            BatchesPerStep = plan.BatchesPerStep,
-            Workers = plan.Workers,
-            Day = plan.Day,
-            TotalSteps = plan.TotalSteps,
-            Host = Environment.MachineName,
-            ProcessId = Environment.ProcessId,
-            Created = now,
-            Updated = now,
-            TrainableParameterCount = plan.TrainableParameterCount,
-            Inputs = inputs,
-            Version = typeof(RunRecorder).Assembly.GetName().Version?.ToString(3) ?? "",
-            LibtorchVersion = runtime?.LibtorchVersion ?? "",
-        };
-    }
-
-    private void Prepare(RunDescription description)
-    {
-        if (_folder.IsForeign)
-        {
-            throw new LoKrException(ErrorIds.RunExists, LoKrErrorKind.AlreadyExists, $"'{_folder.Path}' holds files, but no run.", "Use a folder of its own.") { Target = _folder.Path };
-        }
-
-        _checkpoints.RemoveLeftovers();
-        LoKrRun? former = _folder.Exists ? _folder.Read() : null;
-        if (former is not null && _options.Resume is RunResume.Never && !_options.Force)
-        {
-            throw new LoKrException(ErrorIds.RunExists, LoKrErrorKind.AlreadyExists, $"'{_folder.Path}' has the run {former.Id}.",
-                "Use another folder, or allow to begin anew.") { Target = _folder.Path };
-        }
-
-        if (former is not null && _options.Resume is not RunResume.Never && TryContinue(former, description.Inputs))
-        {
-            return;
-        }
-
-        if (_options.Resume is RunResume.Required)
-        {
-            throw new LoKrException(ErrorIds.RunNotFound, LoKrErrorKind.NotFound, $"'{_folder.Path}' has no run to continue.", "Check the path, or allow a new run.") { Target = _folder.Path };
-        }
-
-        _folder.RequireSpace(_options.MinimumFreeSpace);
-        if (former is not null)
-        {
-            _folder.Clear();
-        }
-
-        AtomicFile.WriteText(_folder.ConfigFile, description.Json);
-        _folder.Write(_run);
-    }
-
-    private bool TryContinue(LoKrRun former, RunInputs inputs)
-    {
-        string[] differences = [.. Differences(former.Inputs, inputs)];
-        if (differences.Length > 0)
-        {
-            return _options.Force ? false : throw new LoKrException(ErrorIds.RunMismatch, LoKrErrorKind.InvalidOperation,
-                $"The run {former.Id} in '{_folder.Path}' began with another {string.Join(" and another ", differences)}.",
-                "Use what it began with, another folder, or allow to begin anew.") { Target = _folder.Path };
-        }
-
-        if (former.Reason == "Diverged")
-        {
-            // The same steps would diverge again.
-            return _options.Force ? false : throw new LoKrException(ErrorIds.RunExists, LoKrErrorKind.InvalidOperation,
-                FormattableString.Invariant($"The run {former.Id} in '{_folder.Path}' diverged after step {former.Step}."),
-                "Change the learning rate or the data, and begin anew or in another folder.") { Target = _folder.Path };
-        }
-
-        if (former.IsFinished)
-        {
-            _run = former;
-            FinishedResult = Finished(former);
-            return true;
-        }
-
-        Start = _checkpoints.ReadLast(_folder.LogFile, _warnings);
-        if (Start is null)
-        {
-            if (_warnings.Count > 0 && !_options.Force)
-            {
-                throw new LoKrException(ErrorIds.RunInvalid, LoKrErrorKind.InvalidData, $"'{_folder.Path}' has no checkpoint that can be used. {_warnings[0]}",
-                    "Restore the folder from a copy, or begin anew.") { Target = _folder.Path };
-            }
-
-            // Killed before its first checkpoint: it begins again, with the same seed.
-            if (_options.Resume is RunResume.Required)
-            {
-                return false;
-            }
-        }
-
-        double? ofHead = Start is null ? _run.HeadLearningRate : Start.HeadLearningRate;
-        if (ofHead != _run.HeadLearningRate)
-        {
-            _warnings.Add($"The run {former.Id} began with {Rate(ofHead)} and keeps it, not {Rate(_run.HeadLearningRate)}.");
-        }
-
-        _run = former with
-        {
-            State = RunState.Running,
-            HeadLearningRate = ofHead,
-            Reason = null,
-            Message = null,
-            ExitCode = null,
-            Ended = null,
-            Attempt = former.Attempt + 1,
-            Host = _run.Host,
-            ProcessId = _run.ProcessId,
-            Device = _run.Device,
-            Threads = _run.Threads,
-            Workers = _run.Workers,
-            Version = _run.Version,
-            LibtorchVersion = _run.LibtorchVersion,
-            Step = Start?.History.Count ?? 0,
-            Updated = DateTime.UtcNow,
-        };
-        return true;
-    }
-
-    private static string Rate(double? ofHead) => ofHead is double rate ? FormattableString.Invariant($"a learning rate of {rate:G4} for the head") : "one learning rate for all parameters";
-
-    private static IEnumerable<string> Differences(RunInputs former, RunInputs now)
-    {
-        (string Name, string? Former, string? Now)[] inputs =
-        [
-            ("data", former.Data, now.Data),
-            ("validation data", former.ValidationData, now.ValidationData),
-            ("base model", former.BaseModel, now.BaseModel),
-            ("configuration of the model", former.ModelSettings ?? now.ModelSettings, now.ModelSettings),
-            ("configuration", former.Configuration, now.Configuration),
-        ];
-        return inputs.Where(static input => input.Former != input.Now).Select(static input => input.Name);
-    }
-
-    private LoKrTrainingResult Finished(LoKrRun run)
-    {
-        foreach (string name in _adapterNames)
-        {
-            foreach ((string component, LoKrAdapter adapter) in _target.GetAdapters(name))
-            {
-                using PeftAdapterFolder files = PeftAdapterFolder.Read(component.Length == 0 ? _folder.AdapterFolder : Path.Combine(_folder.AdapterFolder, component));
-                using DisposeScope scope = torch.NewDisposeScope();
-                AdapterLoader.Load(adapter, files.Tensors.Entries.Keys.ToDictionary(static name => name, name => files.Tensors.Read(name), StringComparer.Ordinal));
-            }
-        }
-
-        LoKrTrainingResult result = new()
-        {
-            AdapterName = run.AdapterName,
-            History = RunLog.Read(_folder.LogFile),
-            StopReason = run.Reason ?? "Completed",
-            Before = run.Before,
-            After = run.After,
-            BestStep = run.BestStep,
-            Seed = run.Seed,
-            HeadLearningRate = run.HeadLearningRate,
-            TrainableParameterCount = run.TrainableParameterCount,
-            Elapsed = TimeSpan.FromSeconds(run.ElapsedSeconds),
-        };
-        _target.LastTraining = result;
-        return result;
     }
 
     private static LoKrRun At(LoKrRun run, LoKrTrainingStep step) => run with { Step = step.Step, Epoch = step.Epoch, Loss = step.Loss };
@@ -592,7 +345,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
             Updated = now,
             Ended = state is RunState.Interrupted ? null : now,
         };
-        if (reason is "Diverged" || state is RunState.Completed)
+        if (reason is StopReasons.Diverged || state is RunState.Completed)
         {
             RunReport.Write(_folder, _run);
         }
@@ -605,7 +358,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     {
         if (_folder.IsStopRequested)
         {
-            RequestStop("Stopped");
+            RequestStop(StopReasons.Stopped);
         }
     }
 
@@ -625,88 +378,5 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
         {
             tensor.Dispose();
         }
-    }
-}
-
-/// <summary>What a run is made of: the hashes that a continuation compares, and the text of <c>config.json</c>.</summary>
-internal sealed class RunDescription
-{
-    public RunDescription(IAdaptable target, IReadOnlyList<string> names, ITrainingTask task, ITrainingTask? validation, TrainingOptions training)
-    {
-        KeyValuePair<string, LoKrAdapter>[] adapters = [.. names.SelectMany(name => target.GetAdapters(name))];
-        JsonObject adapterConfigs = [];
-        foreach ((string component, LoKrAdapter adapter) in adapters)
-        {
-            adapterConfigs.Add(component.Length == 0 ? adapter.Name : $"{component}/{adapter.Name}", JsonNode.Parse(LoKrConfigJson.Write(adapter.Config)));
-        }
-
-        // The time a run may take, and the seed that a run without one draws, do not change its numbers.
-        JsonObject config = new()
-        {
-            ["adapters"] = adapterConfigs,
-            ["training"] = JsonNode.Parse(JsonRecords.ToLine(training with { TimeLimit = null, OnEvaluation = null })),
-        };
-        Json = config.ToJsonString(new() { WriteIndented = true }) + "\n";
-        Inputs = new()
-        {
-            Data = task.DataHash,
-            ValidationData = validation?.DataHash,
-            BaseModel = ModelHash.OfBase(target.Models, adapters),
-            ModelSettings = ModelHash.OfSettings(target.Models),
-            Configuration = Hash(Encoding.UTF8.GetBytes(Json)),
-            StartAdapter = ModelHash.OfValues(adapters.SelectMany(static pair => pair.Value.FlatParameters)),
-        };
-    }
-
-    /// <summary>The hashes.</summary>
-    public RunInputs Inputs { get; }
-
-    /// <summary>Configurations of the adapters and options of the training.</summary>
-    public string Json { get; }
-
-    private static string Hash(byte[] bytes) => Convert.ToHexStringLower(SHA256.HashData(bytes));
-}
-
-/// <summary>
-/// The course of the loss, and the time that is left: from the time between the last steps, evaluations included. The first steps of a process
-/// are slower and do not count.
-/// </summary>
-internal sealed class RunProgress
-{
-    private const int Window = 50;
-    private const int Parts = 32;
-
-    private readonly Queue<double> _ends = new();
-    private readonly List<(double Sum, int Count)> _parts = [];
-    private int _left;
-
-    /// <summary>Seconds that are left; null until it means something.</summary>
-    public double? SecondsRemaining => _ends.Count < 5 ? null : (_ends.Last() - _ends.Peek()) / (_ends.Count - 1) * _left;
-
-    /// <summary>Mean loss of each part of the run.</summary>
-    public IReadOnlyList<double> LossCurve => [.. _parts.Where(static part => part.Count > 0).Select(static part => part.Sum / part.Count)];
-
-    /// <summary>Adds a step of this process.</summary>
-    public void Add(LoKrTrainingStep step)
-    {
-        AddLoss(step);
-        _left = step.TotalSteps - step.Step;
-        _ends.Enqueue(step.Elapsed.TotalSeconds);
-        if (_ends.Count > Window)
-        {
-            _ends.Dequeue();
-        }
-    }
-
-    /// <summary>Adds the loss of a step.</summary>
-    public void AddLoss(LoKrTrainingStep step)
-    {
-        int part = (int)((long)(step.Step - 1) * Math.Min(Parts, step.TotalSteps) / step.TotalSteps);
-        while (_parts.Count <= part)
-        {
-            _parts.Add((0, 0));
-        }
-
-        _parts[part] = (_parts[part].Sum + step.Loss, _parts[part].Count + 1);
     }
 }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using LoKr.Core.Distributed;
+using LoKr.Core.Errors;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using TorchSharp;
@@ -9,31 +10,17 @@ namespace LoKr.Core.Runs;
 /// <summary>A training of several workers: the first one alone has the run folder, and gives the others what it found there.</summary>
 internal static class RunTogether
 {
-    /// <summary>Trains as <see cref="RunRecorder.Record"/> does.</summary>
-    public static LoKrTrainingResult Record(
-        WorkerGroup workers,
-        RunOptions? options,
-        IAdaptable target,
-        ITrainingTask task,
-        ITrainingTask? validation,
-        TrainingOptions training,
-        Func<ITrainingJournal?, LoKrTrainingResult> train,
-        Action<RunRecorder>? onOpen)
-    {
-        string[] names = Trainer.Plan([.. target.Models.Values], task, training).AdapterName.Split(", ");
-        RunInputs inputs = new RunDescription(target, names, task, validation, training).Inputs;
-        workers.Agree(
-            ("data", inputs.Data),
-            ("validation data", inputs.ValidationData),
-            ("base model", inputs.BaseModel),
-            ("configuration of the model", inputs.ModelSettings),
-            ("configuration", inputs.Configuration),
-            ("use of a run folder", options is null ? "no" : "yes"),
-            ("number of threads", torch.get_num_threads().ToString(CultureInfo.InvariantCulture)));
-        return options is null ? train(null)
-            : workers.IsFirst ? RunRecorder.RecordAlone(options, target, task, validation, training, train, onOpen)
-            : ShareFinished(workers, target, names, own: null) ?? train(null);
-    }
+    /// <summary>Requires that all workers train the same.</summary>
+    /// <param name="workers">The workers.</param>
+    /// <param name="inputs">What the training is made of.</param>
+    /// <param name="hasFolder">Whether it has a run folder.</param>
+    /// <exception cref="LoKrException"><see cref="ErrorIds.WorkersDiffer"/>, naming what differs.</exception>
+    public static void Agree(WorkerGroup workers, RunInputs inputs, bool hasFolder) => workers.Agree(
+    [
+        .. inputs.Shared,
+        ("use of a run folder", hasFolder ? "yes" : "no"),
+        ("number of threads", torch.get_num_threads().ToString(CultureInfo.InvariantCulture)),
+    ]);
 
     /// <summary>Gives the others what a run that had ended before has.</summary>
     /// <param name="workers">The workers.</param>

@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-using System.Text;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 
@@ -30,8 +28,7 @@ internal static class CudaPackages
     /// <summary>Folder of the store in which the packages are joined; its name depends on them.</summary>
     public static string FolderFor(RuntimeStore store, string version, IReadOnlyList<string> packages)
     {
-        byte[] hash = SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', packages)));
-        return Path.Combine(store.Root, "linked", $"{version}-cuda-{Convert.ToHexStringLower(hash)[..12]}");
+        return Path.Combine(store.Root, "linked", $"{version}-cuda-{ContentHash.OfText(string.Join('\n', packages))[..12]}");
     }
 
     /// <summary>
@@ -176,7 +173,7 @@ internal static class CudaPackages
 
         string expected = File.ReadAllText(shaFile).Trim();
         using FileStream stream = File.OpenRead(content);
-        string actual = Convert.ToHexStringLower(SHA256.HashData(stream));
+        string actual = ContentHash.Of(stream);
         if (!string.Equals(actual, expected, StringComparison.OrdinalIgnoreCase))
         {
             throw new LoKrException(

@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
-using System.Security.Cryptography;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 
@@ -37,7 +36,7 @@ internal static class LibstdcxxWorkaround
 
             byte[] patched = Weaken(bytes, missing, host);
             string names = string.Join(", ", missing.Select(need => need.Version));
-            string copy = Path.Combine(store.Root, "patched", $"{Convert.ToHexStringLower(SHA256.HashData(patched))[..16]}", Path.GetFileName(libTorchSharp));
+            string copy = Path.Combine(store.Root, "patched", ContentHash.Of(patched)[..16], Path.GetFileName(libTorchSharp));
             Store(store, copy, patched);
             workarounds.Add($"{host} lacks {names}, which {Path.GetFileName(libTorchSharp)} names but does not use; a copy with that requirement made weak is loaded from {copy}.");
             return copy;

@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Errors;
@@ -15,7 +14,7 @@ internal sealed record FileHash(long Length, string Sha256)
     public static FileHash Of(string path)
     {
         using FileStream stream = FileSystem.OpenRead(path);
-        return new(stream.Length, Convert.ToHexStringLower(SHA256.HashData(stream)));
+        return new(stream.Length, ContentHash.Of(stream));
     }
 }
 

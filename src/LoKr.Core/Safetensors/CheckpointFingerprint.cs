@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
+using LoKr.Core.IO;
 
 namespace LoKr.Core.Safetensors;
 
@@ -10,8 +11,6 @@ namespace LoKr.Core.Safetensors;
 /// </summary>
 public static class CheckpointFingerprint
 {
-    // Bytes at the beginning, in the middle and at the end of a tensor.
-    private const int SampleBytes = 4096;
     private const int HexDigits = 32;
 
     /// <summary>The fingerprint of a checkpoint: the same wherever it lies and however it is split into files.</summary>
@@ -38,12 +37,6 @@ public static class CheckpointFingerprint
     internal static void Append(IncrementalHash hash, SafetensorsReader file, SafetensorsEntry entry)
     {
         hash.AppendData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{entry.Name}|{entry.DType}|{string.Join(',', entry.Shape)}\n")));
-        int count = (int)Math.Min(SampleBytes, entry.ByteCount);
-        byte[] sample = new byte[count];
-        foreach (long start in new[] { 0, (entry.ByteCount - count) / 2, entry.ByteCount - count }.Distinct())
-        {
-            file.ReadBytes(entry, start, sample);
-            hash.AppendData(sample);
-        }
+        ContentHash.AppendSamples(hash, entry.ByteCount, (start, sample) => file.ReadBytes(entry, start, sample));
     }
 }

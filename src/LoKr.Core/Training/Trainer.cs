@@ -186,8 +186,11 @@ internal sealed record Trainee(LoKrModel Model, LoKrAdapter Adapter)
         return trainees;
     }
 
+    /// <summary>What is between the names of several adapters in one line.</summary>
+    public const string Separator = ", ";
+
     /// <summary>Names of the adapters in one line; usually one name.</summary>
-    public static string NameOf(IEnumerable<Trainee> trainees) => string.Join(", ", trainees.Select(trainee => trainee.Adapter.Name).Distinct(StringComparer.Ordinal));
+    public static string NameOf(IEnumerable<Trainee> trainees) => string.Join(Separator, trainees.Select(trainee => trainee.Adapter.Name).Distinct(StringComparer.Ordinal));
 
     private static bool IsReady(LoKrModel model, string? name) => model.AdaptersEnabled && model.MergedAdapters.Count == 0
         && model.Adapters.Any(adapter => name is null ? adapter.IsTrainable && model.ActiveAdapters.Contains(adapter.Name) : adapter.Name == name);

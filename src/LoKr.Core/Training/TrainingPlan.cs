@@ -8,6 +8,9 @@ public sealed record TrainingPlan
     /// <summary>Name of the adapter to train.</summary>
     public required string AdapterName { get; init; }
 
+    /// <summary>The names in it: the parts of a pipeline may have adapters with different ones.</summary>
+    internal IReadOnlyList<string> AdapterNames => AdapterName.Split(Trainee.Separator);
+
     /// <summary>Number of rows of data.</summary>
     public required int RowCount { get; init; }
 

@@ -97,12 +97,12 @@ internal sealed class TrainingRun : IDisposable
             _workers?.Stop(exception);
 
             // Nobody else ends another worker; this one may get the signal later, or never.
-            stopReason = token.IsCancellationRequested || _options.Workers is { IsFirst: false } ? "Canceled" : "Signal";
+            stopReason = token.IsCancellationRequested || _options.Workers is { IsFirst: false } ? StopReasons.Canceled : StopReasons.Signal;
         }
         catch (LoKrException exception) when (exception.ErrorId is ErrorIds.LossNotFinite or ErrorIds.GradientNotFinite or ErrorIds.LogitsNotFinite)
         {
             _lastFinite.Restore();
-            Report("Diverged");
+            Report(StopReasons.Diverged);
             throw;
         }
 
@@ -142,7 +142,7 @@ internal sealed class TrainingRun : IDisposable
         };
 
         // A run that goes on later has the values of its last step; only a finished one ends with the best.
-        if (stopReason is "Completed" or "EarlyStopped" && _best.Restore())
+        if (StopReasons.IsComplete(stopReason) && _best.Restore())
         {
             result = result with { After = _best.Evaluation };
         }
@@ -151,7 +151,7 @@ internal sealed class TrainingRun : IDisposable
         foreach (Trainee trainee in _trainees)
         {
             trainee.Model.LastTraining = result;
-            if (stopReason != "Diverged" && _history.Count > 0)
+            if (stopReason != StopReasons.Diverged && _history.Count > 0)
             {
                 trainee.Adapter.UntrainedFrom = null;
             }
@@ -263,11 +263,11 @@ internal sealed class TrainingRun : IDisposable
     private bool IsStopped(CancellationToken stop) => _workers is null ? stop.IsCancellationRequested : _gradients.StopReason.Length > 0;
 
     private string? EndAfter(LoKrTrainingStep step) =>
-        step.Step == _schedule.TotalSteps ? "Completed" : _best.IsExhausted ? "EarlyStopped" : null;
+        step.Step == _schedule.TotalSteps ? StopReasons.Completed : _best.IsExhausted ? StopReasons.EarlyStopped : null;
 
     private string EndReason() => _gradients.StopReason.Length > 0 ? _gradients.StopReason : OwnReason();
 
-    private string OwnReason() => _timeLimit.IsCancellationRequested ? "TimeLimit" : _journal!.StopReason;
+    private string OwnReason() => _timeLimit.IsCancellationRequested ? StopReasons.TimeLimit : _journal!.StopReason;
 
     private LoKrTrainingStep Step(TrainingBatch[] group, double epoch, CancellationToken stop, CancellationToken token)
     {

@@ -60,12 +60,6 @@ public sealed class AutoencoderKL : nn.Module<Tensor, Tensor>, IPretrainedModel
     /// <inheritdoc/>
     public JsonObject Config { get; }
 
-    /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
     /// <summary>Factor that latents are multiplied by for the UNet, and divided by before they are decoded.</summary>
     public double ScalingFactor => _settings.ScalingFactor;
 

@@ -1,7 +1,6 @@
-using System.Security.Cryptography;
-using System.Text;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Model;
 using LoKr.Core.Training;
 using TorchSharp;
@@ -60,9 +59,9 @@ public sealed class DiffusionTask : ITrainingTask
     public IReadOnlyList<string> Warnings => field ??= [.. _given, .. DescribeCut()];
 
     /// <summary>The names of the latents, which are hashes of images and autoencoder, with captions and sizes.</summary>
-    public string DataHash => field ??= Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Concat(_rows.Select(static row =>
+    public string DataHash => field ??= ContentHash.OfText(string.Concat(_rows.Select(static row =>
         FormattableString.Invariant($"{Path.GetFileName(Path.GetDirectoryName(row.File))}/{Path.GetFileName(row.File)}\n{row.Caption.Length}:{row.Caption}\n{row.Width}x{row.Height} of {row.OriginalWidth}x{row.OriginalHeight}\n"))
-        .Append(_options.ToString())))));
+        .Append(_options.ToString())));
 
     /// <inheritdoc/>
     public int CountBatches(int batchSize) => _groups.Sum(group => (group.Length + batchSize - 1) / batchSize);

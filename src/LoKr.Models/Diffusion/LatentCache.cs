@@ -115,7 +115,7 @@ public sealed class LatentCache
     /// <summary>Adds an image; returns whether its latents were computed.</summary>
     private bool Add(StableDiffusionPipeline pipeline, CaptionedImage image, int width, int height)
     {
-        string file = Path.Combine(Folder, $"{FileSystem.HashOf(image.Path)[..32]}-{width}x{height}.safetensors");
+        string file = Path.Combine(Folder, $"{ContentHash.OfFile(image.Path)[..32]}-{width}x{height}.safetensors");
         bool computed = !IsWhole(file);
         if (computed)
         {

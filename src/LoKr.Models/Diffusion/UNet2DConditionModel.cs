@@ -79,12 +79,6 @@ public sealed class UNet2DConditionModel : nn.Module<Tensor, Tensor, Tensor, Add
     /// <inheritdoc/>
     public JsonObject Config { get; }
 
-    /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
     /// <summary>Height and width of the latents it was trained on; null if the configuration lacks them or they differ.</summary>
     public int? SampleSize => _settings.SampleSize;
 

@@ -62,12 +62,6 @@ public sealed class ClipTextModel : nn.Module<Tensor, Tensor?, Tensor>, ITextEnc
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
-    /// <inheritdoc/>
     public int MaxSequenceLength { get; }
 
     /// <inheritdoc/>
@@ -189,12 +183,6 @@ public sealed class ClipTextModelWithProjection : nn.Module<Tensor, Tensor?, Ten
 
     /// <inheritdoc/>
     public JsonObject Config { get; }
-
-    /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters => _model.TiedParameters;
 
     /// <inheritdoc/>
     public int MaxSequenceLength => _model.MaxSequenceLength;

@@ -61,12 +61,6 @@ public sealed class DecoderClassifier : nn.Module<Tensor, Tensor?, Tensor>, ISeq
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
-    /// <inheritdoc/>
     public IReadOnlyList<string> Labels { get; }
 
     /// <inheritdoc/>

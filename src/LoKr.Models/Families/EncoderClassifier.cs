@@ -161,12 +161,6 @@ public sealed class EncoderClassifier : nn.Module<Tensor, Tensor, Tensor?, Tenso
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
-    /// <inheritdoc/>
     public IReadOnlyList<string> Labels { get; }
 
     /// <inheritdoc/>

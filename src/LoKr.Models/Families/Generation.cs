@@ -307,8 +307,7 @@ internal sealed class TokenSampler : IDisposable
     {
         if (!double.IsFinite(largest.to(ScalarType.Float64).item<double>()))
         {
-            throw new LoKrException(ErrorIds.LogitsNotFinite, LoKrErrorKind.InvalidData, "The model's scores of the next token are NaN or infinite.",
-                "Check the weights and adapters. In float16 a value may have overflowed; float32 or bfloat16 avoids that.");
+            throw ModelOutputs.NotFinite("The model's scores of the next token are", target: null);
         }
     }
 

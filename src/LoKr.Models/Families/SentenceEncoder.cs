@@ -62,12 +62,6 @@ public sealed class SentenceEncoder : nn.Module<Tensor, Tensor, Tensor>, ISenten
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
-    /// <inheritdoc/>
     public int MaxSequenceLength { get; }
 
     /// <inheritdoc/>

@@ -68,12 +68,6 @@ public sealed class TokenClassifier : nn.Module<Tensor, Tensor, Tensor?, Tensor>
     public JsonObject Config { get; }
 
     /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
-    /// <inheritdoc/>
     public IReadOnlyList<string> Labels { get; }
 
     /// <inheritdoc/>

@@ -60,12 +60,6 @@ public sealed class VitForImageClassification : nn.Module<Tensor, Tensor>, IPret
     /// <inheritdoc/>
     public JsonObject Config { get; }
 
-    /// <inheritdoc/>
-    public string? OutputEmbeddingsName => null;
-
-    /// <inheritdoc/>
-    public IReadOnlyDictionary<string, string> TiedParameters { get; } = new Dictionary<string, string>();
-
     /// <summary>Label names in the order of the logits.</summary>
     public IReadOnlyList<string> Labels { get; }
 

@@ -76,7 +76,7 @@ public abstract class RecordedTrainingCommand : TrainingCommand
         return options with
         {
             Workers = workers,
-            GradientAccumulation = RunRecorder.BatchesPerStep(
+            GradientAccumulation = FormerRun.BatchesPerStep(
                 MyInvocation.BoundParameters.ContainsKey(nameof(GradientAccumulation)) ? GradientAccumulation : null, ReadRunOptions(), WorkerGroup.IsAsked(Distributed), workers),
         };
     }

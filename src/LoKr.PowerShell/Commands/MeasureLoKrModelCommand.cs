@@ -95,7 +95,7 @@ public sealed class MeasureLoKrModelCommand : DataCommand
     private void Measure(IReadOnlyList<object?> data)
     {
         WorkerGroup? workers = WorkerGroup.Join(Distributed);
-        using ITrainingTask task = ReadTask(Model, data, new TrainingOptions { MaxLength = MaxLength }, BeginReading(LossOn, RunRecorder.DayOf(options: null, workers)));
+        using ITrainingTask task = ReadTask(Model, data, new TrainingOptions { MaxLength = MaxLength }, BeginReading(LossOn, FormerRun.DayOf(options: null, workers)));
         WriteWarnings([.. task.Warnings, .. Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn))]);
         using ProgressBar bar = new(this, $"Measuring {Model.Name}");
         void Report(double share) => bar.ShowIfDue(share, $"{share:P0} of {task.RowCount} rows");

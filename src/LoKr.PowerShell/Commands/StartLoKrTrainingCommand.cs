@@ -3,7 +3,6 @@ using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
-using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
 using LoKr.Core.Runs;
@@ -274,48 +273,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
             WriteWarning("Without -RunPath only the figures of the training come back: the adapter ends with the job.");
         }
 
-        CommandJob job = new(this);
-        Hashtable import = new() { ["LiteralPath"] = folder };
-        Hashtable add = [];
-        Hashtable train = job.Parameters(nameof(Path), nameof(Config));
-        Move(nameof(Task), import);
-        Move(nameof(Label), import);
-        Move(nameof(DType), import);
-        Move(nameof(Device), import);
-        if (Seed is long seed)
-        {
-            (import["Seed"], add["Seed"]) = (seed, seed);
-        }
-
-        if (AdapterName is not null)
-        {
-            add["Name"] = AdapterName;
-        }
-
-        // The process of a job is none of those that a launcher started, but has their variables.
-        if (!train.ContainsKey(nameof(Distributed)))
-        {
-            train[nameof(Distributed)] = nameof(DistributedMode.None);
-        }
-
-        WriteObject(job.Start(
-            """
-            param($config, $import, $add, $train)
-            $model = Import-LoKrModel @import
-            $config | New-LoKrConfig | Add-LoKrAdapter -Model $model @add
-            $model | Start-LoKrTraining @train
-            $model.LastTraining
-            """,
-            Config, import, add, train));
-
-        void Move(string name, Hashtable to)
-        {
-            if (train.ContainsKey(name))
-            {
-                to[name] = train[name];
-                train.Remove(name);
-            }
-        }
+        WriteObject(new TrainingJob(new CommandJob(this)).Start(folder, Config, AdapterName, Seed));
     }
 
     private void Train(IAdaptable target, Action train)
@@ -336,7 +294,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     {
         TrainingOptions options = ReadOptions(BatchSize);
         RunOptions? run = ReadRunOptions();
-        if (!TrainOnRows(data, options, RunRecorder.DayOf(run, options.Workers), run))
+        if (!TrainOnRows(data, options, FormerRun.DayOf(run, options.Workers), run))
         {
             TrainOnRows(data, options, DateTime.Today, former: null);
         }
@@ -347,7 +305,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     {
         using ITrainingTask task = ReadTask(data, options, day);
         using ITrainingTask? validation = ValidationData is null ? null : ReadTask(ValidationData, options, day);
-        if (RunRecorder.NeedsToday(former, Model, task, validation, options))
+        if (FormerRun.NeedsToday(former, Model, task, validation, options))
         {
             return false;
         }
@@ -385,7 +343,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
         {
             ComputeLatents(training);
             RunOptions? run = ReadRunOptions();
-            using RunWatch watch = Watch(run, options);
+            using RunWatch watch = RunWatch.Of(Life, run, options);
             Run(Pipeline, (report, evaluating, token) => training.Run(options with { OnEvaluation = evaluating }, run, watch.Begin, report, token));
             WriteWarnings(watch.Warnings);
         }
@@ -394,20 +352,9 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private void Record(LoKrModel model, ITrainingTask task, ITrainingTask? validation, TrainingOptions options, bool onPipelineThread = false)
     {
         RunOptions? run = ReadRunOptions();
-        using RunWatch watch = Watch(run, options);
+        using RunWatch watch = RunWatch.Of(Life, run, options);
         Run(model, (report, evaluating, token) => RunRecorder.Train(run, model, task, validation, options, report, evaluating, watch.Begin, token), onPipelineThread);
         WriteWarnings(watch.Warnings);
-    }
-
-    private RunWatch Watch(RunOptions? run, TrainingOptions options)
-    {
-        RunWatch watch = new(Life);
-        if (run is not null && options.Workers is { IsFirst: false })
-        {
-            watch.Follow();
-        }
-
-        return watch;
     }
 
     private TrainingOptions ReadOptions(int batchSize) => WithSharing(WithEndings(

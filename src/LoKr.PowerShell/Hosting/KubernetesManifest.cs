@@ -1,8 +1,7 @@
 using System.Globalization;
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using LoKr.Core.IO;
 
 namespace LoKr.PowerShell.Hosting;
 
@@ -145,6 +144,6 @@ internal sealed record KubernetesManifest
     {
         string plain = string.Concat(Name.ToLowerInvariant().Select(static c => char.IsAsciiLetterOrDigit(c) ? c : '-')).Trim('-');
         return plain == Name && plain.Length <= 40 ? $"lokr-{plain}"
-            : $"lokr-{plain[..Math.Min(plain.Length, 31)]}-{Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Name)))[..8]}".Replace("--", "-", StringComparison.Ordinal);
+            : $"lokr-{plain[..Math.Min(plain.Length, 31)]}-{ContentHash.OfText(Name)[..8]}".Replace("--", "-", StringComparison.Ordinal);
     }
 }

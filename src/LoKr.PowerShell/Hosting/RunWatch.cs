@@ -1,5 +1,7 @@
 using System.Runtime.InteropServices;
+using LoKr.Core.Model;
 using LoKr.Core.Runs;
+using LoKr.Core.Training;
 
 namespace LoKr.PowerShell.Hosting;
 
@@ -20,12 +22,27 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
     // 10 on Linux, 30 on macOS; .NET has no name for it.
     private static PosixSignal? UserSignal => OperatingSystem.IsLinux() ? (PosixSignal)10 : OperatingSystem.IsMacOS() ? (PosixSignal)30 : null;
 
+    /// <summary>Watches a training, or takes part in one whose run folder another process has.</summary>
+    /// <param name="life">The life of the command.</param>
+    /// <param name="run">The run folder; null for a run in memory.</param>
+    /// <param name="training">Options of the training.</param>
+    public static RunWatch Of(CommandLife life, RunOptions? run, TrainingOptions training)
+    {
+        RunWatch watch = new(life);
+        if (run is not null && training.Workers is { IsFirst: false })
+        {
+            watch.Follow();
+        }
+
+        return watch;
+    }
+
     /// <summary>Begins to watch a run.</summary>
     public void Begin(RunRecorder recorder)
     {
         _recorder = recorder;
         life.SignalExitCode = RunExitCodes.RunAgain;
-        _stop = life.StopToken.Register(() => recorder.RequestStop(life.IsEnding ? "Signal" : "Canceled"));
+        _stop = life.StopToken.Register(() => recorder.RequestStop(life.IsEnding ? StopReasons.Signal : StopReasons.Canceled));
         OnUserSignal(recorder.RequestCheckpoint);
     }
 

@@ -19,9 +19,9 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
         LoKrTrainingResult result = RunReported(work, onPipelineThread, life.StopToken);
         if (life.IsEnding)
         {
-            target.LastTraining = result with { StopReason = "Signal" };
+            target.LastTraining = result with { StopReason = StopReasons.Signal };
         }
-        else if (result.StopReason == "Signal")
+        else if (result.StopReason == StopReasons.Signal)
         {
             // Another process that takes part was ended by it.
             life.EndProcess(life.SignalExitCode ?? 143);

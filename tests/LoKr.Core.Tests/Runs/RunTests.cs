@@ -257,12 +257,12 @@ public sealed class RunTests : IDisposable
         string path = _folder["run"];
         using CancellationTokenSource cancel = new();
         TrainDated(Options(path), day, step => Cancel(step.Step == 2, cancel), token: cancel.Token);
-        Assert.Equal((day, day), (new RunFolder(path).Read().Day, RunRecorder.DayOf(Options(path), workers: null)));
-        Assert.NotEqual(day, RunRecorder.DayOf(Options(path) with { Resume = RunResume.Never }, workers: null));
-        Assert.NotEqual(day, RunRecorder.DayOf(options: null, workers: null));
+        Assert.Equal((day, day), (new RunFolder(path).Read().Day, FormerRun.DayOf(Options(path), workers: null)));
+        Assert.NotEqual(day, FormerRun.DayOf(Options(path) with { Resume = RunResume.Never }, workers: null));
+        Assert.NotEqual(day, FormerRun.DayOf(options: null, workers: null));
         ErrorAssert.Throws(ErrorIds.RunMismatch, () => TrainDated(Options(path), day.AddDays(1)), "another data");
 
-        (Outcome second, bool needsToday) = TrainDated(Options(path) with { Force = true }, RunRecorder.DayOf(Options(path), workers: null));
+        (Outcome second, bool needsToday) = TrainDated(Options(path) with { Force = true }, FormerRun.DayOf(Options(path), workers: null));
         AssertSame(expected, second);
         Assert.False(needsToday);
         Assert.Contains("2026-03-05", File.ReadAllText(new RunFolder(path).ReportFile), StringComparison.Ordinal);
@@ -418,7 +418,7 @@ public sealed class RunTests : IDisposable
             new Dictionary<string, object?> { ["instruction"] = new string('p', 1 + (i % 3)), ["output"] = answer + (char)('a' + i) }, $"t.jsonl:{i + 1}"))];
         using CausalLanguageTask task = new(model, rows, reading: new() { Day = day });
         TrainingOptions options = new() { Epochs = 2, BatchSize = 4, LearningRate = 1e-2, Seed = 3, EvaluateBefore = true };
-        bool needsToday = RunRecorder.NeedsToday(run, model, task, task, options);
+        bool needsToday = FormerRun.NeedsToday(run, model, task, task, options);
         LoKrTrainingResult result = RunRecorder.Train(run, model, task, task, options, onStep, null, null, token ?? Token);
         return (new(result, BytesOf(model), []), needsToday);
     }

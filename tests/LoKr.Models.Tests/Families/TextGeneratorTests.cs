@@ -122,8 +122,9 @@ public sealed class TextGeneratorTests
             model.Module.get_parameter("model.norm.weight")!.fill_(float.NaN);
         }
 
-        ErrorAssert.Throws(ErrorIds.LogitsNotFinite, () => Generate(model, [1], new GenerationOptions()));
-        ErrorAssert.Throws(ErrorIds.LogitsNotFinite, () => Generate(model, [1], new GenerationOptions { Temperature = 1 }));
+        string expected = ModelOutputs.NotFinite("The model's scores of the next token are", target: null).Message;
+        ErrorAssert.Throws(ErrorIds.LogitsNotFinite, () => Generate(model, [1], new GenerationOptions()), expected);
+        ErrorAssert.Throws(ErrorIds.LogitsNotFinite, () => Generate(model, [1], new GenerationOptions { Temperature = 1 }), expected);
     }
 
     [Fact]

@@ -75,10 +75,6 @@ public sealed class OwnFamilyTests
 
         public JsonObject Config { get; }
 
-        public string? OutputEmbeddingsName => null;
-
-        public IReadOnlyDictionary<string, string> TiedParameters => new Dictionary<string, string>();
-
         public override Tensor forward(Tensor input)
         {
             using Tensor wide = _up.call(input);

@@ -312,18 +312,11 @@ public sealed class GgufMerge : IDiskMerge
 
     private static string Samples(GgufReader part)
     {
-        const int sampleBytes = 4096;
         using IncrementalHash hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         hash.AppendData(ReadHeader(part, part.Header.DataOffset));
-        byte[] sample = new byte[sampleBytes];
         foreach (GgufTensor tensor in part.Tensors)
         {
-            int count = (int)Math.Min(sampleBytes, tensor.ByteCount);
-            foreach (long start in new[] { 0, (tensor.ByteCount - count) / 2, tensor.ByteCount - count }.Distinct())
-            {
-                part.ReadBytes(tensor.Offset + start, sample.AsSpan(0, count));
-                hash.AppendData(sample, 0, count);
-            }
+            ContentHash.AppendSamples(hash, tensor.ByteCount, (start, sample) => part.ReadBytes(tensor.Offset + start, sample));
         }
 
         return Convert.ToHexString(hash.GetHashAndReset());

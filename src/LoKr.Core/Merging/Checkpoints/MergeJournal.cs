@@ -82,17 +82,16 @@ internal sealed class MergeJournal
             text.AppendLine(CultureInfo.InvariantCulture, $"{adapter.Weight:R}|{adapter.DoraStrength}|{adapter.Overrides}");
             foreach (string file in adapter.Files)
             {
-                using FileStream stream = FileSystem.OpenRead(file);
-                text.AppendLine(Convert.ToHexString(SHA256.HashData(stream)));
+                text.AppendLine(ContentHash.OfFile(file));
             }
         }
 
         foreach (MergeFile file in files)
         {
-            text.AppendLine(file.FileName).AppendLine(Convert.ToHexString(SHA256.HashData(file.Header)));
+            text.AppendLine(file.FileName).AppendLine(ContentHash.Of(file.Header));
         }
 
-        return Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())));
+        return ContentHash.OfText(text.ToString());
     }
 
     /// <summary>
