@@ -63,6 +63,17 @@ Describe 'Two adapters on a layer' {
         Get-ErrorId { $model | Get-LoKrAdapter -Name nope } | Should -Be 'LoKr.AdapterNotFound'
     }
 
+    It 'are listed and removed by names, of which one that is not there is one error' {
+        @(Get-LoKrAdapter -Model $model -Name b, nope, a -ErrorAction SilentlyContinue -ErrorVariable errors).Name | Should -Be 'a', 'b'
+        $errors.FullyQualifiedErrorId | Should -Be 'LoKr.AdapterNotFound,LoKr.PowerShell.Commands.GetLoKrAdapterCommand'
+        @(Get-LoKrConfig -Model $model -Name nope, b -ErrorAction SilentlyContinue).Count | Should -Be 1
+        $passed = Remove-LoKrAdapter -Model $model -Name b, nope -PassThru -ErrorAction SilentlyContinue -ErrorVariable errors
+        $errors.FullyQualifiedErrorId | Should -Be 'LoKr.AdapterNotFound,LoKr.PowerShell.Commands.RemoveLoKrAdapterCommand'
+        $model.Adapters.Name | Should -Be 'a'
+        $passed | Should -Be $model
+        Remove-LoKrAdapter -Model $model -Name b, nope -PassThru -ErrorAction SilentlyContinue | Should -BeNullOrEmpty
+    }
+
     It 'tell a merged one' {
         $model | Merge-LoKrAdapter -Name a
         $summary = $model | Get-LoKrAdapter -Summary

@@ -88,6 +88,17 @@ Describe 'Resize-LoKrAdapter' {
     }
 }
 
+Describe 'New-LoKrAdapter of folders of the pipeline' {
+    It 'takes the names of objects as they are, and patterns of texts' {
+        Export-Random "$TestDrive/made" 3
+        $null = Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/made" -Destination "$TestDrive/tuned [v1]" -WarningAction SilentlyContinue
+        $made = Get-Item -LiteralPath "$TestDrive/tuned [v1]" | New-LoKrAdapter $tiny -Destination "$TestDrive/of-object" -R 2 -ErrorAction Stop
+        $again = "$TestDrive/tuned*" | New-LoKrAdapter $tiny -Destination "$TestDrive/of-text" -R 2 -ErrorAction Stop
+        $again.ModuleCount | Should -Be $made.ModuleCount
+        { New-LoKrAdapter $tiny "$TestDrive/tuned [v1]" "$TestDrive/pattern" -R 2 } | Should -Throw -ErrorId 'LoKr.PathNotFound,*'
+    }
+}
+
 Describe 'Join-LoKrAdapter' {
     BeforeAll {
         Export-Random "$TestDrive/first" 1
@@ -104,6 +115,14 @@ Describe 'Join-LoKrAdapter' {
         $result = Get-Item "$TestDrive/first", "$TestDrive/second" | Join-LoKrAdapter -Destination "$TestDrive/piped" -Weight 0.5 -MaxParameters 100
         $result.ParameterCount | Should -BeLessOrEqual 100
         $result.Layers[0].psobject.Properties.Name | Should -Contain 'Error'
+    }
+
+    It 'writes nothing where one of the adapters is not there' {
+        $result = "$TestDrive/first", "$TestDrive/none", "$TestDrive/second" | Join-LoKrAdapter -Destination "$TestDrive/partial" -ErrorAction SilentlyContinue -ErrorVariable errors -WarningVariable warnings -WarningAction SilentlyContinue
+        $result | Should -BeNullOrEmpty
+        "$TestDrive/partial" | Should -Not -Exist
+        $errors.FullyQualifiedErrorId | Should -BeLike 'LoKr.PathNotFound,*'
+        "$warnings" | Should -BeLike '*partial*'
     }
 
     It 'refuses a number of weights that fits nothing' {

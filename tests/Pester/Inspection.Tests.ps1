@@ -145,6 +145,8 @@ Describe 'Get-LoKrAdapter -Values' {
     It 'says what is wrong' {
         Get-ErrorId { $adapted | Compare-LoKrAdapter random none } | Should -Be 'LoKr.AdapterNotFound'
         Get-ErrorId { Compare-LoKrAdapter "$TestDrive/random" "$TestDrive/none" } | Should -Be 'LoKr.PathNotFound'
-        Get-ErrorId { Compare-LoKrAdapter "$TestDrive/random" "$TestDrive/random" -Data $rowsToMeasure } | Should -Be 'LoKr.InvalidArgument'
+        $written = [System.Collections.Generic.List[object]]::new()
+        Get-ErrorId { Compare-LoKrAdapter "$TestDrive/random" "$TestDrive/random" -Data $rowsToMeasure | ForEach-Object { $written.Add($_) } } | Should -Be 'LoKr.InvalidArgument'
+        $written | Should -BeNullOrEmpty
     }
 }

@@ -154,4 +154,20 @@ Describe 'Rows and texts of the pipeline' {
         $answers.Text | Should -Be 'vpn', 'card'
         $errors.Count | Should -Be 1
     }
+
+    It 'are answered but for one for which the model has no numbers, in the same batch' {
+        $broken = Get-TinyModel
+        try {
+            $id = $broken.Tokenizer.Encode('card', $false, $null)[0]
+            $null = $broken.Module.get_parameter('bert.embeddings.word_embeddings.weight').detach().select(0, $id).fill_([double]::NaN)
+            $answers = @('vpn', 'card', 'login' | Invoke-LoKrModel $broken -ErrorAction SilentlyContinue -ErrorVariable errors)
+            $answers.Text | Should -Be 'vpn', 'login'
+            $errors.Count | Should -Be 1
+            $errors[0].FullyQualifiedErrorId | Should -BeLike 'LoKr.LogitsNotFinite,*'
+            $errors[0].TargetObject | Should -Be 'card'
+        }
+        finally {
+            $broken.Dispose()
+        }
+    }
 }

@@ -44,6 +44,15 @@ Describe 'Progress' {
         @($records.ActivityId | Select-Object -Unique).Count | Should -Be 1
     }
 
+    It 'is taken away where an error ends the command: <Activity>' -ForEach @(
+        @{ Activity = 'Running BertForSequenceClassification'; Script = "'vpn', @{ none = 1 }, 'card' | Invoke-LoKrModel `$model -ErrorAction Stop" }
+        @{ Activity = 'Reading jobs'; Script = '$null = New-LoKrJob "$drive/one.psd1" -Force; "$drive/one.psd1", "$drive/none.psd1" | Submit-LoKrJob -Destination "$drive/submission" -ErrorAction Stop' }
+    ) {
+        $records = @(Get-Progress "try { $($Script.Replace('$drive', $TestDrive)) } catch { }" | Where-Object Activity -EQ $Activity)
+        $records.Count | Should -BeGreaterThan 1
+        $records[-1].RecordType | Should -Be 'Completed'
+    }
+
     It 'of an evaluation is below that of its training' {
         $records = Get-Progress '$model | Start-LoKrTraining -Data $many -ValidationData $many -MaxSteps 1'
         $training = @($records | Where-Object Activity -Like 'Training*')[0]

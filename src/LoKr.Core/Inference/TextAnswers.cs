@@ -1,3 +1,4 @@
+using System.Globalization;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
 using LoKr.Core.Model;
@@ -30,6 +31,18 @@ public readonly record struct CutLength(int Used, int TokenCount)
         ArgumentNullException.ThrowIfNull(text);
         return new(text.Ids.Length, text.TokenCount);
     }
+
+    /// <summary>What was cut, in a sentence.</summary>
+    /// <param name="cut">The texts that were cut, at least one.</param>
+    /// <param name="what">What a text is: text, prompt.</param>
+    public static string Describe(IReadOnlyCollection<CutLength> cut, string what)
+    {
+        int used = cut.Min(static text => text.Used);
+        int longest = cut.Max(static text => text.TokenCount);
+        return cut.Count == 1
+            ? string.Create(CultureInfo.InvariantCulture, $"The {what} has {longest} tokens; the first {used} are used.")
+            : string.Create(CultureInfo.InvariantCulture, $"{cut.Count} {what}s are cut to {used} tokens; the longest has {longest}.");
+    }
 }
 
 /// <summary>What a model says about a batch of texts, whatever its task. Serializable, so that it goes from one process to another.</summary>
@@ -52,6 +65,16 @@ public sealed record TextAnswers
 
     /// <summary>All results, in the order of the texts.</summary>
     public IEnumerable<object> Results() => [.. Classifications, .. Embeddings, .. Entities, .. Completion is null ? (object[])[] : [Completion]];
+
+    /// <summary>The answers of several batches as those of one.</summary>
+    /// <param name="parts">The batches, in order.</param>
+    internal static TextAnswers Join(IReadOnlyCollection<TextAnswers> parts) => new()
+    {
+        Classifications = [.. parts.SelectMany(static part => part.Classifications)],
+        Entities = [.. parts.SelectMany(static part => part.Entities)],
+        Embeddings = [.. parts.SelectMany(static part => part.Embeddings)],
+        Cut = [.. parts.SelectMany(static part => part.Cut)],
+    };
 
     /// <summary>Runs a classifier, a tagger or a sentence encoder on one batch, as <see cref="TextClassifier"/>, <see cref="EntityTagger"/> and <see cref="TextEmbedder"/> do.</summary>
     /// <param name="model">The model, with a tokenizer.</param>

@@ -1,4 +1,5 @@
 using System.Collections;
+using System.ComponentModel;
 using System.Management.Automation;
 using LoKr.Core.Data;
 using LoKr.PowerShell.Binding;
@@ -6,6 +7,7 @@ using LoKr.PowerShell.Binding;
 namespace LoKr.PowerShell.Base;
 
 /// <summary>A cmdlet that reads rows of text data: which columns it takes, and what becomes of rows that do not fit.</summary>
+[EditorBrowsable(EditorBrowsableState.Never)]
 public abstract class DataCommand : LoKrCommand
 {
     /// <summary>Names of columns in the data, by the name that is expected: @{ text = 'subject'; label = 'team' }.</summary>

@@ -1,8 +1,11 @@
 using System.ComponentModel;
 using System.Management.Automation;
+using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.Inference;
 using LoKr.Models.Diffusion;
 using LoKr.PowerShell.Binding;
+using LoKr.PowerShell.Hosting;
 
 namespace LoKr.PowerShell.Base;
 
@@ -14,6 +17,9 @@ public abstract class ImageGenerationCommand : LoKrCommand
     protected const string ImageSet = "Picture";
 
     private static readonly ImageGenerationOptions s_defaults = new();
+
+    // One for each destination, over all its prompts, so that every file has a number of its own.
+    private readonly Dictionary<string, ImageSeries> _series = new(StringComparer.Ordinal);
 
     /// <summary>PNG file to write; the second image is written to NAME-2.png, and so on.</summary>
     [Parameter(Mandatory = true, ParameterSetName = ImageSet, ValueFromPipelineByPropertyName = true)]
@@ -57,21 +63,57 @@ public abstract class ImageGenerationCommand : LoKrCommand
     [Parameter(ParameterSetName = ImageSet)]
     public SwitchParameter Force { get; set; }
 
-    /// <summary>Options with the values of these parameters.</summary>
+    /// <summary>Generates the images of a prompt, and writes a record of each when its file is there.</summary>
+    /// <param name="pipeline">The pipeline.</param>
+    /// <param name="prompt">Description of the images.</param>
     /// <param name="seed">Seed of the first image, or null for a random one.</param>
     /// <param name="batchSize">Number of images that are generated at once.</param>
-    private protected ImageGenerationOptions ReadImageOptions(long? seed, int batchSize) => new()
+    /// <param name="cut">Gets the prompts that are cut; the negative one only once.</param>
+    private protected void GenerateImages(StableDiffusionPipeline pipeline, string prompt, long? seed, int batchSize, ICollection<CutLength> cut)
     {
-        Steps = Steps,
-        Guidance = Guidance,
-        NegativePrompt = NegativePrompt,
-        Width = Width,
-        Height = Height,
-        Seed = seed,
-        BatchSize = batchSize,
-        Scheduler = Scheduler,
-        AdapterScale = AdapterScale,
-    };
+        string destination = Paths.New(Destination);
+        if (!_series.TryGetValue(destination, out ImageSeries? series))
+        {
+            _series.Add(destination, series = new ImageSeries(destination, Force));
+        }
+
+        IReadOnlyList<string> files = series.Reserve(Count);
+        if (!ShouldProcess(string.Join(", ", files), $"Generate {(Count == 1 ? "an image" : $"{Count} images")} of '{prompt}'"))
+        {
+            return;
+        }
+
+        EnsureRuntime();
+        string[] prompts = NegativePrompt is not null && cut.Count == 0 ? [prompt, NegativePrompt] : [prompt];
+        foreach (CutText text in prompts.Select(pipeline.Measure).Where(static text => text.IsCut))
+        {
+            cut.Add(CutLength.Of(text));
+        }
+
+        ImageGenerationOptions options = new()
+        {
+            Steps = Steps,
+            Guidance = Guidance,
+            NegativePrompt = NegativePrompt,
+            Width = Width,
+            Height = Height,
+            Seed = seed,
+            BatchSize = batchSize,
+            Scheduler = Scheduler,
+            AdapterScale = AdapterScale,
+        };
+        using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
+        foreach (LoKrPicture image in series.Generate(pipeline, prompt, files, options, step => Show(step, bar), StopToken))
+        {
+            WriteObject(image);
+        }
+    }
+
+    private static void Show(DenoisingStep step, ProgressBar bar)
+    {
+        string image = step.ImageCount == 1 ? "" : $"image {step.Image}/{step.ImageCount}, ";
+        bar.ShowIfDue((step.Image - 1 + ((double)step.Step / step.StepCount)) / step.ImageCount, $"{image}step {step.Step}/{step.StepCount}");
+    }
 }
 
 /// <summary>Base of the cmdlets that can train on images: their size, captions and latents, the loss, and sample images.</summary>

@@ -17,6 +17,7 @@ namespace LoKr.PowerShell.Base;
 public abstract class LoKrCommand : PSCmdlet, IDisposable
 {
     private CommandLife? _life;
+    private ProgressBar? _lastingBar;
 
     /// <summary>Creates the cmdlet.</summary>
     protected LoKrCommand() => Paths = new PathResolver(this);
@@ -150,6 +151,29 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
         }
     }
 
+    /// <summary>
+    /// The names of adapters that a parameter means, in the order of the model. Of several values one that means none is an error that is written, and the
+    /// others count; the exception about an only one ends the work on the model.
+    /// </summary>
+    /// <param name="model">The model or the pipeline.</param>
+    /// <param name="names">The values of the parameter, with or without wildcards; null for all adapters.</param>
+    /// <param name="select">Finds the names that some values mean, or throws.</param>
+    private protected IReadOnlyList<string> SelectEach(IAdaptable model, string[]? names, Func<IAdaptable, string[], IReadOnlyList<string>> select)
+    {
+        if (names is null or { Length: 1 })
+        {
+            return names is null ? model.GetAdapterNames() : select(model, names);
+        }
+
+        HashSet<string> chosen = new(StringComparer.Ordinal);
+        foreach (string name in names)
+        {
+            ForOne(name, () => chosen.UnionWith(select(model, [name])));
+        }
+
+        return [.. model.GetAdapterNames().Where(chosen.Contains)];
+    }
+
     /// <summary>Writes warnings of the library, each as one warning of PowerShell.</summary>
     protected void WriteWarnings(IEnumerable<string> warnings)
     {
@@ -183,6 +207,10 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
 
         return runtime;
     }
+
+    /// <summary>The bar of work that goes on from object to object. The command hides it at its end; an error that ends the command hides it too.</summary>
+    /// <param name="activity">What is done, in words.</param>
+    private protected ProgressBar LastingBar(string activity) => _lastingBar ??= new(this, activity);
 
     /// <summary>Runs work on a thread of its own, with a progress bar; Ctrl+C and a signal cancel it and wait for it.</summary>
     /// <param name="activity">What is done, in words.</param>
@@ -256,6 +284,7 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
                 // Ctrl+C: the engine raises PipelineStoppedException itself.
                 break;
             case not null when ErrorFactory.IsEngine(failure):
+                HideLastingBar();
                 ThrowIfEnding(ends && failure is not PipelineStoppedException);
                 ExceptionDispatchInfo.Throw(failure);
                 break;
@@ -267,11 +296,21 @@ public abstract class LoKrCommand : PSCmdlet, IDisposable
                 WriteError(ErrorFactory.Create(failure, MyInvocation.MyCommand.Name, Subject));
                 break;
             default:
+                HideLastingBar();
                 ThrowTerminatingError(ErrorFactory.Create(failure, MyInvocation.MyCommand.Name, Subject));
                 break;
         }
 
         ThrowIfEnding(ends);
+    }
+
+    // Where the pipeline is stopped, the host takes its bars away itself and takes no more records.
+    private void HideLastingBar()
+    {
+        if (!Stopping)
+        {
+            _lastingBar?.Hide();
+        }
     }
 
     // No catch and no trap of a script takes this exception; finally blocks run.

@@ -21,11 +21,14 @@ public sealed class ModelSource
 
     /// <summary>The model, or the shapes of the folder, which the caller disposes when <see cref="IsFolder"/>.</summary>
     /// <param name="paths">Resolves the path.</param>
-    internal IAdaptable Open(PathResolver paths) => _model ?? ModelShapes.Read(paths.ExistingOne(_path!, literal: Path.Exists(_path)));
+    internal IAdaptable Open(PathResolver paths) => _model ?? ModelShapes.Read(Find(paths));
 
     /// <summary>The model, or the shapes of the folder with its tokenizer, which the caller disposes when <see cref="IsFolder"/>.</summary>
     /// <param name="paths">Resolves the path.</param>
-    internal IAdaptable OpenWithTokenizer(PathResolver paths) => _model ?? ModelShapes.ReadWithTokenizer(paths.ExistingOne(_path!, literal: Path.Exists(_path)));
+    internal IAdaptable OpenWithTokenizer(PathResolver paths) => _model ?? ModelShapes.ReadWithTokenizer(Find(paths));
+
+    // A folder of that very name is meant before a pattern.
+    private string Find(PathResolver paths) => paths.ExistingOne(_path!, literal: Path.Exists(paths.New(_path!)));
 
     /// <summary>Whether it is a folder.</summary>
     internal bool IsFolder => _path is not null;

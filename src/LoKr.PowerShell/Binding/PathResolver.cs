@@ -47,6 +47,13 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
                 $"'{path}' matches {found.Count} items: {string.Join(", ", found)}.", "Name one of them.") { Target = path };
     }
 
+    /// <summary>
+    /// Full path of the only file or folder that a parameter names which objects of the pipeline bind to: where there is one of that very name it is meant,
+    /// as PSPath and FullName are written, and otherwise the path may have wildcards.
+    /// </summary>
+    /// <exception cref="LoKrException">As for <see cref="ExistingOne(string, bool?)"/>.</exception>
+    public string ExistingOnePiped(string path) => ExistingOne(path, literal: IsLiteral || (cmdlet.MyInvocation.ExpectingInput && Path.Exists(New(path))));
+
     /// <summary>Full path of the only file or folder that one of two parameters names.</summary>
     /// <param name="path">The value of -Path.</param>
     /// <param name="literalPath">The value of -LiteralPath, empty if it was not given.</param>

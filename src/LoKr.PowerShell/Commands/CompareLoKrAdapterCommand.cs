@@ -77,6 +77,7 @@ public sealed class CompareLoKrAdapterCommand : DataCommand
     protected override void Process()
     {
         EnsureRuntime();
+        LoKrModel? answering = Data is null ? null : RequireModel();
         AdapterReference reference = Find(Reference);
         AdapterReference difference = Find(Difference);
         if (IsOnModel(Reference) && IsOnModel(Difference))
@@ -90,10 +91,10 @@ public sealed class CompareLoKrAdapterCommand : DataCommand
             WriteObject(ByLayer ? comparison.Layers : Setting ? comparison.Settings : comparison.Total, enumerateCollection: true);
         }
 
-        if (Data is not null)
+        if (Data is not null && answering is not null)
         {
             DataReading reading = BeginReading();
-            AnswerComparison answers = AnswerComparer.Compare(RequireModel(), reference, difference, ReadRows(Data, reading), BatchSize, MaxLength, reading, StopToken);
+            AnswerComparison answers = AnswerComparer.Compare(answering, reference, difference, ReadRows(Data, reading), BatchSize, MaxLength, reading, StopToken);
             WriteWarnings(answers.Warnings);
             WriteObject(ByRow ? answers.Answers : answers.Total, enumerateCollection: true);
         }

@@ -77,6 +77,9 @@ public sealed class ExportLoKrScheduleCommand : LoKrCommand
     protected override string? Subject => string.Join(", ", Path);
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         LoKrJob[] jobs = [.. Path.SelectMany(path => Paths.Existing(path)).Distinct(StringComparer.Ordinal).Select(JobScript.ReadJob)];

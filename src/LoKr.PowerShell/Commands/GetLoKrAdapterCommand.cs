@@ -75,7 +75,7 @@ public sealed class GetLoKrAdapterCommand : PathCommand
                 break;
             case LayerSet when Values:
                 EnsureRuntime();
-                foreach (string name in AdapterNames.Select(Model, Name))
+                foreach (string name in SelectEach(Model, Name, AdapterNames.Select))
                 {
                     WriteObject(AdapterValues.Measure(AdapterReference.OfModel(Model, name), StopToken), enumerateCollection: true);
                 }
@@ -103,5 +103,5 @@ public sealed class GetLoKrAdapterCommand : PathCommand
         }
     }
 
-    private HashSet<string> SelectedNames() => [.. AdapterNames.Select(Model, Name)];
+    private HashSet<string> SelectedNames() => [.. SelectEach(Model, Name, AdapterNames.Select)];
 }

@@ -31,7 +31,7 @@ public sealed class GetLoKrConfigCommand : PathCommand
     {
         if (ParameterSetName == ModelSet)
         {
-            IEnumerable<LoKrAdapter> adapters = AdapterNames.Select(Model, Name).SelectMany(name => Model.GetAdapters(name).Values);
+            IEnumerable<LoKrAdapter> adapters = SelectEach(Model, Name, AdapterNames.Select).SelectMany(name => Model.GetAdapters(name).Values);
             WriteObject(adapters.Select(adapter => adapter.Config), enumerateCollection: true);
             return;
         }

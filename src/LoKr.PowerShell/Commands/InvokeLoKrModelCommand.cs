@@ -1,5 +1,4 @@
 using System.Collections;
-using System.Globalization;
 using System.Management.Automation;
 using LoKr.Core.Data;
 using LoKr.Core.Distributed;
@@ -25,18 +24,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private const string SearchSet = "Search";
     private const string ChatSet = "Message";
     private static readonly string[] s_toHost = ["PSHOST", "LoKr", "Text"];
-    private readonly List<TextInput> _waiting = [];
     private readonly List<CutLength> _cut = [];
-
-    // One for each destination, over all its prompts, so that every file has a number of its own.
-    private readonly Dictionary<string, ImageSeries> _series = new(StringComparer.Ordinal);
-
-    private ProgressBar? _bar;
     private SharedResults? _shared;
-    private IReadOnlyList<SearchDocument>? _corpus;
-    private TextSearch? _search;
+    private TextBatches? _batches;
+    private CorpusSearch? _search;
     private int _done;
-    private int _classified;
 
     /// <summary>The model.</summary>
     [Parameter(Mandatory = true, Position = 0, ParameterSetName = TextSet)]
@@ -188,6 +180,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             _shared = new SharedResults(workers, Model);
             WriteWarnings(Ignored("where several processes share the texts", nameof(Stream)));
         }
+
+        if (ParameterSetName is TextSet or DataSet)
+        {
+            _batches = new TextBatches(Model, BatchSize, new() { MaxLength = MaxLength, Aggregation = Aggregation, PromptName = PromptName }, WriteFailure);
+        }
     }
 
     /// <inheritdoc/>
@@ -230,21 +227,16 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     /// <inheritdoc/>
     protected override void End()
     {
-        if (_waiting.Count > 0)
+        Answer(_batches?.TakeRest());
+        Write(_shared?.Complete<TextAnswers>());
+        if (ParameterSetName is TextSet or DataSet)
         {
-            Classify();
+            Bar.Hide();
         }
 
-        Write(_shared?.Complete<TextAnswers>());
-        _bar?.Hide();
         if (_cut.Count > 0)
         {
-            string what = ParameterSetName == ImageSet ? "prompt" : "text";
-            int used = _cut.Min(static text => text.Used);
-            int longest = _cut.Max(static text => text.TokenCount);
-            WriteWarning(_cut.Count == 1
-                ? string.Create(CultureInfo.InvariantCulture, $"The {what} has {longest} tokens; the first {used} are used.")
-                : string.Create(CultureInfo.InvariantCulture, $"{_cut.Count} {what}s are cut to {used} tokens; the longest has {longest}."));
+            WriteWarning(CutLength.Describe(_cut, ParameterSetName == ImageSet ? "prompt" : "text"));
         }
     }
 
@@ -261,10 +253,10 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
 
     private void Search()
     {
-        _corpus ??= ReadCorpus();
+        _search ??= new CorpusSearch(Model, ReadCorpus(), BatchSize, MaxLength);
         foreach (object item in Query)
         {
-            ForOne(item, () => WriteObject(Find(TextInputs.ReadQuery(item), _corpus), enumerateCollection: true));
+            ForOne(item, () => WriteObject(Find(_search, TextInputs.ReadQuery(item)), enumerateCollection: true));
             StopToken.ThrowIfCancellationRequested();
         }
     }
@@ -275,21 +267,13 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         return reading.Keep(ReadRows(SearchInputs.ToRows(Corpus, Paths), reading), SearchDocument.Of);
     }
 
-    // A sentence encoder reads the corpus once, a reranker once for every query.
-    private IReadOnlyList<LoKrSearchResult> Find(string query, IReadOnlyList<SearchDocument> corpus)
+    private IReadOnlyList<LoKrSearchResult> Find(CorpusSearch search, string query)
     {
-        if (Reranker.Is(Model))
-        {
-            List<CutLength> cut = [];
-            IReadOnlyList<LoKrSearchResult> ranked = RunReported("Scoring the corpus", share => $"{share:P0} of {corpus.Count} texts",
-                (report, token) => Reranker.Rank(Model, query, corpus, Top, BatchSize, MaxLength, report, text => cut.Add(CutLength.Of(text)), token));
-            _cut.AddRange(cut);
-            return ranked;
-        }
-
-        _search ??= RunReported("Encoding the corpus", share => $"{share:P0} of {corpus.Count} texts",
-            (report, token) => new TextSearch(Model, corpus, BatchSize, MaxLength, report, token));
-        return _search.Find(query, Top);
+        List<CutLength> cut = [];
+        IReadOnlyList<LoKrSearchResult> found = RunReported($"{(Reranker.Is(Model) ? "Scoring" : "Encoding")} the corpus", share => $"{share:P0} of {search.Count} texts",
+            (report, token) => search.Find(query, Top, report, text => cut.Add(CutLength.Of(text)), token));
+        _cut.AddRange(cut);
+        return found;
     }
 
     private IEnumerable<string> IgnoredParameters()
@@ -319,10 +303,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     {
         if (ParameterSetName != ImageSet)
         {
-            _bar ??= new ProgressBar(this, $"Running {Model.Name}");
-            _bar.ShowIfDue(share, $"{done} texts");
+            Bar.ShowIfDue(share, $"{done} texts");
         }
     }
+
+    private ProgressBar Bar => LastingBar($"Running {Model.Name}");
 
     private bool IsTagger => ParameterSetName != ImageSet && Model.Pretrained is ITokenClassifier;
 
@@ -338,25 +323,14 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
             ErrorIds.DataValueInvalid, LoKrErrorKind.InvalidArgument, "A pair of texts is for a text classifier.", "Leave the second text out, or write both into one.") { Target = text.Pair }
         : text;
 
-    private void Classify()
+    private void Answer(Func<TextAnswers>? batch)
     {
-        StopToken.ThrowIfCancellationRequested();
-        TextInput[] texts = [.. _waiting];
-        _waiting.Clear();
-        int first = _classified;
-        _classified += texts.Length;
-        if (_shared is null)
+        if (batch is not null)
         {
-            Write([Classify(texts, first)]);
-        }
-        else
-        {
-            Write(_shared.Add(() => Classify(texts, first), WriteFailure));
+            StopToken.ThrowIfCancellationRequested();
+            Write(_shared is null ? [batch()] : _shared.Add(batch, WriteFailure));
         }
     }
-
-    private TextAnswers Classify(TextInput[] texts, int first) =>
-        TextAnswers.Of(Model, texts, first, new() { MaxLength = MaxLength, Aggregation = Aggregation, PromptName = PromptName });
 
     private void Complete(string text)
     {
@@ -388,6 +362,8 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
     }
 
+    private void WriteFailure(TextInput text, Exception exception) => WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, text.Text));
+
     private void WriteFailure(Exception exception) => WriteError(ErrorFactory.Create(exception, MyInvocation.MyCommand.Name, Model.SourcePath ?? Model.Name));
 
     private void Write(IReadOnlyList<TextAnswers>? pieces)
@@ -403,7 +379,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     {
         if (ParameterSetName == ImageSet)
         {
-            ForOne(text.Text, () => Generate(text.Text));
+            ForOne(text.Text, () => GenerateImages(Pipeline, text.Text, Seed, Given(nameof(BatchSize)) ? BatchSize : 1, _cut));
         }
         else if (Model.Pretrained is ICausalLanguageModel)
         {
@@ -411,46 +387,11 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
         else
         {
-            _waiting.Add(text);
-            if (_waiting.Count >= BatchSize)
-            {
-                Classify();
-            }
+            Answer(_batches!.Add(text));
         }
 
         StopToken.ThrowIfCancellationRequested();
         Show(++_done, share);
-    }
-
-    private void Generate(string prompt)
-    {
-        string destination = Paths.New(Destination);
-        if (!_series.TryGetValue(destination, out ImageSeries? series))
-        {
-            _series.Add(destination, series = new ImageSeries(destination, Force));
-        }
-
-        IReadOnlyList<string> files = series.Reserve(Count);
-        if (!ShouldProcess(string.Join(", ", files), $"Generate {(Count == 1 ? "an image" : $"{Count} images")} of '{prompt}'"))
-        {
-            return;
-        }
-
-        EnsureRuntime();
-        _cut.AddRange(new[] { prompt, NegativePrompt is not null && _cut.Count == 0 ? NegativePrompt : "" }.Select(Pipeline.Measure).Where(static text => text.IsCut)
-            .Select(CutLength.Of));
-        ImageGenerationOptions options = ReadImageOptions(Seed, MyInvocation.BoundParameters.ContainsKey(nameof(BatchSize)) ? BatchSize : 1);
-        using ProgressBar bar = new(this, $"Generating an image of '{prompt}'");
-        foreach (LoKrPicture image in series.Generate(Pipeline, prompt, files, options, step => Show(step, bar), StopToken))
-        {
-            WriteObject(image);
-        }
-    }
-
-    private static void Show(DenoisingStep step, ProgressBar bar)
-    {
-        string image = step.ImageCount == 1 ? "" : $"image {step.Image}/{step.ImageCount}, ";
-        bar.ShowIfDue((step.Image - 1 + ((double)step.Step / step.StepCount)) / step.ImageCount, $"{image}step {step.Step}/{step.StepCount}");
     }
 
     private GenerationOptions ReadGenerationOptions() => new()

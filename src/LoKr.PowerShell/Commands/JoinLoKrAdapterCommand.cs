@@ -12,6 +12,7 @@ namespace LoKr.PowerShell.Commands;
 public sealed class JoinLoKrAdapterCommand : FitCommand
 {
     private readonly List<string> _paths = [];
+    private bool _isIncomplete;
 
     /// <summary>Safetensors files or adapter folders. Wildcards are allowed.</summary>
     [Parameter(Mandatory = true, Position = 0, ValueFromPipeline = true, ParameterSetName = "Path")]
@@ -52,15 +53,30 @@ public sealed class JoinLoKrAdapterCommand : FitCommand
     protected override void Process()
     {
         bool literal = ParameterSetName == "LiteralPath";
-        foreach (string path in literal ? LiteralPath : Path)
+        try
         {
-            _paths.AddRange(Paths.Existing(path, literal));
+            foreach (string path in literal ? LiteralPath : Path)
+            {
+                _paths.AddRange(Paths.Existing(path, literal));
+            }
+        }
+        catch
+        {
+            // A sum without one of its terms is another adapter.
+            _isIncomplete = true;
+            throw;
         }
     }
 
     /// <inheritdoc/>
     protected override void End()
     {
+        if (_isIncomplete)
+        {
+            WriteWarning($"No adapter is written to '{Destination}': one that was to be joined was not found.");
+            return;
+        }
+
         AdapterTerm[] terms = [.. AdapterWeights.For(Weight, _paths).Select(static adapter => new AdapterTerm(adapter.Path, adapter.Weight))];
         AdapterSumOptions options = new() { Fit = FitOptions, BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath), Component = Component };
         WriteSum(terms, Paths.New(Destination), options, $"Join LoKr adapters {string.Join(", ", terms.Select(static term => FormattableString.Invariant($"{term.Weight} × {term.Path}")))}");

@@ -64,7 +64,7 @@ public sealed class NewLoKrAdapterCommand : FitCommand
         AdapterExtractionOptions options = new()
         {
             BasePath = Paths.ExistingOne(BasePath),
-            FineTunedPath = Paths.ExistingOne(FineTunedPath),
+            FineTunedPath = Paths.ExistingOnePiped(FineTunedPath),
             Destination = Paths.New(Destination),
             TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TargetModulePattern, nameof(TargetModulePattern)),
             ExcludeModules = ExcludeModules is null ? null : ModuleSelector.FromNames(ExcludeModules),

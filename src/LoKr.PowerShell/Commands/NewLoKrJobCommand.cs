@@ -50,6 +50,9 @@ public sealed class NewLoKrJobCommand : LoKrCommand
     protected override string? Subject => Path;
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         string path = Paths.New(Path);

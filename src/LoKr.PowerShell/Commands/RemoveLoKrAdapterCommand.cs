@@ -21,7 +21,8 @@ public sealed class RemoveLoKrAdapterCommand : ModelCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        foreach (string name in AdapterNames.Require(Model, Name))
+        IReadOnlyList<string> names = SelectEach(Model, Name, AdapterNames.Require);
+        foreach (string name in names)
         {
             if (ShouldProcess(Model.Name, $"Remove LoKr adapter '{name}'"))
             {
@@ -29,6 +30,9 @@ public sealed class RemoveLoKrAdapterCommand : ModelCommand
             }
         }
 
-        PassOn(Model);
+        if (names.Count > 0)
+        {
+            PassOn(Model);
+        }
     }
 }

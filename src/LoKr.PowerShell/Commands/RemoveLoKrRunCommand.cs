@@ -23,6 +23,9 @@ public sealed class RemoveLoKrRunCommand : RunCommand
     public int Keep { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process() => ForEachRun(folder => _runs.Add(folder.Read()));
 
     /// <inheritdoc/>

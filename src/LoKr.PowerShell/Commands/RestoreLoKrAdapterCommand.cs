@@ -15,6 +15,9 @@ public sealed class RestoreLoKrAdapterCommand : RegistryCommand
     public string Alias { get; set; } = "champion";
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         AdapterRegistry registry = OpenRegistry();

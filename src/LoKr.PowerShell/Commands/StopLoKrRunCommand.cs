@@ -10,6 +10,9 @@ namespace LoKr.PowerShell.Commands;
 public sealed class StopLoKrRunCommand : RunCommand
 {
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process() => ForEachRun(folder =>
     {
         if (folder.Read().State is RunState.Running && ShouldProcess(folder.Path, "Stop the run"))

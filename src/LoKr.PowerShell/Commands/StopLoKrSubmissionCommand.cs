@@ -11,6 +11,9 @@ namespace LoKr.PowerShell.Commands;
 public sealed class StopLoKrSubmissionCommand : SubmissionCommand
 {
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void End() => ForEachSubmission(folder =>
     {
         LoKrSubmissionJob[] jobs = [.. Read(folder).Where(static job => job.State is SubmissionJobState.Pending or SubmissionJobState.Running)];

@@ -15,7 +15,6 @@ public sealed class SubmitLoKrJobCommand : PathCommand
 {
     private readonly List<SubmissionRequest> _requests = [];
     private readonly Dictionary<string, string> _models = new(StringComparer.Ordinal);
-    private ProgressBar? _bar;
 
     /// <summary>What runs the jobs: Local, child processes of this machine, or Slurm, one job array.</summary>
     [Parameter]
@@ -77,9 +76,11 @@ public sealed class SubmitLoKrJobCommand : PathCommand
     public SwitchParameter Force { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Begin()
     {
-        _bar = new(this, "Reading jobs");
         if (Scheduler is SubmissionScheduler.Local)
         {
             WriteWarnings(Ignored("without -Scheduler Slurm", nameof(Partition), nameof(SchedulerOption)));
@@ -92,13 +93,13 @@ public sealed class SubmitLoKrJobCommand : PathCommand
         ShellText.RequireOneLine(path);
         LoKrJob job = JobScript.ReadJob(path);
         _requests.Add(new(job, SubmissionInputs.Of(job, _models)));
-        _bar!.ShowIfDue(null, $"{_requests.Count} jobs, {job.Name}");
+        Bar.ShowIfDue(null, $"{_requests.Count} jobs, {job.Name}");
     });
 
     /// <inheritdoc/>
     protected override void End()
     {
-        _bar!.Dispose();
+        Bar.Hide();
         if (_requests.Count == 0)
         {
             return;
@@ -137,12 +138,7 @@ public sealed class SubmitLoKrJobCommand : PathCommand
         WriteObject(folder.Summarize(Read(folder, isOwner: false)));
     }
 
-    /// <inheritdoc/>
-    protected override void Dispose(bool disposing)
-    {
-        _bar?.Dispose();
-        base.Dispose(disposing);
-    }
+    private ProgressBar Bar => LastingBar("Reading jobs");
 
     private IReadOnlyList<string> ShellCommand => Shell ?? ShellProgram.Current();
 

@@ -22,6 +22,9 @@ public sealed class UnregisterLoKrAdapterCommand : RegistryCommand
     public int Keep { get; set; }
 
     /// <inheritdoc/>
+    private protected override bool IsForFirstWorker => true;
+
+    /// <inheritdoc/>
     protected override void Process()
     {
         AdapterRegistry registry = OpenRegistry();
