@@ -1,4 +1,6 @@
 using System.Collections;
+using System.Globalization;
+using System.Numerics;
 using System.Text.Json;
 using LoKr.Core.Errors;
 
@@ -9,7 +11,11 @@ namespace LoKr.Core.Chat;
 /// <param name="Answers">
 /// What the template marks as said by the assistant (<c>{% generation %}</c>): first UTF-16 unit, and the one behind the last.
 /// </param>
-public sealed record RenderedChat(string Text, IReadOnlyList<(int Start, int End)> Answers);
+public sealed record RenderedChat(string Text, IReadOnlyList<(int Start, int End)> Answers)
+{
+    /// <summary>Whether it marks answers in a text that it writes later (in a macro, or between <c>set</c> and <c>endset</c>), so that their place is not known.</summary>
+    internal bool MarksCaptured { get; init; }
+}
 
 /// <summary>The parts of a conversation that are trained.</summary>
 /// <param name="Text">The whole conversation as text.</param>
@@ -28,8 +34,13 @@ public sealed class ChatTemplate
     private readonly IReadOnlyList<TemplateStatement> _body;
     private readonly Dictionary<string, object?> _specialTokens;
 
-    private ChatTemplate(IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate, Dictionary<string, object?> specialTokens) =>
-        (_body, MarksAnswers, WritesDate, _specialTokens) = (body, marksAnswers, writesDate, specialTokens);
+    private readonly ChatTemplate? _withTools;
+
+    private ChatTemplate(IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate, Dictionary<string, object?> specialTokens, ChatTemplate? withTools)
+    {
+        (_body, _specialTokens, _withTools) = (body, specialTokens, withTools);
+        (MarksAnswers, WritesDate) = (marksAnswers, writesDate || withTools?.WritesDate == true);
+    }
 
     /// <summary>Whether the template marks what the assistant says.</summary>
     public bool MarksAnswers { get; }
@@ -40,11 +51,12 @@ public sealed class ChatTemplate
     /// <summary>Reads a template.</summary>
     /// <param name="template">Its text.</param>
     /// <param name="specialTokens">Special tokens that it may write, by name, such as <c>bos_token</c>.</param>
+    /// <param name="withTools">The template for conversations with <c>tools</c>, of a model that has one of its own for them (<c>tool_use</c>); null for the same.</param>
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.ChatTemplateInvalid"/>: it is malformed; <see cref="ErrorIds.ChatTemplateUnsupported"/>: it needs more of Jinja; both with
     /// the line. <see cref="ErrorIds.ChatTemplateFailed"/>: it is nested too deep.
     /// </exception>
-    public static ChatTemplate Parse(string template, IReadOnlyDictionary<string, string>? specialTokens = null)
+    public static ChatTemplate Parse(string template, IReadOnlyDictionary<string, string>? specialTokens = null, string? withTools = null)
     {
         ArgumentNullException.ThrowIfNull(template);
         (IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate) = TemplateParser.Parse(template);
@@ -54,7 +66,7 @@ public sealed class ChatTemplate
             tokens[name] = token;
         }
 
-        return new(body, marksAnswers, writesDate, tokens);
+        return new(body, marksAnswers, writesDate, tokens, withTools is null ? null : Parse(withTools, specialTokens));
     }
 
     /// <summary>Renders a conversation.</summary>
@@ -73,6 +85,11 @@ public sealed class ChatTemplate
         IReadOnlyList<IReadOnlyDictionary<string, object?>> messages, bool addGenerationPrompt = false, IReadOnlyDictionary<string, object?>? variables = null, DateTime? now = null)
     {
         ArgumentNullException.ThrowIfNull(messages);
+        if (Other(variables) is ChatTemplate other)
+        {
+            return other.Render(messages, addGenerationPrompt, variables, now);
+        }
+
         Dictionary<string, object?> all = new(_specialTokens, StringComparer.Ordinal)
         {
             ["tools"] = null,
@@ -87,7 +104,7 @@ public sealed class ChatTemplate
         all["add_generation_prompt"] = addGenerationPrompt;
         TemplateRun run = new(all, now ?? DateTime.Now);
         run.Run(_body);
-        return new(run.Output, run.Generations);
+        return new(run.Output, run.Generations) { MarksCaptured = run.MarksCaptured };
     }
 
     /// <summary>
@@ -101,10 +118,22 @@ public sealed class ChatTemplate
     public ChatAnswers FindAnswers(
         IReadOnlyList<IReadOnlyDictionary<string, object?>> messages, IReadOnlyDictionary<string, object?>? variables = null, DateTime? now = null)
     {
+        if (Other(variables) is ChatTemplate other)
+        {
+            return other.FindAnswers(messages, variables, now);
+        }
+
         now ??= DateTime.Now;
         RenderedChat whole = Render(messages, addGenerationPrompt: false, variables, now);
         if (MarksAnswers)
         {
+            if (whole.MarksCaptured)
+            {
+                throw new LoKrException(ErrorIds.ChatTemplateUnsupported, LoKrErrorKind.NotSupported,
+                    "The chat template marks answers in a macro or in the text of a variable, so that their places in the conversation are not known.",
+                    "Train on all tokens, or use a template that marks answers where it writes them.");
+            }
+
             return new(whole.Text, whole.Answers, []);
         }
 
@@ -142,6 +171,10 @@ public sealed class ChatTemplate
         return new(whole.Text, spans, without);
     }
 
+    // The template that is used in place of this one.
+    private ChatTemplate? Other(IReadOnlyDictionary<string, object?>? variables) =>
+        _withTools is not null && variables is not null && variables.TryGetValue("tools", out object? tools) && Import(tools) is not null ? _withTools : null;
+
     /// <summary>The error of a template that refuses a conversation.</summary>
     internal static LoKrException Refused(string words) => new(
         ErrorIds.ChatTemplateFailed, LoKrErrorKind.InvalidData, $"The chat template refuses the conversation: {words}", "Change the conversation to what the template of the model expects.");
@@ -173,8 +206,9 @@ public sealed class ChatTemplate
     private static object? Import(object? value) => value switch
     {
         null or string or bool or long or double => value,
-        int or short or byte or uint => Convert.ToInt64(value, System.Globalization.CultureInfo.InvariantCulture),
-        float or decimal => Convert.ToDouble(value, System.Globalization.CultureInfo.InvariantCulture),
+        ulong number => PythonNumbers.Value(number),
+        int or short or byte or uint or sbyte or ushort => Convert.ToInt64(value, CultureInfo.InvariantCulture),
+        float or decimal => Convert.ToDouble(value, CultureInfo.InvariantCulture),
         JsonElement json => Import(json),
         IReadOnlyDictionary<string, object?> map => Members(map.Select(static member => (member.Key, member.Value))),
         IDictionary map => Members(map.Cast<DictionaryEntry>().Select(static entry => (entry.Key.ToString()!, entry.Value))),
@@ -188,11 +222,16 @@ public sealed class ChatTemplate
         JsonValueKind.String => json.GetString(),
         JsonValueKind.True => true,
         JsonValueKind.False => false,
-        JsonValueKind.Number => json.TryGetInt64(out long number) ? (object)number : json.GetDouble(),
+        JsonValueKind.Number => Number(json),
         JsonValueKind.Array => new TemplateList(json.EnumerateArray().Select(Import)),
         JsonValueKind.Object => Members(json.EnumerateObject().Select(static member => (member.Name, (object?)member.Value))),
         _ => null,
     };
+
+    // Python reads integers of any size, and floats only where there is a point or an exponent.
+    private static object Number(JsonElement json) => json.GetRawText().AsSpan().ContainsAny('.', 'e', 'E') ? json.GetDouble()
+        : json.TryGetInt64(out long number) ? (object)number
+        : BigInteger.Parse(json.GetRawText(), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture);
 
     private static TemplateMap Members(IEnumerable<(string Key, object? Value)> members)
     {

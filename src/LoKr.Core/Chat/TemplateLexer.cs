@@ -1,5 +1,7 @@
+using System.Buffers;
 using System.Globalization;
 using System.Text;
+using System.Text.RegularExpressions;
 using LoKr.Core.Errors;
 
 namespace LoKr.Core.Chat;
@@ -14,14 +16,15 @@ internal enum TemplateTokenKind
     BlockEnd,
     Name,
     String,
-    Number,
+    Integer,
+    Float,
     Operator,
     End,
 }
 
 /// <summary>A token of a template.</summary>
 /// <param name="Kind">Its kind.</param>
-/// <param name="Text">Its text; for a string its value.</param>
+/// <param name="Text">Its text; for a string its value; for a number without underscores.</param>
 /// <param name="Line">Its line, from 1.</param>
 internal readonly record struct TemplateToken(TemplateTokenKind Kind, string Text, int Line)
 {
@@ -53,9 +56,11 @@ internal static class TemplateError
 /// Splits a template into tokens, with Jinja's options that transformers sets: the first line break after a block and the white space of a line
 /// in front of it are left out (<c>trim_blocks</c>, <c>lstrip_blocks</c>), and one line break at the end of the template.
 /// </summary>
-internal sealed class TemplateLexer
+internal sealed partial class TemplateLexer
 {
     private static readonly string[] s_operators = ["//", "**", "==", "!=", ">=", "<="];
+
+    private static readonly SearchValues<char> s_spaces = SearchValues.Create([.. Enumerable.Range(0, char.MaxValue).Select(static c => (char)c).Where(PythonText.IsSpace)]);
 
     private readonly string _source;
     private readonly List<TemplateToken> _tokens = [];
@@ -64,7 +69,7 @@ internal sealed class TemplateLexer
 
     private TemplateLexer(string source)
     {
-        source = source.ReplaceLineEndings("\n");
+        source = source.Replace("\r\n", "\n", StringComparison.Ordinal).Replace('\r', '\n');
         _source = source.EndsWith('\n') ? source[..^1] : source;
     }
 
@@ -103,12 +108,12 @@ internal sealed class TemplateLexer
         string kept = text;
         if (sign == '-')
         {
-            kept = text.TrimEnd();
+            kept = PythonText.Strip(text, null, left: false, right: true);
         }
         else if (sign != '+' && kind != '{')
         {
             int line = text.LastIndexOf('\n') + 1;
-            kept = (line > 0 || lineStart) && text.AsSpan(line).IsWhiteSpace() ? text[..line] : text;
+            kept = (line > 0 || lineStart) && text.AsSpan(line).IndexOfAnyExcept(s_spaces) < 0 ? text[..line] : text;
         }
 
         Data(kept);
@@ -123,15 +128,53 @@ internal sealed class TemplateLexer
             }
 
             _line += _source.AsSpan(_at, end - _at).Count('\n');
-            bool strips = end > _at - 1 && _source[end - 1] == '-';
+            char last = end > _at ? _source[end - 1] : ' ';
             _at = end + 2;
-            return After(strips, trims: true);
+            return After(strips: last == '-', trims: last != '+');
+        }
+
+        if (kind == '%' && RawBegin().Match(_source, open) is { Success: true } raw)
+        {
+            return Raw(raw);
         }
 
         return kind == '{'
             ? Tag(TemplateTokenKind.VariableBegin, TemplateTokenKind.VariableEnd, "}}", trims: false)
             : Tag(TemplateTokenKind.BlockBegin, TemplateTokenKind.BlockEnd, "%}", trims: true);
     }
+
+    // Text between {% raw %} and {% endraw %} is not read; the spaces around the tags go as around others.
+    private bool Raw(Match begin)
+    {
+        _line += begin.Value.AsSpan().Count('\n');
+        _at = begin.Index + begin.Length;
+        Match end = RawEnd().Match(_source, _at);
+        if (!end.Success)
+        {
+            throw TemplateError.Invalid(_line, "'raw' has no end");
+        }
+
+        string text = _source[_at..end.Index];
+        Data(end.Groups["strip"].Value == "-" ? PythonText.Strip(text, null, left: false, right: true)
+            : end.Groups["strip"].Value != "+" && text.AsSpan(text.LastIndexOf('\n') + 1).IndexOfAnyExcept(s_spaces) < 0 && (text.Contains('\n', StringComparison.Ordinal) || begin.Value.EndsWith('\n')) ? text[..(text.LastIndexOf('\n') + 1)]
+            : text);
+        _line += text.AsSpan().Count('\n') + end.Value.AsSpan().Count('\n');
+        _at = end.Index + end.Length;
+        return end.Value.EndsWith('\n');
+    }
+
+    [GeneratedRegex(@"\G\{%[-+]?[\s\x1c-\x1f]*raw[\s\x1c-\x1f]*(-%\}[\s\x1c-\x1f]*|%\})", RegexOptions.CultureInvariant)]
+    private static partial Regex RawBegin();
+
+    [GeneratedRegex(@"\{%(?<strip>[-+]?)[\s\x1c-\x1f]*endraw[\s\x1c-\x1f]*(\+%\}|-%\}[\s\x1c-\x1f]*|%\}\n?)", RegexOptions.CultureInvariant)]
+    private static partial Regex RawEnd();
+
+    // Numbers may have underscores between digits; a number behind a point has no fraction of its own.
+    [GeneratedRegex(@"\G(?<!\.)([0-9]+_)*[0-9]+((\.([0-9]+_)*[0-9]+)?e[+-]?([0-9]+_)*[0-9]+|\.([0-9]+_)*[0-9]+)", RegexOptions.CultureInvariant | RegexOptions.IgnoreCase)]
+    private static partial Regex Fraction();
+
+    [GeneratedRegex(@"\G(0b(_?[01])+|0o(_?[0-7])+|0x(_?[0-9a-f])+|[1-9](_?[0-9])*|0(_?0)*)", RegexOptions.CultureInvariant | RegexOptions.IgnoreCase)]
+    private static partial Regex Whole();
 
     private void Data(string text)
     {
@@ -186,7 +229,7 @@ internal sealed class TemplateLexer
 
     private void SkipSpace()
     {
-        while (_at < _source.Length && char.IsWhiteSpace(_source[_at]))
+        while (_at < _source.Length && PythonText.IsSpace(_source[_at]))
         {
             _line += _source[_at++] == '\n' ? 1 : 0;
         }
@@ -211,13 +254,10 @@ internal sealed class TemplateLexer
         }
         else if (char.IsAsciiDigit(c))
         {
-            while (_at < _source.Length && (char.IsAsciiDigit(_source[_at])
-                || (_source[_at] == '.' && _at + 1 < _source.Length && char.IsAsciiDigit(_source[_at + 1]) && !_source.AsSpan(start, _at - start).Contains('.'))))
-            {
-                _at++;
-            }
-
-            _tokens.Add(new(TemplateTokenKind.Number, _source[start.._at], _line));
+            Match fraction = Fraction().Match(_source, _at);
+            Match number = fraction.Success ? fraction : Whole().Match(_source, _at);
+            _at += number.Length;
+            _tokens.Add(new(fraction.Success ? TemplateTokenKind.Float : TemplateTokenKind.Integer, number.Value.Replace("_", "", StringComparison.Ordinal), _line));
         }
         else
         {
@@ -252,13 +292,18 @@ internal sealed class TemplateLexer
                 'r' => value.Append('\r'),
                 'b' => value.Append('\b'),
                 'f' => value.Append('\f'),
+                'a' => value.Append('\a'),
+                'v' => value.Append('\v'),
                 '\\' or '\'' or '"' => value.Append(escaped),
                 '\n' => value,
-                'u' => value.Append((char)Hex(4)),
                 'x' => value.Append((char)Hex(2)),
-                _ => char.IsAsciiDigit(escaped) || escaped is 'N' or 'U' or 'a' or 'v'
-                    ? throw TemplateError.Unsupported(_line, $"the escape '\\{escaped}' in a string")
-                    : value.Append('\\').Append(escaped),
+                'u' => value.Append(Character(Hex(4))),
+                'U' => value.Append(Character(Hex(8))),
+                'N' => throw TemplateError.Unsupported(_line, "the escape '\\N' in a string"),
+                >= '0' and <= '7' => value.Append((char)Octal()),
+                // Python escapes what is not ASCII before it reads the escapes.
+                > '\u007F' => value.Append('\\').Append(PythonText.Escape(char.IsSurrogatePair(_source, _at) ? char.ConvertToUtf32(escaped, _source[++_at]) : escaped)[1..]),
+                _ => value.Append('\\').Append(escaped),
             };
         }
 
@@ -269,6 +314,21 @@ internal sealed class TemplateLexer
 
         _at++;
         return value.ToString();
+    }
+
+    private string Character(int code) => Rune.IsValid(code) ? new Rune(code).ToString() : throw TemplateError.Unsupported(_line, "half of a pair of characters in a string");
+
+    private int Octal()
+    {
+        int code = 0;
+        int end = Math.Min(_at + 3, _source.Length);
+        for (; _at < end && _source[_at] is >= '0' and <= '7'; _at++)
+        {
+            code = (code * 8) + _source[_at] - '0';
+        }
+
+        _at--;
+        return code;
     }
 
     private int Hex(int digits)

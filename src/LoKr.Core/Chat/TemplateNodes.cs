@@ -17,9 +17,10 @@ internal sealed record NameExpression(int Line, string Name) : TemplateExpressio
     public override object? Evaluate(TemplateRun run) => run.Get(Name);
 }
 
-internal sealed record ListExpression(int Line, IReadOnlyList<TemplateExpression> Items) : TemplateExpression(Line)
+/// <summary>A list or a tuple.</summary>
+internal sealed record ListExpression(int Line, IReadOnlyList<TemplateExpression> Items, bool IsTuple) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => new TemplateList(Items.Select(run.Value));
+    public override object? Evaluate(TemplateRun run) => new TemplateList(Items.Select(run.Value)) { IsTuple = IsTuple };
 }
 
 internal sealed record MapExpression(int Line, IReadOnlyList<(TemplateExpression Key, TemplateExpression Value)> Members) : TemplateExpression(Line)
@@ -29,7 +30,8 @@ internal sealed record MapExpression(int Line, IReadOnlyList<(TemplateExpression
         TemplateMap map = new();
         foreach ((TemplateExpression key, TemplateExpression value) in Members)
         {
-            map[run.Value(key) as string ?? throw TemplateError.Unsupported(Line, "a dictionary key that is not a text")] = run.Value(value);
+            object? name = run.Value(key);
+            map[TemplateKey.IsKey(name) ? name : throw TemplateError.Failed(Line, $"{TemplateValues.Kind(name)} is no key")] = run.Value(value);
         }
 
         return map;
@@ -39,35 +41,13 @@ internal sealed record MapExpression(int Line, IReadOnlyList<(TemplateExpression
 /// <summary><c>a.name</c>.</summary>
 internal sealed record AttributeExpression(int Line, TemplateExpression Target, string Name) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => TemplateRun.Attribute(Line, run.Value(Target), Name);
+    public override object? Evaluate(TemplateRun run) => TemplateLibrary.Attribute(Line, run.Value(Target), Name);
 }
 
 /// <summary><c>a[index]</c>.</summary>
 internal sealed record IndexExpression(int Line, TemplateExpression Target, TemplateExpression Index) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run)
-    {
-        object? target = run.Value(Target);
-        object? index = run.Value(Index);
-        if (target is TemplateUndefined missing)
-        {
-            throw TemplateError.Failed(Line, $"'{missing.Name}' is not defined");
-        }
-
-        if (index is string name && target is TemplateMap or TemplateNamespace)
-        {
-            return TemplateRun.Attribute(Line, target, name);
-        }
-
-        if (TemplateValues.Integer(index) is long at && target is TemplateList or string)
-        {
-            IReadOnlyList<object?> items = TemplateValues.Items(target)!;
-            at = at < 0 ? at + items.Count : at;
-            return at >= 0 && at < items.Count ? items[(int)at] : new TemplateUndefined($"item {at}");
-        }
-
-        return new TemplateUndefined(TemplateValues.Text(index));
-    }
+    public override object? Evaluate(TemplateRun run) => TemplateLibrary.Item(Line, run.Value(Target), run.Value(Index));
 }
 
 /// <summary><c>a[start:stop:step]</c>.</summary>
@@ -77,59 +57,93 @@ internal sealed record SliceExpression(
     public override object? Evaluate(TemplateRun run)
     {
         object? target = run.Value(Target);
-        long step = Bound(Step) ?? 1;
-        if (step == 0 || target is not (string or TemplateList))
+        (long? start, long? stop, long step) = (Bound(Start), Bound(Stop), Bound(Step) ?? 1);
+        return target switch
         {
-            throw TemplateError.Failed(Line, $"{TemplateLibrary.Kind(target)} cannot be cut so");
-        }
-
-        IEnumerable<object?> items = TemplateValues.Slice(TemplateValues.Items(target)!, Bound(Start), Bound(Stop), step);
-        return target is string ? string.Concat(items) : new TemplateList(items);
+            string text when step != 0 => PythonText.Slice(text, start, stop, step),
+            TemplateList list when step != 0 => new TemplateList(TemplateValues.Slice(list, start, stop, step)) { IsTuple = list.IsTuple },
+            TemplateRange range when step != 0 => Part(range, start, stop, step),
+            TemplateMarkup => throw TemplateError.Unsupported(Line, "a part of a text that 'safe' marks"),
+            _ => throw TemplateError.Failed(Line, $"{TemplateValues.Kind(target)} cannot be cut so"),
+        };
 
         long? Bound(TemplateExpression? expression) => expression is null || run.Value(expression) is not object value
             ? null
             : TemplateValues.Integer(value) ?? throw TemplateError.Failed(Line, "a slice needs whole numbers");
+    }
+
+    private static TemplateRange Part(TemplateRange range, long? start, long? stop, long step)
+    {
+        (long first, long last) = TemplateValues.SliceBounds(range.Count, start, stop, step);
+        int count = TemplateValues.Slice(range, start, stop, step).Count();
+        return new(range.Start + (first * range.Step), range.Step * step, count) { Stop = range.Start + (last * range.Step) };
     }
 }
 
 /// <summary>Arguments as they are written.</summary>
 /// <param name="Positional">Those by place.</param>
 /// <param name="Named">Those by name.</param>
-internal sealed record ArgumentExpressions(IReadOnlyList<TemplateExpression> Positional, IReadOnlyList<(string Name, TemplateExpression Value)> Named)
+/// <param name="More">A list of further ones by place (<c>*list</c>).</param>
+/// <param name="MoreNamed">A dictionary of further ones by name (<c>**map</c>).</param>
+internal sealed record ArgumentExpressions(
+    IReadOnlyList<TemplateExpression> Positional, IReadOnlyList<(string Name, TemplateExpression Value)> Named, TemplateExpression? More = null, TemplateExpression? MoreNamed = null)
 {
     public static ArgumentExpressions None { get; } = new([], []);
 
-    public TemplateArguments Evaluate(TemplateRun run) => new([.. Positional.Select(run.Value)], Named.ToDictionary(argument => argument.Name, argument => run.Value(argument.Value)));
+    public TemplateArguments Evaluate(TemplateRun run, int line)
+    {
+        List<object?> positional = [.. Positional.Select(run.Value)];
+        Dictionary<string, object?> named = Named.ToDictionary(static argument => argument.Name, argument => run.Value(argument.Value), StringComparer.Ordinal);
+        if (More is not null)
+        {
+            object? more = run.Value(More);
+            positional.AddRange(TemplateValues.Iterate(more) ?? throw TemplateError.Failed(line, $"{TemplateValues.Kind(more)} has no items"));
+        }
+
+        if (MoreNamed is not null)
+        {
+            TemplateMap more = run.Value(MoreNamed) as TemplateMap ?? throw TemplateError.Failed(line, "arguments by name are a dictionary");
+            foreach ((object? name, object? value) in more)
+            {
+                if (name is not string text || !named.TryAdd(text, value))
+                {
+                    throw TemplateError.Failed(line, "the name of an argument is no text, or is given twice");
+                }
+            }
+        }
+
+        return new(positional, named);
+    }
 }
 
-/// <summary>A call of a function or a macro.</summary>
+/// <summary>A call of a function, a macro or a method.</summary>
 internal sealed record CallExpression(int Line, TemplateExpression Target, ArgumentExpressions Arguments) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => run.Value(Target) is TemplateFunction function
-        ? function(run, Line, Arguments.Evaluate(run))
-        : throw TemplateError.Failed(Line, $"{(Target is NameExpression name ? $"'{name.Name}'" : "a value")} cannot be called");
-}
+    public override object? Evaluate(TemplateRun run) => Call(run, caller: null);
 
-/// <summary>A call of a method of a text or a dictionary.</summary>
-internal sealed record MethodExpression(int Line, TemplateExpression Target, string Name, ArgumentExpressions Arguments) : TemplateExpression(Line)
-{
-    public override object? Evaluate(TemplateRun run)
+    /// <summary>Calls it with what a <c>call</c> block holds.</summary>
+    public object? Call(TemplateRun run, TemplateFunction? caller)
     {
         object? target = run.Value(Target);
-        return target is TemplateUndefined missing
-            ? throw TemplateError.Failed(Line, $"'{missing.Name}' is not defined")
-            : TemplateLibrary.Methods[Name](run, Line, target, Arguments.Evaluate(run));
+        if (target is not TemplateFunction function)
+        {
+            throw TemplateError.Failed(Line, target is TemplateUndefined missing ? $"'{missing.Name}' is not defined, so it cannot be called"
+                : $"{(Target is NameExpression name ? $"'{name.Name}'" : TemplateValues.Kind(target))} cannot be called");
+        }
+
+        TemplateArguments arguments = Arguments.Evaluate(run, Line);
+        return function(run, Line, caller is null ? arguments : arguments with { Named = new Dictionary<string, object?>(arguments.Named, StringComparer.Ordinal) { [MacroBody.Caller] = caller } });
     }
 }
 
 internal sealed record FilterExpression(int Line, TemplateExpression Target, string Name, ArgumentExpressions Arguments) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => TemplateLibrary.Filters[Name](run, Line, run.Value(Target), Arguments.Evaluate(run));
+    public override object? Evaluate(TemplateRun run) => TemplateFilters.All[Name].Call(run, Line, Name, run.Value(Target), Arguments.Evaluate(run, Line));
 }
 
 internal sealed record TestExpression(int Line, TemplateExpression Target, string Name, ArgumentExpressions Arguments, bool IsNegated) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => TemplateLibrary.Tests[Name](run.Value(Target), Arguments.Evaluate(run)) != IsNegated;
+    public override object? Evaluate(TemplateRun run) => TemplateValues.IsTrue(TemplateTests.All[Name].Call(run, Line, Name, run.Value(Target), Arguments.Evaluate(run, Line))) != IsNegated;
 }
 
 /// <summary><c>a if condition else b</c>.</summary>
@@ -155,14 +169,14 @@ internal sealed record NotExpression(int Line, TemplateExpression Target) : Temp
     public override object? Evaluate(TemplateRun run) => !TemplateValues.IsTrue(run.Value(Target));
 }
 
-internal sealed record NegativeExpression(int Line, TemplateExpression Target) : TemplateExpression(Line)
+/// <summary><c>-a</c> and <c>+a</c>.</summary>
+internal sealed record SignExpression(int Line, TemplateExpression Target, bool IsNegative) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => run.Value(Target) switch
+    public override object? Evaluate(TemplateRun run)
     {
-        double number => (object)-number,
-        object value when TemplateValues.Integer(value) is long number => -number,
-        var value => throw TemplateError.Failed(Line, $"{TemplateLibrary.Kind(value)} has no negative"),
-    };
+        object? value = run.Value(Target);
+        return (IsNegative ? PythonNumbers.Negative(value) : PythonNumbers.Calculate(Line, "+", value, 0L)) ?? throw TemplateError.Failed(Line, $"{TemplateValues.Kind(value)} has no sign");
+    }
 }
 
 /// <summary>Comparisons in a row: <c>a &lt; b == c</c> holds where each holds.</summary>
@@ -174,22 +188,7 @@ internal sealed record CompareExpression(int Line, TemplateExpression First, IRe
         foreach ((string comparison, TemplateExpression expression) in Rest)
         {
             object? right = run.Value(expression);
-            bool holds = comparison switch
-            {
-                "==" => TemplateValues.AreEqual(left, right),
-                "!=" => !TemplateValues.AreEqual(left, right),
-                "in" => TemplateRun.Contains(Line, right, left),
-                "not in" => !TemplateRun.Contains(Line, right, left),
-                _ => (TemplateValues.Compare(left, right), comparison) switch
-                {
-                    (null, _) => throw TemplateError.Failed(Line, $"{TemplateLibrary.Kind(left)} and {TemplateLibrary.Kind(right)} have no order"),
-                    (int order, ">") => order > 0,
-                    (int order, ">=") => order >= 0,
-                    (int order, "<") => order < 0,
-                    (int order, _) => order <= 0,
-                },
-            };
-            if (!holds)
+            if (!Holds(Line, comparison, left, right))
             {
                 return false;
             }
@@ -199,52 +198,65 @@ internal sealed record CompareExpression(int Line, TemplateExpression First, IRe
 
         return true;
     }
+
+    /// <summary>Whether one comparison holds.</summary>
+    public static bool Holds(int line, string comparison, object? left, object? right) => comparison switch
+    {
+        "==" => TemplateValues.AreEqual(left, right),
+        "!=" => !TemplateValues.AreEqual(left, right),
+        "in" => TemplateLibrary.Contains(line, right, left),
+        "not in" => !TemplateLibrary.Contains(line, right, left),
+        _ => (TemplateValues.Compare(left, right), comparison) switch
+        {
+            (null, _) => throw TemplateError.Failed(line, $"{TemplateValues.Kind(left)} and {TemplateValues.Kind(right)} have no order"),
+            (PythonNumbers.Unordered, _) => false,
+            (int order, ">") => order > 0,
+            (int order, ">=") => order >= 0,
+            (int order, "<") => order < 0,
+            (int order, _) => order <= 0,
+        },
+    };
 }
 
-/// <summary>Arithmetic, and the joining of texts and lists.</summary>
+/// <summary>Arithmetic, the joining of texts and lists, and texts with values in their places.</summary>
 internal sealed record MathExpression(int Line, string Operator, TemplateExpression Left, TemplateExpression Right) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run)
+    public override object? Evaluate(TemplateRun run) => Calculate(run, Line, Operator, run.Value(Left), run.Value(Right));
+
+    /// <summary>The result of an operator.</summary>
+    public static object? Calculate(TemplateRun run, int line, string sign, object? left, object? right) => (sign, left, right) switch
     {
-        (object? left, object? right) = (run.Value(Left), run.Value(Right));
-        if (Operator == "~")
+        ("~", _, _) => run.Checked(line, TemplateValues.Text(line, left) + TemplateValues.Text(line, right)),
+        ("+" or "*" or "%", TemplateMarkup, _) or ("+" or "*" or "%", _, TemplateMarkup) => throw TemplateError.Unsupported(line, $"'{sign}' of a text that 'safe' marks"),
+        ("+", string a, string b) => run.Checked(line, a + b),
+        ("+", TemplateList a, TemplateList b) when a.IsTuple == b.IsTuple => Repeated(run, line, a, 1, b),
+        ("%", string format, TemplateList { IsTuple: true } values) => PythonFormat.Percent(run, line, format, new(values, TemplateArguments.None.Named)),
+        ("%", string format, TemplateMap values) => PythonFormat.Percent(run, line, format, Named(values), takesMore: true),
+        ("%", string format, _) => PythonFormat.Percent(run, line, format, new([right], TemplateArguments.None.Named), takesMore: right is TemplateList or TemplateRange),
+        ("*", string text, _) when TemplateValues.Integer(right) is long count => run.Repeat(line, text, count),
+        ("*", _, string text) when TemplateValues.Integer(left) is long count => run.Repeat(line, text, count),
+        ("*", TemplateList list, _) when TemplateValues.Integer(right) is long count => Repeated(run, line, list, count, []),
+        ("*", _, TemplateList list) when TemplateValues.Integer(left) is long count => Repeated(run, line, list, count, []),
+        _ => PythonNumbers.Calculate(line, sign, left, right)
+            ?? throw TemplateError.Failed(line, $"'{sign}' is not defined for {TemplateValues.Kind(left)} and {TemplateValues.Kind(right)}"),
+    };
+
+    private static TemplateList Repeated(TemplateRun run, int line, TemplateList list, long count, TemplateList more)
+    {
+        run.Steps(line, ((double)list.Count * Math.Max(count, 0)) + more.Count);
+        TemplateList repeated = new() { IsTuple = list.IsTuple };
+        for (long i = 0; i < (list.Count == 0 ? 0 : count); i++)
         {
-            return run.Checked(Line, TemplateValues.Text(left) + TemplateValues.Text(right));
+            repeated.AddRange(list);
         }
 
-        return (Operator, left, right) switch
-        {
-            ("+", string a, string b) => run.Checked(Line, a + b),
-            ("+", TemplateList a, TemplateList b) => new TemplateList(a.Concat(b)),
-            ("*", string a, _) when TemplateValues.Integer(right) is long count => run.Repeat(Line, a, count),
-            _ when TemplateValues.Integer(left) is long a && TemplateValues.Integer(right) is long b => Integers(a, b),
-            _ when TemplateValues.Number(left) is double a && TemplateValues.Number(right) is double b => Numbers(a, b),
-            _ => throw TemplateError.Failed(Line, $"'{Operator}' is not defined for {TemplateLibrary.Kind(left)} and {TemplateLibrary.Kind(right)}"),
-        };
+        repeated.AddRange(more);
+        return repeated;
     }
 
-    private object Integers(long a, long b) => Operator switch
-    {
-        "+" => (object)unchecked(a + b),
-        "-" => unchecked(a - b),
-        "*" => unchecked(a * b),
-        "/" => (double)a / NotZero(b),
-        "//" => (long)Math.Floor((double)a / NotZero(b)),
-        _ => ((a % NotZero(b)) + b) % b,
-    };
-
-    private double Numbers(double a, double b) => Operator switch
-    {
-        "+" => a + b,
-        "-" => a - b,
-        "*" => a * b,
-        "/" when b != 0 => a / b,
-        "//" when b != 0 => Math.Floor(a / b),
-        _ when b != 0 => a - (b * Math.Floor(a / b)),
-        _ => throw TemplateError.Failed(Line, "a number is divided by 0"),
-    };
-
-    private long NotZero(long value) => value != 0 ? value : throw TemplateError.Failed(Line, "a number is divided by 0");
+    // A dictionary stands for its members, or is the one value.
+    private static TemplateArguments Named(TemplateMap values) =>
+        new([values], values.Where(static member => member.Key is string).ToDictionary(static member => (string)member.Key!, static member => member.Value, StringComparer.Ordinal));
 }
 
 /// <summary>A statement of a template.</summary>
@@ -276,7 +288,7 @@ internal sealed record OutputStatement(int Line, TemplateExpression Value) : Tem
 {
     public override TemplateFlow Run(TemplateRun run)
     {
-        run.Write(Line, TemplateValues.Text(run.Value(Value)));
+        run.Write(Line, TemplateValues.Text(Line, run.Value(Value)));
         return TemplateFlow.Next;
     }
 }
@@ -297,71 +309,141 @@ internal sealed record IfStatement(int Line, IReadOnlyList<(TemplateExpression? 
     }
 }
 
+/// <summary>What a value is assigned to.</summary>
+internal abstract record TemplateTarget
+{
+    /// <summary>Assigns a value.</summary>
+    public abstract void Assign(TemplateRun run, int line, object? value);
+}
+
+/// <summary>A variable.</summary>
+internal sealed record NameTarget(string Name) : TemplateTarget
+{
+    public override void Assign(TemplateRun run, int line, object? value) => run.Set(Name, value);
+}
+
+/// <summary>A member of a namespace.</summary>
+internal sealed record MemberTarget(string Space, string Name) : TemplateTarget
+{
+    public override void Assign(TemplateRun run, int line, object? value)
+    {
+        TemplateNamespace space = run.Get(Space) as TemplateNamespace ?? throw TemplateError.Failed(line, $"'{Space}' is no namespace, so '{Name}' cannot be set");
+        space.Members[Name] = value;
+    }
+}
+
+/// <summary>Several, each of which takes an item.</summary>
+internal sealed record SeveralTargets(IReadOnlyList<TemplateTarget> Targets) : TemplateTarget
+{
+    public override void Assign(TemplateRun run, int line, object? value)
+    {
+        IEnumerable<object?> source = TemplateValues.Iterate(value) ?? throw TemplateError.Failed(line, $"{TemplateValues.Kind(value)} has no items");
+        object?[] items = [.. source.Take(Targets.Count + 1)];
+        if (items.Length != Targets.Count)
+        {
+            throw TemplateError.Failed(line, $"{TemplateValues.Kind(value)} does not have {Targets.Count} items");
+        }
+
+        foreach ((TemplateTarget target, object? item) in Targets.Zip(items))
+        {
+            target.Assign(run, line, item);
+        }
+    }
+}
+
 /// <summary><c>set name = value</c>, <c>set a, b = value</c> and <c>set space.name = value</c>.</summary>
-internal sealed record SetStatement(int Line, IReadOnlyList<string> Names, string? Member, TemplateExpression Value) : TemplateStatement(Line)
+internal sealed record SetStatement(int Line, TemplateTarget Target, TemplateExpression Value) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
-        object? value = run.Value(Value);
-        if (Member is null)
-        {
-            run.Unpack(Line, Names, value);
-        }
-        else if (run.Get(Names[0]) is TemplateNamespace space)
-        {
-            space.Members[Member] = value;
-        }
-        else
-        {
-            throw TemplateError.Failed(Line, $"'{Names[0]}' is no namespace, so '{Member}' cannot be set");
-        }
-
+        Target.Assign(run, Line, run.Value(Value));
         return TemplateFlow.Next;
     }
 }
 
-/// <summary><c>set name</c> … <c>endset</c>.</summary>
-internal sealed record SetBlockStatement(int Line, string Name, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+/// <summary><c>set name</c> … <c>endset</c>, with filters for the text.</summary>
+internal sealed record SetBlockStatement(int Line, TemplateTarget Target, FiltersExpression? Filters, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
-        run.Set(Name, run.Capture(Body));
-        return TemplateFlow.Next;
+        (string text, TemplateFlow flow) = run.Capture(Body);
+        if (flow is TemplateFlow.Next)
+        {
+            Target.Assign(run, Line, Filters is null ? text : Filters.Apply(run, text));
+        }
+
+        return flow;
+    }
+}
+
+/// <summary><c>filter name</c> … <c>endfilter</c>.</summary>
+internal sealed record FilterStatement(int Line, FiltersExpression Filters, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+{
+    public override TemplateFlow Run(TemplateRun run)
+    {
+        (string text, TemplateFlow flow) = run.Capture(Body);
+        if (flow is TemplateFlow.Next)
+        {
+            object? filtered = Filters.Apply(run, text);
+            run.Write(Line, TemplateValues.PlainText(filtered) ?? throw TemplateError.Failed(Line, $"the filters of a block give {TemplateValues.Kind(filtered)}, not a text"));
+        }
+
+        return flow;
+    }
+}
+
+/// <summary>Filters of a block, whose text is put in front.</summary>
+internal sealed record FiltersExpression(HeldExpression Text, TemplateExpression Filtered)
+{
+    public object? Apply(TemplateRun run, string text)
+    {
+        using (run.Hold(text))
+        {
+            return run.Value(Filtered);
+        }
+    }
+}
+
+/// <summary>The text of a block that is filtered.</summary>
+internal sealed record HeldExpression(int Line) : TemplateExpression(Line)
+{
+    public override object? Evaluate(TemplateRun run) => run.Held;
+}
+
+/// <summary><c>with a = value</c> … <c>endwith</c>.</summary>
+internal sealed record WithStatement(int Line, IReadOnlyList<(TemplateTarget Target, TemplateExpression Value)> Variables, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+{
+    public override TemplateFlow Run(TemplateRun run)
+    {
+        object?[] values = [.. Variables.Select(variable => run.Value(variable.Value))];
+        using (run.Scope())
+        {
+            foreach (((TemplateTarget target, _), object? value) in Variables.Zip(values))
+            {
+                target.Assign(run, Line, value);
+            }
+
+            return run.Run(Body);
+        }
     }
 }
 
 internal sealed record ForStatement(
-    int Line, IReadOnlyList<string> Names, TemplateExpression Items, TemplateExpression? Condition, IReadOnlyList<TemplateStatement> Body,
+    int Line, TemplateTarget Target, TemplateExpression Items, TemplateExpression? Condition, IReadOnlyList<TemplateStatement> Body,
     IReadOnlyList<TemplateStatement> Otherwise) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
         object? value = run.Value(Items);
-        IReadOnlyList<object?> items = TemplateValues.Items(value) ?? throw TemplateError.Failed(Line, $"{TemplateLibrary.Kind(value)} has no items");
-        if (Condition is not null)
+        IEnumerable<object?> items = TemplateValues.Iterate(value) ?? throw TemplateError.Failed(Line, $"{TemplateValues.Kind(value)} has no items");
+        TemplateLoop loop = Condition is null ? new(Line, items, TemplateValues.Length(value)) : new(Line, items.Where(item => Holds(run, Condition, item)), length: null);
+        while (loop.Next())
         {
-            List<object?> kept = [];
-            foreach (object? item in items)
-            {
-                using (run.Scope())
-                {
-                    run.Unpack(Line, Names, item);
-                    if (TemplateValues.IsTrue(run.Value(Condition)))
-                    {
-                        kept.Add(item);
-                    }
-                }
-            }
-
-            items = kept;
-        }
-
-        for (int i = 0; i < items.Count; i++)
-        {
+            run.Step(Line);
             using (run.Scope())
             {
-                run.Set("loop", Loop(items, i));
-                run.Unpack(Line, Names, items[i]);
+                run.Set("loop", loop);
+                Target.Assign(run, Line, loop.Current);
                 if (run.Run(Body) == TemplateFlow.Break)
                 {
                     break;
@@ -369,7 +451,7 @@ internal sealed record ForStatement(
             }
         }
 
-        if (items.Count == 0)
+        if (loop.IsEmpty)
         {
             using (run.Scope())
             {
@@ -380,18 +462,14 @@ internal sealed record ForStatement(
         return TemplateFlow.Next;
     }
 
-    private static TemplateMap Loop(IReadOnlyList<object?> items, int index) => new()
+    private bool Holds(TemplateRun run, TemplateExpression condition, object? item)
     {
-        ["index"] = (long)index + 1,
-        ["index0"] = (long)index,
-        ["revindex"] = (long)items.Count - index,
-        ["revindex0"] = (long)items.Count - index - 1,
-        ["first"] = index == 0,
-        ["last"] = index == items.Count - 1,
-        ["length"] = (long)items.Count,
-        ["previtem"] = index > 0 ? items[index - 1] : new TemplateUndefined("previtem"),
-        ["nextitem"] = index < items.Count - 1 ? items[index + 1] : new TemplateUndefined("nextitem"),
-    };
+        using (run.Scope())
+        {
+            Target.Assign(run, Line, item);
+            return TemplateValues.IsTrue(run.Value(condition));
+        }
+    }
 }
 
 internal sealed record FlowStatement(int Line, TemplateFlow Flow) : TemplateStatement(Line)
@@ -399,36 +477,87 @@ internal sealed record FlowStatement(int Line, TemplateFlow Flow) : TemplateStat
     public override TemplateFlow Run(TemplateRun run) => Flow;
 }
 
-internal sealed record MacroStatement(
-    int Line, string Name, IReadOnlyList<(string Name, TemplateExpression? Default)> Parameters, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+/// <summary>Parameters and statements of a macro, or of a <c>call</c> block.</summary>
+/// <param name="Name">Its name, for errors.</param>
+/// <param name="Parameters">The parameters with their default values.</param>
+/// <param name="Body">The statements.</param>
+/// <param name="Uses">Which of the names that stand for further arguments it reads: <c>varargs</c>, <c>kwargs</c>, <c>caller</c>.</param>
+internal sealed record MacroBody(
+    string Name, IReadOnlyList<(string Name, TemplateExpression? Default)> Parameters, IReadOnlyList<TemplateStatement> Body, IReadOnlySet<string> Uses)
 {
-    public override TemplateFlow Run(TemplateRun run)
+    public const string Caller = "caller";
+    public const string MoreByPlace = "varargs";
+    public const string MoreByName = "kwargs";
+
+    /// <summary>The function of it, which sees the variables of the place where it is made.</summary>
+    public TemplateFunction Bind(TemplateRun run)
     {
-        TemplateFunction macro = Call;
-        run.Set(Name, macro);
-        return TemplateFlow.Next;
+        TemplateScope scope = run.Current;
+        return (_, line, arguments) => Call(run, scope, line, arguments);
     }
 
-    private object? Call(TemplateRun run, int line, TemplateArguments arguments)
+    private string Call(TemplateRun run, TemplateScope scope, int line, TemplateArguments arguments)
     {
-        if (arguments.Positional.Count > Parameters.Count || arguments.Named.Keys.Any(name => Parameters.All(parameter => parameter.Name != name)))
-        {
-            throw TemplateError.Failed(line, $"the macro '{Name}' does not take these arguments");
-        }
-
-        using (run.MacroScope(line))
+        Dictionary<string, object?> named = new(arguments.Named, StringComparer.Ordinal);
+        using (run.MacroScope(line, scope))
         {
             for (int i = 0; i < Parameters.Count; i++)
             {
                 (string name, TemplateExpression? otherwise) = Parameters[i];
                 run.Set(name, i < arguments.Positional.Count ? arguments.Positional[i]
-                    : arguments.Named.TryGetValue(name, out object? value) ? value
+                    : named.Remove(name, out object? value) ? value
                     : otherwise is null ? new TemplateUndefined(name)
                     : run.Value(otherwise));
             }
 
-            return run.Capture(Body);
+            if (Uses.Contains(Caller) && Parameters.All(static parameter => parameter.Name != Caller))
+            {
+                run.Set(Caller, named.Remove(Caller, out object? caller) ? caller : new TemplateUndefined(Caller));
+            }
+
+            if (Uses.Contains(MoreByName))
+            {
+                TemplateMap more = new();
+                foreach ((string name, object? value) in named)
+                {
+                    more[name] = value;
+                }
+
+                run.Set(MoreByName, more);
+                named.Clear();
+            }
+
+            if (Uses.Contains(MoreByPlace))
+            {
+                run.Set(MoreByPlace, TemplateList.Tuple(arguments.Positional.Skip(Parameters.Count)));
+            }
+            else if (arguments.Positional.Count > Parameters.Count)
+            {
+                throw TemplateError.Failed(line, $"the macro '{Name}' takes {Parameters.Count} arguments at most");
+            }
+
+            return named.Count == 0 ? run.Capture(Body).Text : throw TemplateError.Failed(line, $"the macro '{Name}' takes no argument '{named.Keys.First()}' here");
         }
+    }
+}
+
+internal sealed record MacroStatement(int Line, MacroBody Body) : TemplateStatement(Line)
+{
+    public override TemplateFlow Run(TemplateRun run)
+    {
+        run.Set(Body.Name, Body.Bind(run));
+        return TemplateFlow.Next;
+    }
+}
+
+/// <summary><c>call macro(…)</c> … <c>endcall</c>: the macro gets what stands between as <c>caller</c>.</summary>
+internal sealed record CallStatement(int Line, CallExpression Called, MacroBody Body) : TemplateStatement(Line)
+{
+    public override TemplateFlow Run(TemplateRun run)
+    {
+        object? called = Called.Call(run, Body.Bind(run));
+        run.Write(Line, TemplateValues.PlainText(called) ?? throw TemplateError.Failed(Line, $"what is called gives {TemplateValues.Kind(called)}, not a text"));
+        return TemplateFlow.Next;
     }
 }
 
@@ -438,6 +567,7 @@ internal sealed record GenerationStatement(int Line, IReadOnlyList<TemplateState
     public override TemplateFlow Run(TemplateRun run)
     {
         using (run.Generation())
+        using (run.Scope())
         {
             return run.Run(Body);
         }

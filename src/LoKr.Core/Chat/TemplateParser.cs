@@ -12,7 +12,11 @@ internal sealed class TemplateParser
 
     private static readonly string[] s_comparisons = ["==", "!=", ">", ">=", "<", "<="];
 
+    // Names that a macro gets without parameters, where it reads them.
+    private static readonly string[] s_macroNames = [MacroBody.Caller, MacroBody.MoreByName, MacroBody.MoreByPlace];
+
     private readonly List<TemplateToken> _tokens;
+    private HashSet<string> _uses = [];
     private int _at;
     private int _depth;
     private int _loops;
@@ -94,10 +98,21 @@ internal sealed class TemplateParser
                 return Set(line);
             case "macro":
                 return Macro(line);
+            case "call":
+                return CallBlock(line);
+            case "filter":
+                HeldExpression filtered = new(line);
+                FiltersExpression filters = new(filtered, Filters(Filter(line, filtered)));
+                Expect(TemplateTokenKind.BlockEnd);
+                List<TemplateStatement> text = Body();
+                End("endfilter");
+                return new FilterStatement(line, filters, text);
+            case "with":
+                return With(line);
             case "generation":
                 HasGeneration = true;
                 Expect(TemplateTokenKind.BlockEnd);
-                List<TemplateStatement> said = Body();
+                List<TemplateStatement> said = Function(out _);
                 End("endgeneration");
                 return new GenerationStatement(line, said);
             case "break" or "continue" when _loops > 0:
@@ -135,7 +150,7 @@ internal sealed class TemplateParser
 
     private ForStatement For(int line)
     {
-        List<string> names = Targets();
+        TemplateTarget target = Targets(withMembers: false);
         Require("in");
         TemplateExpression items = Tuple(withCondition: false);
         TemplateExpression? condition = Skip("if") ? Expression() : null;
@@ -156,26 +171,27 @@ internal sealed class TemplateParser
         }
 
         End("endfor");
-        return new(line, names, items, condition, body, otherwise);
+        return new(line, target, items, condition, body, otherwise);
     }
 
     private TemplateStatement Set(int line)
     {
-        List<string> names = Targets();
-        string? member = names.Count == 1 && Skip(".") ? Name() : null;
+        TemplateTarget target = Targets(withMembers: true);
         if (Skip("="))
         {
             TemplateExpression value = Tuple();
             Expect(TemplateTokenKind.BlockEnd);
-            return new SetStatement(line, names, member, value);
+            return new SetStatement(line, target, value);
         }
 
+        FiltersExpression? filters = null;
         if (Current.Is("|"))
         {
-            throw TemplateError.Unsupported(line, "a filter of a 'set' block");
+            HeldExpression text = new(line);
+            filters = new(text, Filters(text));
         }
 
-        if (names.Count > 1 || member is not null)
+        if (target is SeveralTargets)
         {
             throw TemplateError.Invalid(line, "'set' has no value");
         }
@@ -183,48 +199,123 @@ internal sealed class TemplateParser
         Expect(TemplateTokenKind.BlockEnd);
         List<TemplateStatement> body = Body();
         End("endset");
-        return new SetBlockStatement(line, names[0], body);
+        return new SetBlockStatement(line, target, filters, body);
+    }
+
+    private WithStatement With(int line)
+    {
+        List<(TemplateTarget, TemplateExpression)> variables = [];
+        while (Current.Kind != TemplateTokenKind.BlockEnd)
+        {
+            if (variables.Count > 0)
+            {
+                Require(",");
+            }
+
+            // A name, or several in brackets: a comma begins the next variable.
+            TemplateTarget target = Targets(withMembers: false, several: false);
+            Require("=");
+            variables.Add((target, Expression()));
+        }
+
+        Expect(TemplateTokenKind.BlockEnd);
+        List<TemplateStatement> body = Body();
+        End("endwith");
+        return new(line, variables, body);
+    }
+
+    private CallStatement CallBlock(int line)
+    {
+        List<(string, TemplateExpression?)> parameters = Skip("(") ? Parameters() : [];
+        CallExpression called = Expression() as CallExpression ?? throw TemplateError.Invalid(line, "'call' is followed by a call");
+        Expect(TemplateTokenKind.BlockEnd);
+        List<TemplateStatement> body = Function(out IReadOnlySet<string> uses);
+        End("endcall");
+        return new(line, called, new(MacroBody.Caller, parameters, body, uses));
     }
 
     private MacroStatement Macro(int line)
     {
         string name = Name();
-        List<(string, TemplateExpression?)> parameters = [];
         Require("(");
+        List<(string, TemplateExpression?)> parameters = Parameters();
+        Expect(TemplateTokenKind.BlockEnd);
+        List<TemplateStatement> body = Function(out IReadOnlySet<string> uses);
+        End("endmacro");
+        return new(line, new(name, parameters, body, uses));
+    }
+
+    private List<(string Name, TemplateExpression? Default)> Parameters()
+    {
+        List<(string, TemplateExpression?)> parameters = [];
         while (!Skip(")"))
         {
             string parameter = Name();
-            parameters.Add((parameter, Skip("=") ? Expression() : null));
+            TemplateExpression? otherwise = Skip("=") ? Expression() : null;
+            if (otherwise is null && parameters is [.., (_, not null)])
+            {
+                throw TemplateError.Invalid(Line, "a parameter without a default value follows one with a default value");
+            }
+
+            parameters.Add((parameter, otherwise));
             if (!Current.Is(")"))
             {
                 Require(",");
             }
         }
 
-        Expect(TemplateTokenKind.BlockEnd);
-        int loops = _loops;
-        _loops = 0;
-        List<TemplateStatement> body = Body();
-        _loops = loops;
-        End("endmacro");
-        return new(line, name, parameters, body);
+        return parameters;
     }
 
-    private List<string> Targets()
+    /// <summary>Statements that run as a function: loops around them cannot be ended there.</summary>
+    private List<TemplateStatement> Function(out IReadOnlySet<string> uses)
     {
-        bool bracket = Skip("(");
-        List<string> names = [Name()];
-        while (Skip(","))
-        {
-            names.Add(Name());
-        }
+        (int loops, HashSet<string> before) = (_loops, _uses);
+        (_loops, _uses) = (0, []);
+        List<TemplateStatement> body = Body();
+        uses = _uses;
 
-        if (bracket)
+        // A macro around it reads what this one reads.
+        before.UnionWith(_uses);
+        (_loops, _uses) = (loops, before);
+        return body;
+    }
+
+    private TemplateTarget Targets(bool withMembers, bool several = true)
+    {
+        List<TemplateTarget> targets = [];
+        bool isTuple = false;
+        do
         {
+            if (targets.Count > 0 && (Current.Is("in") || Current.Is("=") || Current.Is(")")))
+            {
+                break;
+            }
+
+            targets.Add(Target(withMembers));
+            isTuple |= several && Current.Is(",");
+        }
+        while (several && Skip(","));
+        return isTuple ? new SeveralTargets(targets) : targets[0];
+    }
+
+    private TemplateTarget Target(bool withMembers)
+    {
+        Deeper();
+        TemplateTarget target;
+        if (Skip("("))
+        {
+            target = Targets(withMembers);
             Require(")");
         }
+        else
+        {
+            string name = Name();
+            target = withMembers && Skip(".") ? new MemberTarget(name, Name()) : new NameTarget(name);
+        }
 
-        return names;
+        _depth--;
+        return target;
     }
 
     /// <summary>An expression, or several with commas between them, which are a tuple.</summary>
@@ -248,7 +339,7 @@ internal sealed class TemplateParser
             items.Add(withCondition ? Expression() : Or());
         }
 
-        return new ListExpression(line, items);
+        return new ListExpression(line, items, IsTuple: true);
     }
 
     private TemplateExpression Expression()
@@ -336,7 +427,9 @@ internal sealed class TemplateParser
 
     private TemplateExpression Concatenation() => Chain(Product, "~");
 
-    private TemplateExpression Product() => Chain(Unary, "*", "/", "//", "%");
+    private TemplateExpression Product() => Chain(Power, "*", "/", "//", "%");
+
+    private TemplateExpression Power() => Chain(Unary, "**");
 
     private TemplateExpression Chain(Func<TemplateExpression> operand, params string[] operators)
     {
@@ -354,12 +447,13 @@ internal sealed class TemplateParser
     {
         Deeper();
         int line = Line;
-        TemplateExpression value = Skip("-") ? new NegativeExpression(line, Unary(withFilters: false))
-            : Skip("+") ? Unary(withFilters: false)
-            : Postfix(Primary());
+        TemplateExpression value = Skip("-") ? new SignExpression(line, Unary(withFilters: false), IsNegative: true)
+            : Skip("+") ? new SignExpression(line, Unary(withFilters: false), IsNegative: false)
+            : Primary();
+        value = Postfix(value);
         value = withFilters ? Filters(value) : value;
         _depth--;
-        return Current.Is("**") ? throw TemplateError.Unsupported(Line, "'**'") : value;
+        return value;
     }
 
     private TemplateExpression Unary() => Unary(withFilters: true);
@@ -370,6 +464,11 @@ internal sealed class TemplateParser
         switch (token.Kind)
         {
             case TemplateTokenKind.Name:
+                if (s_macroNames.Contains(token.Text))
+                {
+                    _uses.Add(token.Text);
+                }
+
                 return token.Text switch
                 {
                     "true" or "True" => new ConstantExpression(token.Line, true),
@@ -385,21 +484,22 @@ internal sealed class TemplateParser
                 }
 
                 return new ConstantExpression(token.Line, text);
-            case TemplateTokenKind.Number:
-                return new ConstantExpression(token.Line, long.TryParse(token.Text, NumberStyles.None, CultureInfo.InvariantCulture, out long number)
-                    ? (object)number
-                    : double.Parse(token.Text, CultureInfo.InvariantCulture));
+            case TemplateTokenKind.Integer:
+                int radix = token.Text.Length < 2 ? 10 : char.ToLowerInvariant(token.Text[1]) switch { 'b' => 2, 'o' => 8, 'x' => 16, _ => 10 };
+                return new ConstantExpression(token.Line, PythonNumbers.ReadWhole(token.Text, radix) ?? throw TemplateError.Invalid(token.Line, $"'{token.Text}' is no number"));
+            case TemplateTokenKind.Float:
+                return new ConstantExpression(token.Line, double.Parse(token.Text, CultureInfo.InvariantCulture));
             case TemplateTokenKind.Operator when token.Text == "(":
                 if (Skip(")"))
                 {
-                    return new ListExpression(token.Line, []);
+                    return new ListExpression(token.Line, [], IsTuple: true);
                 }
 
                 TemplateExpression inner = Tuple();
                 Require(")");
                 return inner;
             case TemplateTokenKind.Operator when token.Text == "[":
-                return new ListExpression(token.Line, Items("]"));
+                return new ListExpression(token.Line, Items("]"), IsTuple: false);
             case TemplateTokenKind.Operator when token.Text == "{":
                 return Map(token.Line);
             default:
@@ -446,8 +546,8 @@ internal sealed class TemplateParser
             int line = Line;
             if (Skip("."))
             {
-                value = Current.Kind == TemplateTokenKind.Number
-                    ? new IndexExpression(line, value, new ConstantExpression(line, long.Parse(Take().Text, CultureInfo.InvariantCulture)))
+                value = Current.Kind == TemplateTokenKind.Integer
+                    ? new IndexExpression(line, value, Primary())
                     : new AttributeExpression(line, value, Name());
             }
             else if (Skip("["))
@@ -466,12 +566,15 @@ internal sealed class TemplateParser
         }
     }
 
-    private TemplateExpression Call(int line, TemplateExpression target)
+    private CallExpression Call(int line, TemplateExpression target)
     {
-        ArgumentExpressions arguments = Arguments();
-        return target is not AttributeExpression method ? new CallExpression(line, target, arguments)
-            : TemplateLibrary.Methods.ContainsKey(method.Name) ? new MethodExpression(line, method.Target, method.Name, arguments)
-            : throw TemplateError.Unsupported(line, $"the method '{method.Name}'");
+        // A method of no value that templates have is told when the template is read; a namespace and the loop have functions of their own.
+        if (target is AttributeExpression method && !TemplateMethods.IsKnown(method.Name) && (method.Target is not NameExpression || TemplateMethods.IsRefused(method.Name)))
+        {
+            throw TemplateError.Unsupported(line, $"the method '{method.Name}'");
+        }
+
+        return new CallExpression(line, target, Arguments());
     }
 
     private TemplateExpression Subscript(int line, TemplateExpression target)
@@ -485,6 +588,11 @@ internal sealed class TemplateParser
         Require(":");
         TemplateExpression? stop = Current.Is(":") || Current.Is("]") ? null : Expression();
         TemplateExpression? step = Skip(":") && !Current.Is("]") ? Expression() : null;
+        if (Current.Is(","))
+        {
+            throw TemplateError.Unsupported(line, "several places of a list");
+        }
+
         Require("]");
         return new SliceExpression(line, target, start, stop, step);
     }
@@ -493,14 +601,19 @@ internal sealed class TemplateParser
     {
         List<TemplateExpression> positional = [];
         List<(string, TemplateExpression)> named = [];
+        TemplateExpression? more = null;
+        TemplateExpression? moreNamed = null;
         while (!Skip(")"))
         {
-            if (Current.Is("*") || Current.Is("**"))
+            if (moreNamed is null && Skip("**"))
             {
-                throw TemplateError.Unsupported(Line, "'*' in front of an argument");
+                moreNamed = Expression();
             }
-
-            if (Current.Kind == TemplateTokenKind.Name && _tokens[_at + 1].Is("="))
+            else if (more is null && moreNamed is null && Skip("*"))
+            {
+                more = Expression();
+            }
+            else if (Current.Kind == TemplateTokenKind.Name && _tokens[_at + 1].Is("="))
             {
                 string name = Name();
                 _at++;
@@ -513,7 +626,7 @@ internal sealed class TemplateParser
             }
             else
             {
-                positional.Add(named.Count == 0 ? Expression() : throw TemplateError.Invalid(Line, "an argument without a name follows one with a name"));
+                positional.Add(named.Count == 0 && more is null && moreNamed is null ? Expression() : throw TemplateError.Invalid(Line, "an argument without a name follows one with a name"));
             }
 
             if (!Current.Is(")"))
@@ -522,7 +635,7 @@ internal sealed class TemplateParser
             }
         }
 
-        return new(positional, named);
+        return new(positional, named, more, moreNamed);
     }
 
     private TemplateExpression Filters(TemplateExpression value)
@@ -532,17 +645,15 @@ internal sealed class TemplateParser
             int line = Line;
             if (Skip("|"))
             {
-                string name = Name();
-                if (!TemplateLibrary.Filters.ContainsKey(name))
-                {
-                    throw TemplateError.Unsupported(line, $"the filter '{name}'");
-                }
-
-                value = new FilterExpression(line, value, name, Skip("(") ? Arguments() : ArgumentExpressions.None);
+                value = Filter(line, value);
             }
             else if (Skip("is"))
             {
                 value = Test(line, value);
+            }
+            else if (Skip("("))
+            {
+                value = Call(line, value);
             }
             else
             {
@@ -551,11 +662,19 @@ internal sealed class TemplateParser
         }
     }
 
+    private FilterExpression Filter(int line, TemplateExpression value)
+    {
+        string name = Name();
+        return TemplateFilters.All.ContainsKey(name)
+            ? new(line, value, name, Skip("(") ? Arguments() : ArgumentExpressions.None)
+            : throw TemplateError.Unsupported(line, $"the filter '{name}'");
+    }
+
     private TestExpression Test(int line, TemplateExpression value)
     {
         bool negated = Skip("not");
         string name = Name();
-        if (!TemplateLibrary.Tests.ContainsKey(name))
+        if (!TemplateTests.All.ContainsKey(name))
         {
             throw TemplateError.Unsupported(line, $"the test '{name}'");
         }
@@ -565,13 +684,13 @@ internal sealed class TemplateParser
         {
             arguments = Arguments();
         }
-        else if (Current.Kind is TemplateTokenKind.String or TemplateTokenKind.Number
-            || (Current.Kind == TemplateTokenKind.Name && Current.Text is not ("else" or "or" or "and" or "is" or "if" or "in" or "not")))
+        else if (Current.Kind is TemplateTokenKind.String or TemplateTokenKind.Integer or TemplateTokenKind.Float || Current.Is("[") || Current.Is("{")
+            || (Current.Kind == TemplateTokenKind.Name && Current.Text is not ("else" or "or" or "and" or "is")))
         {
             arguments = new([Postfix(Primary())], []);
         }
 
-        return new(line, value, name, arguments, negated);
+        return Current.Is("is") && arguments == ArgumentExpressions.None ? throw TemplateError.Invalid(Line, "a test of a test needs brackets") : new(line, value, name, arguments, negated);
     }
 
     private TemplateToken Take() => _tokens[Current.Kind == TemplateTokenKind.End ? _at : _at++];

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text;
 
 namespace LoKr.Core.Chat;
@@ -7,16 +8,18 @@ namespace LoKr.Core.Chat;
 /// </summary>
 internal sealed class TemplateRun
 {
-    private const int MostSteps = 2_000_000;
+    private const int MostSteps = 10_000_000;
     private const int MostCharacters = 20_000_000;
     private const int DeepestMacro = 30;
 
-    private readonly List<Dictionary<string, object?>> _scopes = [];
+    // So many characters or items of a value that is read are one more step.
+    private const int SizeOfStep = 256;
+
     private readonly Stack<StringBuilder> _outputs = new([new StringBuilder()]);
     private readonly List<(int Start, int End)> _generations = [];
-    private int _firstScope;
+    private bool _hasWritten;
     private int _macros;
-    private int _steps;
+    private long _steps;
     private long _characters;
 
     /// <param name="variables">The variables that the template is given.</param>
@@ -24,10 +27,19 @@ internal sealed class TemplateRun
     public TemplateRun(IReadOnlyDictionary<string, object?> variables, DateTime now)
     {
         Now = now;
-        _scopes.Add(new(variables, StringComparer.Ordinal));
+        Current = new(new(variables, StringComparer.Ordinal), Outer: null);
     }
 
     public DateTime Now { get; }
+
+    /// <summary>The innermost variables.</summary>
+    public TemplateScope Current { get; private set; }
+
+    /// <summary>The text that filters of a block are applied to.</summary>
+    public string? Held { get; private set; }
+
+    /// <summary>Whether something is marked as said by the assistant in a text that was captured, whose place in the output is not known.</summary>
+    public bool MarksCaptured { get; private set; }
 
     /// <summary>The text so far.</summary>
     public string Output => _outputs.Peek().ToString();
@@ -36,9 +48,13 @@ internal sealed class TemplateRun
     public IReadOnlyList<(int Start, int End)> Generations => _generations;
 
     /// <summary>Counts a step.</summary>
-    public void Step(int line)
+    public void Step(int line) => Steps(line, 1);
+
+    /// <summary>Counts steps.</summary>
+    public void Steps(int line, double count)
     {
-        if (++_steps > MostSteps)
+        _steps += (long)Math.Min(count, MostSteps + 1.0);
+        if (_steps > MostSteps)
         {
             throw TemplateError.Limit(line, "it takes too many steps");
         }
@@ -47,8 +63,19 @@ internal sealed class TemplateRun
     /// <summary>The value of an expression.</summary>
     public object? Value(TemplateExpression expression)
     {
-        Step(expression.Line);
-        return expression.Evaluate(this);
+        if (!RuntimeHelpers.TryEnsureSufficientExecutionStack())
+        {
+            throw TemplateError.Limit(expression.Line, "its parts are nested too deep");
+        }
+
+        object? value = expression.Evaluate(this);
+        Steps(expression.Line, 1 + (value switch
+        {
+            string text => text.Length / SizeOfStep,
+            TemplateList list => list.Count / SizeOfStep,
+            _ => 0,
+        }));
+        return value;
     }
 
     /// <summary>Runs statements until one ends a loop or its turn.</summary>
@@ -66,7 +93,11 @@ internal sealed class TemplateRun
         return TemplateFlow.Next;
     }
 
-    public void Write(int line, string text) => _outputs.Peek().Append(Checked(line, text));
+    public void Write(int line, string text)
+    {
+        _outputs.Peek().Append(Checked(line, text));
+        _hasWritten |= _outputs.Count == 1;
+    }
 
     /// <summary>A text that was made, counted against the limit of all texts.</summary>
     public string Checked(int line, string text)
@@ -77,17 +108,29 @@ internal sealed class TemplateRun
 
     /// <summary>A text so many times.</summary>
     public string Repeat(int line, string text, long count) => count <= 0 ? ""
-        : text.Length * Math.Min(count, MostCharacters) <= MostCharacters ? Checked(line, new StringBuilder().Insert(0, text, (int)count).ToString())
+        : text.Length == 0 ? ""
+        : count <= MostCharacters / text.Length ? Checked(line, new StringBuilder().Insert(0, text, (int)count).ToString())
         : throw TemplateError.Limit(line, "it makes too much text");
 
-    /// <summary>The output of statements as a text.</summary>
-    public string Capture(IReadOnlyList<TemplateStatement> body)
+    /// <summary>Texts with one between them.</summary>
+    public string Joined(int line, string separator, IEnumerable<string> parts)
+    {
+        string[] all = [.. parts];
+        long length = all.Sum(static part => (long)part.Length) + ((long)separator.Length * Math.Max(all.Length - 1, 0));
+        return length <= MostCharacters ? Checked(line, string.Join(separator, all)) : throw TemplateError.Limit(line, "it makes too much text");
+    }
+
+    /// <summary>The output of statements as a text, and how they ended.</summary>
+    public (string Text, TemplateFlow Flow) Capture(IReadOnlyList<TemplateStatement> body)
     {
         _outputs.Push(new());
         try
         {
-            Run(body);
-            return _outputs.Peek().ToString();
+            using (Scope())
+            {
+                TemplateFlow flow = Run(body);
+                return (_outputs.Peek().ToString(), flow);
+            }
         }
         finally
         {
@@ -96,108 +139,90 @@ internal sealed class TemplateRun
     }
 
     /// <summary>A variable, from the inside out, a function, or what is not there.</summary>
-    public object? Get(string name)
-    {
-        for (int i = _scopes.Count - 1; i >= 0; i = i > 0 && i <= _firstScope ? 0 : i - 1)
-        {
-            if (_scopes[i].TryGetValue(name, out object? value))
-            {
-                return value;
-            }
-
-            if (i == 0)
-            {
-                break;
-            }
-        }
-
-        return TemplateLibrary.Functions.TryGetValue(name, out TemplateFunction? function) ? function : new TemplateUndefined(name);
-    }
+    public object? Get(string name) => Current.TryGet(name, out object? value) ? value
+        : TemplateLibrary.Functions.TryGetValue(name, out TemplateFunction? function) ? function
+        : new TemplateUndefined(name);
 
     /// <summary>Sets a variable of the innermost scope.</summary>
-    public void Set(string name, object? value) => _scopes[^1][name] = value;
+    public void Set(string name, object? value) => Current.Variables[name] = value;
 
-    /// <summary>Sets one variable, or several to the items of a value.</summary>
-    public void Unpack(int line, IReadOnlyList<string> names, object? value)
-    {
-        if (names.Count == 1)
-        {
-            Set(names[0], value);
-            return;
-        }
+    /// <summary>A scope for a turn of a loop, or for a block.</summary>
+    public IDisposable Scope() => Enter(Current);
 
-        if (TemplateValues.Items(value) is not IReadOnlyList<object?> items || items.Count != names.Count)
-        {
-            throw TemplateError.Failed(line, $"{TemplateLibrary.Kind(value)} does not have {names.Count} items");
-        }
-
-        for (int i = 0; i < names.Count; i++)
-        {
-            Set(names[i], items[i]);
-        }
-    }
-
-    /// <summary>A scope for a turn of a loop.</summary>
-    public IDisposable Scope()
-    {
-        _scopes.Add(new(StringComparer.Ordinal));
-        return new Ending(() => _scopes.RemoveAt(_scopes.Count - 1));
-    }
-
-    /// <summary>A scope for a call of a macro, which sees its own variables and those of the template.</summary>
-    public IDisposable MacroScope(int line)
+    /// <summary>A scope for a call of a macro, which sees its own variables and those of the place where it is written.</summary>
+    public IDisposable MacroScope(int line, TemplateScope outer)
     {
         if (++_macros > DeepestMacro)
         {
             throw TemplateError.Limit(line, "macros call each other too deep");
         }
 
-        int before = _firstScope;
-        _scopes.Add(new(StringComparer.Ordinal));
-        _firstScope = _scopes.Count - 1;
+        IDisposable scope = Enter(outer);
         return new Ending(() =>
         {
-            _scopes.RemoveAt(_scopes.Count - 1);
-            _firstScope = before;
+            scope.Dispose();
             _macros--;
         });
     }
 
-    /// <summary>Marks what is written until the end as said by the assistant; only the output itself is marked, not texts that are captured.</summary>
+    /// <summary>Holds a text for filters of a block.</summary>
+    public IDisposable Hold(string text)
+    {
+        string? before = Held;
+        Held = text;
+        return new Ending(() => Held = before);
+    }
+
+    /// <summary>
+    /// Marks what is written until the end as said by the assistant; only the output itself is marked, not texts that are captured, and, as in
+    /// transformers, not what nothing was written before.
+    /// </summary>
     public IDisposable Generation()
     {
         int start = _outputs.Peek().Length;
         int depth = _outputs.Count;
+        bool hasWritten = _hasWritten;
         return new Ending(() =>
         {
-            if (depth == 1)
+            if (depth == 1 && hasWritten)
             {
                 _generations.Add((start, _outputs.Peek().Length));
             }
+
+            MarksCaptured |= depth > 1;
         });
     }
 
-    /// <summary>An attribute of a value.</summary>
-    public static object? Attribute(int line, object? target, string name) => target switch
+    private Ending Enter(TemplateScope outer)
     {
-        TemplateUndefined missing => throw TemplateError.Failed(line, $"'{missing.Name}' is not defined, so it has no '{name}'"),
-        TemplateMap map when map.TryGet(name, out object? value) => value,
-        TemplateNamespace space when space.Members.TryGet(name, out object? value) => value,
-        _ => new TemplateUndefined(name),
-    };
-
-    /// <summary>Whether a text, a list or the keys of a dictionary hold a value.</summary>
-    public static bool Contains(int line, object? container, object? value) => container switch
-    {
-        string text => value is string part ? text.Contains(part, StringComparison.Ordinal) : throw TemplateError.Failed(line, $"a text cannot hold {TemplateLibrary.Kind(value)}"),
-        TemplateMap map => value is string key && map.Contains(key),
-        TemplateList list => list.Exists(item => TemplateValues.AreEqual(item, value)),
-        TemplateUndefined => false,
-        _ => throw TemplateError.Failed(line, $"{TemplateLibrary.Kind(container)} cannot hold a value"),
-    };
+        TemplateScope before = Current;
+        Current = new(new(StringComparer.Ordinal), outer);
+        return new(() => Current = before);
+    }
 
     private sealed class Ending(Action end) : IDisposable
     {
         public void Dispose() => end();
+    }
+}
+
+/// <summary>Variables of a block, and those around it.</summary>
+/// <param name="Variables">Its own.</param>
+/// <param name="Outer">Those around it; null for those of the template.</param>
+internal sealed record TemplateScope(Dictionary<string, object?> Variables, TemplateScope? Outer)
+{
+    /// <summary>Finds a variable from the inside out.</summary>
+    public bool TryGet(string name, out object? value)
+    {
+        for (TemplateScope? scope = this; scope is not null; scope = scope.Outer)
+        {
+            if (scope.Variables.TryGetValue(name, out value))
+            {
+                return true;
+            }
+        }
+
+        value = null;
+        return false;
     }
 }

@@ -11,12 +11,11 @@ internal static class PythonJson
 {
     /// <summary>Writes null, bool, string, integers, doubles, sequences, and objects given as sequences of key and value.</summary>
     /// <param name="value">The value.</param>
-    /// <param name="indent">Spaces of each level, with a line for each item; null for one line.</param>
-    /// <param name="asciiOnly">Whether other characters are escaped.</param>
-    public static string Write(object? value, int? indent = 2, bool asciiOnly = true)
+    /// <param name="form">How it is written; null for two spaces of each level, in ASCII.</param>
+    public static string Write(object? value, Form? form = null)
     {
         StringBuilder text = new();
-        new Form(text, indent, asciiOnly).Append(value, 0);
+        new Writer(text, form ?? new() { Indent = "  ", AsciiOnly = true }).Append(value, 0);
         return text.ToString();
     }
 
@@ -32,13 +31,42 @@ internal static class PythonJson
             throw new ArgumentOutOfRangeException(nameof(value), value, "JSON has no infinity and no NaN.");
         }
 
-        // Python changes to an exponent at 1e16, .NET at 1E+15.
-        return value == Math.Floor(value) && Math.Abs(value) < 1e16
-            ? value.ToString("F1", CultureInfo.InvariantCulture)
-            : value.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e');
+        // Python changes to an exponent at 1e16, .NET at 1E+17.
+        if (value == Math.Floor(value) && Math.Abs(value) < 1e16)
+        {
+            return value.ToString("F1", CultureInfo.InvariantCulture);
+        }
+
+        string shortest = value.ToString("R", CultureInfo.InvariantCulture).Replace('E', 'e');
+        if (Math.Abs(value) is not (>= 1e16 and < 1e17))
+        {
+            return shortest;
+        }
+
+        string digits = shortest.TrimStart('-').TrimEnd('0');
+        return (value < 0 ? "-" : "") + (digits.Length == 1 ? digits : digits.Insert(1, ".")) + "e+16";
     }
 
-    private sealed record Form(StringBuilder Text, int? Indent, bool AsciiOnly)
+    /// <summary>How JSON is written: the arguments of <c>json.dumps</c>.</summary>
+    public sealed record Form
+    {
+        /// <summary>What stands before each level, with a line for each item; null for one line.</summary>
+        public string? Indent { get; init; }
+
+        /// <summary>Whether other characters are escaped.</summary>
+        public bool AsciiOnly { get; init; }
+
+        /// <summary>What stands between items; null for a comma, with a space where there is one line.</summary>
+        public string? ItemSeparator { get; init; }
+
+        /// <summary>What stands between a key and its value.</summary>
+        public string KeySeparator { get; init; } = ": ";
+
+        /// <summary>Whether infinity and NaN are written, which are no JSON.</summary>
+        public bool TakesInfinity { get; init; }
+    }
+
+    private sealed record Writer(StringBuilder Text, Form Form)
     {
         public void Append(object? value, int depth)
         {
@@ -53,17 +81,20 @@ internal static class PythonJson
                 case string name:
                     AppendString(name);
                     break;
+                case double number when Form.TakesInfinity && !double.IsFinite(number):
+                    Text.Append(number < 0 ? "-" : "").Append(double.IsNaN(number) ? "NaN" : "Infinity");
+                    break;
                 case double number:
                     Text.Append(Float(number));
                     break;
-                case int or long:
-                    Text.Append(((IConvertible)value).ToString(CultureInfo.InvariantCulture));
+                case int or long or System.Numerics.BigInteger:
+                    Text.Append(((IFormattable)value).ToString(null, CultureInfo.InvariantCulture));
                     break;
                 case IEnumerable<KeyValuePair<string, object?>> members:
                     AppendAll([.. members], depth, '{', '}', member =>
                     {
                         AppendString(member.Key);
-                        Text.Append(": ");
+                        Text.Append(Form.KeySeparator);
                         Append(member.Value, depth + 1);
                     });
                     break;
@@ -80,24 +111,34 @@ internal static class PythonJson
             Text.Append(open);
             for (int i = 0; i < items.Length; i++)
             {
-                if (Indent is int width)
+                if (i > 0)
                 {
-                    Text.Append(i == 0 ? "\n" : ",\n").Append(' ', (depth + 1) * width);
+                    Text.Append(Form.ItemSeparator ?? (Form.Indent is null ? ", " : ","));
                 }
-                else if (i > 0)
+
+                if (Form.Indent is not null)
                 {
-                    Text.Append(", ");
+                    AppendLine(depth + 1);
                 }
 
                 append(items[i]);
             }
 
-            if (items.Length > 0 && Indent is int outer)
+            if (items.Length > 0 && Form.Indent is not null)
             {
-                Text.Append('\n').Append(' ', depth * outer);
+                AppendLine(depth);
             }
 
             Text.Append(close);
+        }
+
+        private void AppendLine(int depth)
+        {
+            Text.Append('\n');
+            for (int i = 0; i < depth; i++)
+            {
+                Text.Append(Form.Indent);
+            }
         }
 
         private void AppendString(string value)
@@ -114,7 +155,7 @@ internal static class PythonJson
                     '\n' => Text.Append("\\n"),
                     '\r' => Text.Append("\\r"),
                     '\t' => Text.Append("\\t"),
-                    _ when character < ' ' || (AsciiOnly && character > '~') => Text.Append(CultureInfo.InvariantCulture, $"\\u{(int)character:x4}"),
+                    _ when character < ' ' || (Form.AsciiOnly && character > '~') => Text.Append(CultureInfo.InvariantCulture, $"\\u{(int)character:x4}"),
                     _ => Text.Append(character),
                 };
             }

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using LoKr.Core.Chat;
+using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
 
@@ -7,11 +8,15 @@ namespace LoKr.Models.Tokenization;
 
 /// <summary>
 /// Reads the chat template of a Hugging Face model folder: <c>chat_template.jinja</c>, else <c>chat_template</c> of <c>tokenizer_config.json</c>,
-/// with the special tokens that it may write.
+/// with the special tokens that it may write; and beside it the one for conversations with tools (<c>tool_use</c>), where the folder has one.
 /// </summary>
 public static class ChatTemplateLoader
 {
     private const string TemplateFile = "chat_template.jinja";
+
+    // Names in a list of templates, and of files beside the first one.
+    private const string Default = "default";
+    private const string WithTools = "tool_use";
 
     /// <summary>Reads the template of a folder.</summary>
     /// <param name="folder">The model's folder.</param>
@@ -34,16 +39,23 @@ public static class ChatTemplateLoader
     internal static Func<ChatTemplate?> Read(TokenizerFolder files, TokenizerConfig config)
     {
         string file = files.PathOf(TemplateFile);
+        string withTools = Path.Combine(files.PathOf(TokenizerFiles.TemplateFolder), WithTools + ".jinja");
         string path = files.PathOf(TokenizerFolder.ConfigJson);
-        string? own = File.Exists(file) ? File.ReadAllText(file) : null;
+        Dictionary<string, string>? own = File.Exists(file) ? new(StringComparer.Ordinal) { [Default] = File.ReadAllText(file) } : null;
+        if (own is not null && File.Exists(withTools))
+        {
+            own[WithTools] = File.ReadAllText(withTools);
+        }
+
         JsonFields? json = own is null && File.Exists(path) ? TokenizerError.ReadJson(path) : null;
-        return () => (own ?? (json is null ? null : Configured(json, path))) is not string text ? null : ChatTemplate.Parse(text, config.Named
-            .Where(static token => token.Value is not null)
-            .ToDictionary(static token => token.Key, static token => token.Value!.Content));
+        return () => (own ?? (json is null ? null : Configured(json, path))) is not { } templates ? null : ChatTemplate.Parse(
+            templates[Default],
+            config.Named.Where(static token => token.Value is not null).ToDictionary(static token => token.Key, static token => token.Value!.Content),
+            templates.GetValueOrDefault(WithTools));
     }
 
-    // One template, or several by name, of which the default one is taken.
-    private static string? Configured(JsonFields json, string path)
+    // One template, or several by name.
+    private static Dictionary<string, string>? Configured(JsonFields json, string path)
     {
         if (!json.Has("chat_template"))
         {
@@ -52,12 +64,15 @@ public static class ChatTemplateLoader
 
         if (json.Get("chat_template").ValueKind != JsonValueKind.Array)
         {
-            return json.GetString("chat_template");
+            return new(StringComparer.Ordinal) { [Default] = json.GetString("chat_template") };
         }
 
-        return json.GetObjects("chat_template")
-            .Select(static template => (Name: template.GetString("name"), Text: template.GetString("template")))
-            .FirstOrDefault(static template => template.Name == "default").Text
-            ?? throw TokenizerError.Invalid(path, "it has several chat templates, but none with the name 'default'");
+        Dictionary<string, string> templates = new(StringComparer.Ordinal);
+        foreach (JsonFields template in json.GetObjects("chat_template"))
+        {
+            templates[template.GetString("name")] = template.GetString("template");
+        }
+
+        return templates.ContainsKey(Default) ? templates : throw TokenizerError.Invalid(path, "it has several chat templates, but none with the name 'default'");
     }
 }

@@ -86,16 +86,86 @@ public sealed class ChatTemplateTests
     [Theory]
     [InlineData("a\n{% include 'x' %}", "'include'", 2)]
     [InlineData("{{ x | attr('y') }}", "'attr'", 1)]
-    [InlineData("\n\n{{ x is divisibleby 3 }}", "'divisibleby'", 3)]
+    [InlineData("\n\n{{ x is escaped }}", "'escaped'", 3)]
     [InlineData("{{ x.__class__.mro() }}", "'mro'", 1)]
-    [InlineData("{% call m() %}{% endcall %}", "'call'", 1)]
-    [InlineData("{{ 2 ** 3 }}", "'**'", 1)]
+    [InlineData("{{ 'a'.encode() }}", "'encode'", 1)]
+    [InlineData("\n{% do x.append(1) %}", "'do'", 2)]
+    [InlineData("{% block x %}{% endblock %}", "'block'", 1)]
+    [InlineData("{% for x in y recursive %}{% endfor %}", "'recursive'", 1)]
+    [InlineData("{{ '\\N{DASH}' }}", "'\\N'", 1)]
     public void What_is_not_interpreted_is_refused_with_line_and_feature(string template, string feature, int line)
     {
         LoKrException error = Assert.Throws<LoKrException>(() => ChatTemplate.Parse(template));
         Assert.Equal(ErrorIds.ChatTemplateUnsupported, error.ErrorId);
         Assert.Contains(feature, error.Message, StringComparison.Ordinal);
         Assert.Contains($"line {line}", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("{{ [1, 2] | map('string') }}", "as text")]
+    [InlineData("{{ range }}{{ 'a'.upper }}", "as text")]
+    [InlineData("{{ 'a' | map('attr', 'b') | list }}", "'attr'")]
+    [InlineData("{{ ('<' | safe) + '<' }}", "'+'")]
+    [InlineData("{{ '{!r}'.format(1) }}", "format")]
+    [InlineData("{{ '%e' % 1.5 }}", "'%e'")]
+    [InlineData("{{ strftime_now('%c') }}", "'%c'")]
+    [InlineData("{{ '\u1FF7'.upper() }}", "capital")]
+    public void What_is_told_by_values_only_is_refused_when_it_is_rendered(string template, string feature)
+    {
+        LoKrException error = Assert.Throws<LoKrException>(() => ChatTemplate.Parse("\n" + template).Render([]));
+        Assert.Equal(ErrorIds.ChatTemplateUnsupported, error.ErrorId);
+        Assert.Contains(feature, error.Message, StringComparison.Ordinal);
+        Assert.Contains("line 2", error.Message, StringComparison.Ordinal);
+    }
+
+    // Numbers, texts and containers as Python computes and prints them; the expected texts are those of Jinja2 3.1.6.
+    [Theory]
+    [InlineData("{{ 2 ** 70 }} {{ 9223372036854775807 + 1 }} {{ 2 ** -1 }} {{ -7 // 2 }} {{ 7.5 // -2 }} {{ -7.5 % 2 }} {{ 1e16 }} {{ 1e-5 }} {{ 0x1F + 1_000 }}", "1180591620717411303424 9223372036854775808 0.5 -4 -4.0 0.5 1e+16 1e-05 1031")]
+    [InlineData("{{ 9007199254740993 == 9007199254740992.0 }} {{ 1 == 1.0 == true }} {{ [1, 2] < [1, 3] }} {{ (1,) == [1] }}", "False True True False")]
+    [InlineData("{{ (1, 'a') }} {{ (1,) }} {{ {1: 'x', none: (2, 3)} }} {{ range(1, 4) }} {{ {'a': 1}.items() }} {{ 'a\u00AD\u200B' | list }}", "(1, 'a') (1,) {1: 'x', None: (2, 3)} range(1, 4) dict_items([('a', 1)]) ['a', '\\xad', '\\u200b']")]
+    [InlineData("{{ 'ab' * 2 }} {{ 2 * [1] }} {{ '%s-%03d-%.2f' % ('x', 7, 2.675) }} {{ '{:>4}|{0}'.format('a') if false else '{:>4}|{}'.format('a', 1.0) }}", "abab [1, 1] x-007-2.67    a|1.0")]
+    [InlineData("{{ 'STRASSE \u00DF'.lower() }} {{ '\u00DFa'.upper() }} {{ '\u039F\u03A3 \u03A3'.lower() }} {{ 'o\\'neil mc-gee'.title() }} {{ 'o\\'neil mc-gee' | title }} {{ 'aBC' | capitalize }}", "strasse \u00DF SSA \u03BF\u03C2 \u03C3 O'Neil Mc-Gee O'neil Mc-Gee Abc")]
+    [InlineData("{{ '  a  b c '.split() }} {{ ' a b  c '.split(none, 1) }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'l1\nl2\r\nl3'.splitlines() }} {{ 'a-b'.partition('-') }}", "['a', 'b', 'c'] ['a', 'b  c '] ['a,b', 'c'] ['l1', 'l2', 'l3'] ('a', '-', 'b')")]
+    [InlineData("{{ 'banana'.find('an', 2) }} {{ 'banana'.count('an') }} {{ 'x'.join(['a', 'b']) }} {{ 'a'.zfill(3) }} {{ 'ab'.replace('', '-') }} {{ 'abc'.removeprefix('a') }}", "3 2 axb 00a -a-b- bc")]
+    [InlineData("{{ [3, 1, 2] | sort(reverse=true) }} {{ ['b', 'A'] | sort }} {{ ['b', 'A'] | max }} {{ [1, 2, 3, 4, 5] | batch(2) | list }} {{ [1, 1.0, 2] | unique | list }} {{ [2.5, 1] | sum }}", "[3, 2, 1] ['A', 'b'] b [[1, 2], [3, 4], [5]] [1, 2] 3.5")]
+    [InlineData("{{ [{'k': 'b', 'v': 1}, {'k': 'a', 'v': 2}, {'k': 'B', 'v': 3}] | groupby('k') | map('first') | list }} {{ {'b': 1, 'A': 2} | dictsort }} {{ [{'a': {'b': 1}}, {}] | map(attribute='a.b', default=0) | list }}", "['a', 'b'] [('A', 2), ('b', 1)] [1, 0]")]
+    [InlineData("{{ 'a\nb\n\nc' | indent(2) }} {{ 'a long text here' | truncate(9, leeway=0) }} {{ '12.7x' | int(5) }} {{ '12.7' | int }} {{ 2.5 | round }} {{ 'ff' | int(base=16) }} {{ ' 1e3 ' | float }}", "a\n  b\n\n  c a... 5 12 2.0 255 1000.0")]
+    [InlineData("{{ {'b': 1.0, 'a': none} | tojson(separators=(',', ':'), sort_keys=true) }} {{ 'é\U0001F600' | tojson(ensure_ascii=true) }} {{ (1e400, 2) | tojson }} {{ {1: 2, true: 3} | tojson(indent=0) }}", "{\"a\":null,\"b\":1.0} \"\\u00e9\\ud83d\\ude00\" [Infinity, 2] {\n\"1\": 3\n}")]
+    public void Numbers_texts_and_containers_are_those_of_Python(string template, string expected) => Assert.Equal(expected, ChatTemplate.Parse(template).Render([]).Text);
+
+    // What is easily rendered otherwise without a word.
+    [Theory]
+    [InlineData("{{ 'yes' if [] | select }}{{ 'no' if [] | select | list }}", "yes")]
+    [InlineData("{% set g = [1, 2, 3] | map('string') %}{{ g | first }}{% for x in g %}{{ x }}{% endfor %}{% for x in g %}{{ x }}{% endfor %}", "123")]
+    [InlineData("{% set ns = namespace(done=false) %}{% for x in [1, 2, 3] if not ns.done %}{{ x }}{% set ns.done = x == 2 %}{% endfor %}", "12")]
+    [InlineData("{% set d = {'items': 5, 'x': 1} %}{{ d.items is defined }} {{ d['items'] }} {{ d.x }} {{ d.items() | list | length }} {{ d.missing is defined }} {{ d.pop is defined }}", "True 5 1 2 False False")]
+    [InlineData("{% set ns = namespace(_x=1) %}[{{ ns._x }}] {{ {'_x': 1}._x }} [{{ 'a'.__class__ }}]", "[] 1 []")]
+    [InlineData("{{ none | select | list }} {{ none | default('d') }} {{ '' | default('d', true) }} {{ x | default('d') }} {{ [x] }} {{ x == y }}", "[] None d d [Undefined] True")]
+    [InlineData("{% if true %}{% set a = 1 %}{% endif %}{{ a }}{% generation %}{% set b = 2 %}{% endgeneration %}{{ b }}{% set c %}{% set b = 3 %}x{% endset %}{{ b }}{{ c }}", "1x")]
+    [InlineData("{% for x in 'ab' %}{{ loop.cycle('p', 'q') }}{{ loop.depth }}{{ loop.revindex }}{{ loop.nextitem }}{{ loop.changed(1) }} {% endfor %}", "p12bTrue q11False ")]
+    [InlineData("{% macro m(a, b=a) %}{{ a }}{{ b }}{{ caller(1) if caller }}{{ varargs }}{{ kwargs }}{% endmacro %}{% call(x) m(5, 6, 7, z=8) %}<{{ x }}>{% endcall %}{{ m(1) }}", "56<1>(7,){'z': 8}11(){}")]
+    [InlineData("{% for i in [1, 2] %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}{% set ns = namespace(f=1) %}{% macro f(x) %}f{{ x }}{% endmacro %}{% set ns.f = f %}{{ ns.f(2) }}", "12f2")]
+    [InlineData("{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a }}{% filter upper %}x{{ 1 }}{% endfilter %}{% set s | trim | upper %} y {% endset %}{{ s }}", "3X1Y")]
+    [InlineData("{% set ns = namespace() %}{% set ns.b, (a, c) = 2, (1, 3) %}{{ a }}{{ ns.b }}{{ c }}{{ dict({'x': 1}, y=2) }}{{ 'ab'.upper(*[]) }}", "123{'x': 1, 'y': 2}AB")]
+    [InlineData("a\n  {% raw %} {{ x }} {%- endraw %}\nb {#+ c +#}\nd\f{{ 'e' -}} \u0085 f", "a\n {{ x }}b \nd\fef")]
+    [InlineData("{{ 'a\\x41\\101\\u00e9\\q\\\n' }}|{{ \"it's\" }}|{{ 'a' 'b' }}|{{ 1 is in [1] }}|{{ -2 | abs }}|{{ not 1 in [1] }}|{{ 'a' if 1 is odd else 'b' }}", "aAA\u00E9\\q|it's|ab|True|2|False|a")]
+    public void What_is_easily_rendered_otherwise_is_as_Jinja_renders_it(string template, string expected) => Assert.Equal(expected, ChatTemplate.Parse(template).Render([]).Text);
+
+    [Fact]
+    public void Numbers_of_messages_keep_their_size_and_kind()
+    {
+        JsonElement arguments = JsonSerializer.Deserialize<JsonElement>("""{"a":12345678901234567890,"b":1.0,"c":1e2,"d":-0.0,"e":1e25,"f":2,"g":1e16,"h":-12345678901234567.0}""");
+        string text = ChatTemplate.Parse("{{ messages[0].x | tojson }} {{ messages[0].x.a }}").Render([new Dictionary<string, object?> { ["x"] = arguments }]).Text;
+        Assert.Equal("""{"a": 12345678901234567890, "b": 1.0, "c": 100.0, "d": -0.0, "e": 1e+25, "f": 2, "g": 1e+16, "h": -1.2345678901234568e+16} 12345678901234567890""", text);
+    }
+
+    [Fact]
+    public void Answers_that_a_macro_marks_have_no_known_place()
+    {
+        ChatTemplate template = ChatTemplate.Parse("{% macro m(x) %}a:{% generation %}{{ x }}{% endgeneration %}{% endmacro %}{{ m(messages[0].content) }}");
+        Dictionary<string, object?>[] messages = [new() { ["role"] = "assistant", ["content"] = "b" }];
+        Assert.Equal("a:b", template.Render(messages).Text);
+        Assert.Equal(ErrorIds.ChatTemplateUnsupported, Assert.Throws<LoKrException>(() => template.FindAnswers(messages)).ErrorId);
     }
 
     [Theory]
@@ -121,6 +191,16 @@ public sealed class ChatTemplateTests
     [InlineData("{% set ns = namespace(t='aaaaaaaaaa') %}{% for i in range(99) %}{% set ns.t = ns.t + ns.t %}{% endfor %}")]
     [InlineData("{% set ns = namespace(t='aaaaaaaaaa') %}{% for i in range(99) %}{% set ns.t = ns.t.replace('a', 'aaaaaaaaaa') %}{% endfor %}")]
     [InlineData("{{ range(10000000000) }}")]
+    [InlineData("{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = ns.l + ns.l %}{% endfor %}")]
+    [InlineData("{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}")]
+    [InlineData("{% set ns = namespace(l=[]) %}{% for i in range(90000) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l | tojson }}")]
+    [InlineData("{% set ns = namespace(l=[], m=[]) %}{% for i in range(90000) %}{% set ns.l = [ns.l] %}{% set ns.m = [ns.m] %}{% endfor %}{{ ns.l == ns.m }}")]
+    [InlineData("{% set b = 'ab' * 9000000 %}{% for i in range(90000) %}{% if 'c' in b %}x{% endif %}{% endfor %}")]
+    [InlineData("{% set b = 'ab' * 90000 %}{% for i in range(90000) %}{{ b.split('a') | length }}{% endfor %}")]
+    [InlineData("{{ 10 ** 100000 }}")]
+    [InlineData("{{ 'a'.ljust(10000000000) }}")]
+    [InlineData("{{ 'a' * 10000000000 }}")]
+    [InlineData("{{ '%9999999d' % 1 * 9 }}")]
     public void A_template_that_takes_too_much_is_an_error_within_seconds(string template)
     {
         Stopwatch watch = Stopwatch.StartNew();
@@ -136,6 +216,19 @@ public sealed class ChatTemplateTests
     {
         string template = "{{ " + new string('(', depth) + "1" + new string(')', depth) + " }}";
         Assert.Equal(LoKrErrorKind.LimitExceeded, Assert.Throws<LoKrException>(() => ChatTemplate.Parse(template)).Kind);
+    }
+
+    [Theory]
+    [InlineData(" ~ 1")]
+    [InlineData(" and 1")]
+    [InlineData(" | string")]
+    [InlineData("[0]")]
+    [InlineData(" if 1 else x")]
+    public void A_long_chain_is_rendered_or_an_error(string link)
+    {
+        Assert.NotNull(ChatTemplate.Parse("{{ 'a'" + string.Concat(Enumerable.Repeat(link, 90)) + " }}").Render([]).Text);
+        LoKrException error = Assert.Throws<LoKrException>(() => ChatTemplate.Parse("{{ 'a'" + string.Concat(Enumerable.Repeat(link, 300_000)) + " }}").Render([]));
+        Assert.Equal(LoKrErrorKind.LimitExceeded, error.Kind);
     }
 
     [Theory]

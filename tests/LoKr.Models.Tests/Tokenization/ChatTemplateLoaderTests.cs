@@ -25,6 +25,24 @@ public sealed class ChatTemplateLoaderTests
         Assert.Equal(expected, ChatTemplateLoader.Load(folder.Path)!.Render(s_messages).Text);
     }
 
+    [Theory]
+    [InlineData("""{"chat_template":[{"name":"default","template":"plain"},{"name":"tool_use","template":"{{ tools | length }} tools"}]}""", false)]
+    [InlineData("{}", true)]
+    public void A_conversation_with_tools_gets_the_template_for_them(string config, bool asFiles)
+    {
+        using TempFolder folder = new TempFolder().Write("tokenizer_config.json", config);
+        if (asFiles)
+        {
+            folder.Write("chat_template.jinja", "plain").Write("additional_chat_templates/tool_use.jinja", "{{ tools | length }} tools");
+        }
+
+        ChatTemplate template = ChatTemplateLoader.Load(folder.Path)!;
+        Assert.Equal("2 tools", template.Render(s_messages, variables: new Dictionary<string, object?> { ["tools"] = new[] { "a", "b" } }).Text);
+        Assert.Equal("0 tools", template.FindAnswers(s_messages, new Dictionary<string, object?> { ["tools"] = Array.Empty<string>() }).Text);
+        Assert.Equal("plain", template.Render(s_messages, variables: new Dictionary<string, object?> { ["tools"] = null }).Text);
+        Assert.Equal("plain", template.Render(s_messages).Text);
+    }
+
     [Fact]
     public void A_folder_without_a_template_has_none()
     {
