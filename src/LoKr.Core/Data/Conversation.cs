@@ -131,11 +131,11 @@ public sealed record Conversation(IReadOnlyList<IReadOnlyDictionary<string, obje
         }
 
         message["role"] = role;
-        object? content = message.GetValueOrDefault("content");
+        object? content = message.GetValueOrDefault("content") is var given && IsNull(given) ? null : given;
         message["content"] = Text(content) ?? content switch
         {
             // A call of a tool, a thought, or parts of a content, which the template renders.
-            null when message.Keys.Any(static key => key is not ("role" or "content")) => null,
+            null when message.Any(static member => member.Key is not ("role" or "content") && !IsNull(member.Value)) => null,
             JsonElement { ValueKind: JsonValueKind.Array } or (IEnumerable and not IDictionary) => content,
             _ => throw Wrong(row, column, index, "has no content that is a text"),
         };
@@ -150,6 +150,8 @@ public sealed record Conversation(IReadOnlyList<IReadOnlyDictionary<string, obje
         JsonElement json => json.GetRawText(),
         object other => JsonSerializer.Serialize(other),
     };
+
+    private static bool IsNull(object? value) => value is null or JsonElement { ValueKind: JsonValueKind.Null };
 
     private static string? Text(object? value) => value as string ?? (value is JsonElement { ValueKind: JsonValueKind.String } json ? json.GetString() : null);
 

@@ -32,6 +32,7 @@ internal static class CsvRowReader
         };
         using CsvParser parser = new(reader, configuration, leaveOpen: true);
         string[]? header = null;
+        int width = 0;
         while (Advance(parser, name))
         {
             string[] record = parser.Record!;
@@ -41,7 +42,9 @@ internal static class CsvRowReader
             malformed = null;
             if (header is null)
             {
-                header = CheckHeader(isMalformed ? throw Malformed(origin) : record, origin);
+                // Spreadsheets write columns at the end that have neither a name nor values.
+                width = record.Length;
+                header = CheckHeader(isMalformed ? throw Malformed(origin) : record[..Math.Max(1, 1 + Array.FindLastIndex(record, static column => !string.IsNullOrWhiteSpace(column)))], origin);
                 if (parser.Delimiter != configuration.Delimiter)
                 {
                     reading.AddNote($"{name} has {(parser.Delimiter == "\t" ? "tabs" : $"'{parser.Delimiter}'")} between its fields.");
@@ -57,7 +60,8 @@ internal static class CsvRowReader
             }
 
             string[] columns = header;
-            if (reading.TryRead(() => isMalformed ? throw Malformed(origin) : ToRow(columns, record, origin), out DataRow? row))
+            int most = width;
+            if (reading.TryRead(() => isMalformed ? throw Malformed(origin) : ToRow(columns, most, record, origin), out DataRow? row))
             {
                 yield return row!;
             }
@@ -76,9 +80,14 @@ internal static class CsvRowReader
         }
     }
 
-    private static DataRow ToRow(string[] header, string[] record, string origin)
+    private static DataRow ToRow(string[] header, int width, string[] record, string origin)
     {
-        if (record.Length != header.Length)
+        if (record.Length == width && Array.FindIndex(record, header.Length, static field => field.Length > 0) is int filled and >= 0)
+        {
+            throw Invalid(origin, $"has a value in the field {filled + 1}, whose column has no name", "Give every column with values a name in the first line.");
+        }
+
+        if (record.Length != header.Length && record.Length != width)
         {
             throw Invalid(origin, $"has {record.Length} fields, the header has {header.Length}", "Put fields that hold the delimiter in quotes.");
         }

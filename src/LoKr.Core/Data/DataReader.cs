@@ -1,6 +1,5 @@
 using System.Collections;
 using System.Globalization;
-using System.IO.Compression;
 using System.Text;
 using System.Text.Json;
 using LoKr.Core.Errors;
@@ -105,7 +104,7 @@ public static class DataReader
         try
         {
             using FileStream file = FileSystem.OpenRead(path);
-            using Stream content = isCompressed ? new GZipStream(file, CompressionMode.Decompress) : file;
+            using Stream content = isCompressed ? new GzipText(file) : file;
             return read(content);
         }
         catch (DecoderFallbackException e)
@@ -257,6 +256,44 @@ public static class RowFields
             LoKrErrorKind.InvalidData,
             $"{row.Origin} has no column '{column}'; its columns are: {found}.",
             $"The required columns are {expected}.") { Target = row.Origin };
+    }
+
+    /// <summary>Returns the value of a column, or of a member of an object in one: the names on the way to it with points between.</summary>
+    /// <inheritdoc cref="Value"/>
+    internal static object? Nested(DataRow row, string column, string expected)
+    {
+        for (int point = column.IndexOf('.'); point > 0 && !Has(row, column); point = column.IndexOf('.', point + 1))
+        {
+            if (TryGet(row, column[..point], out object? value) && TryMember(value, column[(point + 1)..], out object? member))
+            {
+                return member;
+            }
+        }
+
+        return Value(row, column, expected);
+    }
+
+    private static bool TryMember(object? value, string path, out object? member)
+    {
+        string[] names = path.Split('.');
+        member = value;
+        foreach (string name in names)
+        {
+            switch (member)
+            {
+                case JsonElement { ValueKind: JsonValueKind.Object } json when json.TryGetProperty(name, out JsonElement property):
+                    member = property;
+                    break;
+                case IReadOnlyDictionary<string, object?> map when map.TryGetValue(name, out object? found):
+                    member = found;
+                    break;
+                default:
+                    return false;
+            }
+        }
+
+        member = member is JsonElement element ? JsonRowReader.Value(element) : member;
+        return true;
     }
 
     private static bool TryGet(DataRow row, string column, out object? value)

@@ -15,7 +15,10 @@ public sealed class DataReading
     private readonly List<string> _notes = [];
     private readonly List<string> _skipped = [];
 
-    /// <summary>Names of columns in the data, by the name that is expected: <c>text</c> → <c>subject</c>.</summary>
+    /// <summary>
+    /// Names of columns in the data, by the name that is expected: <c>text</c> → <c>subject</c>. A member of an object has the names on the way to it
+    /// with points between (<c>ticket.subject</c>), where no column has the whole name.
+    /// </summary>
     public IReadOnlyDictionary<string, string> Columns { get; init; } = new Dictionary<string, string>();
 
     /// <summary>Whether a row that does not fit is skipped and counted; otherwise it is an error that names file and line.</summary>
@@ -118,7 +121,7 @@ public sealed class DataReading
                         fields.Remove(other);
                     }
 
-                    fields[expected] = RowFields.Value(row, column, string.Join(", ", Columns.Values));
+                    fields[expected] = RowFields.Nested(row, column, string.Join(", ", Columns.Values));
                 }
 
                 return row with { Fields = fields };

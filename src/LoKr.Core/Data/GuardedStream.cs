@@ -1,4 +1,3 @@
-using System.IO.Compression;
 using LoKr.Core.Errors;
 
 namespace LoKr.Core.Data;
@@ -24,7 +23,7 @@ internal sealed class GuardedStream(Stream content, string name, DataUnit unit) 
     // Up to here a file may be anything.
     private const long Unchecked = 64L << 20;
 
-    private readonly FileStream? _compressed = (content as GZipStream)?.BaseStream as FileStream;
+    private readonly GzipText? _compressed = content as GzipText;
     private long _count;
     private long _lineStart;
     private long _lines;
@@ -79,7 +78,7 @@ internal sealed class GuardedStream(Stream content, string name, DataUnit unit) 
 
     private void Check()
     {
-        if (_compressed is not null && _count > Unchecked && _count / Math.Max(1, _compressed.Position) > LargestExpansion)
+        if (_compressed is not null && _count > Unchecked && _count / Math.Max(1, _compressed.CompressedPosition) > LargestExpansion)
         {
             throw Error(name, $"expands to more than {LargestExpansion} times its size, as no data does", "Expand it and look at the result, or write it again.");
         }

@@ -113,7 +113,8 @@ internal static class JsonRowReader
         return new DataRow(fields, origin);
     }
 
-    private static object? Value(JsonElement element) => element.ValueKind switch
+    /// <summary>A value as a row has it.</summary>
+    public static object? Value(JsonElement element) => element.ValueKind switch
     {
         JsonValueKind.String => element.GetString(),
         JsonValueKind.Number => element.TryGetInt64(out long number) ? (object)number : element.GetDouble(),

@@ -548,6 +548,12 @@ public static class ErrorIds
     /// <summary>More answers of conversations will be cut or left out than is allowed.</summary>
     public const string DataAnswersCut = "LoKr.DataAnswersCut";
 
+    /// <summary>More answers of conversations begin within a token of the text in front of them than is allowed.</summary>
+    public const string DataAnswersJoined = "LoKr.DataAnswersJoined";
+
+    /// <summary>More answers of conversations have no place in the text of their conversation than is allowed.</summary>
+    public const string DataAnswersUnplaced = "LoKr.DataAnswersUnplaced";
+
     /// <summary>The requested maximum length exceeds what the model allows.</summary>
     public const string MaxLengthTooLarge = "LoKr.MaxLengthTooLarge";
 }

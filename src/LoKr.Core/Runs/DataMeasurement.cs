@@ -90,6 +90,8 @@ public static class DataMeasurement
             TurnCount = own.Sum(static row => row.Conversation?.Messages.Count ?? 0),
             AnswerCount = own.Sum(static row => row.Conversation?.AnswerCount ?? 0),
             CutAnswerCount = tokens?.Sum(static count => count.CutAnswers),
+            JoinedAnswerCount = tokens?.Sum(static count => count.JoinedAnswers),
+            UnplacedAnswerCount = tokens?.Sum(static count => count.UnplacedAnswers),
         };
         if (reference is not null)
         {
@@ -204,7 +206,9 @@ public static class DataMeasurement
             (DataFindingKind.LengthShift, data.LengthShift, NotableShift, Text($"The lengths of the texts changed: population stability index {data.LengthShift:0.000}, Jensen–Shannon divergence {data.LengthDivergence:0.000}.")),
             (DataFindingKind.UnknownTokens, data.UnknownTokenShare, 0, Text($"{data.UnknownTokenShare:0.##%} of the tokens are unknown to the tokenizer.")),
             (DataFindingKind.Cut, Share(data.CutCount), 0, Text($"{data.CutCount} of {data.RowCount} rows are cut to {data.MaxLength} tokens; the longest has {data.LongestLength}.")),
-            (DataFindingKind.CutAnswers, data.AnswerCount == 0 ? null : (double?)data.CutAnswerCount / data.AnswerCount, 0, Text($"{data.CutAnswerCount} of {data.AnswerCount} answers are cut or left out at {data.MaxLength} tokens.")),
+            (DataFindingKind.CutAnswers, OfAnswers(data.CutAnswerCount), 0, Text($"{data.CutAnswerCount} of {data.AnswerCount} answers are cut or left out at {data.MaxLength} tokens.")),
+            (DataFindingKind.JoinedAnswers, OfAnswers(data.JoinedAnswerCount), 0, Text($"{data.JoinedAnswerCount} of {data.AnswerCount} answers begin within a token of the text in front of them, so that prompts end in other tokens in use than in the training.")),
+            (DataFindingKind.UnplacedAnswers, OfAnswers(data.UnplacedAnswerCount), 0, Text($"{data.UnplacedAnswerCount} of {data.AnswerCount} answers are not trained, because the template renders them otherwise later on.")),
         ];
         foreach ((DataFindingKind kind, double? value, double notable, string message) in all)
         {
@@ -216,6 +220,8 @@ public static class DataMeasurement
         }
 
         double? Share(int? count) => (double?)count / data.RowCount;
+
+        double? OfAnswers(int? count) => data.AnswerCount == 0 ? null : (double?)count / data.AnswerCount;
 
         string Rows(int count) => Text($"{count} of {data.RowCount} rows {(count == 1 ? "has" : "have")}");
 
@@ -272,7 +278,9 @@ internal readonly record struct TextRow(string Prompt, string Completion, IReadO
 /// <param name="Length">All of them, special ones included.</param>
 /// <param name="Unknown">Those that the tokenizer does not know.</param>
 /// <param name="CutAnswers">Answers of a conversation that are not whole within the limit.</param>
-internal readonly record struct TokenCount(int Length, int Unknown, int CutAnswers);
+/// <param name="JoinedAnswers">Answers that begin within a token of the text in front of them.</param>
+/// <param name="UnplacedAnswers">Answers without a place in the text of their conversation.</param>
+internal readonly record struct TokenCount(int Length, int Unknown, int CutAnswers, int JoinedAnswers, int UnplacedAnswers);
 
 /// <summary>Counts the tokens that a model would be trained on.</summary>
 internal sealed class TokenCounter
@@ -320,7 +328,7 @@ internal sealed class TokenCounter
         {
             // The texts of a row are read one by one.
             IReadOnlyList<int>[] texts = [.. new[] { rows[i].Completion, rows[i].Pair }.OfType<string>().Select(text => _tokenizer.Encode(text))];
-            return new TokenCount(texts.Max(static text => text.Count), UnknownId is int missing ? texts.Sum(text => text.Count(id => id == missing)) : 0, 0);
+            return new TokenCount(texts.Max(static text => text.Count), UnknownId is int missing ? texts.Sum(text => text.Count(id => id == missing)) : 0, 0, 0, 0);
         }
 
         EncodedText? text = rows[i].Words is null ? _language?.Encode(rows[i].Language) : null;
@@ -332,7 +340,7 @@ internal sealed class TokenCounter
 
         IReadOnlyList<int> ids = rows[i].Words is IReadOnlyList<string> words ? [.. _tokenizer.TokenizeWords(words).Select(static token => token.Id)]
             : text?.Ids ?? (rows[i].Pair is string pair ? [.. _tokenizer.Tokenize(rows[i].Completion, pair).Select(static token => token.Id)] : _tokenizer.Encode(rows[i].Prompt + rows[i].Completion));
-        return new TokenCount(ids.Count, UnknownId is int unknown ? ids.Count(id => id == unknown) : 0, answers.CutCount + answers.MissingCount);
+        return new TokenCount(ids.Count, UnknownId is int unknown ? ids.Count(id => id == unknown) : 0, answers.CutCount + answers.MissingCount, answers.JoinedCount, answers.UnplacedCount);
     }, onProgress, cancellation);
 
     private static IReadOnlyList<string>? Named(IReadOnlyList<string> labels) =>

@@ -91,6 +91,12 @@ public sealed record LoKrDataSummary
     /// <summary>Answers that will be cut or left out because their row is too long; null without a tokenizer.</summary>
     public int? CutAnswerCount { get; init; }
 
+    /// <summary>Answers that begin within a token of the text in front of them, so that prompts end in other tokens in use than in the training; null without a tokenizer.</summary>
+    public int? JoinedAnswerCount { get; init; }
+
+    /// <summary>Answers that are not trained, because the template renders them otherwise later on; null without a tokenizer.</summary>
+    public int? UnplacedAnswerCount { get; init; }
+
     /// <summary>What a person should know, and what exceeds a threshold.</summary>
     public IReadOnlyList<LoKrDataFinding> Findings { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrDataFinding>([]);
 
@@ -161,6 +167,12 @@ public enum DataFindingKind
 
     /// <summary>Answers of conversations that will be cut or left out, as a share of the answers.</summary>
     CutAnswers,
+
+    /// <summary>Answers of conversations that begin within a token of the text in front of them, as a share of the answers.</summary>
+    JoinedAnswers,
+
+    /// <summary>Answers of conversations that have no place in the text of their conversation, as a share of the answers.</summary>
+    UnplacedAnswers,
 }
 
 /// <summary>Something found in data. Flat and serializable.</summary>
@@ -195,6 +207,8 @@ public sealed record LoKrDataFinding
         DataFindingKind.LengthShift => ErrorIds.DataLengthShift,
         DataFindingKind.UnknownTokens => ErrorIds.DataTokensUnknown,
         DataFindingKind.CutAnswers => ErrorIds.DataAnswersCut,
+        DataFindingKind.JoinedAnswers => ErrorIds.DataAnswersJoined,
+        DataFindingKind.UnplacedAnswers => ErrorIds.DataAnswersUnplaced,
         _ => ErrorIds.DataCut,
     };
 

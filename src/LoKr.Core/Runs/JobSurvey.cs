@@ -87,7 +87,8 @@ internal sealed class JobSurvey(LoKrJob job, AdapterRegistry? registry, JobServi
         }
     }
 
-    private static bool IsOfTokens(DataFindingKind kind) => kind is DataFindingKind.UnknownTokens or DataFindingKind.Cut or DataFindingKind.CutAnswers;
+    private static bool IsOfTokens(DataFindingKind kind) => kind is DataFindingKind.UnknownTokens or DataFindingKind.Cut or DataFindingKind.CutAnswers
+        or DataFindingKind.JoinedAnswers or DataFindingKind.UnplacedAnswers;
 
     private string[] Files(IReadOnlyList<string> patterns, string key)
     {

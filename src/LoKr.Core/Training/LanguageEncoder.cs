@@ -40,6 +40,12 @@ internal sealed record EncodedText(int[] Ids, LossSpan[] Loss)
     /// <summary>Why answers of a conversation have no place in its text, one reason for each of them.</summary>
     public IReadOnlyList<string> Unplaced { get; init; } = [];
 
+    /// <summary>
+    /// Answers whose first token begins in the text in front of them. It is trained, but in use the text of the prompt ends before the answer, so that
+    /// its last tokens are others than those that the model was trained behind.
+    /// </summary>
+    public int JoinedCount { get; init; }
+
     /// <summary>The row up to a number of tokens; the spans are those that are left.</summary>
     public EncodedText Cut(int length) => Ids.Length <= length ? this : this with
     {
@@ -62,6 +68,12 @@ internal sealed class AnswerCounts
     /// <summary>Those that lie behind the limit.</summary>
     public int MissingCount { get; private set; }
 
+    /// <summary>Those whose first token begins in the text in front of them.</summary>
+    public int JoinedCount { get; private set; }
+
+    /// <summary>Answers without a place in the text of their conversation.</summary>
+    public int UnplacedCount => _unplaced.Count;
+
     /// <summary>Adds a row.</summary>
     /// <param name="row">The row.</param>
     /// <param name="whole">All its tokens.</param>
@@ -73,6 +85,7 @@ internal sealed class AnswerCounts
             Count += whole.Loss.Length;
             CutCount += whole.Loss.Count(span => span.Start < longest && span.End > longest);
             MissingCount += whole.Loss.Count(span => span.Start >= longest);
+            JoinedCount += whole.JoinedCount;
             _unplaced.AddRange(whole.Unplaced);
         }
     }
@@ -85,6 +98,12 @@ internal sealed class AnswerCounts
         {
             yield return string.Create(CultureInfo.InvariantCulture,
                 $"{CutCount + MissingCount} of {Count} answers are not whole within {longest} tokens: {CutCount} {(CutCount == 1 ? "is" : "are")} cut, {MissingCount} left out.");
+        }
+
+        if (JoinedCount > 0)
+        {
+            yield return string.Create(CultureInfo.InvariantCulture,
+                $"{JoinedCount} of {Count} answers begin within a token of the text in front of them, so that the prompt of an answer ends in other tokens in use than in the training. A prompt that ends with a line or a special token does not.");
         }
 
         if (_unplaced.Count > 0)
@@ -192,9 +211,11 @@ internal sealed class LanguageEncoder
 
             ChatAnswers answers = template.FindAnswers(conversation.Messages, conversation.Variables, _day);
             IReadOnlyList<TextToken> tokens = _tokenizer.Tokenize(answers.Text, addSpecialTokens: false);
-            return new([.. tokens.Select(static token => token.Id)], [.. answers.Spans.Select(span => TokensOf(tokens, span.Start, span.End)).OfType<LossSpan>()])
+            (LossSpan? Tokens, bool IsJoined)[] spans = [.. answers.Spans.Select(span => TokensOf(tokens, span.Start, span.End))];
+            return new([.. tokens.Select(static token => token.Id)], [.. spans.Select(static span => span.Tokens).OfType<LossSpan>()])
             {
                 HasAnswers = true,
+                JoinedCount = spans.Count(static span => span.IsJoined),
                 Unplaced = [.. answers.WithoutSpan.Select(static answer => answer.Why)],
             };
         }
@@ -205,8 +226,8 @@ internal sealed class LanguageEncoder
         }
     }
 
-    // From the token of the first character to that of the last one; null where no token has any.
-    private static LossSpan? TokensOf(IReadOnlyList<TextToken> tokens, int start, int end)
+    // From the token of the first character to that of the last one, null where no token has any; and whether the first begins before.
+    private static (LossSpan? Tokens, bool IsJoined) TokensOf(IReadOnlyList<TextToken> tokens, int start, int end)
     {
         int first = -1;
         int last = -1;
@@ -218,7 +239,7 @@ internal sealed class LanguageEncoder
             }
         }
 
-        return first < 0 ? null : new(first, last + 1);
+        return first < 0 ? (null, false) : (new(first, last + 1), tokens[first].Start < start);
     }
 
     /// <summary>Removes an end-of-text id of the tokenizer's template; the id is added once, at the very end.</summary>

@@ -201,8 +201,19 @@ public sealed class DataReaderTests : IDisposable
     }
 
     [Theory]
+    [InlineData("text,label,,\na,x,,\nb,y,,\n")]
+    [InlineData("text;label;;\na;x\nb;y;;\n")]
+    public void Columns_at_the_end_without_a_name_and_without_values_are_none(string content)
+    {
+        IReadOnlyList<DataRow> rows = Read("t.csv", content);
+        Assert.All(rows, static row => Assert.Equal(["text", "label"], row.Fields.Keys));
+        Assert.Equal(["x", "y"], rows.Select(static row => row.Fields["label"]));
+        Assert.StartsWith("t.csv:3 has a value in the field 3", Fails(ErrorIds.DataLineInvalid, "t.csv", "text,label,\na,x,\nb,y,z\n").Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("text,text\na,b\n", "'text' twice")]
-    [InlineData("text,\na,b\n", "without a name")]
+    [InlineData("text,,label\na,b,c\n", "without a name")]
     public void A_header_needs_a_name_for_every_column(string content, string problem) =>
         Assert.Contains(problem, Fails(ErrorIds.DataHeaderInvalid, "t.csv", content).Message, StringComparison.Ordinal);
 
@@ -286,6 +297,33 @@ public sealed class DataReaderTests : IDisposable
     }
 
     [Fact]
+    public void A_compressed_file_that_is_not_whole_is_an_error_wherever_it_ends()
+    {
+        static byte[] Compressed(string text)
+        {
+            using MemoryStream file = new();
+            using (GZipStream compressed = new(file, CompressionLevel.Optimal))
+            {
+                compressed.Write(Encoding.UTF8.GetBytes(text));
+            }
+
+            return file.ToArray();
+        }
+
+        byte[] first = Compressed(string.Concat(Enumerable.Range(0, 500).Select(static i => $"{{\"text\":\"{i * 7919 % 1000}\"}}\n")));
+        byte[] whole = [.. first, .. Compressed(""), .. Compressed("{\"text\":\"last\"}\n")];
+        File.WriteAllBytes(_folder["t.jsonl.gz"], whole);
+        IReadOnlyList<DataRow> rows = DataReader.ReadFile(_folder["t.jsonl.gz"]);
+        Assert.Equal((501, "last"), (rows.Count, rows[^1].Fields["text"]));
+
+        foreach (byte[] damaged in (byte[][])[whole[..^1], whole[..^8], whole[..^9], whole[..(first.Length - 1)], whole[..(first.Length - 4)], first[..5], [.. first, .. "more"u8]])
+        {
+            File.WriteAllBytes(_folder["t.jsonl.gz"], damaged);
+            ErrorAssert.Throws(ErrorIds.FileNotReadable, () => DataReader.ReadFile(_folder["t.jsonl.gz"], new DataReading { SkipInvalid = true }, null, TestContext.Current.CancellationToken), "t.jsonl.gz", "damaged");
+        }
+    }
+
+    [Fact]
     public void Columns_have_the_names_that_are_expected()
     {
         DataReading reading = new() { Columns = new Dictionary<string, string> { ["text"] = "subject", ["label"] = "Team" } };
@@ -298,6 +336,17 @@ public sealed class DataReaderTests : IDisposable
         ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => Read("v.csv", "title,team\na,b\n", reading), "v.csv:2", "subject", "title, team");
 
         static (string, string) Swapped(DataRow row) => (RowFields.Text(row, "text", "text"), RowFields.Label(row, "label", "label"));
+    }
+
+    [Theory]
+    [InlineData("""{"ticket":{"subject":"short","by":{"team":"network"}}}""")]
+    [InlineData("""{"ticket.subject":"short","ticket":{"subject":"long","by":{"team":"network"}}}""")]
+    public void A_column_may_be_a_member_of_an_object(string json)
+    {
+        DataReading reading = new() { Columns = new Dictionary<string, string> { ["text"] = "ticket.subject", ["label"] = "ticket.by.team" } };
+        DataRow row = Assert.Single(Read("t.jsonl", json + "\n", reading));
+        Assert.Equal(("short", "network"), (RowFields.Text(row, "text", "text"), RowFields.Label(row, "label", "label")));
+        ErrorAssert.Throws(ErrorIds.DataColumnMissing, () => Read("u.jsonl", """{"ticket":{"subject":"a","by":"b"}}""", reading), "u.jsonl:1", "ticket.by.team");
     }
 
     [Theory]

@@ -36,6 +36,17 @@ public sealed class ConversationTests
         Assert.Empty(task.Warnings);
     }
 
+    [Theory]
+    [InlineData("""{"messages":[{"role":"user","content":"p","name":null},{"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f"}}]},{"role":"tool","content":"t","tool_call_id":"1"},{"role":"assistant","content":"x"}]}""")]
+    [InlineData("""{"messages":[{"role":"user","content":"p"},{"role":"assistant","tool_calls":[{"function":{"name":"f"}}]},{"role":"tool","content":"t"},{"role":"assistant","content":"x","tool_calls":null}]}""")]
+    public void A_message_that_calls_a_tool_needs_no_content(string json)
+    {
+        using LoKrModel model = Model("{% for m in messages %}{{ m.role[0] ~ ':' ~ m.content ~ (m.tool_calls[0].function.name if m.tool_calls) ~ ';' }}{% endfor %}{% if add_generation_prompt %}a:{% endif %}");
+        using CausalLanguageTask task = new(model, [Row(json)]);
+        Assert.Equal("u:p;a:f;t:t;a:x;".Select(static c => (long)c), Only(task).Tokens.Ids.ToArray());
+        Assert.Equal("f;x;".Select(static c => (long)c), Only(task).Targets);
+    }
+
     [Fact]
     public void Every_answer_is_trained_and_on_demand_every_token()
     {
@@ -92,6 +103,32 @@ public sealed class ConversationTests
         string warning = Assert.Single(task.Warnings, static warning => warning.Contains("cannot be told", StringComparison.Ordinal));
         Assert.StartsWith("2 of 2 answers are not trained", warning, StringComparison.Ordinal);
         Assert.Equal(1, task.RowCount);
+        LoKrDataSummary summary = DataMeasurement.Measure(
+            [Row("""{"messages":[{"role":"user","content":"pq"},{"role":"assistant","content":"xx"},{"role":"user","content":"q"},{"role":"assistant","content":"y"}]}""")], new() { Model = model }, null, Token);
+        Assert.Equal(2, summary.UnplacedAnswerCount);
+        Assert.Equal(ErrorIds.DataAnswersUnplaced, Assert.Single(summary.Findings, static finding => finding.Kind is DataFindingKind.UnplacedAnswers).ErrorId);
+    }
+
+    [Fact]
+    public void Answers_that_begin_within_a_token_of_the_prompt_are_trained_and_counted()
+    {
+        // upp;ab;uq;ac; where ab is one token: the first answer begins inside it, the second does not.
+        using LoKrModel model = TinyLanguageModel.Create(new TinyTokenizer
+        {
+            JoinsAb = true,
+            Template = "{% for m in messages %}{{ m.role[0] ~ m.content ~ ';' }}{% endfor %}{% if add_generation_prompt %}a{% endif %}",
+        });
+        DataRow[] rows = [Row("""{"messages":[{"role":"user","content":"pp"},{"role":"assistant","content":"b"},{"role":"user","content":"q"},{"role":"assistant","content":"c"}]}""")];
+        using CausalLanguageTask task = new(model, rows);
+        Assert.Equal([127, ';', 'c', ';'], Only(task).Targets);
+        Assert.StartsWith("1 of 2 answers begin within a token of the text in front of them", Assert.Single(task.Warnings), StringComparison.Ordinal);
+
+        LoKrDataSummary summary = DataMeasurement.Measure(
+            rows, new() { Model = model, Thresholds = new Dictionary<DataFindingKind, double> { [DataFindingKind.JoinedAnswers] = 0 } }, null, Token);
+        Assert.Equal((1, 0), (summary.JoinedAnswerCount, summary.UnplacedAnswerCount));
+        LoKrDataFinding finding = Assert.Single(summary.Findings, static finding => finding.Kind is DataFindingKind.JoinedAnswers);
+        Assert.Equal((0.5, true, ErrorIds.DataAnswersJoined), (finding.Value, finding.IsExceeded, finding.ErrorId));
+        Assert.Null(DataMeasurement.Measure(rows, null, null, Token).JoinedAnswerCount);
     }
 
     [Fact]
@@ -112,6 +149,7 @@ public sealed class ConversationTests
     [InlineData("""{"messages":["p"]}""", "Message 1 in the messages of t.jsonl:1 is not an object")]
     [InlineData("""{"messages":[{"role":"user","content":"p"},{"content":"p"}]}""", "Message 2 in the messages of t.jsonl:1 has no role")]
     [InlineData("""{"messages":[{"role":"user"}]}""", "has no content")]
+    [InlineData("""{"messages":[{"role":"assistant","content":null,"tool_calls":null}]}""", "has no content")]
     [InlineData("""{"messages":[{"role":"user","content":5}]}""", "has no content")]
     [InlineData("""{"conversations":[{"from":"narrator","value":"p"}]}""", "'narrator'")]
     [InlineData("""{"instruction":"p","output":""}""", "output of t.jsonl:1 is empty")]

@@ -46,14 +46,24 @@ internal sealed class TinyTokenizer : ITextTokenizer
     }
 
     public IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null) =>
-        Places((text + textPair).Select((_, place) => (Word: place, place)), Encode(text + textPair, addSpecialTokens, maxLength), addSpecialTokens);
+        Places(Starts(text + textPair).Select(static part => (part.Start, part.Start, part.Length)), Encode(text + textPair, addSpecialTokens, maxLength), addSpecialTokens);
+
+    private IEnumerable<(int Start, int Length)> Starts(string text)
+    {
+        for (int i = 0; i < text.Length;)
+        {
+            int length = JoinsAb && text.AsSpan(i).StartsWith("ab") ? 2 : 1;
+            yield return (i, length);
+            i += length;
+        }
+    }
 
     public IReadOnlyList<TextToken> TokenizeWords(IReadOnlyList<string> words, bool addSpecialTokens = true, int? maxLength = null) =>
-        Places(words.SelectMany((word, index) => word.Select((_, place) => (index, place))), Encode(string.Concat(words), addSpecialTokens, maxLength), addSpecialTokens);
+        Places(words.SelectMany((word, index) => word.Select((_, place) => (index, place, 1))), Encode(string.Concat(words), addSpecialTokens, maxLength), addSpecialTokens);
 
-    private static IReadOnlyList<TextToken> Places(IEnumerable<(int Word, int Place)> places, IReadOnlyList<int> ids, bool hasSpecial) =>
+    private static IReadOnlyList<TextToken> Places(IEnumerable<(int Word, int Place, int Length)> places, IReadOnlyList<int> ids, bool hasSpecial) =>
         [.. hasSpecial ? [new TextToken(ids[0], 0, -1, -1, 0, 0)] : Array.Empty<TextToken>(),
-            .. ids.Skip(hasSpecial ? 1 : 0).Zip(places, static (id, at) => new TextToken(id, 0, 0, at.Word, at.Place, at.Place + 1))];
+            .. ids.Skip(hasSpecial ? 1 : 0).Zip(places, static (id, at) => new TextToken(id, 0, 0, at.Word, at.Place, at.Place + at.Length))];
 
     public IDecodeStream OpenDecodeStream(bool skipSpecialTokens = true) => new Characters();
 
