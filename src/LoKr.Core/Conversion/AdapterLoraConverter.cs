@@ -12,6 +12,17 @@ namespace LoKr.Core.Conversion;
 /// <summary>Converts adapters of models and adapter files of any layout to LoRA under the names of a program.</summary>
 public static class AdapterLoraConverter
 {
+    /// <summary>Whether a file has LoRA alone, whose two matrices <see cref="LoraRank.Exact"/> keeps. Only the header is read.</summary>
+    /// <param name="path">Safetensors file or adapter folder.</param>
+    /// <param name="options">Information that is not in the file.</param>
+    /// <exception cref="LoKrException">There is no such file, or its header is not valid.</exception>
+    public static bool IsLora(string path, AdapterReadOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        using AdapterFile file = AdapterFile.Open(path, options.Layout);
+        return AdapterContentReader.IsLora(file, options);
+    }
+
     /// <summary>Converts a file. Only the factors are decomposed, never the delta weights.</summary>
     /// <param name="path">Safetensors file or adapter folder.</param>
     /// <param name="destination">Folder to write, or a file that ends with .safetensors.</param>
@@ -30,7 +41,10 @@ public static class AdapterLoraConverter
         ArgumentNullException.ThrowIfNull(write);
         using DisposeScope scope = NewDisposeScope();
         using AdapterFile file = AdapterFile.Open(path, options.Read.Layout);
-        AdapterContent content = AdapterContentReader.ReadFactors(file, AdapterConverter.Filter(file, options.Read), BaseModelNames.Find(options.Model, options.BasePath));
+        AdapterContent content = AdapterContentReader.ReadFactors(file, AdapterConverter.Filter(file, options.Read), BaseModelNames.Find(options.Model, options.BasePath), content =>
+            options.Division is ModuleDivision division ? DividedContent.As(content, division, InexactRows.Lora)
+                : write.Program is AdapterProgram program ? DividedContent.For(content, program, InexactRows.Lora)
+                : content);
         Dictionary<string, nn.Module> modules = options.Model is null
             ? []
             : ModuleTree.Modules(options.Model.Module).ToDictionary(static entry => entry.Name, static entry => entry.Module, StringComparer.Ordinal);

@@ -54,11 +54,14 @@ public sealed class LoraAdapter : IDisposable
     }
 }
 
-/// <summary>The part of PEFT's <c>LoraConfig</c> that a converted adapter needs. Alpha always equals the rank, because the weights contain the scaling.</summary>
+/// <summary>The part of PEFT's <c>LoraConfig</c> that a converted adapter needs. Alpha is the rank where the weights contain the scaling.</summary>
 public sealed record LoraConfig
 {
-    /// <summary>Rank of the layers that <see cref="RankPattern"/> does not name, and alpha (PEFT <c>r</c>, <c>lora_alpha</c>).</summary>
+    /// <summary>Rank of the layers that <see cref="RankPattern"/> does not name (PEFT <c>r</c>).</summary>
     public required int R { get; init; }
+
+    /// <summary>Alpha over the rank: 1 where the weights contain the scaling (PEFT <c>lora_alpha</c> is this times <c>r</c>).</summary>
+    public double Scale { get; init; } = 1;
 
     /// <summary>Rank and alpha by full module name (PEFT <c>rank_pattern</c>, <c>alpha_pattern</c>).</summary>
     public IReadOnlyList<KeyValuePair<string, int>> RankPattern { get; init; } = [];

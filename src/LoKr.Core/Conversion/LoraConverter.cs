@@ -72,9 +72,12 @@ public static class LoraConverter
             }
 
             int uniform = Uniform(rank, converted);
+
+            // Matrices that are kept have their scale in alpha where all have the same; otherwise it is multiplied into them.
+            double scale = converted[0].Scale != 0 && converted.TrueForAll(layer => layer.Scale == converted[0].Scale) ? converted[0].Scale : 1;
             foreach (ConvertedLayer layer in converted)
             {
-                layer.AddTo(tensors, rank.Patterned ? layer.Measures.Rank : uniform);
+                layer.AddTo(tensors, rank.Patterned ? layer.Measures.Rank : uniform, layer.Scale / scale);
             }
 
             foreach ((string name, Tensor tensor) in saved)
@@ -84,7 +87,7 @@ public static class LoraConverter
 
             LoraLayer[] measures = [.. converted.Select(static layer => layer.Measures)];
             Dictionary<string, int> ranks = measures.ToDictionary(static layer => layer.Name, static layer => layer.Rank, StringComparer.Ordinal);
-            return new(LoraConfigBuilder.Create(config, ranks, rank.Patterned ? rank.Fixed ?? 1 : uniform, rank.Patterned, fanInFanOut), tensors, uniform, measures);
+            return new(LoraConfigBuilder.Create(config, ranks, rank.Patterned ? rank.Fixed ?? 1 : uniform, rank.Patterned, fanInFanOut) with { Scale = scale }, tensors, uniform, measures);
         }
         catch
         {
@@ -180,6 +183,11 @@ public static class LoraConverter
     private static ConvertedLayer Convert(LoraSource layer, LoraRank rank)
     {
         using DisposeScope scope = NewDisposeScope();
+        if (rank is { KeepsLora: true, Patterned: false } && layer.Lora is (Tensor up, Tensor down))
+        {
+            return Kept(layer, up, down);
+        }
+
         double energy = 0;
         int exact = 0;
         int close = 0;
@@ -202,6 +210,21 @@ public static class LoraConverter
             new(layer.ModuleName, (int)values.numel(), exact, Math.Min(close, exact), energy, kept));
     }
 
+    /// <summary>A layer that is LoRA already, with its own matrices.</summary>
+    private static ConvertedLayer Kept(LoraSource layer, Tensor up, Tensor down)
+    {
+        Tensor values = SingularValues.Of(layer.Factors) * Math.Abs(layer.Scaling);
+        double energy = values.square().sum().ToDouble();
+        int exact = Math.Max((int)values.gt(values[0] * 1e-10).sum().ToInt64(), 1);
+        int close = (int)SingularValues.CountFor(values, 1 - (Small * Small));
+        return new(
+            layer,
+            down.contiguous().clone().DetachFromDisposeScope(),
+            up.contiguous().clone().DetachFromDisposeScope(),
+            new(layer.ModuleName, (int)down.shape[0], exact, Math.Min(close, exact), energy, energy))
+        { Scale = layer.Scaling };
+    }
+
     private static long Columns(KroneckerFactors factors) => factors.InFeatures * factors.Kernel.Product();
 
     private static LoKrException NotSupported(string module, string why) => new(
@@ -214,12 +237,15 @@ public static class LoraConverter
     /// <summary>The two matrices of a layer at the rank that it needs.</summary>
     private sealed record ConvertedLayer(LoraSource Source, Tensor Right, Tensor Left, LoraLayer Measures) : IDisposable
     {
-        public void AddTo(Dictionary<string, Tensor> tensors, int rank)
+        /// <summary>Scale of the product of the two matrices.</summary>
+        public double Scale { get; init; } = 1;
+
+        public void AddTo(Dictionary<string, Tensor> tensors, int rank, double scale)
         {
             using DisposeScope scope = NewDisposeScope();
             KroneckerFactors factors = Source.Factors;
             Tensor a = ZeroPadding.Pad(Right, 0, rank);
-            Tensor b = ZeroPadding.Pad(Left, 1, rank);
+            Tensor b = ZeroPadding.Pad(ScaledMatrix.Times(Left, scale), 1, rank);
             if (Source.IsEmbedding)
             {
                 // The table is rows by tokens: PEFT keeps the side of the tokens in A.
@@ -260,6 +286,12 @@ public sealed record LoraRank
     /// </summary>
     public bool Patterned { get; init; }
 
+    /// <summary>The rank of every delta; a layer that is LoRA already keeps its two matrices as they are, filled with zeros up to the rank of all layers.</summary>
+    public static LoraRank Exact { get; } = new(null, 1) { KeepsLora = true };
+
+    /// <summary>Whether layers that are LoRA already keep their matrices, in place of the singular vectors of their product.</summary>
+    internal bool KeepsLora { get; init; }
+
     /// <summary>The ranks that the program accepts; null for any. The smallest that is enough is taken.</summary>
     public IReadOnlyList<int>? Accepted { get; init; }
 
@@ -290,7 +322,7 @@ public sealed record LoraRank
     }
 
     /// <inheritdoc/>
-    public override string ToString() => Fixed is int rank ? $"rank {rank}" : FormattableString.Invariant($"energy {Energy}");
+    public override string ToString() => KeepsLora ? "the rank of every layer" : Fixed is int rank ? $"rank {rank}" : FormattableString.Invariant($"energy {Energy}");
 }
 
 /// <summary>One layer of a LoKr adapter to convert.</summary>
@@ -300,6 +332,10 @@ public sealed record LoraRank
 /// <param name="IsEmbedding">Whether the layer is an embedding, for which PEFT has other names and another layout.</param>
 public sealed record LoraSource(string ModuleName, KroneckerFactors Factors, double Scaling, bool IsEmbedding = false)
 {
+    /// <summary>The two matrices of a layer that is LoRA: 1 ⊗ (up · down), out×r and r×(in·kernel); null for another product.</summary>
+    internal (Tensor Up, Tensor Down)? Lora => !IsEmbedding && Factors is { L: 1, M: 1, Core: null, W2A: Tensor up, W2B: Tensor down } && Factors.Tensors.GetValueOrDefault(FactorNames.W1) is Tensor one
+        && !Factors.Tensors.ContainsKey(FactorNames.Scalar) && one.to(ScalarType.Float64).ToDouble() == 1 ? (up, down) : null;
+
     /// <summary>The same layer with factors of a type, which the matrices of LoRA get too.</summary>
     internal LoraSource In(ScalarType type) =>
         this with { Factors = new(Factors.Tensors.ToDictionary(static factor => factor.Key, factor => factor.Value.to(type), StringComparer.Ordinal), Factors.Kernel, Factors.IsReversed) };

@@ -46,6 +46,8 @@ internal static class LoraWriter
             rank = rank with { Accepted = VllmRanks, Patterned = false };
         }
 
+        // Only a folder of PEFT has a place for the scale of matrices that are kept.
+        rank = form == LoraForm.Peft ? rank : rank with { KeepsLora = false };
         Func<AdapterModule, string> nameOf = Names(form, content, options);
         Dictionary<AdapterModule, BaseLayer?> layers = content.Modules.ToDictionary(static module => module, layerOf);
         LoraSource[] sources = [.. content.Modules.Select(module => Source(module, nameOf(module), layers[module], form))];

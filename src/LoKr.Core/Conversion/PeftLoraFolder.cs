@@ -31,6 +31,7 @@ internal static class LoraConfigJson
     public static string Write(LoraConfig config)
     {
         // Keys in ordinal order, as PEFT sorts them.
+        double alpha = Alpha(config);
         JsonMembers pattern = LoKrConfigJson.Map(config.RankPattern, static rank => (long)rank);
         JsonMembers members = new()
         {
@@ -44,7 +45,7 @@ internal static class LoraConfigJson
             { "init_lora_weights", true },
             { "layers_pattern", Sequence(config.LayersPattern) },
             { "layers_to_transform", Sequence(config.LayersToTransform) },
-            { "lora_alpha", config.R },
+            { "lora_alpha", double.IsInteger(alpha) && Math.Abs(alpha) < int.MaxValue ? (object)(long)alpha : alpha },
             { "lora_dropout", 0.0 },
             { "modules_to_save", Sequence(config.ModulesToSave) },
             { "peft_type", "LORA" },
@@ -58,6 +59,13 @@ internal static class LoraConfigJson
             { "use_rslora", false },
         };
         return PythonJson.Write(members);
+    }
+
+    // What the division by another rank left of a whole number is rounded away.
+    private static double Alpha(LoraConfig config)
+    {
+        double alpha = config.R * config.Scale;
+        return Math.Abs(alpha - Math.Round(alpha)) <= 1e-12 * Math.Abs(alpha) ? Math.Round(alpha) : alpha;
     }
 
     private static IEnumerable<object?>? Sequence<T>(IReadOnlyList<T>? values) => values?.Cast<object?>();

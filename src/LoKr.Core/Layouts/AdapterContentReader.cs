@@ -33,11 +33,11 @@ internal static class AdapterContentReader
         if (options.Foreign == ForeignTensors.Carry)
         {
             OtherModule[] wanted = [.. OtherModule.Of(file, options).Where(other => IsWanted(other.Module))];
-            reading.With(OtherModule.Findings([.. wanted.Where(static other => other.Unsupported is null)], skips: false)).ThrowIfInvalid(file, options);
+            reading.With(OtherModule.Findings([.. wanted.Where(static other => other.Kind.Unsupported is null)], skips: false)).ThrowIfInvalid(file, options);
             foreach (OtherModule other in wanted)
             {
                 (string name, bool isDotted, KnownModule? known) = names.OfOther(other.Module);
-                if (known?.WeightShape is IReadOnlyList<long> shape && other is { HasProduct: true } && !other.Fits(shape) && !(shape.Count == 2 && other.Fits([shape[1], shape[0]])))
+                if (known?.WeightShape is IReadOnlyList<long> shape && other is { Kind.HasProduct: true } && !other.Fits(shape) && !(shape.Count == 2 && other.Fits([shape[1], shape[0]])))
                 {
                     throw OtherChange.Mismatch(other, System.IO.Path.GetFileName(file.Path), shape);
                 }
@@ -92,22 +92,26 @@ internal static class AdapterContentReader
     /// <param name="file">The file.</param>
     /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
     /// <param name="index">Modules of the base model, or null. If given, every module of the file must be among them.</param>
+    /// <param name="divide">Divides the modules as the result needs them; what becomes LoRA counts as factors too. Null to leave them.</param>
     /// <exception cref="LoKrException">As for <see cref="Read"/>.</exception>
-    public static AdapterContent ReadFactors(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index)
+    public static AdapterContent ReadFactors(AdapterFile file, AdapterReadOptions options, ModuleNameIndex? index, Func<AdapterContent, AdapterContent>? divide = null)
     {
-        if (file.Modules.Count > 0 || file.Foreign.Count == 0 || !OtherModule.Of(file, options).All(static other => other is { IsLora: true, IsEmbedding: false }))
-        {
-            return Read(file, options, index);
-        }
-
-        AdapterContent content = Read(file, options with { Foreign = ForeignTensors.Carry }, index);
+        bool isLora = IsLora(file, options);
+        AdapterContent content = Read(file, isLora ? options with { Foreign = ForeignTensors.Carry } : options, index);
+        content = divide?.Invoke(content) ?? content;
         return content with
         {
-            Modules = [.. content.Others.Select(static other => other.AsFactors())],
+            Modules = [.. content.Modules, .. content.Others.Select(static other => other.AsFactors())],
             Others = [],
-            Configs = file.LowRank.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shared),
+            Configs = isLora ? file.LowRank.ToDictionary(static pair => pair.Key, static pair => pair.Value.Shared) : content.Configs,
         };
     }
+
+    /// <summary>Whether a file has LoRA, and neither LoKr nor another kind of adapter.</summary>
+    /// <param name="file">The file.</param>
+    /// <param name="options">Overrides for what the file does not say, or says wrongly.</param>
+    public static bool IsLora(AdapterFile file, AdapterReadOptions options) =>
+        file.Modules.Count == 0 && file.Foreign.Count > 0 && OtherModule.Of(file, options).All(static other => other.Kind is { IsLora: true, IsEmbedding: false });
 
     /// <summary>
     /// Reads a file for a model in memory, which may divide its weights otherwise: q, k and v of a fused weight become modules of their own, and the other

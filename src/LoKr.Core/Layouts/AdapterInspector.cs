@@ -35,10 +35,10 @@ public static class AdapterInspector
 
         // A file without LoKr factors is described by what it has.
         OtherModule[] others = file.Modules.Count > 0 ? [] : [.. OtherModule.Of(file, new())];
-        OtherModule[] products = [.. others.Where(static other => other is { HasProduct: true })];
+        OtherModule[] products = [.. others.Where(static other => other.Kind.HasProduct)];
 
         // A file whose scale is not known can be described all the same.
-        reading.With(OtherModule.Findings([.. others.Where(static other => other.Unsupported is null)], skips: false)).ThrowIfInvalid(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid));
+        reading.With(OtherModule.Findings([.. others.Where(static other => other.Kind.Unsupported is null)], skips: false)).ThrowIfInvalid(static finding => finding.ErrorId is not (ErrorIds.AdapterScaleUnknown or ErrorIds.AlphaInvalid));
         IReadOnlyList<ModuleReading> modules = reading.Modules;
         IEnumerable<double> alphas = modules.Select(static entry => entry.Scale.Alpha).Concat(products.Select(static other => other.Alpha)).OfType<double>();
         IEnumerable<long> ranks = modules.Select(static entry => entry.Scale.Rank).OfType<long>().Concat(products.Select(static other => other.Rank));

@@ -5,7 +5,7 @@ using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Layouts;
 
-/// <summary>An adapter of any layout that is merged into a model on disk: a safetensors file of any program, or a folder of PEFT or diffusers.</summary>
+/// <summary>An adapter of any layout that is merged into a model on disk or in memory: a safetensors file of any program, or a folder of PEFT or diffusers.</summary>
 /// <param name="Path">The file or folder.</param>
 /// <param name="Weight">Strength, 1 as trained; modules that were trained whole are not scaled.</param>
 public sealed record AdapterMergeSource(string Path, double Weight = 1) : CheckpointMergeSource(Path, Weight)
@@ -32,7 +32,7 @@ public sealed record AdapterMergeSource(string Path, double Weight = 1) : Checkp
                 Weight = Weight,
                 DoraStrength = DoraStrength,
                 Config = isPeft ? file.ConfigOf(AdapterComponent.Model) ?? lowRank?.Shared : null,
-                Others = lowRank is not null && others.All(static other => other.Unsupported is null && other.IsProduct) ? others : [],
+                Others = lowRank is not null && others.All(static other => other.Kind.IsProduct) ? others : [],
                 Tensors = isPeft ? new RenamedTensorSource(file.Tensors, file.WeightsPath, original => names.GetValueOrDefault(original, original)) : file.Tensors,
                 Files = [.. file.ConfigPath is string config ? [config] : Array.Empty<string>(), file.WeightsPath],
                 Warnings = [.. file.Warnings],

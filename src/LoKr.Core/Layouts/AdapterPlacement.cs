@@ -66,7 +66,7 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
         // Kinds that cannot be merged are left out with a warning where the caller says so, and an error before otherwise.
         OtherModule[] others = [.. OtherModule.Of(File, options).Where(other => options.Wants(other.Module.Component))];
         _warnings.AddRange(OtherModule.Findings(others, skips: true).Select(static finding => finding.Message));
-        foreach (OtherModule other in others.Where(static other => other.Unsupported is null))
+        foreach (OtherModule other in others.Where(static other => other.Kind.Unsupported is null))
         {
             PlaceOther(target, other);
         }
@@ -155,22 +155,22 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
             SafetensorsEntry entry = other.Module.Tensors[suffix];
             switch (suffix)
             {
-                case OtherModule.Difference:
+                case OtherKind.Difference:
                     Add(target, known, other.Module, suffix, Stored(target, entry, stored));
                     break;
-                case OtherModule.BiasDifference:
+                case OtherKind.BiasDifference:
                     Add(target, Bias(target, known, other.Module), other.Module, suffix, Stored(target, entry, stored));
                     break;
-                case OtherModule.WholeWeight:
+                case OtherKind.WholeWeight:
                     Replace(target, known, other.Module.Name, Key(entry));
                     break;
             }
         }
 
-        if (other.HasProduct)
+        if (other.Kind.HasProduct)
         {
             bool isTransposed = known.IsTransposed || (known.Places is [RowPlace place] && target.Part(known).Traits is CheckpointTraits traits && OtherChange.IsTransposed(other, traits.Entries[place.Tensor], traits));
-            Add(target, known, other.Module, other.Kind, OtherChange.Of(other, target.Adapter, stored, isTransposed));
+            Add(target, known, other.Module, other.Kind.Name, OtherChange.Of(other, target.Adapter, stored, isTransposed));
         }
     }
 

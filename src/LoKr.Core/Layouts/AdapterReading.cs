@@ -116,7 +116,7 @@ internal sealed record AdapterReading(AdapterFile File, IReadOnlyList<ModuleRead
         if (file.Modules.Count == 0)
         {
             findings.Add(new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported,
-                $"The file has {kinds}, such as '{file.Foreign[0].Entry.Name}', and no LoKr factors: it can be described, merged into a model on disk, and converted for programs that read it. Name a file that holds LoKr factors.", file.Foreign[0].Entry.Name));
+                $"The file has {kinds}, such as '{file.Foreign[0].Entry.Name}', and no LoKr factors: it can be described, merged into a model, and converted for programs that read it. Name a file that holds LoKr factors.", file.Foreign[0].Entry.Name));
             return;
         }
 

@@ -29,13 +29,13 @@ public static class AdapterValidator
             if (read.Foreign == ForeignTensors.Carry)
             {
                 IReadOnlyList<OtherModule> others = OtherModule.Of(file, read);
-                findings.AddRange(OtherModule.Findings(options.Program is null ? others : [.. others.Where(static other => other.Unsupported is null)], skips: false));
+                findings.AddRange(OtherModule.Findings(options.Program is null ? others : [.. others.Where(static other => other.Kind.Unsupported is null)], skips: false));
             }
 
             if (isAlone && options.Program is null && !HasError(findings))
             {
                 findings.Add(new(LoKrFindingSeverity.Information, ErrorIds.AdapterTypeNotSupported,
-                    $"The file has {string.Join(", ", file.Foreign.Select(static tensor => tensor.Kind).Distinct())} and no LoKr factors: it can be described, merged into a model on disk, and converted for programs that read it.", file.WeightsPath));
+                    $"The file has {string.Join(", ", file.Foreign.Select(static tensor => tensor.Kind).Distinct())} and no LoKr factors: it can be described, merged into a model, and converted for programs that read it.", file.WeightsPath));
             }
 
             ModuleNameIndex? index = null;

@@ -39,7 +39,7 @@ internal sealed class DividedContent
     private readonly List<AdapterModule> _modules = [];
     private readonly List<AdapterOther> _others = [];
     private readonly List<string> _refused = [];
-    private readonly Dictionary<(AdapterComponent, WeightPlace), List<(AdapterModule Module, WeightRows Rows)>> _parts = [];
+    private readonly Dictionary<PartsKey, List<(AdapterModule Module, WeightRows Rows)>> _parts = [];
 
     private DividedContent(AdapterContent content, InexactRows inexact, bool isRequired) => (_content, _inexact, _isRequired) = (content, inexact, isRequired);
 
@@ -49,7 +49,7 @@ internal sealed class DividedContent
     /// <param name="inexact">What rows become that are not one Kronecker product.</param>
     /// <exception cref="LoKrException"><c>LoKr.DivisionInexact</c>, <c>LoKr.ConversionUnsupported</c>.</exception>
     public static AdapterContent As(AdapterContent content, ModuleDivision division, InexactRows inexact) =>
-        Divide(content, inexact, isRequired: true, (match, swaps) => match.Place.Weight.Rows.Count > 0 ? division : swaps && match.IsPublished != (division == ModuleDivision.Split) ? division : null);
+        Divide(content, inexact, program: null, (match, swaps) => match.Place.Weight.Rows.Count > 0 ? division : swaps && match.IsPublished != (division == ModuleDivision.Split) ? division : null);
 
     /// <summary>
     /// The adapter as a program names its modules: those it has no name for are divided where it has names for the parts, or for the whole. Where nobody chose
@@ -59,7 +59,7 @@ internal sealed class DividedContent
     /// <param name="program">The program.</param>
     /// <param name="inexact">What rows become that are not one Kronecker product.</param>
     /// <exception cref="LoKrException"><c>LoKr.ConversionUnsupported</c>.</exception>
-    public static AdapterContent For(AdapterContent content, AdapterProgram program, InexactRows inexact) => Divide(content, inexact, isRequired: false, (match, swaps) =>
+    public static AdapterContent For(AdapterContent content, AdapterProgram program, InexactRows inexact) => Divide(content, inexact, program, (match, swaps) =>
     {
         if (match.Spellings(program, swaps).Any())
         {
@@ -104,7 +104,7 @@ internal sealed class DividedContent
 
     private static bool Swaps(AdapterModule module, NameMatch match) => match.Place.Weight.IsSwapped && module.Geometry.Out == 2 * module.Geometry.M * module.Geometry.Columns;
 
-    private static AdapterContent Divide(AdapterContent content, InexactRows inexact, bool isRequired, Func<NameMatch, bool, ModuleDivision?> wanted)
+    private static AdapterContent Divide(AdapterContent content, InexactRows inexact, AdapterProgram? program, Func<NameMatch, bool, ModuleDivision?> wanted)
     {
         if (PublishedNames.Recognize(content) is not RecognizedModel model)
         {
@@ -112,8 +112,10 @@ internal sealed class DividedContent
         }
 
         using IDisposable noGrad = no_grad();
-        DividedContent divided = new(content, inexact, isRequired);
-        NameTranslator names = new(model.Candidates[0]);
+        DividedContent divided = new(content, inexact, isRequired: program is null);
+
+        // Of the models that come into question, those that the program does not read say nothing.
+        NameTranslator names = new((program is AdapterProgram reader ? model.Candidates.FirstOrDefault(family => family.Parts.Any(part => part.IsDenoiser && part.Programs.ContainsKey(reader))) : null) ?? model.Candidates[0]);
         foreach (AdapterModule module in content.Modules)
         {
             NameMatch? match = names.Find(module.Component, module.Name, module.IsDotted) is [NameMatch best, ..] ? best : null;
@@ -124,8 +126,13 @@ internal sealed class DividedContent
             }
             else
             {
-                divided.Add(module, match, swaps, division);
+                divided.Add(module, match, swaps, division, isLora: false);
             }
+        }
+
+        foreach (AdapterOther other in content.Others)
+        {
+            divided.Add(other, names.Find(other.Component, other.Name, other.IsDotted) is [NameMatch best, ..] ? best : null, wanted);
         }
 
         return divided.Finish();
@@ -133,7 +140,32 @@ internal sealed class DividedContent
 
     private static WeightRows[] Published(WeightNames weight) => [.. weight.Rows.Where(static rows => !rows.IsBroken && rows.Names.Of(NameSets.Diffusers).Count > 0)];
 
-    private void Add(AdapterModule module, NameMatch match, bool swaps, ModuleDivision division)
+    /// <summary>LoRA is divided as the product 1 ⊗ (up · down), of which any rows are one product too; other kinds stay where they are, or are refused.</summary>
+    private void Add(AdapterOther other, NameMatch? match, Func<NameMatch, bool, ModuleDivision?> wanted)
+    {
+        AdapterModule? lora = other.Kind is { IsLora: true, IsEmbedding: false, HasKernel: false } ? other.AsFactors() : null;
+        bool swaps = match is not null && (lora is null ? match.Place.Weight.IsSwapped : Swaps(lora, match));
+        if (match is null || wanted(match, swaps) is not ModuleDivision division
+            || !(swaps || (division == ModuleDivision.Split ? match.Place.Rows is null && Published(match.Place.Weight).Length > 1 : match.Place.Rows is not null)))
+        {
+            _others.Add(other);
+        }
+        else if (lora is null)
+        {
+            Refuse(new LoKrException(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
+                $"'{other.Name}' has {string.Join(", ", other.Kind.All)}, and only LoKr and LoRA of linear layers are divided as another form of the model is.", "Merge the adapter into its model instead.") { Target = other.Name });
+        }
+        else if (_content.Modules.Any(module => module.Component == other.Component && module.Name == other.Name))
+        {
+            Refuse(TwoKinds(other.Name));
+        }
+        else
+        {
+            Add(lora, match, swaps, division, isLora: true);
+        }
+    }
+
+    private void Add(AdapterModule module, NameMatch match, bool swaps, ModuleDivision division, bool isLora)
     {
         WeightPlace place = match.Place;
         if (swaps)
@@ -141,7 +173,7 @@ internal sealed class DividedContent
             AdapterModule renamed = module with { Name = (division == ModuleDivision.Split ? place.Published : place.Name(NameSets.File)) ?? module.Name, IsDotted = true };
             if (ModuleRows.Swap(renamed) is AdapterModule swapped)
             {
-                _modules.Add(swapped);
+                Put(swapped, isLora);
             }
             else
             {
@@ -152,11 +184,11 @@ internal sealed class DividedContent
         }
         else if (division == ModuleDivision.Split && place.Rows is null && Published(place.Weight) is { Length: > 1 } parts)
         {
-            Split(module, place, parts);
+            Split(module, place, parts, isLora);
         }
         else if (division == ModuleDivision.Fused && place.Rows is WeightRows rows)
         {
-            (AdapterComponent, WeightPlace) key = (module.Component, place with { Rows = null });
+            PartsKey key = new(module.Component, place with { Rows = null }, isLora);
             if (!_parts.TryGetValue(key, out List<(AdapterModule, WeightRows)>? group))
             {
                 _parts.Add(key, group = []);
@@ -166,20 +198,38 @@ internal sealed class DividedContent
         }
         else
         {
+            Put(module, isLora);
+        }
+    }
+
+    private void Put(AdapterModule module, bool isLora)
+    {
+        if (isLora)
+        {
+            _others.Add(AdapterOther.OfFactors(module));
+        }
+        else
+        {
             _modules.Add(module);
         }
     }
 
-    private void Split(AdapterModule module, WeightPlace place, WeightRows[] parts)
+    private void Split(AdapterModule module, WeightPlace place, WeightRows[] parts, bool isLora)
     {
         long columns = module.Geometry.M * module.Geometry.Columns;
+        if (Array.Exists(parts, rows => rows.Range(module.Geometry.Out, columns) is var (first, count) && first + count > module.Geometry.Out))
+        {
+            Refuse(Misfit(module, place));
+            return;
+        }
+
         foreach (WeightRows rows in parts)
         {
             (long start, long length) = rows.Range(module.Geometry.Out, columns);
             AdapterModule named = module with { Name = (place with { Rows = rows }).Published!, IsDotted = true };
             if (ModuleRows.Slice(named, start, length) is AdapterModule part)
             {
-                _modules.Add(part);
+                Put(part, isLora);
             }
             else
             {
@@ -188,7 +238,7 @@ internal sealed class DividedContent
         }
     }
 
-    private void Fuse(WeightPlace place, List<(AdapterModule Module, WeightRows Rows)> group)
+    private void Fuse(WeightPlace place, List<(AdapterModule Module, WeightRows Rows)> group, bool isLora)
     {
         AdapterModule first = group[0].Module;
         long columns = first.Geometry.M * first.Geometry.Columns;
@@ -202,8 +252,20 @@ internal sealed class DividedContent
             return;
         }
 
+        if (group.Find(part => part.Module.Geometry.M * part.Module.Geometry.Columns != columns || part.Rows.Range(height, columns).Length != part.Module.Geometry.Out).Module is AdapterModule odd)
+        {
+            Refuse(Misfit(odd, place));
+            return;
+        }
+
         (AdapterModule Module, long Start)[] parts = [.. group.Select(part => (part.Module, part.Rows.Range(height, columns).Start)).OrderBy(static part => part.Start)];
         AdapterModule named = first with { Name = place.Name(NameSets.File)!, IsDotted = true };
+        if (isLora && Array.TrueForAll(parts, static part => part.Module.DoraAxis is null))
+        {
+            _others.Add(AdapterOther.Join(named.Name, parts, height));
+            return;
+        }
+
         if (ModuleRows.Stack(parts, height) is AdapterModule stacked)
         {
             _modules.Add(stacked with { Name = named.Name, IsDotted = true });
@@ -267,9 +329,16 @@ internal sealed class DividedContent
 
     private AdapterContent Finish()
     {
-        foreach (((AdapterComponent _, WeightPlace place), List<(AdapterModule, WeightRows)> group) in _parts)
+        foreach ((PartsKey key, List<(AdapterModule Module, WeightRows Rows)> group) in _parts)
         {
-            Fuse(place, group);
+            if (key.IsLora && _parts.ContainsKey(key with { IsLora = false }))
+            {
+                Refuse(TwoKinds(group[0].Module.Name));
+            }
+            else
+            {
+                Fuse(key.Place, group, key.IsLora);
+            }
         }
 
         if (_refused.Count > 0 && !_isRequired)
@@ -278,9 +347,18 @@ internal sealed class DividedContent
         }
 
         const int Most = 10;
-        return _refused.Count == 0 ? _content with { Modules = _modules, Others = [.. _content.Others, .. _others] }
+        return _refused.Count == 0 ? _content with { Modules = _modules, Others = _others }
             : throw new LoKrException(ErrorIds.DivisionInexact, LoKrErrorKind.NotSupported,
                 $"The rows of {_refused.Count} modules are not one Kronecker product, because the height of a factor does not divide them: {string.Join(", ", _refused.Take(Most))}{(_refused.Count > Most ? " …" : "")}.",
                 "Choose what they become: LoRA, or whole matrices.") { Target = _refused[0] };
     }
+
+    private static LoKrException Misfit(AdapterModule module, WeightPlace place) => new(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
+        $"'{module.Name}' is [{module.Geometry.Out}, {module.Geometry.M * module.Geometry.Columns}], which is not what '{place.Name(NameSets.File)}' is divided into.", "The adapter was made for another model.") { Target = module.Name };
+
+    private static LoKrException TwoKinds(string name) => new(ErrorIds.ConversionUnsupported, LoKrErrorKind.NotSupported,
+        $"'{name}' belongs to a weight that has LoKr and LoRA, which cannot be divided apart because they have one alpha.", "Merge the adapter into its model instead.") { Target = name };
+
+    /// <summary>A weight whose parts are put together, each kind of adapter for itself.</summary>
+    private readonly record struct PartsKey(AdapterComponent Component, WeightPlace Place, bool IsLora);
 }

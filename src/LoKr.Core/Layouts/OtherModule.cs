@@ -18,67 +18,18 @@ namespace LoKr.Core.Layouts;
 /// </summary>
 internal sealed class OtherModule : IMergeModule
 {
-    /// <summary>A change of the whole weight.</summary>
-    public const string Difference = "diff";
-
-    /// <summary>A change of the bias.</summary>
-    public const string BiasDifference = "diff_b";
-
-    /// <summary>A weight that replaces the model's.</summary>
-    public const string WholeWeight = "set_weight";
-
-    private const string Up = "up";
-    private const string Down = "down";
-    private const string Core = "core";
-
-    // The tensors of low-rank products by their part in it.
-    private static readonly Dictionary<string, string>[] s_products =
-    [
-        new() { ["lora_up"] = Up, ["lora_down"] = Down, ["lora_mid"] = Core },
-        new() { ["lora_B"] = Up, ["lora_A"] = Down },
-        new() { ["lora_embedding_B"] = Up, ["lora_embedding_A"] = Down },
-    ];
-
-    private static readonly string[] s_hadamard = ["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"];
-    private static readonly string[] s_cores = ["hada_t1", "hada_t2"];
-    private static readonly string[] s_companions = [AdapterSuffixes.Alpha, FactorNames.DoraScale, AdapterSuffixes.Magnitude, Difference, BiasDifference, WholeWeight];
-
     private readonly AdapterFile _file;
     private readonly AdapterReadOptions _options;
     private readonly ModuleRanks? _ranks;
-    private readonly Dictionary<string, SafetensorsEntry> _tensors;
-    private readonly Dictionary<string, SafetensorsEntry> _parts = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, SafetensorsEntry> _parts;
     private readonly SafetensorsEntry? _magnitude;
 
     private OtherModule(AdapterFile file, AdapterFileModule module, LowRankConfig? config, ModuleRanks? ranks, AdapterReadOptions options)
     {
         (_file, Module, Config, _ranks, _options) = (file, module, config, ranks, options);
-        _tensors = module.Tensors.ToDictionary(static pair => AdapterSuffixes.Part(pair.Key), static pair => pair.Value, StringComparer.Ordinal);
-        _magnitude = _tensors.GetValueOrDefault(FactorNames.DoraScale) ?? _tensors.GetValueOrDefault(AdapterSuffixes.Magnitude);
-        HashSet<string> left = [.. _tensors.Keys.Except(s_companions)];
-        foreach (Dictionary<string, string> product in s_products.Where(product => left.Count > 0 && left.All(product.ContainsKey)))
-        {
-            foreach (string suffix in left)
-            {
-                _parts[product[suffix]] = _tensors[suffix];
-            }
-
-            IsEmbedding = product.ContainsKey("lora_embedding_A");
-        }
-
-        if (left.Count > 0 && s_hadamard.All(left.Contains) && left.All(suffix => s_hadamard.Contains(suffix) || s_cores.Contains(suffix)))
-        {
-            foreach (string suffix in left)
-            {
-                _parts[suffix] = _tensors[suffix];
-            }
-        }
-
-        IsHadamard = _parts.ContainsKey(s_hadamard[0]);
-        Kind = IsHadamard ? "LoHa" : "LoRA";
-        Unsupported = (left.Count > 0 && _parts.Count != left.Count) || (_parts.Count > 0 && !IsComplete) || (_parts.Count == 0 && _magnitude is not null)
-            ? left.Any(static part => part.Contains('.', StringComparison.Ordinal)) ? "LoRA with biases" : AdapterSuffixes.Foreign.GetValueOrDefault(left.FirstOrDefault() ?? "") ?? "DoRA without factors"
-            : null;
+        Kind = new(module.Tensors.Select(static pair => KeyValuePair.Create(pair.Key, pair.Value.Shape)));
+        _parts = Kind.Parts.ToDictionary(static pair => pair.Key, pair => module.Tensors[pair.Value], StringComparer.Ordinal);
+        _magnitude = Find(FactorNames.DoraScale) ?? Find(AdapterSuffixes.Magnitude);
     }
 
     /// <summary>The module with its tensors by the rest of their names.</summary>
@@ -87,11 +38,8 @@ internal sealed class OtherModule : IMergeModule
     /// <summary>The configuration of PEFT; null for a file of another program.</summary>
     public LowRankConfig? Config { get; }
 
-    /// <summary>Name of the kind of product.</summary>
-    public string Kind { get; }
-
-    /// <summary>Name of the kind, where it cannot be merged; null where it can.</summary>
-    public string? Unsupported { get; }
+    /// <summary>What its tensors are.</summary>
+    public OtherKind Kind { get; }
 
     /// <inheritdoc/>
     public string Name => Module.Name;
@@ -105,22 +53,16 @@ internal sealed class OtherModule : IMergeModule
     /// <inheritdoc/>
     public bool IsStoredTransposed => Config?.FanInFanOut == true;
 
-    /// <summary>Whether there is a product, beside or in place of differences.</summary>
-    public bool HasProduct => _parts.Count > 0 && Unsupported is null;
-
-    /// <summary>Whether there is nothing but a product.</summary>
-    public bool IsProduct => HasProduct && !_tensors.Keys.Any(static part => part is Difference or BiasDifference or WholeWeight);
+    /// <inheritdoc/>
+    public long Rows => Kind.IsHadamard ? Part("hada_w1_a").Shape[Kind.HasCore ? 1 : 0] : Kind.IsEmbedding ? Part(OtherKind.Down).Shape[1] : Part(OtherKind.Up).Shape[0];
 
     /// <inheritdoc/>
-    public long Rows => IsHadamard ? Part("hada_w1_a").Shape[HasCore ? 1 : 0] : IsEmbedding ? Part(Down).Shape[1] : Part(Up).Shape[0];
-
-    /// <inheritdoc/>
-    public long Columns => IsHadamard ? Part("hada_w1_b").Shape[1] * (HasCore ? Part("hada_t1").Shape.Skip(2).Product() : 1)
-        : IsEmbedding ? Part(Up).Shape[0]
-        : HasCore ? Part(Down).Shape[1] * Part(Core).Shape.Skip(2).Product() : Part(Down).Shape.Skip(1).Product();
+    public long Columns => Kind.IsHadamard ? Part("hada_w1_b").Shape[1] * (Kind.HasCore ? Part("hada_t1").Shape.Skip(2).Product() : 1)
+        : Kind.IsEmbedding ? Part(OtherKind.Up).Shape[0]
+        : Kind.HasCore ? Part(OtherKind.Down).Shape[1] * Part(OtherKind.Core).Shape.Skip(2).Product() : Part(OtherKind.Down).Shape.Skip(1).Product();
 
     /// <summary>Inner size of the product.</summary>
-    public long Rank => IsHadamard ? Part("hada_w1_b").Shape[0] : Part(Down).Shape[0];
+    public long Rank => Kind.IsHadamard ? Part("hada_w1_b").Shape[0] : Part(OtherKind.Down).Shape[0];
 
     /// <summary>Alpha: the caller's, that of the file, or that of the configuration; null where there is none.</summary>
     public double? Alpha => _options.Alpha ?? Module.Alpha ?? _ranks?.Alpha(Name);
@@ -132,29 +74,6 @@ internal sealed class OtherModule : IMergeModule
 
         // PEFT keeps alpha in adapter_config.json; the other programs take 1 as the scale where there is none.
         : AdapterLayouts.IsPeft(_file.Layout) ? null : 1;
-
-    /// <summary>Whether it is LoRA and nothing else.</summary>
-    public bool IsLora => IsProduct && !IsHadamard;
-
-    /// <summary>Whether the layer is a convolution with a kernel.</summary>
-    public bool HasKernel => IsLora && (Part(Down).Shape.Skip(2).Product() > 1 || HasCore);
-
-    /// <summary>Whether it has DoRA's magnitudes.</summary>
-    public bool HasMagnitude => _magnitude is not null;
-
-    /// <summary>Whether it has them under PEFT's name.</summary>
-    public bool HasPeftMagnitude => _tensors.ContainsKey(AdapterSuffixes.Magnitude);
-
-    /// <summary>Whether it changes a table of embeddings, under PEFT's names for that.</summary>
-    public bool IsEmbedding { get; }
-
-    private bool IsHadamard { get; }
-
-    private bool HasCore => _parts.ContainsKey(IsHadamard ? s_cores[0] : Core);
-
-    private bool IsComplete => IsHadamard
-        ? s_cores.Count(_parts.ContainsKey) != 1 && s_hadamard.All(suffix => Part(suffix).Shape.Count == 2)
-        : _parts.ContainsKey(Up) && _parts.ContainsKey(Down) && Part(Up).Shape.Count >= 2 && Part(Down).Shape.Count >= 2;
 
     /// <summary>The modules of a file.</summary>
     /// <param name="file">The file.</param>
@@ -175,10 +94,10 @@ internal sealed class OtherModule : IMergeModule
     /// <param name="skips">Whether kinds that cannot be merged are left out.</param>
     public static IEnumerable<LoKrAdapterFinding> Findings(IReadOnlyList<OtherModule> modules, bool skips)
     {
-        OtherModule[] unsupported = [.. modules.Where(static module => module.Unsupported is not null)];
+        OtherModule[] unsupported = [.. modules.Where(static module => module.Kind.Unsupported is not null)];
         if (unsupported.Length > 0)
         {
-            string kinds = string.Join(", ", unsupported.GroupBy(static module => module.Unsupported).Select(static group => $"{group.Count()} modules of {group.Key}"));
+            string kinds = string.Join(", ", unsupported.GroupBy(static module => module.Kind.Unsupported).Select(static group => $"{group.Count()} modules of {group.Key}"));
             yield return skips
                 ? new(LoKrFindingSeverity.Warning, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds}, such as '{unsupported[0].Name}', which cannot be merged; they are left out.", unsupported[0].Name)
                 : new(LoKrFindingSeverity.Error, ErrorIds.AdapterTypeNotSupported, $"The file has {kinds}, such as '{unsupported[0].Name}', which cannot be merged. Leave them out, or name a file without them.", unsupported[0].Name);
@@ -200,7 +119,7 @@ internal sealed class OtherModule : IMergeModule
     public RowContribution Contribution(CheckpointMergeAdapter adapter, long[] kernel, bool isTransposed)
     {
         Product product = new(this, _file.Tensors, kernel);
-        return IsHadamard && _magnitude is null && !isTransposed
+        return Kind.IsHadamard && _magnitude is null && !isTransposed
             ? new HadamardContribution(adapter, product)
             : new ProductContribution(adapter, product) { IsTransposed = isTransposed };
     }
@@ -216,7 +135,7 @@ internal sealed class OtherModule : IMergeModule
         {
             const string weight = ".weight";
             string part = AdapterSuffixes.Part(rest);
-            if (part == AdapterSuffixes.Magnitude && HasProduct)
+            if (part == AdapterSuffixes.Magnitude && Kind.HasProduct)
             {
                 tensors.Add(FactorNames.DoraScale, _file.Tensors.Read(entry.Name).reshape(Magnitudes()));
             }
@@ -227,7 +146,7 @@ internal sealed class OtherModule : IMergeModule
         }
 
         bool isOverridden = _options.Alpha is not null || _options.Scaling == ScalingConvention.None;
-        if (HasProduct && (isOverridden || (Module.Alpha is null && _ranks is not null)) && Scale is double scale)
+        if (Kind.HasProduct && (isOverridden || (Module.Alpha is null && _ranks is not null)) && Scale is double scale)
         {
             tensors[AdapterSuffixes.Alpha] = tensor((float)(scale * Rank));
         }
@@ -238,15 +157,17 @@ internal sealed class OtherModule : IMergeModule
     // One number for each row, or for each column of a table of embeddings, which PEFT decomposes the other way round.
     private long[] Magnitudes()
     {
-        IEnumerable<long> ones = IsHadamard || IsEmbedding ? [] : Part(Down).Shape.Skip(2).Select(static _ => 1L);
-        return IsEmbedding ? [1, Columns] : [Rows, 1, .. ones];
+        IEnumerable<long> ones = Kind.IsHadamard || Kind.IsEmbedding ? [] : Part(OtherKind.Down).Shape.Skip(2).Select(static _ => 1L);
+        return Kind.IsEmbedding ? [1, Columns] : [Rows, 1, .. ones];
     }
 
     private SafetensorsEntry Part(string name) => _parts[name];
 
+    private SafetensorsEntry? Find(string suffix) => Module.Tensors.FirstOrDefault(pair => AdapterSuffixes.Part(pair.Key) == suffix).Value;
+
     private LoKrAdapterFinding? Problem()
     {
-        LoKrAdapterFinding Error(string id, string message) => new(LoKrFindingSeverity.Error, id, $"The {Kind} of '{Module}' cannot be used: {message}", Module.Name);
+        LoKrAdapterFinding Error(string id, string message) => new(LoKrFindingSeverity.Error, id, $"The {Kind.Name} of '{Module}' cannot be used: {message}", Module.Name);
         if (Module.Tensors.Where(static pair => pair.Key != AdapterSuffixes.Alpha).Select(static pair => pair.Value).FirstOrDefault(static entry => !FactorGeometry.IsFactorType(entry.DType)) is SafetensorsEntry integers)
         {
             return Error(ErrorIds.TensorDTypeMismatch, $"'{integers.Name}' holds {SafetensorsDTypes.Name(integers.DType)}, which cannot be a factor. Quantized adapters are not supported.");
@@ -269,12 +190,12 @@ internal sealed class OtherModule : IMergeModule
                 : Error(ErrorIds.TensorDTypeUnsupported, $"'{stored.Name}' holds {SafetensorsDTypes.Name(stored.DType)}, which cannot be read as a number. Store alpha as a float or an integer.");
         }
 
-        if (!HasProduct || _options.Scaling == ScalingConvention.None)
+        if (!Kind.HasProduct || _options.Scaling == ScalingConvention.None)
         {
             return null;
         }
 
-        if (Config is not null && Config.Kind != Kind)
+        if (Config is not null && Config.Kind != Kind.Name)
         {
             return Error(ErrorIds.AdapterKeysMismatch, $"adapter_config.json describes {Config.Kind}. Check that it belongs to the file.");
         }
@@ -292,24 +213,24 @@ internal sealed class OtherModule : IMergeModule
     /// <summary>Two tensors of the product whose shapes exclude each other, or magnitudes that fit no side of it; null where all fit.</summary>
     private (SafetensorsEntry, SafetensorsEntry)? Misfit()
     {
-        if (!HasProduct)
+        if (!Kind.HasProduct)
         {
             return null;
         }
 
         static bool IsOne(IEnumerable<long> sizes) => sizes.All(static size => size == 1);
-        if (IsHadamard)
+        if (Kind.IsHadamard)
         {
             (SafetensorsEntry a1, SafetensorsEntry b1, SafetensorsEntry a2, SafetensorsEntry b2) = (Part("hada_w1_a"), Part("hada_w1_b"), Part("hada_w2_a"), Part("hada_w2_b"));
-            int inner = HasCore ? 0 : 1;
-            foreach ((SafetensorsEntry a, SafetensorsEntry b, string core) in ((SafetensorsEntry, SafetensorsEntry, string)[])[(a1, b1, s_cores[0]), (a2, b2, s_cores[1])])
+            int inner = Kind.HasCore ? 0 : 1;
+            foreach ((SafetensorsEntry a, SafetensorsEntry b, string core) in ((SafetensorsEntry, SafetensorsEntry, string)[])[(a1, b1, OtherKind.HadamardCores[0]), (a2, b2, OtherKind.HadamardCores[1])])
             {
-                if (!HasCore && a.Shape[inner] != b.Shape[0])
+                if (!Kind.HasCore && a.Shape[inner] != b.Shape[0])
                 {
                     return (a, b);
                 }
 
-                if (HasCore && (Part(core).Shape.Count < 2 || Part(core).Shape[0] != a.Shape[0] || Part(core).Shape[1] != b.Shape[0]))
+                if (Kind.HasCore && (Part(core).Shape.Count < 2 || Part(core).Shape[0] != a.Shape[0] || Part(core).Shape[1] != b.Shape[0]))
                 {
                     return (Part(core), a);
                 }
@@ -320,17 +241,17 @@ internal sealed class OtherModule : IMergeModule
                 return (a1, a2);
             }
 
-            if (b1.Shape[1] != b2.Shape[1] || (HasCore && !Part(s_cores[0]).Shape.Skip(2).SequenceEqual(Part(s_cores[1]).Shape.Skip(2))))
+            if (b1.Shape[1] != b2.Shape[1] || (Kind.HasCore && !Part(OtherKind.HadamardCores[0]).Shape.Skip(2).SequenceEqual(Part(OtherKind.HadamardCores[1]).Shape.Skip(2))))
             {
                 return (b1, b2);
             }
         }
         else
         {
-            (SafetensorsEntry up, SafetensorsEntry down) = (Part(Up), Part(Down));
-            if (HasCore)
+            (SafetensorsEntry up, SafetensorsEntry down) = (Part(OtherKind.Up), Part(OtherKind.Down));
+            if (Kind.HasCore)
             {
-                SafetensorsEntry core = Part(Core);
+                SafetensorsEntry core = Part(OtherKind.Core);
                 if (core.Shape.Count < 2 || core.Shape[0] != up.Shape[1] || core.Shape[1] != down.Shape[0] || !IsOne(down.Shape.Skip(2)))
                 {
                     return (core, down);
@@ -341,14 +262,14 @@ internal sealed class OtherModule : IMergeModule
                 return (up, down);
             }
 
-            if (!IsOne(up.Shape.Skip(2)) || (IsEmbedding && down.Shape.Count + up.Shape.Count != 4))
+            if (!IsOne(up.Shape.Skip(2)) || (Kind.IsEmbedding && down.Shape.Count + up.Shape.Count != 4))
             {
                 return (up, down);
             }
         }
 
         long count = _magnitude?.Shape.Product() ?? 1;
-        return _magnitude is null || count == Rows || (Columns % count == 0 && !HasPeftMagnitude) || (IsEmbedding && count == Columns) ? null : (_magnitude, Part(IsHadamard ? s_hadamard[0] : Up));
+        return _magnitude is null || count == Rows || (Columns % count == 0 && !Kind.HasPeftMagnitude) || (Kind.IsEmbedding && count == Columns) ? null : (_magnitude, Part(Kind.IsHadamard ? OtherKind.Hadamard[0] : OtherKind.Up));
     }
 
     private static string Shape(SafetensorsEntry entry) => $"[{string.Join(", ", entry.Shape)}]";
@@ -363,7 +284,7 @@ internal sealed class OtherModule : IMergeModule
         public double Scale => module.Scale ?? 1;
 
         public WeightDecomposeAxis? DoraAxis => module._magnitude is not SafetensorsEntry magnitude ? null
-            : module.HasPeftMagnitude ? module.IsEmbedding ? WeightDecomposeAxis.Input : WeightDecomposeAxis.Output
+            : module.Kind.HasPeftMagnitude ? module.Kind.IsEmbedding ? WeightDecomposeAxis.Input : WeightDecomposeAxis.Output
             : magnitude.Shape.Product() == module.Rows && !(magnitude.Shape.Count > 1 && magnitude.Shape[0] == 1) ? WeightDecomposeAxis.Output : WeightDecomposeAxis.Input;
 
         /// <summary>The product as 1 ⊗ w2.</summary>
@@ -375,21 +296,21 @@ internal sealed class OtherModule : IMergeModule
                 tensors.Add(FactorNames.DoraScale, source.Read(magnitude.Name, type));
             }
 
-            if (module.IsHadamard)
+            if (module.Kind.IsHadamard)
             {
                 ((Tensor a1, Tensor b1), (Tensor a2, Tensor b2)) = (Pair(1, type), Pair(2, type));
                 tensors.Add(FactorNames.W2, (a1.mm(b1) * a2.mm(b2)).reshape([module.Rows, -1, .. kernel]));
             }
-            else if (module.HasCore)
+            else if (module.Kind.HasCore)
             {
-                tensors.Add(FactorNames.T2, Read(Core, type));
-                tensors.Add(FactorNames.W2A, Matrix(Up, type).t());
-                tensors.Add(FactorNames.W2B, Matrix(Down, type));
+                tensors.Add(FactorNames.T2, Read(OtherKind.Core, type));
+                tensors.Add(FactorNames.W2A, Matrix(OtherKind.Up, type).t());
+                tensors.Add(FactorNames.W2B, Matrix(OtherKind.Down, type));
             }
             else
             {
-                (Tensor up, Tensor down) = (Matrix(Up, type), Matrix(Down, type));
-                (tensors[FactorNames.W2A], tensors[FactorNames.W2B]) = module.IsEmbedding ? (down.t(), up.t()) : (up, down);
+                (Tensor up, Tensor down) = (Matrix(OtherKind.Up, type), Matrix(OtherKind.Down, type));
+                (tensors[FactorNames.W2A], tensors[FactorNames.W2B]) = module.Kind.IsEmbedding ? (down.t(), up.t()) : (up, down);
             }
 
             return new(tensors, kernel);
@@ -399,7 +320,7 @@ internal sealed class OtherModule : IMergeModule
         public (Tensor Left, Tensor Right) Pair(int number, ScalarType type)
         {
             (Tensor left, Tensor right) = (Read($"hada_w{number}_a", type), Read($"hada_w{number}_b", type));
-            if (!module.HasCore)
+            if (!module.Kind.HasCore)
             {
                 return (left, right);
             }

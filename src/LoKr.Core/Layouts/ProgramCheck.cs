@@ -135,7 +135,7 @@ internal static class ProgramCheck
 
         if (form.LinearOnly)
         {
-            findings.Error(ErrorIds.ProgramFactorsUnread, Where(static entry => entry.Geometry.Kernel is { Count: > 0 }), "it has adapters of linear layers only");
+            findings.Error(ErrorIds.ProgramFactorsUnread, Where(static entry => entry.Geometry.Kernel is { Count: > 0 }), OtherObstacle.Kernel.Why);
         }
 
         if (!form.ReadsNorms)
@@ -160,20 +160,15 @@ internal static class ProgramCheck
     private static void Others(IReadOnlyList<OtherModule> modules, ProgramForm form, Findings findings)
     {
         AdapterFileModule[] Where(Func<OtherModule, bool> matches) => Modules(modules, matches);
-        if (!form.ReadsOtherKinds)
+        foreach (OtherObstacle obstacle in (OtherObstacle[])[OtherObstacle.Kind, OtherObstacle.Kernel, OtherObstacle.Embedding])
         {
-            findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => !other.IsLora), "it reads LoRA, and no other kind of adapter beside LoKr");
+            findings.Error(ErrorIds.ProgramFactorsUnread, Where(other => form.Obstacles(other.Kind).Contains(obstacle)), obstacle.Why);
         }
 
-        if (form.LinearOnly)
-        {
-            findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasKernel), "it has adapters of linear layers only");
-        }
-
-        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.IsEmbedding), "PEFT alone has LoRA on embeddings under such names");
-        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasPeftMagnitude), "it does not read DoRA's magnitudes under PEFT's name");
-        findings.Warn(ErrorIds.ProgramDoraDiffers, Where(static other => other.HasMagnitude && !other.HasPeftMagnitude), DoraDiffers(form));
-        findings.Error(ErrorIds.ProgramScaleDiffers, Where(static other => other is { HasProduct: true, Scale: double scale } && Differs(other.Module.Alpha is double alpha ? alpha / other.Rank : 1, scale)), "it applies another scale: it knows no configuration, and takes alpha from tensors beside the matrices");
+        // Magnitudes that a program drops change what the rest means; a conversion refuses them.
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.Kind.HasPeftMagnitude), "it does not read DoRA's magnitudes under PEFT's name");
+        findings.Warn(ErrorIds.ProgramDoraDiffers, Where(static other => other.Kind is { HasMagnitude: true, HasPeftMagnitude: false }), DoraDiffers(form));
+        findings.Error(ErrorIds.ProgramScaleDiffers, Where(static other => other is { Kind.HasProduct: true, Scale: double scale } && Differs(other.Module.Alpha is double alpha ? alpha / other.Rank : 1, scale)), "it applies another scale: it knows no configuration, and takes alpha from tensors beside the matrices");
     }
 
     private static AdapterFileModule[] Modules(IReadOnlyList<OtherModule> modules, Func<OtherModule, bool> matches) => [.. modules.Where(matches).Select(static other => other.Module)];
@@ -188,7 +183,7 @@ internal static class ProgramCheck
     private static void ForVllm(AdapterFile file, Findings findings)
     {
         IReadOnlyList<OtherModule> modules = OtherModule.Of(file, new());
-        if (!AdapterLayouts.IsPeft(file.Layout) || file.LowRank.Count == 0 || modules.Count == 0 || !modules.All(static other => other.IsLora))
+        if (!AdapterLayouts.IsPeft(file.Layout) || file.LowRank.Count == 0 || modules.Count == 0 || !modules.All(static other => other.Kind.IsLora))
         {
             findings.Error(ErrorIds.ProgramFileRefused, "vLLM loads LoRA only; convert the adapter to LoRA.");
             return;
@@ -201,9 +196,9 @@ internal static class ProgramCheck
         }
 
         AdapterFileModule[] Where(Func<OtherModule, bool> matches) => Modules(modules, matches);
-        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasMagnitude), "it refuses DoRA");
-        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.HasKernel), "it has LoRA on linear layers only");
-        findings.Error(ErrorIds.ProgramScaleDiffers, Where(other => other is { HasProduct: true, Scale: double scale } && (other.Rank != config.R || Differs(LoKrScaling.Compute(config, config.R, config.Alpha, bothFull: false), scale))), "it reads one rank and one alpha for all layers");
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.Kind.HasMagnitude), "it refuses DoRA");
+        findings.Error(ErrorIds.ProgramFactorsUnread, Where(static other => other.Kind.HasKernel), "it has LoRA on linear layers only");
+        findings.Error(ErrorIds.ProgramScaleDiffers, Where(other => other is { Kind.HasProduct: true, Scale: double scale } && (other.Rank != config.R || Differs(LoKrScaling.Compute(config, config.R, config.Alpha, bothFull: false), scale))), "it reads one rank and one alpha for all layers");
     }
 
     /// <summary>Every program takes alpha over the rank of w2, or else of w1; 1 without alpha, and 1 where both factors are whole.</summary>

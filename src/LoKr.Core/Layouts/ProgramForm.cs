@@ -1,6 +1,5 @@
 using System.Collections.Frozen;
 using LoKr.Core.Errors;
-using LoKr.Core.Factors;
 
 namespace LoKr.Core.Layouts;
 
@@ -61,17 +60,38 @@ internal sealed record ProgramForm
 
     /// <summary>Why a program cannot hold a module in any form; null if it can.</summary>
     public string? Obstacle(AdapterModule module) =>
-        LinearOnly && module.Kernel is { Count: > 0 } ? "it has adapters of linear layers only"
-        : !ReadsDora && !ReadsOwnOptions && module.DoraAxis is not null ? "it does not apply DoRA's magnitudes"
+        LinearOnly && module.Kernel is { Count: > 0 } ? OtherObstacle.Kernel.Why
+        : !ReadsDora && !ReadsOwnOptions && module.DoraAxis is not null ? OtherObstacle.Dora.Why
         : null;
 
+    /// <summary>What a program does not read of another kind of adapter of a module, the one that counts most first.</summary>
+    public IEnumerable<OtherObstacle> Obstacles(OtherKind other)
+    {
+        if (other.IsEmbedding)
+        {
+            yield return OtherObstacle.Embedding;
+        }
+
+        if (!ReadsOtherKinds && !other.IsLora)
+        {
+            yield return OtherObstacle.Kind;
+        }
+
+        if (LinearOnly && other.HasKernel)
+        {
+            yield return OtherObstacle.Kernel;
+        }
+
+        if (!ReadsDora && other.HasMagnitude)
+        {
+            yield return OtherObstacle.Dora;
+        }
+    }
+
     /// <summary>Why a program cannot hold another kind of adapter of a module; null if it can.</summary>
-    public string? Obstacle(AdapterOther other) =>
-        other.IsEmbedding ? "PEFT alone has LoRA on embeddings under such names"
-        : !ReadsOtherKinds && !other.IsLora ? $"it does not read {string.Join(", ", other.Kinds)}"
-        : LinearOnly && other.HasKernel ? "it has adapters of linear layers only"
-        : !ReadsDora && other.Tensors.ContainsKey(FactorNames.DoraScale) ? "it does not apply DoRA's magnitudes"
-        : null;
+    public string? Obstacle(OtherKind other) => Obstacles(other).FirstOrDefault() is not OtherObstacle first ? null
+        : first == OtherObstacle.Kind ? $"it does not read {string.Join(", ", other.All)}"
+        : first.Why;
 
     /// <summary>The module with factors that the program multiplies to the same delta, and with alpha or its scale in w1.</summary>
     /// <exception cref="LoKrException"><c>LoKr.ConversionUnsupported</c>: there are no such factors.</exception>
@@ -92,4 +112,21 @@ internal sealed record ProgramForm
         result = PointwiseIsMatrix && result.Geometry is { InnerRank: null, Kernel.Count: > 0 } && result.Geometry.Kernel.All(static size => size == 1) ? AdapterTensors.WithoutKernel(result) : result;
         return HasAlpha ? AdapterTensors.WithAlpha(result) : AdapterTensors.WithoutAlpha(AdapterTensors.Scaled(result, result.Scale.Factor));
     }
+}
+
+/// <summary>What some programs do not read of other kinds of adapters than LoKr.</summary>
+/// <param name="Why">The reason, for people.</param>
+internal sealed record OtherObstacle(string Why)
+{
+    /// <summary>Tables of embeddings.</summary>
+    public static readonly OtherObstacle Embedding = new("PEFT alone has LoRA on embeddings under such names");
+
+    /// <summary>A kind that is not LoRA.</summary>
+    public static readonly OtherObstacle Kind = new("it reads LoRA, and no other kind of adapter beside LoKr");
+
+    /// <summary>Convolutions with a kernel.</summary>
+    public static readonly OtherObstacle Kernel = new("it has adapters of linear layers only");
+
+    /// <summary>DoRA's magnitudes.</summary>
+    public static readonly OtherObstacle Dora = new("it does not apply DoRA's magnitudes");
 }

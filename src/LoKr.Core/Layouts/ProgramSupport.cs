@@ -49,7 +49,7 @@ internal static class ProgramSupport
             yield return $"{obstacle.Key}, which concerns {obstacle.Count()} modules, such as '{obstacle.First().Name}'";
         }
 
-        foreach (IGrouping<string, AdapterOther> obstacle in content.Others.Where(other => form.Obstacle(other) is not null).GroupBy(other => form.Obstacle(other)!))
+        foreach (IGrouping<string, AdapterOther> obstacle in content.Others.Where(other => form.Obstacle(other.Kind) is not null).GroupBy(other => form.Obstacle(other.Kind)!))
         {
             yield return $"{obstacle.Key}, which concerns {obstacle.Count()} modules, such as '{obstacle.First().Name}'";
         }
@@ -100,6 +100,7 @@ internal static class ProgramSupport
     {
         ProgramNames names = new(program, content);
         ProgramForm form = ProgramForm.Of(program);
-        return names.Unknown.Count == 0 && (program != AdapterProgram.Peft || content.Components.Count < 2) && (content.Others.Count == 0 || form.ReadsOtherKinds || (form.ReadsLoraFiles && content.Modules.Count == 0)) && !Losses(program, form, names, content).Any();
+        bool readsLora = form.ReadsLoraFiles || (program == AdapterProgram.Peft && content.Others.All(static other => other.Kind is { IsLora: true, HasMagnitude: false }));
+        return names.Unknown.Count == 0 && (program != AdapterProgram.Peft || content.Components.Count < 2) && (content.Others.Count == 0 || form.ReadsOtherKinds || (readsLora && content.Modules.Count == 0)) && !Losses(program, form, names, content).Any();
     }
 }

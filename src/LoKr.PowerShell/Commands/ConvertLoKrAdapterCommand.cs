@@ -41,7 +41,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter(ParameterSetName = "LiteralPathLoraEnergy")]
     public AdapterFormat Format { get; set; }
 
-    /// <summary>Program that is to read the result: names, scale and form of the factors are those that it reads for the model. For Vllm, and with LoraRank or LoraEnergy, it is LoRA.</summary>
+    /// <summary>Program that is to read the result: names, scale and form of the factors are those that it reads for the model. For Vllm, and with LoraRank or LoraEnergy, it is LoRA; for Peft it is where the source has LoRA alone.</summary>
     [Parameter(Mandatory = true, ParameterSetName = "PathFor")]
     [Parameter(Mandatory = true, ParameterSetName = "LiteralPathFor")]
     [Parameter(ParameterSetName = "PathLoraRank")]
@@ -141,14 +141,15 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     /// <inheritdoc/>
     protected override void Process()
     {
-        LoraRank? rank = RankOfLora();
         string path = Paths.ExistingOne(Path, LiteralPath);
         string destination = Paths.New(Destination);
+        AdapterReadOptions read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling, Rank = Rank, Foreign = SkipUnsupported ? ForeignTensors.Skip : ForeignTensors.Refuse };
+        LoraRank? rank = RankOfLora(path, read);
         LoraTarget.Check(Format, rank, Program);
         EnsureRuntime();
         AdapterConvertOptions options = new()
         {
-            Read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling, Rank = Rank, Foreign = SkipUnsupported ? ForeignTensors.Skip : ForeignTensors.Refuse },
+            Read = read,
             BasePath = BasePath is null ? null : Paths.ExistingOne(BasePath),
             Model = Model,
             Program = Program,
@@ -187,10 +188,11 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
         }
     }
 
-    // vLLM loads LoRA only; without a rank it gets the exact one.
-    private LoraRank? RankOfLora() => ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank) with { Patterned = RankPattern }
+    // vLLM loads LoRA only; without a rank it gets the exact one. A file of LoRA alone stays LoRA for PEFT.
+    private LoraRank? RankOfLora(string path, AdapterReadOptions read) => ParameterSetName.EndsWith("LoraRank", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfSize(LoraRank) with { Patterned = RankPattern }
         : ParameterSetName.EndsWith("LoraEnergy", StringComparison.Ordinal) ? Core.Conversion.LoraRank.OfEnergy(LoraEnergy) with { Patterned = RankPattern }
         : Program == AdapterProgram.Vllm ? Core.Conversion.LoraRank.OfEnergy(1)
+        : Program == AdapterProgram.Peft && AdapterLoraConverter.IsLora(path, read) ? Core.Conversion.LoraRank.Exact
         : null;
 
     private void Check(string path, string destination, LoraRank? rank, AdapterConvertOptions options, LoraWriteOptions lora)
