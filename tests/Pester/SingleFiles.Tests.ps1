@@ -92,6 +92,85 @@ Describe 'A merge into a single file' {
     }
 }
 
+Describe 'A file of LoRA' {
+    BeforeAll {
+        # With the modulation of every block it can be no model but Flux.1.
+        $script:flux1 = "$TestDrive/flux1.safetensors"
+        Save-Tensor $flux1 @{
+            'double_blocks.0.img_attn.qkv.weight'   = [TorchSharp.torch]::zeros(12, 4)
+            'double_blocks.0.img_mlp.0.weight'      = [TorchSharp.torch]::zeros(16, 4)
+            'img_in.weight'                         = [TorchSharp.torch]::zeros(4, 4)
+            'single_blocks.0.modulation.lin.weight' = [TorchSharp.torch]::zeros(12, 4)
+        }
+        $script:style = "$TestDrive/style.safetensors"
+        Save-Tensor $style @{
+            'lora_unet_img_in.lora_down.weight'                         = [TorchSharp.torch]::ones(1, 4)
+            'lora_unet_img_in.lora_up.weight'                           = [TorchSharp.torch]::ones(4, 1)
+            'lora_unet_img_in.alpha'                                    = [TorchSharp.torch]::tensor([float] 3)
+            'lora_unet_single_blocks_0_modulation_lin.lora_down.weight' = [TorchSharp.torch]::ones(1, 4)
+            'lora_unet_single_blocks_0_modulation_lin.lora_up.weight'   = [TorchSharp.torch]::ones(12, 1)
+            'lora_unet_single_blocks_0_modulation_lin.alpha'            = [TorchSharp.torch]::tensor([float] 3)
+            'lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight'   = [TorchSharp.torch]::ones(2, 4)
+            'lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight'     = [TorchSharp.torch]::ones(12, 2)
+            'lora_unet_double_blocks_0_img_attn_qkv.alpha'              = [TorchSharp.torch]::tensor([float] 6)
+            'lora_unet_double_blocks_0_img_mlp_0.lora_down.weight'      = [TorchSharp.torch]::ones(2, 4)
+            'lora_unet_double_blocks_0_img_mlp_0.lora_up.weight'        = [TorchSharp.torch]::ones(16, 2)
+            'lora_unet_double_blocks_0_img_mlp_0.alpha'                 = [TorchSharp.torch]::tensor([float] 6)
+        }
+    }
+
+    It 'becomes a PEFT folder with its own matrices, rank and alpha' {
+        Convert-LoKrAdapter $style "$TestDrive/style" -For Peft -WhatIf
+        "$TestDrive/style" | Should -Not -Exist
+        $result = Convert-LoKrAdapter $style "$TestDrive/style" -For Peft
+        $result | Should -BeOfType ([LoKr.Core.Conversion.LoraConversionResult])
+        $result.ModuleCount, $result.Rank, $result.LargestError | Should -Be 6, 2, 0
+        $config = Get-Content -LiteralPath "$TestDrive/style/adapter_config.json" -Raw | ConvertFrom-Json
+        $config.peft_type, $config.r, $config.lora_alpha | Should -Be 'LORA', 2, 6
+        $config.target_modules | Should -Contain 'transformer_blocks.0.attn.to_q'
+        foreach ($adapter in $style, "$TestDrive/style") {
+            $null = Merge-LoKrAdapter -Path $flux1 -Adapter $adapter -Destination "$TestDrive/style-out.safetensors" -Force
+            (Read-Tensor "$TestDrive/style-out.safetensors" 'double_blocks.0.img_attn.qkv.weight') | Should -Be (@(6) * 48)
+            (Read-Tensor "$TestDrive/style-out.safetensors" 'double_blocks.0.img_mlp.0.weight') | Should -Be (@(6) * 64)
+        }
+    }
+
+    It 'is merged into a model in memory, and taken out again' {
+        $model = Get-TinyModel
+        try {
+            $lora = "$TestDrive/tiny-lora"
+            New-LoKrConfig -R 1 -TargetModules query -InitWeights Random -ModulesToSave @() | Add-LoKrAdapter $model -Seed 1 -WarningAction SilentlyContinue
+            $model | Export-LoKrAdapter -Destination $lora -LoraEnergy 1
+            $adapted = Get-Loss $model
+            $model | Remove-LoKrAdapter -Name *
+            $before = Get-Loss $model
+            $failure = Get-Failure { $model | Import-LoKrAdapter $lora }
+            $failure.FullyQualifiedErrorId | Should -BeLike 'LoKr.AdapterTypeNotSupported,*'
+            $failure.ErrorDetails.RecommendedAction | Should -Match 'Merge-LoKrAdapter'
+            $model | Merge-LoKrAdapter -Adapter $lora -WhatIf
+            Get-Loss $model | Should -Be $before
+            $model | Merge-LoKrAdapter -Adapter $lora
+            $model.MergedAdapters | Should -Be 'tiny-lora'
+            [math]::Abs((Get-Loss $model) - $adapted) | Should -BeLessThan 1e-5
+            Get-ErrorId { $model | Merge-LoKrAdapter -Adapter $lora } | Should -Be 'LoKr.NothingToMerge'
+            $model | Undo-LoKrMerge
+            Get-Loss $model | Should -Be $before
+            $model | Merge-LoKrAdapter -Adapter $lora -Weight 0
+            Get-Loss $model | Should -Be $before
+        }
+        finally {
+            $model.Dispose()
+        }
+    }
+
+    It 'becomes one of q, k and v, and is joined again' {
+        $null = Convert-LoKrAdapter $style "$TestDrive/split.safetensors" -For AiToolkit
+        $null = Convert-LoKrAdapter "$TestDrive/split.safetensors" "$TestDrive/joined.safetensors" -For Kohya
+        (Read-Tensor "$TestDrive/joined.safetensors" 'lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight') | Should -Be (@(1) * 24)
+        (Read-Tensor "$TestDrive/joined.safetensors" 'lora_unet_double_blocks_0_img_attn_qkv.alpha') | Should -Be 6
+    }
+}
+
 Describe 'A LoRA folder of PEFT' {
     BeforeAll {
         $script:lora = (New-Item -ItemType Directory "$TestDrive/lora").FullName

@@ -240,13 +240,20 @@ public static class AdaptableExtensions
     {
         ArgumentNullException.ThrowIfNull(target);
         using ModelUses uses = ModelUses.Change(target.Models.Values, "merged");
+        return MergeAll(ToMerge(target, names).Select(part => part.Model.BeginMerge(part.Names, safe, cancellationToken)));
+    }
+
+    /// <summary>Commits merges of several components when all of them have begun, and reverts them when one of them fails.</summary>
+    /// <param name="merges">A deferred sequence, each element of which begins a merge.</param>
+    internal static LoKrMergeResult MergeAll(IEnumerable<PendingMerge> merges)
+    {
         long started = Stopwatch.GetTimestamp();
         List<PendingMerge> pending = [];
         try
         {
-            foreach ((LoKrModel model, string[]? own) in ToMerge(target, names))
+            foreach (PendingMerge merge in merges)
             {
-                pending.Add(model.BeginMerge(own, safe, cancellationToken));
+                pending.Add(merge);
             }
         }
         catch

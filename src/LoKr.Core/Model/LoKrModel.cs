@@ -82,8 +82,8 @@ public sealed class LoKrModel : IAdaptable
     /// <summary>Names of the active adapters.</summary>
     public IReadOnlyList<string> ActiveAdapters => ValueList.Of([.. _adapters.Active.Select(static adapter => adapter.Name)]);
 
-    /// <summary>Names of the adapters merged into the base weights.</summary>
-    public IReadOnlyList<string> MergedAdapters => ValueList.Of([.. _merges.Merged.Select(static adapter => adapter.Name)]);
+    /// <summary>Names of the adapters merged into the base weights, and of the files that were merged without becoming adapters of the model.</summary>
+    public IReadOnlyList<string> MergedAdapters => ValueList.Of([.. _merges.Merged.Select(static adapter => adapter.Name), .. _merges.Files.Select(static path => Path.GetFileName(path))]);
 
     /// <summary>Whether adapters take part in the forward pass.</summary>
     public bool AdaptersEnabled => _adapters.Enabled;
@@ -362,7 +362,7 @@ public sealed class LoKrModel : IAdaptable
     /// <summary>Throws what <see cref="UndoMerge"/> would.</summary>
     internal void CheckUndoMerge()
     {
-        if (_merges.Merged.Count == 0)
+        if (_merges.Merged.Count + _merges.Files.Count == 0)
         {
             throw ModelErrors.NothingMerged();
         }
@@ -370,14 +370,48 @@ public sealed class LoKrModel : IAdaptable
 
     /// <summary>Throws what <see cref="Merge"/> would. The weights are not changed.</summary>
     internal void CheckMerge(IReadOnlyList<string>? names, bool safe, CancellationToken cancellationToken) =>
-        _merges.Check(RequireMergeable(names), safe, cancellationToken);
+        _merges.Check(MergedChanges.Of(RequireMergeable(names)), safe, cancellationToken);
+
+    /// <summary>Throws what <see cref="BeginMerge(MergedChanges, int, bool, CancellationToken)"/> would. The weights are not changed.</summary>
+    internal void CheckMerge(MergedChanges files, bool safe, CancellationToken cancellationToken)
+    {
+        CheckMergeable(files);
+        _merges.Check(files, safe, cancellationToken);
+    }
+
+    /// <summary>Merges what files change, in a way that can still be reverted.</summary>
+    /// <param name="files">The files and their changes.</param>
+    /// <param name="savedModules">Number of modules that are replaced whole.</param>
+    /// <param name="safe">Refuse results that are not finite.</param>
+    /// <param name="cancellationToken">Checked before every weight.</param>
+    internal PendingMerge BeginMerge(MergedChanges files, int savedModules, bool safe, CancellationToken cancellationToken)
+    {
+        long started = Stopwatch.GetTimestamp();
+        CheckMergeable(files);
+        WeightMerge merge = _merges.Begin(files, safe, cancellationToken);
+        return new(merge, () =>
+        {
+            merge.Commit();
+            return LastMerge = new()
+            {
+                Adapters = [.. files.Files.Select(static path => Path.GetFileName(path))],
+                ModuleCount = merge.WeightCount,
+                SavedModuleCount = savedModules,
+                Warnings = merge.Warnings,
+                Elapsed = Stopwatch.GetElapsedTime(started),
+            };
+        });
+    }
+
+    /// <summary>The value of a weight without any adapter, by the name of its layer or of the parameter.</summary>
+    internal Tensor? Unmerged(string name) => _merges.Original(name);
 
     /// <summary>Merges as <see cref="Merge"/> does, in a way that can still be reverted.</summary>
     internal PendingMerge BeginMerge(IReadOnlyList<string>? names, bool safe, CancellationToken cancellationToken)
     {
         long started = Stopwatch.GetTimestamp();
         LoKrAdapter[] adapters = RequireMergeable(names);
-        WeightMerge merge = _merges.Begin(adapters, safe, cancellationToken);
+        WeightMerge merge = _merges.Begin(MergedChanges.Of(adapters), safe, cancellationToken);
         return new(merge, () =>
         {
             merge.Commit();
@@ -420,6 +454,25 @@ public sealed class LoKrModel : IAdaptable
         }
 
         return adapters;
+    }
+
+    private void CheckMergeable(MergedChanges files)
+    {
+        if (files.Files.Intersect(_merges.Files).Any())
+        {
+            throw ModelErrors.NothingToMerge(hasAdapters: true, hasMerged: true);
+        }
+
+        ILookup<nint, (string Name, nn.Module Module)> owners = TiedWeights.Owners(Module);
+        Dictionary<string, nn.Module> modules = ModuleTree.Modules(Module).ToDictionary(static entry => entry.Name, static entry => entry.Module, StringComparer.Ordinal);
+        foreach (string name in files.Changes.Select(static change => change.Change.Name))
+        {
+            (string owner, nn.Module? module) = modules.TryGetValue(name, out nn.Module? layer) ? (name, layer) : (ModuleTree.Parent(name), modules.GetValueOrDefault(ModuleTree.Parent(name)));
+            if (module is not null && TiedWeights.PartnerOf(Module, owner, module, owners) is string partner)
+            {
+                throw ModelErrors.TiedMerge(owner, partner);
+            }
+        }
     }
 
     /// <summary>Whether an adapter that is not merged is on a layer into which another one is.</summary>

@@ -6,32 +6,36 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Model;
 
 /// <summary>
-/// The adapters that are merged into the base weights. The original of each changed weight stays on the CPU, so that the merge can be undone
-/// bit for bit.
+/// The adapters, and the adapter files, that are merged into the base weights. The original of each changed weight stays on the CPU, so that the merge can
+/// be undone bit for bit.
 /// </summary>
 internal sealed class MergeState : IDisposable
 {
     private readonly Dictionary<string, SavedWeight> _originals = new(StringComparer.Ordinal);
     private readonly List<LoKrAdapter> _merged = [];
+    private readonly List<string> _files = [];
 
     /// <summary>Merged adapters, in the order they were merged.</summary>
     public IReadOnlyList<LoKrAdapter> Merged => _merged;
+
+    /// <summary>Full paths of the files and folders that were merged without becoming adapters of the model.</summary>
+    public IReadOnlyList<string> Files => _files;
 
     /// <summary>The value of a weight before any merge, on the CPU; null for a weight that is not changed.</summary>
     /// <param name="name">Full name of the layer.</param>
     public Tensor? Original(string name) => _originals.GetValueOrDefault(name)?.Value;
 
-    /// <summary>Adds the deltas of adapters into the weights, all or none. They count as merged when the result is committed.</summary>
-    /// <param name="adapters">Adapters that are not merged.</param>
+    /// <summary>Adds changes into the weights, all or none. They count as merged when the result is committed.</summary>
+    /// <param name="merged">What is merged, and was not before.</param>
     /// <param name="safe">Refuse results that are not finite.</param>
     /// <param name="cancellationToken">Checked before every weight.</param>
-    public WeightMerge Begin(IReadOnlyList<LoKrAdapter> adapters, bool safe, CancellationToken cancellationToken)
+    public WeightMerge Begin(MergedChanges merged, bool safe, CancellationToken cancellationToken)
     {
-        WeightMerge merge = new(this, adapters);
+        WeightMerge merge = new(this, merged);
         using IDisposable noGrad = no_grad();
         try
         {
-            foreach ((string name, (LoKrAdapter Adapter, WeightChange Change)[] changes) in Changes(adapters, cancellationToken))
+            foreach ((string name, NamedChange[] changes) in Changes(merged, cancellationToken))
             {
                 Tensor weight = changes[0].Change.Weight();
                 SavedWeight before = merge.Save(name, changes[0].Change);
@@ -53,10 +57,10 @@ internal sealed class MergeState : IDisposable
 
     /// <summary>Throws what <see cref="Begin"/> would throw. No weight is changed: a result that has to be finite is computed on a copy.</summary>
     /// <inheritdoc cref="Begin"/>
-    public void Check(IReadOnlyList<LoKrAdapter> adapters, bool safe, CancellationToken cancellationToken)
+    public void Check(MergedChanges merged, bool safe, CancellationToken cancellationToken)
     {
         using IDisposable noGrad = no_grad();
-        foreach ((string name, (LoKrAdapter Adapter, WeightChange Change)[] changes) in Changes(adapters, cancellationToken))
+        foreach ((string name, NamedChange[] changes) in Changes(merged, cancellationToken))
         {
             if (safe)
             {
@@ -89,10 +93,11 @@ internal sealed class MergeState : IDisposable
 
         _originals.Clear();
         _merged.Clear();
+        _files.Clear();
     }
 
-    /// <summary>Takes over a merge: its adapters, and the originals of weights that were not changed before.</summary>
-    internal void Commit(IReadOnlyList<LoKrAdapter> adapters, IReadOnlyDictionary<string, SavedWeight> changed)
+    /// <summary>Takes over a merge: what was merged, and the originals of weights that were not changed before.</summary>
+    internal void Commit(MergedChanges added, IReadOnlyDictionary<string, SavedWeight> changed)
     {
         foreach ((string name, SavedWeight before) in changed)
         {
@@ -102,15 +107,14 @@ internal sealed class MergeState : IDisposable
             }
         }
 
-        _merged.AddRange(adapters);
+        _merged.AddRange(added.Adapters);
+        _files.AddRange(added.Files);
     }
 
-    /// <summary>What adapters change, by the name of the weight.</summary>
-    private static IEnumerable<(string Name, (LoKrAdapter Adapter, WeightChange Change)[] Changes)> Changes(IReadOnlyList<LoKrAdapter> adapters, CancellationToken cancellationToken)
+    /// <summary>What changes, by the name of the weight.</summary>
+    private static IEnumerable<(string Name, NamedChange[] Changes)> Changes(MergedChanges added, CancellationToken cancellationToken)
     {
-        foreach (IGrouping<string, (LoKrAdapter Adapter, WeightChange Change)> group in adapters
-            .SelectMany(static adapter => WeightChange.Of(adapter).Select(change => (Adapter: adapter, Change: change)))
-            .GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
+        foreach (IGrouping<string, NamedChange> group in added.Changes.GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
         {
             cancellationToken.ThrowIfCancellationRequested();
             yield return group.First().Change.Weight().device_type == DeviceType.META ? throw ModelErrors.NoWeights() : (group.Key, [.. group]);
@@ -118,16 +122,16 @@ internal sealed class MergeState : IDisposable
     }
 
     /// <summary>Several changes add up in their own type, so that a weight of lower precision is rounded once.</summary>
-    private static void Merge((LoKrAdapter Adapter, WeightChange Change)[] changes, Tensor weight, Tensor original, bool safe)
+    private static void Merge(NamedChange[] changes, Tensor weight, Tensor original, bool safe)
     {
         using DisposeScope scope = NewDisposeScope();
         Tensor sum = changes.Length > 1 ? weight.to(changes[0].Change.DType) : weight;
-        foreach ((LoKrAdapter adapter, WeightChange change) in changes)
+        foreach ((string adapter, WeightChange change) in changes)
         {
             change.MergeInto(sum, original);
             if (safe && !IsFinite(sum))
             {
-                throw ModelErrors.MergeNotFinite(adapter.Name, change.Name, weight.dtype, "no weight was changed");
+                throw ModelErrors.MergeNotFinite(adapter, change.Name, weight.dtype, "no weight was changed");
             }
         }
 
@@ -136,7 +140,7 @@ internal sealed class MergeState : IDisposable
             weight.copy_(sum);
             if (safe && !IsFinite(weight))
             {
-                throw ModelErrors.MergeNotFinite(changes[^1].Adapter.Name, changes[^1].Change.Name, weight.dtype, "no weight was changed");
+                throw ModelErrors.MergeNotFinite(changes[^1].Adapter, changes[^1].Change.Name, weight.dtype, "no weight was changed");
             }
         }
     }
@@ -149,7 +153,7 @@ internal sealed class MergeState : IDisposable
 }
 
 /// <summary>A finished change of base weights that can still be reverted.</summary>
-internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> adapters)
+internal sealed class WeightMerge(MergeState state, MergedChanges added)
 {
     private readonly Dictionary<string, SavedWeight> _changed = new(StringComparer.Ordinal);
     private readonly List<string> _warnings = [];
@@ -161,7 +165,7 @@ internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> a
     public int WeightCount => _changed.Count;
 
     /// <summary>Counts the adapters as merged.</summary>
-    public void Commit() => state.Commit(adapters, _changed);
+    public void Commit() => state.Commit(added, _changed);
 
     /// <summary>Restores the weights as they were before.</summary>
     public void RollBack()
@@ -188,6 +192,26 @@ internal sealed class WeightMerge(MergeState state, IReadOnlyList<LoKrAdapter> a
         return _changed[name] = new(change, value);
     }
 }
+
+/// <summary>What a merge adds to the weights of a model.</summary>
+/// <param name="Changes">The changes, each with the name of the adapter that makes it.</param>
+internal sealed record MergedChanges(IReadOnlyList<NamedChange> Changes)
+{
+    /// <summary>Adapters of the model.</summary>
+    public IReadOnlyList<LoKrAdapter> Adapters { get; init; } = [];
+
+    /// <summary>Full paths of files and folders that do not become adapters of the model.</summary>
+    public IReadOnlyList<string> Files { get; init; } = [];
+
+    /// <summary>The changes of adapters of a model.</summary>
+    public static MergedChanges Of(IReadOnlyList<LoKrAdapter> adapters) =>
+        new([.. adapters.SelectMany(static adapter => WeightChange.Of(adapter).Select(change => new NamedChange(adapter.Name, change)))]) { Adapters = adapters };
+}
+
+/// <summary>A change of a weight.</summary>
+/// <param name="Adapter">Name of the adapter, or of the file.</param>
+/// <param name="Change">The change.</param>
+internal readonly record struct NamedChange(string Adapter, WeightChange Change);
 
 /// <summary>The value of a weight before a change, on the CPU.</summary>
 internal sealed record SavedWeight(WeightChange Change, Tensor Value)

@@ -4,6 +4,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Factors;
 using LoKr.Core.Gguf;
 using LoKr.Core.Layouts;
+using LoKr.Core.Merging;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Models.Diffusion;
@@ -16,17 +17,19 @@ namespace LoKr.PowerShell.Commands;
 
 /// <summary>Merges adapters into base weights: in a model in memory, or from a folder, a single file or a GGUF file on disk into another one.</summary>
 [Cmdlet(VerbsData.Merge, "LoKrAdapter", DefaultParameterSetName = ModelSet, SupportsShouldProcess = true)]
-[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet])]
+[OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline), ParameterSetName = [ModelSet, ModelAdapterSet])]
 [OutputType(typeof(LoKrMergeResult), typeof(Job), ParameterSetName = [PathSet, LiteralPathSet])]
 public sealed class MergeLoKrAdapterCommand : PassThruCommand
 {
     private const string ModelSet = "Model";
+    private const string ModelAdapterSet = "ModelAdapter";
     private const string PathSet = "Path";
     private const string LiteralPathSet = "LiteralPath";
     private bool _adaptersAreLiteral;
 
     /// <summary>The model or the pipeline: from Import-LoKrModel, or any torch.nn.Module.</summary>
     [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelSet)]
+    [Parameter(Mandatory = true, ValueFromPipeline = true, ParameterSetName = ModelAdapterSet)]
     [LoKrModelTransformation]
     [ValidateNotNull]
     public IAdaptable Model { get; set; } = null!;
@@ -55,7 +58,11 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     [ValidateNotNullOrEmpty]
     public string LiteralPath { get; set; } = "";
 
-    /// <summary>Adapters of any program, safetensors files or folders, in the order in which they are added. Wildcards are allowed; adapters from the pipeline are taken as they are, each for a merge of its own.</summary>
+    /// <summary>
+    /// Adapters of any program, safetensors files or folders, in the order in which they are added. Wildcards are allowed; adapters from the pipeline are taken
+    /// as they are, each for a merge of its own. Beside a model in memory they are merged into it without becoming adapters of the model: LoRA and other kinds too.
+    /// </summary>
+    [Parameter(Mandatory = true, ParameterSetName = ModelAdapterSet)]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = PathSet)]
     [Parameter(Mandatory = true, ValueFromPipelineByPropertyName = true, ParameterSetName = LiteralPathSet)]
     [Alias("FullName")]
@@ -65,6 +72,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
 
     /// <summary>Strength of each adapter, 1 as trained; one number for all, or one for each. Modules that were trained whole are not scaled.</summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     [ValidateNotNullOrEmpty]
     public double[] Weight { get; set; } = [1];
@@ -75,6 +83,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     /// For a model in memory use Set-LoKrAdapter.
     /// </summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public DoraStrength DoraStrength { get; set; }
 
@@ -117,27 +126,32 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
 
     /// <summary>Component of a pipeline whose modules are merged, where the adapter has several; without it all of them.</summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public AdapterComponent? Component { get; set; }
 
     /// <summary>Alpha of every module; it overrides the files of the adapters.</summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public double? Alpha { get; set; }
 
     /// <summary>Convention by which alpha becomes a factor; it overrides that of the program that wrote the adapter: Peft, Lycoris, or None for 1.</summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public ScalingConvention? Scaling { get; set; }
 
     /// <summary>Rank of modules whose factors are both whole, for a Scaling that depends on it; without it the one that kohya's trainers write into the header.</summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     [ValidateRange(1, int.MaxValue)]
     public int? Rank { get; set; }
 
     /// <summary>Leaves out tensors of other kinds of adapters that cannot be merged (OFT, IA3), with a warning, in place of an error. LoCon, LoRA, LoHa, differences and norms are merged.</summary>
     [Parameter(ParameterSetName = PathSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     [Parameter(ParameterSetName = LiteralPathSet)]
     public SwitchParameter SkipUnsupported { get; set; }
 
@@ -156,13 +170,14 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
 
     /// <summary>Writes the model even where no command follows in the pipeline: for a variable, or as the result of a function or script block.</summary>
     [Parameter(ParameterSetName = ModelSet)]
+    [Parameter(ParameterSetName = ModelAdapterSet)]
     public override SwitchParameter PassThru { get; set; }
 
     /// <inheritdoc/>
     protected override void Begin() => _adaptersAreLiteral = Paths.IsLiteral || !MyInvocation.BoundParameters.ContainsKey(nameof(Adapter));
 
     /// <inheritdoc/>
-    protected override string? Subject => ParameterSetName == ModelSet ? NameOf(Model) : string.Join(", ", Adapter);
+    protected override string? Subject => ParameterSetName is ModelSet or ModelAdapterSet ? NameOf(Model) : string.Join(", ", Adapter);
 
     /// <inheritdoc/>
     private protected override bool IsForFirstWorker => Destination.Length > 0;
@@ -173,6 +188,10 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         if (ParameterSetName == ModelSet)
         {
             MergeModel();
+        }
+        else if (ParameterSetName == ModelAdapterSet)
+        {
+            MergeIntoModel();
         }
         else
         {
@@ -198,6 +217,31 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         if (ShouldProcess(Model.Name, $"Merge LoKr adapters {string.Join(", ", names ?? Model.GetActiveAdapters())}".TrimEnd()))
         {
             LoKrMergeResult result = Model.Merge(names, Safe, StopToken);
+            WriteWarnings(result.Warnings);
+            WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s.");
+        }
+
+        PassOn(Model);
+    }
+
+    private void MergeIntoModel()
+    {
+        if (AsJob)
+        {
+            throw CommandJob.InMemory("The model", Subject);
+        }
+
+        EnsureRuntime();
+        CheckpointMergeSource[] sources = ReadAdapters();
+        if (IsRehearsal)
+        {
+            FileMerge.Check(Model, sources, Safe, StopToken);
+            Rehearsals.RememberMerge(Model);
+        }
+
+        if (ShouldProcess(Model.Name, $"Merge adapters {string.Join(", ", sources.Select(static source => source.Name))}"))
+        {
+            LoKrMergeResult result = FileMerge.Merge(Model, sources, Safe, StopToken);
             WriteWarnings(result.Warnings);
             WriteVerbose($"Merged {result}, {result.Elapsed.TotalSeconds:F2} s.");
         }

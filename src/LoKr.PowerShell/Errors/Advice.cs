@@ -86,6 +86,8 @@ internal static class Advice
             "Give the folder of the model with -Path, the folder of the adapter with -Adapter, and a -Destination; or use Start-ThreadJob.",
         { ErrorId: ErrorIds.AdapterAmbiguous } when command == "Start-LoKrTraining" => "Name the adapter to train with -AdapterName, or make one active with Set-LoKrAdapter -Active.",
         { ErrorId: ErrorIds.AdapterAmbiguous } => "Name the adapter with -Name, or make one active with Set-LoKrAdapter -Active; Add-LoKrAdapter adds one.",
+        { ErrorId: ErrorIds.AdapterTypeNotSupported } when command == "Import-LoKrAdapter" =>
+            "Merge-LoKrAdapter -Adapter merges LoRA, LoHa and differences into a model in memory. -SkipUnsupported loads the LoKr beside them.",
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Convert-LoKrAdapter" =>
             Extend(exception, "-BasePath or -Model names the base model, -Component a component."),
         { ErrorId: ErrorIds.AdapterModulesUnknown } when command == "Import-LoKrAdapter" => Extend(exception, "-Component names a component."),

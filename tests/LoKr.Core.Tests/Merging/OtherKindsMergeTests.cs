@@ -1,5 +1,6 @@
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
+using LoKr.Core.Merging;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
@@ -71,6 +72,28 @@ public sealed class OtherKindsMergeTests : IDisposable
     {
         Tensor difference = randn(Rows, Columns);
         Check(new() { [Module + ".diff"] = difference }, difference);
+    }
+
+    [Fact]
+    public void Differences_of_the_weight_and_the_bias_of_a_norm_are_added_in_folders_and_single_files()
+    {
+        const string norm = "model.layers.0.input_layernorm";
+        Dictionary<string, Tensor> weights = new() { [norm + ".weight"] = randn(Columns), [norm + ".bias"] = randn(Columns), [Module + ".weight"] = _weight };
+        Dictionary<string, Tensor> changes = new() { [norm + ".diff"] = randn(Columns), [norm + ".diff_b"] = randn(Columns) };
+        string adapter = Write(changes);
+        LoKrMergeResult folder = MergeFiles.Run(MergeFiles.Options(MergeFiles.Base(_folder["norms"], weights), _folder["merged"], adapter));
+        SafetensorsWriter.Write(_folder["norms.safetensors"], weights);
+        LoKrMergeResult file = MergeFiles.Run(MergeFiles.Options(_folder["norms.safetensors"], _folder["merged.safetensors"], adapter));
+
+        // Two tensors of one norm, and no module that was trained whole.
+        Assert.Equal((2, 0), (folder.ModuleCount, folder.SavedModuleCount));
+        Assert.Equal((2, 0), (file.ModuleCount, file.SavedModuleCount));
+        Dictionary<string, Tensor> merged = MergeFiles.Read(_folder["merged"]);
+        using SafetensorsReader single = SafetensorsReader.Open(_folder["merged.safetensors"]);
+        Assert.True(TensorAssert.Same(weights[norm + ".weight"] + changes[norm + ".diff"], merged[norm + ".weight"]));
+        Assert.True(TensorAssert.Same(weights[norm + ".bias"] + changes[norm + ".diff_b"], merged[norm + ".bias"]));
+        Assert.True(TensorAssert.Same(_weight, merged[Module + ".weight"]));
+        Assert.All(merged, pair => Assert.True(TensorAssert.Same(pair.Value, single.Read(pair.Key)), pair.Key));
     }
 
     [Fact]
@@ -178,10 +201,15 @@ public sealed class OtherKindsMergeTests : IDisposable
         InMemory(from, weights, modules, new(lokr.Concat(norms)), all);
     }
 
-    /// <summary>A model in memory has LoKr and norms alone: these with the bits of the disk, and an error that counts the others.</summary>
+    /// <summary>Adapters of a model in memory are LoKr and norms alone: these with the bits of the disk, and an error that counts the others, which are merged into it as a file.</summary>
     private void InMemory(string from, Dictionary<string, Tensor> weights, string[] modules, Dictionary<string, Tensor> own, Dictionary<string, Tensor> all)
     {
         using LoKrModel model = Model(weights, modules);
+        LoKrMergeResult result = FileMerge.Merge(model, [new AdapterMergeSource(_folder["all.safetensors"])], cancellation: TestContext.Current.CancellationToken);
+        Assert.Equal(8, result.ModuleCount);
+        Assert.Empty(MergeFiles.Differences(MergeFiles.Read(_folder["all"]), MergeFiles.State(model)));
+        model.UndoMerge();
+        Assert.Empty(MergeFiles.Differences(weights, MergeFiles.State(model)));
         SafetensorsWriter.Write(_folder["own.safetensors"], own);
         MergeFiles.Run(MergeFiles.Options(from, _folder["own"], _folder["own.safetensors"]));
         using AdapterFile file = AdapterFile.Open(_folder["all.safetensors"]);

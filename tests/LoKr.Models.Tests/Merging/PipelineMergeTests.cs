@@ -1,4 +1,5 @@
 using LoKr.Core.Layouts;
+using LoKr.Core.Merging;
 using LoKr.Core.Merging.Checkpoints;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
@@ -33,10 +34,24 @@ public sealed class PipelineMergeTests
         pipeline.SetAdapterScale(["default"], strength);
         pipeline.Merge();
         ModelFolder.Export(pipeline, folder["memory"], cancellationToken: TestContext.Current.CancellationToken);
+        AssertSame(folder["disk"], folder["memory"]);
+
+        // The same without an adapter on the model.
+        pipeline.UndoMerge();
+        pipeline.RemoveAdapter("default");
+        FileMerge.Merge(pipeline, [new AdapterMergeSource(adapter, strength)], cancellation: TestContext.Current.CancellationToken);
+        ModelFolder.Export(pipeline, folder["file"], cancellationToken: TestContext.Current.CancellationToken);
+        AssertSame(folder["disk"], folder["file"]);
+        using IAdaptable again = ModelFolder.Load(folder["disk"], cancellationToken: TestContext.Current.CancellationToken).Model;
+        Assert.Equal(pipeline.Models.Count, again.Models.Count);
+    }
+
+    private static void AssertSame(string expected, string actual)
+    {
         foreach (string component in (string[])["unet", "text_encoder", "vae"])
         {
-            using CheckpointReader disk = Open(folder["disk", component]);
-            using CheckpointReader memory = Open(folder["memory", component]);
+            using CheckpointReader disk = Open(Path.Combine(expected, component));
+            using CheckpointReader memory = Open(Path.Combine(actual, component));
             foreach (string key in memory.Entries.Keys.Intersect(disk.Entries.Keys))
             {
                 Assert.True(memory.Read(key).bytes.SequenceEqual(disk.Read(key).bytes), $"{component}: {key}");
@@ -44,9 +59,6 @@ public sealed class PipelineMergeTests
 
             Assert.NotEmpty(memory.Entries.Keys.Intersect(disk.Entries.Keys));
         }
-
-        using IAdaptable again = ModelFolder.Load(folder["disk"], cancellationToken: TestContext.Current.CancellationToken).Model;
-        Assert.Equal(pipeline.Models.Count, again.Models.Count);
     }
 
     private static CheckpointReader Open(string folder) => CheckpointReader.Open(folder, File.Exists(Path.Combine(folder, "model.safetensors")) ? "model" : "diffusion_pytorch_model");

@@ -28,6 +28,18 @@ internal sealed class MergeAdapters : IDisposable
     /// <exception cref="LoKrException"><c>LoKr.InvalidArgument</c>, <c>LoKr.ExportIntoSource</c>.</exception>
     public static void Check(IReadOnlyList<CheckpointMergeSource> adapters, string basePath, string destination)
     {
+        Check(adapters);
+        foreach (string source in adapters.Select(static source => source.Path).Prepend(basePath))
+        {
+            FolderPaths.CheckApart(source, destination);
+        }
+    }
+
+    /// <summary>Refuses a merge without adapters, or with a strength that is not finite.</summary>
+    /// <param name="adapters">The adapters.</param>
+    /// <exception cref="LoKrException"><c>LoKr.InvalidArgument</c>.</exception>
+    public static void Check(IReadOnlyList<CheckpointMergeSource> adapters)
+    {
         if (adapters is not { Count: > 0 })
         {
             throw Invalid("There is no adapter to merge.", "Name at least one.");
@@ -36,11 +48,6 @@ internal sealed class MergeAdapters : IDisposable
         if (adapters.FirstOrDefault(static adapter => !double.IsFinite(adapter.Weight)) is { } odd)
         {
             throw Invalid($"The weight of adapter '{odd.Name}' is {odd.Weight.ToString(CultureInfo.InvariantCulture)}.", "Use a finite number; 1 is the strength as trained.");
-        }
-
-        foreach (string source in adapters.Select(static source => source.Path).Prepend(basePath))
-        {
-            FolderPaths.CheckApart(source, destination);
         }
     }
 

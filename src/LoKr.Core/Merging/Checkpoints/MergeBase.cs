@@ -25,10 +25,15 @@ internal sealed class MergeBase : IDisposable
     /// <param name="path">Its path.</param>
     /// <param name="traits">What is known about its tensors.</param>
     /// <param name="plan">The plan that takes the changes.</param>
-    public static MergeBase Of(string path, CheckpointTraits traits, MergePlan plan)
+    public static MergeBase Of(string path, CheckpointTraits traits, MergePlan plan) => Of(path, [new("", traits, plan)]);
+
+    /// <summary>A model of components that are open already.</summary>
+    /// <param name="path">Its path.</param>
+    /// <param name="parts">The components.</param>
+    public static MergeBase Of(string path, IEnumerable<MergePart> parts)
     {
         MergeBase model = new(path);
-        model._parts.Add(new("", traits, plan));
+        model._parts.AddRange(parts);
         return model;
     }
 
