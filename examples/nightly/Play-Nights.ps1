@@ -8,7 +8,7 @@
 .DESCRIPTION
     Each night is a process of its own without a terminal, as a scheduler starts it:
 
-    night 1    120 tickets: version 1 is published               exit code 0
+    night 1    60 tickets:  version 1 is published               exit code 0
     night 2    the same tickets: nothing to do                   exit code 2
     night 3    600 tickets: version 2 is better, and published   exit code 0
     night 4    600 more tickets with the wrong labels:
@@ -75,8 +75,8 @@ try {
 
     # The classes lie one after the other; each night gets some of each.
     $tickets = @(Get-Content -LiteralPath "$examples/data/tickets.train.jsonl")
-    $first = @(for ($i = 0; $i -lt $tickets.Count; $i += 5) { $tickets[$i] })
-    $rest = @(for ($i = 0; $i -lt $tickets.Count; $i++) { if ($i % 5) { $tickets[$i] } })
+    $first = @(for ($i = 0; $i -lt $tickets.Count; $i += 10) { $tickets[$i] })
+    $rest = @(for ($i = 0; $i -lt $tickets.Count; $i++) { if ($i % 10) { $tickets[$i] } })
 
     Set-Content -LiteralPath (Join-Path $folder 'data/night-1.jsonl') -Value $first
     Invoke-Night 1
