@@ -31,12 +31,12 @@ public sealed record ChatAnswers(string Text, IReadOnlyList<(int Start, int End)
 /// </summary>
 public sealed class ChatTemplate
 {
-    private readonly IReadOnlyList<TemplateStatement> _body;
+    private readonly TemplateBlock _body;
     private readonly Dictionary<string, object?> _specialTokens;
 
     private readonly ChatTemplate? _withTools;
 
-    private ChatTemplate(IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate, Dictionary<string, object?> specialTokens, ChatTemplate? withTools)
+    private ChatTemplate(TemplateBlock body, bool marksAnswers, bool writesDate, Dictionary<string, object?> specialTokens, ChatTemplate? withTools)
     {
         (_body, _specialTokens, _withTools) = (body, specialTokens, withTools);
         (MarksAnswers, WritesDate) = (marksAnswers, writesDate || withTools?.WritesDate == true);
@@ -59,7 +59,7 @@ public sealed class ChatTemplate
     public static ChatTemplate Parse(string template, IReadOnlyDictionary<string, string>? specialTokens = null, string? withTools = null)
     {
         ArgumentNullException.ThrowIfNull(template);
-        (IReadOnlyList<TemplateStatement> body, bool marksAnswers, bool writesDate) = TemplateParser.Parse(template);
+        (TemplateBlock body, bool marksAnswers, bool writesDate) = TemplateParser.Parse(template);
         Dictionary<string, object?> tokens = new(StringComparer.Ordinal);
         foreach ((string name, string token) in specialTokens ?? new Dictionary<string, string>())
         {

@@ -12,6 +12,7 @@ internal static class PythonText
         ['ß'] = "SS", ['ŉ'] = "\u02BCN", ['ǰ'] = "J\u030C", ['\u0390'] = "\u0399\u0308\u0301", ['\u03B0'] = "\u03A5\u0308\u0301", ['\u0587'] = "\u0535\u0552",
         ['\u1E96'] = "H\u0331", ['\u1E97'] = "T\u0308", ['\u1E98'] = "W\u030A", ['\u1E99'] = "Y\u030A", ['\u1E9A'] = "A\u02BE",
         ['\uFB00'] = "FF", ['\uFB01'] = "FI", ['\uFB02'] = "FL", ['\uFB03'] = "FFI", ['\uFB04'] = "FFL", ['\uFB05'] = "ST", ['\uFB06'] = "ST",
+        ['\uFB13'] = "\u0544\u0546", ['\uFB14'] = "\u0544\u0535", ['\uFB15'] = "\u0544\u053B", ['\uFB16'] = "\u054E\u0546", ['\uFB17'] = "\u0544\u053D",
     };
 
     /// <summary>White space of Python's <c>str.strip</c>.</summary>
@@ -327,6 +328,7 @@ internal static class PythonText
     private static string Upper(int line, Rune rune) => s_longUpper.GetValueOrDefault(rune.Value) ?? (rune.Value switch
     {
         0x131 => "I",
+        0x17F => "S",
         >= 0x1F50 and <= 0x1FFC when HasLongUpper(rune.Value) => throw TemplateError.Unsupported(line, $"the capital of '{rune}'"),
         _ => Rune.ToUpperInvariant(rune).ToString(),
     });

@@ -232,7 +232,7 @@ internal sealed record MathExpression(int Line, string Operator, TemplateExpress
         ("+", TemplateList a, TemplateList b) when a.IsTuple == b.IsTuple => Repeated(run, line, a, 1, b),
         ("%", string format, TemplateList { IsTuple: true } values) => PythonFormat.Percent(run, line, format, new(values, TemplateArguments.None.Named)),
         ("%", string format, TemplateMap values) => PythonFormat.Percent(run, line, format, Named(values), takesMore: true),
-        ("%", string format, _) => PythonFormat.Percent(run, line, format, new([right], TemplateArguments.None.Named), takesMore: right is TemplateList or TemplateRange),
+        ("%", string format, _) => PythonFormat.Percent(run, line, format, new([right], TemplateArguments.None.Named), takesMore: right is TemplateList or TemplateRange or TemplateUndefined),
         ("*", string text, _) when TemplateValues.Integer(right) is long count => run.Repeat(line, text, count),
         ("*", _, string text) when TemplateValues.Integer(left) is long count => run.Repeat(line, text, count),
         ("*", TemplateList list, _) when TemplateValues.Integer(right) is long count => Repeated(run, line, list, count, []),
@@ -266,6 +266,11 @@ internal abstract record TemplateStatement(int Line)
     /// <summary>Runs it; what it returns ends the loop around it, or its turn.</summary>
     public abstract TemplateFlow Run(TemplateRun run);
 }
+
+/// <summary>Statements with variables of their own.</summary>
+/// <param name="Statements">The statements.</param>
+/// <param name="Late">Names that it sets only after an inner block has read them: until then they are not there, whatever is around it.</param>
+internal sealed record TemplateBlock(IReadOnlyList<TemplateStatement> Statements, IReadOnlyList<string> Late);
 
 /// <summary>How a statement ends.</summary>
 internal enum TemplateFlow
@@ -312,6 +317,9 @@ internal sealed record IfStatement(int Line, IReadOnlyList<(TemplateExpression? 
 /// <summary>What a value is assigned to.</summary>
 internal abstract record TemplateTarget
 {
+    /// <summary>The variables that are set.</summary>
+    public abstract IEnumerable<string> Names { get; }
+
     /// <summary>Assigns a value.</summary>
     public abstract void Assign(TemplateRun run, int line, object? value);
 }
@@ -319,12 +327,16 @@ internal abstract record TemplateTarget
 /// <summary>A variable.</summary>
 internal sealed record NameTarget(string Name) : TemplateTarget
 {
+    public override IEnumerable<string> Names => [Name];
+
     public override void Assign(TemplateRun run, int line, object? value) => run.Set(Name, value);
 }
 
 /// <summary>A member of a namespace.</summary>
 internal sealed record MemberTarget(string Space, string Name) : TemplateTarget
 {
+    public override IEnumerable<string> Names => [];
+
     public override void Assign(TemplateRun run, int line, object? value)
     {
         TemplateNamespace space = run.Get(Space) as TemplateNamespace ?? throw TemplateError.Failed(line, $"'{Space}' is no namespace, so '{Name}' cannot be set");
@@ -335,6 +347,8 @@ internal sealed record MemberTarget(string Space, string Name) : TemplateTarget
 /// <summary>Several, each of which takes an item.</summary>
 internal sealed record SeveralTargets(IReadOnlyList<TemplateTarget> Targets) : TemplateTarget
 {
+    public override IEnumerable<string> Names => Targets.SelectMany(static target => target.Names);
+
     public override void Assign(TemplateRun run, int line, object? value)
     {
         IEnumerable<object?> source = TemplateValues.Iterate(value) ?? throw TemplateError.Failed(line, $"{TemplateValues.Kind(value)} has no items");
@@ -362,7 +376,7 @@ internal sealed record SetStatement(int Line, TemplateTarget Target, TemplateExp
 }
 
 /// <summary><c>set name</c> … <c>endset</c>, with filters for the text.</summary>
-internal sealed record SetBlockStatement(int Line, TemplateTarget Target, FiltersExpression? Filters, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+internal sealed record SetBlockStatement(int Line, TemplateTarget Target, FiltersExpression? Filters, TemplateBlock Body) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
@@ -377,7 +391,7 @@ internal sealed record SetBlockStatement(int Line, TemplateTarget Target, Filter
 }
 
 /// <summary><c>filter name</c> … <c>endfilter</c>.</summary>
-internal sealed record FilterStatement(int Line, FiltersExpression Filters, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+internal sealed record FilterStatement(int Line, FiltersExpression Filters, TemplateBlock Body) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
@@ -411,26 +425,26 @@ internal sealed record HeldExpression(int Line) : TemplateExpression(Line)
 }
 
 /// <summary><c>with a = value</c> … <c>endwith</c>.</summary>
-internal sealed record WithStatement(int Line, IReadOnlyList<(TemplateTarget Target, TemplateExpression Value)> Variables, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+internal sealed record WithStatement(int Line, IReadOnlyList<(TemplateTarget Target, TemplateExpression Value)> Variables, TemplateBlock Body) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
         object?[] values = [.. Variables.Select(variable => run.Value(variable.Value))];
-        using (run.Scope())
+        using (run.Scope(Body))
         {
             foreach (((TemplateTarget target, _), object? value) in Variables.Zip(values))
             {
                 target.Assign(run, Line, value);
             }
 
-            return run.Run(Body);
+            return run.Run(Body.Statements);
         }
     }
 }
 
 internal sealed record ForStatement(
-    int Line, TemplateTarget Target, TemplateExpression Items, TemplateExpression? Condition, IReadOnlyList<TemplateStatement> Body,
-    IReadOnlyList<TemplateStatement> Otherwise) : TemplateStatement(Line)
+    int Line, TemplateTarget Target, TemplateExpression Items, TemplateExpression? Condition, TemplateBlock Body,
+    TemplateBlock Otherwise) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
@@ -440,11 +454,11 @@ internal sealed record ForStatement(
         while (loop.Next())
         {
             run.Step(Line);
-            using (run.Scope())
+            using (run.Scope(Body))
             {
                 run.Set("loop", loop);
                 Target.Assign(run, Line, loop.Current);
-                if (run.Run(Body) == TemplateFlow.Break)
+                if (run.Run(Body.Statements) == TemplateFlow.Break)
                 {
                     break;
                 }
@@ -453,9 +467,9 @@ internal sealed record ForStatement(
 
         if (loop.IsEmpty)
         {
-            using (run.Scope())
+            using (run.Scope(Otherwise))
             {
-                return run.Run(Otherwise);
+                return run.Run(Otherwise.Statements);
             }
         }
 
@@ -483,7 +497,7 @@ internal sealed record FlowStatement(int Line, TemplateFlow Flow) : TemplateStat
 /// <param name="Body">The statements.</param>
 /// <param name="Uses">Which of the names that stand for further arguments it reads: <c>varargs</c>, <c>kwargs</c>, <c>caller</c>.</param>
 internal sealed record MacroBody(
-    string Name, IReadOnlyList<(string Name, TemplateExpression? Default)> Parameters, IReadOnlyList<TemplateStatement> Body, IReadOnlySet<string> Uses)
+    string Name, IReadOnlyList<(string Name, TemplateExpression? Default)> Parameters, TemplateBlock Body, IReadOnlySet<string> Uses)
 {
     public const string Caller = "caller";
     public const string MoreByPlace = "varargs";
@@ -562,14 +576,14 @@ internal sealed record CallStatement(int Line, CallExpression Called, MacroBody 
 }
 
 /// <summary><c>generation</c> … <c>endgeneration</c>: what the assistant says.</summary>
-internal sealed record GenerationStatement(int Line, IReadOnlyList<TemplateStatement> Body) : TemplateStatement(Line)
+internal sealed record GenerationStatement(int Line, TemplateBlock Body) : TemplateStatement(Line)
 {
     public override TemplateFlow Run(TemplateRun run)
     {
         using (run.Generation())
-        using (run.Scope())
+        using (run.Scope(Body))
         {
-            return run.Run(Body);
+            return run.Run(Body.Statements);
         }
     }
 }

@@ -17,6 +17,8 @@ internal sealed class TemplateParser
 
     private readonly List<TemplateToken> _tokens;
     private HashSet<string> _uses = [];
+    private Names _names = new(outer: null);
+    private int _conditions;
     private int _at;
     private int _depth;
     private int _loops;
@@ -33,13 +35,29 @@ internal sealed class TemplateParser
 
     private int Line => Current.Line;
 
-    public static (IReadOnlyList<TemplateStatement> Body, bool HasGeneration, bool HasDate) Parse(string source)
+    public static (TemplateBlock Body, bool HasGeneration, bool HasDate) Parse(string source)
     {
         TemplateParser parser = new(source);
-        List<TemplateStatement> body = parser.Body();
+        TemplateBlock body = parser.Block();
+        parser._names.Settle();
         return parser.Current.Kind == TemplateTokenKind.End
             ? (body, parser.HasGeneration, parser.HasDate)
             : throw TemplateError.Invalid(parser.Line, $"'{parser._tokens[parser._at + 1].Text}' is not expected");
+    }
+
+    /// <summary>Statements with variables of their own.</summary>
+    private TemplateBlock Block(params IEnumerable<string> given)
+    {
+        (Names outer, int conditions) = (_names, _conditions);
+        (_names, _conditions) = (new(outer), 0);
+        foreach (string name in given)
+        {
+            _names.Known.Add(name);
+        }
+
+        TemplateBlock block = new(Body(), _names.Late);
+        (_names, _conditions) = (outer, conditions);
+        return block;
     }
 
     /// <summary>Statements up to a tag that ends or divides the one around them, which is not read, or to the end.</summary>
@@ -104,7 +122,7 @@ internal sealed class TemplateParser
                 HeldExpression filtered = new(line);
                 FiltersExpression filters = new(filtered, Filters(Filter(line, filtered)));
                 Expect(TemplateTokenKind.BlockEnd);
-                List<TemplateStatement> text = Body();
+                TemplateBlock text = Block();
                 End("endfilter");
                 return new FilterStatement(line, filters, text);
             case "with":
@@ -112,7 +130,7 @@ internal sealed class TemplateParser
             case "generation":
                 HasGeneration = true;
                 Expect(TemplateTokenKind.BlockEnd);
-                List<TemplateStatement> said = Function(out _);
+                TemplateBlock said = Function([], out _);
                 End("endgeneration");
                 return new GenerationStatement(line, said);
             case "break" or "continue" when _loops > 0:
@@ -130,7 +148,9 @@ internal sealed class TemplateParser
         while (true)
         {
             Expect(TemplateTokenKind.BlockEnd);
+            _conditions++;
             branches.Add((condition, Body()));
+            _conditions--;
             Expect(TemplateTokenKind.BlockBegin);
             string next = Name();
             if (next == "endif")
@@ -153,7 +173,14 @@ internal sealed class TemplateParser
         TemplateTarget target = Targets(withMembers: false);
         Require("in");
         TemplateExpression items = Tuple(withCondition: false);
+        (Names outer, _names) = (_names, new(_names));
+        foreach (string name in target.Names)
+        {
+            _names.Known.Add(name);
+        }
+
         TemplateExpression? condition = Skip("if") ? Expression() : null;
+        _names = outer;
         if (Current.Is("recursive"))
         {
             throw TemplateError.Unsupported(line, "'recursive' of a loop");
@@ -161,13 +188,13 @@ internal sealed class TemplateParser
 
         Expect(TemplateTokenKind.BlockEnd);
         _loops++;
-        List<TemplateStatement> body = Body();
+        TemplateBlock body = Block(["loop", .. target.Names]);
         _loops--;
-        List<TemplateStatement> otherwise = [];
+        TemplateBlock otherwise = new([], []);
         if (_tokens[_at + 1].Is("else"))
         {
             End("else");
-            otherwise = Body();
+            otherwise = Block();
         }
 
         End("endfor");
@@ -180,6 +207,7 @@ internal sealed class TemplateParser
         if (Skip("="))
         {
             TemplateExpression value = Tuple();
+            Set(target);
             Expect(TemplateTokenKind.BlockEnd);
             return new SetStatement(line, target, value);
         }
@@ -196,10 +224,19 @@ internal sealed class TemplateParser
             throw TemplateError.Invalid(line, "'set' has no value");
         }
 
+        Set(target);
         Expect(TemplateTokenKind.BlockEnd);
-        List<TemplateStatement> body = Body();
+        TemplateBlock body = Block();
         End("endset");
         return new SetBlockStatement(line, target, filters, body);
+    }
+
+    private void Set(TemplateTarget target)
+    {
+        foreach (string name in target.Names)
+        {
+            _names.Set(name, isAlways: _conditions == 0);
+        }
     }
 
     private WithStatement With(int line)
@@ -219,7 +256,7 @@ internal sealed class TemplateParser
         }
 
         Expect(TemplateTokenKind.BlockEnd);
-        List<TemplateStatement> body = Body();
+        TemplateBlock body = Block(variables.SelectMany(static variable => variable.Item1.Names));
         End("endwith");
         return new(line, variables, body);
     }
@@ -229,7 +266,7 @@ internal sealed class TemplateParser
         List<(string, TemplateExpression?)> parameters = Skip("(") ? Parameters() : [];
         CallExpression called = Expression() as CallExpression ?? throw TemplateError.Invalid(line, "'call' is followed by a call");
         Expect(TemplateTokenKind.BlockEnd);
-        List<TemplateStatement> body = Function(out IReadOnlySet<string> uses);
+        TemplateBlock body = Function(parameters, out IReadOnlySet<string> uses);
         End("endcall");
         return new(line, called, new(MacroBody.Caller, parameters, body, uses));
     }
@@ -237,10 +274,11 @@ internal sealed class TemplateParser
     private MacroStatement Macro(int line)
     {
         string name = Name();
+        _names.Set(name, isAlways: _conditions == 0);
         Require("(");
         List<(string, TemplateExpression?)> parameters = Parameters();
         Expect(TemplateTokenKind.BlockEnd);
-        List<TemplateStatement> body = Function(out IReadOnlySet<string> uses);
+        TemplateBlock body = Function(parameters, out IReadOnlySet<string> uses);
         End("endmacro");
         return new(line, new(name, parameters, body, uses));
     }
@@ -268,11 +306,11 @@ internal sealed class TemplateParser
     }
 
     /// <summary>Statements that run as a function: loops around them cannot be ended there.</summary>
-    private List<TemplateStatement> Function(out IReadOnlySet<string> uses)
+    private TemplateBlock Function(IEnumerable<(string Name, TemplateExpression? Default)> parameters, out IReadOnlySet<string> uses)
     {
         (int loops, HashSet<string> before) = (_loops, _uses);
         (_loops, _uses) = (0, []);
-        List<TemplateStatement> body = Body();
+        TemplateBlock body = Block([.. parameters.Select(static parameter => parameter.Name), .. s_macroNames]);
         uses = _uses;
 
         // A macro around it reads what this one reads.
@@ -469,6 +507,7 @@ internal sealed class TemplateParser
                     _uses.Add(token.Text);
                 }
 
+                _names.Read(token.Text);
                 return token.Text switch
                 {
                     "true" or "True" => new ConstantExpression(token.Line, true),
@@ -731,5 +770,60 @@ internal sealed class TemplateParser
         Expect(TemplateTokenKind.BlockBegin);
         Require(name);
         Expect(TemplateTokenKind.BlockEnd);
+    }
+
+    /// <summary>
+    /// The variables of a block while it is read. Jinja settles where a name belongs before it renders: one that a block sets, and no block around it
+    /// has, is its own from its beginning, unless the block reads it before, or sets it under a condition. An inner block that reads it before it is
+    /// set finds nothing.
+    /// </summary>
+    private sealed class Names
+    {
+        private readonly Names? _outer;
+        private readonly List<Names> _inner = [];
+        private readonly HashSet<string> _readInside = [];
+
+        public Names(Names? outer)
+        {
+            _outer = outer;
+            _outer?._inner.Add(this);
+        }
+
+        /// <summary>What the block has read or set so far.</summary>
+        public HashSet<string> Known { get; } = [];
+
+        /// <summary>What it sets only after an inner block has read it.</summary>
+        public List<string> Late { get; } = [];
+
+        public void Read(string name)
+        {
+            if (Known.Add(name))
+            {
+                for (Names? outer = _outer; outer?.Known.Contains(name) == false; outer = outer._outer)
+                {
+                    outer._readInside.Add(name);
+                }
+            }
+        }
+
+        public void Set(string name, bool isAlways)
+        {
+            if (Known.Add(name) && isAlways && _readInside.Contains(name))
+            {
+                Late.Add(name);
+            }
+        }
+
+        /// <summary>Leaves names to the blocks around that have them, once all is read.</summary>
+        public void Settle()
+        {
+            Late.RemoveAll(IsOutside);
+            foreach (Names inner in _inner)
+            {
+                inner.Settle();
+            }
+        }
+
+        private bool IsOutside(string name) => _outer is not null && (_outer.Known.Contains(name) || _outer.IsOutside(name));
     }
 }

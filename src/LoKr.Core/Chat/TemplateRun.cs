@@ -78,6 +78,15 @@ internal sealed class TemplateRun
         return value;
     }
 
+    /// <summary>Runs a template.</summary>
+    public void Run(TemplateBlock template)
+    {
+        using (Scope(template))
+        {
+            Run(template.Statements);
+        }
+    }
+
     /// <summary>Runs statements until one ends a loop or its turn.</summary>
     public TemplateFlow Run(IReadOnlyList<TemplateStatement> statements)
     {
@@ -121,14 +130,14 @@ internal sealed class TemplateRun
     }
 
     /// <summary>The output of statements as a text, and how they ended.</summary>
-    public (string Text, TemplateFlow Flow) Capture(IReadOnlyList<TemplateStatement> body)
+    public (string Text, TemplateFlow Flow) Capture(TemplateBlock body)
     {
         _outputs.Push(new());
         try
         {
-            using (Scope())
+            using (Scope(body))
             {
-                TemplateFlow flow = Run(body);
+                TemplateFlow flow = Run(body.Statements);
                 return (_outputs.Peek().ToString(), flow);
             }
         }
@@ -147,7 +156,16 @@ internal sealed class TemplateRun
     public void Set(string name, object? value) => Current.Variables[name] = value;
 
     /// <summary>A scope for a turn of a loop, or for a block.</summary>
-    public IDisposable Scope() => Enter(Current);
+    public IDisposable Scope(TemplateBlock? block = null)
+    {
+        Ending scope = Enter(Current);
+        foreach (string name in block?.Late ?? [])
+        {
+            Set(name, new TemplateUndefined(name));
+        }
+
+        return scope;
+    }
 
     /// <summary>A scope for a call of a macro, which sees its own variables and those of the place where it is written.</summary>
     public IDisposable MacroScope(int line, TemplateScope outer)

@@ -151,6 +151,19 @@ public sealed class ChatTemplateTests
     [InlineData("{{ 'a\\x41\\101\\u00e9\\q\\\n' }}|{{ \"it's\" }}|{{ 'a' 'b' }}|{{ 1 is in [1] }}|{{ -2 | abs }}|{{ not 1 in [1] }}|{{ 'a' if 1 is odd else 'b' }}", "aAA\u00E9\\q|it's|ab|True|2|False|a")]
     public void What_is_easily_rendered_otherwise_is_as_Jinja_renders_it(string template, string expected) => Assert.Equal(expected, ChatTemplate.Parse(template).Render([]).Text);
 
+    // Where a name belongs is settled before anything is rendered.
+    [Theory]
+    [InlineData("{% for i in [1] %}[{{ v }}]{% endfor %}{% set v = 2 %}{{ v }}", "[]2")]
+    [InlineData("{{ v }}{% for i in [1] %}[{{ v }}]{% endfor %}{% set v = 2 %}{{ v }}", "1[1]2")]
+    [InlineData("{% for i in [1] %}[{{ v }}]{% endfor %}{% if true %}{% set v = 2 %}{% endif %}{{ v }}", "[1]2")]
+    [InlineData("{% macro m() %}{{ v }}{% endmacro %}{{ m() }}{% set v = v ~ 2 %}{{ m() }}", "112")]
+    [InlineData("{% macro m() %}{{ v }}{% endmacro %}{{ m() }}{% set v = 2 %}{{ m() }}", "2")]
+    [InlineData("{% for i in [1, 2] %}{% for j in [1] %}{{ v }}{% endfor %}{% set v = i %}{{ v }}{% endfor %}{{ v }}", "11121")]
+    [InlineData("{% for i in [1, 2] %}{% for j in [1] %}{{ v }}{% endfor %}{% set v = i %}{{ v }}{% endfor %}", "12")]
+    [InlineData("{% for i in [1] if v %}{{ v }}{% set v = 3 %}{{ v }}{% endfor %}{% for v in [7] %}{{ v }}{% endfor %}{{ v }}", "1371")]
+    public void A_name_that_a_block_sets_belongs_to_it_from_its_beginning(string template, string expected) =>
+        Assert.Equal(expected, ChatTemplate.Parse(template).Render([], variables: new Dictionary<string, object?> { ["v"] = 1 }).Text);
+
     [Fact]
     public void Numbers_of_messages_keep_their_size_and_kind()
     {
