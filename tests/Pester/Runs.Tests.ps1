@@ -103,6 +103,12 @@ Describe 'A run in a folder' {
         $null = New-Item -ItemType Directory -Path "$TestDrive/empty-folder"
         @(Get-LoKrRun "$TestDrive/*").Count | Should -BeGreaterOrEqual 2
         { Get-LoKrRun "$TestDrive/empty-folder" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.RunNotFound,*'
+        foreach ($command in 'Get-LoKrRun', 'Wait-LoKrRun', 'Stop-LoKrRun', 'Remove-LoKrRun', 'Export-LoKrReport', 'Get-LoKrSubmission', 'Stop-LoKrSubmission') {
+            & $command "$TestDrive/empty-folder/*" 2>&1 | Should -BeNullOrEmpty
+        }
+
+        { Get-LoKrRun "$TestDrive/no-folder/*" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.PathNotFound,*'
+        { Get-LoKrRun "$TestDrive/no-folder" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.PathNotFound,*'
         Stop-LoKrRun "$TestDrive/whole"
         Test-Path -LiteralPath "$TestDrive/whole/stop" | Should -BeFalse
         Remove-LoKrRun "$TestDrive/timed" -WhatIf
@@ -149,6 +155,7 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
         Wait-Step "$TestDrive/stopped" 3
         (Get-LoKrRun "$TestDrive/stopped").State | Should -Be 'Running'
         { Remove-LoKrRun "$TestDrive/stopped" -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.RunBusy,*'
+        { Remove-LoKrRun "$TestDrive/stopped" -WhatIf -ErrorAction Stop } | Should -Throw -ErrorId 'LoKr.RunBusy,*'
         Stop-LoKrRun "$TestDrive/stopped"
         $run = Wait-LoKrRun "$TestDrive/stopped" -Timeout 60s
         $run.State | Should -Be 'Interrupted'
@@ -223,6 +230,11 @@ Describe 'A registry' {
         ($first | Publish-LoKrAdapter).Aliases | Should -Be 'champion'
         $second = Get-LoKrRun "$TestDrive/second" | Register-LoKrAdapter tickets -Registry "$TestDrive/registry"
         $second.Card.Parent | Should -Be 1
+        Get-ErrorId { Restore-LoKrAdapter tickets -Registry "$TestDrive/registry" -WhatIf } | Should -Be 'LoKr.VersionNotFound'
+        Get-ErrorId { Publish-LoKrAdapter tickets -Version 9 -Registry "$TestDrive/registry" -WhatIf } | Should -Be 'LoKr.VersionNotFound'
+        Get-ErrorId { Unregister-LoKrAdapter tickets 1 -Registry "$TestDrive/registry" -WhatIf } | Should -Be 'LoKr.VersionInUse'
+        $second | Publish-LoKrAdapter -WhatIf
+        Get-LoKrAdapterVersion tickets -Alias champion -Registry "$TestDrive/registry" | ForEach-Object Version | Should -Be 1
         $second | Publish-LoKrAdapter | Out-Null
         (Get-LoKrAdapterVersion tickets -Registry "$TestDrive/registry").Version | Should -Be 2, 1
         (Restore-LoKrAdapter tickets -Registry "$TestDrive/registry").Version | Should -Be 1

@@ -114,8 +114,7 @@ public sealed class AdapterRegistry
         CheckName(alias, "alias");
         using (Lock(folder, name))
         {
-            int number = version ?? Numbers(folder).FirstOrDefault();
-            Require(folder, name, number);
+            int number = ToPublish(folder, name, version);
             Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
             AliasTarget now = aliases.GetValueOrDefault(alias, new());
             if (now.Version != number)
@@ -129,6 +128,23 @@ public sealed class AdapterRegistry
         }
     }
 
+    /// <summary>The version that <see cref="Publish"/> would publish; it throws what that would throw, and changes nothing.</summary>
+    /// <inheritdoc cref="Publish"/>
+    public int PlanPublication(string name, int? version = null, string alias = "champion")
+    {
+        string folder = FolderOf(name);
+        CheckName(alias, "alias");
+        RequireAdapter(folder, name);
+        return ToPublish(folder, name, version);
+    }
+
+    private int ToPublish(string folder, string name, int? version)
+    {
+        int number = version ?? Numbers(folder).FirstOrDefault();
+        Require(folder, name, number);
+        return number;
+    }
+
     /// <summary>Lets an alias mean the version again that it meant before.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.VersionNotFound"/>: there is none before; <see cref="ErrorIds.DestinationBusy"/>, <see cref="ErrorIds.FileNotWritable"/>.</exception>
     public LoKrAdapterVersion Restore(string name, string alias = "champion")
@@ -137,19 +153,30 @@ public sealed class AdapterRegistry
         using (Lock(folder, name))
         {
             Dictionary<string, AliasTarget> aliases = ReadAliases(folder);
-            int[] before = aliases.TryGetValue(alias, out AliasTarget? now) ? [.. now.Previous.SkipWhile(number => !Directory.Exists(PathOf(folder, number)))] : [];
-            if (before.Length == 0)
-            {
-                throw new LoKrException(ErrorIds.VersionNotFound, LoKrErrorKind.NotFound,
-                    now is null ? $"'{name}' has no alias '{alias}'." : FormattableString.Invariant($"'{alias}' of '{name}' is version {now.Version}, and it was no other one before."),
-                    "List the versions, and publish one of them.") { Target = alias };
-            }
-
-            aliases[alias] = new() { Version = before[0], Previous = before[1..] };
+            AliasTarget before = Before(folder, name, alias, aliases);
+            int former = aliases[alias].Version;
+            aliases[alias] = before;
             WriteAliases(folder, aliases);
-            Note(folder, new() { Change = "Restore", Version = before[0], Alias = alias, Former = now!.Version });
-            return Read(folder, before[0], aliases);
+            Note(folder, new() { Change = "Restore", Version = before.Version, Alias = alias, Former = former });
+            return Read(folder, before.Version, aliases);
         }
+    }
+
+    /// <summary>The version that <see cref="Restore"/> would take back; it throws what that would throw, and changes nothing.</summary>
+    /// <inheritdoc cref="Restore"/>
+    public int PlanRestore(string name, string alias = "champion")
+    {
+        string folder = FolderOf(name);
+        RequireAdapter(folder, name);
+        return Before(folder, name, alias, ReadAliases(folder)).Version;
+    }
+
+    private static AliasTarget Before(string folder, string name, string alias, Dictionary<string, AliasTarget> aliases)
+    {
+        int[] before = aliases.TryGetValue(alias, out AliasTarget? now) ? [.. now.Previous.SkipWhile(number => !Directory.Exists(PathOf(folder, number)))] : [];
+        return before.Length > 0 ? new() { Version = before[0], Previous = before[1..] } : throw new LoKrException(ErrorIds.VersionNotFound, LoKrErrorKind.NotFound,
+            now is null ? $"'{name}' has no alias '{alias}'." : FormattableString.Invariant($"'{alias}' of '{name}' is version {now.Version}, and it was no other one before."),
+            "List the versions, and publish one of them.") { Target = alias };
     }
 
     /// <summary>The versions of an adapter, the last one first.</summary>
@@ -207,14 +234,27 @@ public sealed class AdapterRegistry
         string folder = FolderOf(name);
         using (Lock(folder, name))
         {
-            Require(folder, name, version);
-            if (ReadAliases(folder).FirstOrDefault(pair => pair.Value.Version == version) is { Key: string alias })
-            {
-                throw new LoKrException(ErrorIds.VersionInUse, LoKrErrorKind.InvalidOperation,
-                    FormattableString.Invariant($"Version {version} of '{name}' is its '{alias}'."), "Publish another version first.") { Target = version };
-            }
-
+            RequireUnused(folder, name, version);
             Remove(folder, version);
+        }
+    }
+
+    /// <summary>Throws what <see cref="Unregister"/> would throw, and changes nothing.</summary>
+    /// <inheritdoc cref="Unregister"/>
+    public void CheckUnregister(string name, int version)
+    {
+        string folder = FolderOf(name);
+        RequireAdapter(folder, name);
+        RequireUnused(folder, name, version);
+    }
+
+    private void RequireUnused(string folder, string name, int version)
+    {
+        Require(folder, name, version);
+        if (ReadAliases(folder).FirstOrDefault(pair => pair.Value.Version == version) is { Key: string alias })
+        {
+            throw new LoKrException(ErrorIds.VersionInUse, LoKrErrorKind.InvalidOperation,
+                FormattableString.Invariant($"Version {version} of '{name}' is its '{alias}'."), "Publish another version first.") { Target = version };
         }
     }
 
@@ -349,13 +389,17 @@ public sealed class AdapterRegistry
         return System.IO.Path.Combine(Path, name);
     }
 
-    private FileLock Lock(string folder, string name)
+    private void RequireAdapter(string folder, string name)
     {
         if (!Directory.Exists(folder))
         {
             throw NotFound(name, $"The registry '{Path}' has no adapter '{name}'.");
         }
+    }
 
+    private FileLock Lock(string folder, string name)
+    {
+        RequireAdapter(folder, name);
         try
         {
             return DestinationLock.Wait(System.IO.Path.Combine(folder, VersionsFolder));

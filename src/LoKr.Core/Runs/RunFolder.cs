@@ -143,6 +143,14 @@ public sealed class RunFolder
         Try(static path => Directory.Delete(path));
     }
 
+    /// <summary>Throws what <see cref="Remove"/> would throw for a run that a process works on, and changes nothing.</summary>
+    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunBusy</c>.</exception>
+    public void CheckRemove()
+    {
+        _ = Read();
+        RunLock.CheckFree(Path, Of(LockFile));
+    }
+
     /// <summary>Takes the right to work on the run.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunBusy</c>, <c>LoKr.FileNotWritable</c>.</exception>
     internal RunLock Lock()
@@ -268,6 +276,18 @@ internal sealed class RunLock : IDisposable
         finally
         {
             file?.Dispose();
+        }
+    }
+
+    /// <summary>Throws where a process works on the run.</summary>
+    /// <param name="folder">The run folder, for messages.</param>
+    /// <param name="path">The file.</param>
+    /// <exception cref="LoKrException"><c>LoKr.RunBusy</c>.</exception>
+    public static void CheckFree(string folder, string path)
+    {
+        if (IsHeld(path))
+        {
+            throw Busy(folder, FileLock.Peek(path).Split('\n')[0]);
         }
     }
 

@@ -27,6 +27,9 @@ public abstract class PathCommand : LoKrCommand
     [ValidateNotNullOrEmpty]
     public string[] LiteralPath { get; set; } = [];
 
+    /// <summary>Whether a pattern may match nothing: where the command lists, ends or removes what there is.</summary>
+    private protected virtual bool MayBeNone => false;
+
     /// <summary>Does something with each file or folder; an error is written, and the next one follows.</summary>
     /// <param name="action">Takes a full path.</param>
     protected void ForEachPath(Action<string> action)
@@ -35,7 +38,7 @@ public abstract class PathCommand : LoKrCommand
         foreach (string path in literal ? LiteralPath : Path)
         {
             IReadOnlyList<string> found = [];
-            ForOne(path, () => found = Paths.Existing(path, literal));
+            ForOne(path, () => found = Paths.Existing(path, literal, MayBeNone));
             foreach (string item in found)
             {
                 ForOne(item, () => action(item));

@@ -8,6 +8,9 @@ namespace LoKr.PowerShell.Base;
 [EditorBrowsable(EditorBrowsableState.Never)]
 public abstract class RunCommand : PathCommand
 {
+    /// <inheritdoc/>
+    private protected override bool MayBeNone => true;
+
     /// <summary>Does something with each run; folders without a run that a wildcard matches are passed over.</summary>
     /// <param name="action">Takes the run folder.</param>
     protected void ForEachRun(Action<RunFolder> action)

@@ -22,6 +22,9 @@ public abstract class SubmissionCommand : PathCommand
     public int[] Index { get; set; } = [];
 
     /// <inheritdoc/>
+    private protected override bool MayBeNone => true;
+
+    /// <inheritdoc/>
     protected sealed override void Process() => ForEachPath(path =>
     {
         // Objects of one submission are one question to its scheduler.

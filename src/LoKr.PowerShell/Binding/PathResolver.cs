@@ -15,8 +15,9 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
     /// <summary>Full paths of the existing files or folders that a path matches; none is an exception.</summary>
     /// <param name="path">The path.</param>
     /// <param name="literal">Whether characters such as [ are taken as they are; null to follow the call.</param>
+    /// <param name="mayBeNone">Whether a pattern may match nothing, as for Get-Item and Remove-Item.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/>, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>
-    public IReadOnlyList<string> Existing(string path, bool? literal = null)
+    public IReadOnlyList<string> Existing(string path, bool? literal = null, bool mayBeNone = false)
     {
         if (literal ?? IsLiteral)
         {
@@ -28,7 +29,7 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
         {
             Collection<string> found = cmdlet.GetResolvedProviderPathFromPSPath(path, out ProviderInfo provider);
             RequireFileSystem(path, provider);
-            return found.Count > 0 ? found : throw NoMatch(path, null);
+            return found.Count > 0 ? found : mayBeNone && IsPattern(path) ? [] : throw NoMatch(path, null);
         }
         catch (SessionStateException exception)
         {
@@ -89,10 +90,12 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
         }
     }
 
+    private bool IsPattern(string path) => WildcardPattern.ContainsWildcardCharacters(path) && !Path.Exists(New(path));
+
     // Names with brackets are common ("style [v1.2].safetensors"), and as wildcards they do not match themselves.
     private LoKrException NoMatch(string path, Exception? inner)
     {
-        if (!WildcardPattern.ContainsWildcardCharacters(path) || !Path.Exists(New(path)))
+        if (!WildcardPattern.ContainsWildcardCharacters(path) || IsPattern(path))
         {
             return NotFound(path, path, inner);
         }

@@ -25,7 +25,7 @@ public sealed class PublishLoKrAdapterCommand : RegistryCommand
     protected override void Process()
     {
         AdapterRegistry registry = OpenRegistry();
-        if (ShouldProcess(registry.Path, $"Let '{Alias}' of '{Name}' mean {(Version is int version ? FormattableString.Invariant($"version {version}") : "the last version")}"))
+        if (ShouldProcess(registry.Path, FormattableString.Invariant($"Let '{Alias}' of '{Name}' mean version {registry.PlanPublication(Name, Version, Alias)}")))
         {
             WriteObject(registry.Publish(Name, Version, Alias));
         }

@@ -34,10 +34,19 @@ public sealed class RemoveLoKrRunCommand : RunCommand
         DateTime? limit = OlderThan is TimeSpan age ? DateTime.UtcNow - age : null;
         foreach (LoKrRun run in _runs.OrderByDescending(static run => run.Created).Skip(Keep).Where(run => limit is null || run.Updated < limit))
         {
-            if (ShouldProcess(run.Path, $"Remove the run {run.Id}"))
+            ForOne(run.Path, () =>
             {
-                ForOne(run.Path, new RunFolder(run.Path).Remove);
-            }
+                RunFolder folder = new(run.Path);
+                if (IsRehearsal)
+                {
+                    folder.CheckRemove();
+                }
+
+                if (ShouldProcess(run.Path, $"Remove the run {run.Id}"))
+                {
+                    folder.Remove();
+                }
+            });
         }
     }
 }

@@ -21,7 +21,7 @@ public sealed class RestoreLoKrAdapterCommand : RegistryCommand
     protected override void Process()
     {
         AdapterRegistry registry = OpenRegistry();
-        if (ShouldProcess(registry.Path, $"Let '{Alias}' of '{Name}' mean the version before"))
+        if (ShouldProcess(registry.Path, FormattableString.Invariant($"Let '{Alias}' of '{Name}' mean version {registry.PlanRestore(Name, Alias)} again")))
         {
             WriteObject(registry.Restore(Name, Alias));
         }

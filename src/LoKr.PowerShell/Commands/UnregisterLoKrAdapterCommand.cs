@@ -31,10 +31,14 @@ public sealed class UnregisterLoKrAdapterCommand : RegistryCommand
         IReadOnlyList<int> versions = ParameterSetName == KeepSet ? registry.PlanRetention(Name, Keep) : [Version];
         foreach (int version in versions)
         {
-            if (ShouldProcess(registry.Path, FormattableString.Invariant($"Remove version {version} of '{Name}'")))
+            ForOne(Name, () =>
             {
-                ForOne(Name, () => registry.Unregister(Name, version));
-            }
+                registry.CheckUnregister(Name, version);
+                if (ShouldProcess(registry.Path, FormattableString.Invariant($"Remove version {version} of '{Name}'")))
+                {
+                    registry.Unregister(Name, version);
+                }
+            });
         }
     }
 }
