@@ -4,6 +4,7 @@ using System.Text.Json.Nodes;
 using Google.Protobuf;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
+using LoKr.Core.Errors;
 using LoKr.Core.Gguf;
 using LoKr.Core.Layouts;
 using LoKr.Core.Merging.Checkpoints;
@@ -230,7 +231,21 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
             ("transformer.single_transformer_blocks.0.attn.to_q", "transformer.norm_out.linear"),
             ("lycoris_transformer_blocks_0_attn_to_k", "lycoris_norm_out_linear"),
         ];
-        return [.. spellings.Select(spelling => WriteNames(Path.Combine(folder, "valid.safetensors"), spelling.Module, spelling.Second))];
+        return [.. spellings.Select(spelling => WriteNames(Path.Combine(folder, "valid.safetensors"), spelling.Module, spelling.Second)), WriteLora(Path.Combine(folder, "valid.safetensors"))];
+    }
+
+    private static byte[] WriteLora(string path)
+    {
+        Dictionary<string, Tensor> tensors = [];
+        foreach (string module in (string[])["lora_transformer_transformer_blocks_0_attn_to_q", "lora_transformer_transformer_blocks_0_attn_to_v", "lora_transformer_norm_out_linear"])
+        {
+            tensors.Add($"{module}.lora_up.weight", ones(module.EndsWith("linear", StringComparison.Ordinal) ? 16 : 8, 2));
+            tensors.Add($"{module}.lora_down.weight", ones(2, 8));
+            tensors.Add($"{module}.alpha", tensor(1f));
+        }
+
+        SafetensorsWriter.Write(path, tensors);
+        return System.IO.File.ReadAllBytes(path);
     }
 
     private static byte[] WriteNames(string path, string module, string second)
@@ -249,6 +264,18 @@ internal sealed record FuzzReader(string Name, string File, int Share, Func<stri
         using DisposeScope scope = NewDisposeScope();
         string adapter = Path.Combine(folder, "x.safetensors");
         _ = AdapterValidator.Check(adapter, new AdapterCheckOptions { Program = AdapterProgram.ComfyUI });
+        foreach (ModuleDivision division in Enum.GetValues<ModuleDivision>())
+        {
+            try
+            {
+                AdapterConverter.Check(adapter, Path.Combine(folder, "divided.safetensors"), AdapterLayout.Comfy, new() { Division = division, Inexact = InexactRows.Full });
+            }
+            catch (LoKrException)
+            {
+                // The merge may refuse it for another reason.
+            }
+        }
+
         using CheckpointMerge merge = CheckpointMerge.Open(new() { Base = CheckpointBase.Read(Path.Combine(folder, "base.safetensors")), Adapters = [new AdapterMergeSource(adapter)], Destination = Path.Combine(folder, "merged.safetensors") });
     }
 

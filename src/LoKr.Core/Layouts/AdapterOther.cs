@@ -82,7 +82,7 @@ internal sealed record AdapterOther(AdapterComponent Component, string Name, boo
         return new(Component, Name, IsDotted, geometry, new(rank, alpha ?? rank, ScalingConvention.Lycoris, (alpha ?? rank) / rank), tensors)
         {
             WeightShape = [rows, columns, .. kernel],
-            DoraAxis = magnitude is null ? null : magnitude.shape is [1, > 1, ..] ? WeightDecomposeAxis.Input : WeightDecomposeAxis.Output,
+            DoraAxis = magnitude is null ? null : OtherKind.AxisOf(magnitude.shape, rows),
         };
     }
 

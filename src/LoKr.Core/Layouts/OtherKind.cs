@@ -1,3 +1,4 @@
+using LoKr.Core.Configuration;
 using LoKr.Core.Factors;
 using LoKr.Core.Layouts.Names;
 using LoKr.Core.Safetensors;
@@ -112,6 +113,12 @@ internal sealed class OtherKind
 
     /// <summary>Whether it has them under PEFT's name.</summary>
     public bool HasPeftMagnitude => _suffixes.Contains(AdapterSuffixes.Magnitude);
+
+    /// <summary>Axis of magnitudes of the names that programs beside PEFT read: one number a row, or a column.</summary>
+    /// <param name="magnitude">Their shape.</param>
+    /// <param name="rows">Rows of the product.</param>
+    public static WeightDecomposeAxis AxisOf(IReadOnlyList<long> magnitude, long rows) =>
+        magnitude.Product() == rows && !(magnitude.Count > 1 && magnitude[0] == 1) ? WeightDecomposeAxis.Output : WeightDecomposeAxis.Input;
 
     private bool IsComplete => IsHadamard
         ? HadamardCores.Count(_parts.ContainsKey) != 1 && Hadamard.All(suffix => _shapes[suffix].Count == 2)

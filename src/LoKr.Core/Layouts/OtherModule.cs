@@ -285,7 +285,7 @@ internal sealed class OtherModule : IMergeModule
 
         public WeightDecomposeAxis? DoraAxis => module._magnitude is not SafetensorsEntry magnitude ? null
             : module.Kind.HasPeftMagnitude ? module.Kind.IsEmbedding ? WeightDecomposeAxis.Input : WeightDecomposeAxis.Output
-            : magnitude.Shape.Product() == module.Rows && !(magnitude.Shape.Count > 1 && magnitude.Shape[0] == 1) ? WeightDecomposeAxis.Output : WeightDecomposeAxis.Input;
+            : OtherKind.AxisOf(magnitude.Shape, module.Rows);
 
         /// <summary>The product as 1 ⊗ w2.</summary>
         public KroneckerFactors Factors(ScalarType type)

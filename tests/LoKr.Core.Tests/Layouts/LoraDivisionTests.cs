@@ -173,6 +173,8 @@ public sealed class LoraDivisionTests : IDisposable
         Dictionary<string, Tensor> lora = new() { [q + "lora_A.weight"] = randn(2, Size), [q + "lora_B.weight"] = randn(Size, 2) };
         Refused(new(lora) { [q + "dora_scale"] = rand(Size, 1) + 1 }, "DoRA");
         Refused(new(lora) { [q.Replace("to_q", "to_k", StringComparison.Ordinal) + "lokr_w1"] = ones(3, 3), [q.Replace("to_q", "to_k", StringComparison.Ordinal) + "lokr_w2"] = ones(4, 4) }, "LoKr and LoRA");
+        string one = Write("one.safetensors", new() { [$"{Fused}.lora_down.weight"] = randn(2, Size), [$"{Fused}.lora_up.weight"] = randn(3 * Size, 2), [$"{Fused}.dora_scale"] = ones(1, 1) });
+        ErrorAssert.Throws(ErrorIds.ConversionUnsupported, () => AdapterConverter.Convert(one, _folder["split.safetensors"], AdapterLayout.Comfy, new() { Division = ModuleDivision.Split }, out _), "DoRA");
         string odd = Write("odd.safetensors", new() { [q + "lora_A.weight"] = randn(2, Size), [q + "lora_B.weight"] = randn(Size + 1, 2) });
         ErrorAssert.Throws(ErrorIds.AdapterShapeMismatch, () => AdapterConverter.Convert(odd, _folder["fused.safetensors"], AdapterLayout.Comfy, fused, out _), "to_q");
         ErrorAssert.Throws(ErrorIds.ConversionUnsupported, () => AdapterConverter.Convert(odd, _folder["fused.safetensors"], default, new() { Program = AdapterProgram.Kohya }, out _), "to_q");
