@@ -18,6 +18,9 @@ internal static class TemplateMethods
         "append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update",
     };
 
+    // These leave the mark of 'safe' on a text; others that make texts escape their arguments.
+    private static readonly HashSet<string> s_marked = new(StringComparer.Ordinal) { "capitalize", "lower", "lstrip", "rstrip", "strip", "swapcase", "title", "upper" };
+
     private static readonly Dictionary<string, TemplateOperation> s_text = new(StringComparer.Ordinal)
     {
         ["capitalize"] = new("", static call => PythonText.Capitalize(call.Line, call.Text)),
@@ -105,9 +108,12 @@ internal static class TemplateMethods
 
         if (methods.TryGetValue(name, out TemplateOperation? method))
         {
-            TemplateFunction function = (run, line, arguments) => target is TemplateMarkup
-                ? throw TemplateError.Unsupported(line, $"'{name}' of a text that 'safe' marks")
-                : Counted(run, line, method.Call(run, line, name, target, arguments));
+            TemplateFunction function = (run, line, arguments) => Counted(run, line, method.Call(run, line, name, target, arguments)) switch
+            {
+                var made when target is not TemplateMarkup || made is bool or long => made,
+                string text when s_marked.Contains(name) => new TemplateMarkup(text),
+                _ => throw TemplateError.Unsupported(line, $"'{name}' of a text that 'safe' marks"),
+            };
             return function;
         }
 

@@ -127,6 +127,11 @@ internal sealed record CallExpression(int Line, TemplateExpression Target, Argum
         object? target = run.Value(Target);
         if (target is not TemplateFunction function)
         {
+            if (Target is AttributeExpression { Target: not NameExpression } method && !TemplateMethods.IsKnown(method.Name))
+            {
+                throw TemplateError.Unsupported(Line, $"the method '{method.Name}'");
+            }
+
             throw TemplateError.Failed(Line, target is TemplateUndefined missing ? $"'{missing.Name}' is not defined, so it cannot be called"
                 : $"{(Target is NameExpression name ? $"'{name.Name}'" : TemplateValues.Kind(target))} cannot be called");
         }
@@ -138,12 +143,16 @@ internal sealed record CallExpression(int Line, TemplateExpression Target, Argum
 
 internal sealed record FilterExpression(int Line, TemplateExpression Target, string Name, ArgumentExpressions Arguments) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => TemplateFilters.All[Name].Call(run, Line, Name, run.Value(Target), Arguments.Evaluate(run, Line));
+    public override object? Evaluate(TemplateRun run) => TemplateFilters.All.TryGetValue(Name, out TemplateOperation? filter)
+        ? filter.Call(run, Line, Name, run.Value(Target), Arguments.Evaluate(run, Line))
+        : throw TemplateError.Unsupported(Line, $"the filter '{Name}'");
 }
 
 internal sealed record TestExpression(int Line, TemplateExpression Target, string Name, ArgumentExpressions Arguments, bool IsNegated) : TemplateExpression(Line)
 {
-    public override object? Evaluate(TemplateRun run) => TemplateValues.IsTrue(TemplateTests.All[Name].Call(run, Line, Name, run.Value(Target), Arguments.Evaluate(run, Line))) != IsNegated;
+    public override object? Evaluate(TemplateRun run) => TemplateTests.All.TryGetValue(Name, out TemplateOperation? test)
+        ? TemplateValues.IsTrue(test.Call(run, Line, Name, run.Value(Target), Arguments.Evaluate(run, Line))) != IsNegated
+        : throw TemplateError.Unsupported(Line, $"the test '{Name}'");
 }
 
 /// <summary><c>a if condition else b</c>.</summary>
@@ -227,6 +236,9 @@ internal sealed record MathExpression(int Line, string Operator, TemplateExpress
     public static object? Calculate(TemplateRun run, int line, string sign, object? left, object? right) => (sign, left, right) switch
     {
         ("~", _, _) => run.Checked(line, TemplateValues.Text(line, left) + TemplateValues.Text(line, right)),
+        ("+", TemplateMarkup a, TemplateMarkup b) => new TemplateMarkup(run.Checked(line, a.Text + b.Text)),
+        ("+", TemplateMarkup a, string b) => new TemplateMarkup(run.Checked(line, a.Text + TemplateMarkup.Escape(b))),
+        ("+", string a, TemplateMarkup b) => new TemplateMarkup(run.Checked(line, TemplateMarkup.Escape(a) + b.Text)),
         ("+" or "*" or "%", TemplateMarkup, _) or ("+" or "*" or "%", _, TemplateMarkup) => throw TemplateError.Unsupported(line, $"'{sign}' of a text that 'safe' marks"),
         ("+", string a, string b) => run.Checked(line, a + b),
         ("+", TemplateList a, TemplateList b) when a.IsTuple == b.IsTuple => Repeated(run, line, a, 1, b),

@@ -388,7 +388,9 @@ internal sealed class TemplateParser
         while (Skip("if"))
         {
             TemplateExpression condition = Or();
+            _conditions++;
             value = new ConditionExpression(line, condition, value, Skip("else") ? Expression() : null);
+            _conditions--;
         }
 
         _depth--;
@@ -610,7 +612,7 @@ internal sealed class TemplateParser
         // A method of no value that templates have is told when the template is read; a namespace and the loop have functions of their own.
         if (target is AttributeExpression method && !TemplateMethods.IsKnown(method.Name) && (method.Target is not NameExpression || TemplateMethods.IsRefused(method.Name)))
         {
-            throw TemplateError.Unsupported(line, $"the method '{method.Name}'");
+            Refuse(line, $"the method '{method.Name}'");
         }
 
         return new CallExpression(line, target, Arguments());
@@ -704,9 +706,12 @@ internal sealed class TemplateParser
     private FilterExpression Filter(int line, TemplateExpression value)
     {
         string name = Name();
-        return TemplateFilters.All.ContainsKey(name)
-            ? new(line, value, name, Skip("(") ? Arguments() : ArgumentExpressions.None)
-            : throw TemplateError.Unsupported(line, $"the filter '{name}'");
+        if (!TemplateFilters.All.ContainsKey(name))
+        {
+            Refuse(line, $"the filter '{name}'");
+        }
+
+        return new(line, value, name, Skip("(") ? Arguments() : ArgumentExpressions.None);
     }
 
     private TestExpression Test(int line, TemplateExpression value)
@@ -715,7 +720,7 @@ internal sealed class TemplateParser
         string name = Name();
         if (!TemplateTests.All.ContainsKey(name))
         {
-            throw TemplateError.Unsupported(line, $"the test '{name}'");
+            Refuse(line, $"the test '{name}'");
         }
 
         ArgumentExpressions arguments = ArgumentExpressions.None;
@@ -730,6 +735,15 @@ internal sealed class TemplateParser
         }
 
         return Current.Is("is") && arguments == ArgumentExpressions.None ? throw TemplateError.Invalid(Line, "a test of a test needs brackets") : new(line, value, name, arguments, negated);
+    }
+
+    // Under a condition a template may name what only another program has: it is refused when it gets there.
+    private void Refuse(int line, string feature)
+    {
+        if (_conditions == 0)
+        {
+            throw TemplateError.Unsupported(line, feature);
+        }
     }
 
     private TemplateToken Take() => _tokens[Current.Kind == TemplateTokenKind.End ? _at : _at++];

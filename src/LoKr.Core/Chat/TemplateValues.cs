@@ -140,9 +140,14 @@ internal sealed class TemplateNamespace
     public TemplateMap Members { get; } = new();
 }
 
-/// <summary>A text that <c>safe</c> marks. Only what leaves the mark without effect is interpreted.</summary>
+/// <summary>A text that <c>safe</c> marks: what is added to it is escaped for HTML, also where nothing else is.</summary>
 /// <param name="Text">The text.</param>
-internal sealed record TemplateMarkup(string Text);
+internal sealed record TemplateMarkup(string Text)
+{
+    /// <summary>A text as it is added.</summary>
+    public static string Escape(string text) => text.Replace("&", "&amp;", StringComparison.Ordinal).Replace("<", "&lt;", StringComparison.Ordinal)
+        .Replace(">", "&gt;", StringComparison.Ordinal).Replace("'", "&#39;", StringComparison.Ordinal).Replace("\"", "&#34;", StringComparison.Ordinal);
+}
 
 /// <summary>A value that is not there; it prints as nothing and has no attributes.</summary>
 /// <param name="Name">What is not there.</param>
