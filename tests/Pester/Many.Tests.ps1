@@ -78,6 +78,16 @@ Describe 'Many files' {
         $errors.Count, $again.Count | Should -Be 1, 1
     }
 
+    It 'do not replace the results of each other where they have one destination' {
+        $one = "$TestDrive/one.safetensors"
+        $written = @(Get-Item -LiteralPath "$folder/a.safetensors", "$folder/style [v1.2].safetensors" |
+                Convert-LoKrAdapter -Destination $one -Format Comfy -Force -ErrorAction SilentlyContinue -ErrorVariable errors)
+        $errors.Count, $written.Count | Should -Be 1, 1
+        $errors[0].FullyQualifiedErrorId | Should -BeLike 'LoKr.DestinationShared,*'
+        $errors[0].CategoryInfo.Category | Should -Be 'InvalidArgument'
+        (Convert-LoKrAdapter "$folder/a.safetensors" $one -Format Comfy -Force).Path | Should -Be $one
+    }
+
     It 'are merged into a base, each into a folder of its own' {
         $written = @(Get-ChildItem -LiteralPath $TestDrive -Directory | Where-Object Name -Like 'peft*' |
                 Merge-LoKrAdapter -Path $tiny -Destination { "$TestDrive/merged-$($_.Name)" })

@@ -9,6 +9,8 @@ namespace LoKr.PowerShell.Binding;
 /// <summary>Turns paths as users write them, with drives, wildcards and the current location of PowerShell, into paths of the file system.</summary>
 internal sealed class PathResolver(PSCmdlet cmdlet)
 {
+    private readonly HashSet<string> _destinations = new(OperatingSystem.IsWindows() ? StringComparer.OrdinalIgnoreCase : StringComparer.Ordinal);
+
     /// <summary>Whether every path of the call is taken as it is written, because -LiteralPath was given. Objects of the pipeline that bind to it decide for themselves only.</summary>
     public bool IsLiteral { get; set; }
 
@@ -62,7 +64,16 @@ internal sealed class PathResolver(PSCmdlet cmdlet)
     public string ExistingOne(string path, string literalPath) =>
         literalPath.Length > 0 ? ExistingOne(literalPath, literal: true) : ExistingOne(path, literal: false);
 
-    /// <summary>Full path of something that need not exist, for example a destination.</summary>
+    /// <summary>Full path of the file or folder that becomes the result for one object. Each object of a command has its own.</summary>
+    /// <exception cref="LoKrException">As for <see cref="New"/>, or <see cref="ModuleErrorIds.DestinationShared"/>.</exception>
+    public string Destination(string path)
+    {
+        string full = New(path);
+        return _destinations.Add(Path.TrimEndingDirectorySeparator(full)) ? full : throw new LoKrException(ModuleErrorIds.DestinationShared, LoKrErrorKind.InvalidArgument,
+            $"'{full}' is the destination of another object of the same command too, of which nothing would be left.", "Give each object its own, by a script block: -Destination { \"out/$($_.Name)\" }.") { Target = full };
+    }
+
+    /// <summary>Full path of something that need not exist.</summary>
     /// <exception cref="LoKrException"><see cref="ErrorIds.PathNotFound"/> for an unknown drive, or <see cref="ModuleErrorIds.PathNotFileSystem"/>.</exception>
     public string New(string path)
     {

@@ -142,7 +142,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     protected override void Process()
     {
         string path = Paths.ExistingOne(Path, LiteralPath);
-        string destination = Paths.New(Destination);
+        string destination = Paths.Destination(Destination);
         AdapterReadOptions read = new() { Layout = SourceFormat, Component = Component, Alpha = Alpha, Scaling = Scaling, Rank = Rank, Foreign = SkipUnsupported ? ForeignTensors.Skip : ForeignTensors.Refuse };
         LoraRank? rank = RankOfLora(path, read);
         LoraTarget.Check(Format, rank, Program);

@@ -107,7 +107,7 @@ public sealed class ExportLoKrAdapterCommand : PassThruCommand
     protected override void Process()
     {
         string name = Name ?? Target.GetOnlyActiveAdapterName();
-        string destination = Paths.New(Destination);
+        string destination = Paths.Destination(Destination);
         LoraRank? rank = Rank();
         LoraTarget.Check(Format, rank, Program);
         if (Format == AdapterFormat.Gguf)

@@ -52,7 +52,7 @@ public sealed class ExportLoKrModelCommand : LoKrCommand
     protected override void Process()
     {
         IAdaptable target = ParameterSetName == PipelineSet ? Pipeline : Model;
-        string folder = Paths.New(Destination);
+        string folder = Paths.Destination(Destination);
         if (IsRehearsal)
         {
             StagedDirectory.Check(folder, Force);

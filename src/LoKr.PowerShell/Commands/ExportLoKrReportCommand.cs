@@ -53,6 +53,6 @@ public sealed class ExportLoKrReportCommand : RunCommand
         }
 
         string path = Paths.New(Destination);
-        return Directory.Exists(path) ? System.IO.Path.Combine(path, System.IO.Path.GetFileName(folder.Path) + extension) : path;
+        return Paths.Destination(Directory.Exists(path) ? System.IO.Path.Combine(path, System.IO.Path.GetFileName(folder.Path) + extension) : path);
     }
 }

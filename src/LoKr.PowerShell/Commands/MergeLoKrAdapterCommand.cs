@@ -255,7 +255,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         Hashtable merge = job.Parameters(nameof(Path));
         merge[nameof(LiteralPath)] = Paths.ExistingOne(Path, LiteralPath);
         merge[nameof(Adapter)] = FindAdapters();
-        merge[nameof(Destination)] = Paths.New(Destination);
+        merge[nameof(Destination)] = Paths.Destination(Destination);
         if (ShouldProcess(Destination, "Start a job that merges"))
         {
             WriteObject(job.Start("param($merge) Merge-LoKrAdapter @merge", merge));
@@ -293,12 +293,12 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
         bool isGguf = GgufReader.IsGguf(source);
         WriteWarnings(isGguf ? Ignored("for a GGUF file", nameof(MaxShardSize), nameof(DType), nameof(ScaleMode)) : Ignored("for a base model that is not a GGUF file", nameof(TensorType)));
         return isGguf
-            ? GgufMerge.Open(new() { Path = source, Adapters = ReadAdapters(), Destination = Paths.New(Destination), TensorType = TensorType, Force = Force, Safe = Safe })
+            ? GgufMerge.Open(new() { Path = source, Adapters = ReadAdapters(), Destination = Paths.Destination(Destination), TensorType = TensorType, Force = Force, Safe = Safe })
             : CheckpointMerge.Open(new()
             {
                 Base = BaseModel.Read(source),
                 Adapters = ReadAdapters(),
-                Destination = Paths.New(Destination),
+                Destination = Paths.Destination(Destination),
                 MaxShardBytes = MyInvocation.BoundParameters.ContainsKey(nameof(MaxShardSize)) ? MaxShardSize : null,
                 DType = ElementTypes.Find(DType),
                 ScaleMode = ScaleMode,

@@ -65,7 +65,7 @@ public sealed class NewLoKrAdapterCommand : FitCommand
         {
             BasePath = Paths.ExistingOne(BasePath),
             FineTunedPath = Paths.ExistingOnePiped(FineTunedPath),
-            Destination = Paths.New(Destination),
+            Destination = Paths.Destination(Destination),
             TargetModules = SelectorReader.Read(TargetModules, nameof(TargetModules), TargetModulePattern, nameof(TargetModulePattern)),
             ExcludeModules = ExcludeModules is null ? null : ModuleSelector.FromNames(ExcludeModules),
             ModulesToSave = ModulesToSave ?? [],

@@ -58,6 +58,6 @@ public sealed class ResizeLoKrAdapterCommand : FitCommand
             Component = Component,
             Copies = !NormalizeFactors,
         };
-        WriteSum([new(path, Weight)], Paths.New(Destination), options, $"Resize LoKr adapter {path}");
+        WriteSum([new(path, Weight)], Paths.Destination(Destination), options, $"Resize LoKr adapter {path}");
     }
 }

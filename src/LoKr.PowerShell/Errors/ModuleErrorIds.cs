@@ -8,6 +8,9 @@ public static class ModuleErrorIds
     /// <summary>A path names something other than a file or folder, for example a registry key.</summary>
     public const string PathNotFileSystem = "LoKr.PathNotFileSystem";
 
+    /// <summary>Several objects of one command have the same destination.</summary>
+    public const string DestinationShared = "LoKr.DestinationShared";
+
     /// <summary>Memory of the host or the device ran out.</summary>
     public const string OutOfMemory = "LoKr.OutOfMemory";
 
