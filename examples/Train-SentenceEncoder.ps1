@@ -41,10 +41,10 @@ param(
     [string[]] $Question = @('How do I go back to the previous version?', 'merge an adapter into a model', 'is my training data any good'),
 
     # Passes over the data.
-    [int] $Epochs = 10,
+    [int] $Epochs = 8,
 
     # Highest learning rate.
-    [double] $LearningRate = 2e-2,
+    [double] $LearningRate = 1e-2,
 
     # Rank of the Kronecker factors.
     [int] $R = 8,
