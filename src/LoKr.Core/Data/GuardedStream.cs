@@ -9,7 +9,7 @@ namespace LoKr.Core.Data;
 /// <param name="content">The text; expanded where the file is compressed.</param>
 /// <param name="name">Name of the file, for messages.</param>
 /// <param name="unit">What has to fit into memory at once.</param>
-internal sealed class GuardedStream(Stream content, string name, DataUnit unit) : Stream
+internal sealed class GuardedStream(Stream content, string name, DataUnit unit) : ForwardStream
 {
     /// <summary>Most bytes of a line that is one row.</summary>
     public const long LongestLine = 64L << 20;
@@ -29,22 +29,7 @@ internal sealed class GuardedStream(Stream content, string name, DataUnit unit) 
     private long _lines;
 
     /// <inheritdoc/>
-    public override bool CanRead => true;
-
-    /// <inheritdoc/>
-    public override bool CanSeek => false;
-
-    /// <inheritdoc/>
-    public override bool CanWrite => false;
-
-    /// <inheritdoc/>
-    public override long Length => throw new NotSupportedException();
-
-    /// <inheritdoc/>
     public override long Position { get => _count; set => throw new NotSupportedException(); }
-
-    /// <inheritdoc/>
-    public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
 
     /// <inheritdoc/>
     public override int Read(Span<byte> buffer)
@@ -61,20 +46,6 @@ internal sealed class GuardedStream(Stream content, string name, DataUnit unit) 
         Check();
         return read;
     }
-
-    /// <inheritdoc/>
-    public override void Flush()
-    {
-    }
-
-    /// <inheritdoc/>
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    /// <inheritdoc/>
-    public override void SetLength(long value) => throw new NotSupportedException();
-
-    /// <inheritdoc/>
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
 
     private void Check()
     {

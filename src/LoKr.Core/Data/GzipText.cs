@@ -7,7 +7,7 @@ namespace LoKr.Core.Data;
 /// if it ended there; here it is an error. A last member is put behind the file, which only comes out where the file is whole.
 /// </summary>
 /// <remarks>Format: RFC 1952.</remarks>
-internal sealed class GzipText : Stream
+internal sealed class GzipText : ForwardStream
 {
     // No text ends so.
     private static readonly byte[] s_mark = [0, 0xFF, 0, 0xFE, 0, 0xFD, 0, 0xFC];
@@ -27,24 +27,6 @@ internal sealed class GzipText : Stream
 
     /// <summary>Bytes of the file that are read.</summary>
     public long CompressedPosition => _file.Position;
-
-    /// <inheritdoc/>
-    public override bool CanRead => true;
-
-    /// <inheritdoc/>
-    public override bool CanSeek => false;
-
-    /// <inheritdoc/>
-    public override bool CanWrite => false;
-
-    /// <inheritdoc/>
-    public override long Length => throw new NotSupportedException();
-
-    /// <inheritdoc/>
-    public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-    /// <inheritdoc/>
-    public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
 
     /// <inheritdoc/>
     /// <exception cref="InvalidDataException">The file is damaged, or not whole.</exception>
@@ -84,20 +66,6 @@ internal sealed class GzipText : Stream
     }
 
     /// <inheritdoc/>
-    public override void Flush()
-    {
-    }
-
-    /// <inheritdoc/>
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    /// <inheritdoc/>
-    public override void SetLength(long value) => throw new NotSupportedException();
-
-    /// <inheritdoc/>
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
         if (disposing)
@@ -120,21 +88,9 @@ internal sealed class GzipText : Stream
     }
 
     /// <summary>One stream behind the other.</summary>
-    private sealed class Chain(Stream first, Stream second) : Stream
+    private sealed class Chain(Stream first, Stream second) : ForwardStream
     {
         private bool _isSecond;
-
-        public override bool CanRead => true;
-
-        public override bool CanSeek => false;
-
-        public override bool CanWrite => false;
-
-        public override long Length => throw new NotSupportedException();
-
-        public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
-
-        public override int Read(byte[] buffer, int offset, int count) => Read(buffer.AsSpan(offset, count));
 
         public override int Read(Span<byte> buffer)
         {
@@ -146,16 +102,6 @@ internal sealed class GzipText : Stream
             _isSecond = true;
             return second.Read(buffer);
         }
-
-        public override void Flush()
-        {
-        }
-
-        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-        public override void SetLength(long value) => throw new NotSupportedException();
-
-        public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
 
         protected override void Dispose(bool disposing)
         {

@@ -68,20 +68,21 @@ internal sealed class WeightStorage(StoredWeight from, IWeightCodec to, RefitSca
                 // Measured is the whole block, or every row whose number the stride divides.
                 int unit = stride == 1 ? count : row;
                 int skipped = stride == 1 ? 0 : (int)((stride - (first / row % stride)) % stride) * row;
+                int At(int taken) => skipped + (taken * stride);
                 Span<float> before = copies.AsSpan(0, count);
                 Span<float> after = copies.AsSpan(count, unit);
-                for ((int at, int taken) = (skipped, 0); at < count; at += stride * unit, taken += unit)
+                for (int taken = 0; At(taken) < count; taken += unit)
                 {
-                    merged.Slice(at, unit).CopyTo(before[taken..]);
+                    merged.Slice(At(taken), unit).CopyTo(before[taken..]);
                 }
 
                 piece.Change(values, start, count);
                 codec.Encode(merged, first, stored);
                 RoundingSums part = default;
-                for ((int at, int taken) = (skipped, 0); at < count; at += stride * unit, taken += unit)
+                for (int taken = 0; At(taken) < count; taken += unit)
                 {
-                    codec.Decode(stored.Slice(at * size, unit * size), first + at, after);
-                    part = part.Plus(RoundingSums.Of(before.Slice(taken, unit), merged.Slice(at, unit), after));
+                    codec.Decode(stored.Slice(At(taken) * size, unit * size), first + At(taken), after);
+                    part = part.Plus(RoundingSums.Of(before.Slice(taken, unit), merged.Slice(At(taken), unit), after));
                 }
 
                 // A number that is not finite shows in the sum of all.
