@@ -43,7 +43,7 @@ public static class AtomicFile
         }
     }
 
-    /// <summary>Writes UTF-8 text without a byte order mark.</summary>
+    /// <summary>Writes UTF-8 text without a byte order mark, and removes what killed writers of the same file left.</summary>
     /// <inheritdoc cref="Write"/>
     /// <param name="path">File to write; its folder has to exist.</param>
     /// <param name="text">The content.</param>
@@ -52,6 +52,7 @@ public static class AtomicFile
         ArgumentNullException.ThrowIfNull(text);
         byte[] bytes = s_utf8.GetBytes(text);
         Write(path, stream => stream.Write(bytes));
+        RemoveLeftovers(path);
     }
 
     /// <summary>
@@ -60,19 +61,26 @@ public static class AtomicFile
     /// </summary>
     /// <param name="path">File to write; its folder has to exist.</param>
     /// <exception cref="LoKrException"><c>LoKr.FileNotWritable</c>.</exception>
-    internal static void RemoveLeftovers(string path)
+    public static void RemoveLeftovers(string path) => RemoveLeftovers([path], IsAbandoned);
+
+    /// <summary>Removes the unfinished files that killed writers left of files that nobody but the caller may write now, however new they are.</summary>
+    /// <param name="paths">Files of one folder, which has to exist.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotWritable</c>.</exception>
+    internal static void RemoveLeftoversOfOwn(params string[] paths) => RemoveLeftovers(paths, static _ => true);
+
+    private static void RemoveLeftovers(string[] paths, Func<string, bool> isLeft)
     {
-        string full = Path.GetFullPath(path);
+        string[] full = [.. paths.Select(Path.GetFullPath)];
         try
         {
-            foreach (string file in Directory.EnumerateFiles(Path.GetDirectoryName(full)!).Where(file => TemporaryName.IsBeside(file, full, "tmp") && IsAbandoned(file)).ToArray())
+            foreach (string file in Directory.EnumerateFiles(Path.GetDirectoryName(full[0])!, ".*").Where(file => full.Any(path => TemporaryName.IsBeside(file, path, "tmp")) && isLeft(file)).ToArray())
             {
                 File.Delete(file);
             }
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
-            throw FileErrors.NotWritable(full, exception);
+            throw FileErrors.NotWritable(full[0], exception);
         }
     }
 

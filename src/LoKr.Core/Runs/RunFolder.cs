@@ -16,6 +16,7 @@ public sealed class RunFolder
 {
     private const string StopFile = "stop";
     private const string LockFile = "run.lock";
+    private const string RemovedSuffix = "old";
 
     private static readonly JsonErrors s_errors = new(ErrorIds.RunInvalid, ErrorIds.RunInvalid, "Restore the file from a copy, or begin a new run.");
 
@@ -59,8 +60,11 @@ public sealed class RunFolder
     /// <summary>Whether there is a run in the folder.</summary>
     public bool Exists => File.Exists(StateFile);
 
-    /// <summary>Whether the folder holds files, but no run.</summary>
-    internal bool IsForeign => !Exists && Directory.Exists(Path) && Directory.EnumerateFileSystemEntries(Path).Any(static entry => System.IO.Path.GetFileName(entry) is not LockFile and not "checkpoints" and not "log.jsonl");
+    /// <summary>Whether the folder holds files, but no run, nor what is left of one.</summary>
+    internal bool IsForeign => !Exists && !IsHalfRemoved && Directory.Exists(Path) && Directory.EnumerateFileSystemEntries(Path).Any(static entry => System.IO.Path.GetFileName(entry) is not LockFile);
+
+    /// <summary>Whether a process was killed while it removed the run.</summary>
+    internal bool IsHalfRemoved => !Exists && Directory.Exists(Path) && Directory.EnumerateFiles(Path, ".*").Any(IsRemovedState);
 
     /// <summary>Whether another process has asked the run to end.</summary>
     internal bool IsStopRequested => File.Exists(Of(StopFile));
@@ -88,10 +92,11 @@ public sealed class RunFolder
     }
 
     /// <summary>Keeps the verdict of the gate on the result of the run, also in its report.</summary>
-    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunInvalid</c>, <c>LoKr.FileNotWritable</c>.</exception>
+    /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunInvalid</c>, <c>LoKr.RunBusy</c>, <c>LoKr.FileNotWritable</c>.</exception>
     public void WriteGate(LoKrGateResult gate)
     {
         LoKrRun run = Read();
+        using RunLock held = Lock();
         JsonRecords.Write(GateFile, gate);
         RunReport.Write(this, run);
     }
@@ -159,20 +164,31 @@ public sealed class RunFolder
         return RunLock.Take(Path, Of(LockFile));
     }
 
-    /// <summary>Removes everything that belongs to a run, the state first, so that a kill meanwhile leaves no run.</summary>
+    /// <summary>
+    /// Removes everything that belongs to a run. The state gets a name that is not read first, and goes last: a kill meanwhile leaves no run,
+    /// and a folder that is known for what it is.
+    /// </summary>
     internal void Clear() => Try(path =>
     {
-        File.Delete(StateFile);
-        foreach (string file in Directory.EnumerateFiles(path).Where(static file => System.IO.Path.GetFileName(file) is not LockFile).ToArray())
+        if (File.Exists(StateFile))
         {
-            File.Delete(file);
+            File.Move(StateFile, TemporaryName.Beside(StateFile, RemovedSuffix));
         }
 
+        string[] files = [.. Directory.EnumerateFiles(path).Where(static file => System.IO.Path.GetFileName(file) is not LockFile)];
         foreach (string folder in Directory.EnumerateDirectories(path).ToArray())
         {
             Directory.Delete(folder, recursive: true);
         }
+
+        foreach (string file in files.OrderBy(IsRemovedState))
+        {
+            File.Delete(file);
+        }
     });
+
+    /// <summary>Removes the unfinished files of killed processes. The caller holds the lock, so that nobody else writes; but anybody may ask for an end.</summary>
+    internal void RemoveLeftovers() => AtomicFile.RemoveLeftoversOfOwn(StateFile, ConfigFile, ChartFile, ReportFile, GateFile);
 
     /// <summary>Forgets a request to end, since the run goes on.</summary>
     internal void ForgetStop() => Try(_ => File.Delete(Of(StopFile)));
@@ -198,6 +214,8 @@ public sealed class RunFolder
     }
 
     internal string Of(string name) => System.IO.Path.Combine(Path, name);
+
+    private bool IsRemovedState(string file) => TemporaryName.IsBeside(file, StateFile, RemovedSuffix);
 
     private void Try(Action<string> action) => Try(path =>
     {

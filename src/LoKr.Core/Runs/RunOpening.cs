@@ -34,6 +34,7 @@ internal sealed record RunOpening(LoKrRun Run)
     public static RunOpening Of(RunFolder folder, RunOptions options, IAdaptable target, TrainingPlan plan, TrainingOptions training, RunDescription description)
     {
         LoKrRun fresh = New(target, plan, training, description.Inputs);
+        folder.RemoveLeftovers();
         if (folder.IsForeign)
         {
             throw new LoKrException(ErrorIds.RunExists, LoKrErrorKind.AlreadyExists, $"'{folder.Path}' holds files, but no run.", "Use a folder of its own.") { Target = folder.Path };
@@ -49,6 +50,12 @@ internal sealed record RunOpening(LoKrRun Run)
 
         if (former is not null && options.Resume is not RunResume.Never && Continue(folder, options, target, plan, former, fresh) is RunOpening continued)
         {
+            if (!File.Exists(folder.ConfigFile))
+            {
+                // Killed as it began.
+                AtomicFile.WriteText(folder.ConfigFile, description.Json);
+            }
+
             return continued;
         }
 
@@ -58,13 +65,14 @@ internal sealed record RunOpening(LoKrRun Run)
         }
 
         folder.RequireSpace(options.MinimumFreeSpace);
-        if (former is not null)
+        if (former is not null || folder.IsHalfRemoved)
         {
             folder.Clear();
         }
 
-        AtomicFile.WriteText(folder.ConfigFile, description.Json);
+        // The state first: a folder without one is somebody else's.
         folder.Write(fresh);
+        AtomicFile.WriteText(folder.ConfigFile, description.Json);
         return new(fresh);
     }
 

@@ -83,6 +83,7 @@ public static class ImageFile
             using SKData encoded = encodable.Encode(SKEncodedImageFormat.Png, 100);
             return encoded.ToArray();
         });
+        AtomicFile.RemoveLeftovers(path);
         AtomicFile.Write(path, stream => stream.Write(bytes));
     }
 

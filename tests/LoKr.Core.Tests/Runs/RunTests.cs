@@ -2,6 +2,7 @@ using System.Diagnostics;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
+using LoKr.Core.IO;
 using LoKr.Core.Layers;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
@@ -345,6 +346,61 @@ public sealed class RunTests : IDisposable
         Assert.False(Directory.Exists(path));
         ErrorAssert.Throws(ErrorIds.RunNotFound, () => new RunFolder(path).Remove(), path);
     }
+
+    [Fact]
+    public void A_run_whose_process_was_killed_as_it_began_begins()
+    {
+        string whole = _folder["whole"];
+        Outcome expected = Train(Options(whole));
+        string path = _folder["run"];
+        RunFolder folder = new(path);
+
+        // Within the first write, and between the first and the second.
+        _folder.Write("run/" + Path.GetFileName(TemporaryName.Beside(folder.StateFile, "tmp")), "{");
+        Assert.Throws<InvalidOperationException>(() => Train(Options(path), onStep: static _ => throw new InvalidOperationException("The program has a bug.")));
+        File.Delete(folder.ConfigFile);
+        AssertSame(expected, Train(Options(path)));
+        Assert.Equal(FilesOf(whole), FilesOf(path));
+        Assert.Equal(File.ReadAllText(new RunFolder(whole).ConfigFile), File.ReadAllText(folder.ConfigFile));
+    }
+
+    [Fact]
+    public void Unfinished_files_of_killed_processes_are_gone_when_the_run_goes_on()
+    {
+        string whole = _folder["whole"];
+        Train(Options(whole));
+        string path = _folder["run"];
+        using CancellationTokenSource cancel = new();
+        Train(Options(path), onStep: step => Cancel(step.Step == 2, cancel), token: cancel.Token);
+        RunFolder folder = new(path);
+        foreach (string file in (string[])[folder.StateFile, folder.ConfigFile, folder.ChartFile, folder.ReportFile, folder.GateFile])
+        {
+            File.WriteAllText(TemporaryName.Beside(file, "tmp"), "{");
+        }
+
+        Train(Options(path));
+        Assert.Equal(FilesOf(whole), FilesOf(path));
+    }
+
+    [Fact]
+    public void A_run_whose_removal_was_killed_is_replaced_and_a_folder_of_somebody_else_is_not()
+    {
+        string path = _folder["run"];
+        Outcome expected = Train(Options(path));
+        RunFolder folder = new(path);
+        string[] files = FilesOf(path);
+        File.Move(folder.StateFile, TemporaryName.Beside(folder.StateFile, "old"));
+        File.Delete(folder.LogFile);
+        AssertSame(expected, Train(Options(path)));
+        Assert.Equal(files, FilesOf(path));
+
+        File.Delete(folder.StateFile);
+        ErrorAssert.Throws(ErrorIds.RunExists, () => Train(Options(path)), "no run");
+        Assert.True(File.Exists(folder.LogFile));
+    }
+
+    private static string[] FilesOf(string path) =>
+        [.. Directory.EnumerateFiles(path, "*", SearchOption.AllDirectories).Select(file => Path.GetRelativePath(path, file)).Select(static name => name.StartsWith("events.", StringComparison.Ordinal) ? "events" : name).Order(StringComparer.Ordinal)];
 
     private static RunOptions Options(string path) => new() { Path = path };
 
