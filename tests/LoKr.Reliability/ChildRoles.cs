@@ -20,6 +20,7 @@ internal static class ChildRoles
     public const string Train = "train";
     public const string Share = "share";
     public const string ShareRun = "share-run";
+    public const string NightOnce = "night-once";
 
     public static int Run(string[] role)
     {
@@ -61,6 +62,10 @@ internal static class ChildRoles
                 TorchRuntime.EnsureLoaded();
                 Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{Ready} {Launch.Current?.Rank ?? 0} {Environment.ProcessId}"));
                 KilledRun.TrainTogether(root, Path.Combine(root, run));
+                break;
+            case [NightOnce, string root]:
+                TorchRuntime.EnsureLoaded();
+                KilledNight.RunOnce(root);
                 break;
             default:
                 Console.Error.WriteLine($"No such role: {string.Join(' ', role)}");

@@ -20,6 +20,9 @@ internal static class Effort
     /// <summary>Kills of a run with checkpoints at random moments.</summary>
     public static int RunKills => Number("RUN_KILLS", brief: 20, full: 200);
 
+    /// <summary>Kills of a night; a long run kills before every system call.</summary>
+    public static int NightKills => Number("NIGHT_KILLS", brief: 8, full: 0);
+
     /// <summary>Kills of one of several processes that train together, at random moments.</summary>
     public static int WorkerKills => Number("WORKER_KILLS", brief: 2, full: 20);
 

@@ -82,7 +82,7 @@ public sealed class KillTests(ITestOutputHelper output)
             + string.Join(", ", all.GroupBy(static call => call).OrderBy(static group => group.Key, StringComparer.Ordinal).Select(static group => $"{group.Count()} {group.Key}")));
 
         Task<IReadOnlyList<string>> RunAsync(int point) =>
-            OnOneThread(() => NativeCalls.RunUntil([ChildRoles.WriteOnce, name, place.Root, byRenames ? "renames" : "exchange"], point));
+            NativeCalls.OnOneThread(() => NativeCalls.RunUntil([ChildRoles.WriteOnce, name, place.Root, byRenames ? "renames" : "exchange"], point));
     }
 
     /// <summary>
@@ -125,24 +125,6 @@ public sealed class KillTests(ITestOutputHelper output)
         Assert.True(next == version, $"{name}, {where}: the next run left version {next}; {problem}.");
         leftovers = place.Leftovers();
         Assert.True(leftovers.Count == 0, $"{name}, {where}: the next run left {string.Join(", ", leftovers)}.");
-    }
-
-    // A tracer is a thread, not a process.
-    private static async Task<T> OnOneThread<T>(Func<T> action)
-    {
-        TaskCompletionSource<T> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        new Thread(() =>
-        {
-            try
-            {
-                done.SetResult(action());
-            }
-            catch (Exception exception)
-            {
-                done.SetException(exception);
-            }
-        }).Start();
-        return await done.Task;
     }
 
     private sealed class KillCount

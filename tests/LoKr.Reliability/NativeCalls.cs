@@ -125,6 +125,24 @@ internal static unsafe partial class NativeCalls
         }
     }
 
+    /// <summary>Runs something on a thread of its own: a tracer is a thread, not a process.</summary>
+    public static Task<T> OnOneThread<T>(Func<T> action)
+    {
+        TaskCompletionSource<T> done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        new Thread(() =>
+        {
+            try
+            {
+                done.SetResult(action());
+            }
+            catch (Exception exception)
+            {
+                done.SetException(exception);
+            }
+        }).Start();
+        return done.Task;
+    }
+
     // Opening a file changes something only where it creates or truncates it.
     private static bool Changes(string name, CallInfo info)
     {

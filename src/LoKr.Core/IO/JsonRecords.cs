@@ -1,3 +1,4 @@
+using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization;
@@ -42,6 +43,49 @@ public static class JsonRecords
     /// <param name="source">File and line or other origin, for messages.</param>
     /// <param name="errors">Ids and advice of the errors.</param>
     public static T Parse<T>(string json, string source, JsonErrors errors) => Convert<T>(JsonFields.Parse(json, source, errors), errors);
+
+    /// <summary>
+    /// Adds a record to a file of lines, which is created where there is none. A last line that a killed process or a full disk left half is cut off
+    /// first.
+    /// </summary>
+    /// <exception cref="IOException">The file cannot be written. So is an <see cref="UnauthorizedAccessException"/>.</exception>
+    public static void Append<T>(string path, T record)
+    {
+        using FileStream stream = new(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, bufferSize: 1);
+        long end = WholeLines(stream);
+        stream.SetLength(end);
+        stream.Position = end;
+        stream.Write(Encoding.UTF8.GetBytes(ToLine(record) + "\n"));
+        stream.Flush(flushToDisk: true);
+    }
+
+    /// <summary>Reads the records of a file of lines; a last line that is not finished is left out. Without the file there are none.</summary>
+    /// <inheritdoc cref="Read{T}"/>
+    public static IReadOnlyList<T> ReadLines<T>(string path, JsonErrors errors)
+    {
+        if (!File.Exists(path))
+        {
+            return [];
+        }
+
+        string[] lines = FileSystem.ReadText(path).Split('\n');
+        return [.. lines.SkipLast(1).Index().Where(static line => line.Item.Length > 0).Select(line => Parse<T>(line.Item, FormattableString.Invariant($"{path}:{line.Index + 1}"), errors))];
+    }
+
+    // Where the last whole line ends.
+    private static long WholeLines(FileStream stream)
+    {
+        for (long end = stream.Length; end > 0; end--)
+        {
+            stream.Position = end - 1;
+            if (stream.ReadByte() == '\n')
+            {
+                return end;
+            }
+        }
+
+        return 0;
+    }
 
     private static T Convert<T>(JsonFields fields, JsonErrors errors)
     {

@@ -93,7 +93,7 @@ public sealed class AdapterRegistry
                 staged.Commit();
             }
 
-            Note(folder, new() { Change = "Register", Version = number });
+            new RegistryHistory(folder).Note(new() { Change = RegistryHistory.Register, Version = number });
             if (runFolder.Exists)
             {
                 runFolder.NoteRegistered(new(name, number));
@@ -121,7 +121,7 @@ public sealed class AdapterRegistry
             {
                 aliases[alias] = new() { Version = number, Previous = now.Version == 0 ? [] : [now.Version, .. now.Previous] };
                 WriteAliases(folder, aliases);
-                Note(folder, new() { Change = "Publish", Version = number, Alias = alias, Former = now.Version });
+                new RegistryHistory(folder).Note(new() { Change = RegistryHistory.Publish, Version = number, Alias = alias, Former = now.Version });
             }
 
             return Read(folder, number, aliases);
@@ -157,7 +157,7 @@ public sealed class AdapterRegistry
             int former = aliases[alias].Version;
             aliases[alias] = before;
             WriteAliases(folder, aliases);
-            Note(folder, new() { Change = "Restore", Version = before.Version, Alias = alias, Former = former });
+            new RegistryHistory(folder).Note(new() { Change = RegistryHistory.Restore, Version = before.Version, Alias = alias, Former = former });
             return Read(folder, before.Version, aliases);
         }
     }
@@ -316,7 +316,7 @@ public sealed class AdapterRegistry
             throw FileErrors.NotWritable(PathOf(folder, number), exception);
         }
 
-        Note(folder, new() { Change = "Unregister", Version = number });
+        new RegistryHistory(folder).Note(new() { Change = RegistryHistory.Unregister, Version = number });
     }
 
     private static LoKrAdapterVersion Read(string folder, int number, Dictionary<string, AliasTarget> aliases)
@@ -354,19 +354,6 @@ public sealed class AdapterRegistry
 
     private static void WriteAliases(string folder, Dictionary<string, AliasTarget> aliases) => JsonRecords.Write(System.IO.Path.Combine(folder, "aliases.json"), aliases);
 
-    private static void Note(string folder, RegistryChange change)
-    {
-        string path = System.IO.Path.Combine(folder, "history.jsonl");
-        try
-        {
-            File.AppendAllText(path, JsonRecords.ToLine(change with { Time = DateTime.UtcNow, By = FileLock.DescribeHolder() }) + "\n");
-        }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
-        {
-            throw FileErrors.NotWritable(path, exception);
-        }
-    }
-
     private static string PathOf(string folder, int number) => System.IO.Path.Combine(folder, VersionsFolder, number.ToString("D4", CultureInfo.InvariantCulture));
 
     // The folder of an adapter itself, or the folders of the parts of a pipeline in it, whole and readable: what is registered stays for good.
@@ -400,13 +387,29 @@ public sealed class AdapterRegistry
     private FileLock Lock(string folder, string name)
     {
         RequireAdapter(folder, name);
+        FileLock? held = null;
         try
         {
-            return DestinationLock.Wait(System.IO.Path.Combine(folder, VersionsFolder));
+            string versions = System.IO.Path.Combine(folder, VersionsFolder);
+            held = DestinationLock.Wait(versions);
+            foreach (string left in Directory.Exists(versions) ? Directory.GetDirectories(versions, ".*") : [])
+            {
+                // Of a process that was killed: nobody else writes versions now.
+                Directory.Delete(left, recursive: true);
+            }
+
+            new RegistryHistory(folder).Complete(Numbers(folder), ReadAliases(folder));
+            return held;
         }
-        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        catch (Exception exception)
         {
-            throw FileErrors.NotWritable(folder, exception);
+            held?.Dispose();
+            if (FileErrors.IsFileSystem(exception))
+            {
+                throw FileErrors.NotWritable(folder, exception);
+            }
+
+            throw;
         }
     }
 
@@ -433,29 +436,6 @@ public sealed class AdapterRegistry
 
     private static LoKrException NotFound(string name, string message) =>
         new(ErrorIds.VersionNotFound, LoKrErrorKind.NotFound, message, "List what the registry has.") { Target = name };
-
-    private sealed record AliasTarget
-    {
-        public int Version { get; init; }
-
-        /// <summary>The versions it meant before, the last one first.</summary>
-        public IReadOnlyList<int> Previous { get; init; } = [];
-    }
-
-    private sealed record RegistryChange
-    {
-        public DateTime Time { get; init; }
-
-        public string By { get; init; } = "";
-
-        public required string Change { get; init; }
-
-        public required int Version { get; init; }
-
-        public string? Alias { get; init; }
-
-        public int? Former { get; init; }
-    }
 }
 
 /// <summary>Lineage and figures of a version. Flat and serializable.</summary>

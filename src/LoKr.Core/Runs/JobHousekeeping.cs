@@ -35,6 +35,7 @@ internal sealed class JobHousekeeping(LoKrJob job, JobServices services, Adapter
     [
         .. Directory.EnumerateDirectories(folder).OrderDescending(StringComparer.Ordinal).Select(static path => new RunFolder(path))
             .Where(run => run.Exists && run.Path != current && run.Read().State is not RunState.Running).Skip(keep - 1),
+        .. Directory.EnumerateDirectories(folder).Select(static path => new RunFolder(path)).Where(run => run.IsHalfRemoved && run.Path != current),
     ];
 
     private string? WriteReport(string run)

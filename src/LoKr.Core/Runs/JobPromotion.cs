@@ -77,13 +77,39 @@ internal sealed class JobPromotion(LoKrJob job, JobServices services, JobSurvey 
             Job = job.Name,
             JobInputs = night.Inputs,
         });
-        versions.Publish(job.AdapterName, version.Version, job.Alias);
-        services.OnLog(FormattableString.Invariant($"Version {version.Version} of {job.AdapterName} is the {job.Alias} in {versions.Path}."));
+        return Publish(versions, version, folder, trained);
+    }
+
+    private LoKrJobResult Publish(AdapterRegistry versions, LoKrAdapterVersion version, RunFolder folder, LoKrJobResult trained)
+    {
+        folder.NoteRegistered(new(version.Name, version.Version));
+        versions.Publish(version.Name, version.Version, job.Alias);
+        services.OnLog(FormattableString.Invariant($"Version {version.Version} of {version.Name} is the {job.Alias} in {versions.Path}."));
         return trained with
         {
             State = LoKrJobState.Published,
             Version = version.Version,
-            Message = FormattableString.Invariant($"Version {version.Version} of {job.AdapterName} is the {job.Alias}{(night.Champion is null ? "" : $", in place of version {night.Champion.Version}")}."),
+            Message = FormattableString.Invariant($"Version {version.Version} of {version.Name} is the {job.Alias}{(version.Card.Parent is int parent ? $", in place of version {parent}" : "")}."),
         };
+    }
+
+    /// <summary>
+    /// Goes on with a job that was killed after it had published its result, and before it told anybody: the version in use is one of the job, younger than
+    /// its last result.
+    /// </summary>
+    /// <param name="champion">The version in use; null without one.</param>
+    /// <param name="last">The last result of the job; null without one.</param>
+    /// <param name="runs">The folder of its runs.</param>
+    /// <param name="result">Makes the result of a run.</param>
+    /// <returns>The result of the job that was killed; null where there is none.</returns>
+    public LoKrJobResult? Complete(LoKrAdapterVersion? champion, LoKrJobResult? last, string runs, Func<RunFolder, LoKrJobResult> result)
+    {
+        if (registry is null || champion is null || champion.Card.Job != job.Name || (last is not null && (last.Version == champion.Version || champion.Created < last.Started)))
+        {
+            return null;
+        }
+
+        RunFolder? folder = Directory.EnumerateDirectories(runs).Select(static path => new RunFolder(path)).FirstOrDefault(run => run.Exists && run.Read().Id == champion.Card.Run);
+        return folder is null ? null : Publish(registry, champion, folder, result(folder) with { Champion = champion.Card.Parent, Gate = champion.Card.Gate });
     }
 }

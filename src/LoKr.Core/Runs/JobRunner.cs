@@ -42,6 +42,8 @@ public sealed record JobServices
 /// </summary>
 public sealed class JobRunner
 {
+    private static readonly JsonErrors s_errors = new(ErrorIds.RunInvalid, ErrorIds.RunInvalid, "Remove the file; the next result replaces it.");
+
     private readonly LoKrJob _job;
     private readonly JobServices _services;
     private readonly WorkerGroup? _workers;
@@ -51,6 +53,8 @@ public sealed class JobRunner
     private readonly AdapterRegistry? _registry;
     private readonly JobSurvey _survey;
     private readonly JobTraining _training;
+    private readonly JobPromotion _promotion;
+    private readonly JobHousekeeping _housekeeping;
 
     private JobNight? _night;
     private RunFolder? _run;
@@ -67,6 +71,8 @@ public sealed class JobRunner
         _registry = job.Registry is null ? null : new(job.FullPath(job.Registry.Path));
         _survey = new(job, _registry, _services);
         _training = new(job, _services, _survey, _folder, _started);
+        _promotion = new(job, _services, _survey, _training, _registry);
+        _housekeeping = new(job, _services, _registry, _folder);
     }
 
     /// <summary>The error that ended the job; null without one.</summary>
@@ -82,6 +88,8 @@ public sealed class JobRunner
     internal static bool IsBusy(string folder) => RunLock.IsHeld(LockOf(folder));
 
     private static string LockOf(string folder) => Path.Combine(folder, ".job.lock");
+
+    private string ResultFile => Path.Combine(_folder, "result.json");
 
     /// <summary>Does the job. Errors end it with a result too; <see cref="Failure"/> has them.</summary>
     /// <param name="cancellation">Ends it: a training after its step and with a checkpoint, anything else at once.</param>
@@ -144,7 +152,7 @@ public sealed class JobRunner
         using (RunLock.Take(_folder, LockOf(_folder)))
         {
             LoKrJobResult result = RunLocked(cancellation);
-            JsonRecords.Write(Path.Combine(_folder, "result.json"), result);
+            JsonRecords.Write(ResultFile, result);
             return result;
         }
     }
@@ -177,9 +185,10 @@ public sealed class JobRunner
     private LoKrJobResult RunLocked(CancellationToken cancellation)
     {
         JobNight night = Look(cancellation);
+        LoKrJobResult? killed = CompleteKilled(night);
         if (night.IsNothingNew)
         {
-            return Result(night, LoKrJobState.NothingToDo, RunExitCodes.NothingToDo,
+            return killed ?? Result(night, LoKrJobState.NothingToDo, RunExitCodes.NothingToDo,
                 string.Create(CultureInfo.InvariantCulture, $"Data, base model and configuration are those of version {night.Champion!.Version}."));
         }
 
@@ -208,8 +217,20 @@ public sealed class JobRunner
             return trained with { State = LoKrJobState.Stopped, Message = FormattableString.Invariant($"Stopped ({training.StopReason}) after step {training.History.Count}; run again to go on.") };
         }
 
-        LoKrJobResult result = new JobPromotion(_job, _services, _survey, _training, _registry).Run(night, model, folder, trained, cancellation);
-        return new JobHousekeeping(_job, _services, _registry, _folder).Run(result);
+        LoKrJobResult result = _promotion.Run(night, model, folder, trained, cancellation);
+        return _housekeeping.Run(result);
+    }
+
+    // What is left to do for a result that was published by a process that was killed then.
+    private LoKrJobResult? CompleteKilled(JobNight night)
+    {
+        LoKrJobResult? last = File.Exists(ResultFile) ? JsonRecords.Read<LoKrJobResult>(ResultFile, s_errors) : null;
+        LoKrJobResult? published = _promotion.Complete(night.Champion, last, _folder, folder =>
+        {
+            LoKrRun run = folder.Read();
+            return Result(night, LoKrJobState.Published, RunExitCodes.Success, "") with { Run = folder.Path, Steps = run.Step, Evaluation = run.After };
+        });
+        return published is null ? null : _housekeeping.Run(published);
     }
 
     private LoKrJobResult Fail(Exception exception)

@@ -63,8 +63,9 @@ public sealed class RunFolder
     /// <summary>Whether the folder holds files, but no run, nor what is left of one.</summary>
     internal bool IsForeign => !Exists && !IsHalfRemoved && Directory.Exists(Path) && Directory.EnumerateFileSystemEntries(Path).Any(static entry => System.IO.Path.GetFileName(entry) is not LockFile);
 
-    /// <summary>Whether a process was killed while it removed the run.</summary>
-    internal bool IsHalfRemoved => !Exists && Directory.Exists(Path) && Directory.EnumerateFiles(Path, ".*").Any(IsRemovedState);
+    /// <summary>Whether a process was killed while it removed the run: nothing is left in the folder, or the state under another name.</summary>
+    internal bool IsHalfRemoved => !Exists && Directory.Exists(Path) && (Directory.EnumerateFiles(Path, ".*").Any(IsRemovedState)
+        || !Directory.EnumerateFileSystemEntries(Path).Any(static entry => System.IO.Path.GetFileName(entry) is not LockFile));
 
     /// <summary>Whether another process has asked the run to end.</summary>
     internal bool IsStopRequested => File.Exists(Of(StopFile));
@@ -107,15 +108,19 @@ public sealed class RunFolder
 
     /// <summary>The versions that the result of the run became, in any registry, in the order in which they were registered.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
-    internal IReadOnlyList<RegisteredVersion> ReadRegistered() => !File.Exists(RegisteredFile) ? [] :
-        [.. FileSystem.ReadText(RegisteredFile).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select((line, i) => JsonRecords.Parse<RegisteredVersion>(line, FormattableString.Invariant($"{RegisteredFile}:{i + 1}"), s_errors))];
+    internal IReadOnlyList<RegisteredVersion> ReadRegistered() => JsonRecords.ReadLines<RegisteredVersion>(RegisteredFile, s_errors);
 
-    /// <summary>Notes that the result of the run became a version, so that a report finds it in a registry of any size.</summary>
+    /// <summary>Notes, once, that the result of the run became a version, so that a report finds it in a registry of any size.</summary>
     internal void NoteRegistered(RegisteredVersion version)
     {
+        if (ReadRegistered().Contains(version))
+        {
+            return;
+        }
+
         try
         {
-            File.AppendAllText(RegisteredFile, JsonRecords.ToLine(version) + "\n");
+            JsonRecords.Append(RegisteredFile, version);
         }
         catch (Exception exception) when (FileErrors.IsProtected(exception))
         {
@@ -135,11 +140,15 @@ public sealed class RunFolder
         AtomicFile.WriteText(Of(StopFile), FileLock.DescribeHolder() + "\n");
     }
 
-    /// <summary>Removes a run that no process works on.</summary>
+    /// <summary>Removes a run that no process works on, or what is left of one whose removal was killed.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunBusy</c>, <c>LoKr.FileNotWritable</c>.</exception>
     public void Remove()
     {
-        _ = Read();
+        if (!IsHalfRemoved)
+        {
+            _ = Read();
+        }
+
         using (Lock())
         {
             Clear();

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using LoKr.Core.Configuration;
 using LoKr.Core.Data;
 using LoKr.Core.Errors;
@@ -59,6 +60,35 @@ public sealed class AdapterRegistryTests : IDisposable
         ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Restore("tickets"), "no other one before");
         Assert.Equal(3, Registry.Get("tickets").Version);
         Assert.Equal(8, File.ReadLines(_folder["registry", "tickets", "history.jsonl"]).Count());
+    }
+
+    [Theory]
+    [InlineData(0, "Register 1, Register 3, Publish 1")]
+    [InlineData(1, "Register 1, Register 3, Publish 1")]
+    [InlineData(2, "Register 1, Publish 1, Register 3")]
+    [InlineData(3, "Register 1, Publish 1, Register 2, Register 3, Unregister 2")]
+    [InlineData(4, "Register 1, Publish 1, Register 2, Register 3, Unregister 2")]
+    [InlineData(5, "Register 1, Publish 1, Register 2, Register 3, Publish 3, Restore 1, Unregister 2")]
+    [InlineData(6, "Register 1, Publish 1, Register 2, Register 3, Publish 3, Unregister 2, Restore 1")]
+    public void What_a_killed_process_changed_and_did_not_note_is_in_the_history_before_the_next_change(int noted, string expected)
+    {
+        Registry.Register("tickets", Adapter(1));
+        Registry.Publish("tickets");
+        Registry.Register("tickets", Adapter(2));
+        Registry.Register("tickets", Adapter(3));
+        Registry.Publish("tickets");
+        Registry.Unregister("tickets", 2);
+        Registry.Restore("tickets");
+        string file = _folder["registry", "tickets", "history.jsonl"];
+        string[] lines = File.ReadAllLines(file);
+        Assert.Equal(7, lines.Length);
+        File.WriteAllText(file, string.Concat(lines.Take(noted).Select(static line => line + "\n")) + lines[noted][..20]);
+        string left = Directory.CreateDirectory(_folder["registry", "tickets", "versions", ".0002.0123456789abcdef0123456789abcdef.old"]).FullName;
+
+        Assert.Equal(4, Registry.Register("tickets", Adapter(4)).Version);
+        string[] changes = [.. File.ReadLines(file).Select(static line => JsonDocument.Parse(line).RootElement).Select(static change => $"{change.GetProperty("change")} {change.GetProperty("version")}")];
+        Assert.Equal(expected + ", Register 4", string.Join(", ", changes));
+        Assert.False(Directory.Exists(left));
     }
 
     [Fact]

@@ -87,6 +87,45 @@ public sealed class JobRunnerTests : IDisposable
     }
 
     [Fact]
+    public void A_job_that_was_killed_after_its_publication_tells_of_it_in_the_next_night()
+    {
+        LoKrJob job = Job() with { Gate = new() { Confidence = 0.9 }, Report = new() { Path = "reports" } };
+        LoKrJobResult first = Run(job);
+        File.Delete(first.Report!);
+        File.Delete(_folder["runs", "tickets", "result.json"]);
+        File.Delete(Path.Combine(first.Run!, "registered.jsonl"));
+        Directory.CreateDirectory(_folder["runs", "tickets", "20200101T000000Z-0123456789ab"]);
+        LoKrJobResult second = Run(job with { Retention = new() { Runs = 1 } });
+        Assert.Equal(first with { Started = second.Started, Elapsed = second.Elapsed, Champion = null, RemovedRuns = second.RemovedRuns }, second);
+        Assert.True(File.Exists(first.Report));
+        Assert.True(File.Exists(Path.Combine(first.Run!, "registered.jsonl")));
+        Assert.Equal([_folder["runs", "tickets", "20200101T000000Z-0123456789ab"]], second.RemovedRuns);
+        Assert.Equal(LoKrJobState.NothingToDo, Run(job).State);
+        Assert.Equal(LoKrJobState.NothingToDo, Run(job).State);
+
+        // With other data the night goes on; what was left is done before.
+        File.Delete(first.Report!);
+        File.Delete(_folder["runs", "tickets", "result.json"]);
+        File.AppendAllLines(_folder["data", "1.jsonl"], File.ReadAllLines(_folder["eval.jsonl"]).Take(9));
+        _log.Clear();
+        LoKrJobResult third = Run(job with { Gate = new() { MinimumImprovement = 1 } });
+        Assert.Equal((LoKrJobState.NotBetter, 1), (third.State, third.Champion));
+        Assert.True(File.Exists(first.Report));
+        Assert.Contains(_log, static line => line.StartsWith("Version 1 of tickets is the champion", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void A_version_that_somebody_took_back_is_not_news()
+    {
+        LoKrJob job = Job();
+        Assert.Equal(1, Run(job).Version);
+        LoKrJob other = job with { Training = job.Training with { Seed = 4 } };
+        Assert.Equal(2, Run(other).Version);
+        Registry.Restore("tickets");
+        Assert.Equal((LoKrJobState.NothingToDo, 1), (Run(job).State, Registry.Get("tickets").Version));
+    }
+
+    [Fact]
     public void A_new_label_ends_the_job_or_grows_the_head()
     {
         LoKrJob job = Job() with { Registry = new() { Path = "registry", StartFrom = JobStart.Champion } };
