@@ -23,6 +23,9 @@ internal static class Effort
     /// <summary>Kills of a night; a long run kills before every system call.</summary>
     public static int NightKills => Number("NIGHT_KILLS", brief: 8, full: 0);
 
+    /// <summary>Kibibytes of free space between two tries to write on a disk that becomes full.</summary>
+    public static int DiskStep => Number("DISK_STEP", brief: 8, full: 4);
+
     /// <summary>Kills of one of several processes that train together, at random moments.</summary>
     public static int WorkerKills => Number("WORKER_KILLS", brief: 2, full: 20);
 

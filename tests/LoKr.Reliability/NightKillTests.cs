@@ -14,12 +14,25 @@ using Xunit;
 namespace LoKr.Reliability;
 
 /// <summary>
-/// A job is killed before its system calls, one after the other; the next night does what is left. What the two leave is what one night leaves
-/// that nobody disturbed: the run, the verdict, the version and its alias, the history, the report, and nothing of the night before.
+/// A job is killed before its system calls, one after the other, or its disk is full; the next night does what is left. What the two leave is what
+/// one night leaves that nobody disturbed: the run, the verdict, the version and its alias, the history, the report, and nothing of the night before.
 /// </summary>
-public sealed class NightKillTests(ITestOutputHelper output) : IDisposable
+public sealed class NightKillTests : IDisposable
 {
     private readonly string _root = Directory.CreateDirectory(Path.Combine(Effort.Folder, $"lokr-{Guid.NewGuid():N}")).FullName;
+    private readonly ITestOutputHelper _output;
+    private readonly List<string> _problems = [];
+    private readonly Dictionary<string, string> _expected;
+
+    public NightKillTests(ITestOutputHelper output)
+    {
+        _output = output;
+        KilledNight.Prepare(_root);
+        KilledNight.Reset(_root);
+        Assert.Equal(RunExitCodes.Success, KilledNight.Run(_root).ExitCode);
+        _expected = KilledNight.Describe(_root);
+        Assert.Contains("registry/tickets/versions/0002/adapter_model.safetensors", _expected.Keys);
+    }
 
     public void Dispose() => Directory.Delete(_root, recursive: true);
 
@@ -27,41 +40,66 @@ public sealed class NightKillTests(ITestOutputHelper output) : IDisposable
     public async Task A_night_that_is_killed_before_any_system_call_is_done_by_the_next_one()
     {
         Assert.SkipUnless(NativeCalls.CanTrace, "The tracer is for Linux on x64 and arm64.");
-        KilledNight.Prepare(_root);
         IReadOnlyList<string> all = await RunAsync(0);
-        Dictionary<string, string> expected = KilledNight.Describe(_root);
-        Assert.Contains("registry/tickets/versions/0002/adapter_model.safetensors", expected.Keys);
         Assert.InRange(all.Count, 50, 5_000);
-
         int stride = Effort.IsLong ? 1 : Math.Max(1, all.Count / Effort.NightKills);
         int kills = 0;
-        int again = 0;
-        List<string> problems = [];
         for (int point = 1 + (Effort.Seed % stride); point <= all.Count; point += stride)
         {
             IReadOnlyList<string> calls = await RunAsync(point);
-            string where = string.Create(CultureInfo.InvariantCulture, $"Killed before system call {point} of {all.Count} ({calls[^1]})");
             kills += calls.Count == point ? 1 : 0;
-            KilledNight.Age(_root);
-            LoKrJobResult next = KilledNight.Run(_root);
-            again += next.ExitCode == RunExitCodes.Success ? 1 : 0;
-            Dictionary<string, string> found = KilledNight.Describe(_root);
-            string[] differences = [.. expected.Keys.Union(found.Keys).Where(file => expected.GetValueOrDefault(file) != found.GetValueOrDefault(file))
-                .Select(file => $"{file} is {found.GetValueOrDefault(file, "missing")}, not {expected.GetValueOrDefault(file, "missing")}")];
-            if (next.ExitCode is not (RunExitCodes.Success or RunExitCodes.NothingToDo) || differences.Length > 0)
-            {
-                problems.Add($"{where}: {next.Message} {string.Join("; ", differences)}");
-            }
+            RunNext(string.Create(CultureInfo.InvariantCulture, $"Killed before system call {point} of {all.Count} ({calls[^1]})"));
         }
 
-        Assert.True(problems.Count == 0, string.Join(Environment.NewLine, problems));
-        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{kills} kills at {all.Count} system calls; {again} nights were done by the next one, the others were done."));
+        Assert.True(_problems.Count == 0, string.Join(Environment.NewLine, _problems));
+        _output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{kills} kills at {all.Count} system calls; every night was done by the next one."));
+    }
+
+    [Fact]
+    public void A_night_whose_disk_is_full_at_any_moment_ends_with_7_and_is_done_by_the_next_one()
+    {
+        using SmallDisk disk = SmallDisk.Mount(KilledNight.FolderIn(_root), kilobytes: 8_000);
+        int full = 0;
+        int code = RunExitCodes.NoSpace;
+        for (int free = 0; code != RunExitCodes.Success; free += Effort.DiskStep)
+        {
+            KilledNight.Reset(_root);
+            disk.Fill(free);
+            LoKrJobResult night = KilledNight.Run(_root);
+            code = night.ExitCode;
+            full += code == RunExitCodes.NoSpace ? 1 : 0;
+            string where = string.Create(CultureInfo.InvariantCulture, $"With {free} KiB of free space");
+            if (code is not (RunExitCodes.NoSpace or RunExitCodes.Success))
+            {
+                _problems.Add($"{where}, exit code {code}: {night.ErrorId}, {night.Message}");
+            }
+
+            disk.MakeSpace();
+            RunNext(where);
+        }
+
+        Assert.True(_problems.Count == 0, string.Join(Environment.NewLine, _problems));
+        Assert.InRange(full, 2, 1_000);
+        _output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{full} nights ended with a full disk, each with 7, and were done by the next one."));
     }
 
     private Task<IReadOnlyList<string>> RunAsync(int point)
     {
         KilledNight.Reset(_root);
         return NativeCalls.OnOneThread(() => NativeCalls.RunUntil([ChildRoles.NightOnce, _root], point));
+    }
+
+    private void RunNext(string where)
+    {
+        KilledNight.Age(_root);
+        LoKrJobResult next = KilledNight.Run(_root);
+        Dictionary<string, string> found = KilledNight.Describe(_root);
+        string[] differences = [.. _expected.Keys.Union(found.Keys).Where(file => _expected.GetValueOrDefault(file) != found.GetValueOrDefault(file))
+            .Select(file => $"{file} is {found.GetValueOrDefault(file, "missing")}, not {_expected.GetValueOrDefault(file, "missing")}")];
+        if (next.ExitCode is not (RunExitCodes.Success or RunExitCodes.NothingToDo) || differences.Length > 0)
+        {
+            _problems.Add($"{where}: {next.Message} {string.Join("; ", differences)}");
+        }
     }
 }
 
@@ -75,6 +113,9 @@ internal static class KilledNight
     private const string Now = "night";
 
     private static readonly Regex s_times = new("[0-9]{8}T[0-9]{6}Z|(?<=events[.]out[.]tfevents[.]).*");
+
+    /// <summary>The folder of the night.</summary>
+    public static string FolderIn(string root) => Path.Combine(root, Now);
 
     /// <summary>Does the night before.</summary>
     public static void Prepare(string root)
@@ -94,10 +135,11 @@ internal static class KilledNight
     /// <summary>Puts things as they were before the night.</summary>
     public static void Reset(string root)
     {
-        string now = Path.Combine(root, Now);
-        if (Directory.Exists(now))
+        string now = FolderIn(root);
+        Directory.CreateDirectory(now);
+        foreach (string folder in Directory.GetDirectories(now))
         {
-            Directory.Delete(now, recursive: true);
+            Directory.Delete(folder, recursive: true);
         }
 
         Copy(Path.Combine(root, Before), now);
@@ -119,13 +161,10 @@ internal static class KilledNight
     /// <summary>Does the night.</summary>
     public static LoKrJobResult Run(string root) => RunIn(root, Now);
 
-    /// <summary>The registry of the night.</summary>
-    public static AdapterRegistry RegistryIn(string root) => new(Path.Combine(root, Now, "registry"));
-
     /// <summary>Makes unfinished files as old as they have to be to be taken for those of killed processes.</summary>
     public static void Age(string root)
     {
-        foreach (string file in Directory.EnumerateFiles(Path.Combine(root, Now), ".*", SearchOption.AllDirectories))
+        foreach (string file in Directory.EnumerateFiles(FolderIn(root), ".*", SearchOption.AllDirectories))
         {
             File.SetLastWriteTimeUtc(file, DateTime.UtcNow.AddMinutes(-5));
         }
@@ -134,7 +173,7 @@ internal static class KilledNight
     /// <summary>Every file by its name without times, with its content where that holds none: tensors, the changes of the registry, the versions of the run.</summary>
     public static Dictionary<string, string> Describe(string root)
     {
-        string now = Path.Combine(root, Now);
+        string now = FolderIn(root);
         return Directory.EnumerateFiles(now, "*", SearchOption.AllDirectories).ToDictionary(path => s_times.Replace(Path.GetRelativePath(now, path), "*"), Content, StringComparer.Ordinal);
     }
 

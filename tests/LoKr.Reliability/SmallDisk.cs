@@ -20,6 +20,24 @@ internal sealed class SmallDisk : IDisposable
         return new SmallDisk(path);
     }
 
+    /// <summary>Fills the disk but for some space.</summary>
+    public void Fill(int freeKilobytes)
+    {
+        MakeSpace();
+        using FileStream fill = File.Create(FillFile);
+        byte[] page = new byte[4096];
+        while (new DriveInfo(Path).AvailableFreeSpace > freeKilobytes * 1024L)
+        {
+            fill.Write(page);
+            fill.Flush();
+        }
+    }
+
+    /// <summary>Takes away what <see cref="Fill"/> wrote.</summary>
+    public void MakeSpace() => File.Delete(FillFile);
+
+    private string FillFile => System.IO.Path.Combine(Path, "fill");
+
     public void MakeReadOnly() => Assert.Null(Run("mount", "-o", "remount,ro", Path));
 
     public void Dispose() => Run("umount", "-l", Path);

@@ -59,7 +59,7 @@ internal sealed record Writer(string Name, bool NeedsTorch, bool KeepsOtherFiles
     private static void WriteFolder(string path, int version)
     {
         using StagedDirectory staged = new(path, force: true, carryOver: true);
-        File.WriteAllText(Path.Combine(staged.Path, "adapter_config.json"), $"{{\"version\": {version}}}");
+        AtomicFile.WriteText(Path.Combine(staged.Path, "adapter_config.json"), $"{{\"version\": {version}}}");
         AtomicFile.WriteText(Path.Combine(staged.Path, "adapter_model.safetensors"), new string((char)('a' + version), 100_000));
         staged.Commit();
     }
@@ -200,9 +200,18 @@ internal sealed class Workplace : IDisposable
     /// <summary>Puts version 0 and the user's files there.</summary>
     public void Reset()
     {
-        string parent = Path.GetDirectoryName(Destination)!;
-        Directory.Delete(parent, recursive: true);
-        Directory.CreateDirectory(parent);
+        foreach (string path in Directory.EnumerateFileSystemEntries(Path.GetDirectoryName(Destination)!).ToArray())
+        {
+            if (File.Exists(path))
+            {
+                File.Delete(path);
+            }
+            else
+            {
+                Directory.Delete(path, recursive: true);
+            }
+        }
+
         AddOtherFiles(Destination);
         Write(Destination, 0);
     }

@@ -40,6 +40,16 @@ internal static class CsvRowReader
             string origin = string.Create(CultureInfo.InvariantCulture, $"{name}:{parser.RawRow - record.Sum(CountLineBreaks)}");
             bool isMalformed = malformed is not null;
             malformed = null;
+            if (header is null && parser.RawRow == 1 && StatedDelimiter(parser.RawRecord) is string stated)
+            {
+                if (stated != parser.Delimiter)
+                {
+                    throw Invalid(origin, $"says that '{stated}' stands between fields, where it is '{parser.Delimiter}'", "Remove the line, or write commas, semicolons, tabs or vertical bars between the fields of all lines.");
+                }
+
+                continue;
+            }
+
             if (header is null)
             {
                 // Spreadsheets write columns at the end that have neither a name nor values.
@@ -66,6 +76,13 @@ internal static class CsvRowReader
                 yield return row!;
             }
         }
+    }
+
+    // What Excel reads in a first line "sep=;", with quotes around it or without.
+    private static string? StatedDelimiter(string line)
+    {
+        string text = line.TrimEnd('\r', '\n').Trim('"');
+        return text.Length == 5 && text.StartsWith("sep=", StringComparison.OrdinalIgnoreCase) ? text[4..] : null;
     }
 
     private static bool Advance(CsvParser parser, string name)

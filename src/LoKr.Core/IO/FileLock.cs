@@ -181,7 +181,16 @@ internal static class DestinationLock
         {
             Target = destination,
         });
-        held.Write(FileLock.DescribeHolder());
-        return held;
+        try
+        {
+            held.Write(FileLock.DescribeHolder());
+            return held;
+        }
+        catch
+        {
+            // The disk may be full; this process would hold it for as long as it lives.
+            held.Dispose();
+            throw;
+        }
     }
 }

@@ -262,7 +262,7 @@ internal sealed class RunLock : IDisposable
     {
         _file = file;
         Beat();
-        _timer = new Timer(_ => Beat(), null, Interval, Interval);
+        _timer = new Timer(_ => TryBeat(), null, Interval, Interval);
     }
 
     /// <summary>Time between two counts.</summary>
@@ -364,6 +364,18 @@ internal sealed class RunLock : IDisposable
     }
 
     private static bool IsOfThisMachine(string holder) => holder.Contains($" on {Environment.MachineName}, since ", StringComparison.Ordinal);
+
+    // The holder works on, and counts the next time: it is the one who learns, by its own files, that nothing can be written.
+    private void TryBeat()
+    {
+        try
+        {
+            Beat();
+        }
+        catch (Exception exception) when (FileErrors.IsFileSystem(exception))
+        {
+        }
+    }
 
     private void Beat()
     {

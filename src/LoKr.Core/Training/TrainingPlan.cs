@@ -71,7 +71,7 @@ public sealed record TrainingPlan
     /// <summary>The plan in one sentence.</summary>
     public override string ToString() => string.Create(
         System.Globalization.CultureInfo.InvariantCulture,
-        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} steps ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} at a learning rate of {LearningRate:G4}{OfHead} on {RowCount:N0} rows{Packing}; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
+        $"Train adapter '{AdapterName}' ({TrainableParameterCount:N0} parameters) for {TotalSteps:N0} {(TotalSteps == 1 ? "step" : "steps")} ({StepsPerEpoch:N0} an epoch, {WarmupSteps:N0} warm-up){Sharing} at a learning rate of {LearningRate:G4}{OfHead} on {RowCount:N0} {(RowCount == 1 ? "row" : "rows")}{Packing}; {Megabytes(OptimizerBytes)} for values, gradients and optimizer beside {Megabytes(ModelBytes)} of model, and activations of up to {LargestBatch:N0} {Unit} at once.{(Day is DateTime day ? $" The chat template writes the day {day:yyyy-MM-dd}." : "")}");
 
     private string Packing => LineCount == RowCount ? "" : string.Create(System.Globalization.CultureInfo.InvariantCulture, $" packed into {LineCount:N0} lines");
 

@@ -269,6 +269,20 @@ public sealed class DataReaderTests : IDisposable
     }
 
     [Theory]
+    [InlineData("sep=;\r\ntext;label\r\n\"a; b\";x\r\n", ";")]
+    [InlineData("\"sep=;\"\ntext;label\n\"a; b\";x\n", ";")]
+    [InlineData("SEP=\t\ntext\tlabel\na; b\tx\n", "tabs")]
+    [InlineData("sep=,\ntext,label\na; b,x\n", null)]
+    public void The_line_in_which_Excel_reads_what_stands_between_fields_is_no_header(string content, string? said)
+    {
+        DataReading reading = new();
+        DataRow row = Assert.Single(Read("t.csv", content, reading));
+        Assert.Equal(("a; b", "x", "t.csv:3"), (row.Fields["text"], row.Fields["label"], row.Origin));
+        Assert.Equal(said is null ? 0 : 1, reading.Notes.Count(note => note.Contains(said!, StringComparison.Ordinal)));
+        Assert.StartsWith("t.csv:1 says that ';' stands between fields", Fails(ErrorIds.DataLineInvalid, "t.csv", "sep=;\ntext,label\na,x\n").Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("text,label\na;b,x\nc;d,y\n")]
     [InlineData("text\na;b\nc;d\n")]
     public void Csv_with_commas_needs_no_note(string content)
