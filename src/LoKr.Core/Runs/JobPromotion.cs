@@ -94,8 +94,8 @@ internal sealed class JobPromotion(LoKrJob job, JobServices services, JobSurvey 
     }
 
     /// <summary>
-    /// Goes on with a job that was killed after it had published its result, and before it told anybody: the version in use is one of the job, younger than
-    /// its last result.
+    /// Goes on with a job that was killed after it had published its result, and before it told anybody: the version in use is one of the job, with a higher
+    /// number than its last result knows.
     /// </summary>
     /// <param name="champion">The version in use; null without one.</param>
     /// <param name="last">The last result of the job; null without one.</param>
@@ -104,7 +104,7 @@ internal sealed class JobPromotion(LoKrJob job, JobServices services, JobSurvey 
     /// <returns>The result of the job that was killed; null where there is none.</returns>
     public LoKrJobResult? Complete(LoKrAdapterVersion? champion, LoKrJobResult? last, string runs, Func<RunFolder, LoKrJobResult> result)
     {
-        if (registry is null || champion is null || champion.Card.Job != job.Name || (last is not null && (last.Version == champion.Version || champion.Created < last.Started)))
+        if (registry is null || champion is null || champion.Card.Job != job.Name || champion.Version <= Math.Max(last?.Version ?? 0, last?.Champion ?? 0))
         {
             return null;
         }
