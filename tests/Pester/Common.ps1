@@ -15,6 +15,9 @@ else {
 }
 Import-Module -Name $manifest -Force
 
+# Numbers in views are written as the person reads them; these tests read English.
+[cultureinfo]::CurrentCulture = [cultureinfo]::InvariantCulture
+
 # The tiny models and data of the C# tests, built beside the module.
 $script:configuration = (Split-Path -Path $manifest -Parent | Split-Path -Leaf) -eq 'release' ? 'release' : 'debug'
 $null = [System.Reflection.Assembly]::LoadFrom((Join-Path $root "artifacts/bin/LoKr.Testing/$configuration/LoKr.Testing.dll"))

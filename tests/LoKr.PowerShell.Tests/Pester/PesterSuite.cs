@@ -54,6 +54,9 @@ internal static class PesterSuite
         start.Environment["LOKR_MODULE"] = Path.Combine(built, "LoKr.PowerShell", configuration, "LoKr.psd1");
         start.Environment["LOKR_SHELL"] = Path.Combine(built, "LoKr.Shell", configuration, "LoKr.Shell.dll");
         start.Environment["NO_COLOR"] = "1";
+
+        // For the processes that the tests start; they read English.
+        start.Environment["LC_ALL"] = "C.UTF-8";
         using Process process = Process.Start(start)!;
         process.StandardInput.Close();
         Task<string> error = process.StandardError.ReadToEndAsync();
