@@ -48,7 +48,8 @@ public static class JsonRecords
     /// Adds a record to a file of lines, which is created where there is none. A last line that a killed process or a full disk left half is cut off
     /// first.
     /// </summary>
-    /// <exception cref="IOException">The file cannot be written. So is an <see cref="UnauthorizedAccessException"/>.</exception>
+    /// <exception cref="IOException">The file cannot be written.</exception>
+    /// <exception cref="UnauthorizedAccessException">This user may not write it.</exception>
     public static void Append<T>(string path, T record)
     {
         using FileStream stream = new(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read, bufferSize: 1);

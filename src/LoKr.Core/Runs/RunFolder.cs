@@ -63,9 +63,8 @@ public sealed class RunFolder
     /// <summary>Whether the folder holds files, but no run, nor what is left of one.</summary>
     internal bool IsForeign => !Exists && !IsHalfRemoved && Directory.Exists(Path) && Directory.EnumerateFileSystemEntries(Path).Any(static entry => System.IO.Path.GetFileName(entry) is not LockFile);
 
-    /// <summary>Whether a process was killed while it removed the run: nothing is left in the folder, or the state under another name.</summary>
-    internal bool IsHalfRemoved => !Exists && Directory.Exists(Path) && (Directory.EnumerateFiles(Path, ".*").Any(IsRemovedState)
-        || !Directory.EnumerateFileSystemEntries(Path).Any(static entry => System.IO.Path.GetFileName(entry) is not LockFile));
+    /// <summary>Whether a process was killed while it removed the run: the state is there under another name.</summary>
+    internal bool IsHalfRemoved => !Exists && Directory.Exists(Path) && Directory.EnumerateFiles(Path, ".*").Any(IsRemovedState);
 
     /// <summary>Whether another process has asked the run to end.</summary>
     internal bool IsStopRequested => File.Exists(Of(StopFile));
@@ -144,11 +143,7 @@ public sealed class RunFolder
     /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunBusy</c>, <c>LoKr.FileNotWritable</c>.</exception>
     public void Remove()
     {
-        if (!IsHalfRemoved)
-        {
-            _ = Read();
-        }
-
+        RequireRemovable();
         using (Lock())
         {
             Clear();
@@ -157,11 +152,19 @@ public sealed class RunFolder
         Try(static path => Directory.Delete(path));
     }
 
+    private void RequireRemovable()
+    {
+        if (!IsHalfRemoved)
+        {
+            _ = Read();
+        }
+    }
+
     /// <summary>Throws what <see cref="Remove"/> would throw for a run that a process works on, and changes nothing.</summary>
     /// <exception cref="LoKrException"><c>LoKr.RunNotFound</c>, <c>LoKr.RunBusy</c>.</exception>
     public void CheckRemove()
     {
-        _ = Read();
+        RequireRemovable();
         RunLock.CheckFree(Path, Of(LockFile));
     }
 

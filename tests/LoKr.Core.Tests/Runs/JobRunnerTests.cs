@@ -94,12 +94,13 @@ public sealed class JobRunnerTests : IDisposable
         File.Delete(first.Report!);
         File.Delete(_folder["runs", "tickets", "result.json"]);
         File.Delete(Path.Combine(first.Run!, "registered.jsonl"));
-        Directory.CreateDirectory(_folder["runs", "tickets", "20200101T000000Z-0123456789ab"]);
+        _folder.Write("runs/tickets/20200101T000000Z-0123456789ab/.run.json.0123456789abcdef0123456789abcdef.old", "{}");
         LoKrJobResult second = Run(job with { Retention = new() { Runs = 1 } });
         Assert.Equal(first with { Started = second.Started, Elapsed = second.Elapsed, Champion = null, RemovedRuns = second.RemovedRuns }, second);
         Assert.True(File.Exists(first.Report));
         Assert.True(File.Exists(Path.Combine(first.Run!, "registered.jsonl")));
         Assert.Equal([_folder["runs", "tickets", "20200101T000000Z-0123456789ab"]], second.RemovedRuns);
+        Assert.False(Directory.Exists(second.RemovedRuns[0]));
         Assert.Equal(LoKrJobState.NothingToDo, Run(job).State);
         Assert.Equal(LoKrJobState.NothingToDo, Run(job).State);
 

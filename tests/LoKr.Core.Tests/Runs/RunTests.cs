@@ -394,6 +394,13 @@ public sealed class RunTests : IDisposable
         AssertSame(expected, Train(Options(path)));
         Assert.Equal(files, FilesOf(path));
 
+        string half = _folder["half"];
+        Train(Options(half));
+        File.Move(new RunFolder(half).StateFile, TemporaryName.Beside(new RunFolder(half).StateFile, "old"));
+        new RunFolder(half).CheckRemove();
+        new RunFolder(half).Remove();
+        Assert.False(Directory.Exists(half));
+
         File.Delete(folder.StateFile);
         ErrorAssert.Throws(ErrorIds.RunExists, () => Train(Options(path)), "no run");
         Assert.True(File.Exists(folder.LogFile));
