@@ -23,6 +23,20 @@ Describe 'Stopping' {
         $model.LastTraining.History.Count | Should -BeLessThan 1000
     }
 
+    It 'ends training with a loss of its own when a command downstream has enough' {
+        $ids = [TorchSharp.torch]::tensor([long[]] (2, 5, 6, 3)).reshape(1, 4)
+        $mask = [TorchSharp.torch]::ones_like($ids)
+        $answer = [TorchSharp.torch]::tensor([long[]] 1)
+        $steps = @($model | Start-LoKrTraining -Batch 1 -MaxSteps 1000 -ReportStep -RunPath "$TestDrive/loss" -Loss {
+                [TorchSharp.torch+nn+functional]::cross_entropy($model.Module.Classify($ids, $mask), $answer)
+            } | Select-Object -First 3)
+        $steps.Count | Should -Be 3
+        $model.LastTraining.StopReason | Should -Be 'Canceled'
+        $model.LastTraining.History.Count | Should -Be 3
+        (Get-LoKrRun "$TestDrive/loss").State | Should -Be 'Interrupted'
+        (Get-LoKrRun "$TestDrive/loss").Step | Should -Be 3
+    }
+
     It 'ends training with its thread job' {
         $job = Start-ThreadJob -ScriptBlock {
             Import-Module -Name $using:manifest

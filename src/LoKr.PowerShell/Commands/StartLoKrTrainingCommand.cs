@@ -327,7 +327,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private void TrainOnBatches()
     {
         TrainingOptions options = ReadOptions(BatchSize);
-        using CustomLossTask task = new(Batch, new ScriptLoss(Loss).Compute);
+        using CustomLossTask task = new(Batch, new ScriptLoss(Loss, Life).Compute);
         if (Confirms(Trainer.Plan(Model, task, options), options.IgnoredOptions(hasValidation: false)))
         {
             Record(Model, task, null, options, onPipelineThread: true);

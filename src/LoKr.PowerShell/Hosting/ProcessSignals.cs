@@ -64,6 +64,8 @@ internal sealed class ProcessSignals
 
     private void OnSignal(PosixSignalContext context)
     {
+        // At SIGINT the console stops its pipeline by itself. If a command ended before, that stop would meet the finally blocks.
+        bool isStopped = context.Signal is PosixSignal.SIGINT;
         CommandLife? speaker;
         CommandLife[] ending;
         int? own;
@@ -71,7 +73,7 @@ internal sealed class ProcessSignals
         {
             own = _running.Select(static command => command.SignalExitCode).FirstOrDefault(static code => code is not null);
             speaker = _running.FirstOrDefault(static command => command.IsInConsole) ?? _running.FirstOrDefault();
-            ending = [.. _running.Where(static command => command.BeginEnd())];
+            ending = isStopped ? [] : [.. _running.Where(static command => command.BeginEnd())];
         }
 
         if (speaker is null)
@@ -90,7 +92,7 @@ internal sealed class ProcessSignals
             command.Cancel();
         }
 
-        if (ending.Length == 0)
+        if (ending.Length == 0 && !isStopped)
         {
             // The console's thread is in other code, or waits for a job that runs the command: only the engine can stop that.
             new Thread(() => EndProcess(speaker, code)) { IsBackground = true, Name = "LoKr end of the process" }.Start();

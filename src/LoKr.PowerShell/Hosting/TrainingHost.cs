@@ -1,4 +1,5 @@
 using System.Management.Automation;
+using System.Runtime.ExceptionServices;
 using LoKr.Core.Distributed;
 using LoKr.Core.Model;
 
@@ -38,7 +39,13 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
         bar.Show(null, $"the first step");
         if (onPipelineThread)
         {
-            return work(step => Report(step, bar), share => evaluating.ShowIfDue(share, $"{share:P0}"), cancel);
+            ExceptionDispatchInfo? ended = null;
+            LoKrTrainingResult result = work(
+                step => ended ??= TryReport(() => Report(step, bar)),
+                share => ended ??= TryReport(() => evaluating.ShowIfDue(share, $"{share:P0}")),
+                cancel);
+            ended?.Throw();
+            return result;
         }
 
         // A downstream Select-Object -First ends WriteObject with an exception and signals nobody: disposing cancels and waits.
@@ -58,6 +65,21 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
         }
 
         return run.Wait();
+    }
+
+    // Ctrl+C, or a downstream Select-Object -First, ends a report with an exception. The training ends as when it is canceled, and its result is kept.
+    private ExceptionDispatchInfo? TryReport(Action report)
+    {
+        try
+        {
+            report();
+            return null;
+        }
+        catch (Exception exception) when (exception is PipelineStoppedException or FlowControlException)
+        {
+            life.Cancel();
+            return ExceptionDispatchInfo.Capture(exception);
+        }
     }
 
     private void Report(LoKrTrainingStep step, ProgressBar bar)
