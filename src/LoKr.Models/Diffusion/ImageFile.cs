@@ -83,8 +83,8 @@ public static class ImageFile
             using SKData encoded = encodable.Encode(SKEncodedImageFormat.Png, 100);
             return encoded.ToArray();
         });
-        AtomicFile.RemoveLeftovers(path);
         AtomicFile.Write(path, stream => stream.Write(bytes));
+        AtomicFile.RemoveLeftovers(path);
     }
 
     private static T Open<T>(string path, Func<SKCodec, T> use)

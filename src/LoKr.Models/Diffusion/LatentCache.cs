@@ -123,12 +123,12 @@ public sealed class LatentCache
             using IDisposable noGrad = no_grad();
             Tensor pixels = Resampler.Cover(ImageFile.Read(image.Path), width, height).unsqueeze(0).to(pipeline.Device);
             LatentDistribution latents = pipeline.Vae.Encode(pixels);
-            AtomicFile.RemoveLeftovers(file);
             SafetensorsWriter.Write(file, new Dictionary<string, Tensor>
             {
                 [MeanName] = latents.Mean[0].to(ScalarType.Float32).cpu(),
                 [LogVarianceName] = latents.LogVariance[0].to(ScalarType.Float32).cpu(),
             });
+            AtomicFile.RemoveLeftovers(file);
         }
 
         _rows.AddRange(RowsOf(file, image, (width, height)));
