@@ -20,8 +20,8 @@ internal static class Effort
     /// <summary>Kills of a run with checkpoints at random moments.</summary>
     public static int RunKills => Number("RUN_KILLS", brief: 20, full: 200);
 
-    /// <summary>Kills of a night; a long run kills before every system call.</summary>
-    public static int NightKills => Number("NIGHT_KILLS", brief: 8, full: 0);
+    /// <summary>Kills of a night, at most one before every system call.</summary>
+    public static int NightKills => Number("NIGHT_KILLS", brief: 8, full: 5_000);
 
     /// <summary>Kibibytes of free space between two tries to write on a disk that becomes full.</summary>
     public static int DiskStep => Number("DISK_STEP", brief: 8, full: 4);

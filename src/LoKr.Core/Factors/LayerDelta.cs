@@ -229,10 +229,12 @@ internal sealed class ProductMemory : IDisposable
     {
         lock (_gate)
         {
-            Tensor? free = _free.Where(memory => memory.dtype == type).MaxBy(static memory => memory.numel());
-            if (free is not null)
+            int place = Enumerable.Range(0, _free.Count).Where(index => _free[index].dtype == type).DefaultIfEmpty(-1).MaxBy(index => index < 0 ? 0 : _free[index].numel());
+            if (place >= 0)
             {
-                _free.Remove(free);
+                // By its place: tensors are equal by their numbers, and one with NaN is not equal to itself.
+                Tensor free = _free[place];
+                _free.RemoveAt(place);
                 if (free.numel() >= count)
                 {
                     return free;

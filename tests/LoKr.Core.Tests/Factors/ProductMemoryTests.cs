@@ -24,6 +24,17 @@ public sealed class ProductMemoryTests
     }
 
     [Fact]
+    public void Memory_with_NaN_is_lent_to_one_at_a_time()
+    {
+        using ProductMemory memory = new();
+        using Tensor first = memory.Take(100, ScalarType.Float32).fill_(float.NaN);
+        memory.Return(first);
+        Assert.Same(first, memory.Take(100, ScalarType.Float32));
+        using Tensor second = memory.Take(100, ScalarType.Float32);
+        Assert.NotSame(first, second);
+    }
+
+    [Fact]
     public void A_delta_in_lent_memory_has_the_bits_that_it_has_in_its_own()
     {
         using DisposeScope scope = NewDisposeScope();
