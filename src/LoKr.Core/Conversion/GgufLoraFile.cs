@@ -47,7 +47,6 @@ internal static class GgufLoraFile
         GgufItem[] items = [.. tensors.Select(static tensor => new GgufItem(tensor.Name, GgmlType.F32, tensor.Values.shape))];
         (byte[] header, IReadOnlyList<GgufTensor> places) = GgufHeaderWriter.Build(metadata, items);
         FileSystem.CreateFolder(Path.GetDirectoryName(path)!);
-        AtomicFile.RemoveLeftovers(path);
         AtomicFile.Write(path, stream =>
         {
             stream.Write(header);

@@ -235,7 +235,6 @@ internal static class LoraWriter
 
         string rank = lora.Rank.ToString(System.Globalization.CultureInfo.InvariantCulture);
         FileSystem.CreateFolder(Path.GetDirectoryName(path)!);
-        AtomicFile.RemoveLeftovers(path);
         SafetensorsWriter.Write(path, tensors, new Dictionary<string, string> { ["format"] = "pt", ["ss_network_module"] = "networks.lora", ["ss_network_dim"] = rank, ["ss_network_alpha"] = rank });
         return [.. NonFinite.Warnings(lora.Tensors)];
     }

@@ -229,12 +229,11 @@ internal sealed class ProductMemory : IDisposable
     {
         lock (_gate)
         {
-            int place = Enumerable.Range(0, _free.Count).Where(index => _free[index].dtype == type).DefaultIfEmpty(-1).MaxBy(index => index < 0 ? 0 : _free[index].numel());
-            if (place >= 0)
+            Tensor? free = _free.Where(memory => memory.dtype == type).MaxBy(static memory => memory.numel());
+            if (free is not null)
             {
-                // By its place: tensors are equal by their numbers, and one with NaN is not equal to itself.
-                Tensor free = _free[place];
-                _free.RemoveAt(place);
+                // By reference: tensors are equal by their numbers, and one with NaN is not equal to itself.
+                _free.RemoveAt(_free.FindIndex(memory => ReferenceEquals(memory, free)));
                 if (free.numel() >= count)
                 {
                     return free;

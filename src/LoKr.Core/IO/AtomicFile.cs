@@ -12,7 +12,7 @@ public static class AtomicFile
     // A writer creates its file a moment before it locks it.
     private static readonly TimeSpan s_abandonedAge = TimeSpan.FromMinutes(1);
 
-    /// <summary>Writes a file through a stream.</summary>
+    /// <summary>Writes a file through a stream, and removes before what killed writers of the same file left.</summary>
     /// <param name="path">File to write; its folder has to exist.</param>
     /// <param name="write">Writes the content.</param>
     /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c> without the folder, <c>LoKr.FileNotWritable</c>, <c>LoKr.DiskFull</c>.</exception>
@@ -27,6 +27,7 @@ public static class AtomicFile
             throw FileErrors.NotFound(folder);
         }
 
+        RemoveLeftovers(full);
         try
         {
             using PendingFile file = new(full, TemporaryName.Beside(full, "tmp"));
@@ -43,7 +44,7 @@ public static class AtomicFile
         }
     }
 
-    /// <summary>Writes UTF-8 text without a byte order mark, and removes what killed writers of the same file left.</summary>
+    /// <summary>Writes UTF-8 text without a byte order mark.</summary>
     /// <inheritdoc cref="Write"/>
     /// <param name="path">File to write; its folder has to exist.</param>
     /// <param name="text">The content.</param>
@@ -52,16 +53,14 @@ public static class AtomicFile
         ArgumentNullException.ThrowIfNull(text);
         byte[] bytes = s_utf8.GetBytes(text);
         Write(path, stream => stream.Write(bytes));
-        RemoveLeftovers(path);
     }
 
     /// <summary>
-    /// Removes the unfinished files that killed writers of the same file left: those that nobody has open, and that are not new. It lists the
-    /// folder, so it is for files that users name, not for one of thousands.
+    /// Removes the unfinished files that killed writers of the same file left: those that nobody has open, and that are not new.
     /// </summary>
     /// <param name="path">File to write; its folder has to exist.</param>
     /// <exception cref="LoKrException"><c>LoKr.FileNotWritable</c>.</exception>
-    public static void RemoveLeftovers(string path) => RemoveLeftovers([path], IsAbandoned);
+    internal static void RemoveLeftovers(string path) => RemoveLeftovers([path], IsAbandoned);
 
     /// <summary>Removes the unfinished files that killed writers left of files that nobody but the caller may write now, however new they are.</summary>
     /// <param name="paths">Files of one folder, which has to exist.</param>

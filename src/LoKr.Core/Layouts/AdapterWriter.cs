@@ -245,7 +245,6 @@ internal sealed class AdapterWriter
     private void WriteFile(string path)
     {
         FileSystem.CreateFolder(Path.GetDirectoryName(path)!);
-        AtomicFile.RemoveLeftovers(path);
         SafetensorsWriter.Write(path, _tensors, Metadata());
         if (_layout == AdapterLayout.Peft)
         {

@@ -61,7 +61,6 @@ internal static class ProgramWriter
         if (isFile)
         {
             FileSystem.CreateFolder(Path.GetDirectoryName(destination)!);
-            AtomicFile.RemoveLeftovers(destination);
             SafetensorsWriter.Write(destination, tensors, metadata);
         }
         else

@@ -31,12 +31,16 @@ internal sealed class JobHousekeeping(LoKrJob job, JobServices services, Adapter
         return result with { RemovedVersions = versions, RemovedRuns = runs, Report = report };
     }
 
-    private RunFolder[] OldRuns(string? current) => job.Retention.Runs is not int keep ? [] :
-    [
-        .. Directory.EnumerateDirectories(folder).OrderDescending(StringComparer.Ordinal).Select(static path => new RunFolder(path))
-            .Where(run => run.Exists && run.Path != current && run.Read().State is not RunState.Running).Skip(keep - 1),
-        .. Directory.EnumerateDirectories(folder).Select(static path => new RunFolder(path)).Where(run => run.IsHalfRemoved && run.Path != current),
-    ];
+    private RunFolder[] OldRuns(string? current)
+    {
+        if (job.Retention.Runs is not int keep)
+        {
+            return [];
+        }
+
+        RunFolder[] others = [.. Directory.EnumerateDirectories(folder).OrderDescending(StringComparer.Ordinal).Select(static path => new RunFolder(path)).Where(run => run.Path != current)];
+        return [.. others.Where(static run => run.Exists && run.Read().State is not RunState.Running).Skip(keep - 1), .. others.Where(static run => run.IsHalfRemoved)];
+    }
 
     private string? WriteReport(string run)
     {

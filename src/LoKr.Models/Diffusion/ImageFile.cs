@@ -84,7 +84,6 @@ public static class ImageFile
             return encoded.ToArray();
         });
         AtomicFile.Write(path, stream => stream.Write(bytes));
-        AtomicFile.RemoveLeftovers(path);
     }
 
     private static T Open<T>(string path, Func<SKCodec, T> use)

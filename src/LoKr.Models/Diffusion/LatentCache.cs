@@ -128,7 +128,6 @@ public sealed class LatentCache
                 [MeanName] = latents.Mean[0].to(ScalarType.Float32).cpu(),
                 [LogVarianceName] = latents.LogVariance[0].to(ScalarType.Float32).cpu(),
             });
-            AtomicFile.RemoveLeftovers(file);
         }
 
         _rows.AddRange(RowsOf(file, image, (width, height)));
