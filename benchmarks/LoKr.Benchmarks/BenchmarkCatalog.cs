@@ -13,6 +13,7 @@ internal static class BenchmarkCatalog
         new ConvolutionCase(),
         new TrainingStepCase(),
         new FamilyStepCase(),
+        new LanguageModelStepCase(),
         new GenerationCase(),
         new UNetStepCase(),
         new OptimizerCase(),

@@ -23,6 +23,12 @@ if (args is [BenchmarkOptions.ProbeName, "file-merge", string file, string style
     return 0;
 }
 
+if (args is [BenchmarkOptions.ProbeName, "language-model-step", string model, string side, string prompt, string completion])
+{
+    LanguageModelStepCase.RunProbe(model, side, int.Parse(prompt, CultureInfo.InvariantCulture), int.Parse(completion, CultureInfo.InvariantCulture));
+    return 0;
+}
+
 BenchmarkOptions? options = BenchmarkOptions.Parse(args, out string? problem);
 if (options is null)
 {

@@ -12,8 +12,9 @@ using static TorchSharp.torch;
 namespace LoKr.Benchmarks.Cases;
 
 /// <summary>
-/// Whole training steps of every family of text models, as classifier or language model: LoKr and LoRA of equal rank on all linear layers, and the head
-/// alone. Four layers of 384, of which the head (a language model's output embeddings) is trained in all three of a classifier, and alone in the last.
+/// Whole training steps of every family of text models, as classifier or language model: LoKr and LoRA of equal rank on all linear layers, LoRA by the
+/// operations of PEFT, and the head alone. Four layers of 384; the head of a classifier is trained in all four, that of a language model (its output
+/// embeddings) in the last.
 /// </summary>
 internal sealed class FamilyStepCase : IBenchmarkCase
 {
@@ -74,6 +75,7 @@ internal sealed class FamilyStepCase : IBenchmarkCase
         using DisposeScope scope = NewDisposeScope();
         using LoKrModel lokrModel = RandomModel.Load(folder, context.Device);
         using LoKrModel loraModel = RandomModel.Load(folder, context.Device);
+        using LoKrModel peftModel = RandomModel.Load(folder, context.Device);
         using LoKrModel headModel = RandomModel.Load(folder, context.Device);
         string head = lokrModel.Pretrained is ICausalLanguageModel language ? language.OutputEmbeddingsName! : "classifier";
         bool trainsHead = lokrModel.Pretrained is ISequenceClassifier;
@@ -87,18 +89,29 @@ internal sealed class FamilyStepCase : IBenchmarkCase
         Adapters.Fill(lokrModel.AddAdapter(config));
         using FlatAdamW lokrOptimizer = new(lokrModel.Adapters[0].FlatParameters);
         LoKrConfig headOnly = new() { TargetModules = ModuleSelector.FromNames([]), ModulesToSave = [head] };
-        FlatParameter[] loraHead = trainsHead ? [loraModel.AddAdapter(headOnly).FlatParameters[0]] : [];
-        Dictionary<string, nn.Module> modules = loraModel.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
         string[] adapted = [.. lokrModel.Adapters[0].Layers.Select(static layer => layer.ModuleName)];
-        using LoraReference lora = new([.. adapted.Select(name => (nn.Module<Tensor, Tensor>)modules[name])], Rank, 2);
-        using FlatAdamW loraOptimizer = new([lora.Parameters, .. loraHead]);
+        using LoraReference lora = Lora(loraModel, adapted, asPeft: false);
+        using FlatAdamW loraOptimizer = new([lora.Parameters, .. Head(loraModel)]);
+        using LoraReference peft = Lora(peftModel, adapted, asPeft: true);
+        using FlatAdamW peftOptimizer = new([peft.Parameters, .. Head(peftModel)]);
         using FlatAdamW headOptimizer = new(headModel.AddAdapter(headOnly).FlatParameters);
 
         context.Compare(
             $"{type}, {adapted.Length} layers",
-            [Step("LoKr", lokrModel, lokrOptimizer), Step("LoRA", loraModel, loraOptimizer), Step("head alone", headModel, headOptimizer)],
-            [new("LoKr", "LoRA", 1.05), new("LoKr", "head alone")],
-            weight: 2);
+            [
+                Step("LoKr", lokrModel, lokrOptimizer), Step("LoRA", loraModel, loraOptimizer), Step("PEFT's LoRA", peftModel, peftOptimizer),
+                Step("head alone", headModel, headOptimizer),
+            ],
+            [new("LoKr", "LoRA", 1.05), new("LoKr", "PEFT's LoRA", 1.05), new("LoKr", "head alone")],
+            weight: 3);
+
+        FlatParameter[] Head(LoKrModel model) => trainsHead ? [model.AddAdapter(headOnly).FlatParameters[0]] : [];
+    }
+
+    private static LoraReference Lora(LoKrModel model, string[] layers, bool asPeft)
+    {
+        Dictionary<string, nn.Module> modules = model.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
+        return new([.. layers.Select(name => (nn.Module<Tensor, Tensor>)modules[name])], Rank, 2, asPeft);
     }
 
     private static Variant Step(string name, LoKrModel model, FlatAdamW optimizer)

@@ -15,10 +15,14 @@ internal sealed class LoraReference : IDisposable
     private readonly List<IDisposable> _hooks = [];
 
     /// <summary>Attaches to layers, freezes their weights and fills the factors with small numbers.</summary>
-    public LoraReference(IReadOnlyList<nn.Module<Tensor, Tensor>> layers, int rank, double scale)
+    /// <param name="layers">The layers.</param>
+    /// <param name="rank">Rank of the factors.</param>
+    /// <param name="scale">Factor of their product.</param>
+    /// <param name="asPeft">Whether linear layers compute y + B(A(x))·scale as PEFT does, with operations of their own for product, scale and sum.</param>
+    public LoraReference(IReadOnlyList<nn.Module<Tensor, Tensor>> layers, int rank, double scale, bool asPeft = false)
     {
         Parameters = new(
-            [.. layers.SelectMany(layer => Shapes(layer, rank))],
+            [.. layers.SelectMany(layer => Shapes(layer, rank, asPeft))],
             ScalarType.Float32, layers[0].get_parameter("weight")!.device);
         using (no_grad())
         {
@@ -37,7 +41,8 @@ internal sealed class LoraReference : IDisposable
             float alpha = (float)scale;
             bool pixels = layer is Conv2d;
             var remover = layer.register_forward_hook((_, input, output) =>
-                !IsEnabled ? output : pixels ? AddPixels(input, output, a, b, alpha) : Add(input, output, a, b, alpha));
+                !IsEnabled ? output : pixels ? AddPixels(input, output, a, b, alpha)
+                : asPeft ? AddAsPeft(input, output, a, b, alpha) : Add(input, output, a, b, alpha));
             _hooks.Add(new Remover(remover.remove));
         }
     }
@@ -75,6 +80,15 @@ internal sealed class LoraReference : IDisposable
         }
     }
 
+    private static Tensor AddAsPeft(Tensor x, Tensor y, Tensor a, Tensor b, float scale)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using (y)
+        {
+            return (y + (nn.functional.linear(nn.functional.linear(x, a), b) * scale)).MoveToOuterDisposeScope();
+        }
+    }
+
     private static Tensor AddPixels(Tensor x, Tensor y, Tensor a, Tensor b, float scale)
     {
         using DisposeScope scope = NewDisposeScope();
@@ -86,11 +100,11 @@ internal sealed class LoraReference : IDisposable
         }
     }
 
-    private static long[][] Shapes(nn.Module layer, int rank)
+    private static long[][] Shapes(nn.Module layer, int rank, bool asPeft)
     {
         long[] weight = layer.get_parameter("weight")!.shape;
-        return layer is Core.Nn.Conv1D ? [[rank, weight[0]], [rank, weight[1]]]
-            : weight.Length == 2 ? [[rank, weight[1]], [rank, weight[0]]]
+        (long inputs, long outputs) = layer is Core.Nn.Conv1D ? (weight[0], weight[1]) : (weight[1], weight[0]);
+        return weight.Length == 2 ? [[rank, inputs], asPeft ? [outputs, rank] : [rank, outputs]]
             : weight[2..].All(static size => size == 1) ? [[rank, weight[1]], [weight[0], rank]]
             : throw new NotSupportedException("The reference has convolutions of one pixel only.");
     }

@@ -11,6 +11,12 @@ using static TorchSharp.torch;
 
 namespace LoKr.Benchmarks.References;
 
+/// <summary>Texts for a language model whose tokens are numbers.</summary>
+/// <param name="Rows">The rows.</param>
+/// <param name="Ids">Their token ids, int64 [rows, tokens].</param>
+/// <param name="Labels">The same, −100 where there is no loss.</param>
+internal sealed record LanguageTexts(DataRow[] Rows, Tensor Ids, Tensor Labels);
+
 /// <summary>Models of the text families with random weights, in the shapes of small published ones, whose tokens are numbers.</summary>
 internal static class RandomModel
 {
@@ -51,6 +57,28 @@ internal static class RandomModel
             string.Create(CultureInfo.InvariantCulture, $"row {row}")))];
     }
 
+    /// <summary>Rows for a language model: prompts and completions, or texts.</summary>
+    /// <param name="count">Number of rows.</param>
+    /// <param name="prompt">Tokens of a prompt, which have no loss; 0 for texts without prompts.</param>
+    /// <param name="completion">Tokens with loss in each.</param>
+    /// <param name="vocabulary">Number of token ids.</param>
+    public static LanguageTexts Texts(int count, int prompt, int completion, int vocabulary)
+    {
+        Tensor ids = randint(10, vocabulary, [count, prompt + completion], ScalarType.Int64);
+        Tensor labels = ids.clone();
+        labels.narrow(1, 0, prompt).fill_(-100);
+        return new([.. Enumerable.Range(0, count).Select(Row)], ids, labels);
+
+        DataRow Row(int row)
+        {
+            long[] tokens = ids[row].data<long>().ToArray();
+            Dictionary<string, object?> fields = prompt == 0
+                ? new() { ["text"] = string.Join(' ', tokens) }
+                : new() { ["prompt"] = string.Join(' ', tokens[..prompt]), ["completion"] = " " + string.Join(' ', tokens[prompt..]) };
+            return new(fields, string.Create(CultureInfo.InvariantCulture, $"row {row}"));
+        }
+    }
+
     // Vectors are biases and the weights of norms.
     private static Tensor Values(string name, long[] shape) =>
         shape.Length > 1 ? randn(shape) * 0.02 : name.EndsWith("bias", StringComparison.Ordinal) ? zeros(shape) : ones(shape);
@@ -70,7 +98,7 @@ internal static class RandomModel
         public IReadOnlyList<string> SourceFiles => [];
 
         public IReadOnlyList<int> Encode(string text, bool addSpecialTokens = true, int? maxLength = null) =>
-            [.. text.Split(' ').Select(static number => int.Parse(number, CultureInfo.InvariantCulture)).Take(maxLength ?? int.MaxValue)];
+            [.. text.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(static number => int.Parse(number, CultureInfo.InvariantCulture)).Take(maxLength ?? int.MaxValue)];
 
         public IReadOnlyList<TextToken> Tokenize(string text, string? textPair = null, bool addSpecialTokens = true, int? maxLength = null) => throw new NotSupportedException();
 
