@@ -6,7 +6,7 @@ using LoKr.Core.Runtime;
 
 namespace LoKr.Reliability;
 
-/// <summary>What this program does as another process.</summary>
+/// <summary>Roles of this program as another process.</summary>
 internal static class ChildRoles
 {
     /// <summary>Line that a process writes when it waits for the word to start.</summary>

@@ -231,7 +231,7 @@ internal static class FuzzRun
     }
 }
 
-/// <summary>What a run of cases found.</summary>
+/// <summary>Findings of a run of cases.</summary>
 internal sealed class FuzzResult
 {
     public long Cases { get; set; }

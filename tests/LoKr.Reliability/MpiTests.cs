@@ -161,7 +161,7 @@ public sealed class MpiFolder : IDisposable
     /// <inheritdoc/>
     public void Dispose() => Directory.Delete(Root, recursive: true);
 
-    /// <summary>What a process alone computes.</summary>
+    /// <summary>Values that a process alone computes.</summary>
     public async Task<string> AloneAsync(CancellationToken cancellation, DistributedMode mode = DistributedMode.Auto)
     {
         if (mode is DistributedMode.Auto && _alone is not null)

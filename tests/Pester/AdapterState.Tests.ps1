@@ -105,7 +105,7 @@ Describe 'Two adapters on a layer' {
         @{ Case = 'nothing is set'; Script = { $model | Set-LoKrAdapter -Name a }; Id = 'LoKr.InvalidArgument' }
         @{ Case = 'an unknown one is activated'; Script = { $model | Set-LoKrAdapter -Name nope -Active }; Id = 'LoKr.AdapterNotFound' }
         @{ Case = 'a pattern matches none'; Script = { $model | Set-LoKrAdapter -Name nope* -Active }; Id = 'LoKr.AdapterNotFound' }
-        @{ Case = 'a scale is no number'; Script = { $model | Set-LoKrAdapter -Name a -Scale ([double]::NaN) }; Id = 'LoKr.InvalidArgument' }
+        @{ Case = 'a scale is not a number'; Script = { $model | Set-LoKrAdapter -Name a -Scale ([double]::NaN) }; Id = 'LoKr.InvalidArgument' }
         @{ Case = 'an unknown one is removed'; Script = { $model | Remove-LoKrAdapter -Name nope }; Id = 'LoKr.AdapterNotFound' }
         @{ Case = 'a merged one is removed'; Script = { $model | Merge-LoKrAdapter -Name a | Remove-LoKrAdapter -Name a }; Id = 'LoKr.AdapterMerged' }
         @{ Case = 'a merged one is scaled'; Script = { $model | Merge-LoKrAdapter -Name a | Set-LoKrAdapter -Name a -Scale 2 }; Id = 'LoKr.AdapterMerged' }

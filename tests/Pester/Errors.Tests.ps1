@@ -33,7 +33,7 @@ Describe 'Bad input' {
         Get-ErrorId { Import-LoKrModel -Path "$TestDrive/cut" -Label $labels -ErrorAction Stop } | Should -Be 'LoKr.SafetensorsTruncated'
     }
 
-    It 'reports a path that is no file' {
+    It 'reports a path that is not a file' {
         Get-ErrorId { Import-LoKrModel -Path Env:/PATH -ErrorAction Stop } | Should -Be 'LoKr.PathNotFileSystem'
     }
 

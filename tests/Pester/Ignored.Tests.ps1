@@ -30,7 +30,7 @@ Describe 'A parameter that has no effect' {
             Command = { 'a', 'b' | Invoke-LoKrModel $classifier -MaxNewTokens 3 -Temperature 1 -TopK 2 -TopP 0.5 -Seed 1 }
         }
         @{
-            Name = 'a model that is no sentence encoder'; Ignored = 'EmbeddingLoss', 'SimilarityScale', 'TripletMargin', 'TripletDistance', 'NoDuplicates'
+            Name = 'a model that is not a sentence encoder'; Ignored = 'EmbeddingLoss', 'SimilarityScale', 'TripletMargin', 'TripletDistance', 'NoDuplicates'
             Command = { $classifier | Start-LoKrTraining -Data $rows -MaxSteps 1 -EmbeddingLoss Triplet -SimilarityScale 1 -TripletMargin 1 -TripletDistance Cosine -NoDuplicates -WhatIf }
         }
         @{

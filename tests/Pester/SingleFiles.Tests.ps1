@@ -94,7 +94,7 @@ Describe 'A merge into a single file' {
 
 Describe 'A file of LoRA' {
     BeforeAll {
-        # With the modulation of every block it can be no model but Flux.1.
+        # With the modulation of every block it can only be Flux.1.
         $script:flux1 = "$TestDrive/flux1.safetensors"
         Save-Tensor $flux1 @{
             'double_blocks.0.img_attn.qkv.weight'   = [TorchSharp.torch]::zeros(12, 4)

@@ -10,7 +10,7 @@ using LoKr.Models.Loading;
 namespace LoKr.Benchmarks.Cases;
 
 /// <summary>
-/// What a run folder costs: the time of its log and its events, and that of a checkpoint for 200 steps, against the steps around them. Each call of the
+/// Cost of a run folder: the time of its log and its events, and that of a checkpoint for 200 steps, against the steps around them. Each call of the
 /// recorder is timed by itself, beside the steps of the same run: two runs would differ by more than what is measured.
 /// </summary>
 internal sealed class RunCostCase : IBenchmarkCase

@@ -3,7 +3,7 @@ using System.Text;
 
 namespace LoKr.Core.Chat;
 
-/// <summary>What Python's <c>str</c> does: by code points, with its white space, its cases and its notation.</summary>
+/// <summary>Python's <c>str</c>: by code points, with its white space, its cases and its notation.</summary>
 internal static class PythonText
 {
     // Upper cases of more than one letter; those of Greek letters with several marks are refused.

@@ -19,7 +19,7 @@ internal sealed record TemplateArguments(IReadOnlyList<object?> Positional, IRea
 /// <param name="Bound">The arguments by place; <see cref="Absent"/> where one was not given.</param>
 internal readonly record struct TemplateCall(TemplateRun Run, int Line, object? Value, TemplateArguments Given, object?[] Bound)
 {
-    /// <summary>What stands for an argument that was not given.</summary>
+    /// <summary>Stands for an argument that was not given.</summary>
     public static object Absent { get; } = new();
 
     /// <summary>The value as a text, as <c>str</c> gives it.</summary>

@@ -100,7 +100,7 @@ internal static class TemplateFilters
 
     private static object? Default(TemplateCall call) => call.Value is TemplateUndefined || (call.Flag(1) && !TemplateValues.IsTrue(call.Value)) ? call.Get(0, "") : call.Value;
 
-    /// <summary>What takes an attribute of an item: names with points between, or a place.</summary>
+    /// <summary>Reads an attribute of an item: names with points between, or a place.</summary>
     private static Func<object?, object?> Getter(TemplateCall call, int index, object? otherwise = null) => Getter(call.Line, call.Get(index), otherwise);
 
     private static Func<object?, object?> Getter(int line, object? attribute, object? otherwise)
@@ -377,7 +377,7 @@ internal static class TemplateFilters
             case TemplateUndefined undefined:
                 throw TemplateError.Failed(call.Line, $"'{undefined.Name}' is not defined");
             case double number:
-                return double.IsNaN(number) ? otherwise : double.IsInfinity(number) ? throw TemplateError.Failed(call.Line, "infinity is no whole number") : PythonNumbers.Cut(number);
+                return double.IsNaN(number) ? otherwise : double.IsInfinity(number) ? throw TemplateError.Failed(call.Line, "infinity is not a whole number") : PythonNumbers.Cut(number);
             case string text:
                 return PythonNumbers.ReadWhole(text, (int)call.WholeOf(1, 10)) ?? (PythonNumbers.ReadFloat(text) is double read && double.IsFinite(read) ? PythonNumbers.Cut(read) : otherwise);
             default:
@@ -514,6 +514,6 @@ internal static class TemplateFilters
         null => "null",
         bool flag => flag ? "true" : "false",
         long or double or System.Numerics.BigInteger => TemplateValues.Represent(line, key),
-        _ => throw TemplateError.Failed(line, $"{TemplateValues.Kind(key)} is no key of JSON"),
+        _ => throw TemplateError.Failed(line, $"{TemplateValues.Kind(key)} is not a key of JSON"),
     };
 }

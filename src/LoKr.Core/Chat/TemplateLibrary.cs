@@ -3,7 +3,7 @@ using System.Text;
 
 namespace LoKr.Core.Chat;
 
-/// <summary>What a template reaches in its values, and the functions that every template has.</summary>
+/// <summary>Members of values that a template reaches, and the functions that every template has.</summary>
 internal static class TemplateLibrary
 {
     private const int LongestRange = 100_000;
@@ -57,7 +57,7 @@ internal static class TemplateLibrary
         _ when TemplateValues.PlainText(container) is string text => TemplateValues.PlainText(value) is string part
             ? text.Contains(part, StringComparison.Ordinal)
             : throw TemplateError.Failed(line, $"a text cannot hold {TemplateValues.Kind(value)}"),
-        TemplateMap map => TemplateKey.IsKey(value) ? map.Contains(value) : throw TemplateError.Failed(line, $"{TemplateValues.Kind(value)} is no key"),
+        TemplateMap map => TemplateKey.IsKey(value) ? map.Contains(value) : throw TemplateError.Failed(line, $"{TemplateValues.Kind(value)} is not a key"),
         TemplateLoop => throw TemplateError.Unsupported(line, "'in' of the loop"),
         _ => (TemplateValues.Iterate(container) ?? throw TemplateError.Failed(line, $"{TemplateValues.Kind(container)} cannot hold a value"))
             .Any(item => TemplateValues.AreEqual(item, value)),

@@ -68,7 +68,7 @@ internal static class TemplateMethods
     private static readonly Dictionary<string, TemplateOperation> s_map = new(StringComparer.Ordinal)
     {
         ["copy"] = new("", static call => Copy((TemplateMap)call.Value!)),
-        ["get"] = new("_key! _default", static call => !TemplateKey.IsKey(call.Get(0)) ? throw TemplateError.Failed(call.Line, $"{TemplateValues.Kind(call.Get(0))} is no key")
+        ["get"] = new("_key! _default", static call => !TemplateKey.IsKey(call.Get(0)) ? throw TemplateError.Failed(call.Line, $"{TemplateValues.Kind(call.Get(0))} is not a key")
             : ((TemplateMap)call.Value!).TryGet(call.Get(0), out object? found) ? found
             : call.Get(1)),
         ["items"] = new("", static call => new TemplateView("dict_items", [.. ((TemplateMap)call.Value!).Select(static member => (object?)TemplateList.Tuple(member.Key, member.Value))])),

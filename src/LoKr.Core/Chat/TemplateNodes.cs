@@ -31,7 +31,7 @@ internal sealed record MapExpression(int Line, IReadOnlyList<(TemplateExpression
         foreach ((TemplateExpression key, TemplateExpression value) in Members)
         {
             object? name = run.Value(key);
-            map[TemplateKey.IsKey(name) ? name : throw TemplateError.Failed(Line, $"{TemplateValues.Kind(name)} is no key")] = run.Value(value);
+            map[TemplateKey.IsKey(name) ? name : throw TemplateError.Failed(Line, $"{TemplateValues.Kind(name)} is not a key")] = run.Value(value);
         }
 
         return map;
@@ -107,7 +107,7 @@ internal sealed record ArgumentExpressions(
             {
                 if (name is not string text || !named.TryAdd(text, value))
                 {
-                    throw TemplateError.Failed(line, "the name of an argument is no text, or is given twice");
+                    throw TemplateError.Failed(line, "the name of an argument is not a text, or is given twice");
                 }
             }
         }
@@ -326,7 +326,7 @@ internal sealed record IfStatement(int Line, IReadOnlyList<(TemplateExpression? 
     }
 }
 
-/// <summary>What a value is assigned to.</summary>
+/// <summary>Target of an assignment.</summary>
 internal abstract record TemplateTarget
 {
     /// <summary>The variables that are set.</summary>
@@ -351,7 +351,7 @@ internal sealed record MemberTarget(string Space, string Name) : TemplateTarget
 
     public override void Assign(TemplateRun run, int line, object? value)
     {
-        TemplateNamespace space = run.Get(Space) as TemplateNamespace ?? throw TemplateError.Failed(line, $"'{Space}' is no namespace, so '{Name}' cannot be set");
+        TemplateNamespace space = run.Get(Space) as TemplateNamespace ?? throw TemplateError.Failed(line, $"'{Space}' is not a namespace, so '{Name}' cannot be set");
         space.Members[Name] = value;
     }
 }

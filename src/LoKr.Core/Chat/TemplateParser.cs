@@ -527,7 +527,7 @@ internal sealed class TemplateParser
                 return new ConstantExpression(token.Line, text);
             case TemplateTokenKind.Integer:
                 int radix = token.Text.Length < 2 ? 10 : char.ToLowerInvariant(token.Text[1]) switch { 'b' => 2, 'o' => 8, 'x' => 16, _ => 10 };
-                return new ConstantExpression(token.Line, PythonNumbers.ReadWhole(token.Text, radix) ?? throw TemplateError.Invalid(token.Line, $"'{token.Text}' is no number"));
+                return new ConstantExpression(token.Line, PythonNumbers.ReadWhole(token.Text, radix) ?? throw TemplateError.Invalid(token.Line, $"'{token.Text}' is not a number"));
             case TemplateTokenKind.Float:
                 return new ConstantExpression(token.Line, double.Parse(token.Text, CultureInfo.InvariantCulture));
             case TemplateTokenKind.Operator when token.Text == "(":
@@ -803,10 +803,10 @@ internal sealed class TemplateParser
             _outer?._inner.Add(this);
         }
 
-        /// <summary>What the block has read or set so far.</summary>
+        /// <summary>Names that the block has read or set so far.</summary>
         public HashSet<string> Known { get; } = [];
 
-        /// <summary>What it sets only after an inner block has read it.</summary>
+        /// <summary>Names that it sets only after an inner block has read them.</summary>
         public List<string> Late { get; } = [];
 
         public void Read(string name)

@@ -44,7 +44,7 @@ internal sealed class TemplateRun
     /// <summary>The text so far.</summary>
     public string Output => _outputs.Peek().ToString();
 
-    /// <summary>What the template marks as said by the assistant, in UTF-16 units of the output.</summary>
+    /// <summary>Spans that the template marks as said by the assistant, in UTF-16 units of the output.</summary>
     public IReadOnlyList<(int Start, int End)> Generations => _generations;
 
     /// <summary>Counts a step.</summary>

@@ -54,7 +54,7 @@ internal sealed class TemplateRange(long start, long step, int count) : IReadOnl
 /// <param name="Items">What they hold.</param>
 internal sealed record TemplateView(string Kind, IReadOnlyList<object?> Items);
 
-/// <summary>What a filter such as <c>map</c> gives: it is true, has no length, and is looped over once.</summary>
+/// <summary>The result of a filter such as <c>map</c>: it is true, has no length, and is looped over once.</summary>
 internal sealed class TemplateGenerator
 {
     private readonly Func<object?> _next;
@@ -65,7 +65,7 @@ internal sealed class TemplateGenerator
         _next = () => items.MoveNext() ? items.Current : End;
     }
 
-    /// <summary>What stands behind the last item.</summary>
+    /// <summary>Stands behind the last item.</summary>
     public static object End { get; } = new();
 
     /// <summary>The next item, or <see cref="End"/>.</summary>
@@ -153,7 +153,7 @@ internal sealed record TemplateMarkup(string Text)
 /// <param name="Name">What is not there.</param>
 internal sealed record TemplateUndefined(string Name);
 
-/// <summary>What Python and Jinja make of values. Integers are <see cref="long"/>, or <see cref="BigInteger"/> where they are too large; none is null.</summary>
+/// <summary>Python's and Jinja's operations on values. Integers are <see cref="long"/>, or <see cref="BigInteger"/> where they are too large; none is null.</summary>
 internal static class TemplateValues
 {
     public static bool IsTrue(object? value) => value switch
@@ -273,7 +273,7 @@ internal static class TemplateValues
         _ => null,
     };
 
-    /// <summary>What a loop takes from a value, one by one; null where it has nothing to take.</summary>
+    /// <summary>Items that a loop takes from a value; null where it has none to take.</summary>
     public static IEnumerable<object?>? Iterate(object? value) => value switch
     {
         IReadOnlyList<object?> list => list,

@@ -3,7 +3,7 @@ using LoKr.Core.Nn;
 
 namespace LoKr.Core.Configuration;
 
-/// <summary>What the logits of a classifier mean, which decides its loss and its scores (<c>problem_type</c> of transformers).</summary>
+/// <summary>Meaning of the logits of a classifier, which decides its loss and its scores (<c>problem_type</c> of transformers).</summary>
 public enum ClassificationProblem
 {
     /// <summary>One label of several: cross entropy, probabilities by softmax.</summary>
@@ -48,7 +48,7 @@ public static class ClassificationProblems
         return config[Key] is JsonValue value && value.TryGetValue(out string? name) && s_names.TryGetValue(name, out ClassificationProblem problem) ? problem : null;
     }
 
-    /// <summary>What the logits of a model mean; null where neither <c>problem_type</c> nor a mark of sentence-transformers says it.</summary>
+    /// <summary>Meaning of the logits of a model; null where neither <c>problem_type</c> nor a mark of sentence-transformers says it.</summary>
     public static ClassificationProblem? Find(ISequenceClassifier classifier)
     {
         ArgumentNullException.ThrowIfNull(classifier);

@@ -4,7 +4,7 @@ using LoKr.Core.IO;
 namespace LoKr.Core.Configuration;
 
 /// <summary>
-/// What sentence-transformers writes about a reranker (<c>CrossEncoder</c>), a classifier of one label that scores pairs of texts. What turns its
+/// Settings that sentence-transformers writes for a reranker (<c>CrossEncoder</c>), a classifier of one label that scores pairs of texts. What turns its
 /// logit into a score stands in <c>config_sentence_transformers.json</c>, else as <c>sentence_transformers.activation_fn</c> in config.json, else
 /// as <c>sbert_ce_default_activation_function</c> (before release 4); without any of them it is a sigmoid.
 /// </summary>

@@ -5,7 +5,7 @@ using LoKr.Core.IO;
 namespace LoKr.Core.Configuration;
 
 /// <summary>
-/// What PEFT's <c>adapter_config.json</c> says about the tensors of LoRA or LoHa beside it. Only what applying them needs is read; training options
+/// Settings of PEFT's <c>adapter_config.json</c> for the tensors of LoRA or LoHa beside it. Only what applying them needs is read; training options
 /// are ignored.
 /// </summary>
 /// <param name="Kind">LoRA or LoHa.</param>

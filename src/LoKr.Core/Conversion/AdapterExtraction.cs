@@ -129,7 +129,7 @@ public static class AdapterExtraction
         }
     }
 
-    /// <summary>What of the pair becomes factors, and what is saved whole.</summary>
+    /// <summary>Weights of the pair that become factors, and modules that are saved whole.</summary>
     private sealed record ExtractionPlan(IReadOnlyList<PairLayer> Layers, IReadOnlyDictionary<string, Tensor> Saved, IReadOnlyList<string> SavedModules)
     {
         public static ExtractionPlan Of(ModelPair pair, AdapterExtractionOptions options)
@@ -188,7 +188,7 @@ public static class AdapterExtraction
     }
 }
 
-/// <summary>What an adapter is extracted from.</summary>
+/// <summary>Source of an extracted adapter.</summary>
 public sealed record AdapterExtractionOptions
 {
     /// <summary>The base model: folder of transformers, pipeline of diffusers, or one safetensors file.</summary>

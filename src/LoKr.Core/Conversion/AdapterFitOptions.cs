@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Conversion;
 
-/// <summary>What an adapter that is fitted to given deltas may cost, and how it is written. At most one of rank, full matrices, energy, error and parameters limits it.</summary>
+/// <summary>Limits and form of an adapter that is fitted to given deltas. At most one of rank, full matrices, energy, error and parameters limits it.</summary>
 public sealed record AdapterFitOptions
 {
     /// <summary>Rank of every layer; null for another limit.</summary>

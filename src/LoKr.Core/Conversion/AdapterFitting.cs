@@ -33,7 +33,7 @@ internal abstract class FitLayer(AdapterComponent component, string name, IReadO
     public abstract Func<FactorShapes, KroneckerTarget>? Open(FitMemory memory);
 
     /// <summary>Factors that need no fit because they have these shapes already, with the scale of their product; null otherwise.</summary>
-    public virtual (IReadOnlyDictionary<string, Tensor> Factors, double Scale)? Keep(FactorShapes shapes) => null;
+    public virtual (IReadOnlyDictionary<string, Tensor> Factors, double Scale)? TakeUnchanged(FactorShapes shapes) => null;
 }
 
 /// <summary>
@@ -44,7 +44,7 @@ internal sealed class FitMemory : IDisposable
 {
     private readonly Dictionary<Part, Tensor> _parts = [];
 
-    /// <summary>What the numbers are.</summary>
+    /// <summary>Kind of the numbers.</summary>
     public enum Part
     {
         /// <summary>The weight of the base model.</summary>
@@ -114,7 +114,7 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
     }
 
     /// <summary>
-    /// What is computed from each layer, in their order. Each layer is one thread's, and several are in work together: most steps of a fit are too small
+    /// Computes a value from each layer, in their order. Each layer is one thread's, and several are in work together: most steps of a fit are too small
     /// for two threads, and so the result does not depend on how many there are. Of several errors the first layer's is thrown.
     /// </summary>
     private T?[] OfEach<T>(Func<int, FitMemory, T?> compute, CancellationToken cancellation)
@@ -175,7 +175,7 @@ internal sealed class AdapterFitting(IReadOnlyList<FitLayer> layers, AdapterFitO
 
         FactorShapes shapes = chosen ?? ShapesOf(layer, factor, open);
         KroneckerTarget target = open(shapes);
-        (IReadOnlyDictionary<string, Tensor> factors, double scale) = layer.Keep(shapes) ?? (KroneckerFit.Fit(target, shapes).Tensors, 1);
+        (IReadOnlyDictionary<string, Tensor> factors, double scale) = layer.TakeUnchanged(shapes) ?? (KroneckerFit.Fit(target, shapes).Tensors, 1);
         Dictionary<string, Tensor> tensors = factors.ToDictionary(static pair => pair.Key, pair => pair.Value.to(dtype).contiguous(), StringComparer.Ordinal);
         double error = KroneckerFit.Error(target, new KroneckerFactors(tensors, shapes.Kernel, shapes.Reversed), scale);
 

@@ -86,7 +86,7 @@ public static class AdapterLoraConverter
             }
         }
 
-        // The strength of an adapter is no part of its files, and has no other place in LoRA.
+        // The strength of an adapter is not part of its files, and has no other place in LoRA.
         AdapterContent scaled = content with
         {
             Modules = [.. content.Modules.Select(module => module with { Scale = module.Scale with { Factor = layers[(module.Component, module.Name)].Scaling } })],

@@ -104,7 +104,7 @@ public static class AdapterSum
             return shapes => KroneckerTarget.Of(products, shapes);
         }
 
-        public override (IReadOnlyDictionary<string, Tensor> Factors, double Scale)? Keep(FactorShapes shapes) =>
+        public override (IReadOnlyDictionary<string, Tensor> Factors, double Scale)? TakeUnchanged(FactorShapes shapes) =>
             copies && terms is [SumTerm { Factors: KroneckerFactors own, Scale: double scale }] && own.Scalar is null && own.IsReversed == shapes.Reversed
             && shapes.Tensors() is IReadOnlyList<(string Suffix, long[] Shape)> wanted && wanted.Count == own.Tensors.Count
             && wanted.All(tensor => own.Tensors.TryGetValue(tensor.Suffix, out Tensor? factor) && factor.shape.AsSpan().SequenceEqual(tensor.Shape))

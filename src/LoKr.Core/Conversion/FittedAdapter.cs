@@ -9,7 +9,7 @@ namespace LoKr.Core.Conversion;
 /// <summary>Writes fitted layers as an adapter, with their errors in the header.</summary>
 internal static class FittedAdapter
 {
-    /// <summary>What a full w2 of a one-dimensional convolution means to the readers of a layout.</summary>
+    /// <summary>Meaning of a full w2 of a one-dimensional convolution to the readers of a layout.</summary>
     public static Conv1dLayout Conv1dOf(AdapterLayout layout) => AdapterLayouts.HasAlphaTensors(layout) ? Conv1dLayout.Kronecker : Conv1dLayout.Peft;
 
     /// <summary>Writes the adapter.</summary>

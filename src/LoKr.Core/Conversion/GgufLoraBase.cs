@@ -57,7 +57,7 @@ internal sealed class GgufLoraBase
                 "Train the adapter without this module.") { Target = module }
             : slot.HeadRows > 0 && rows % slot.HeadRows != 0
             ? throw new LoKrException(ErrorIds.AdapterShapeMismatch, LoKrErrorKind.InvalidData,
-                $"'{module}' has {rows} rows, which are no whole heads of {slot.HeadRows}.", "The adapter was made for another model.") { Target = module }
+                $"'{module}' has {rows} rows, which are not whole heads of {slot.HeadRows}.", "The adapter was made for another model.") { Target = module }
             : slot.TotalRows == 0 ? slot with { TotalRows = rows } : slot;
     }
 

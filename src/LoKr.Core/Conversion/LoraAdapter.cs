@@ -41,7 +41,7 @@ public sealed class LoraAdapter : IDisposable
     /// <summary>Warnings for the user, about modules with random values that the adapter does not hold.</summary>
     public IReadOnlyList<string> Warnings { get; internal set; } = [];
 
-    /// <summary>What tells the base model apart from others.</summary>
+    /// <summary>Identity of the base model.</summary>
     internal IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; set; } = new Dictionary<AdapterComponent, ModelIdentity>();
 
     /// <inheritdoc/>

@@ -135,7 +135,7 @@ internal static class LoraWriter
             : form;
     }
 
-    /// <summary>What the file calls a module.</summary>
+    /// <summary>Name of a module in the file.</summary>
     private static Func<AdapterModule, string> Names(LoraForm form, AdapterContent content, LoraWriteOptions options)
     {
         if (form != LoraForm.File)
@@ -271,7 +271,7 @@ public sealed record LoraWriteOptions
     public bool CheckOnly { get; init; }
 }
 
-/// <summary>What was written, and warnings about it.</summary>
+/// <summary>Result of a conversion, with its warnings.</summary>
 /// <param name="Result">The description.</param>
 /// <param name="Warnings">Warnings for the user.</param>
 public sealed record LoraWriteResult(LoraConversionResult Result, IReadOnlyList<string> Warnings);

@@ -23,7 +23,7 @@ internal sealed class ModelPair : IDisposable
     /// <summary>All modules of the fine-tuned model that have tensors.</summary>
     public IReadOnlyCollection<string> ModuleNames => [.. Parts.SelectMany(static part => part.Tuned.Entries.Keys).Where(static name => name.Contains('.', StringComparison.Ordinal)).Select(static name => name[..name.LastIndexOf('.')]).Distinct()];
 
-    /// <summary>What tells the base models apart from others.</summary>
+    /// <summary>Identities of the base models.</summary>
     public IReadOnlyDictionary<AdapterComponent, ModelIdentity> Identities => Parts
         .Select(static part => (part.Component, Files: ((part.Base as QuantizedCheckpoint)?.Source ?? part.Base) as CheckpointReader)).Where(static part => part.Files is not null)
         .ToDictionary(static part => part.Component, static part => new ModelIdentity(CheckpointFingerprint.Compute(part.Files!), null));
@@ -150,7 +150,7 @@ internal sealed class ModelPair : IDisposable
             return weight;
         }
 
-        /// <summary>What turns most names of the fine-tuned model into those of the base model, beside those that are the same: a prefix less, or one more.</summary>
+        /// <summary>Change of prefix that turns most names of the fine-tuned model into those of the base model, beside those that are the same.</summary>
         private static (string Removed, string Prepended) Rule(ITensorSource baseModel, ITensorSource tuned)
         {
             string[] names = [.. tuned.Entries.Keys.Where(name => !baseModel.Entries.ContainsKey(name))];

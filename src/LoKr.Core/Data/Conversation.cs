@@ -8,7 +8,7 @@ namespace LoKr.Core.Data;
 /// <summary>Which tokens of conversations, and of prompts with completions, carry loss.</summary>
 public enum LossOn
 {
-    /// <summary>What the assistant says, and completions.</summary>
+    /// <summary>Answers of the assistant, and completions.</summary>
     Answers,
 
     /// <summary>Every token but the first.</summary>

@@ -56,7 +56,7 @@ public sealed class DataReading
     /// <exception cref="LoKrException">
     /// <see cref="ErrorIds.DataEmpty"/> where every item was skipped, or what is thrown for one that does not fit and must.
     /// </exception>
-    public IReadOnlyList<T> Keep<TItem, T>(IEnumerable<TItem> items, Func<TItem, T> read)
+    public IReadOnlyList<T> ReadFitting<TItem, T>(IEnumerable<TItem> items, Func<TItem, T> read)
     {
         ArgumentNullException.ThrowIfNull(items);
         ArgumentNullException.ThrowIfNull(read);

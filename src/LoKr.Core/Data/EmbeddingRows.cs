@@ -2,7 +2,7 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Data;
 
-/// <summary>What a row of a sentence encoder's data is.</summary>
+/// <summary>Kinds of rows in a sentence encoder's data.</summary>
 internal enum EmbeddingRowKind
 {
     /// <summary>A text with its partner, and perhaps wrong ones: <c>anchor</c> or <c>query</c>, <c>positive</c>, <c>negative</c>, <c>negative_1</c> and so on.</summary>

@@ -68,7 +68,7 @@ internal sealed class GuardedStream(Stream content, string name, DataUnit unit) 
     private static LoKrException Error(string origin, string what, string advice) => new(ErrorIds.DataLineInvalid, LoKrErrorKind.InvalidData, $"{origin} {what}.", advice) { Target = origin };
 }
 
-/// <summary>What of a data file has to fit into memory at once.</summary>
+/// <summary>Parts of a data file that have to fit into memory at once.</summary>
 internal enum DataUnit
 {
     /// <summary>A line, which is a row or a part of one.</summary>

@@ -5,16 +5,16 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Data;
 
-/// <summary>What a text is for, which decides its prompt.</summary>
+/// <summary>Role of a text, which decides its prompt.</summary>
 public enum SentenceKind
 {
     /// <summary>A text of no kind.</summary>
     Text,
 
-    /// <summary>What is searched for.</summary>
+    /// <summary>A query.</summary>
     Query,
 
-    /// <summary>What is searched.</summary>
+    /// <summary>A document that is searched.</summary>
     Document,
 }
 

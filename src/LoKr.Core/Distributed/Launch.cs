@@ -15,7 +15,7 @@ public enum DistributedMode
     Mpi,
 }
 
-/// <summary>What a launcher says about the process that it started, before any library is loaded.</summary>
+/// <summary>A launcher's statement about the process that it started, before any library is loaded.</summary>
 /// <param name="Launcher">The launcher, for people.</param>
 /// <param name="Mpi">The library that fits it; null where none does.</param>
 /// <param name="Rank">Index of the process, from 0.</param>

@@ -49,7 +49,7 @@ public sealed class WorkerGroup
     /// <summary>Whether this is the first worker.</summary>
     public bool IsFirst => Rank == 0;
 
-    /// <summary>What carries the messages, with its version.</summary>
+    /// <summary>Library that carries the messages, with its version.</summary>
     public string Transport => _transport.Name;
 
     /// <summary>Bytes of content that this worker gave to the others up to now, once however many they are; the sixteen bytes of each call are not counted.</summary>
@@ -276,7 +276,7 @@ public sealed class WorkerGroup
     private readonly record struct Header(WorkerCall Call, int Status, long Length);
 }
 
-/// <summary>What a worker does in an exchange.</summary>
+/// <summary>Acts of a worker in an exchange.</summary>
 internal enum WorkerCall
 {
     /// <summary>Compares what the work depends on.</summary>
@@ -307,7 +307,7 @@ internal enum WorkerCall
     Left,
 }
 
-/// <summary>What the workers gave in one exchange.</summary>
+/// <summary>Contributions of the workers to one exchange.</summary>
 /// <param name="All">The bytes of all, one after the other.</param>
 /// <param name="Counts">How many are of each.</param>
 internal readonly record struct WorkerMessages(byte[] All, int[] Counts)
@@ -322,7 +322,7 @@ internal readonly record struct WorkerMessages(byte[] All, int[] Counts)
 /// <summary>Carries bytes between workers.</summary>
 internal interface ITransport : IDisposable
 {
-    /// <summary>What it is, with its version.</summary>
+    /// <summary>Name with version.</summary>
     string Name { get; }
 
     /// <summary>Index of this worker.</summary>

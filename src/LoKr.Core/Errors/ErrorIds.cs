@@ -143,7 +143,7 @@ public static class ErrorIds
     /// <summary>A tensor of a GGUF file has an element type that is unknown, or whose values cannot be read or written.</summary>
     public const string GgufTypeUnsupported = "LoKr.GgufTypeUnsupported";
 
-    /// <summary>What describes a quantized weight (its scale, its settings) is missing, damaged, or does not fit it.</summary>
+    /// <summary>The description of a quantized weight (its scale, its settings) is missing, damaged, or does not fit it.</summary>
     public const string QuantizationInvalid = "LoKr.QuantizationInvalid";
 
     /// <summary>The values of a quantized weight cannot be read.</summary>

@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Factors;
 
-/// <summary>What a strength s other than 1 makes of an adapter with DoRA, whose trained weight is W' = (W + Δ)·q. Programs disagree.</summary>
+/// <summary>Meaning of a strength s other than 1 for an adapter with DoRA, whose trained weight is W' = (W + Δ)·q. Programs disagree.</summary>
 public enum DoraStrength
 {
     /// <summary>W + s·(W' − W), as for an adapter without DoRA: 0 is the base weight, 1 the trained one (ComfyUI).</summary>

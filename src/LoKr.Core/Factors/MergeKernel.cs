@@ -274,7 +274,7 @@ internal sealed unsafe class MergeKernel : IDisposable
         return rest.Plus(wide.Total).Plus(half.Total) with { Count = columns * width };
     }
 
-    /// <summary>What <see cref="RoundingSums"/> counts, in the lanes of a vector.</summary>
+    /// <summary>The sums of <see cref="RoundingSums"/> in the lanes of a vector.</summary>
     private struct WideSums
     {
         private Vector512<float> _deltas;

@@ -16,7 +16,7 @@ internal sealed class FileLock : IDisposable
 
     private FileLock(SafeFileHandle file, string path) => (_file, _path, Former) = (file, path, ReadText(file));
 
-    /// <summary>What a holder that did not end in order left in the file; empty without one.</summary>
+    /// <summary>Text that a holder that did not end in order left in the file; empty without one.</summary>
     public string Former { get; }
 
     /// <summary>The process, the machine and the time, as one line.</summary>
@@ -30,7 +30,7 @@ internal sealed class FileLock : IDisposable
     /// <exception cref="IOException">The file cannot be opened, or is not a lock.</exception>
     public static FileLock Take(string path, Func<string, LoKrException> busy) => OperatingSystem.IsLinux() ? TakeOnLinux(path, busy) : TakeElsewhere(path, busy);
 
-    /// <summary>What the file says now; empty for a file that cannot be read.</summary>
+    /// <summary>Current text of the file; empty for a file that cannot be read.</summary>
     public static string Peek(string path)
     {
         try
@@ -53,7 +53,7 @@ internal sealed class FileLock : IDisposable
         RandomAccess.SetLength(_file, bytes.Length);
     }
 
-    /// <summary>What the file says now.</summary>
+    /// <summary>Current text of the file.</summary>
     public string Read() => ReadText(_file);
 
     /// <summary>Releases the lock.</summary>
@@ -72,7 +72,7 @@ internal sealed class FileLock : IDisposable
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
-            // The folder is gone or closed to this process by now; a file that stays without a holder is no obstacle to the next writer.
+            // The folder is gone or closed to this process by now; a file that stays without a holder does not hinder the next writer.
         }
     }
 

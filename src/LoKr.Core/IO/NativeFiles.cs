@@ -65,7 +65,7 @@ internal static unsafe partial class NativeFiles
         return true;
     }
 
-    /// <summary>What Linux knows about an open file.</summary>
+    /// <summary>Linux's record of an open file.</summary>
     public static FileIdentity Identify(SafeFileHandle file, string path)
     {
         const int EmptyPath = 0x1000;
@@ -84,7 +84,7 @@ internal static unsafe partial class NativeFiles
         }
     }
 
-    /// <summary>What Linux knows about a file, folder or link; links are not followed.</summary>
+    /// <summary>Linux's record of a file, folder or link; links are not followed.</summary>
     public static FileIdentity Identify(string path) => Identify(AtCurrent, path, 0x100, path);
 
     /// <summary>Swaps two folders in one step.</summary>
@@ -171,7 +171,7 @@ internal static unsafe partial class NativeFiles
         OperatingSystem.IsLinux() && Identify(path).User is var owner && owner != 0 && owner != EffectiveUser() ? owner : null;
 
     /// <summary>
-    /// What changes whenever a file is replaced or written; links are followed. On Linux it holds the time of the last change, which no program
+    /// A text that changes whenever a file is replaced or written; links are followed. On Linux it holds the time of the last change, which no program
     /// can set; elsewhere only what .NET tells.
     /// </summary>
     public static string ChangeStamp(string path)

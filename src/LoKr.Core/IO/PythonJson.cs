@@ -50,19 +50,19 @@ internal static class PythonJson
     /// <summary>How JSON is written: the arguments of <c>json.dumps</c>.</summary>
     public sealed record Form
     {
-        /// <summary>What stands before each level, with a line for each item; null for one line.</summary>
+        /// <summary>Indentation of a level, with a line for each item; null for one line.</summary>
         public string? Indent { get; init; }
 
         /// <summary>Whether other characters are escaped.</summary>
         public bool AsciiOnly { get; init; }
 
-        /// <summary>What stands between items; null for a comma, with a space where there is one line.</summary>
+        /// <summary>Separator of items; null for a comma, with a space where there is one line.</summary>
         public string? ItemSeparator { get; init; }
 
-        /// <summary>What stands between a key and its value.</summary>
+        /// <summary>Separator of a key and its value.</summary>
         public string KeySeparator { get; init; } = ": ";
 
-        /// <summary>Whether infinity and NaN are written, which are no JSON.</summary>
+        /// <summary>Whether infinity and NaN are written, which are not JSON.</summary>
         public bool TakesInfinity { get; init; }
     }
 

@@ -101,7 +101,7 @@ public sealed record ChatOptions
     /// <summary>Seed of the sampling; null takes a fresh one.</summary>
     public long? Seed { get; init; }
 
-    /// <summary>What the chat template gets besides, by name, such as <c>enable_thinking</c>.</summary>
+    /// <summary>Further variables of the chat template by name, such as <c>enable_thinking</c>.</summary>
     public IReadOnlyDictionary<string, object?>? Variables { get; init; }
 
     /// <summary>Whether tokens are drawn, not the most likely ones taken.</summary>
@@ -133,10 +133,10 @@ public sealed record LoKrMessage
     /// <summary>Who says it: system, user, assistant or tool.</summary>
     public required string Role { get; init; }
 
-    /// <summary>What is said.</summary>
+    /// <summary>The text of the message.</summary>
     public required string Content { get; init; }
 
-    /// <summary>What else the message has for the chat template, by name.</summary>
+    /// <summary>Further members of the message for the chat template, by name.</summary>
     public IReadOnlyDictionary<string, object?> Others { get; init => field = ValueList.Of(value); } = ValueList.Of(new Dictionary<string, object?>());
 
     /// <summary>The message as a chat template takes it.</summary>

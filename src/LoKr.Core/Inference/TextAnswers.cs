@@ -15,7 +15,7 @@ public sealed record TextAnswerOptions
     /// <summary>How the tokens of a word are one word where entities are found.</summary>
     public EntityAggregation Aggregation { get; init; }
 
-    /// <summary>Name of a sentence encoder's prompt that goes before every text; null for the model's default.</summary>
+    /// <summary>Name of a sentence encoder's prompt that is put in front of every text; null for the model's default.</summary>
     public string? PromptName { get; init; }
 }
 
@@ -32,7 +32,7 @@ public readonly record struct CutLength(int Used, int TokenCount)
         return new(text.Ids.Length, text.TokenCount);
     }
 
-    /// <summary>What was cut, in a sentence.</summary>
+    /// <summary>Tells in a sentence how much was cut.</summary>
     /// <param name="cut">The texts that were cut, at least one.</param>
     /// <param name="what">What a text is: text, prompt.</param>
     public static string Describe(IReadOnlyCollection<CutLength> cut, string what)
@@ -45,7 +45,7 @@ public readonly record struct CutLength(int Used, int TokenCount)
     }
 }
 
-/// <summary>What a model says about a batch of texts, whatever its task. Serializable, so that it goes from one process to another.</summary>
+/// <summary>The answers of a model to a batch of texts, whatever its task. Serializable, so that it goes from one process to another.</summary>
 public sealed record TextAnswers
 {
     /// <summary>One for each text of a sequence classifier.</summary>

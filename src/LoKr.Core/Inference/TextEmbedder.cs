@@ -13,7 +13,7 @@ public static class TextEmbedder
     /// <summary>Encodes one batch in evaluation mode and without gradients; afterwards every module returns to the mode it was in.</summary>
     /// <param name="model">A sentence encoder with a tokenizer.</param>
     /// <param name="texts">The texts of the batch; longer ones are cut on the right, special tokens are not.</param>
-    /// <param name="promptName">Name of the model's prompt that goes before every text; null for the model's default, which is mostly none.</param>
+    /// <param name="promptName">Name of the model's prompt that is put in front of every text; null for the model's default, which is mostly none.</param>
     /// <param name="maxLength">Longest sequence, special tokens included; null for the model's limit.</param>
     /// <param name="onCut">Called for each text that is cut.</param>
     /// <returns>One vector for each text, in order.</returns>

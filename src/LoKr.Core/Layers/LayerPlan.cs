@@ -46,7 +46,7 @@ internal sealed record LayerPlan(BaseLayer Base, LayerSettings Settings)
 internal sealed record LayerSize(long OutFeatures, long InFeatures, IReadOnlyList<long> Kernel);
 
 /// <summary>
-/// What an adapter's configuration, or its file, says about one layer. Adapters in memory and merges on disk ask here, so that both see the
+/// Settings of one layer, from an adapter's configuration or its file. Adapters in memory and merges on disk ask here, so that both see the
 /// same factors.
 /// </summary>
 /// <param name="Size">Sizes of the layer.</param>

@@ -46,7 +46,7 @@ public sealed class LoKrLayer
     /// <summary>Strength of the adapter on this layer, 1 as trained (PEFT <c>set_scale</c>).</summary>
     public double Scale { get; set; } = 1;
 
-    /// <summary>What <see cref="Scale"/> means if the layer has DoRA.</summary>
+    /// <summary>Meaning of <see cref="Scale"/> if the layer has DoRA.</summary>
     public DoraStrength DoraStrength { get; set; }
 
     /// <summary>How often the layer has run since it was attached; zero after a training step means that the hook of the base layer never runs.</summary>

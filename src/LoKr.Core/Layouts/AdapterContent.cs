@@ -23,7 +23,7 @@ internal sealed record AdapterContent
     /// <summary>Configurations by component, where the adapter has any.</summary>
     public IReadOnlyDictionary<AdapterComponent, LoKrConfig> Configs { get; init; } = new Dictionary<AdapterComponent, LoKrConfig>();
 
-    /// <summary>What tells the models that it was made for apart from others, by component, where it is known.</summary>
+    /// <summary>Identities of the models that it was made for, by component, where they are known.</summary>
     public IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; init; } = new Dictionary<AdapterComponent, ModelIdentity>();
 
     /// <summary>Metadata of the file's header.</summary>

@@ -89,7 +89,7 @@ public sealed record AdapterConvertOptions
     /// <summary>The division of the model's weights that the result has; null for that of the program, or for the file's where there is none.</summary>
     public ModuleDivision? Division { get; init; }
 
-    /// <summary>What rows become that another division does not leave as one Kronecker product.</summary>
+    /// <summary>Form of rows that another division does not leave as one Kronecker product.</summary>
     public InexactRows Inexact { get; init; }
 
     /// <summary>Replace an existing destination; for a program, also write what it will not read, with a warning.</summary>

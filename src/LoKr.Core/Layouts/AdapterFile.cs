@@ -92,7 +92,7 @@ public sealed class AdapterFile : IDisposable
     /// <summary>Configurations of LoRA or LoHa by component.</summary>
     internal IReadOnlyDictionary<AdapterComponent, LowRankConfig> LowRank { get; }
 
-    /// <summary>What tells the models that the adapter was made for apart from others, by component, as far as this library wrote it into the header.</summary>
+    /// <summary>Identities of the models that the adapter was made for, by component, as far as this library wrote it into the header.</summary>
     internal IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels { get; }
 
     /// <summary>Dotted names of modules that this library stored in the header of a file with underscores: prefix and underscored name → dotted name.</summary>

@@ -31,7 +31,7 @@ internal sealed class AdapterFileConfigs
     /// <summary>Configurations of LoRA or LoHa by component.</summary>
     public IReadOnlyDictionary<AdapterComponent, LowRankConfig> LowRank => _lowRank;
 
-    /// <summary>What tells the base models apart from others, by component.</summary>
+    /// <summary>Identities of the base models by component.</summary>
     public IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels => _baseModels;
 
     /// <summary>Dotted names by the names in the file.</summary>
@@ -111,7 +111,7 @@ internal sealed class AdapterFileConfigs
         return root.Count > 0 ? root.ToJsonString() : null;
     }
 
-    /// <summary>What the header entry of this library says about the base model of an adapter for one model; null where there is none.</summary>
+    /// <summary>Identity of the base model of an adapter for one model, from the header entry of this library; null where there is none.</summary>
     /// <param name="metadata">Metadata of the header.</param>
     /// <param name="source">The file, for messages.</param>
     public static ModelIdentity? FindBaseModel(IReadOnlyDictionary<string, string> metadata, string source) =>

@@ -98,7 +98,7 @@ public static class AdapterImporter
         }
     }
 
-    /// <summary>What an adapter file holds for each component of a target. A file is open while its parts are enumerated.</summary>
+    /// <summary>Parts of an adapter file by the component of a target. A file is open while its parts are enumerated.</summary>
     private static IEnumerable<Part> Open(IAdaptable target, string path, AdapterReadOptions options, Action<LoKrAdapterFinding>? onFinding)
     {
         KeyValuePair<string, LoKrModel>[] folders =

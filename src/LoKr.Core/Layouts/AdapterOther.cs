@@ -17,7 +17,7 @@ internal sealed record AdapterOther(AdapterComponent Component, string Name, boo
     private const string UpName = "lora_up.weight";
     private const string DownName = "lora_down.weight";
 
-    /// <summary>What its tensors are.</summary>
+    /// <summary>Kind of its tensors.</summary>
     public OtherKind Kind => new(Tensors.Select(static pair => KeyValuePair.Create(pair.Key, (IReadOnlyList<long>)pair.Value.shape)));
 
     /// <summary>The tensors with PEFT's names of the two matrices, or kohya's where the name of the module has underscores in place of dots; a core has kohya's everywhere.</summary>

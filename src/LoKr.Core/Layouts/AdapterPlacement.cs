@@ -270,7 +270,7 @@ internal sealed class AdapterPlacement(AdapterReading reading, AdapterReadOption
 
     private string Key(SafetensorsEntry entry) => names.GetValueOrDefault(entry.Name, entry.Name);
 
-    /// <summary>What an adapter is placed on.</summary>
+    /// <summary>A place for an adapter.</summary>
     private sealed record Target(MergeBase Model, CheckpointMergeAdapter Adapter, ModuleFinder Finder)
     {
         public MergePart Part(KnownModule module) => Model.Parts.First(part => part.Folder == module.Folder);

@@ -182,14 +182,14 @@ public sealed record AdapterReadOptions
     /// <summary>Rank of every module whose factors are both whole, for a scale that depends on it; the file's header may name it too (<c>ss_network_dim</c>).</summary>
     public int? Rank { get; init; }
 
-    /// <summary>What to do about tensors of other kinds of adapters.</summary>
+    /// <summary>Advice about tensors of other kinds of adapters.</summary>
     public ForeignTensors Foreign { get; init; }
 
     /// <summary>Whether modules of a component are read.</summary>
     internal bool Wants(AdapterComponent component) => Component is not AdapterComponent wanted || AdapterComponents.Matches(component, wanted);
 }
 
-/// <summary>What to do about tensors of other kinds of adapters beside LoKr's factors.</summary>
+/// <summary>Advice about tensors of other kinds of adapters beside LoKr's factors.</summary>
 public enum ForeignTensors
 {
     /// <summary>They are an error.</summary>

@@ -17,7 +17,7 @@ public enum ModuleDivision
     Fused,
 }
 
-/// <summary>What rows become that are not one Kronecker product.</summary>
+/// <summary>Form of rows that are not one Kronecker product.</summary>
 public enum InexactRows
 {
     /// <summary>They are an error.</summary>

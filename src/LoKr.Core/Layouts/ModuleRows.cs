@@ -97,7 +97,7 @@ internal static class ModuleRows
         return new KroneckerFactors(factors, [], module.IsReversed).ToDense(module.Scale.Factor);
     }
 
-    /// <summary>Rows that are no Kronecker product, as 1 ⊗ w2 with whole matrices: every program that reads LoKr reads them.</summary>
+    /// <summary>Rows that are not a Kronecker product, as 1 ⊗ w2 with whole matrices: every program that reads LoKr reads them.</summary>
     /// <param name="module">The module whose name and element type they get.</param>
     /// <param name="rows">The rows, scale included.</param>
     /// <param name="magnitude">DoRA's magnitudes of these rows, or null.</param>
@@ -238,7 +238,7 @@ internal static class ModuleRows
         return (factors.W1(), factors.W2());
     }
 
-    /// <summary>The factors c with matrix = c · first matrix; null where one is no multiple of the first.</summary>
+    /// <summary>The factors c with matrix = c · first matrix; null where one is not a multiple of the first.</summary>
     private static double[]? Factors(IEnumerable<Tensor> matrices)
     {
         Tensor[] all = [.. matrices];

@@ -6,7 +6,7 @@ using LoKr.Core.Safetensors;
 namespace LoKr.Core.Layouts;
 
 /// <summary>
-/// What another kind of adapter than LoKr has for one module, by the names and shapes of its tensors: the parts of a product, magnitudes, differences. A file
+/// Another kind of adapter than LoKr on one module, by the names and shapes of its tensors: the parts of a product, magnitudes, differences. A file
 /// whose header was read and tensors in memory are told apart by the same rules.
 /// </summary>
 internal sealed class OtherKind

@@ -38,7 +38,7 @@ internal sealed class OtherModule : IMergeModule
     /// <summary>The configuration of PEFT; null for a file of another program.</summary>
     public LowRankConfig? Config { get; }
 
-    /// <summary>What its tensors are.</summary>
+    /// <summary>Kind of its tensors.</summary>
     public OtherKind Kind { get; }
 
     /// <inheritdoc/>
@@ -89,7 +89,7 @@ internal sealed class OtherModule : IMergeModule
         })];
     }
 
-    /// <summary>What is wrong with the modules of a file, whatever they are merged into.</summary>
+    /// <summary>Faults of the modules of a file, whatever they are merged into.</summary>
     /// <param name="modules">The modules.</param>
     /// <param name="skips">Whether kinds that cannot be merged are left out.</param>
     public static IEnumerable<LoKrAdapterFinding> Findings(IReadOnlyList<OtherModule> modules, bool skips)

@@ -64,7 +64,7 @@ internal sealed record ProgramForm
         : !ReadsDora && !ReadsOwnOptions && module.DoraAxis is not null ? OtherObstacle.Dora.Why
         : null;
 
-    /// <summary>What a program does not read of another kind of adapter of a module, the one that counts most first.</summary>
+    /// <summary>Obstacles for a program in another kind of adapter of a module, the one that counts most first.</summary>
     public IEnumerable<OtherObstacle> Obstacles(OtherKind other)
     {
         if (other.IsEmbedding)
@@ -114,7 +114,7 @@ internal sealed record ProgramForm
     }
 }
 
-/// <summary>What some programs do not read of other kinds of adapters than LoKr.</summary>
+/// <summary>Obstacles for some programs in other kinds of adapters than LoKr.</summary>
 /// <param name="Why">The reason, for people.</param>
 internal sealed record OtherObstacle(string Why)
 {

@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Layouts;
 
-/// <summary>What a program reads of an adapter, and what would work where it does not.</summary>
+/// <summary>Tells whether a program reads an adapter, and what would work where it does not.</summary>
 internal static class ProgramSupport
 {
     /// <summary>The error that a program has no name for modules of an adapter.</summary>
@@ -23,7 +23,7 @@ internal static class ProgramSupport
             Advice(program, names, content)) { Target = names.Unknown[0] };
     }
 
-    /// <summary>What would work in place of a program.</summary>
+    /// <summary>Alternatives to a program.</summary>
     public static string Advice(AdapterProgram program, ProgramNames names, AdapterContent content)
     {
         AdapterProgram[] others = [.. Enum.GetValues<AdapterProgram>().Where(other => other != program && other != AdapterProgram.Vllm && IsReadWhole(other, content))];
@@ -31,7 +31,7 @@ internal static class ProgramSupport
         return others.Length == 0 ? $"Choose a layout, which keeps the names.{lora}" : $"Without loss: {string.Join(", ", others)}.{lora}";
     }
 
-    /// <summary>What a program would not apply as the adapter means it, whatever the form of its factors.</summary>
+    /// <summary>Parts that a program would not apply as the adapter means them, whatever the form of its factors.</summary>
     public static IEnumerable<string> Losses(AdapterProgram program, ProgramForm form, ProgramNames names, AdapterContent content)
     {
         if (content.Saved.Count > 0 && program != AdapterProgram.Peft)

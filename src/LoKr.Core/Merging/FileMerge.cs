@@ -45,7 +45,7 @@ public static class FileMerge
         }
     }
 
-    /// <summary>What files change in one component.</summary>
+    /// <summary>Changes by files in one component.</summary>
     private sealed record ModelPart(LoKrModel Model, MergedChanges Changes, int SavedModules);
 
     /// <summary>The files, open and placed on the weights.</summary>

@@ -368,7 +368,7 @@ public static class AdaptableExtensions
         return Distinct(target, model => ModuleTree.Places(model.Module).Where(place => !adaptable || BaseLayer.TryCreate(place) is not null).Select(static place => place.Name));
     }
 
-    /// <summary>What <see cref="AddAdapter"/> would change in each component. Nothing is allocated.</summary>
+    /// <summary>Lists what <see cref="AddAdapter"/> would change in each component. Nothing is allocated.</summary>
     /// <exception cref="LoKrException">As for <see cref="AddAdapter"/>.</exception>
     internal static IReadOnlyDictionary<string, AdapterPlan> PlanAdapter(this IAdaptable target, LoKrConfig config)
     {

@@ -30,7 +30,7 @@ public sealed class LoKrAdapter
     /// <summary>Name of the adapter.</summary>
     public string Name { get; }
 
-    /// <summary>What tells the model that it is on apart from others; files of the adapter carry it.</summary>
+    /// <summary>Identity of the model that it is on; files of the adapter carry it.</summary>
     public ModelIdentity BaseModel { get; internal init; } = new(null, null);
 
     /// <summary>Configuration with every default resolved.</summary>
@@ -94,7 +94,7 @@ public sealed class LoKrAdapter
         }
     }
 
-    /// <summary>What <see cref="Scale"/> means on layers with DoRA.</summary>
+    /// <summary>Meaning of <see cref="Scale"/> on layers with DoRA.</summary>
     public DoraStrength DoraStrength
     {
         get => _doraStrength;

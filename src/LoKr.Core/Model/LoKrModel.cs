@@ -58,7 +58,7 @@ public sealed class LoKrModel : IAdaptable
     /// <summary>Tokenizer of the folder, or null.</summary>
     public ITextTokenizer? Tokenizer { get; }
 
-    /// <summary>What tells the model apart from others of its architecture: the fingerprint of its checkpoint, and its labels.</summary>
+    /// <summary>Identity of the model among others of its architecture: the fingerprint of its checkpoint, and its labels.</summary>
     public ModelIdentity Identity { get; }
 
     /// <summary>

@@ -111,7 +111,7 @@ internal sealed class MergeState : IDisposable
         _files.AddRange(added.Files);
     }
 
-    /// <summary>What changes, by the name of the weight.</summary>
+    /// <summary>Changes by the name of the weight.</summary>
     private static IEnumerable<(string Name, NamedChange[] Changes)> Changes(MergedChanges added, CancellationToken cancellationToken)
     {
         foreach (IGrouping<string, NamedChange> group in added.Changes.GroupBy(static entry => entry.Change.Name, StringComparer.Ordinal))
@@ -193,7 +193,7 @@ internal sealed class WeightMerge(MergeState state, MergedChanges added)
     }
 }
 
-/// <summary>What a merge adds to the weights of a model.</summary>
+/// <summary>Changes that a merge adds to the weights of a model.</summary>
 /// <param name="Changes">The changes, each with the name of the adapter that makes it.</param>
 internal sealed record MergedChanges(IReadOnlyList<NamedChange> Changes)
 {

@@ -3,12 +3,12 @@ using LoKr.Core.Safetensors;
 
 namespace LoKr.Core.Model;
 
-/// <summary>What tells a base model apart from others of its architecture. Files of its adapters carry it.</summary>
+/// <summary>Tells a base model from others of its architecture. Files of its adapters carry it.</summary>
 /// <param name="Fingerprint">The <see cref="CheckpointFingerprint"/> of its checkpoint; null for a model that was not loaded.</param>
 /// <param name="Labels">Names of the labels that it classifies into, in the order of the logits; null where there are none.</param>
 public sealed record ModelIdentity(string? Fingerprint, IReadOnlyList<string>? Labels)
 {
-    /// <summary>What the logits of its classifier mean, as the training of an adapter found out; null where nothing says it.</summary>
+    /// <summary>Meaning of the logits of its classifier, as the training of an adapter found it; null where nothing says it.</summary>
     public ClassificationProblem? Problem { get; init; }
 
     /// <summary>Whether nothing is known.</summary>

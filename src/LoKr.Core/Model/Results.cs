@@ -34,7 +34,7 @@ public sealed record LoKrMergeResult
     /// <summary>Bytes that an interrupted run had written before: its finished files, and the verified pieces of an unfinished one.</summary>
     public long ResumedByteCount { get; init; }
 
-    /// <summary>What rounding left of the change of each weight, the worst first: of quantized weights, and of those in BF16 and F16.</summary>
+    /// <summary>Share of the change of each weight that rounding left, the smallest first: of quantized weights, and of those in BF16 and F16.</summary>
     public IReadOnlyList<LoKrMergedWeight> Weights { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrMergedWeight>([]);
 
     /// <summary>Consequences of the merge for other adapters.</summary>
@@ -44,7 +44,7 @@ public sealed record LoKrMergeResult
     public override string ToString() => $"{string.Join(", ", Adapters)} in {ModuleCount} weights{(SavedModuleCount == 0 ? "" : $", {SavedModuleCount} modules replaced")}";
 }
 
-/// <summary>What rounding to its type left of the adapters' change of one weight. Flat and serializable.</summary>
+/// <summary>Share of the adapters' change of one weight that rounding to its type left. Flat and serializable.</summary>
 public sealed record LoKrMergedWeight
 {
     /// <summary>Name of the weight in the file.</summary>

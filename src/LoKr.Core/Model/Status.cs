@@ -27,7 +27,7 @@ public sealed record LoKrAdapterStatus
     /// <summary>Strength, 1 as trained.</summary>
     public required double Scale { get; init; }
 
-    /// <summary>What the strength means where the adapter has DoRA; null for one without.</summary>
+    /// <summary>Meaning of the strength where the adapter has DoRA; null for one without.</summary>
     public DoraStrength? DoraStrength { get; init; }
 
     /// <summary>Rank of its configuration.</summary>

@@ -29,7 +29,7 @@ public sealed class ActivationCheckpoints : IDisposable
     /// <summary>Runs a block. Without gradients it just runs.</summary>
     /// <param name="block">The block, to know whether it trains anything.</param>
     /// <param name="x">Its input.</param>
-    /// <param name="forward">Runs the block; called again in the backward pass, so other tensors it reads must be <see cref="Keep">kept</see> or <see cref="Share">shared</see>.</param>
+    /// <param name="forward">Runs the block; called again in the backward pass, so other tensors it reads must be <see cref="Hold">kept</see> or <see cref="Share">shared</see>.</param>
     /// <returns>The output, in the caller's dispose scope.</returns>
     public Tensor Run(nn.Module block, Tensor x, Func<Tensor, Tensor> forward)
     {
@@ -57,7 +57,7 @@ public sealed class ActivationCheckpoints : IDisposable
     }
 
     /// <summary>A tensor that lives until the backward pass is over, for blocks to read; shares memory.</summary>
-    public Tensor? Keep(Tensor? tensor)
+    public Tensor? Hold(Tensor? tensor)
     {
         if (tensor is null)
         {
@@ -78,7 +78,7 @@ public sealed class ActivationCheckpoints : IDisposable
         ArgumentNullException.ThrowIfNull(tensor);
         if (!is_grad_enabled() || !tensor.requires_grad)
         {
-            return Keep(tensor)!;
+            return Hold(tensor)!;
         }
 
         Tensor leaf = tensor.detach().DetachFromDisposeScope();

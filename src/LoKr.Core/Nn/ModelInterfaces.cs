@@ -203,7 +203,7 @@ public sealed record GenerationOptions
     public Action<int>? OnToken { get; init; }
 }
 
-/// <summary>What generation_config.json of a model says about generating; null where it says nothing.</summary>
+/// <summary>Settings of generation_config.json of a model; null where it has none.</summary>
 public sealed record GenerationSettings
 {
     /// <summary>Whether tokens are drawn (<c>do_sample</c>).</summary>
@@ -227,6 +227,6 @@ public sealed record GenerationSettings
     /// <summary><c>max_length</c>, the prompt included.</summary>
     public int? MaxLength { get; init; }
 
-    /// <summary>What the file asks for and is not done, each as key and value.</summary>
+    /// <summary>Settings of the file that are not applied, each as key and value.</summary>
     public IReadOnlyList<string> Ignored { get; init; } = [];
 }

@@ -2,7 +2,7 @@ using LoKr.Core.Errors;
 
 namespace LoKr.Core.Nn;
 
-/// <summary>What is wrong with the numbers that a model gives.</summary>
+/// <summary>Faults of the numbers that a model gives.</summary>
 public static class ModelOutputs
 {
     /// <summary>The error <see cref="ErrorIds.LogitsNotFinite"/> of an output that is NaN or infinite.</summary>

@@ -51,7 +51,7 @@ public sealed record SentenceSettings
     /// <summary>Whether texts are lower-cased before the tokenizer reads them (<c>do_lower_case</c>).</summary>
     public bool LowerCase { get; init; }
 
-    /// <summary>Texts that go before every text of a kind, by name (<c>prompts</c>).</summary>
+    /// <summary>Texts that are put in front of every text of a kind, by name (<c>prompts</c>).</summary>
     public IReadOnlyDictionary<string, string> Prompts { get; init => field = ValueList.Of(value); } = ValueList.Of(new Dictionary<string, string>());
 
     /// <summary>Name of the prompt of texts of no kind (<c>default_prompt_name</c>); null for none.</summary>

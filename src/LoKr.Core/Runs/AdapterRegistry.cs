@@ -175,7 +175,7 @@ public sealed class AdapterRegistry
     {
         int[] before = aliases.TryGetValue(alias, out AliasTarget? now) ? [.. now.Previous.SkipWhile(number => !Directory.Exists(PathOf(folder, number)))] : [];
         return before.Length > 0 ? new() { Version = before[0], Previous = before[1..] } : throw new LoKrException(ErrorIds.VersionNotFound, LoKrErrorKind.NotFound,
-            now is null ? $"'{name}' has no alias '{alias}'." : FormattableString.Invariant($"'{alias}' of '{name}' is version {now.Version}, and it was no other one before."),
+            now is null ? $"'{name}' has no alias '{alias}'." : FormattableString.Invariant($"'{alias}' of '{name}' is version {now.Version}, and it was never another one."),
             "List the versions, and publish one of them.") { Target = alias };
     }
 
@@ -279,7 +279,7 @@ public sealed class AdapterRegistry
         }
     }
 
-    /// <summary>What <see cref="Retain"/> would remove.</summary>
+    /// <summary>Lists the versions that <see cref="Retain"/> would remove.</summary>
     public IReadOnlyList<int> PlanRetention(string name, int keep) => Removable(FolderOf(name), keep);
 
     private static int[] Removable(string folder, int keep)
@@ -486,7 +486,7 @@ public sealed record AdapterCard
     /// <summary>Labels of a classifier, in order.</summary>
     public IReadOnlyList<string>? Labels { get; init => field = value is null ? null : ValueList.Of(value); }
 
-    /// <summary>What a person wants to say about it.</summary>
+    /// <summary>A note for people.</summary>
     public string? Description { get; init; }
 
     /// <inheritdoc/>

@@ -7,7 +7,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What data are compared with, and what may be found in them.</summary>
+/// <summary>References that data are compared with, and limits for the findings.</summary>
 public sealed record DataMeasureOptions
 {
     /// <summary>Rows of an earlier time, whose labels and lengths are those to expect; null for none.</summary>

@@ -4,7 +4,7 @@ using LoKr.Core.IO;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What rows of text data are like, and what was found in them. Flat and serializable.</summary>
+/// <summary>Sizes, labels and findings of rows of text data. Flat and serializable.</summary>
 public sealed record LoKrDataSummary
 {
     /// <summary>Rows.</summary>
@@ -97,7 +97,7 @@ public sealed record LoKrDataSummary
     /// <summary>Answers that are not trained, because the template renders them otherwise later on; null without a tokenizer.</summary>
     public int? UnplacedAnswerCount { get; init; }
 
-    /// <summary>What a person should know, and what exceeds a threshold.</summary>
+    /// <summary>Findings that deserve attention, those above a threshold among them.</summary>
     public IReadOnlyList<LoKrDataFinding> Findings { get; init => field = ValueList.Of(value); } = ValueList.Of<LoKrDataFinding>([]);
 
     /// <inheritdoc/>
@@ -129,7 +129,7 @@ public sealed record LoKrLabelCount
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Label} {RowCount}");
 }
 
-/// <summary>What can be found in data.</summary>
+/// <summary>Kinds of findings in data.</summary>
 public enum DataFindingKind
 {
     /// <summary>Rows with an empty text, as a share of the rows.</summary>
@@ -178,7 +178,7 @@ public enum DataFindingKind
 /// <summary>Something found in data. Flat and serializable.</summary>
 public sealed record LoKrDataFinding
 {
-    /// <summary>What it is.</summary>
+    /// <summary>Kind of the finding.</summary>
     public required DataFindingKind Kind { get; init; }
 
     /// <summary>How much of it: a share, a count or an index, as <see cref="DataFindingKind"/> says.</summary>

@@ -4,7 +4,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a training takes over from the run in its folder before its rows are read, since the rows and the plan depend on it.</summary>
+/// <summary>Settings that a training takes over from the run in its folder before its rows are read, since the rows and the plan depend on them.</summary>
 public static class FormerRun
 {
     /// <summary>

@@ -120,10 +120,10 @@ public sealed record LoKrLabelChange
 /// <summary>The reasons of a verdict in words.</summary>
 internal static class GateReasons
 {
-    /// <summary>Slack for limits such as 0.005, which are no binary fractions.</summary>
+    /// <summary>Slack for limits such as 0.005, which are not binary fractions.</summary>
     public const double Rounding = 1e-12;
 
-    /// <summary>What speaks against a challenger, and what speaks for it.</summary>
+    /// <summary>Reasons against a challenger, and for it.</summary>
     public static (string[] Objections, string Praise) Of(LoKrGateResult result)
     {
         string change = string.Create(CultureInfo.InvariantCulture,
@@ -139,7 +139,7 @@ internal static class GateReasons
         bool isBetter = result.Improvement > 0;
         if (!isBetter)
         {
-            yield return change + (result.Improvement < 0 ? ": it is worse." : ": it is no better.");
+            yield return change + (result.Improvement < 0 ? ": it is worse." : ": it is not better.");
         }
         else if (result.Improvement < result.MinimumImprovement - Rounding)
         {

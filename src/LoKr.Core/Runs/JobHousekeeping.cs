@@ -2,7 +2,7 @@ using LoKr.Core.IO;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a job does after a complete training, whatever became of the adapter: removes old versions and runs, and writes its report.</summary>
+/// <summary>The end of a job after a complete training, whatever became of the adapter: removes old versions and runs, and writes its report.</summary>
 /// <param name="job">The job, which says how many stay.</param>
 /// <param name="services">Gets lines.</param>
 /// <param name="registry">Where its versions are; null without one.</param>

@@ -3,7 +3,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a job would do. Flat and serializable.</summary>
+/// <summary>The plan of a job. Flat and serializable.</summary>
 public sealed record JobPlan
 {
     /// <summary>Name of the job.</summary>

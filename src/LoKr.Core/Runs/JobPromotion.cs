@@ -5,7 +5,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What becomes of an adapter that a job trained: the gate compares it with the one in use, and the registry takes and publishes it.</summary>
+/// <summary>Promotion of an adapter that a job trained: the gate compares it with the one in use, and the registry takes and publishes it.</summary>
 /// <param name="job">The job.</param>
 /// <param name="services">Gets lines and the progress of the comparison.</param>
 /// <param name="survey">Reads the rows of the gate.</param>

@@ -8,7 +8,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a job needs from the program that runs it.</summary>
+/// <summary>Services that a job needs from the program that runs it.</summary>
 public sealed record JobServices
 {
     /// <summary>Loads the model of a job with labels for its head; null takes those of the checkpoint.</summary>

@@ -209,7 +209,7 @@ internal sealed class JobChecker(JobDocument document)
 {
     private readonly List<JobProblem> _problems = [];
 
-    /// <summary>What is wrong, in the order of the file.</summary>
+    /// <summary>Faults in the order of the file.</summary>
     public IReadOnlyList<JobProblem> Problems => [.. _problems.OrderBy(static problem => problem.Line)];
 
     /// <summary>Checks the document.</summary>

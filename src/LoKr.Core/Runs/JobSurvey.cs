@@ -8,7 +8,7 @@ using LoKr.Core.Model;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a start of a job has to do with.</summary>
+/// <summary>State of data, run and registry at the start of a job.</summary>
 internal sealed record JobNight(IReadOnlyList<DataRow> Rows, IReadOnlyList<DataRow> ValidationRows, JobInputs Inputs, LoKrAdapterVersion? Champion)
 {
     /// <summary>Whether data, base model and configuration are those of the version in use.</summary>

@@ -22,7 +22,7 @@ public sealed record LoKrJob
     /// <summary>The model that is adapted.</summary>
     public required JobBase Base { get; init; }
 
-    /// <summary>What is trained on.</summary>
+    /// <summary>Training data.</summary>
     public required JobData Data { get; init; }
 
     /// <summary>The adapter: the fields of a configuration.</summary>
@@ -40,7 +40,7 @@ public sealed record LoKrJob
     /// <summary>Where the result is published; without a registry it stays in its run folder.</summary>
     public JobRegistry? Registry { get; init; }
 
-    /// <summary>What is removed afterward.</summary>
+    /// <summary>Retention of versions and runs.</summary>
     public JobRetention Retention { get; init; } = new();
 
     /// <summary>The report that is written about a run that ended; none by default beside the one in its folder.</summary>
@@ -73,7 +73,7 @@ public sealed record JobBase
     /// <summary>Folder of the model, as transformers stores it.</summary>
     public required string Path { get; init; }
 
-    /// <summary>What the model is for: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction, a sentence encoder. Without it the class that config.json names, or for data with labels one that classifies texts.</summary>
+    /// <summary>The task of the model: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction, a sentence encoder. Without it the class that config.json names, or for data with labels one that classifies texts.</summary>
     public TaskType? Task { get; init; }
 
     /// <summary>Labels of the classification head in the order of its outputs. Without them they are those of the champion, of the checkpoint, or of the data.</summary>
@@ -130,11 +130,11 @@ public sealed record JobData
     /// <summary>The most that is allowed of what may be wrong with the data, as a share, a count or an index; more ends the job. What is not named is allowed.</summary>
     public IReadOnlyDictionary<DataFindingKind, double> Limits { get; init; } = new Dictionary<DataFindingKind, double>();
 
-    /// <summary>What happens when the data have a label that the champion, or the model, does not know: Refuse ends the job, Grow adds a row to the head.</summary>
+    /// <summary>Treatment of a label in the data that the champion, or the model, does not know: Refuse ends the job, Grow adds a row to the head.</summary>
     public NewLabels NewLabels { get; init; }
 }
 
-/// <summary>What happens when data have a label that is new.</summary>
+/// <summary>Treatments of new labels in data.</summary>
 public enum NewLabels
 {
     /// <summary>The job ends and names the label.</summary>
@@ -166,7 +166,7 @@ public sealed record JobGate
     /// <summary>Data files to compare on; the default is the validation data.</summary>
     public IReadOnlyList<string> Data { get; init; } = [];
 
-    /// <summary>What is compared; the default is the measure of the task.</summary>
+    /// <summary>The measure that is compared; the default is that of the task.</summary>
     public EvaluationMetric? Metric { get; init; }
 
     /// <summary>How much better the result has to be, in units of the metric.</summary>
@@ -191,11 +191,11 @@ public sealed record JobRegistry
     /// <summary>The alias that means the version in use.</summary>
     public string Alias { get; init; } = "champion";
 
-    /// <summary>What a training starts from: Base is the model with a fresh adapter, Champion is the version in use.</summary>
+    /// <summary>Start of a training: Base is the model with a fresh adapter, Champion is the version in use.</summary>
     public JobStart StartFrom { get; init; }
 }
 
-/// <summary>What a training of a job starts from.</summary>
+/// <summary>Starts of a training of a job.</summary>
 public enum JobStart
 {
     /// <summary>A fresh adapter.</summary>
@@ -205,7 +205,7 @@ public enum JobStart
     Champion,
 }
 
-/// <summary>What a job removes when it has published.</summary>
+/// <summary>Versions and runs that a job removes when it has published.</summary>
 public sealed record JobRetention
 {
     /// <summary>Number of the newest versions that stay, beside those in use and those that they came from; all by default.</summary>

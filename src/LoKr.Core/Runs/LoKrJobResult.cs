@@ -21,7 +21,7 @@ public sealed record LoKrJobResult
     /// <summary>Id of the error that ended it; null without one.</summary>
     public string? ErrorId { get; init; }
 
-    /// <summary>What happened, in one sentence.</summary>
+    /// <summary>Tells in one sentence how the job ended.</summary>
     public required string Message { get; init; }
 
     /// <summary>The run folder; null where nothing was trained.</summary>
@@ -89,7 +89,7 @@ public enum LoKrJobState
     Failed,
 }
 
-/// <summary>What is wrong with a job file. Flat and serializable.</summary>
+/// <summary>A fault in a job file. Flat and serializable.</summary>
 public sealed record LoKrJobCheck
 {
     /// <summary>The file.</summary>

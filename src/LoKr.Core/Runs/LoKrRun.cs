@@ -20,7 +20,7 @@ public sealed record LoKrRun
     [JsonIgnore]
     public string Path { get; init; } = "";
 
-    /// <summary>What the run does now.</summary>
+    /// <summary>State of the run.</summary>
     public required RunState State { get; init; }
 
     /// <summary>Why it ended: a value of <see cref="LoKrTrainingResult.StopReason"/>, or the id of an error; null while it runs.</summary>
@@ -113,7 +113,7 @@ public sealed record LoKrRun
     /// <summary>Number of trainable parameters.</summary>
     public required long TrainableParameterCount { get; init; }
 
-    /// <summary>What the run was made of; a continuation needs the same.</summary>
+    /// <summary>Hashes of what the run was made of; a continuation needs the same.</summary>
     public required RunInputs Inputs { get; init; }
 
     /// <summary>Version of this library.</summary>
@@ -133,7 +133,7 @@ public sealed record LoKrRun
     public override string ToString() => Path.Length > 0 ? Path : Id;
 }
 
-/// <summary>What a run does now.</summary>
+/// <summary>States of a run.</summary>
 public enum RunState
 {
     /// <summary>A process works on it.</summary>
@@ -162,7 +162,7 @@ public sealed record RunInputs
     public required string BaseModel { get; init; }
 
     /// <summary>
-    /// What the base model does with its tensors: its <c>config.json</c>, and how a sentence encoder makes vectors and compares them. Null in runs
+    /// Hash of how the base model uses its tensors: its <c>config.json</c>, and how a sentence encoder makes vectors and compares them. Null in runs
     /// that earlier versions began, which go on without comparing it.
     /// </summary>
     public string? ModelSettings { get; init; }
@@ -173,7 +173,7 @@ public sealed record RunInputs
     /// <summary>The values of the adapter that the run began with; a continuation does not need them.</summary>
     public required string StartAdapter { get; init; }
 
-    /// <summary>What the processes that work on a run must have in common, together or one after the other, under the names that messages have.</summary>
+    /// <summary>Hashes that the processes that work on a run must have in common, together or one after the other, under the names that messages have.</summary>
     internal IReadOnlyList<(string Name, string? Hash)> Shared =>
     [
         ("data", Data),

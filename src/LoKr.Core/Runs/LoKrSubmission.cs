@@ -2,7 +2,7 @@ using LoKr.Core.IO;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What runs the jobs of a submission.</summary>
+/// <summary>Schedulers of the jobs of a submission.</summary>
 public enum SubmissionScheduler
 {
     /// <summary>This machine: child processes, as many as fit its cores.</summary>
@@ -18,7 +18,7 @@ public sealed record LoKrSubmission
     /// <summary>The submission folder.</summary>
     public required string Path { get; init; }
 
-    /// <summary>What runs the jobs.</summary>
+    /// <summary>Scheduler of the jobs.</summary>
     public required SubmissionScheduler Scheduler { get; init; }
 
     /// <summary>The scheduler's own name for the last attempt: of Slurm the id of the job array, else the process that starts the jobs. Null where nothing had to be run.</summary>
@@ -94,7 +94,7 @@ public sealed record LoKrSubmissionJob
     /// <summary>Why the job was run, or was not, when the list was submitted the last time.</summary>
     public required SubmissionReason Reason { get; init; }
 
-    /// <summary>What of it was another one than before.</summary>
+    /// <summary>Parts of it that are others than before.</summary>
     public IReadOnlyList<SubmissionChange> Changes { get; init => field = ValueList.Of(value); } = ValueList.Of<SubmissionChange>([]);
 
     /// <summary>How the job ended; null where its process could not say.</summary>
@@ -103,7 +103,7 @@ public sealed record LoKrSubmissionJob
     /// <summary>Id of the error that ended it; null without one.</summary>
     public string? ErrorId { get; init; }
 
-    /// <summary>What happened, in one sentence.</summary>
+    /// <summary>Tells in one sentence how it ended.</summary>
     public string? Message { get; init; }
 
     /// <summary>The run folder; null where nothing was trained.</summary>
@@ -118,7 +118,7 @@ public sealed record LoKrSubmissionJob
     /// <summary>Number of the version that was registered; null without one.</summary>
     public int? Version { get; init; }
 
-    /// <summary>What runs the job.</summary>
+    /// <summary>Scheduler of the job.</summary>
     public required SubmissionScheduler Scheduler { get; init; }
 
     /// <summary>The scheduler's name for the job.</summary>
@@ -136,7 +136,7 @@ public sealed record LoKrSubmissionJob
     /// <summary>When it ended, in UTC; null before.</summary>
     public DateTime? Ended { get; init; }
 
-    /// <summary>What the process wrote.</summary>
+    /// <summary>Output of the process.</summary>
     public required string LogPath { get; init; }
 
     /// <summary>The submission folder, so that a job can stand for the path of its submission.</summary>
@@ -190,7 +190,7 @@ public enum SubmissionReason
     InProgress,
 }
 
-/// <summary>What of a job can change between two submissions.</summary>
+/// <summary>Parts of a job that can change between two submissions.</summary>
 public enum SubmissionChange
 {
     /// <summary>The job file.</summary>
@@ -233,7 +233,7 @@ public sealed record SubmissionInputs
         return new() { JobFile = ContentHash.OfFile(job.Path), Data = data.Length == 0 ? null : JobInputs.HashOf(data), BaseModel = model };
     }
 
-    /// <summary>What is not the same as in others.</summary>
+    /// <summary>Parts that are not the same as in others.</summary>
     /// <param name="others">The others.</param>
     internal IReadOnlyList<SubmissionChange> ChangesFrom(SubmissionInputs others) =>
     [
@@ -246,7 +246,7 @@ public sealed record SubmissionInputs
 /// <summary>How the jobs of a submission are run.</summary>
 public sealed record SubmissionOptions
 {
-    /// <summary>What runs the jobs.</summary>
+    /// <summary>Scheduler of the jobs.</summary>
     public required SubmissionScheduler Scheduler { get; init; }
 
     /// <summary>How many jobs run at the same time; null for no limit but the scheduler's.</summary>

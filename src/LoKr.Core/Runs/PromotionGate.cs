@@ -8,7 +8,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a new adapter has to show.</summary>
+/// <summary>Conditions that a new adapter has to meet.</summary>
 public sealed record GateOptions
 {
     /// <summary>The metric; null for that of the task: accuracy for classification, perplexity for language models, loss otherwise.</summary>
@@ -21,7 +21,7 @@ public sealed record GateOptions
     public double? MaximumRegression { get; init; }
 
     /// <summary>
-    /// How sure it has to be that the difference is no chance: the two-sided p-value is at most 1 − this value. An equal model, which would also
+    /// How sure it has to be that the difference is not chance: the two-sided p-value is at most 1 − this value. An equal model, which would also
     /// have to differ in the right direction, passes in at most half of 1 − this value of all cases by the exact test, and in about that many by
     /// the bootstrap.
     /// </summary>

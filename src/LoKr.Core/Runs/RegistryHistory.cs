@@ -79,7 +79,7 @@ internal sealed class RegistryHistory(string folder)
     }
 }
 
-/// <summary>What an alias means.</summary>
+/// <summary>Meaning of an alias.</summary>
 internal sealed record AliasTarget
 {
     public int Version { get; init; }

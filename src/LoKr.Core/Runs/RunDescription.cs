@@ -6,7 +6,7 @@ using LoKr.Core.Training;
 
 namespace LoKr.Core.Runs;
 
-/// <summary>What a run is made of: the hashes that a continuation compares, and the text of <c>config.json</c>.</summary>
+/// <summary>Identity of a run: the hashes that a continuation compares, and the text of <c>config.json</c>.</summary>
 internal sealed class RunDescription
 {
     public RunDescription(IAdaptable target, IReadOnlyList<string> names, ITrainingTask task, ITrainingTask? validation, TrainingOptions training)

@@ -20,7 +20,7 @@ internal sealed record RunOpening(LoKrRun Run)
     /// <summary>The result of a run that had ended, whose values the adapters have now; null where there is something to train.</summary>
     public LoKrTrainingResult? Finished { get; private init; }
 
-    /// <summary>What a person should know.</summary>
+    /// <summary>Warnings.</summary>
     public IReadOnlyList<string> Warnings { get; private init; } = [];
 
     /// <summary>Opens a folder.</summary>

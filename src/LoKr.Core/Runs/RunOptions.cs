@@ -15,7 +15,7 @@ public sealed record RunOptions
     /// <summary>How many checkpoints stay, the last ones; the one of the best evaluation stays as well.</summary>
     public int CheckpointLimit { get; init; } = 3;
 
-    /// <summary>What to do with a run that is in the folder.</summary>
+    /// <summary>Treatment of a run that is in the folder.</summary>
     public RunResume Resume { get; init; } = RunResume.Auto;
 
     /// <summary>Whether a run that is in the folder and is not continued is replaced.</summary>
@@ -44,7 +44,7 @@ public sealed record RunOptions
         string.Create(CultureInfo.InvariantCulture, $"{option} is {value}."), $"It must be {allowed}.") { Target = option };
 }
 
-/// <summary>What to do with a run that is in a folder.</summary>
+/// <summary>Treatments of a run that is in a folder.</summary>
 public enum RunResume
 {
     /// <summary>An interrupted run goes on, a finished one is returned as it is, and without one a new run begins.</summary>

@@ -54,7 +54,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
     /// <summary>The result of a run that had ended before: the adapter has its values, and nothing is left to do. Null otherwise.</summary>
     public LoKrTrainingResult? FinishedResult { get; }
 
-    /// <summary>What a person should know: checkpoints that cannot be used.</summary>
+    /// <summary>Warnings: checkpoints that cannot be used.</summary>
     public IReadOnlyList<string> Warnings { get; }
 
     /// <inheritdoc/>

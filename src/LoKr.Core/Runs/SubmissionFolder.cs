@@ -46,7 +46,7 @@ public sealed class SubmissionFolder
     /// <param name="index">Index of the job.</param>
     public string FolderOf(int index) => Of(System.IO.Path.Combine("jobs", index.ToString("D4", CultureInfo.InvariantCulture)));
 
-    /// <summary>What the process of a job writes.</summary>
+    /// <summary>File for the output of the process of a job.</summary>
     /// <param name="index">Index of the job.</param>
     public string LogOf(int index) => System.IO.Path.Combine(FolderOf(index), "log.txt");
 
@@ -368,7 +368,7 @@ public sealed class SubmissionFolder
 
     private string Of(string name) => System.IO.Path.Combine(Path, name);
 
-    /// <summary>What the starter of a process wrote down.</summary>
+    /// <summary>Record of the starter of a process.</summary>
     private sealed record ProcessLine(int Restart, DateTime Time, string Text, int Code);
 
     private sealed record SubmissionFile
@@ -431,7 +431,7 @@ public sealed record SubmissionAttempt
     public required IReadOnlyList<int> Indexes { get; init; }
 }
 
-/// <summary>What a scheduler says about one job.</summary>
+/// <summary>A scheduler's answer about one job.</summary>
 public sealed record SubmissionTask
 {
     /// <summary>Whether it waits or runs.</summary>

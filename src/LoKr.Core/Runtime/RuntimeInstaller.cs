@@ -7,7 +7,7 @@ using LoKr.Core.IO;
 
 namespace LoKr.Core.Runtime;
 
-/// <summary>What to install, from where, for whom.</summary>
+/// <summary>The package to install, its source, and its scope.</summary>
 /// <param name="Flavor"><c>cpu</c> or <c>cuda</c>; null takes what the source is, or <c>cpu</c>.</param>
 /// <param name="Source">
 /// Address of a NuGet feed (the service index of version 3), name of a source in NuGet's configuration, folder of packages, package file, or folder of

@@ -5,7 +5,7 @@ using LoKr.Core.IO;
 
 namespace LoKr.Core.Runtime;
 
-/// <summary>What a file must be.</summary>
+/// <summary>Expected size and hash of a file.</summary>
 /// <param name="Length">Length in bytes.</param>
 /// <param name="Sha256">SHA-256 in lower-case hexadecimal digits.</param>
 internal sealed record FileHash(long Length, string Sha256)

@@ -14,7 +14,7 @@ public sealed class CheckpointReader : ITensorSource
     /// <summary>Name of the weights that transformers writes, without extension.</summary>
     internal const string DefaultBaseName = "model";
 
-    /// <summary>What follows the name of the weights in the name of an index.</summary>
+    /// <summary>Ending of the name of an index, behind the name of the weights.</summary>
     internal const string IndexExtension = ".safetensors.index.json";
 
     // Those of transformers and of diffusers.

@@ -162,7 +162,7 @@ internal sealed record QuantizedWeights(IReadOnlyDictionary<string, StoredWeight
                 if (Weight(tensor, module, module is null ? null : formats.GetValueOrDefault(module), parts) is { } weight)
                 {
                     weights.Add(name, weight);
-                    parts.Keep();
+                    parts.AddToCompanions();
                 }
             }
         }
@@ -266,6 +266,6 @@ internal sealed record QuantizedWeights(IReadOnlyDictionary<string, StoredWeight
             return tensor;
         }
 
-        public void Keep() => companions.UnionWith(_found);
+        public void AddToCompanions() => companions.UnionWith(_found);
     }
 }

@@ -73,7 +73,7 @@ internal sealed class TargetMatcher(LoKrConfig config)
 
         string? index = _layers.Value.Select(layer => layer.Match(name)).FirstOrDefault(static match => match.Success)?.Groups["idx"].Value;
 
-        // A number that is no layer's, such as one of twenty digits, is not chosen.
+        // A number that is not a layer's, such as one of twenty digits, is not chosen.
         return int.TryParse(index, NumberStyles.None, CultureInfo.InvariantCulture, out int layer) && layers.Contains(layer);
     }
 }

@@ -11,7 +11,7 @@ using static TorchSharp.torch;
 namespace LoKr.Core.Training;
 
 /// <summary>
-/// What an adapter would cost on a model: parameters, memory and multiply-adds of a training step. Shapes alone are read; no factor is
+/// Cost of an adapter on a model: parameters, memory and multiply-adds of a training step. Shapes alone are read; no factor is
 /// allocated, and the model may be one without weights, on <c>meta</c>.
 /// </summary>
 public static class AdapterCosts
@@ -220,7 +220,7 @@ public sealed record LoKrModuleCost
     /// <summary>Class name of the module.</summary>
     public required string ModuleType { get; init; }
 
-    /// <summary>What is trained of it.</summary>
+    /// <summary>Kind of its training.</summary>
     public required LoKrModuleRole Role { get; init; }
 
     /// <summary>Output size of a layer with factors; null otherwise, as below.</summary>
@@ -269,7 +269,7 @@ public sealed record LoKrModuleCost
     public override string ToString() => Name;
 }
 
-/// <summary>What an adapter trains of a module.</summary>
+/// <summary>Ways in which an adapter trains a module.</summary>
 public enum LoKrModuleRole
 {
     /// <summary>Factors beside its weight.</summary>

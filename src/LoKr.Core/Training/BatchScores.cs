@@ -72,7 +72,7 @@ internal sealed record BatchScores(double[] Values, long[] Answers, double[] Ran
 
     private IEnumerable<(int Label, int Answer)> All => Enumerable.Range(0, Answers.Length / 2).Select(row => ((int)Answers[2 * row], (int)Answers[(2 * row) + 1]));
 
-    /// <summary>Entities by type; null where the answers are no tags, or there are none.</summary>
+    /// <summary>Entities by type; null where the answers are not tags, or there are none.</summary>
     /// <param name="kind">What the answers are.</param>
     /// <param name="labels">Names of the tags.</param>
     /// <param name="isStrict">Whether only <c>B-</c> begins an entity.</param>
@@ -108,7 +108,7 @@ internal sealed record BatchScores(double[] Values, long[] Answers, double[] Ran
         }
     }
 
-    /// <summary>Rows and answers by label; null without answers, and for tags, whose words are no rows.</summary>
+    /// <summary>Rows and answers by label; null without answers, and for tags, whose words are not rows.</summary>
     /// <param name="kind">What the answers are.</param>
     /// <param name="labels">Number of labels that are counted at least.</param>
     public LabelCounts? Count(AnswerKind kind, int labels = 0)

@@ -49,7 +49,7 @@ public sealed class CausalLanguageTask : ITrainingTask
         int longest = TextEncoding.ResolveMaxLength(maxLength, languageModel.MaxSequenceLength, tokenizer);
 
         LanguageEncoder encoder = new(model, languageModel, reading);
-        IReadOnlyList<(LanguageRow Row, EncodedText Text)> encoded = encoder.EncodeAll(reading.Keep(rows, LanguageRow.Of), reading, onProgress, cancellationToken);
+        IReadOnlyList<(LanguageRow Row, EncodedText Text)> encoded = encoder.EncodeAll(reading.ReadFitting(rows, LanguageRow.Of), reading, onProgress, cancellationToken);
         bool hasChats = encoded.Any(static row => row.Row.Conversation is not null);
         Day = hasChats && ChatTemplates.Require(model).WritesDate ? reading.Day : null;
         Add(encoded, longest);

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>What a classifier is to say about rows (the index of a label, a number from 0 to 1 for each label, or numbers), and the loss of that.</summary>
+/// <summary>Targets of a classifier for rows (the index of a label, a number from 0 to 1 for each label, or numbers), and the loss of that.</summary>
 internal sealed class ClassificationTargets
 {
     /// <summary>The columns that rows must have, for messages.</summary>
@@ -30,7 +30,7 @@ internal sealed class ClassificationTargets
         IsInferred = given is null;
     }
 
-    /// <summary>What the logits mean.</summary>
+    /// <summary>Meaning of the logits.</summary>
     public ClassificationProblem Problem { get; }
 
     /// <summary>Whether the data and the number of labels say so, because the configuration does not.</summary>
@@ -163,7 +163,7 @@ internal sealed class LabelIndex
         "Correct the row, or load the model with every label of the data.") { Target = label };
 }
 
-/// <summary>What a classifier is to say about one row.</summary>
+/// <summary>Target of a classifier for one row.</summary>
 /// <param name="Index">Index of the label; meaningless where there are numbers.</param>
 /// <param name="Values">A number for each label; null where one label is right.</param>
 internal readonly record struct RowTarget(long Index, float[]? Values)

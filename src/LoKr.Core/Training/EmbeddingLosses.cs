@@ -3,7 +3,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>What a sentence encoder learns from rows of texts.</summary>
+/// <summary>Losses of a sentence encoder over rows of texts.</summary>
 public enum EmbeddingLoss
 {
     /// <summary>That a text is nearer to its own partner than to those of the other rows of its batch, and to its wrong ones where rows have some.</summary>

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>What an evaluation of a sentence encoder searches: every query with its relevant documents among all documents.</summary>
+/// <summary>The searches of an evaluation of a sentence encoder: every query with its relevant documents among all documents.</summary>
 /// <param name="Queries">Each query once.</param>
 /// <param name="Documents">The number of the text of each document: with an id documents are told apart by it, without one by their texts.</param>
 /// <param name="Unpaired">Numbers of the queries and of the documents that no row to learn from has.</param>

@@ -41,7 +41,7 @@ public sealed class EmbeddingTask : ITrainingTask
         ArgumentNullException.ThrowIfNull(rows);
         reading ??= new();
         _options = options ?? new();
-        IReadOnlyList<EmbeddingRow> read = reading.Keep(rows, EmbeddingRow.Of);
+        IReadOnlyList<EmbeddingRow> read = reading.ReadFitting(rows, EmbeddingRow.Of);
         EmbeddingRow[] trained = [.. read.Where(static row => row.Kind is EmbeddingRowKind.Pair or EmbeddingRowKind.Scored)];
         Loss = ChooseLoss(trained, _options.EmbeddingLoss);
         _texts = new EmbeddingTexts(model, read.Any(static row => row.IsSearch), _options.MaxLength);
@@ -62,7 +62,7 @@ public sealed class EmbeddingTask : ITrainingTask
     /// <inheritdoc/>
     public TrainingMetric Metric => _corpus.Queries.Count > 0 ? TrainingMetric.NdcgAt10 : TrainingMetric.Spearman;
 
-    /// <summary>What is learned.</summary>
+    /// <summary>The loss that is learned by.</summary>
     public EmbeddingLoss Loss { get; }
 
     /// <inheritdoc/>

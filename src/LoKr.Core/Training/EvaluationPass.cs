@@ -36,7 +36,7 @@ internal sealed class EvaluationPass : IDisposable
     /// <summary>Rows that can be right as a whole, those of other workers included.</summary>
     public long AnswerCount { get; private set; }
 
-    /// <summary>What the task collects (<see cref="ITrainingTask.Collects"/>) of each batch of this worker, in their order.</summary>
+    /// <summary>Collections of the task (<see cref="ITrainingTask.Collects"/>) from each batch of this worker, in their order.</summary>
     public IReadOnlyList<float[]> Collected => _collected;
 
     /// <summary>Goes through all batches, in the order that depends only on the task and the batch size.</summary>

@@ -124,7 +124,7 @@ public static class Evaluator
         return (task.Collects ? task.Complete(evaluation, model, CollectedNumbers.WithThoseOf(pass.Collected, workers, pass.BatchCount), batchSize) : evaluation, all);
     }
 
-    /// <summary>What the scores of all batches say.</summary>
+    /// <summary>Sums up the scores of all batches.</summary>
     /// <param name="model">The model.</param>
     /// <param name="task">The task.</param>
     /// <param name="scores">The scores.</param>

@@ -155,7 +155,7 @@ internal sealed class LanguageEncoder
         }
 
         (LanguageRow Row, EncodedText? Text, LoKrException? Error)[] encoded = TextEncoding.EncodeAll(rows.Count, i => TryEncode(rows[i], reading.SkipInvalid), onProgress, cancellationToken);
-        return reading.Keep(encoded, static row => (row.Row, row.Text ?? throw row.Error!));
+        return reading.ReadFitting(encoded, static row => (row.Row, row.Text ?? throw row.Error!));
     }
 
     /// <summary>Encodes one row.</summary>

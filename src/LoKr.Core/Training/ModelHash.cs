@@ -43,7 +43,7 @@ internal static class ModelHash
     }
 
     /// <summary>
-    /// What models do with their tensors: their configurations, without what a training writes there, and how sentence encoders make vectors and compare them.
+    /// Hash of how models use their tensors: their configurations, without what a training writes there, and how sentence encoders make vectors and compare them.
     /// </summary>
     /// <param name="models">The models by component.</param>
     public static string OfSettings(IReadOnlyDictionary<string, LoKrModel> models)

@@ -125,7 +125,7 @@ internal static class TensorBytes
     {
         private int _offset;
 
-        /// <summary>What follows the values that were read.</summary>
+        /// <summary>The bytes behind the values that were read.</summary>
         public ReadOnlyMemory<byte> Rest => bytes[_offset..];
 
         /// <summary>The next values, as a tensor of the current dispose scope.</summary>

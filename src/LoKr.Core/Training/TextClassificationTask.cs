@@ -52,9 +52,9 @@ public sealed class TextClassificationTask : ITrainingTask
         ArgumentNullException.ThrowIfNull(rows);
         _targets = new ClassificationTargets(classifier, rows);
         IReadOnlyList<(DataRow Row, TextInput Text, RowTarget Label)> read =
-            reading.Keep(rows, row => (row, TextInput.Of(row, ClassificationTargets.Expected), _targets.Read(row)));
+            reading.ReadFitting(rows, row => (row, TextInput.Of(row, ClassificationTargets.Expected), _targets.Read(row)));
         CutText[] encoded = TextEncoding.EncodeAll(read.Count, i => CutText.Encode(tokenizer, read[i].Text, longest), onProgress, cancellationToken);
-        IReadOnlyList<(DataRow Row, RowTarget Label, CutText Text)> kept = reading.Keep(
+        IReadOnlyList<(DataRow Row, RowTarget Label, CutText Text)> kept = reading.ReadFitting(
             read.Zip(encoded, static (row, text) => (row.Row, row.Label, text)), static row => row.text.Ids.Length > 0 ? row : throw WithoutTokens(row.Row));
         _rows = [.. kept.Select(static row => row.Row)];
         _labels = [.. kept.Select(static row => row.Label)];
@@ -78,7 +78,7 @@ public sealed class TextClassificationTask : ITrainingTask
     /// <inheritdoc/>
     public AnswerKind AnswerKind => Problem is ClassificationProblem.SeveralLabels or ClassificationProblem.Relevance ? AnswerKind.SeveralLabels : AnswerKind.Labels;
 
-    /// <summary>What the logits mean.</summary>
+    /// <summary>Meaning of the logits.</summary>
     public ClassificationProblem Problem => _targets.Problem;
 
     /// <inheritdoc/>

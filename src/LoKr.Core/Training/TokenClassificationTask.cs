@@ -43,7 +43,7 @@ public sealed class TokenClassificationTask : ITrainingTask
         _labels = classifier.Labels;
 
         LabelIndex index = new(_labels);
-        IReadOnlyList<TaggedText> read = reading.Keep(rows, row => TaggedText.Of(row, index, _labels.Count));
+        IReadOnlyList<TaggedText> read = reading.ReadFitting(rows, row => TaggedText.Of(row, index, _labels.Count));
         TaggedTokens[] encoded = TextEncoding.EncodeAll(read.Count, i => TaggedTokens.Encode(tokenizer, read[i], longest), onProgress, cancellationToken);
         _texts = [.. encoded.Where(static text => text.Places.Length > 0)];
         _lengths = [.. _texts.Select(static text => text.Ids.Length)];

@@ -186,7 +186,7 @@ internal sealed record Trainee(LoKrModel Model, LoKrAdapter Adapter)
         return trainees;
     }
 
-    /// <summary>What is between the names of several adapters in one line.</summary>
+    /// <summary>Separates the names of several adapters in one line.</summary>
     public const string Separator = ", ";
 
     /// <summary>Names of the adapters in one line; usually one name.</summary>

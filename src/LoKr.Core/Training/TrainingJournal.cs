@@ -170,7 +170,7 @@ internal sealed class BestEvaluation : IDisposable
         }
 
         (Evaluation, Step) = (evaluation, step);
-        _values?.Keep();
+        _values?.Store();
         return true;
     }
 

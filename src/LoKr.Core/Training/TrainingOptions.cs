@@ -113,7 +113,7 @@ public sealed record TrainingOptions
     [JsonIgnore]
     public Action<double>? OnEvaluation { get; init; }
 
-    /// <summary>What tells which evaluation is the best; null for the measure of the task (accuracy, perplexity), or the loss where it has none.</summary>
+    /// <summary>The measure that decides which evaluation is the best; null for the measure of the task (accuracy, perplexity), or the loss where it has none.</summary>
     public EvaluationMetric? Metric { get; init; }
 
     // End of the run.
@@ -132,7 +132,7 @@ public sealed record TrainingOptions
 
     // Sentence encoders.
 
-    /// <summary>What a sentence encoder learns; null for what the columns of the rows say: multiple negatives ranking for texts with partners, CoSENT for pairs with scores.</summary>
+    /// <summary>The loss of a sentence encoder; null for the one that follows from the columns of the rows: multiple negatives ranking for texts with partners, CoSENT for pairs with scores.</summary>
     public EmbeddingLoss? EmbeddingLoss { get; init; }
 
     /// <summary>Factor on the cosines in the losses MultipleNegativesRanking and CoSent.</summary>

@@ -62,7 +62,7 @@ public sealed record TrainingPlan
     /// <summary>The day that a chat template writes into the rows; null where none does.</summary>
     public DateTime? Day { get; init; }
 
-    /// <summary>What was chosen for the user.</summary>
+    /// <summary>Choices made for the user.</summary>
     public IReadOnlyList<string> Notes { get; init => field = ValueList.Of(value); } = ValueList.Of<string>([]);
 
     /// <summary>Warnings about the data, and about modules with random values that the adapter does not hold.</summary>

@@ -280,7 +280,7 @@ internal sealed class TrainingRun : IDisposable
         Tensor loss = _gradients.Sum(group.Length, i => Backward(group[i], group.Length == 1 ? 1 : group[i].LossCount / all, index, i, token),
             () => stop.IsCancellationRequested ? OwnReason() : "");
         (double lossValue, double norm) = ReadFinite(loss, _optimizer.GradientNorm(), index + 1, learningRate);
-        _lastFinite.Keep();
+        _lastFinite.Store();
         _optimizer.Clip(_options.MaxGradientNorm, norm);
         _optimizer.Step(learningRate, ofHead);
         _throughput.Add(group.Sum(batch => batch.UnitCount), Stopwatch.GetElapsedTime(started));

@@ -66,7 +66,7 @@ internal sealed class KeptValues : IDisposable
     public static long Bytes(long elements, ScalarType dtype) => elements * dtype.ElementSize();
 
     /// <summary>Keeps the values of now: one copy for each buffer.</summary>
-    public void Keep()
+    public void Store()
     {
         using var noGrad = no_grad();
         foreach ((Tensor current, Tensor kept) in _values)

@@ -18,13 +18,13 @@ public interface ITrainingTask : IDisposable
     /// <summary>Metric that an evaluation reports beside the loss.</summary>
     TrainingMetric Metric { get; }
 
-    /// <summary>What <see cref="BatchScore.Answers"/> are.</summary>
+    /// <summary>Kind of <see cref="BatchScore.Answers"/>.</summary>
     AnswerKind AnswerKind => AnswerKind.Labels;
 
     /// <summary>Warnings about the data for the user, for example rows that were cut or left out.</summary>
     IReadOnlyList<string> Warnings { get; }
 
-    /// <summary>What was chosen by the data, in sentences.</summary>
+    /// <summary>Choices that follow from the data, in sentences.</summary>
     IReadOnlyList<string> Notes => [];
 
     /// <summary>Whether measures compare all rows with each other, so that an evaluation collects numbers of every batch (<see cref="BatchScore.Collected"/>).</summary>
@@ -149,7 +149,7 @@ internal struct SplitMix64(ulong state)
     }
 }
 
-/// <summary>What the answers of a task are.</summary>
+/// <summary>Kinds of answers of a task.</summary>
 public enum AnswerKind
 {
     /// <summary>One label a row.</summary>

@@ -7,7 +7,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Training;
 
-/// <summary>What workers do together in a training beside its steps: they begin with the same values, and check now and then that they still have the same.</summary>
+/// <summary>Common work of the workers of a training beside its steps: they begin with the same values, and check now and then that they still have the same.</summary>
 /// <param name="workers">The workers.</param>
 /// <param name="trainees">What is trained.</param>
 /// <param name="tensors">All tensors on which the next step depends.</param>

@@ -276,8 +276,8 @@ internal sealed class PndmScheduler : DiffusionScheduler
         {
             _answers.ForEach(static answer => answer.Dispose());
             _answers.Clear();
-            Keep(ref _sum, null);
-            Keep(ref _start, null);
+            Replace(ref _sum, null);
+            Replace(ref _start, null);
         }
 
         base.Dispose(disposing);
@@ -290,15 +290,15 @@ internal sealed class PndmScheduler : DiffusionScheduler
         switch (Index % 4)
         {
             case 0:
-                Keep(ref _sum, output / 6);
+                Replace(ref _sum, output / 6);
                 Remember(output);
-                Keep(ref _start, sample.alias());
+                Replace(ref _start, sample.alias());
                 break;
             case 3:
                 output = _sum! + (output / 6);
                 break;
             default:
-                Keep(ref _sum, _sum! + (output / 3));
+                Replace(ref _sum, _sum! + (output / 3));
                 break;
         }
 
@@ -319,7 +319,7 @@ internal sealed class PndmScheduler : DiffusionScheduler
         Remember(output);
         if (Index == 0)
         {
-            Keep(ref _start, sample.alias());
+            Replace(ref _start, sample.alias());
         }
 
         Tensor[] last = [.. _answers];
@@ -353,7 +353,7 @@ internal sealed class PndmScheduler : DiffusionScheduler
         _answers.Add(answer.alias().DetachFromDisposeScope());
     }
 
-    private static void Keep(ref Tensor? place, Tensor? value)
+    private static void Replace(ref Tensor? place, Tensor? value)
     {
         place?.Dispose();
         place = value?.DetachFromDisposeScope();

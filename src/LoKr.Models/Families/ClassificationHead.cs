@@ -17,7 +17,7 @@ internal enum TextPooling
 /// <summary>A classification head as data: [[dropout,] a linear layer, an activation, [a norm,]] dropout, a linear layer to the labels.</summary>
 internal sealed record HeadSettings
 {
-    /// <summary>What the head of a text reads.</summary>
+    /// <summary>Position of a text that the head reads.</summary>
     public TextPooling Pooling { get; init; }
 
     /// <summary>Dropout of the pooled vector.</summary>

@@ -259,7 +259,7 @@ internal static class DebertaV2
                 return (sum / Math.Sqrt((double)positions._stack.HeadWidth * terms.ScoreCount)).MoveToOuterDisposeScope();
             }
 
-            public override PositionScores Keep(ActivationCheckpoints checkpoints) => new Scores(positions, checkpoints.Keep(rows)!, checkpoints.Share(table), training);
+            public override PositionScores HoldIn(ActivationCheckpoints checkpoints) => new Scores(positions, checkpoints.Hold(rows)!, checkpoints.Share(table), training);
 
             // Scores of every content with every row of the table, of which each pair of positions takes one: [batch, heads, length, length].
             private Tensor Gather(Tensor content, Tensor projected, Tensor index)

@@ -51,7 +51,7 @@ internal sealed record DecoderSettings
 }
 
 /// <summary>
-/// What every decoder has before its head: embeddings, layers and the last norm. Positions count from the left, so padding goes to the right.
+/// The part of every decoder before its head: embeddings, layers and the last norm. Positions count from the left, so padding goes to the right.
 /// Modules and parameters are named as in transformers.
 /// </summary>
 internal sealed class Decoder : ITextBody

@@ -40,7 +40,7 @@ internal sealed record EncoderSettings
     public Action<JsonObject> WriteSpellings { get; init; } = static _ => { };
 }
 
-/// <summary>What a text model has before its head.</summary>
+/// <summary>The part of a text model before its head.</summary>
 internal interface ITextBody : IDisposable
 {
     /// <summary>Longest sequence, special tokens included.</summary>
@@ -65,7 +65,7 @@ internal interface ITextBody : IDisposable
     Tensor Run(Tensor inputIds, Tensor? attentionMask, Tensor? tokenTypeIds, bool training, Tensor? places = null);
 }
 
-/// <summary>What every bidirectional encoder has before its head: embeddings and layers. Modules and parameters are named as in transformers.</summary>
+/// <summary>The part of every bidirectional encoder before its head: embeddings and layers. Modules and parameters are named as in transformers.</summary>
 internal sealed class Encoder : ITextBody
 {
     private readonly EncoderSettings _settings;

@@ -19,7 +19,7 @@ public sealed record ModelArchitecture(string ModelType, string Name, Func<Model
     /// <summary>Whether the model takes token ids, so that its folder is expected to hold a tokenizer.</summary>
     public bool TakesTokens { get; init; } = true;
 
-    /// <summary>What the head is for; null for a model without tasks to choose from.</summary>
+    /// <summary>Task of the head; null for a model without tasks to choose from.</summary>
     public TaskType? Task { get; init; }
 
     /// <summary>A copy of a model's configuration that names the class in <c>architectures</c>.</summary>
@@ -37,7 +37,7 @@ public sealed record ModelBuildOptions
     /// <summary>Labels of a classification head in the order of the logits; null takes those of the configuration.</summary>
     public IReadOnlyList<string>? Labels { get; init; }
 
-    /// <summary>What the head is for; null takes the class that the configuration names.</summary>
+    /// <summary>Task of the head; null takes the class that the configuration names.</summary>
     public TaskType? Task { get; init; }
 
     /// <summary>Id of padding of the model's tokenizer, for a configuration that has none; or null.</summary>

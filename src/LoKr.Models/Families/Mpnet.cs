@@ -116,7 +116,7 @@ internal static class Mpnet
         {
             public override Tensor Get(PositionQuery layer) => computed;
 
-            public override PositionScores Keep(ActivationCheckpoints checkpoints) => new Scores(checkpoints.Share(computed));
+            public override PositionScores HoldIn(ActivationCheckpoints checkpoints) => new Scores(checkpoints.Share(computed));
         }
     }
 }

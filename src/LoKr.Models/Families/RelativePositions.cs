@@ -20,10 +20,10 @@ internal abstract class PositionScores
     public abstract Tensor Get(PositionQuery layer);
 
     /// <summary>The same for a pass whose layers run again in the backward pass, with tensors that stay until it is over.</summary>
-    public abstract PositionScores Keep(ActivationCheckpoints checkpoints);
+    public abstract PositionScores HoldIn(ActivationCheckpoints checkpoints);
 }
 
-/// <summary>What a layer knows when it asks for scores by distance.</summary>
+/// <summary>Inputs of a layer's scores by distance.</summary>
 /// <param name="Query">Queries [batch, heads, length, width], not scaled.</param>
 /// <param name="Key">Keys [batch, heads, length, width].</param>
 /// <param name="ProjectQuery">Projection of positions to queries, or null.</param>

@@ -40,7 +40,7 @@ public sealed class SentenceEncoder : nn.Module<Tensor, Tensor, Tensor>, ISenten
                 settings.WriteSpellings(Config);
                 break;
             default:
-                throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.NotSupported, $"A {whole} does not read texts, so it is no sentence encoder.", "Load it without pooling.") { Target = config.Source };
+                throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.NotSupported, $"A {whole} does not read texts, so it is not a sentence encoder.", "Load it without pooling.") { Target = config.Source };
         }
 
         IdleModules = idle;

@@ -259,13 +259,13 @@ internal sealed class AttentionPass
     public Tensor Read(Tensor vectors) => Places is null ? vectors : vectors.flatten(0, 1).index_select(0, Places);
 
     /// <summary>The same without a cache, with tensors that stay until the backward pass is over.</summary>
-    public AttentionPass Keep(ActivationCheckpoints checkpoints) =>
-        new(IsCausal, _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Keep(entry.Value)))
+    public AttentionPass HoldIn(ActivationCheckpoints checkpoints) =>
+        new(IsCausal, _masks.ToDictionary(static entry => entry.Key, entry => checkpoints.Hold(entry.Value)))
         {
-            Places = checkpoints.Keep(Places),
+            Places = checkpoints.Hold(Places),
             Rotations = [.. Rotations.Select(rotation => rotation is { } turned
-                ? new Rotation(checkpoints.Keep(turned.Cosine)!, checkpoints.Keep(turned.Sine)!)
+                ? new Rotation(checkpoints.Hold(turned.Cosine)!, checkpoints.Hold(turned.Sine)!)
                 : (Rotation?)null)],
-            Scores = Scores?.Keep(checkpoints),
+            Scores = Scores?.HoldIn(checkpoints),
         };
 }

@@ -232,7 +232,7 @@ internal sealed record StackSettings
         : nn.Linear(inputs, outputs, hasBias, Options.Device, Options.DType);
 }
 
-/// <summary>What a layer ends with beside its two blocks.</summary>
+/// <summary>The end of a layer behind its two blocks.</summary>
 internal interface ILayerEnding
 {
     /// <summary>The output of the layer, [batch, length, hidden].</summary>

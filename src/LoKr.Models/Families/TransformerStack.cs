@@ -166,7 +166,7 @@ internal sealed class TransformerStack : nn.Module<Tensor, AttentionPass, Tensor
     private Tensor Run(Tensor input, AttentionPass pass, ReadOnlySpan<TransformerLayer> layers)
     {
         using DisposeScope scope = NewDisposeScope();
-        AttentionPass? kept = Checkpoints is null || pass.Cache is not null ? null : pass.Keep(Checkpoints);
+        AttentionPass? kept = Checkpoints is null || pass.Cache is not null ? null : pass.HoldIn(Checkpoints);
         AttentionPass ending = kept ?? pass;
         AttentionPass inner = ending.Reading(null);
 

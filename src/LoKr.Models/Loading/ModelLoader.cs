@@ -271,7 +271,7 @@ public static class ModelLoader
 /// <summary>Options of loading a model.</summary>
 public sealed record ModelLoadOptions
 {
-    /// <summary>What the head is for; null takes the class that config.json names, or with labels one that classifies texts.</summary>
+    /// <summary>Task of the head; null takes the class that config.json names, or with labels one that classifies texts.</summary>
     public TaskType? Task { get; init; }
 
     /// <summary>Labels of the classification head in the order of the logits; null takes those of the checkpoint.</summary>

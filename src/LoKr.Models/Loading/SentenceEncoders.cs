@@ -29,7 +29,7 @@ internal static class SentenceEncoders
 
         if (isAsked && !ReadsTexts(config, options.Architectures))
         {
-            throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.NotSupported, $"The model type '{config.ModelType}' is no sentence encoder.", "Load it without pooling.") { Target = config.Source };
+            throw new LoKrException(ErrorIds.TaskUnknown, LoKrErrorKind.NotSupported, $"The model type '{config.ModelType}' is not a sentence encoder.", "Load it without pooling.") { Target = config.Source };
         }
 
         SentenceSettings? own = SentenceFolder.Find(folder);

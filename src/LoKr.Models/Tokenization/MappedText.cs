@@ -52,7 +52,7 @@ internal sealed class SourceMap
     /// <summary>The map of the text from one of its units on.</summary>
     public SourceMap Slice(int start) => new(_starts, _ends, _offset + start);
 
-    /// <summary>What a part that is not empty comes from.</summary>
+    /// <summary>Origin of a part that is not empty.</summary>
     public (int Start, int End) Range(int start, int length) => (StartOf(start), EndOf(start + length - 1));
 }
 

@@ -29,7 +29,7 @@ public abstract class RecordedTrainingCommand : TrainingCommand
     [Parameter]
     public int CheckpointLimit { get; set; } = 3;
 
-    /// <summary>What happens to a run that is in -RunPath: Auto continues an interrupted one and returns a finished one, Never begins a new one, Required needs one to continue.</summary>
+    /// <summary>How a run that is in -RunPath is treated: Auto continues an interrupted one and returns a finished one, Never begins a new one, Required needs one to continue.</summary>
     [Parameter]
     public RunResume Resume { get; set; }
 
@@ -54,7 +54,7 @@ public abstract class RecordedTrainingCommand : TrainingCommand
     [Parameter]
     public double MinimumImprovement { get; set; }
 
-    /// <summary>What tells which evaluation is the best: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss or Perplexity; the default is the measure of the task.</summary>
+    /// <summary>The measure that decides which evaluation is the best: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss or Perplexity; the default is the measure of the task.</summary>
     [Parameter]
     public EvaluationMetric? Metric { get; set; }
 

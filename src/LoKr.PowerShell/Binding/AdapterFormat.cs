@@ -2,7 +2,7 @@ using LoKr.Core.Layouts;
 
 namespace LoKr.PowerShell.Binding;
 
-/// <summary>What an adapter is written as: LoKr in the layout of a program, or LoRA for llama.cpp. The layouts have the values of <see cref="AdapterLayout"/>.</summary>
+/// <summary>Forms in which an adapter may be written: LoKr in the layout of a program, or LoRA for llama.cpp. The layouts have the values of <see cref="AdapterLayout"/>.</summary>
 public enum AdapterFormat
 {
     /// <inheritdoc cref="AdapterLayout.Peft"/>

@@ -9,7 +9,7 @@ using TorchSharp;
 namespace LoKr.PowerShell.Binding;
 
 /// <summary>
-/// What the line that is being completed says beside its command: the model in memory that it works on, and the folders and files that it
+/// Content of the line that is being completed, beside its command: the model in memory that it works on, and the folders and files that it
 /// names. Only variables and properties are read; nothing else of the line runs.
 /// </summary>
 internal static class LineModel

@@ -5,7 +5,7 @@ using LoKr.Core.Model;
 
 namespace LoKr.PowerShell.Binding;
 
-/// <summary>What a conversion to LoRA may be written as.</summary>
+/// <summary>Forms in which a conversion to LoRA may be written.</summary>
 internal static class LoraTarget
 {
     /// <summary>Refuses a rank or an energy beside a layout of LoKr.</summary>

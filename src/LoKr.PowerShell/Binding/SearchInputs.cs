@@ -6,7 +6,7 @@ namespace LoKr.PowerShell.Binding;
 /// <summary>The texts that a search looks through, from texts, rows and data files.</summary>
 internal static class SearchInputs
 {
-    /// <summary>What a value of a corpus is: a text that has the name of a data file that exists is that file, any other text is a document.</summary>
+    /// <summary>Tells files from documents in the values of a corpus: a text that is the name of an existing data file is that file, any other text is a document.</summary>
     /// <param name="items">Texts, data files, and rows as hashtables or objects.</param>
     /// <param name="paths">Resolves the paths.</param>
     /// <returns>Files and rows for <see cref="DataRows.Read"/>, in order.</returns>

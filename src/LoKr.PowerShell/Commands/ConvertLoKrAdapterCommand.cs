@@ -111,7 +111,7 @@ public sealed class ConvertLoKrAdapterCommand : LoKrCommand
     [Parameter]
     public ModuleDivision? Division { get; set; }
 
-    /// <summary>What rows become that are not one Kronecker product in another division; without it that is an error. Lora: LoRA of the exact rank, where the target takes it. Full: whole matrices, exact and as large as the weight.</summary>
+    /// <summary>The form of rows that are not one Kronecker product in another division; without it that is an error. Lora: LoRA of the exact rank, where the target takes it. Full: whole matrices, exact and as large as the weight.</summary>
     [Parameter]
     public InexactRows Inexact { get; set; }
 

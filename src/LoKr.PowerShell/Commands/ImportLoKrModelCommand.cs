@@ -18,7 +18,7 @@ namespace LoKr.PowerShell.Commands;
 [OutputType(typeof(LoKrModel), typeof(StableDiffusionPipeline))]
 public sealed class ImportLoKrModelCommand : PathCommand
 {
-    /// <summary>What the model is for: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction, a sentence encoder (also PEFT's SEQ_CLS, TOKEN_CLS, CAUSAL_LM, FEATURE_EXTRACTION). The default is the class that config.json names; with -Label one that classifies texts. A checkpoint of another class gets a new head.</summary>
+    /// <summary>The task of the model: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction, a sentence encoder (also PEFT's SEQ_CLS, TOKEN_CLS, CAUSAL_LM, FEATURE_EXTRACTION). The default is the class that config.json names; with -Label one that classifies texts. A checkpoint of another class gets a new head.</summary>
     [Parameter]
     [TaskTypeTransformation]
     [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling), nameof(TaskType.FeatureExtraction))]

@@ -66,7 +66,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [Parameter(ValueFromPipeline = true, ParameterSetName = ChatSet)]
     public object? Conversation { get; set; }
 
-    /// <summary>What the chat template gets besides the messages: @{ enable_thinking = $false }.</summary>
+    /// <summary>Variables of the chat template beside the messages: @{ enable_thinking = $false }.</summary>
     [Parameter(ParameterSetName = ChatSet)]
     [ValidateNotNull]
     public Hashtable TemplateVariable { get; set; } = [];
@@ -87,7 +87,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [ValidateRange(1, int.MaxValue)]
     public int Top { get; set; } = 10;
 
-    /// <summary>Name of the prompt that goes before every text, one of those that come with a sentence encoder. The default is the one that the model names, which is mostly none; -Query and -Corpus have those of queries and documents.</summary>
+    /// <summary>Name of the prompt that is put in front of every text, one of those that come with a sentence encoder. The default is the one that the model names, which is mostly none; -Query and -Corpus have those of queries and documents.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
     [ValidateNotNullOrEmpty]
@@ -143,7 +143,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     [ValidateRange(0d, 1d)]
     public double TopP { get; set; } = 1;
 
-    /// <summary>Makes tokens that occurred already, also in the prompt, less likely: above 1; 1 is no penalty. The default is 1, and for -Message what generation_config.json says.</summary>
+    /// <summary>Makes tokens that occurred already, also in the prompt, less likely: above 1; 1 means no penalty. The default is 1, and for -Message what generation_config.json says.</summary>
     [Parameter(ParameterSetName = TextSet)]
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = ChatSet)]
@@ -264,7 +264,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
     private IReadOnlyList<SearchDocument> ReadCorpus()
     {
         DataReading reading = DataRows.BeginReading(Column, skipInvalid: false);
-        return reading.Keep(ReadRows(SearchInputs.ToRows(Corpus, Paths), reading), SearchDocument.Of);
+        return reading.ReadFitting(ReadRows(SearchInputs.ToRows(Corpus, Paths), reading), SearchDocument.Of);
     }
 
     private IReadOnlyList<LoKrSearchResult> Find(CorpusSearch search, string query)
@@ -288,7 +288,7 @@ public sealed class InvokeLoKrModelCommand : ImageGenerationCommand
         }
 
         IEnumerable<string> ofEntities = IsTagger ? [] : Ignored("for a model that finds no entities", nameof(Aggregation));
-        IEnumerable<string> ofEncoders = Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is no sentence encoder", nameof(PromptName));
+        IEnumerable<string> ofEncoders = Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is not a sentence encoder", nameof(PromptName));
         return [.. ofEntities, .. ofEncoders, .. Model.Pretrained is ICausalLanguageModel language
             ? (string[])[
                 .. Ignored("for a language model, which continues one whole text at a time", nameof(MaxLength), nameof(BatchSize)),

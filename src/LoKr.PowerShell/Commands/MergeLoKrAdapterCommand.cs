@@ -117,7 +117,7 @@ public sealed class MergeLoKrAdapterCommand : PassThruCommand
     public string? DType { get; set; }
 
     /// <summary>
-    /// What becomes of the scales of weights of 8-bit floats that adapters change. Keep: they stay, and values beyond the range become the largest one.
+    /// Treatment of the scales of weights of 8-bit floats that adapters change. Keep: they stay, and values beyond the range become the largest one.
     /// Refit: each is the largest merged value over the largest one of the type.
     /// </summary>
     [Parameter(ParameterSetName = PathSet)]

@@ -26,7 +26,7 @@ public sealed class RegisterLoKrAdapterCommand : RegistryCommand
     [Parameter]
     public int? Parent { get; set; }
 
-    /// <summary>What a person should know about it.</summary>
+    /// <summary>A note for people.</summary>
     [Parameter]
     public string? Description { get; set; }
 

@@ -134,7 +134,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [Parameter(ParameterSetName = JobSet)]
     public SwitchParameter Packing { get; set; }
 
-    /// <summary>What a sentence encoder learns: MultipleNegativesRanking (the partners of the other rows of a batch are wrong answers), CoSent, CosineSimilarity or Triplet. The default is what the columns say: MultipleNegativesRanking for anchor (or query) and positive, CoSent for sentence1, sentence2 and score.</summary>
+    /// <summary>The loss of a sentence encoder: MultipleNegativesRanking (the partners of the other rows of a batch are wrong answers), CoSent, CosineSimilarity or Triplet. The default follows from the columns: MultipleNegativesRanking for anchor (or query) and positive, CoSent for sentence1, sentence2 and score.</summary>
     [Parameter(ParameterSetName = DataSet)]
     [Parameter(ParameterSetName = RowSet)]
     [Parameter(ParameterSetName = JobSet)]
@@ -176,7 +176,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     [ValidateNotNull]
     public LoKrConfig Config { get; set; } = null!;
 
-    /// <summary>What the model is for, as for Import-LoKrModel: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction.</summary>
+    /// <summary>The task of the model, as for Import-LoKrModel: SequenceClassification, TokenClassification, CausalLanguageModeling or FeatureExtraction.</summary>
     [Parameter(ParameterSetName = JobSet)]
     [TaskTypeTransformation]
     [ValidateSet(nameof(TaskType.SequenceClassification), nameof(TaskType.TokenClassification), nameof(TaskType.CausalLanguageModeling), nameof(TaskType.FeatureExtraction))]
@@ -321,7 +321,7 @@ public sealed class StartLoKrTrainingCommand : ImageTrainingCommand
     private IEnumerable<string> IgnoredLossParameters() =>
     [
         .. Model.Pretrained is ICausalLanguageModel ? [] : Ignored("for a model that is not a language model", nameof(LossOn)),
-        .. Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is no sentence encoder", s_ofEncoders),
+        .. Model.Pretrained is ISentenceEncoder ? [] : Ignored("for a model that is not a sentence encoder", s_ofEncoders),
     ];
 
     private void TrainOnBatches()

@@ -16,7 +16,7 @@ public sealed class SubmitLoKrJobCommand : PathCommand
     private readonly List<SubmissionRequest> _requests = [];
     private readonly Dictionary<string, string> _models = new(StringComparer.Ordinal);
 
-    /// <summary>What runs the jobs: Local, child processes of this machine, or Slurm, one job array.</summary>
+    /// <summary>The scheduler of the jobs: Local, child processes of this machine, or Slurm, one job array.</summary>
     [Parameter]
     public SubmissionScheduler Scheduler { get; set; }
 

@@ -41,7 +41,7 @@ public sealed class TestLoKrGateCommand : DataCommand
     [ValidateNotNull]
     public object[] Data { get; set; } = [];
 
-    /// <summary>What is compared: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss or Perplexity; the default is the measure of the task.</summary>
+    /// <summary>The measure that is compared: Accuracy, ExactMatch, F1 (macro), MicroF1, WeightedF1, Precision, Recall (both macro), MatthewsCorrelation, EntityF1, EntityPrecision, EntityRecall, the same with Strict before it, RecallAt1, RecallAt10, MrrAt10, NdcgAt10, Spearman, Loss or Perplexity; the default is the measure of the task.</summary>
     [Parameter]
     public EvaluationMetric? Metric { get; set; }
 
@@ -53,7 +53,7 @@ public sealed class TestLoKrGateCommand : DataCommand
     [Parameter]
     public double? MaximumRegression { get; set; }
 
-    /// <summary>How sure it has to be that the difference is no chance: the two-sided p-value is at most 1 less this value.</summary>
+    /// <summary>How sure it has to be that the difference is not chance: the two-sided p-value is at most 1 less this value.</summary>
     [Parameter]
     public double Confidence { get; set; } = s_defaults.Confidence;
 

@@ -14,7 +14,7 @@ internal sealed record KubernetesManifest
     // Exit codes with which another start would end the same way.
     private const string Final = "3, 6, 8";
 
-    // exec lets PowerShell get the signals; 2 (nothing is new) and 4 (not better) are no failures, so the script is run by a shell that says so.
+    // exec lets PowerShell get the signals; 2 (nothing is new) and 4 (not better) are not failures, so the script is run by a shell that says so.
     private const string Runner = "trap 'kill -TERM $pid' TERM; \"$@\" & pid=$!; wait $pid; code=$?; while kill -0 $pid 2>/dev/null; do wait $pid; code=$?; done; case $code in 2|4) code=0;; esac; exit $code";
 
     private static readonly JsonSerializerOptions s_json = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };

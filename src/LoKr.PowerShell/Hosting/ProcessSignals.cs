@@ -6,7 +6,7 @@ using System.Runtime.InteropServices;
 namespace LoKr.PowerShell.Hosting;
 
 /// <summary>
-/// What SIGTERM and SIGHUP do while commands of the module run: the commands stop as at Ctrl+C, <c>finally</c> blocks run, nothing after
+/// Handles SIGTERM and SIGHUP while commands of the module run: the commands stop as at Ctrl+C, <c>finally</c> blocks run, nothing after
 /// them does, and the process ends with 128 + the number of the signal, whatever the script catches or exits with. So does SIGINT where
 /// pwsh was started for a script or a command: by itself it would end with 0, as if nothing had happened. At a prompt Ctrl+C stops the command.
 /// </summary>

@@ -5,7 +5,7 @@ using LoKr.Core.Model;
 namespace LoKr.PowerShell.Hosting;
 
 /// <summary>
-/// What was rehearsed with -WhatIf on a model, so that the next command of a rehearsed script finds what it would find in the run: an adapter
+/// Changes rehearsed with -WhatIf on a model, so that the next command of a rehearsed script finds what it would find in the run: an adapter
 /// that was added or imported, and a merge.
 /// </summary>
 internal static class Rehearsals

@@ -16,7 +16,7 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
     private CancellationTokenRegistration _stop;
     private PosixSignalRegistration? _checkpoint;
 
-    /// <summary>What the recorder warned about.</summary>
+    /// <summary>Warnings of the recorder.</summary>
     public IReadOnlyList<string> Warnings => _recorder?.Warnings ?? [];
 
     // 10 on Linux, 30 on macOS; .NET has no name for it.

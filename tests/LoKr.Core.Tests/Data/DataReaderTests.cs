@@ -380,8 +380,8 @@ public sealed class DataReaderTests : IDisposable
     {
         DataReading reading = new() { SkipInvalid = true };
         IReadOnlyList<DataRow> rows = Read("t.jsonl", "oops\n", reading);
-        ErrorAssert.Throws(ErrorIds.DataEmpty, () => reading.Keep(rows, static row => row), "t.jsonl:1");
-        ErrorAssert.Throws(ErrorIds.DataEmpty, () => new DataReading().Keep(rows, static row => row), "no rows");
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => reading.ReadFitting(rows, static row => row), "t.jsonl:1");
+        ErrorAssert.Throws(ErrorIds.DataEmpty, () => new DataReading().ReadFitting(rows, static row => row), "no rows");
         Fails(ErrorIds.DataHeaderInvalid, "t.csv", "text,text\na,b\n");
     }
 

@@ -39,7 +39,7 @@ public sealed class WorkerTrainingTests
         }
     }
 
-    /// <summary>What is a wrong answer to a text is decided by the batches, whoever has them: larger steps do not make it harder.</summary>
+    /// <summary>The wrong answers to a text follow from the batches, whoever has them: larger steps do not make it harder.</summary>
     [Fact]
     public void The_partners_of_other_batches_are_no_wrong_answers()
     {

@@ -16,7 +16,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Layouts;
 
-/// <summary>What adapters of models and files hold, and what differs between two.</summary>
+/// <summary>Values of adapters of models and files, and differences between two.</summary>
 public sealed class AdapterValueTests : IDisposable
 {
     private readonly TempFolder _folder = new();

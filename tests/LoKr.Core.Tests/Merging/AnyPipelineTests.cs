@@ -62,7 +62,7 @@ public sealed class AnyPipelineTests : IDisposable
         }
         catch (LoKrException exception) when (exception.ErrorId == ErrorIds.ConversionUnsupported && isLora)
         {
-            // LoRA of q, k and v is no single LoRA of the fused weight.
+            // LoRA of q, k and v is not a single LoRA of the fused weight.
             Assert.Contains("has no name for", exception.Message, StringComparison.Ordinal);
             return;
         }

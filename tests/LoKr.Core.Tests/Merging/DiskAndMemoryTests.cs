@@ -47,7 +47,7 @@ public sealed class DiskAndMemoryTests : IDisposable
         ["one embedding with grown rows"] = new(static file => file["embed_tokens.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch) { Message = "'lm_head.weight' has 24" },
         ["embeddings that have grown by different numbers"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(30, 16), randn(32, 16)), ErrorIds.AdapterShapeMismatch) { Message = "'lm_head.weight' has 32" },
         ["embeddings with fewer rows"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(20, 16), randn(20, 16)), ErrorIds.AdapterShapeMismatch) { Message = "must be [24, 16]" },
-        ["a module to save with grown rows that is no embedding"] = new(static file => file["lokr_head.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch)
+        ["a module to save with grown rows that is not an embedding"] = new(static file => file["lokr_head.weight"] = randn(30, 16), ErrorIds.AdapterShapeMismatch)
         {
             Config = static config => config with { ModulesToSave = ["lokr_head"] },
             Message = "lokr_head.weight is [30, 16]",

@@ -10,7 +10,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Merging;
 
-/// <summary>What rounding to 16 bits leaves of a change, against sums over whole tensors in float64.</summary>
+/// <summary>The share of a change that rounding to 16 bits leaves, against sums over whole tensors in float64.</summary>
 public sealed class RoundingLossTests : IDisposable
 {
     private const string Name = "model.layers.0.mlp.up_proj";

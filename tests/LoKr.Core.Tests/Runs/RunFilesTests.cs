@@ -14,7 +14,7 @@ using Xunit;
 
 namespace LoKr.Core.Tests.Runs;
 
-/// <summary>What a run leaves for people: events for TensorBoard, the picture of the loss, the report.</summary>
+/// <summary>Files that a run leaves for people: events for TensorBoard, the picture of the loss, the report.</summary>
 public sealed class RunFilesTests : IDisposable
 {
     private static readonly DateTime s_begin = new(2026, 11, 28, 2, 15, 0, DateTimeKind.Utc);

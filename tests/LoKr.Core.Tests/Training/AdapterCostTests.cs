@@ -9,7 +9,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Tests.Training;
 
-/// <summary>What a configuration would cost, counted from shapes.</summary>
+/// <summary>Costs of a configuration, counted from shapes.</summary>
 public sealed class AdapterCostTests
 {
     [Fact]

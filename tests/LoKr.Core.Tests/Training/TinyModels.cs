@@ -227,7 +227,7 @@ internal sealed class TinyLanguageModel : TinyModel, IPackedLanguageModel
     private static Tensor Read(Tensor hidden, Tensor? places) => places is null ? hidden : hidden.flatten(0, 1).index_select(0, places);
 }
 
-/// <summary>What a small model learns.</summary>
+/// <summary>Tasks of small models.</summary>
 public enum TinyKind
 {
     /// <summary>Labels of texts.</summary>

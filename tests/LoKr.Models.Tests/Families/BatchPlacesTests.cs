@@ -12,7 +12,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Models.Tests.Families;
 
-/// <summary>What reads few places of a batch has their values, and the last layer's feed-forward block runs for these alone.</summary>
+/// <summary>A head that reads few places of a batch gets their values, and the last layer's feed-forward block runs for these alone.</summary>
 public sealed class BatchPlacesTests
 {
     public static TheoryData<string, string> Decoders => new()

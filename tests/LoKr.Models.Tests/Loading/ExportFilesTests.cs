@@ -15,7 +15,7 @@ using Xunit;
 namespace LoKr.Models.Tests.Loading;
 
 /// <summary>
-/// What transformers and sentence-transformers read of a folder, file by file and key by key: a folder that is exported or merged says what the
+/// The files of a folder that transformers and sentence-transformers read, file by file and key by key: a folder that is exported or merged says what the
 /// folder says that those programs wrote.
 /// </summary>
 public sealed class ExportFilesTests : IDisposable
@@ -25,7 +25,7 @@ public sealed class ExportFilesTests : IDisposable
     private const string Lengths = "sentence_bert_config.json";
     private const string Modules = "modules.json";
 
-    // What is beside a model in the fixtures, and is no part of it.
+    // What is beside a model in the fixtures, and does not belong to it.
     private static readonly string[] s_references =
         ["io.safetensors", "case.json", "generate.json", "config-old.json", "config-inferred.json", "pairs.json", "tokenizer_cases.json", "adapters", "old"];
 
@@ -64,7 +64,7 @@ public sealed class ExportFilesTests : IDisposable
         string source = Fixtures.Require(set, name);
         using (LoKrModel model = ModelLoader.Load(source))
         {
-            // The layers of GPT-2 are no linear ones to all-linear.
+            // all-linear does not count the layers of GPT-2 as linear.
             ModuleSelector targets = model.Pretrained!.ModelType == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
             LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, TargetModules = targets, InitWeights = InitWeights.Random }, seed: 1);
             AdapterExporter.Export(model, adapter.Name, _folder["adapter"], AdapterLayout.Peft);

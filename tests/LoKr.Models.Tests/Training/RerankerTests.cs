@@ -34,7 +34,7 @@ public sealed class RerankerTests : IDisposable
     private readonly TempFolder _folder = new();
     private int _loaded;
 
-    /// <summary>What a small configuration of a family needs beside the sizes of a BERT or, for decoders, of a Llama.</summary>
+    /// <summary>Keys that a small configuration of a family needs beside the sizes of a BERT or, for decoders, of a Llama.</summary>
     private static readonly Dictionary<string, string> s_overlays = new(StringComparer.Ordinal)
     {
         ["bert"] = """{"type_vocab_size": 2}""",
@@ -166,7 +166,7 @@ public sealed class RerankerTests : IDisposable
         }
 
         using LoKrModel model = ModelLoader.Load(folder, new ModelLoadOptions { Labels = ["relevance"] });
-        // The layers of GPT-2 are no linear ones to all-linear.
+        // all-linear does not count the layers of GPT-2 as linear.
         ModuleSelector targets = family == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 4, TargetModules = targets, TaskType = TaskType.SequenceClassification }, seed: 1);
         Assert.Contains(adapter.SavedModules, static name => name.EndsWith("classifier", StringComparison.Ordinal) || name.EndsWith("score", StringComparison.Ordinal));

@@ -6,7 +6,7 @@ using Xunit;
 
 namespace LoKr.PowerShell.Tests.Hosting;
 
-/// <summary>What is handed to Slurm and what it answers; tests/Pester/Slurm.Tests.ps1 has a real one.</summary>
+/// <summary>Calls of Slurm and its answers; tests/Pester/Slurm.Tests.ps1 has a real one.</summary>
 public sealed class SlurmSchedulerTests : IDisposable
 {
     private const string Hard = "it's a \"100%\" $HOME \\ ü folder";

@@ -25,7 +25,7 @@ $settings.Output.Verbosity = 'Detailed'
 $settings.Output.RenderMode = 'Plaintext'
 $result = Invoke-Pester -Configuration $settings
 
-# A file that cannot be read, and a block whose set-up or clean-up fails, are no tests of their own; without these lines they would pass in silence.
+# A file that cannot be read, and a block whose set-up or clean-up fails, are not tests of their own; without these lines they would pass in silence.
 $broken = @(
     $result.FailedContainers | ForEach-Object { [pscustomobject] @{ Name = "$($_.Item)"; Errors = $_.ErrorRecord } }
     $result.FailedBlocks | ForEach-Object { [pscustomobject] @{ Name = "$($_.BlockContainer): $($_.ExpandedPath)"; Errors = $_.ErrorRecord } }

@@ -190,7 +190,7 @@ internal static class AdapterSuffixes
     public static readonly FrozenSet<string> Named = Known.Where(static suffix => suffix != Alpha).ToFrozenSet(StringComparer.Ordinal);
 
     /// <summary>
-    /// What a tensor of another kind of adapter is, from the rest of its name after the module: <c>lora_A.weight</c> and <c>lora_A.default.weight</c>
+    /// Kind of a tensor of another kind of adapter, from the rest of its name after the module: <c>lora_A.weight</c> and <c>lora_A.default.weight</c>
     /// are lora_A. A bias beside a matrix is something else, and keeps its whole name.
     /// </summary>
     /// <param name="rest">The rest of the name.</param>

@@ -47,7 +47,7 @@ internal sealed class ModelPart
     /// <summary>Whether its names are those of text encoders only; a language model may be one, and may be anything else.</summary>
     public bool IsPublishedAlone => !IsDenoiser && !Weights.Any(static weight => weight.Names.Of("short").Count > 0);
 
-    /// <summary>What single files put before the names of its weights.</summary>
+    /// <summary>Prefix of the names of its weights in single files.</summary>
     public IReadOnlyList<string> CheckpointPrefixes { get; }
 
     /// <summary>Spellings by program, in the order in which they are preferred for writing. A program that is absent does not read adapters of this part.</summary>
@@ -211,7 +211,7 @@ internal sealed record WeightPlace(ModelPart Part, WeightNames Weight, WeightRow
     /// <summary>Whether a program reads a name for it that means these rows.</summary>
     public bool IsReadBy(AdapterProgram program) => Spellings(program).Any();
 
-    /// <summary>What a program calls it, the preferred name first; empty where the program has no name for it.</summary>
+    /// <summary>Names that a program has for it, the preferred one first; empty where it has none.</summary>
     public IEnumerable<string> Spellings(AdapterProgram program) => Rows?.IsBroken != true && Part.Programs.TryGetValue(program, out IReadOnlyList<NameSpelling>? spellings)
         ? spellings.SelectMany(spelling => AllNames(spelling.Set).Select(spelling.Write)).Distinct(StringComparer.Ordinal)
         : [];
@@ -226,7 +226,7 @@ internal sealed record NameMatch(WeightPlace Place, string Set, NameTemplate Tem
     /// <summary>Whether the name's rows are those of the published model: <see cref="WeightNames.IsSwapped"/> applies to single files then.</summary>
     public bool IsPublished => IsPublishedName(Template);
 
-    /// <summary>What a program calls the weight, with the rows in the order of this name.</summary>
+    /// <summary>Names that a program has for the weight, with the rows in the order of this name.</summary>
     /// <param name="program">The program.</param>
     /// <param name="swaps">Whether the weight has the shape in which halves change places.</param>
     public IEnumerable<string> Spellings(AdapterProgram program, bool swaps)

@@ -24,7 +24,7 @@ internal sealed class NameTranslator(ModelFamily family)
         return [.. Ordered(found.Length == 0 && AdapterComponents.IsTextEncoder(component) ? In(static part => !part.IsDenoiser) : found)];
     }
 
-    /// <summary>What a program reads under a name; null where it reads nothing.</summary>
+    /// <summary>The module that a program reads under a name; null where it reads nothing.</summary>
     /// <param name="program">The program.</param>
     /// <param name="module">Name of the module with its prefix, exactly as it is in the file.</param>
     public NameMatch? Read(AdapterProgram program, string module)

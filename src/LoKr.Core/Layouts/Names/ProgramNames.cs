@@ -1,7 +1,7 @@
 namespace LoKr.Core.Layouts.Names;
 
 /// <summary>
-/// What a program calls the modules of an adapter, by the tables of its model. All modules of a part get one prefix where the program reads all of
+/// Names of a program for the modules of an adapter, by the tables of its model. All modules of a part get one prefix where the program reads all of
 /// them under it. Where the names fit several models, a name counts if it means the same to all that the program reads.
 /// </summary>
 internal sealed class ProgramNames

@@ -55,7 +55,7 @@ internal sealed class PublishedNames
     // Norms belong to the model of the modules beside them.
     private static IEnumerable<AdapterModuleName> Denoiser(AdapterContent content) => (content with { Norms = [] }).Names.Where(static module => !AdapterComponents.IsTextEncoder(module.Component));
 
-    /// <summary>What all families that come into question say about a module; null where they disagree or do not know it.</summary>
+    /// <summary>The answer of all families in question about a module; null where they disagree or do not know it.</summary>
     private string? Agreed(AdapterComponent component, string name, bool isDotted, Func<NameMatch, string?> say)
     {
         IEnumerable<ModelFamily> families = _model?.Candidates ?? (AdapterComponents.IsTextEncoder(component) ? NameTables.All : []);

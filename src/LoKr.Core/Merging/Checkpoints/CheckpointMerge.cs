@@ -41,7 +41,7 @@ public sealed class CheckpointMerge : IDiskMerge
             _adapters = MergeAdapters.Open(options.Adapters, _model, _model.Parts is [StoredPart only] ? () => CheckpointFingerprint.Compute(only.Checkpoint) : null);
             _warnings.AddRange(_adapters.Warnings);
             _warnings.AddRange(_model.QuantizationWarnings());
-            MergeShard[] shards = [.. Parts.SelectMany(part => options.MaxShardBytes is long most ? MergeShard.Split(part, most) : MergeShard.Keep(part))];
+            MergeShard[] shards = [.. Parts.SelectMany(part => options.MaxShardBytes is long most ? MergeShard.Split(part, most) : MergeShard.LikeBase(part))];
             _shards = _model.IsFile ? [shards[0] with { FileName = Path.GetFileName(Destination) }] : shards;
         }
         catch
@@ -224,10 +224,10 @@ public sealed class CheckpointMerge : IDiskMerge
 
         ShardWriter writer = new(folder, _options.Safe, OnWritten, (shard, sum, notFinite) => journal.Add(shard.FileName, sum, notFinite), cancel, resumes: true);
         writer.Write(_shards.Where(shard => !done.Contains(shard.FileName)));
-        _resumedBytes = writer.KeptByteCount + _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
+        _resumedBytes = writer.ReusedByteCount + _shards.Where(shard => done.Contains(shard.FileName)).Sum(static shard => shard.ByteCount);
         _warnings.AddRange(_shards.SelectMany(static shard => shard.Targets).Where(target => journal.NotFinite.ContainsKey(target.Name)).OrderBy(static target => target.Name, StringComparer.Ordinal)
             .Select(target => ModelErrors.NotFinite(target.Name, journal.NotFinite[target.Name], SafetensorsDTypes.Natural(target.DType))));
-        string[] unknown = [.. _shards.Where(shard => (done.Contains(shard.FileName) || writer.KeptByteCount > 0) && shard.Targets.Any(static target => target.IsMeasured)).Select(static shard => shard.FileName)];
+        string[] unknown = [.. _shards.Where(shard => (done.Contains(shard.FileName) || writer.ReusedByteCount > 0) && shard.Targets.Any(static target => target.IsMeasured)).Select(static shard => shard.FileName)];
         if (unknown.Length > 0)
         {
             _warnings.Add(QuantizationLoss.Unknown(unknown));

@@ -27,7 +27,7 @@ public sealed record CheckpointMergeOptions
     /// <summary>Type that every quantized weight of the base model gets: float32, float16 or bfloat16; null to keep theirs. Their scales and marks are left out then.</summary>
     public ScalarType? DType { get; init; }
 
-    /// <summary>What becomes of the scales of quantized weights that adapters change.</summary>
+    /// <summary>Treatment of the scales of quantized weights that adapters change.</summary>
     public ScaleMode ScaleMode { get; init; }
 
     /// <summary>Replace an existing folder.</summary>
@@ -98,7 +98,7 @@ public abstract record CheckpointMergeSource(string Path, double Weight)
     /// <summary>Last part of the path, for messages and results.</summary>
     public string Name => System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(Path)));
 
-    /// <summary>What <see cref="Weight"/> means where the adapter has DoRA; other than the default it needs an adapter that has.</summary>
+    /// <summary>Meaning of <see cref="Weight"/> where the adapter has DoRA; other than the default it needs an adapter that has.</summary>
     public DoraStrength DoraStrength { get; init; }
 
     /// <summary>Opens the adapter.</summary>
@@ -114,7 +114,7 @@ public sealed record CheckpointMergeAdapter : IDisposable
     /// <summary>Strength, 1 as trained.</summary>
     public required double Weight { get; init; }
 
-    /// <summary>What the strength means where the adapter has DoRA.</summary>
+    /// <summary>Meaning of the strength where the adapter has DoRA.</summary>
     public DoraStrength DoraStrength { get; init; }
 
     /// <summary>Configuration of the adapter; null for a file of a program that stores none.</summary>
@@ -129,7 +129,7 @@ public sealed record CheckpointMergeAdapter : IDisposable
     /// <summary>Notes about the configuration, such as keys that are not understood.</summary>
     public IReadOnlyList<string> Warnings { get; init; } = [];
 
-    /// <summary>What the caller says about the files, which decides the result too; null for nothing.</summary>
+    /// <summary>The caller's statements about the files, which decide the result too; null for none.</summary>
     internal string? Overrides { get; init; }
 
     /// <summary>Finds the weights that the adapter changes; null where PEFT's configuration says it.</summary>
@@ -138,7 +138,7 @@ public sealed record CheckpointMergeAdapter : IDisposable
     /// <summary>Modules with LoRA or LoHa that the configuration describes; empty for LoKr.</summary>
     internal IReadOnlyList<IMergeModule> Others { get; init; } = [];
 
-    /// <summary>What its file says about the base model that it was made for; null where it does not.</summary>
+    /// <summary>Identity of the base model that it was made for, from its file; null where it has none.</summary>
     public ModelIdentity? MadeFor { get; init; }
 
     /// <inheritdoc/>

@@ -342,7 +342,7 @@ internal sealed record GgufPiece(long Offset, int Count, GgufSegment Segment, lo
         public Span<float> After { get; } = after;
     }
 
-    /// <summary>What was measured while rows were stored.</summary>
+    /// <summary>Measures taken while rows were stored.</summary>
     private readonly record struct Tally(RoundingSums Sums, long NotFinite, long NotFiniteBefore)
     {
         public Tally Plus(in Tally other) => new(Sums.Plus(other.Sums), NotFinite + other.NotFinite, NotFiniteBefore + other.NotFiniteBefore);

@@ -33,12 +33,12 @@ internal abstract record MergePiece(long Offset, int Count)
     public abstract ReadOnlySpan<byte> Fill(PieceBuffer buffer, FiniteCheck check);
 
     /// <summary>Whether bytes that an interrupted run has written can be taken as they are. Pieces that report more than their bytes are computed again.</summary>
-    public virtual bool CanKeep => false;
+    public virtual bool CanReuse => false;
 
     /// <summary>Takes note of bytes that an interrupted run has written.</summary>
     /// <param name="bytes">The bytes.</param>
     /// <param name="check">Told of numbers that are NaN or infinite.</param>
-    public virtual void Keep(ReadOnlySpan<byte> bytes, FiniteCheck check)
+    public virtual void Reuse(ReadOnlySpan<byte> bytes, FiniteCheck check)
     {
     }
 
@@ -62,7 +62,7 @@ internal sealed record FixedPiece(long Offset, byte[] Bytes) : MergePiece(Offset
     public override bool StartsTensor => false;
 
     /// <inheritdoc/>
-    public override bool CanKeep => true;
+    public override bool CanReuse => true;
 
     /// <inheritdoc/>
     public override ReadOnlySpan<byte> Fill(PieceBuffer buffer, FiniteCheck check) => Bytes;

@@ -19,7 +19,7 @@ internal sealed record MergeShard(string FileName, byte[] Header, IReadOnlyList<
 
     /// <summary>The same files as in the base model; tensors that adapters add go into the last one.</summary>
     /// <param name="part">The component of the base model with its changes.</param>
-    public static IReadOnlyList<MergeShard> Keep(StoredPart part) => [.. part.Checkpoint.Shards.Select((shard, index) => Create(
+    public static IReadOnlyList<MergeShard> LikeBase(StoredPart part) => [.. part.Checkpoint.Shards.Select((shard, index) => Create(
         Path.Combine(part.Folder, Path.GetFileName(shard.FilePath)),
         [.. part.Plan.Targets(shard, part.Quantized), .. index == part.Checkpoint.Shards.Count - 1 ? part.Plan.AddedTargets(part.Quantized) : []],
         part.Quantized.Metadata(shard.Metadata)))];
@@ -107,10 +107,10 @@ internal sealed record ShardPiece(long Offset, int Count, MergeTarget Target, lo
     public override bool StartsTensor => Start == 0;
 
     /// <inheritdoc/>
-    public override bool CanKeep => true;
+    public override bool CanReuse => true;
 
     /// <inheritdoc/>
-    public override void Keep(ReadOnlySpan<byte> bytes, FiniteCheck check)
+    public override void Reuse(ReadOnlySpan<byte> bytes, FiniteCheck check)
     {
         if (!Target.IsCopy)
         {

@@ -4,7 +4,7 @@ using static TorchSharp.torch;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
-/// <summary>What becomes of the scale of a quantized weight that adapters change.</summary>
+/// <summary>Treatment of the scale of a quantized weight that adapters change.</summary>
 public enum ScaleMode
 {
     /// <summary>The scale of the base model stays; values beyond its range become the largest one it holds.</summary>
@@ -46,7 +46,7 @@ internal sealed class QuantizedMerge
     /// <summary>Whether quantized weights get another type.</summary>
     public bool Dequantizes => _codec is not null && _source.Weights.Count > 0;
 
-    /// <summary>What rounding leaves of the changes.</summary>
+    /// <summary>Shares of the changes that rounding leaves.</summary>
     public QuantizationLoss Loss { get; } = new();
 
     /// <summary>Text about the options that decide the bytes of the result beside its headers.</summary>

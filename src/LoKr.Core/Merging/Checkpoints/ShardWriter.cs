@@ -28,10 +28,10 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
     private readonly List<Task> _completing = [];
     private readonly FiniteCheck _check = new(safe);
     private ExceptionDispatchInfo? _failure;
-    private long _keptByteCount;
+    private long _reusedByteCount;
 
     /// <summary>Bytes that an interrupted run had written, and that were taken as they were.</summary>
-    public long KeptByteCount => Volatile.Read(ref _keptByteCount);
+    public long ReusedByteCount => Volatile.Read(ref _reusedByteCount);
 
     /// <summary>Writes files; returns when all of them are on the disk under their names.</summary>
     public void Write(IEnumerable<MergeFile> files)
@@ -69,9 +69,9 @@ internal sealed class ShardWriter(string folder, bool safe, Action<MergePiece, M
                 while (Volatile.Read(ref _failure) is null && open.Next() is (int index, MergePiece piece))
                 {
                     cancel.ThrowIfCancellationRequested();
-                    bool? kept = open.Keep(index, buffer, _check);
-                    bool isLast = kept ?? open.Write(index, piece.Fill(buffer, _check));
-                    Interlocked.Add(ref _keptByteCount, kept is null ? 0 : piece.Count);
+                    bool? reused = open.TryReuse(index, buffer, _check);
+                    bool isLast = reused ?? open.Write(index, piece.Fill(buffer, _check));
+                    Interlocked.Add(ref _reusedByteCount, reused is null ? 0 : piece.Count);
                     onWritten(piece, open.File);
                     if (isLast)
                     {
@@ -210,9 +210,9 @@ internal sealed class OpenShard : IDisposable
 
     /// <summary>Takes a piece that an interrupted run has written, if its bytes are still those.</summary>
     /// <returns>Whether it was the last one; null where it has to be written.</returns>
-    public bool? Keep(int index, PieceBuffer buffer, FiniteCheck check)
+    public bool? TryReuse(int index, PieceBuffer buffer, FiniteCheck check)
     {
-        if (index >= _former.Length || _former[index] is not ulong sum || _pieces[index] is not { CanKeep: true } piece)
+        if (index >= _former.Length || _former[index] is not ulong sum || _pieces[index] is not { CanReuse: true } piece)
         {
             return null;
         }
@@ -224,7 +224,7 @@ internal sealed class OpenShard : IDisposable
             return null;
         }
 
-        piece.Keep(bytes, check);
+        piece.Reuse(bytes, check);
         _sums[index] = sum;
         Volatile.Write(ref _written[index], true);
         piece.Written();

@@ -2,7 +2,7 @@ using LoKr.Models.Tokenization.Models;
 
 namespace LoKr.Models.Tokenization.Readers;
 
-/// <summary>What a family of encoders makes of a SentencePiece Unigram model that its file does not say.</summary>
+/// <summary>A family's rules for a SentencePiece Unigram model that its file does not state.</summary>
 internal sealed class UnigramFamily
 {
     // Numbers of fairseq: its own special tokens come first, and <pad> has no piece.

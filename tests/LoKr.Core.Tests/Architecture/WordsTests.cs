@@ -1,0 +1,49 @@
+using System.Text.RegularExpressions;
+using LoKr.Testing;
+using Xunit;
+
+namespace LoKr.Core.Tests.Architecture;
+
+/// <summary>Phrases that the design's words exclude, in sources, scripts and documentation.</summary>
+public sealed partial class WordsTests
+{
+    private static readonly string[] s_folders = ["src", "tests", "benchmarks", "docs", "examples"];
+    private static readonly string[] s_extensions = [".cs", ".ps1", ".ps1xml", ".md", ".txt"];
+
+    [Fact]
+    public void A_summary_names_its_subject() => AssertNone(SummaryPattern());
+
+    [Fact]
+    public void A_thing_is_not_another_one() => AssertNone(NoPattern());
+
+    [Theory]
+    [InlineData("/// <summary>What the model is for.</summary>", true)]
+    [InlineData("/// <summary>\n    /// What it is.\n/// </summary>", true)]
+    [InlineData("/// <summary>The task of the model.</summary>", false)]
+    public void Summaries_without_a_subject_are_found(string text, bool found) => Assert.Equal(found, SummaryPattern().IsMatch(text));
+
+    [Theory]
+    [InlineData("a file that is no image", true)]
+    [InlineData("these are no layers", true)]
+    [InlineData("there is no file", false)]
+    [InlineData("when it is no longer needed", false)]
+    [InlineData("loading is no slower", false)]
+    public void Things_that_are_no_others_are_found(string text, bool found) => Assert.Equal(found, NoPattern().IsMatch(text));
+
+    private static void AssertNone(Regex pattern)
+    {
+        Assert.SkipWhen(Fixtures.Repository is null, "The tests run outside the repository.");
+        string repository = Fixtures.Repository!;
+        string[] files = [.. s_folders.SelectMany(folder => Directory.EnumerateFiles(Path.Combine(repository, folder), "*", SearchOption.AllDirectories))
+            .Where(file => s_extensions.Contains(Path.GetExtension(file)) && Path.GetFileName(file) != "WordsTests.cs")];
+        Assert.True(files.Length > 500, $"Only {files.Length} files were read.");
+        string[] found = [.. files.SelectMany(file => pattern.Matches(File.ReadAllText(file)).Select(match => $"{Path.GetRelativePath(repository, file)}: {match.Value.Trim()}"))];
+        Assert.True(found.Length == 0, string.Join(Environment.NewLine, found.Prepend($"{found.Length} phrases:")));
+    }
+
+    [GeneratedRegex(@"<summary>(?:\s|///)*What\b[^\n]*")]
+    private static partial Regex SummaryPattern();
+
+    [GeneratedRegex(@"\b(?<!there\s)(?<!there\swould\s)(?<!there\scan\s)(?<!there\smay\s)(?:is|are|was|were|be)\sno\s(?!longer|slower|faster|later|earlier|larger|smaller|more|less|one\b)\w[^\n]*", RegexOptions.IgnoreCase)]
+    private static partial Regex NoPattern();
+}
