@@ -229,7 +229,7 @@ public sealed class DataReaderTests : IDisposable
     [Theory]
     [InlineData("t.jsonl", "{\"text\":\"a\"}\n")]
     [InlineData("t.csv", "text\na\n")]
-    public void Byte_order_marks_are_no_part_of_the_data(string name, string content)
+    public void Byte_order_marks_do_not_belong_to_the_data(string name, string content)
     {
         foreach (Encoding encoding in (Encoding[])[new UTF8Encoding(true), Encoding.Unicode])
         {
@@ -273,7 +273,7 @@ public sealed class DataReaderTests : IDisposable
     [InlineData("\"sep=;\"\ntext;label\n\"a; b\";x\n", ";")]
     [InlineData("SEP=\t\ntext\tlabel\na; b\tx\n", "tabs")]
     [InlineData("sep=,\ntext,label\na; b,x\n", null)]
-    public void The_line_in_which_Excel_reads_what_stands_between_fields_is_no_header(string content, string? said)
+    public void The_line_in_which_Excel_reads_what_separates_fields_is_not_a_header(string content, string? said)
     {
         DataReading reading = new();
         DataRow row = Assert.Single(Read("t.csv", content, reading));

@@ -41,7 +41,7 @@ public sealed class WorkerTrainingTests
 
     /// <summary>The wrong answers to a text follow from the batches, whoever has them: larger steps do not make it harder.</summary>
     [Fact]
-    public void The_partners_of_other_batches_are_no_wrong_answers()
+    public void The_partners_of_other_batches_are_not_wrong_answers()
     {
         TrainingOptions options = s_options with { Epochs = 1, MaxSteps = 1, EvaluateEvery = null, KeepBest = false };
         LoKrModel[] models = [Create(TinyKind.Encoder, 1), Create(TinyKind.Encoder, 1), Create(TinyKind.Encoder, 1)];

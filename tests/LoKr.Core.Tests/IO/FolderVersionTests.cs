@@ -28,7 +28,7 @@ public sealed class FolderVersionTests : IDisposable
     }
 
     [Fact]
-    public void A_file_that_is_missing_in_the_new_version_is_no_error_of_the_old_one()
+    public void A_file_that_is_missing_in_the_new_version_is_not_an_error_of_the_old_one()
     {
         string result = Read(() =>
         {

@@ -236,7 +236,7 @@ public sealed class StagedDirectoryTests : IDisposable
     }
 
     [Fact]
-    public void A_lock_of_a_killed_writer_is_no_obstacle()
+    public void A_lock_of_a_killed_writer_does_not_hinder()
     {
         Directory.CreateDirectory(Path.GetDirectoryName(Destination)!);
         File.WriteAllText(TemporaryName.Of(Destination, "lokr-lock"), "process 1 (init)");

@@ -64,7 +64,7 @@ public sealed class EntityTaggerTests
     }
 
     [Fact]
-    public void Scores_that_are_no_numbers_are_refused()
+    public void Scores_that_are_not_numbers_are_refused()
     {
         using LoKrModel model = new(new TinyTagger(s_tags) { Scores = static _ => [.. s_tags.Select(static _ => double.NaN)] }, tokenizer: new TinyTokenizer());
         ErrorAssert.Throws(ErrorIds.LogitsNotFinite, () => EntityTagger.Find(model, [new("a")]), "'a'");

@@ -73,7 +73,7 @@ public sealed class HostileFactorTests : IDisposable
 
     [Theory]
     [MemberData(nameof(Kinds))]
-    public void Alphas_that_are_no_number_are_errors(string kind)
+    public void Alphas_that_are_not_numbers_are_errors(string kind)
     {
         void Fails(string id, string type, long[] shape, byte[] value)
         {

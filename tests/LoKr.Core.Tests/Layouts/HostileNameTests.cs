@@ -20,7 +20,7 @@ public sealed class HostileNameTests
 
     [Theory]
     [MemberData(nameof(Names))]
-    public void A_hostile_name_is_no_module_or_a_known_one(string name)
+    public void A_hostile_name_is_not_a_module_or_is_a_known_one(string name)
     {
         foreach (string prefix in (string[])["", "lora_unet_", "diffusion_model.", "lycoris_", "base_model.model.", "model.diffusion_model."])
         {

@@ -87,7 +87,7 @@ public sealed class ModuleNameTests
     }
 
     [Fact]
-    public void A_single_file_that_no_table_knows_is_no_unet()
+    public void A_single_file_that_no_table_knows_is_not_a_unet()
     {
         using TempFolder folder = new();
         using DisposeScope scope = NewDisposeScope();

@@ -22,7 +22,7 @@ public sealed class RuntimeStoreTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     [Fact]
-    public void A_store_that_does_not_exist_is_no_objection() => _store.RequireTrusted();
+    public void A_store_that_does_not_exist_is_not_an_objection() => _store.RequireTrusted();
 
     [Theory]
     [InlineData("")]

@@ -249,7 +249,7 @@ public sealed class TargetMatchingTests
     }
 
     [Fact]
-    public void A_layer_number_of_many_digits_is_no_layer() => Assert.False(
+    public void A_layer_number_of_many_digits_is_not_a_layer() => Assert.False(
         new TargetMatcher(Names("q_proj") with { LayersToTransform = [1] }).IsChosenLayer("model.layers.99999999999999999999.self_attn.q_proj"));
 
     [Theory]

@@ -33,7 +33,7 @@ public sealed class TextTaskTests
     }
 
     [Fact]
-    public void Numbers_are_no_labels_of_a_model_with_names()
+    public void Numbers_are_not_labels_of_a_model_with_names()
     {
         using LoKrModel model = TinyClassifier.Create("red", "green");
         Assert.Equal(ErrorIds.LabelUnknown, Assert.Throws<LoKrException>(() => new TextClassificationTask(model, [Rows.Labeled("a", 1L)])).ErrorId);

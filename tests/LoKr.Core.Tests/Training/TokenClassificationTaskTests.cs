@@ -41,7 +41,7 @@ public sealed class TokenClassificationTaskTests
     }
 
     [Fact]
-    public void Labels_that_are_no_tags_of_entities_are_measured_by_accuracy()
+    public void Labels_that_are_not_tags_of_entities_are_measured_by_accuracy()
     {
         using LoKrModel model = TinyTagger.Create("NOUN", "VERB");
         using TokenClassificationTask task = new(model, [Rows.Tagged("a b", "NOUN VERB")]);

@@ -95,7 +95,7 @@ public sealed class TrainedHeadTests
     }
 
     [Fact]
-    public void Embeddings_are_no_head_and_a_learning_rate_for_nothing_is_a_warning()
+    public void Embeddings_are_not_a_head_and_a_learning_rate_for_nothing_is_a_warning()
     {
         using LoKrModel model = TinyLanguageModel.Create();
         model.AddAdapter(s_config with { ModulesToSave = ["lm_head"] }, seed: 1);

@@ -19,7 +19,7 @@ public sealed class PipelineErrorTests : IDisposable
     public void Dispose() => _folder.Dispose();
 
     [Fact]
-    public void A_folder_that_is_no_pipeline()
+    public void A_folder_that_is_not_a_pipeline()
     {
         ErrorAssert.Throws(ErrorIds.PathNotFound, () => StableDiffusionLoader.Load(_folder["none"]), "none");
         ErrorAssert.Throws(ErrorIds.PipelineNotFound, () => StableDiffusionLoader.Load(_folder.Path), "model_index.json");

@@ -129,7 +129,7 @@ public sealed class JobScheduleTests : IDisposable
     [InlineData(4, 0)]
     [InlineData(3, 3)]
     [InlineData(75, 75)]
-    public void The_shell_of_a_CronJob_turns_what_is_no_failure_into_0(int code, int expected)
+    public void The_shell_of_a_CronJob_turns_what_is_not_a_failure_into_0(int code, int expected)
     {
         Assert.SkipUnless(OperatingSystem.IsLinux() || OperatingSystem.IsMacOS(), "The shell is of Unix.");
         string yaml = Schedule("plain").Create(JobScheduler.Kubernetes)[1].Value;

@@ -6,7 +6,7 @@ namespace LoKr.PowerShell.Tests.Hosting;
 public sealed class RemainingTimeTests
 {
     [Fact]
-    public void What_comes_before_the_first_report_is_no_part_of_the_speed()
+    public void Time_before_the_first_report_does_not_count_for_the_speed()
     {
         RemainingTime remaining = new();
         TimeSpan warmUp = TimeSpan.FromMinutes(10);
