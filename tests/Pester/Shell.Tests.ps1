@@ -105,12 +105,7 @@ Describe 'LoKr.Shell' -Skip:$missing {
     }
 
     It 'runs finally on Ctrl+C' -Skip:$IsWindows {
-        # What a shell starts in the background ignores the signal, and so do its children.
-        if ((Test-Path -LiteralPath /proc/self/status) -and (Get-Content -LiteralPath /proc/self/status) -match '^SigIgn:.*[2367abef]$') {
-            Set-ItResult -Skipped -Because 'SIGINT is ignored by this process'
-            return
-        }
-
+        Skip-IgnoredInterrupt
         $result = Invoke-Shell (Write-Script "try { 'ready'; while (`$true) { [Threading.Thread]::Sleep(20) } } finally { [Console]::Out.WriteLine('finally') }") -Signal INT -After ready
         $result.Output | Should -Contain 'finally'
     }

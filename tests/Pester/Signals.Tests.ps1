@@ -38,6 +38,7 @@ Describe 'A signal' -Skip:$missing {
         @{ Program = 'LoKr.Shell'; Option = '-Command'; Signal = 'INT'; Code = 130 }
         @{ Program = 'LoKr.Shell'; Option = '-NoExit -Command'; Signal = 'TERM'; Code = 143 }
     ) {
+        Skip-IgnoredInterrupt $Signal
         $null = New-Item -ItemType Directory -Path "$TestDrive/run" -Force
         Remove-Item -Path "$TestDrive/run/*" -Recurse
         Set-Content -LiteralPath "$TestDrive/inner.ps1" -Value @"
@@ -162,6 +163,7 @@ Describe 'A signal while <Name> writes' -Skip:$missing -ForEach @(
         @{ Signal = 'TERM'; Code = 143 }
         @{ Signal = 'INT'; Code = 130 }
     ) {
+        Skip-IgnoredInterrupt $Signal
         $result = Invoke-Shell (Write-Script @"
             Import-Module -Name '$manifest'
             `$place, `$work = '$place', '$work'
