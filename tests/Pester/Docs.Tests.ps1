@@ -144,6 +144,14 @@ Describe 'The pages of the cmdlets' {
     }
 }
 
+Describe 'The text of the help' {
+    It 'of <Cmdlet> has an example as people write it: <Title>' -ForEach $cases {
+        Get-CodeProblem $Code | Should -BeNullOrEmpty
+        # Nothing has to be thrown away at the prompt, and lists are for cmdlets, not for methods.
+        $Code | Should -Not -Match 'Out-Null|\$null =|> \$null|\[void\]|\[(?:System\.)?(?:IO|Linq)\.'
+    }
+}
+
 Describe 'The help' {
     BeforeAll {
         # A folder such as a reader has: the encoder and the tickets of the repository, and tiny models of the other kinds.
@@ -171,12 +179,6 @@ Describe 'The help' {
     AfterEach {
         Pop-Location
         Remove-Item -LiteralPath $work -Recurse -Force
-    }
-
-    It 'of <Cmdlet> has an example as people write it: <Title>' -ForEach $cases {
-        Get-CodeProblem $Code | Should -BeNullOrEmpty
-        # Nothing has to be thrown away at the prompt, and lists are for cmdlets, not for methods.
-        $Code | Should -Not -Match 'Out-Null|\$null =|> \$null|\[void\]|\[(?:System\.)?(?:IO|Linq)\.'
     }
 
     It 'of <Cmdlet> has an example that runs: <Title>' -ForEach $cases {
