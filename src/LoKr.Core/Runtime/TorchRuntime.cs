@@ -114,6 +114,7 @@ public static class TorchRuntime
         string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, store, workarounds);
         TorchThreads.SetWaitPolicy();
         NativeLoader.Load(candidate, libTorchSharp);
+        OneDnnWorkaround.Apply(candidate.Folder, workarounds);
         LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };
         Volatile.Write(ref s_current, info);
         return info;
