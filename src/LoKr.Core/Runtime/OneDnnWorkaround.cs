@@ -50,7 +50,8 @@ internal static unsafe class OneDnnWorkaround
 
     /// <summary>
     /// Whether the gradient of a small convolution in float32, which is oneDNN's, equals that in float64, which is libtorch's own. Two images, 24 channels to
-    /// 8: one image, or channels that fill a vector, take other ways.
+    /// 8: one image, or channels that fill a vector, take other ways. What oneDNN leaves out keeps what the memory held before, and fresh memory is zero, which
+    /// would be right: so the memory is filled with NaN first.
     /// </summary>
     internal static bool GradientIsRight()
     {
@@ -58,6 +59,7 @@ internal static unsafe class OneDnnWorkaround
         using IDisposable normal = inference_mode(false);
         using IDisposable grad = enable_grad();
         Tensor exact = Gradient(ScalarType.Float64);
+        FillMemory();
         Tensor difference = (Gradient(ScalarType.Float32).to(ScalarType.Float64) - exact).abs().max();
 
         // NaN is not below anything.
@@ -69,6 +71,19 @@ internal static unsafe class OneDnnWorkaround
         Tensor x = Waves(type, 2, 24, 4, 4).requires_grad_(true);
         Tensor y = nn.functional.conv2d(x, Waves(type, 8, 24, 3, 3), padding: [1, 1]);
         return autograd.grad([y], [x], [Waves(type, 2, 8, 4, 4)])[0];
+    }
+
+    // The sizes of the padded weights, outputs and inputs. What is freed is what the next tensors of these sizes get.
+    private static void FillMemory()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        foreach (long size in (long[])[16 * 32 * 3 * 3, 2 * 16 * 4 * 4, 2 * 32 * 4 * 4])
+        {
+            for (int i = 0; i < 64; i++)
+            {
+                full(size, float.NaN);
+            }
+        }
     }
 
     // Fixed numbers: the generators of the process stay as they are.

@@ -15,6 +15,9 @@ public static class TorchRuntime
     private static readonly Lock s_lock = new();
     private static LoKrRuntimeInfo? s_current;
 
+    // Its libraries are there, its numbers are not checked yet. Only the thread that loads sees it: the first torch call asks for the runtime again.
+    private static LoKrRuntimeInfo? s_loading;
+
     /// <summary>The loaded runtime, or null.</summary>
     public static LoKrRuntimeInfo? Current => Volatile.Read(ref s_current);
 
@@ -39,6 +42,11 @@ public static class TorchRuntime
         int? threads = options.Threads is null && Current is not null ? null : TorchThreads.Requested(options.Threads);
         lock (s_lock)
         {
+            if (s_loading is LoKrRuntimeInfo loading)
+            {
+                return loading;
+            }
+
             LoKrRuntimeInfo info = s_current is null ? Load(options) : options.Path is null ? s_current : SameOrRefused(s_current, options);
             if (threads is int count)
             {
@@ -114,10 +122,18 @@ public static class TorchRuntime
         string libTorchSharp = LibstdcxxWorkaround.Apply(candidate.LibTorchSharp, store, workarounds);
         TorchThreads.SetWaitPolicy();
         NativeLoader.Load(candidate, libTorchSharp);
-        OneDnnWorkaround.Apply(candidate.Folder, workarounds);
-        LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };
-        Volatile.Write(ref s_current, info);
-        return info;
+        s_loading = Describe(candidate, paths, workarounds) with { IsLoaded = true };
+        try
+        {
+            OneDnnWorkaround.Apply(candidate.Folder, workarounds);
+            LoKrRuntimeInfo info = Describe(candidate, paths, workarounds) with { IsLoaded = true, Devices = ListDevices(candidate) };
+            Volatile.Write(ref s_current, info);
+            return info;
+        }
+        finally
+        {
+            s_loading = null;
+        }
     }
 
     private static LoKrRuntimeInfo SameOrRefused(LoKrRuntimeInfo current, RuntimeOptions options)
