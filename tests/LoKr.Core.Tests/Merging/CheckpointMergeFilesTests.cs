@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -127,6 +128,54 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         Assert.True(TensorAssert.Same(head.to(bfloat16), MergeFiles.Read(_folder["out"])["score.weight"]));
         string second = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { ["score.weight"] = head }, s_config with { ModulesToSave = ["score"] }, "second");
         ErrorAssert.Throws(ErrorIds.SavedModuleConflict, () => MergeFiles.Run(MergeFiles.Options(from, _folder["other"], adapter, second)), "score.weight");
+    }
+
+    [Theory]
+    [InlineData("pooler.dense", "pooler.dense.weight")]
+    [InlineData("model.pooler.dense", "model.pooler.dense.weight")]
+    [InlineData("model.9.mlp", null)]
+    [InlineData("model.0", null)]
+    [InlineData("model", null)]
+    [InlineData("score", null)]
+    public void A_module_of_which_the_checkpoint_has_no_tensor_is_added_and_a_part_of_another_is_refused(string module, string? added)
+    {
+        string from = Base(Weights(["model.0.proj", "score.inner"]));
+        string adapter = Write(new(Factors(["model.0.proj"], 40, 24), StringComparer.Ordinal) { [module + ".weight"] = randn(40, 24) }, s_config with { ModulesToSave = [module] });
+        if (added is null)
+        {
+            ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Run(from, adapter), module + ".weight");
+            return;
+        }
+
+        Assert.Equal((1, 1), Run(from, adapter) is var result ? (result.ModuleCount, result.SavedModuleCount) : default);
+        Assert.Equal(new[] { "model.0.proj.weight", "score.inner.weight", added }.Order(StringComparer.Ordinal), MergeFiles.Read(_folder["out"]).Keys.Order(StringComparer.Ordinal));
+    }
+
+    [Fact]
+    public void A_new_module_is_refused_where_the_checkpoint_has_other_beginnings_than_the_adapter()
+    {
+        string from = Base(Weights(["bert.0.proj"]));
+        string adapter = Write(new(Factors(["roberta.0.proj"], 40, 24), StringComparer.Ordinal) { ["roberta.pooler.dense.weight"] = randn(40, 24) }, s_config with { ModulesToSave = ["roberta.pooler.dense"] });
+        ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Run(from, adapter), "roberta.pooler.dense.weight");
+    }
+
+    [Theory]
+    [InlineData("classifier.weight,pre_classifier.weight", 3)]
+    [InlineData("classifier.dense.weight,classifier.out_proj.weight,pooler.dense.weight", 3)]
+    [InlineData("classification_head.dense.weight,classification_head.out_proj.weight,pooler.dense.weight", 3)]
+    [InlineData("pooler.dense.weight", null)]
+    public void The_head_of_an_adapter_says_how_many_labels_there_are(string names, int? count)
+    {
+        string from = Base(Weights(["model.0.proj"]), config: """{"model_type": "test", "architectures": ["TestForSequenceClassification"]}""");
+        Dictionary<string, Tensor> tensors = Factors(["model.0.proj"], 40, 24);
+        foreach (string name in names.Split(','))
+        {
+            tensors.Add(name, randn(name is "classifier.weight" || name.Contains("out_proj", StringComparison.Ordinal) ? 3 : 24, 24));
+        }
+
+        string adapter = Write(tensors, s_config with { TaskType = TaskType.SequenceClassification, ModulesToSave = ["pooler.dense", "pre_classifier", "classification_head"] });
+        Run(from, adapter);
+        Assert.Equal(count, JsonNode.Parse(File.ReadAllText(_folder["out", "config.json"]))!["id2label"]?.AsObject().Count);
     }
 
     [Fact]

@@ -22,6 +22,19 @@ public sealed class CheckpointMergeTests
 {
     private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
+    // By model type: what encoder parameters begin with, the family in names of classes, and the parts of a classifier that bases of the family lack.
+    private static readonly Dictionary<string, (string Encoder, string Family, string[] Parts)> s_parts = new(StringComparer.Ordinal)
+    {
+        ["bert"] = ("bert.", "Bert", ["bert.pooler", "classifier"]),
+        ["roberta"] = ("roberta.", "Roberta", ["classifier"]),
+        ["electra"] = ("electra.", "Electra", ["classifier"]),
+        ["mpnet"] = ("mpnet.", "MPNet", ["classifier"]),
+        ["albert"] = ("albert.", "Albert", ["albert.pooler", "classifier"]),
+        ["deberta-v2"] = ("deberta.", "DebertaV2", ["pooler", "classifier"]),
+        ["distilbert"] = ("distilbert.", "DistilBert", ["pre_classifier", "classifier"]),
+        ["modernbert"] = ("model.", "ModernBert", ["head", "classifier"]),
+    };
+
     public static TheoryData<string, string> Adapters
     {
         get
@@ -135,6 +148,65 @@ public sealed class CheckpointMergeTests
         Assert.All(merged.GetBaseState(), pair => Assert.True(TensorAssert.Same(expected[pair.Key], pair.Value), pair.Key));
     }
 
+    public static TheoryData<string, bool, bool, long?> BasesWithoutParts()
+    {
+        TheoryData<string, bool, bool, long?> data = [];
+        foreach (string modelType in s_parts.Keys)
+        {
+            data.Add(modelType, false, false, null);
+            data.Add(modelType, true, false, null);
+            data.Add(modelType, true, true, null);
+            data.Add(modelType, false, true, 2000);
+        }
+
+        return data;
+    }
+
+    /// <summary>Published bases lack the head of a classifier and often what stands before it: a pooler, a dense layer.</summary>
+    [Theory]
+    [MemberData(nameof(BasesWithoutParts))]
+    public void An_adapter_adds_every_part_that_the_base_lacks(string modelType, bool isBare, bool tags, long? shardBytes)
+    {
+        (string encoder, string family, string[] parts) = s_parts[modelType];
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        JsonObject config = TinyModel.BertConfig();
+        (config["model_type"], config["embedding_size"]) = (modelType, 8);
+        (config["dim"], config["n_layers"], config["n_heads"], config["hidden_dim"]) = (8, 1, 2, 16);
+        config["architectures"] = new JsonArray(family + "ForSequenceClassification");
+        Dictionary<string, Tensor> tensors = TinyModel.Write(folder["whole"], config).Where(pair => !parts.Any(part => pair.Key.StartsWith(part + ".", StringComparison.Ordinal)))
+            .ToDictionary(pair => isBare && pair.Key.StartsWith(encoder, StringComparison.Ordinal) ? pair.Key[encoder.Length..] : pair.Key, static pair => pair.Value, StringComparer.Ordinal);
+        Directory.CreateDirectory(folder["base"]);
+        CheckpointWriter.Write(folder["base"], tensors, shardBytes ?? long.MaxValue, "model");
+        config["architectures"] = new JsonArray(family + (isBare ? "Model" : "ForMaskedLM"));
+        File.WriteAllText(folder["base", "config.json"], config.ToJsonString());
+
+        ModelLoadOptions options = s_noTokenizer with { Labels = ["a", "b", "c"], Seed = 1, Task = tags ? TaskType.TokenClassification : TaskType.SequenceClassification };
+        using LoKrModel model = ModelLoader.Load(folder["base"], options);
+        LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromPattern("all-linear"), InitWeights = InitWeights.Random }, seed: 2);
+        Assert.NotEmpty(model.FreshModules);
+        Assert.Empty(adapter.UnsavedModules);
+        AdapterExporter.Export(model, "default", folder["adapter"], AdapterLayout.Peft);
+        LoKrMergeResult result = Merge(folder["base"], folder["disk"], folder["adapter"], shardBytes);
+        Assert.Equal(shardBytes is not null, result.Files.Count(static file => file.EndsWith(".safetensors", StringComparison.Ordinal)) > 1);
+        LoKrMergeResult inMemory = model.Merge();
+        Assert.Equal((inMemory.ModuleCount, inMemory.SavedModuleCount), (result.ModuleCount, result.SavedModuleCount));
+        Assert.Empty(result.Warnings);
+
+        ModelLoadResult loaded = ModelLoader.LoadWithReport(folder["disk"], s_noTokenizer);
+        using LoKrModel merged = loaded.Model;
+        Assert.Empty(loaded.FreshParameters);
+        Assert.Equal(["a", "b", "c"], ((IClassifier)merged.Module).Labels);
+        TensorAssert.Close(Logits(model), Logits(merged), TensorAssert.Layer, modelType);
+
+        static Tensor Logits(LoKrModel model)
+        {
+            (Tensor ids, Tensor mask) = TinyModel.Batch();
+            return model.Module is ITokenClassifier tagger ? tagger.ClassifyTokens(ids, mask).masked_fill(mask.unsqueeze(2) == 0, 0) : ((ISequenceClassifier)model.Module).Classify(ids, mask);
+        }
+    }
+
     [Theory]
     [InlineData(ScalarType.BFloat16)]
     [InlineData(ScalarType.Float16)]
@@ -210,12 +282,13 @@ public sealed class CheckpointMergeTests
         model.RemoveAdapter("default");
     }
 
-    private static LoKrMergeResult Merge(string source, string destination, string adapter)
+    private static LoKrMergeResult Merge(string source, string destination, string adapter, long? maxShardBytes = null)
     {
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
         {
             Base = BaseModel.Read(source),
             Destination = destination,
+            MaxShardBytes = maxShardBytes,
             Adapters = [new AdapterMergeSource(adapter)],
         });
         return merge.Run(cancel: TestContext.Current.CancellationToken);

@@ -29,6 +29,7 @@ internal sealed class AdapterMatcher
     private readonly List<string> _unmatched = [];
     private readonly Dictionary<string, SafetensorsEntry> _copies = new(StringComparer.Ordinal);
     private readonly List<string> _warnings = [];
+    private readonly Lazy<string[]> _sorted;
     private AdapterTensor? _tied;
 
     private AdapterMatcher(CheckpointTraits checkpoint, CheckpointMergeAdapter adapter, MergePlan plan)
@@ -40,6 +41,7 @@ internal sealed class AdapterMatcher
         _ranks = new(_config);
         _keys = new AdapterKeys(adapter);
         _names = CheckpointNames.Match([.. checkpoint.Entries.Keys], _keys.AdaptedModules, checkpoint.Aliases);
+        _sorted = new(() => [.. checkpoint.Entries.Keys.SelectMany(_names.InAdapter).Order(StringComparer.Ordinal)]);
     }
 
     /// <summary>Puts the changes of an adapter into a plan.</summary>
@@ -216,7 +218,7 @@ internal sealed class AdapterMatcher
         {
             Replace(_checkpoint.Entries[name], given, module);
         }
-        else if (IsNewHead(module))
+        else if (IsNew(module))
         {
             _expected.Add(key, [.. given.Entry.Shape]);
             _plan.AddNew(given, module);
@@ -283,8 +285,16 @@ internal sealed class AdapterMatcher
         _copies.Add(key, stored);
     }
 
-    // A head that the checkpoint of a bare model does not have: a module at the root that the configuration trains whole.
-    private bool IsNewHead(string module) => !module.Contains('.', StringComparison.Ordinal) && module + "." != _names.Prepended;
+    // What the model of the adapter has and the checkpoint lacks: a head on a bare model, a pooler below a base (bert.pooler.dense). A module of
+    // which the checkpoint has tensors is another one than the adapter's; a layer with a number belongs to a model of another size.
+    private bool IsNew(string module) => !HasTensorOf(module)
+        && (!module.Contains('.', StringComparison.Ordinal) || (_names.KeepsBeginnings && !module.Split('.').Any(static part => part.All(char.IsAsciiDigit))));
+
+    private bool HasTensorOf(string module)
+    {
+        int place = Array.BinarySearch(_sorted.Value, module + ".", StringComparer.Ordinal);
+        return place >= 0 || (~place < _sorted.Value.Length && ModuleTree.IsWithin(_sorted.Value[~place], module));
+    }
 
     /// <summary>Rows and columns of the delta, from the factors; those of the weight where factors are missing.</summary>
     private (long Rows, long Columns) DeltaSize(string module, SafetensorsEntry weight)

@@ -22,6 +22,9 @@ internal sealed class CheckpointNames
     /// <summary>Prefix that the adapter's names have and the checkpoint's do not; empty for none.</summary>
     public string Prepended => _namings is [Naming only] ? only.Rule.Prepend : "";
 
+    /// <summary>Whether the adapter has every name of the checkpoint, with a prefix or without, so that a name of the adapter's own can stand beside them.</summary>
+    public bool KeepsBeginnings => _namings is [{ Rule.Remove: "" }];
+
     /// <summary>Finds the rule that turns the names of a checkpoint into those of an adapter.</summary>
     /// <param name="keys">Tensors of the checkpoint.</param>
     /// <param name="modules">Modules that the adapter changes.</param>

@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Core.Targeting;
 
 namespace LoKr.Core.Merging.Checkpoints;
 
@@ -135,21 +136,30 @@ internal static class HeadConfig
         }
 
         bool classifies = (suffix ?? className)?.EndsWith("Classification", StringComparison.Ordinal) == true;
-        if (classifies && LabelCount(tensors) is int rows && owner.MadeFor?.Labels is { } names && names.Count == rows)
+        int? count = classifies ? LabelCount(tensors, adapter) : null;
+        if (count is int rows && owner.MadeFor?.Labels is { } names && names.Count == rows)
         {
             ModelLabels.Write(json, names);
         }
-        else if (classifies && LabelCount(tensors) is int labels && Labels(config) != labels)
+        else if (count is int labels && Labels(config) != labels)
         {
             ModelLabels.Write(json, ModelLabels.Generic(labels));
             warnings.Add($"The adapter has a head with {labels} labels without names; config.json calls them LABEL_0 to LABEL_{labels - 1}.");
         }
     }
 
-    // One row for each label in the last weight of the head.
-    private static int? LabelCount(IEnumerable<AdapterTensor> tensors) => tensors
-        .Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2)
-        .OrderBy(static tensor => tensor.Key, StringComparer.Ordinal).Select(static tensor => (int?)tensor.Entry.Shape[0]).LastOrDefault();
+    // One row for each label in the last weight of the head. What stands before it (a pooler, DistilBERT's pre_classifier) has other rows. A head
+    // of another name than the task gives it (BART's classification_head) is a module at the root of the model.
+    private static int? LabelCount(IEnumerable<AdapterTensor> tensors, LoKrConfig config)
+    {
+        IReadOnlyList<string> names = TargetResolver.TaskHead(TaskType.SequenceClassification);
+        AdapterTensor[] weights = [.. tensors
+            .Where(static tensor => tensor.Key.EndsWith(".weight", StringComparison.Ordinal) && tensor.Entry.Shape.Count == 2)
+            .OrderBy(static tensor => tensor.Key, StringComparer.Ordinal)];
+        AdapterTensor? last = Array.FindLast(weights, weight => weight.Key.Split('.').Any(names.Contains))
+            ?? Array.FindLast(weights, weight => TargetResolver.SavedModule(config, weight.Key)?.Contains('.', StringComparison.Ordinal) == false);
+        return (int?)last?.Entry.Shape[0];
+    }
 
     // The default of transformers is two labels.
     private static int Labels(ModelConfig config) => config.FindObject("id2label")?.Count ?? config.FindInt("num_labels") ?? 2;
