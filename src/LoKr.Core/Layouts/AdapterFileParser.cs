@@ -37,7 +37,7 @@ internal sealed class AdapterFileParser
     /// <param name="configs">Configurations of the file.</param>
     public static AdapterFileParser Parse(SafetensorsReader reader, AdapterLayout? given, AdapterFileConfigs configs)
     {
-        NamedEntry[] keys = [.. reader.Entries.Values.Select(static entry => new NamedEntry(AdapterKey.Split(entry.Name), entry))];
+        NamedEntry[] keys = [.. reader.Entries.Values.Where(entry => !WrapperCopies.IsCopy(entry.Name, reader.Entries.ContainsKey)).Select(static entry => new NamedEntry(AdapterKey.Split(entry.Name), entry))];
         bool isMixed = IsMixed(keys);
         AdapterLayout? stored = given is null ? Stored(keys, configs) : null;
 

@@ -33,7 +33,7 @@ public sealed record AdapterMergeSource(string Path, double Weight = 1) : Checkp
                 DoraStrength = DoraStrength,
                 Config = isPeft ? file.ConfigOf(AdapterComponent.Model) ?? lowRank?.Shared : null,
                 Others = lowRank is not null && others.All(static other => other.Kind.IsProduct) ? others : [],
-                Tensors = isPeft ? new RenamedTensorSource(file.Tensors, file.WeightsPath, original => names.GetValueOrDefault(original, original)) : file.Tensors,
+                Tensors = isPeft ? new RenamedTensorSource(file.Tensors, file.WeightsPath, original => names.GetValueOrDefault(original) ?? (WrapperCopies.IsCopy(original, file.Entries.ContainsKey) ? null : original)) : file.Tensors,
                 Files = [.. file.ConfigPath is string config ? [config] : Array.Empty<string>(), file.WeightsPath],
                 Warnings = [.. file.Warnings],
                 MadeFor = AdapterFileConfigs.FindBaseModel(file.Metadata, file.WeightsPath),

@@ -1,6 +1,7 @@
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.IO;
+using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using TorchSharp;
@@ -66,7 +67,7 @@ public sealed class PeftAdapterFolder : IDisposable
         SafetensorsReader reader = SafetensorsReader.Open(weights);
         try
         {
-            return new PeftAdapterFolder(full, config, warnings, new RenamedTensorSource(reader, weights, name => WithoutPrefix(name, weights)));
+            return new PeftAdapterFolder(full, config, warnings, new RenamedTensorSource(reader, weights, name => WrapperCopies.IsCopy(name, reader.Entries.ContainsKey) ? null : WithoutPrefix(name, weights)));
         }
         catch
         {

@@ -34,7 +34,7 @@ public interface ITensorSource : IDisposable
     }
 }
 
-/// <summary>Tensors of another source under other names. Owns the other source.</summary>
+/// <summary>Tensors of another source, all or some, under other names. Owns the other source.</summary>
 internal sealed class RenamedTensorSource : ITensorSource
 {
     private readonly ITensorSource _inner;
@@ -42,14 +42,21 @@ internal sealed class RenamedTensorSource : ITensorSource
     private readonly Dictionary<string, string> _originals = new(StringComparer.Ordinal);
 
     /// <summary>Renames every tensor; two that get the same name are an error.</summary>
-    public RenamedTensorSource(ITensorSource inner, string where, Func<string, string> rename)
+    /// <param name="inner">The other source.</param>
+    /// <param name="where">Name of the other source, for errors.</param>
+    /// <param name="rename">The new name of a tensor; null to leave it out.</param>
+    public RenamedTensorSource(ITensorSource inner, string where, Func<string, string?> rename)
     {
         _inner = inner;
         _where = where;
         Dictionary<string, SafetensorsEntry> entries = new(StringComparer.Ordinal);
         foreach ((string original, SafetensorsEntry entry) in inner.Entries)
         {
-            string name = rename(original);
+            if (rename(original) is not string name)
+            {
+                continue;
+            }
+
             if (!entries.TryAdd(name, entry with { Name = name }))
             {
                 throw new LoKrException(

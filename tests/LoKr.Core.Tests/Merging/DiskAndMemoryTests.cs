@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
+using LoKr.Core.Layouts.Names;
 using LoKr.Core.Model;
 using LoKr.Core.Safetensors;
 using LoKr.Testing;
@@ -35,6 +36,16 @@ public sealed class DiskAndMemoryTests : IDisposable
         ["an input embedding beside the factors"] = new(static file => file["embed_tokens.weight"] = randn(24, 16), ["a.q_proj", "embed_tokens"]) { Warning = "'embed_tokens' is in the adapter's file whole" },
         ["both embeddings beside the factors"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(24, 16), randn(24, 16)), ["a.q_proj", "embed_tokens", "lm_head"]),
         ["an embedding that is a module to save"] = new(static file => file["lm_head.weight"] = randn(24, 16), ["a.q_proj", "lm_head"]) { Config = static config => config with { ModulesToSave = ["lm_head"] } },
+        ["an embedding that is a module to save with the parameters of PEFT's wrapper, which PEFT does not read"] =
+            new(static file => (file["lm_head.weight"], file["lm_head.modules_to_save.weight"], file["lm_head.original_module.weight"]) = (randn(24, 16), randn(24, 16), randn(24, 16)), ["a.q_proj", "lm_head"])
+            {
+                Config = static config => config with { ModulesToSave = ["lm_head"] },
+            },
+        ["the parameters of PEFT's wrapper alone"] = new(static file => file["lm_head.modules_to_save.weight"] = randn(24, 16), ErrorIds.AdapterKeysMismatch)
+        {
+            Config = static config => config with { ModulesToSave = ["lm_head"] },
+            Message = "lm_head.modules_to_save.weight",
+        },
         ["both embeddings with grown rows"] = new(static file => (file["embed_tokens.weight"], file["lm_head.weight"]) = (randn(30, 16), randn(30, 16)), ["a.q_proj", "embed_tokens", "lm_head"])
         {
             Warning = "vocabulary grows from 24 to 30 tokens",
@@ -284,6 +295,37 @@ public sealed class DiskAndMemoryTests : IDisposable
         Assert.Equal(["lm_head.weight", "model.layers.0.self_attn.q_proj.weight"], SameResult(from, Adapter(config, factors)));
         Assert.Equal(2, _warnings.Count(static warning => warning.Contains("'lm_head.base_layer.weight'", StringComparison.Ordinal)));
     }
+
+    [Fact]
+    public void Parameters_of_the_wrapper_of_a_module_to_save_are_valid_and_are_not_converted()
+    {
+        string from = Base(["model.layers.0.self_attn.q_proj", "lm_head"], 24, 16);
+        Dictionary<string, Tensor> file = Factors(s_config, 24, 16, "model.layers.0.self_attn.q_proj");
+        (file["lm_head.weight"], file["lm_head.modules_to_save.weight"], file["lm_head.original_module.weight"]) = (randn(24, 16), randn(24, 16), randn(24, 16));
+        string adapter = Adapter(s_config with { ModulesToSave = ["lm_head"] }, file);
+        Assert.True(AdapterValidator.Check(adapter, new() { BasePath = from }).IsValid);
+        AdapterConverter.Convert(adapter, _folder["memory.safetensors"], AdapterLayout.PeftInMemory, new(), out _);
+        using (SafetensorsReader converted = SafetensorsReader.Open(_folder["memory.safetensors"]))
+        {
+            string name = Assert.Single(converted.Entries.Keys, static name => name.Contains("lm_head", StringComparison.Ordinal));
+            Assert.Equal("base_model.model.lm_head.modules_to_save.default.weight", name);
+            Assert.True(TensorAssert.Same(file["lm_head.weight"], converted.Read(name)));
+        }
+
+        using PeftAdapterFolder read = PeftAdapterFolder.Read(adapter);
+        Assert.Equal(["lm_head.weight"], read.Tensors.Entries.Keys.Where(static name => name.Contains("lm_head", StringComparison.Ordinal)));
+    }
+
+    [Theory]
+    [InlineData("x.lm_head.modules_to_save.weight", "x.lm_head.weight", true)]
+    [InlineData("x.lm_head.original_module.weight", "x.lm_head.weight", true)]
+    [InlineData("x.lm_head.original_module.decoder.bias", "x.lm_head.decoder.bias", true)]
+    [InlineData("x.lm_head.modules_to_save.default.decoder.bias", "x.lm_head.decoder.bias", true)]
+    [InlineData("x.lm_head.modules_to_save.default.weight", "x.lm_head.bias", false)]
+    [InlineData("x.lm_head.original_module.weight", "x.lm_head.bias", false)]
+    [InlineData("x.lm_head.weight", "x.lm_head.weight", false)]
+    public void A_tensor_of_a_wrapper_is_a_copy_where_the_file_has_the_one_that_PEFT_loads(string name, string other, bool isCopy) =>
+        Assert.Equal(isCopy, WrapperCopies.IsCopy(name, candidate => candidate == other));
 
     [Fact]
     public void A_copy_of_another_shape_or_of_a_module_without_factors_is_refused()

@@ -132,6 +132,11 @@ public sealed class PeftLowRankMergeTests : IDisposable
         string path = Adapter(file, """{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}""");
         Assert.Equal((1, 1), (Merge(path) is var result ? result.ModuleCount : 0, result.SavedModuleCount));
         Changed(new() { [Q + ".weight"] = delta, ["lm_head.weight"] = file["lm_head.weight"] - _base["lm_head.weight"] });
+
+        // PEFT's save_embedding_layers adds the parameters of its wrapper, which it does not read.
+        Dictionary<string, Tensor> wrapped = new(file) { ["lm_head.modules_to_save.weight"] = file["lm_head.weight"], ["lm_head.original_module.weight"] = _base["lm_head.weight"] };
+        Assert.Empty(Merge(Adapter(wrapped, """{"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}""")).Warnings);
+        Changed(new() { [Q + ".weight"] = delta, ["lm_head.weight"] = file["lm_head.weight"] - _base["lm_head.weight"] });
         ErrorAssert.Throws(ErrorIds.AdapterKeysMismatch, () => Merge(Adapter(file, """{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "modules_to_save": ["norm"]}""")), "norm.weight");
     }
 
