@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 
 namespace LoKr.Models.Families;
@@ -24,15 +25,19 @@ internal static class DecoderFamily
         CheckpointLayout layout,
         string tokenHead = DecoderClassifier.HeadName)
     {
+        void WriteSpellings(ModelConfig config, JsonObject json) => read(config, new()).WriteSpellings(json);
+
         yield return new(modelType, classes.Language, (config, options) => new CausalLanguageModel(config, read(config, options)), layout)
         {
             Task = TaskType.CausalLanguageModeling,
+            WriteSpellings = WriteSpellings,
         };
         if (classes.Texts is string texts)
         {
             yield return new(modelType, texts, (config, options) => new DecoderClassifier(config, options, read(config, options) with { ClassName = texts }), DecoderClassifier.Layout(layout))
             {
                 Task = TaskType.SequenceClassification,
+                WriteSpellings = WriteSpellings,
             };
         }
 
@@ -45,6 +50,7 @@ internal static class DecoderFamily
                 DecoderClassifier.Layout(layout, tokenHead))
             {
                 Task = TaskType.TokenClassification,
+                WriteSpellings = WriteSpellings,
             };
         }
     }

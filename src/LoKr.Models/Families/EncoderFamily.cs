@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 
 namespace LoKr.Models.Families;
@@ -17,16 +18,20 @@ internal static class EncoderFamily
     public static IReadOnlyList<ModelArchitecture> Register(
         string modelType, string className, Func<ModelConfig, ModelBuildOptions, EncoderSettings> read, CheckpointLayout layout)
     {
+        void WriteSpellings(ModelConfig config, JsonObject json) => read(config, new()).WriteSpellings(json);
+
         string tokens = className.Replace(TextClass, TokenClass, StringComparison.Ordinal);
         return
         [
             new(modelType, className, (config, options) => new EncoderClassifier(config, options.Labels, read(config, options)), layout)
             {
                 Task = TaskType.SequenceClassification,
+                WriteSpellings = WriteSpellings,
             },
             new(modelType, tokens, (config, options) => new TokenClassifier(config, options, TokenClassifierSettings.Of(tokens, read(config, options))), OfTokens(layout))
             {
                 Task = TaskType.TokenClassification,
+                WriteSpellings = WriteSpellings,
             },
         ];
     }

@@ -22,6 +22,9 @@ public sealed record ModelArchitecture(string ModelType, string Name, Func<Model
     /// <summary>Task of the head; null for a model without tasks to choose from.</summary>
     public TaskType? Task { get; init; }
 
+    /// <summary>Completes a copy of a model's configuration by the keys that other releases of transformers have for the same; null where there are none.</summary>
+    internal Action<ModelConfig, JsonObject>? WriteSpellings { get; init; }
+
     /// <summary>A copy of a model's configuration that names the class in <c>architectures</c>.</summary>
     internal static JsonObject Describe(ModelConfig config, string className)
     {

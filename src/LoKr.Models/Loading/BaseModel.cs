@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Merging.Checkpoints;
@@ -24,7 +25,20 @@ public static class BaseModel
         {
             Names = architecture?.Layout.Names,
             HeadClass = architecture?.Layout.HeadPrefixes.Count > 0 ? architecture.Name : null,
+            CompleteConfig = architecture?.WriteSpellings is { } write ? json => Complete(model.Config!, json, write) : null,
             Components = model.Components.ToDictionary(static part => part.Key, static part => Describe(part.Value), StringComparer.Ordinal),
         };
+    }
+
+    // A merge on disk takes models that cannot be built: their configuration stays as it is.
+    private static void Complete(ModelConfig config, JsonObject json, Action<ModelConfig, JsonObject> write)
+    {
+        try
+        {
+            write(config, json);
+        }
+        catch (LoKrException)
+        {
+        }
     }
 }

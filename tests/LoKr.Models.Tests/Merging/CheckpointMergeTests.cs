@@ -22,6 +22,13 @@ public sealed class CheckpointMergeTests
 {
     private static readonly ModelLoadOptions s_noTokenizer = new() { WithTokenizer = false };
 
+    // Keys of config.json that releases of transformers spell in two ways.
+    private static readonly string[] s_spellings =
+    [
+        "rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor", "rope_local_base_freq", "global_rope_theta", "local_rope_theta",
+        "layer_types", "sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers",
+    ];
+
     // By model type: what encoder parameters begin with, the family in names of classes, and the parts of a classifier that bases of the family lack.
     private static readonly Dictionary<string, (string Encoder, string Family, string[] Parts)> s_parts = new(StringComparer.Ordinal)
     {
@@ -77,7 +84,7 @@ public sealed class CheckpointMergeTests
 
         AssertSame(folder["memory"], folder["disk"]);
         Assert.Equal((inMemory.ModuleCount, inMemory.SavedModuleCount), (result.ModuleCount, result.SavedModuleCount));
-        Assert.Equal(File.ReadAllBytes(Path.Combine(source, "config.json")), File.ReadAllBytes(folder["disk", "config.json"]));
+        AssertConfig(Path.Combine(source, "config.json"), folder["memory", "config.json"], folder["disk", "config.json"]);
         Assert.False(Directory.Exists(folder["disk", "adapters"]));
         Assert.False(File.Exists(folder["disk", "io.safetensors"]));
         if (File.Exists(Path.Combine(source, "tokenizer.json")))
@@ -146,6 +153,44 @@ public sealed class CheckpointMergeTests
         // The pooler is not in the folder of MiniLM's adapter; both have that of the base model.
         IReadOnlyDictionary<string, Tensor> expected = model.GetBaseState();
         Assert.All(merged.GetBaseState(), pair => Assert.True(TensorAssert.Same(expected[pair.Key], pair.Value), pair.Key));
+    }
+
+    public static TheoryData<string> Texts => Fixtures.Cases("text");
+
+    /// <summary>Releases of transformers ignore each other's keys without a word, and compute something else.</summary>
+    [Theory]
+    [MemberData(nameof(Texts))]
+    public void The_configuration_has_the_keys_of_both_generations_of_transformers_as_an_export_does(string modelName)
+    {
+        string source = Fixtures.Require("text", modelName);
+        foreach (string name in new[] { "config.json", "config-old.json" }.Where(name => File.Exists(Path.Combine(source, name))))
+        {
+            using TempFolder folder = new();
+            Directory.CreateDirectory(folder["base"]);
+            File.Copy(Path.Combine(source, "model.safetensors"), folder["base", "model.safetensors"]);
+            File.Copy(Path.Combine(source, name), folder["base", "config.json"]);
+            using LoKrModel model = ModelLoader.Load(folder["base"], s_noTokenizer);
+            model.AddAdapter(new LoKrConfig { R = 2, InitWeights = InitWeights.Random, ModulesToSave = [] }, seed: 2);
+            AdapterExporter.Export(model, "default", folder["adapter"], AdapterLayout.Peft);
+            model.Merge();
+            ModelExporter.Export(model, folder["memory"]);
+            Merge(folder["base"], folder["disk"], folder["adapter"]);
+            AssertConfig(folder["base", "config.json"], folder["memory", "config.json"], folder["disk", "config.json"]);
+        }
+    }
+
+    [Fact]
+    public void A_configuration_that_cannot_be_built_stays_as_it_is()
+    {
+        string source = Fixtures.Require("transformers", "llama");
+        using TempFolder folder = new();
+        Directory.CreateDirectory(folder["base"]);
+        File.Copy(Path.Combine(source, "model.safetensors"), folder["base", "model.safetensors"]);
+        JsonObject config = JsonNode.Parse(File.ReadAllText(Path.Combine(source, "config.json")))!.AsObject();
+        config["hidden_act"] = "unheard-of";
+        File.WriteAllText(folder["base", "config.json"], config.ToJsonString());
+        Merge(folder["base"], folder["disk"], Fixtures.Require("transformers", "llama", "adapters", "all-linear"));
+        Assert.Equal(File.ReadAllBytes(folder["base", "config.json"]), File.ReadAllBytes(folder["disk", "config.json"]));
     }
 
     public static TheoryData<string, bool, bool, long?> BasesWithoutParts()
@@ -292,6 +337,21 @@ public sealed class CheckpointMergeTests
             Adapters = [new AdapterMergeSource(adapter)],
         });
         return merge.Run(cancel: TestContext.Current.CancellationToken);
+    }
+
+    // Keys of the base stay, and added ones are those of an export; a file to which nothing is added is copied.
+    private static void AssertConfig(string basePath, string exportPath, string path)
+    {
+        (JsonObject before, JsonObject export, JsonObject actual) = (Read(basePath), Read(exportPath), Read(path));
+        Assert.All(s_spellings, key => Assert.True(JsonNode.DeepEquals(export[key], actual[key]), key));
+        Assert.All(before.Where(pair => pair.Value is not null || !s_spellings.Contains(pair.Key)), pair => Assert.True(JsonNode.DeepEquals(pair.Value, actual[pair.Key]), pair.Key));
+        Assert.Empty(actual.Select(static pair => pair.Key).Except(before.Select(static pair => pair.Key)).Except(s_spellings));
+        if (JsonNode.DeepEquals(before, actual))
+        {
+            Assert.Equal(File.ReadAllBytes(basePath), File.ReadAllBytes(path));
+        }
+
+        static JsonObject Read(string file) => JsonNode.Parse(File.ReadAllText(file))!.AsObject();
     }
 
     private static void AssertSame(string expectedFolder, string actualFolder)

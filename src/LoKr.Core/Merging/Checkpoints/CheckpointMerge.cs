@@ -282,16 +282,22 @@ public sealed class CheckpointMerge : IDiskMerge
         WriteConfig(to, part);
     }
 
-    // Where the result is another architecture than the base model.
+    // Where the result is another architecture than the base model, or the base has the keys of one generation of transformers alone, which others ignore.
     private void WriteConfig(string folder, StoredPart part)
     {
         CheckpointBase model = _options.Base.Components.GetValueOrDefault(part.Folder, _options.Base);
-        if (model.Config is not { } config || (part.Plan.Added.Count == 0 && part.Plan.VocabularySize is null && !part.Quantized.Dequantizes))
+        if (model.Config is not { } config)
         {
             return;
         }
 
         JsonObject json = config.ToJsonObject();
+        model.CompleteConfig?.Invoke(json);
+        if (part.Plan.Added.Count == 0 && part.Plan.VocabularySize is null && !part.Quantized.Dequantizes && JsonNode.DeepEquals(json, config.ToJsonObject()))
+        {
+            return;
+        }
+
         if (part.Quantized.Dequantizes)
         {
             json.Remove(ModelConfig.QuantizationKey);

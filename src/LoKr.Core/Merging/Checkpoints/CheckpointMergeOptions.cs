@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Factors;
@@ -56,6 +57,12 @@ public sealed record CheckpointBase(string Path, ModelConfig? Config)
     /// configuration does not name a task or class.
     /// </summary>
     public string? HeadClass { get; init; }
+
+    /// <summary>
+    /// Completes a copy of <see cref="Config"/> by the keys that other releases of transformers have for the same, as an export of the model does; null
+    /// where there are none. Keys that are there stay as they are.
+    /// </summary>
+    public Action<JsonObject>? CompleteConfig { get; init; }
 
     /// <summary>The components of a pipeline that have weights, by folder; empty for a model that is not a pipeline.</summary>
     public IReadOnlyDictionary<string, CheckpointBase> Components { get; init; } = new Dictionary<string, CheckpointBase>();
