@@ -76,13 +76,14 @@ public sealed class ExportFilesTests : IDisposable
             FilesOf(source).Where(static file => file != "2_Normalize/config.json"), FilesOf(_folder["out"]));
         Compare(source, _folder["out"]);
 
-        // A merge on disk copies what it does not change.
+        // A merge on disk copies what it does not change, and adds the keys of the other generation of transformers.
         using CheckpointMerge merge = CheckpointMerge.Open(new CheckpointMergeOptions
         {
             Base = BaseModel.Read(source), Destination = _folder["disk"], Adapters = [new AdapterMergeSource(_folder["adapter"])],
         });
         merge.Run(cancel: TestContext.Current.CancellationToken);
-        Assert.All(FilesOf(source).Where(static file => file != Weights), file => AssertSameBytes(source, _folder["disk"], file));
+        Assert.All(FilesOf(source).Where(static file => file is not (Weights or "config.json")), file => AssertSameBytes(source, _folder["disk"], file));
+        CompareKeys(Read(source, "config.json").AsObject(), Read(_folder["disk"], "config.json").AsObject());
         CompareWeights(source, _folder["disk"]);
     }
 
@@ -226,10 +227,15 @@ public sealed class ExportFilesTests : IDisposable
         }
     }
 
-    private static void CompareConfig(JsonObject source, JsonObject export)
+    private static void CompareKeys(JsonObject source, JsonObject export)
     {
         Assert.All(source, pair => Assert.True(export.ContainsKey(pair.Key) && JsonNode.DeepEquals(pair.Value, export[pair.Key]), pair.Key));
         Assert.Empty(export.Select(static pair => pair.Key).Except(source.Select(static pair => pair.Key)).Except(s_added));
+    }
+
+    private static void CompareConfig(JsonObject source, JsonObject export)
+    {
+        CompareKeys(source, export);
         Assert.Equal((string?)(source["dtype"] ?? source["torch_dtype"]), (string?)export["torch_dtype"]);
     }
 
