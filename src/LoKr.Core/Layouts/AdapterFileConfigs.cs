@@ -14,7 +14,7 @@ namespace LoKr.Core.Layouts;
 internal sealed class AdapterFileConfigs
 {
     /// <summary>
-    /// Header entry of this library: the configuration of every component and the dotted names behind underscores, so that a
+    /// Header entry of this library: the configuration of every component and the names that those of the file stand for, so that a
     /// conversion can be reverted exactly, and the labels and the fingerprint of the base model. Other programs ignore it.
     /// </summary>
     public const string OwnKey = "lokr_ps";
@@ -34,7 +34,7 @@ internal sealed class AdapterFileConfigs
     /// <summary>Identities of the base models by component.</summary>
     public IReadOnlyDictionary<AdapterComponent, ModelIdentity> BaseModels => _baseModels;
 
-    /// <summary>Dotted names by the names in the file.</summary>
+    /// <summary>Names before a conversion by the names in the file.</summary>
     public IReadOnlyDictionary<string, string> OriginalNames => _names;
 
     /// <summary>Notes about the configurations.</summary>
@@ -42,6 +42,9 @@ internal sealed class AdapterFileConfigs
 
     /// <summary>Whether the file has diffusers' header entry.</summary>
     public bool IsDiffusers { get; private set; }
+
+    /// <summary>Whether that entry is of one model, so that names have no prefix.</summary>
+    public bool IsDiffusersModel { get; private set; }
 
     /// <summary>The layout that this library wrote into the header, or null.</summary>
     public AdapterLayout? Layout { get; private set; }
@@ -94,22 +97,27 @@ internal sealed class AdapterFileConfigs
             root["configs"] = new JsonObject(configs.Select(static pair => KeyValuePair.Create(pair.Key.ToString(), JsonNode.Parse(LoKrConfigJson.Write(pair.Value)))));
         }
 
-        if (names.Count > 0)
-        {
-            root["modules"] = new JsonObject(names.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => KeyValuePair.Create(pair.Key, (JsonNode?)pair.Value)));
-        }
-
+        AddNames(root, names);
         AddBaseModels(root, baseModels);
         return root.ToJsonString();
     }
 
-    /// <summary>The header entry of this library with the base models alone; null where nothing is known about them.</summary>
-    public static string? WriteBaseModels(IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
+    /// <summary>The header entry of this library beside configurations that have another place; null where there is nothing to say.</summary>
+    /// <param name="names">Names before a conversion by the names in the file.</param>
+    /// <param name="baseModels">Identities of the base models by component.</param>
+    public static string? WriteBeside(IReadOnlyDictionary<string, string> names, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels)
     {
         JsonObject root = [];
+        AddNames(root, names);
         AddBaseModels(root, baseModels);
         return root.Count > 0 ? root.ToJsonString() : null;
     }
+
+    /// <summary>Whether a name in a file can stand for a name before a conversion: an edited header must not rename anything.</summary>
+    /// <param name="written">The name in the file, without a suffix.</param>
+    /// <param name="name">The name before.</param>
+    public static bool IsOriginal(string written, string name) =>
+        written.EndsWith(name.Replace('.', '_'), StringComparison.Ordinal) || written.EndsWith("." + name, StringComparison.Ordinal);
 
     /// <summary>Identity of the base model of an adapter for one model, from the header entry of this library; null where there is none.</summary>
     /// <param name="metadata">Metadata of the header.</param>
@@ -133,6 +141,14 @@ internal sealed class AdapterFileConfigs
                         Problem = ClassificationProblems.OfFileName(model.FindString(ClassificationProblems.Key)),
                     });
             }
+        }
+    }
+
+    private static void AddNames(JsonObject root, IReadOnlyDictionary<string, string> names)
+    {
+        if (names.Count > 0)
+        {
+            root["modules"] = new JsonObject(names.OrderBy(static pair => pair.Key, StringComparer.Ordinal).Select(static pair => KeyValuePair.Create(pair.Key, (JsonNode?)pair.Value)));
         }
     }
 
@@ -185,6 +201,7 @@ internal sealed class AdapterFileConfigs
     {
         if (root.Contains("peft_type"))
         {
+            IsDiffusersModel = true;
             Add(AdapterComponent.Model, root);
             return;
         }
@@ -224,9 +241,8 @@ internal sealed class AdapterFileConfigs
         JsonFields modules = root.GetObjectOrEmpty("modules");
         foreach ((string key, _) in modules.Members)
         {
-            // Only names that the underscores can stand for: an edited header must not rename anything.
             string name = modules.GetString(key);
-            if (key.EndsWith(name.Replace('.', '_'), StringComparison.Ordinal))
+            if (IsOriginal(key, name))
             {
                 _names[key] = name;
             }

@@ -65,7 +65,8 @@ internal sealed class AdapterFileParser
         // Names of adapter tensors indicate the layout; the others count only where there are none of these.
         bool hasFactors = Array.Exists(keys, static pair => pair.Key.Suffix.Length > 0);
         HashSet<AdapterLayout> guesses = [.. keys.Where(pair => !hasFactors || pair.Key.Suffix.Length > 0).Select(static pair => pair.Key.Guess())];
-        return guesses.Count == 1 && !guesses.Contains(AdapterLayout.Bare) ? guesses.First()
+        return configs.IsDiffusersModel && guesses.IsSubsetOf([AdapterLayout.Bare, AdapterLayout.Diffusers]) ? AdapterLayout.DiffusersModel
+            : guesses.Count == 1 && !guesses.Contains(AdapterLayout.Bare) ? guesses.First()
             : guesses.SetEquals([AdapterLayout.Kohya, AdapterLayout.OneTrainer]) ? AdapterLayout.OneTrainer
 
             // A model may have modules with the names of parts of a pipeline.

@@ -297,7 +297,7 @@ internal static class AdapterHeader
     /// <param name="layout">Layout of the file; null where its names alone tell.</param>
     /// <param name="content">The adapter.</param>
     /// <param name="configs">Configurations under which PEFT reads the file, by component.</param>
-    /// <param name="originals">Dotted names behind those with underscores.</param>
+    /// <param name="originals">Names that the file does not give back, by the names in the file.</param>
     public static Dictionary<string, string> Build(
         AdapterLayout? layout, AdapterContent content, IReadOnlyDictionary<AdapterComponent, LoKrConfig> configs, IReadOnlyDictionary<string, string> originals)
     {
@@ -310,7 +310,7 @@ internal static class AdapterHeader
         if (layout is AdapterLayout.Diffusers or AdapterLayout.DiffusersModel)
         {
             metadata[AdapterLayouts.DiffusersMetadata] = layout == AdapterLayout.DiffusersModel ? LoKrConfigJson.Write(configs.Values.First()) : Prefixed(configs);
-            if (AdapterFileConfigs.WriteBaseModels(content.BaseModels) is string own)
+            if (AdapterFileConfigs.WriteBeside(originals, content.BaseModels) is string own)
             {
                 metadata[AdapterFileConfigs.OwnKey] = own;
             }

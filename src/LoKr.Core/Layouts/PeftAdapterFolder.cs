@@ -122,7 +122,7 @@ public sealed class PeftAdapterFolder : IDisposable
         string folder, string config, IReadOnlyDictionary<string, torch.Tensor> tensors, IReadOnlyDictionary<AdapterComponent, ModelIdentity> baseModels, bool force, string? fit = null)
     {
         Dictionary<string, string> metadata = new(StringComparer.Ordinal) { ["format"] = "pt" };
-        if (AdapterFileConfigs.WriteBaseModels(baseModels) is string own)
+        if (AdapterFileConfigs.WriteBeside(new Dictionary<string, string>(), baseModels) is string own)
         {
             metadata[AdapterFileConfigs.OwnKey] = own;
         }

@@ -12,6 +12,8 @@ internal sealed class TargetMatcher(LoKrConfig config)
     private readonly Lazy<Func<string, bool>> _isExcluded = new(() => config.ExcludeModules?.CreateMatcher() ?? (static _ => false));
     private readonly Lazy<Func<string, bool>> _isTarget = new(() => config.TargetModules?.CreateMatcher() ?? (static _ => false));
     private readonly Lazy<PythonRegex[]> _saved = new(() => [.. (config.ModulesToSave ?? []).Select(static saved => new PythonRegex($@"(^|.*\.){saved}($|\..*)"))]);
+
+    // PEFT before 0.21 wants a module before a list that layers_pattern names, too (its pull request 2158).
     private readonly Lazy<PythonRegex[]> _layers = new(() => config.LayersPattern is { Count: > 0 } patterns && patterns.Any(static pattern => pattern.Length > 0)
         ? [.. patterns.Select(static pattern => new PythonRegex($@"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."))]
         : [new PythonRegex(UsualLayerPattern)]);

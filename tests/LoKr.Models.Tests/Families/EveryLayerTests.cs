@@ -91,6 +91,9 @@ public sealed class EveryLayerTests : IDisposable
 
     public static TheoryData<string> FixtureModels => Fixtures.Cases("transformers");
 
+    /// <summary>A small configuration of a family, by its name among <see cref="Families"/>.</summary>
+    internal static JsonObject Config(string family) => s_configs[family]();
+
     public void Dispose() => _thread.Dispose();
 
     [Fact]
@@ -101,7 +104,7 @@ public sealed class EveryLayerTests : IDisposable
     [MemberData(nameof(Families))]
     public void A_random_model_of_every_family(string family)
     {
-        using LoKrModel model = Random(s_configs[family]());
+        using LoKrModel model = Random(Config(family));
         Check(model);
     }
 
@@ -119,7 +122,7 @@ public sealed class EveryLayerTests : IDisposable
     public void All_layers_of_every_family_merge_on_disk(string family)
     {
         using TempFolder folder = new();
-        using LoKrModel model = Random(s_configs[family]());
+        using LoKrModel model = Random(Config(family));
         ModelExporter.Export(model, folder["base"]);
         string[] targets = [.. model.GetModules().Where(module => module.IsSupported && !IsTied(model, module.Name)).Select(module => module.Name)];
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, TargetModules = ModuleSelector.FromNames(targets), TrainNorm = true });
@@ -147,7 +150,7 @@ public sealed class EveryLayerTests : IDisposable
     [MemberData(nameof(Families))]
     public void A_family_without_default_targets_in_PEFT_has_those_that_a_warning_names(string family)
     {
-        using LoKrModel model = Random(s_configs[family]());
+        using LoKrModel model = Random(Config(family));
         string type = model.Pretrained!.ModelType;
         bool isBeyond = DefaultTargets.BeyondPeft.Contains(type);
         if (DefaultTargets.Find(type) is not ModuleSelector targets)

@@ -10,6 +10,9 @@ namespace LoKr.Core.Layouts.Names;
 /// <param name="AdapterName">Name of the adapter, where the layout has one.</param>
 internal readonly record struct AdapterKey(AdapterComponent Component, string Module, string Suffix, string? AdapterName)
 {
+    // GPT-2, models like it, and DistilBERT have a module called transformer; no transformer of diffusers has these in it.
+    private static readonly string[] s_textModels = ["transformer.h.", "transformer.wte", "transformer.wpe", "transformer.layer."];
+
     /// <summary>Splits a name into module, suffix and adapter name; the layout's prefix is still part of the module.</summary>
     public static AdapterKey Split(string key)
     {
@@ -42,8 +45,7 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
             }
         }
 
-        // GPT-2 and models like it have a module of that name; diffusers' transformers have no list called h.
-        return TryStrip(AdapterLayout.Diffusers, out _) && !Module.StartsWith("transformer.h.", StringComparison.Ordinal)
+        return TryStrip(AdapterLayout.Diffusers, out _) && !IsOfTextModel(Module)
             ? AdapterLayout.Diffusers
             : AdapterLayout.Bare;
     }
@@ -54,6 +56,8 @@ internal readonly record struct AdapterKey(AdapterComponent Component, string Mo
     /// <param name="isMixed">Whether prefixes of other programs that the layout's program reads count too.</param>
     public bool TryStrip(AdapterLayout layout, out AdapterKey stripped, bool isMixed = false) =>
         TryStrip(isMixed ? AdapterLayouts.PrefixesInFiles(layout) : AdapterLayouts.Prefixes(layout), layout, out stripped);
+
+    private static bool IsOfTextModel(string module) => Array.Exists(s_textModels, name => module.StartsWith(name, StringComparison.Ordinal));
 
     private bool TryStrip(IEnumerable<LayoutPrefix> prefixes, AdapterLayout layout, out AdapterKey stripped)
     {

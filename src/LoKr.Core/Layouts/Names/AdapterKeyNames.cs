@@ -15,6 +15,7 @@ internal sealed class AdapterKeyNames
     private readonly List<string> _unknown = [];
     private readonly Dictionary<string, string> _taken = new(StringComparer.Ordinal);
     private readonly Dictionary<(AdapterComponent Component, string Name), string> _written = [];
+    private readonly Dictionary<(AdapterComponent Component, string Name), string> _renamed = [];
 
     /// <summary>Prepares the names of an adapter.</summary>
     /// <exception cref="LoKrException">The layout cannot hold several parts of a pipeline in one file (LoKr.ConversionUnsupported).</exception>
@@ -36,7 +37,7 @@ internal sealed class AdapterKeyNames
         }
     }
 
-    /// <summary>Dotted names behind those with underscores, by the name in the file without a suffix.</summary>
+    /// <summary>Names that the file does not give back, because they have underscores or another beginning there, by the name in the file without a suffix.</summary>
     public Dictionary<string, string> Originals { get; } = new(StringComparer.Ordinal);
 
     /// <summary>Modules that got a name which the layout's program does not know, though it knows the model.</summary>
@@ -67,7 +68,16 @@ internal sealed class AdapterKeyNames
     }
 
     /// <summary>The name of a module without the layout's prefix, as configurations of the layout have it.</summary>
-    public string Local(AdapterComponent component, string name, bool isDotted) => _published.Of(_layout, ComponentOf(component), name, isDotted);
+    public string Local(AdapterComponent component, string name, bool isDotted)
+    {
+        string local = _published.Of(_layout, ComponentOf(component), name, isDotted);
+        if (local != name)
+        {
+            _renamed[(component, local)] = name;
+        }
+
+        return local;
+    }
 
     /// <summary>The name of a module's tensors without the suffix.</summary>
     public string Of(AdapterComponent component, string name, bool isDotted)
@@ -98,9 +108,11 @@ internal sealed class AdapterKeyNames
                 $"'{name}' and '{_taken[written]}' would both be called '{written}'.", "Choose a layout with dots.") { Target = name };
         }
 
-        if (underscored && isDotted)
+        // A configuration of PEFT's form has published names, and so have its modules.
+        string before = _renamed.GetValueOrDefault((component, name)) ?? name;
+        if (isDotted && (underscored || (written != Prefix(component) + before && AdapterFileConfigs.IsOriginal(written, before))))
         {
-            Originals[written] = name;
+            Originals[written] = before;
         }
 
         return _written[(component, name)] = written;

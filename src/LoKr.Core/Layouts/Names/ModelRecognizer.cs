@@ -16,9 +16,11 @@ internal static class ModelRecognizer
         IReadOnlyList<PrefixedName>[] names = [.. modules.Distinct(StringComparer.Ordinal).Select(s_prefixes.Value.Variants)];
         RecognizedModel? best = Best(family => names.Select(variants => variants.SelectMany(variant => variant.FindIn(family))));
 
-        // A language model alone has names of its own that a denoiser built on one has too.
-        bool IsOfLanguageModel(IReadOnlyList<PrefixedName> variants) => variants.Any(static variant => variant.Parts is null && s_languageModel.Value?.Find(variant.Split, variant.IsUnderscored).Any() == true);
-        return best is not null && names.All(IsOfLanguageModel) ? null : best;
+        // A language model has names that a denoiser built on one has too, and every layout of denoisers has a prefix for them: only a name that no
+        // language model has tells the denoiser.
+        bool IsKnown(IReadOnlyList<PrefixedName> variants) => best!.Candidates.Any(family => variants.Any(variant => variant.FindIn(family).Any()));
+        bool IsOfLanguageModel(IReadOnlyList<PrefixedName> variants) => variants.Any(static variant => variant.Parts?.All(static part => part.IsDenoiser) != false && s_languageModel.Value?.Find(variant.Split, variant.IsUnderscored).Any() == true);
+        return best is not null && names.Where(IsKnown).All(IsOfLanguageModel) ? null : best;
     }
 
     /// <summary>Recognizes the model of a checkpoint: a single file of any spelling, or a component of a pipeline. Null where no family has its names.</summary>
