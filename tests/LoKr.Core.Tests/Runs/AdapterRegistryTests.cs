@@ -57,7 +57,7 @@ public sealed class AdapterRegistryTests : IDisposable
         Assert.Equal(["champion"], Registry.Get("tickets").Aliases);
         Assert.Equal(1, Registry.Restore("tickets").Version);
         Assert.Equal(3, Registry.Restore("tickets").Version);
-        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Restore("tickets"), "no other one before");
+        ErrorAssert.Throws(ErrorIds.VersionNotFound, () => Registry.Restore("tickets"), "was never another one");
         Assert.Equal(3, Registry.Get("tickets").Version);
         Assert.Equal(8, File.ReadLines(_folder["registry", "tickets", "history.jsonl"]).Count());
     }
