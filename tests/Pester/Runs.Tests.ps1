@@ -131,10 +131,13 @@ Import-Module -Name '$manifest'
 New-LoKrConfig -R 2 -Alpha 4 -TargetModules query, value -ModulesToSave classifier | Add-LoKrAdapter -Model `$model -Seed 1
 try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -Seed 3 -RunPath 'RUN' -CheckpointEvery 5 } catch { 'caught' }
 "@
+        $script:processes = [System.Collections.Generic.List[System.Diagnostics.Process]]::new()
         function Invoke-Run([string] $Run, [int] $Steps) {
             $file = "$TestDrive/$(Split-Path -Leaf $Run).ps1"
             Set-Content -LiteralPath $file -Value $script.Replace('STEPS', "$Steps").Replace('RUN', $Run)
-            Start-Process -FilePath ([Environment]::ProcessPath) -ArgumentList (@([Environment]::GetCommandLineArgs()[0]) + '-NoProfile', '-NonInteractive', '-File', $file) -PassThru
+            $process = Start-Process -FilePath ([Environment]::ProcessPath) -ArgumentList (@([Environment]::GetCommandLineArgs()[0]) + '-NoProfile', '-NonInteractive', '-File', $file) -PassThru
+            $processes.Add($process)
+            $process
         }
 
         function Wait-Step([string] $Run, [int] $Step) {
@@ -148,6 +151,11 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
 
             throw "The run $Run did not come to step $Step."
         }
+    }
+
+    AfterAll {
+        # What a failed test has not ended would train for hours.
+        $processes | Where-Object { -not $_.HasExited } | ForEach-Object { $_.Kill() }
     }
 
     It 'is stopped by Stop-LoKrRun, and is busy for others until then' {
