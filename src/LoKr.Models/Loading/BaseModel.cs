@@ -30,14 +30,14 @@ public static class BaseModel
         };
     }
 
-    // A merge on disk takes models that cannot be built: their configuration stays as it is.
+    // A merge on disk takes models that cannot be built, for a value of their configuration: it stays as it is.
     private static void Complete(ModelConfig config, JsonObject json, Action<ModelConfig, JsonObject> write)
     {
         try
         {
             write(config, json);
         }
-        catch (LoKrException)
+        catch (LoKrException exception) when (exception.ErrorId is ErrorIds.ModelConfigInvalid or ErrorIds.ModelConfigUnsupported or ErrorIds.RopeUnsupported)
         {
         }
     }
