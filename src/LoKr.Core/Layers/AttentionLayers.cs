@@ -28,6 +28,9 @@ internal sealed class AttentionOutputBaseLayer(string name, MultiheadAttention a
     public override string TypeName => nameof(Linear);
 
     /// <inheritdoc/>
+    public override bool HasLoKrInPeft => true;
+
+    /// <inheritdoc/>
     public override Parameter Weight => new AttentionParameters(attention).OutputWeight;
 
     /// <inheritdoc/>

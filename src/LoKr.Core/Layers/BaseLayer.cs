@@ -68,6 +68,9 @@ internal abstract class BaseLayer(string name, nn.Module module)
         ? new AttentionOutputBaseLayer(place.Name, (TorchSharp.Modules.MultiheadAttention)place.Module)
         : TryCreate(place.Name, place.Module);
 
+    /// <summary>Whether PEFT has LoKr for this kind of layer: its <c>LoKrModel.layers_mapping</c>, which knows the projection out of an attention as a Linear.</summary>
+    public virtual bool HasLoKrInPeft => Module is TorchSharp.Modules.Linear or TorchSharp.Modules.Conv1d or TorchSharp.Modules.Conv2d;
+
     /// <summary>Why a delta of this layer cannot be written as LoRA, or null when it can.</summary>
     public virtual string? LoraObstacle => null;
 

@@ -83,6 +83,9 @@ internal sealed record AdapterModule(
     /// <summary>Kernel size; null where neither the factors nor the base layer determine it.</summary>
     public IReadOnlyList<long>? Kernel => WeightShape is null ? Geometry.Kernel : [.. WeightShape.Skip(2)];
 
+    /// <summary>Kind of the base layer where PEFT has no LoKr for it; null where it has, or where the kind is not known.</summary>
+    public string? KindBeyondPeft { get; init; }
+
     /// <summary>Axis of DoRA's magnitudes; null without any.</summary>
     public WeightDecomposeAxis? DoraAxis { get; init; }
 

@@ -208,6 +208,7 @@ public static class AdapterExporter
         {
             WeightShape = [layer.BaseLayer.OutFeatures, layer.BaseLayer.InFeatures, .. layer.BaseLayer.Kernel],
             IsReversed = shapes.Reversed,
+            KindBeyondPeft = layer.BaseLayer.HasLoKrInPeft ? null : layer.BaseLayer.TypeName,
             DoraAxis = layer.Config.WeightDecompose ? layer.Config.WeightDecomposeAxis : null,
         };
     }

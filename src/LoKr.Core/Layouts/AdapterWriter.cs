@@ -165,6 +165,8 @@ internal sealed class AdapterWriter
                 ExplainOptions(choice);
             }
 
+            ExplainKinds(choice);
+
             _configs[_names.ComponentOf(part.Key)] = choice.Config;
             foreach (AdapterModule module in choice.Modules)
             {
@@ -217,6 +219,27 @@ internal sealed class AdapterWriter
 
         Warn(why);
     }
+
+    /// <summary>Warns that PEFT stops at layers for which it has LoRA only.</summary>
+    private void ExplainKinds(PeftConfigChoice choice)
+    {
+        AdapterModule[] beyond = [.. choice.Modules.Where(static module => KindBeyondPeft(module) is not null)];
+        if (beyond is not [AdapterModule first, ..])
+        {
+            return;
+        }
+
+        string why = $"it has LoKr for Linear, Conv1d and Conv2d only, and {beyond.Length} of {choice.Modules.Count} layers are others, such as '{first.Name}', {KindBeyondPeft(first)}";
+        if (!IsPeft)
+        {
+            throw Unsupported($"diffusers applies adapters through PEFT, and {why}", first.Name);
+        }
+
+        _warnings.Add($"PEFT cannot apply this adapter: {why}. It applies the same adapter written as LoRA.");
+    }
+
+    // The factors of a file tell the dimensions of a kernel at least.
+    private static string? KindBeyondPeft(AdapterModule module) => module.KindBeyondPeft ?? (module.Kernel is { Count: 3 } ? "Conv3d" : null);
 
     private void Warn(string why) => _warnings.Add($"PEFT cannot apply this adapter: {why}. Programs that read the key {LoKrConfigJson.ExtensionKey} of adapter_config.json can.");
 

@@ -18,12 +18,14 @@ internal static class DecoderFamily
     /// <param name="read">Reads and checks a configuration.</param>
     /// <param name="layout">How the keys of a language model's checkpoint become parameter names.</param>
     /// <param name="tokenHead">Name of the head that scores tokens.</param>
+    /// <param name="oldTokenHead">Its name in earlier releases of transformers, which is read too; null where it was the same.</param>
     public static IEnumerable<ModelArchitecture> Register(
         string modelType,
         DecoderClasses classes,
         Func<ModelConfig, ModelBuildOptions, DecoderSettings> read,
         CheckpointLayout layout,
-        string tokenHead = DecoderClassifier.HeadName)
+        string tokenHead = DecoderClassifier.HeadName,
+        string? oldTokenHead = null)
     {
         void WriteSpellings(ModelConfig config, JsonObject json) => read(config, new()).WriteSpellings(json);
 
@@ -47,12 +49,21 @@ internal static class DecoderFamily
                 modelType,
                 tokens,
                 (config, options) => new TokenClassifier(config, options, TokenClassifierSettings.Of(tokens, read(config, options), TokenHead(config, tokenHead))),
-                DecoderClassifier.Layout(layout, tokenHead))
+                TokenLayout(layout, tokenHead, oldTokenHead))
             {
                 Task = TaskType.TokenClassification,
                 WriteSpellings = WriteSpellings,
             };
         }
+    }
+
+    private static CheckpointLayout TokenLayout(CheckpointLayout language, string head, string? oldHead)
+    {
+        CheckpointLayout layout = DecoderClassifier.Layout(language, head);
+        return oldHead is null ? layout : layout with
+        {
+            RenamedSuffixes = new Dictionary<string, string>(layout.RenamedSuffixes) { [oldHead + ".weight"] = head + ".weight", [oldHead + ".bias"] = head + ".bias" },
+        };
     }
 
     private static HeadSettings TokenHead(ModelConfig config, string name) => new()

@@ -94,6 +94,9 @@ internal sealed record LlamaFamily
     /// <summary>Class name of the token classifier in transformers; null where it has none.</summary>
     public string? TokenClassifierName { get; init; }
 
+    /// <summary>Name of the token classifier's head in earlier releases of transformers; null where it was the same.</summary>
+    public string? OldTokenHead { get; init; }
+
     /// <summary>Longest sequence where the configuration leaves it out.</summary>
     public required int DefaultPositions { get; init; }
 
@@ -181,7 +184,7 @@ internal sealed record LlamaFamily
             // Frequencies that releases before 4.31 saved; they follow from the configuration.
             SkippedSuffixes = [".rotary_emb.inv_freq"],
         };
-        return [.. DecoderFamily.Register(ModelType, new(ClassName, ClassifierName, TokenClassifierName), Read, layout)];
+        return [.. DecoderFamily.Register(ModelType, new(ClassName, ClassifierName, TokenClassifierName), Read, layout, oldTokenHead: OldTokenHead)];
     }
 
     private DecoderSettings Read(ModelConfig config, ModelBuildOptions options)

@@ -14,6 +14,7 @@ internal static class Phi3
         ClassName = "Phi3ForCausalLM",
         ClassifierName = "Phi3ForSequenceClassification",
         TokenClassifierName = "Phi3ForTokenClassification",
+        OldTokenHead = "classifier",
         DefaultPositions = 4096,
         DefaultEosId = 32000,
 

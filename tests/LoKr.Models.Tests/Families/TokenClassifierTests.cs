@@ -4,6 +4,7 @@ using LoKr.Core.Errors;
 using LoKr.Core.Layouts;
 using LoKr.Core.Model;
 using LoKr.Core.Nn;
+using LoKr.Core.Safetensors;
 using LoKr.Models.Families;
 using LoKr.Models.Loading;
 using LoKr.Models.Tests.Support;
@@ -65,6 +66,35 @@ public sealed class TokenClassifierTests
         using LoKrModel again = ModelLoader.Load(folder["out"], new() { WithTokenizer = false });
         Assert.Equal(s_tags, Assert.IsType<TokenClassifier>(again.Module).Labels);
         Assert.True(TensorAssert.Same(logits, ((ITokenClassifier)again.Module).ClassifyTokens(ids, mask)));
+    }
+
+    [Fact]
+    public void A_head_of_Phi3_under_its_earlier_name_is_the_same_head()
+    {
+        using TempFolder folder = new();
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGrad = no_grad();
+        (Tensor ids, Tensor mask) = TinyModel.Batch();
+        JsonObject config = TinyDecoder.Config("phi3", """{"architectures": ["Phi3ForTokenClassification"]}""");
+        TinyModel.Write(folder["now"], config);
+        TinyModel.Write(folder["before"], config, static tensors =>
+        {
+            foreach (string part in (string[])["weight", "bias"])
+            {
+                Assert.True(tensors.Remove("score." + part, out Tensor? tensor));
+                tensors["classifier." + part] = tensor;
+            }
+        });
+        using LoKrModel now = ModelLoader.Load(folder["now"], new() { WithTokenizer = false });
+        ModelLoadResult result = ModelLoader.LoadWithReport(folder["before"], new() { WithTokenizer = false });
+        using LoKrModel before = result.Model;
+        Assert.Empty(result.FreshParameters);
+        Assert.Empty(result.SkippedKeys);
+        Assert.True(TensorAssert.Same(((ITokenClassifier)now.Module).ClassifyTokens(ids, mask), ((ITokenClassifier)before.Module).ClassifyTokens(ids, mask)));
+        ModelExporter.Export(before, folder["out"]);
+        using SafetensorsReader written = SafetensorsReader.Open(folder["out", "model.safetensors"]);
+        Assert.Contains("score.weight", written.Entries.Keys);
+        Assert.DoesNotContain(written.Entries.Keys, static key => key.StartsWith("classifier", StringComparison.Ordinal));
     }
 
     [Fact]
