@@ -156,11 +156,11 @@ public sealed class ChatTemplate
             string answered = Render([.. messages.Take(i + 1)], addGenerationPrompt: false, variables, now).Text;
             if (!answered.StartsWith(asked, StringComparison.Ordinal))
             {
-                without.Add((i, "the text with the generation prompt is not a prefix of the text with the answer"));
+                without.Add((i, "the text with the generation prompt is no prefix of the text with the answer"));
             }
             else if (!whole.Text.StartsWith(answered, StringComparison.Ordinal))
             {
-                without.Add((i, "the text up to the answer is not a prefix of the whole text"));
+                without.Add((i, "the text up to the answer is no prefix of the whole text"));
             }
             else
             {

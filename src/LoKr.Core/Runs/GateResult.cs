@@ -139,7 +139,7 @@ internal static class GateReasons
         bool isBetter = result.Improvement > 0;
         if (!isBetter)
         {
-            yield return change + (result.Improvement < 0 ? ": it is worse." : ": it is not better.");
+            yield return change + (result.Improvement < 0 ? ": it is worse." : ": it is no better.");
         }
         else if (result.Improvement < result.MinimumImprovement - Rounding)
         {

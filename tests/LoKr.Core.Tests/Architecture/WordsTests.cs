@@ -13,6 +13,7 @@ public sealed partial class WordsTests
     [Fact]
     public void A_summary_names_its_subject() => AssertNone(SummaryPattern());
 
+    /// <summary>But for a reason that the reference fixtures word so: "the text up to the answer is no prefix of the whole text".</summary>
     [Fact]
     public void A_thing_is_not_another_one() => AssertNone(NoPattern());
 
@@ -30,6 +31,7 @@ public sealed partial class WordsTests
     [InlineData("there is no file", false)]
     [InlineData("when it is no longer needed", false)]
     [InlineData("loading is no slower", false)]
+    [InlineData("it is no better", false)]
     public void Things_that_are_not_others_in_wrong_words_are_found(string text, bool found) => Assert.Equal(found, NoPattern().IsMatch(text));
 
     private static void AssertNone(Regex pattern)
@@ -46,6 +48,6 @@ public sealed partial class WordsTests
     [GeneratedRegex(@"<summary>(?:\s|///)*What\b[^\n]*")]
     private static partial Regex SummaryPattern();
 
-    [GeneratedRegex(@"(?<![^\W_]|there[\s_]|there\swould\s|there\scan\s|there\smay\s)(?:is|are|was|were|be)[\s_]no[\s_](?!longer|slower|faster|later|earlier|larger|smaller|more|less|one\b)\w[^\n]*", RegexOptions.IgnoreCase)]
+    [GeneratedRegex(@"(?<![^\W_]|there[\s_]|there\swould\s|there\scan\s|there\smay\s)(?:is|are|was|were|be)[\s_]no[\s_](?!longer|slower|faster|better|worse|later|earlier|larger|smaller|more|less|one\b|prefix of the (?:whole )?text\b)\w[^\n]*", RegexOptions.IgnoreCase)]
     private static partial Regex NoPattern();
 }
