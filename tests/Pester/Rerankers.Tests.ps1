@@ -29,11 +29,15 @@ Describe 'A reranker' {
             $answer.Score | Should -BeLessThan 1
         }
 
-        # A search over texts is the same scores, in order.
+        # A search over texts is the same scores, in order; a batch of one text rounds otherwise on some processors.
         $found = @(Invoke-LoKrModel $model -Query 'vpn wifi' -Corpus 'invoice card', @{ id = 'r'; text = 'router cable' } -BatchSize 1)
         @($found | ForEach-Object Rank) | Should -Be 1, 2
-        @($found | ForEach-Object Score) | Should -Be @($answers.Score | Sort-Object -Descending)
-        ($found | Where-Object Id -EQ 'r').Score | Should -Be $answers[0].Score
+        $sorted = @($answers.Score | Sort-Object -Descending)
+        foreach ($place in 0, 1) {
+            [math]::Abs($found[$place].Score - $sorted[$place]) | Should -BeLessThan 1e-6
+        }
+
+        [math]::Abs(($found | Where-Object Id -EQ 'r').Score - $answers[0].Score) | Should -BeLessThan 1e-6
         @(Invoke-LoKrModel $model -Query 'vpn wifi' -Corpus 'invoice card', 'router cable' -Top 1).Count | Should -Be 1
 
         $model | Merge-LoKrAdapter | Export-LoKrModel -Destination "$TestDrive/out"
