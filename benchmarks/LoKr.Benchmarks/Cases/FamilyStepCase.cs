@@ -119,13 +119,6 @@ internal sealed class FamilyStepCase : IBenchmarkCase
         ITrainingTask task = TrainingTaskFactory.Create(model, RandomModel.Rows(BatchSize, Length), Length);
         TrainingBatch batch = task.Batches(new BatchOrder(BatchSize)).Single();
         model.Module.train();
-        return new(name, () =>
-        {
-            using DisposeScope scope = NewDisposeScope();
-            optimizer.ZeroGradients();
-            task.Loss(model, batch).backward();
-            optimizer.Clip(1, optimizer.GradientNorm().ToDouble());
-            optimizer.Step(1e-5);
-        });
+        return new(name, () => TrainingStep.Run(optimizer, () => task.Loss(model, batch)));
     }
 }

@@ -102,16 +102,7 @@ internal sealed class LanguageModelStepCase : IBenchmarkCase
     private static Side Create(FlatParameter factors, Func<Tensor> loss, params IDisposable[] parts)
     {
         FlatAdamW optimizer = new([factors]);
-        return new(() => Step(optimizer, loss), BaseLoss(factors.Value, loss), [optimizer, .. parts]);
-    }
-
-    private static void Step(FlatAdamW optimizer, Func<Tensor> loss)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        optimizer.ZeroGradients();
-        loss().backward();
-        optimizer.Clip(1, optimizer.GradientNorm().ToDouble());
-        optimizer.Step(1e-5);
+        return new(() => TrainingStep.Run(optimizer, loss), BaseLoss(factors.Value, loss), [optimizer, .. parts]);
     }
 
     private static double BaseLoss(Tensor factors, Func<Tensor> loss)

@@ -96,15 +96,6 @@ internal sealed class TrainingStepCase : IBenchmarkCase
         blocks.Checkpoints = null;
     }
 
-    private static void Step(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels, ActivationCheckpoints? checkpoints = null)
-    {
-        using DisposeScope scope = NewDisposeScope();
-        optimizer.ZeroGradients();
-        Tensor loss = nn.functional.cross_entropy(((ISequenceClassifier)model.Module).Classify(ids, mask), labels);
-        loss.backward();
-        checkpoints?.Backward();
-        double norm = optimizer.GradientNorm().ToDouble();
-        optimizer.Clip(1, norm);
-        optimizer.Step(1e-5);
-    }
+    private static void Step(LoKrModel model, FlatAdamW optimizer, Tensor ids, Tensor mask, Tensor labels, ActivationCheckpoints? checkpoints = null) =>
+        TrainingStep.Run(optimizer, () => nn.functional.cross_entropy(((ISequenceClassifier)model.Module).Classify(ids, mask), labels), () => checkpoints?.Backward());
 }
