@@ -90,9 +90,9 @@ internal sealed class FamilyStepCase : IBenchmarkCase
         using FlatAdamW lokrOptimizer = new(lokrModel.Adapters[0].FlatParameters);
         LoKrConfig headOnly = new() { TargetModules = ModuleSelector.FromNames([]), ModulesToSave = [head] };
         string[] adapted = [.. lokrModel.Adapters[0].Layers.Select(static layer => layer.ModuleName)];
-        using LoraReference lora = Lora(loraModel, adapted, asPeft: false);
+        using LoraReference lora = LoraReference.On(loraModel, adapted, Rank, 2);
         using FlatAdamW loraOptimizer = new([lora.Parameters, .. Head(loraModel)]);
-        using LoraReference peft = Lora(peftModel, adapted, asPeft: true);
+        using LoraReference peft = LoraReference.On(peftModel, adapted, Rank, 2, asPeft: true);
         using FlatAdamW peftOptimizer = new([peft.Parameters, .. Head(peftModel)]);
         using FlatAdamW headOptimizer = new(headModel.AddAdapter(headOnly).FlatParameters);
 
@@ -106,12 +106,6 @@ internal sealed class FamilyStepCase : IBenchmarkCase
             weight: 3);
 
         FlatParameter[] Head(LoKrModel model) => trainsHead ? [model.AddAdapter(headOnly).FlatParameters[0]] : [];
-    }
-
-    private static LoraReference Lora(LoKrModel model, string[] layers, bool asPeft)
-    {
-        Dictionary<string, nn.Module> modules = model.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
-        return new([.. layers.Select(name => (nn.Module<Tensor, Tensor>)modules[name])], Rank, 2, asPeft);
     }
 
     private static Variant Step(string name, LoKrModel model, FlatAdamW optimizer)

@@ -49,8 +49,7 @@ internal sealed class TrainingStepCase : IBenchmarkCase
         LoKrConfig headOnly = new() { TargetModules = ModuleSelector.FromNames([]), ModulesToSave = [Head] };
         FlatParameter loraHead = loraModel.AddAdapter(headOnly).FlatParameters[0];
         string[] adapted = [.. lokrModel.Adapters[0].Layers.Select(static layer => layer.ModuleName)];
-        Dictionary<string, nn.Module> modules = loraModel.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
-        using LoraReference lora = new([.. adapted.Select(name => (Linear)modules[name])], Rank, 2);
+        using LoraReference lora = LoraReference.On(loraModel, adapted, Rank, 2);
         using FlatAdamW loraOptimizer = new([lora.Parameters, loraHead]);
         using FlatAdamW headOptimizer = new(headModel.AddAdapter(headOnly).FlatParameters);
 

@@ -51,8 +51,8 @@ internal sealed class UNetStepCase : IBenchmarkCase
 
         // On the same weights, so that memory holds one UNet; the one that is measured is the one that is switched on.
         string[] adapted = [.. model.Adapters[0].Layers.Select(static layer => layer.ModuleName)];
-        Dictionary<string, nn.Module> modules = model.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
-        using LoraReference lora = new([.. adapted.Select(name => (nn.Module<Tensor, Tensor>)modules[name])], Rank, 4) { IsEnabled = false };
+        using LoraReference lora = LoraReference.On(model, adapted, Rank, 4);
+        lora.IsEnabled = false;
         using FlatAdamW loraOptimizer = new([lora.Parameters]);
 
         void UseLokr() => Use(lokr: true);
@@ -85,15 +85,8 @@ internal sealed class UNetStepCase : IBenchmarkCase
             context.Note($"{name}: {PeakMemory.Format(PeakMemory.Peak)} at the peak of a step");
         }
 
-        void Step(FlatAdamW optimizer)
-        {
-            using DisposeScope step = NewDisposeScope();
-            optimizer.ZeroGradients();
-            Tensor predicted = ((UNet2DConditionModel)model.Module).call(sample, time, text, null);
-            nn.functional.mse_loss(predicted, noise).backward();
-            optimizer.Clip(1, optimizer.GradientNorm().ToDouble());
-            optimizer.Step(1e-5);
-        }
+        void Step(FlatAdamW optimizer) => TrainingStep.Run(
+            optimizer, () => nn.functional.mse_loss(((UNet2DConditionModel)model.Module).call(sample, time, text, null), noise));
     }
 
     // The defaults of the configuration are Stable Diffusion 1.5's, but for the width of the text.

@@ -1,4 +1,5 @@
 using LoKr.Core.Layers;
+using LoKr.Core.Model;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -47,6 +48,18 @@ internal sealed class LoraReference : IDisposable
         }
     }
 
+    /// <summary>Attaches to the layers of a model that another adapter has.</summary>
+    /// <param name="model">The model.</param>
+    /// <param name="names">Full names of its layers.</param>
+    /// <param name="rank">Rank of the factors.</param>
+    /// <param name="scale">Factor of their product.</param>
+    /// <param name="asPeft">As for the constructor.</param>
+    public static LoraReference On(LoKrModel model, IEnumerable<string> names, int rank, double scale, bool asPeft = false)
+    {
+        Dictionary<string, nn.Module> modules = model.Module.named_modules().ToDictionary(static entry => entry.name, static entry => entry.module);
+        return new([.. names.Select(name => (nn.Module<Tensor, Tensor>)modules[name])], rank, scale, asPeft);
+    }
+
     /// <summary>Whether it takes part.</summary>
     public bool IsEnabled { get; set; } = true;
 
@@ -80,7 +93,13 @@ internal sealed class LoraReference : IDisposable
         }
     }
 
-    private static Tensor AddAsPeft(Tensor x, Tensor y, Tensor a, Tensor b, float scale)
+    /// <summary>Computes y + B(A(x))·scale as PEFT does, and releases y.</summary>
+    /// <param name="x">Input of the layer.</param>
+    /// <param name="y">Output of the base layer.</param>
+    /// <param name="a">A, [rank, inputs].</param>
+    /// <param name="b">B, [outputs, rank].</param>
+    /// <param name="scale">Factor of the product.</param>
+    public static Tensor AddAsPeft(Tensor x, Tensor y, Tensor a, Tensor b, double scale)
     {
         using DisposeScope scope = NewDisposeScope();
         using (y)

@@ -127,11 +127,8 @@ internal sealed class TransformersLlama : IDisposable
 
     private Tensor Linear(Tensor x, string name)
     {
-        using DisposeScope scope = NewDisposeScope();
         name += ".weight";
         int index = 2 * _adapted[name];
-        Tensor result = nn.functional.linear(x, _weights[name]);
-        Tensor added = nn.functional.linear(nn.functional.linear(x, Parameters.Views[index]), Parameters.Views[index + 1]);
-        return (result + (added * _scale)).MoveToOuterDisposeScope();
+        return LoraReference.AddAsPeft(x, nn.functional.linear(x, _weights[name]), Parameters.Views[index], Parameters.Views[index + 1], _scale);
     }
 }
