@@ -39,9 +39,20 @@ public sealed class TempFolder : IDisposable
 
     public void Dispose()
     {
-        if (Directory.Exists(Path))
+        if (!Directory.Exists(Path))
         {
-            Directory.Delete(Path, recursive: true);
+            return;
         }
+
+        if (OperatingSystem.IsWindows())
+        {
+            // Windows removes no file that is only to be read.
+            foreach (FileInfo file in new DirectoryInfo(Path).EnumerateFiles("*", SearchOption.AllDirectories).Where(static file => file.IsReadOnly))
+            {
+                file.IsReadOnly = false;
+            }
+        }
+
+        Directory.Delete(Path, recursive: true);
     }
 }

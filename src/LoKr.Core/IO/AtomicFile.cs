@@ -159,7 +159,7 @@ internal sealed class PendingFile : IDisposable
         // A reader must not meet the lock under the final name. Until it has that name its age tells that no killed writer left it.
         File.SetLastWriteTimeUtc(Handle, DateTime.UtcNow);
         _stream.Dispose();
-        File.Move(_temporary, _path, overwrite: true);
+        Contention.MoveFile(_temporary, _path);
         _committed = true;
         NativeFiles.FlushFolder(Path.GetDirectoryName(_path)!);
     }

@@ -20,6 +20,12 @@ public static class FileErrors
     public static bool IsDiskFull(Exception exception) => exception is IOException
         && (OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x70 or 0x27 : exception.HResult is 28 or 122 or 69);
 
+    /// <summary>Whether an exception says that somebody has a file open who does not share it.</summary>
+    /// <param name="exception">The exception.</param>
+    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION of Windows, EWOULDBLOCK of macOS.
+    public static bool IsInUse(Exception exception) => exception is IOException
+        && (OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x20 or 0x21 : exception.HResult is 35);
+
     /// <summary>The error for a path that cannot be read: <c>LoKr.PathNotFound</c> or <c>LoKr.FileNotReadable</c>.</summary>
     /// <param name="path">The path.</param>
     /// <param name="exception">The cause.</param>

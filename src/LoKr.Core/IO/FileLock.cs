@@ -119,15 +119,11 @@ internal sealed class FileLock : IDisposable
         {
             return new(File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, FileOptions.DeleteOnClose), path);
         }
-        catch (IOException exception) when (IsConflict(exception))
+        catch (IOException exception) when (FileErrors.IsInUse(exception))
         {
             throw busy("another process");
         }
     }
-
-    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION of Windows, EWOULDBLOCK of macOS.
-    private static bool IsConflict(IOException exception) =>
-        OperatingSystem.IsWindows() ? (exception.HResult & 0xffff) is 0x20 or 0x21 : exception.HResult is 35;
 
     private static string ReadHolder(SafeFileHandle file)
     {

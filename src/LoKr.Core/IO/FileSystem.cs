@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using System.Formats.Tar;
 using System.Globalization;
+using System.Text;
 using LoKr.Core.Errors;
 using Microsoft.Win32.SafeHandles;
 
@@ -51,10 +53,10 @@ public static class FileSystem
         }
     }
 
-    /// <summary>Opens a file for reading; others may read it too.</summary>
+    /// <summary>Opens a file for reading; others may read it too, and give its name to another file.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.FileNotReadable</c>.</exception>
-    public static FileStream OpenRead(string path) => Reading(path, static path => new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read));
+    public static FileStream OpenRead(string path) => Reading(path, static path => new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete));
 
     /// <summary>Opens a file of which parts are read in any order, and reads its header.</summary>
     /// <param name="path">Full path of a regular file.</param>
@@ -65,7 +67,7 @@ public static class FileSystem
         SafeFileHandle? handle = null;
         try
         {
-            handle = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read, FileOptions.RandomAccess);
+            handle = Contention.Wait(() => File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete, FileOptions.RandomAccess));
             return create(handle);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -80,13 +82,23 @@ public static class FileSystem
         }
     }
 
-    /// <summary>Reads a whole file.</summary>
+    /// <summary>Reads a whole file, also one to which its writer adds, such as the log of a run.</summary>
     /// <inheritdoc cref="OpenRead"/>
-    public static byte[] ReadBytes(string path) => Reading(path, File.ReadAllBytes);
+    public static byte[] ReadBytes(string path) => Reading(path, static path =>
+    {
+        using FileStream stream = OpenGrowing(path);
+        byte[] bytes = new byte[stream.Length];
+        int count = stream.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
+        return count == bytes.Length ? bytes : bytes[..count];
+    });
 
-    /// <summary>Reads a whole text file.</summary>
+    /// <summary>Reads a whole text file, also one to which its writer adds.</summary>
     /// <inheritdoc cref="OpenRead"/>
-    public static string ReadText(string path) => Reading(path, File.ReadAllText);
+    public static string ReadText(string path) => Reading(path, static path =>
+    {
+        using StreamReader reader = new(OpenGrowing(path), Encoding.UTF8, detectEncodingFromByteOrderMarks: true, bufferSize: 1 << 16);
+        return reader.ReadToEnd();
+    });
 
     /// <summary>Copies the content of a file but not its permissions: the copy of a read-only file can be written.</summary>
     /// <param name="source">File to copy.</param>
@@ -134,16 +146,61 @@ public static class FileSystem
         return reader.GetNextEntry()?.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile;
     }
 
+    private static FileStream OpenGrowing(string path) => new(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, bufferSize: 0);
+
     private static T Reading<T>(string path, Func<string, T> read)
     {
         CheckRegular(path);
         try
         {
-            return read(path);
+            return Contention.Wait(() => read(path));
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
             throw FileErrors.NotReadable(path, exception);
+        }
+    }
+}
+
+/// <summary>
+/// What waits for others. Windows refuses to replace, move or open what somebody has open who does not share it, and readers, virus scanners and indexers
+/// have files open for moments: what it refuses for that is tried again for two seconds. Other systems do not refuse it.
+/// </summary>
+internal static class Contention
+{
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(2);
+
+    /// <summary>Opens or reads a file.</summary>
+    public static T Wait<T>(Func<T> action) => Wait(action, FileErrors.IsInUse);
+
+    /// <summary>Gives a file another name on its volume; a file of that name is replaced.</summary>
+    public static void MoveFile(string source, string destination) => Wait(() => File.Move(source, destination, overwrite: true));
+
+    /// <summary>Gives a folder another name on its volume.</summary>
+    public static void MoveFolder(string source, string destination) => Wait(() => Directory.Move(source, destination));
+
+    // Who may not write here is told the same as who meets an open file.
+    private static void Wait(Action action) => Wait(
+        () =>
+        {
+            action();
+            return true;
+        },
+        static exception => FileErrors.IsInUse(exception) || exception is UnauthorizedAccessException || (exception.HResult & 0xffff) is 5);
+
+    private static T Wait<T>(Func<T> action, Func<Exception, bool> isMomentary)
+    {
+        long started = Stopwatch.GetTimestamp();
+        for (int pause = 1; ; pause = Math.Min(2 * pause, 50))
+        {
+            try
+            {
+                return action();
+            }
+            catch (Exception exception) when (OperatingSystem.IsWindows() && isMomentary(exception) && Stopwatch.GetElapsedTime(started) < s_limit)
+            {
+                Thread.Sleep(pause);
+            }
         }
     }
 }

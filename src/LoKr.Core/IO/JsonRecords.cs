@@ -20,7 +20,7 @@ public static class JsonRecords
         Converters = { new JsonStringEnumConverter() },
     };
 
-    private static readonly JsonSerializerOptions s_file = new(s_line) { WriteIndented = true };
+    private static readonly JsonSerializerOptions s_file = new(s_line) { WriteIndented = true, NewLine = "\n" };
 
     /// <summary>Writes a record to a file, which appears complete or not at all.</summary>
     /// <exception cref="LoKrException">As for <see cref="AtomicFile.Write"/>.</exception>

@@ -115,7 +115,7 @@ public sealed class StagedDirectory : IDisposable
             else
             {
                 FlushFolders();
-                Directory.Move(Path, _destination);
+                Contention.MoveFolder(Path, _destination);
                 _done = true;
                 NativeFiles.FlushFolder(System.IO.Path.GetDirectoryName(_destination)!);
             }
@@ -151,14 +151,14 @@ public sealed class StagedDirectory : IDisposable
     internal static string SwapByRenames(string staged, string destination)
     {
         string former = TemporaryName.Beside(destination, FormerSuffix);
-        Directory.Move(destination, former);
+        Contention.MoveFolder(destination, former);
         try
         {
-            Directory.Move(staged, destination);
+            Contention.MoveFolder(staged, destination);
         }
         catch
         {
-            Directory.Move(former, destination);
+            Contention.MoveFolder(former, destination);
             throw;
         }
 
@@ -171,7 +171,7 @@ public sealed class StagedDirectory : IDisposable
         {
             // A kill while it is removed leaves a name that no writer resumes or restores.
             string removed = TemporaryName.Beside(_destination, TemporarySuffix);
-            Directory.Move(former, removed);
+            Contention.MoveFolder(former, removed);
             Directory.Delete(removed, recursive: true);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -187,7 +187,7 @@ public sealed class StagedDirectory : IDisposable
         if (former.Length == 1 && !System.IO.Path.Exists(_destination))
         {
             // Killed between two renames: this is the destination.
-            Directory.Move(former[0], _destination);
+            Contention.MoveFolder(former[0], _destination);
         }
 
         foreach (string path in Leftovers(TemporarySuffix).Concat(Leftovers(FormerSuffix)))

@@ -69,7 +69,7 @@ internal sealed class StagedFile : IDisposable
                 NativeFiles.CopyAccess(_destination, written);
             }
 
-            File.Move(written, _destination, overwrite: true);
+            Contention.MoveFile(written, _destination);
             _done = true;
             NativeFiles.FlushFolder(Path.GetDirectoryName(_destination)!);
             Directory.Delete(Folder, recursive: true);

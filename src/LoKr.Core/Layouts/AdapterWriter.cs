@@ -311,7 +311,7 @@ internal static class AdapterHeader
     /// <summary>Key of the errors of an adapter that was fitted: a JSON object with <c>error</c> of the whole adapter and <c>layers</c> by name.</summary>
     public const string FitKey = "lokr_fit";
 
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true };
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n" };
 
     // Entries that describe the source file, or are written again.
     private static readonly string[] s_replaced = ["format", AdapterLayouts.DiffusersMetadata, AdapterFileConfigs.OwnKey, "sshs_model_hash", "sshs_legacy_hash"];

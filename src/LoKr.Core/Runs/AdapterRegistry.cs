@@ -308,7 +308,7 @@ public sealed class AdapterRegistry
         {
             // Out of the way first: a reader sees the whole version or none.
             string removed = TemporaryName.Beside(PathOf(folder, number), "old");
-            Directory.Move(PathOf(folder, number), removed);
+            Contention.MoveFolder(PathOf(folder, number), removed);
             Directory.Delete(removed, recursive: true);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))

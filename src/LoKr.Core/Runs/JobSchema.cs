@@ -32,6 +32,7 @@ public static class JobSchema
         NumberHandling = JsonNumberHandling.Strict,
         RespectNullableAnnotations = true,
         WriteIndented = true,
+        NewLine = "\n",
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
         UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
         Converters = { new JsonStringEnumConverter(namingPolicy: null, allowIntegerValues: false), new TimeConverter(), new IntervalConverter(), new ModulesConverter(), new PatternConverter<int>(), new PatternConverter<double>() },

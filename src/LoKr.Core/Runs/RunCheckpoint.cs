@@ -124,7 +124,7 @@ internal sealed class RunCheckpoints(string folder)
             {
                 // Out of the way first: a kill meanwhile leaves no half checkpoint under a name that is read.
                 string removed = TemporaryName.Beside(PathOf(step), "old");
-                Directory.Move(PathOf(step), removed);
+                Contention.MoveFolder(PathOf(step), removed);
                 Directory.Delete(removed, recursive: true);
             });
         }

@@ -184,7 +184,7 @@ public sealed class RunFolder
     {
         if (File.Exists(StateFile))
         {
-            File.Move(StateFile, TemporaryName.Beside(StateFile, RemovedSuffix));
+            Contention.MoveFile(StateFile, TemporaryName.Beside(StateFile, RemovedSuffix));
         }
 
         string[] files = [.. Directory.EnumerateFiles(path).Where(static file => System.IO.Path.GetFileName(file) is not LockFile)];
@@ -392,7 +392,7 @@ internal sealed class RunLock : IDisposable
     }
 
     private static LoKrException Busy(string folder, string holder) => new(
-        ErrorIds.RunBusy, LoKrErrorKind.InvalidOperation, $"{holder} works on the run '{folder}'.".Replace("process", "Process", StringComparison.Ordinal),
+        ErrorIds.RunBusy, LoKrErrorKind.InvalidOperation, $"{char.ToUpperInvariant(holder[0])}{holder[1..]} works on the run '{folder}'.",
         "Wait until it has ended, or stop it.")
     {
         Target = folder,

@@ -98,13 +98,13 @@ internal static class CudaPackages
         if (Directory.Exists(folder) && !IsComplete(folder))
         {
             string aside = TemporaryName.Beside(folder, "old");
-            Directory.Move(folder, aside);
+            Contention.MoveFolder(folder, aside);
             Directory.Delete(aside, recursive: true);
         }
 
         try
         {
-            Directory.Move(temporary, folder);
+            Contention.MoveFolder(temporary, folder);
         }
         catch (IOException) when (IsComplete(folder))
         {

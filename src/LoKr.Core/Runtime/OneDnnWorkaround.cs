@@ -8,7 +8,7 @@ namespace LoKr.Core.Runtime;
 /// <summary>
 /// libtorch computes convolutions by oneDNN, which leaves parts of padded weights out where the processor does not tell the sizes of its caches, as in
 /// many virtual machines (uxlfoundation/oneDNN#5313): the gradient of a convolution whose channels do not fill a vector, such as the last one of Stable
-/// Diffusion's UNet, is wrong there or NaN, without an error. Where a small gradient is wrong, oneDNN is turned off in this process, and libtorch computes
+/// Diffusion's UNet, is wrong there or NaN, without an error. Where small gradients are wrong, oneDNN is turned off in this process, and libtorch computes
 /// convolutions itself. NNPACK, which libtorch tries for each convolution, is turned off where it does not know the processor: it writes a line to the
 /// standard error each time.
 /// </summary>
@@ -17,7 +17,7 @@ internal static unsafe class OneDnnWorkaround
     /// <summary>Checks the loaded libtorch and turns off what gives wrong numbers.</summary>
     /// <param name="folder">Folder of libtorch.</param>
     /// <param name="workarounds">Gets a sentence if oneDNN was turned off.</param>
-    /// <param name="isRight">Whether gradients of convolutions are right; null for <see cref="GradientIsRight"/>.</param>
+    /// <param name="isRight">Whether gradients of convolutions are right; null for <see cref="GradientIsRight()"/>.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.RuntimeLoadFailed"/>: gradients are wrong, and oneDNN cannot be turned off.</exception>
     public static void Apply(string folder, List<string> workarounds, Func<bool>? isRight = null)
     {
@@ -49,35 +49,37 @@ internal static unsafe class OneDnnWorkaround
     }
 
     /// <summary>
-    /// Whether the gradient of a small convolution in float32, which is oneDNN's, equals that in float64, which is libtorch's own. Two images, 24 channels to
-    /// 8: one image, or channels that fill a vector, take other ways. What oneDNN leaves out keeps what the memory held before, and fresh memory is zero, which
-    /// would be right: so the memory is filled with NaN first.
+    /// Whether gradients of small convolutions in float32, which are oneDNN's, equal those in float64, which are libtorch's own. Two images, and channels that
+    /// fill no vector of 16 floats (AVX-512), of 8 (AVX2), or only 4 of one (AVX): one image, or channels that fill vectors, take other ways.
     /// </summary>
-    internal static bool GradientIsRight()
+    internal static bool GradientIsRight() => GradientIsRight(24, 8) && GradientIsRight(8, 4) && GradientIsRight(20, 20);
+
+    // What oneDNN leaves out keeps what the memory held before, and fresh memory is zero, which would be right: so the memory is filled with NaN first.
+    private static bool GradientIsRight(int inputs, int outputs)
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable normal = inference_mode(false);
         using IDisposable grad = enable_grad();
-        Tensor exact = Gradient(ScalarType.Float64);
-        FillMemory();
-        Tensor difference = (Gradient(ScalarType.Float32).to(ScalarType.Float64) - exact).abs().max();
+        Tensor exact = Gradient(inputs, outputs, ScalarType.Float64);
+        FillMemory(inputs, outputs);
+        Tensor difference = (Gradient(inputs, outputs, ScalarType.Float32).to(ScalarType.Float64) - exact).abs().max();
 
         // NaN is not below anything.
         return difference.ToDouble() < 1e-4 * exact.abs().max().ToDouble();
     }
 
-    private static Tensor Gradient(ScalarType type)
+    private static Tensor Gradient(int inputs, int outputs, ScalarType type)
     {
-        Tensor x = Waves(type, 2, 24, 4, 4).requires_grad_(true);
-        Tensor y = nn.functional.conv2d(x, Waves(type, 8, 24, 3, 3), padding: [1, 1]);
-        return autograd.grad([y], [x], [Waves(type, 2, 8, 4, 4)])[0];
+        Tensor x = Waves(type, 2, inputs, 4, 4).requires_grad_(true);
+        Tensor y = nn.functional.conv2d(x, Waves(type, outputs, inputs, 3, 3), padding: [1, 1]);
+        return autograd.grad([y], [x], [Waves(type, 2, outputs, 4, 4)])[0];
     }
 
-    // The sizes of the padded weights, outputs and inputs. What is freed is what the next tensors of these sizes get.
-    private static void FillMemory()
+    // The sizes of the weights, outputs and inputs, padded to vectors of 8 and of 16. What is freed is what the next tensors of these sizes get.
+    private static void FillMemory(int inputs, int outputs)
     {
         using DisposeScope scope = NewDisposeScope();
-        foreach (long size in (long[])[16 * 32 * 3 * 3, 2 * 16 * 4 * 4, 2 * 32 * 4 * 4])
+        foreach (long size in ((int[])[8, 16]).SelectMany(vector => Sizes(Padded(inputs, vector), Padded(outputs, vector))).Distinct())
         {
             for (int i = 0; i < 64; i++)
             {
@@ -85,6 +87,10 @@ internal static unsafe class OneDnnWorkaround
             }
         }
     }
+
+    private static long Padded(int channels, int vector) => (channels + vector - 1) / vector * vector;
+
+    private static long[] Sizes(long inputs, long outputs) => [outputs * inputs * 3 * 3, 2 * outputs * 4 * 4, 2 * inputs * 4 * 4];
 
     // Fixed numbers: the generators of the process stay as they are.
     private static Tensor Waves(ScalarType type, params long[] shape) =>

@@ -272,7 +272,7 @@ internal sealed class FeedPackageSource(Uri index, string? credentials = null) :
     {
         target.Flush(flushToDisk: true);
         target.Dispose();
-        File.Move(partial, file, overwrite: true);
+        Contention.MoveFile(partial, file);
         return true;
     }
 

@@ -143,7 +143,7 @@ public sealed class RuntimeInstaller
         {
             // Under another name first, so that one that is removed in part is never found.
             string removed = TemporaryName.Beside(Path.GetFullPath(folder), "tmp");
-            Directory.Move(folder, removed);
+            Contention.MoveFolder(folder, removed);
             Directory.Delete(removed, recursive: true);
             if (Path.GetDirectoryName(Path.GetFullPath(folder)) is string parent && !Directory.EnumerateFileSystemEntries(parent).Any())
             {

@@ -19,7 +19,7 @@ public static class ModelExporter
     private static readonly string[] s_companionFiles = [.. TokenizerFiles.All, "generation_config.json", "preprocessor_config.json"];
 
     // People read config.json too: quotes and letters are not escaped as \u0022.
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n", Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>
     /// Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all. A module without a

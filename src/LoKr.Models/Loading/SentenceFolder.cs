@@ -28,7 +28,7 @@ internal static class SentenceFolder
 
     private static readonly JsonErrors s_errors = new(ErrorIds.ModelConfigInvalid, ErrorIds.ModelConfigUnsupported);
 
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n", Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     // Older releases named the file after the family.
     private static readonly string[] s_transformerFiles =

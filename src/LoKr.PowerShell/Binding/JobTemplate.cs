@@ -10,7 +10,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
     /// <summary>The schema for editors.</summary>
     public const string Schema = "https://raw.githubusercontent.com/lokr-powershell/LoKr/main/docs/lokr-job.schema.json";
 
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n", Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>The file as PowerShell data.</summary>
     public string ToScript() => $$"""

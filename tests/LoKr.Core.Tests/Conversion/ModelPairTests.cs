@@ -34,6 +34,7 @@ public sealed class ModelPairTests : IDisposable
     [Fact]
     public void A_file_that_became_shorter_meanwhile_is_an_error_by_name()
     {
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "Windows keeps files that are read.");
         using DisposeScope scope = NewDisposeScope();
         Dictionary<string, Tensor> weights = new() { ["a.weight"] = randn(64, 64) };
         using ModelPair pair = Open(weights, weights);

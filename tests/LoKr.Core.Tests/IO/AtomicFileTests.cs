@@ -69,7 +69,7 @@ public sealed class AtomicFileTests : IDisposable
     public void A_link_planted_under_a_temporary_name_is_not_followed()
     {
         File.WriteAllText(_folder["victim"], "precious");
-        File.CreateSymbolicLink(_folder["temporary"], _folder["victim"]);
+        SymbolicLink.ToFile(_folder["temporary"], _folder["victim"]);
         Assert.Throws<IOException>(() => new PendingFile(_folder["file"], _folder["temporary"]).Dispose());
         Assert.Equal("precious", File.ReadAllText(_folder["victim"]));
     }

@@ -22,9 +22,9 @@ public sealed class FolderPathsTests : IDisposable
     {
         Directory.CreateDirectory(_folder["real", "model"]);
         Directory.CreateDirectory(_folder["real", "other"]);
-        Directory.CreateSymbolicLink(_folder["link"], _folder["real"]);
-        Directory.CreateSymbolicLink(_folder["relative"], "real/other/..");
-        Directory.CreateSymbolicLink(_folder["twice"], "link");
+        SymbolicLink.ToFolder(_folder["link"], _folder["real"]);
+        SymbolicLink.ToFolder(_folder["relative"], "real/other/..");
+        SymbolicLink.ToFolder(_folder["twice"], "link");
         foreach ((string from, string to) in new[] { (_folder["real", "model"], _folder[destination]), (_folder[destination], _folder["real", "model"]) })
         {
             ErrorAssert.Throws(ErrorIds.ExportIntoSource, () => FolderPaths.CheckApart(from, to), to);
@@ -36,8 +36,8 @@ public sealed class FolderPathsTests : IDisposable
     [Fact]
     public void Links_in_a_circle_are_an_error()
     {
-        Directory.CreateSymbolicLink(_folder["a"], "b");
-        Directory.CreateSymbolicLink(_folder["b"], "a");
+        SymbolicLink.ToFolder(_folder["a"], "b");
+        SymbolicLink.ToFolder(_folder["b"], "a");
         ErrorAssert.Throws(ErrorIds.FileNotReadable, () => FolderPaths.Resolve(_folder["a", "c"]), "a");
     }
 }

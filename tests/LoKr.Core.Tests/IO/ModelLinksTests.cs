@@ -36,7 +36,7 @@ public sealed class ModelLinksTests : IDisposable
         ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, () => CompanionFiles.List(Model), "deep.txt");
         File.Delete(_folder["model", "real", "deep.txt"]);
 
-        Directory.CreateSymbolicLink(_folder["model", "sub"], "../elsewhere");
+        SymbolicLink.ToFolder(_folder["model", "sub"], "../elsewhere");
         ErrorAssert.Throws(ErrorIds.LinkOutsideFolder, () => CompanionFiles.List(Model), "sub");
     }
 
@@ -44,11 +44,11 @@ public sealed class ModelLinksTests : IDisposable
     public void Links_inside_the_folder_are_followed_and_circles_end()
     {
         Link("model/b.txt", "real/a.txt");
-        Directory.CreateSymbolicLink(_folder["model", "real", "up"], "..");
+        SymbolicLink.ToFolder(_folder["model", "real", "up"], "..");
         Assert.Contains("b.txt", CompanionFiles.List(Model));
         Assert.Contains(Path.Combine("real", "a.txt"), CompanionFiles.List(Model));
         string alias = _folder["alias"];
-        Directory.CreateSymbolicLink(alias, Model);
+        SymbolicLink.ToFolder(alias, Model);
         Assert.Contains("b.txt", CompanionFiles.List(alias));
         Assert.NotNull(ModelConfig.LoadIfPresent(alias));
     }
@@ -103,7 +103,7 @@ public sealed class ModelLinksTests : IDisposable
         }
 
         string alias = _folder["alias"];
-        Directory.CreateSymbolicLink(alias, Model);
+        SymbolicLink.ToFolder(alias, Model);
         using CheckpointReader reader = CheckpointReader.Open(alias);
         Assert.Equal(["a", "b"], reader.Entries.Keys.Order(StringComparer.Ordinal));
     }
@@ -140,7 +140,7 @@ public sealed class ModelLinksTests : IDisposable
         }
 
         string device = _folder["model", "device.safetensors"];
-        File.CreateSymbolicLink(device, "/dev/zero");
+        SymbolicLink.ToFile(device, "/dev/zero");
         _folder.Write("model/empty.json", "");
         foreach (Action read in (Action[])[
             () => FileSystem.ReadBytes(pipe), () => FileSystem.ReadText(pipe), () => FileSystem.OpenRead(pipe), () => FileSystem.CopyContent(pipe, _folder["copy"]),
@@ -155,5 +155,5 @@ public sealed class ModelLinksTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    private void Link(string path, string target) => File.CreateSymbolicLink(Path.Combine(_folder.Path, path), target);
+    private void Link(string path, string target) => SymbolicLink.ToFile(Path.Combine(_folder.Path, path), target);
 }

@@ -10,7 +10,7 @@ public sealed class StagedDirectoryTests : IDisposable
 {
     private readonly TempFolder _folder = new();
 
-    private string Destination => _folder["parent/out"];
+    private string Destination => _folder["parent", "out"];
 
     public void Dispose() => _folder.Dispose();
 
@@ -106,7 +106,7 @@ public sealed class StagedDirectoryTests : IDisposable
     {
         Put("config.json");
         string link = _folder["link"];
-        Directory.CreateSymbolicLink(link, Destination);
+        SymbolicLink.ToFolder(link, Destination);
         using (StagedDirectory staged = new(link, force: true))
         {
             File.WriteAllText(Path.Combine(staged.Path, "new"), "1");
@@ -191,7 +191,7 @@ public sealed class StagedDirectoryTests : IDisposable
         File.WriteAllText(Path.Combine(victim, "precious"), "1");
         Directory.CreateDirectory(Path.GetDirectoryName(Destination)!);
         string planted = TemporaryName.Of(Destination, "resumed");
-        Directory.CreateSymbolicLink(planted, victim);
+        SymbolicLink.ToFolder(planted, victim);
         ErrorAssert.Throws(ErrorIds.FileNotWritable, () => new StagedDirectory(Destination, force: false, resume: "resumed").Dispose(), planted);
         Assert.Equal("1", File.ReadAllText(Path.Combine(victim, "precious")));
         Assert.Equal([".out.resumed"], Beside());
@@ -205,7 +205,7 @@ public sealed class StagedDirectoryTests : IDisposable
         File.WriteAllText(victim, "precious");
         Directory.CreateDirectory(Path.GetDirectoryName(Destination)!);
         string planted = Path.Combine(Path.GetDirectoryName(Destination)!, ".out.lokr-lock");
-        File.CreateSymbolicLink(planted, victim);
+        SymbolicLink.ToFile(planted, victim);
         ErrorAssert.Throws(ErrorIds.FileNotWritable, () => new StagedDirectory(Destination, force: false).Dispose(), planted);
         File.Delete(planted);
         NativeFiles.LinkOrCopy(victim, planted);
@@ -332,7 +332,7 @@ public sealed class StagedDirectoryTests : IDisposable
         Put("mine");
         Directory.CreateDirectory(Path.Combine(Destination, "sub"));
         Put("sub/mine");
-        Directory.CreateSymbolicLink(Path.Combine(Destination, "link"), "sub");
+        SymbolicLink.ToFolder(Path.Combine(Destination, "link"), "sub");
         Replace(carryOver: true);
         Assert.Equal(["link", "mine", "new", "sub"], Inside());
         Assert.Equal("sub", new DirectoryInfo(Path.Combine(Destination, "link")).LinkTarget);

@@ -388,7 +388,7 @@ public sealed class CheckpointMergeFilesTests : IDisposable
         string adapter = Adapter(["m.proj"]);
         Directory.CreateDirectory(_folder["victim"]);
         _folder.Write("victim/precious", "1");
-        Directory.CreateSymbolicLink(_folder[".out.lokr-merge"], _folder["victim"]);
+        SymbolicLink.ToFolder(_folder[".out.lokr-merge"], _folder["victim"]);
         ErrorAssert.Throws(ErrorIds.FileNotWritable, () => Run(from, adapter), ".out.lokr-merge");
         Assert.Equal("1", File.ReadAllText(_folder["victim", "precious"]));
         AssertNothingWritten();

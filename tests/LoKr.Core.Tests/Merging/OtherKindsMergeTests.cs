@@ -141,7 +141,11 @@ public sealed class OtherKindsMergeTests : IDisposable
     {
         string path = Write(new() { [name] = randn(Rows, 2) });
         using LoKrModel model = new(nn.Sequential(("fc", nn.Linear(Columns, Rows))));
-        ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterImporter.Import(model, AdapterFile.Open(path)), kind);
+        using (AdapterFile file = AdapterFile.Open(path))
+        {
+            ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterImporter.Import(model, file), kind);
+        }
+
         Assert.Equal(ErrorIds.AdapterTypeNotSupported, AdapterValidator.Check(path, new() { Model = model }).Findings[0].ErrorId);
         ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterConverter.Convert(path, _folder["peft"], AdapterLayout.Peft, new() { Model = model }, out _), kind);
     }

@@ -300,8 +300,11 @@ public sealed class PeftLowRankMergeTests : IDisposable
         Lora(file, Q, 12, 8, 2);
         string path = Adapter(file, """{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}""");
         using LoKrModel model = new(nn.Sequential(("fc", nn.Linear(8, 12))));
-        using AdapterFile opened = AdapterFile.Open(path);
-        ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterImporter.Import(model, opened), "1 modules of LoRA");
+        using (AdapterFile opened = AdapterFile.Open(path))
+        {
+            ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterImporter.Import(model, opened), "1 modules of LoRA");
+        }
+
         string empty = Adapter(new() { ["head.weight"] = randn(2, 2) }, """{"peft_type": "LORA", "r": 2, "modules_to_save": ["head"]}""");
         using AdapterFile other = AdapterFile.Open(empty);
         ErrorAssert.Throws(ErrorIds.AdapterTypeNotSupported, () => AdapterImporter.Import(model, other), "LoRA");

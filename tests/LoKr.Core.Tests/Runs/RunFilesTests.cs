@@ -183,7 +183,7 @@ public sealed class RunFilesTests : IDisposable
     // Checks the framing and both checksums of every record, and returns the messages.
     private static IEnumerable<byte[]> Read(string path)
     {
-        byte[] bytes = File.ReadAllBytes(path);
+        byte[] bytes = FileSystem.ReadBytes(path);
         for (int at = 0; at < bytes.Length;)
         {
             int length = (int)BinaryPrimitives.ReadInt64LittleEndian(bytes.AsSpan(at));

@@ -287,9 +287,10 @@ public sealed class RunTests : IDisposable
     [Fact]
     public void A_second_process_is_told_who_has_the_run()
     {
-        string path = _folder["run"];
+        string path = _folder["process-run"];
+        string[] holder = OperatingSystem.IsLinux() ? [$"Process {Environment.ProcessId} ", Environment.MachineName] : ["Another process "];
         LoKrException? busy = null;
-        Train(Options(path), onStep: _ => busy ??= ErrorAssert.Throws(ErrorIds.RunBusy, () => new RunFolder(path).Lock().Dispose(), $"{Environment.ProcessId}", Environment.MachineName));
+        Train(Options(path), onStep: _ => busy ??= ErrorAssert.Throws(ErrorIds.RunBusy, () => new RunFolder(path).Lock().Dispose(), [.. holder, $" works on the run '{path}'."]));
         Assert.NotNull(busy);
         new RunFolder(path).Lock().Dispose();
     }

@@ -1,6 +1,6 @@
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using LoKr.Core.Runtime;
+using LoKr.Testing;
 using TorchSharp;
 using Xunit;
 using static TorchSharp.torch;
@@ -20,14 +20,24 @@ public sealed class OneDnnWorkaroundTests
     [InlineData(20, 20, 3)]
     public void Convolutions_have_the_gradients_of_float64(int inputs, int outputs, int kernel)
     {
-        using Tensor x = randn(4, inputs, 8, 8);
-        using Tensor weight = randn(outputs, inputs, kernel, kernel);
-        using Tensor slope = randn(4, outputs, 8, 8);
-        Tensor[] exact = Gradients(x, weight, slope, ScalarType.Float64);
-        foreach ((Tensor expected, Tensor actual) in exact.Zip(Gradients(x, weight, slope, ScalarType.Float32)))
-        {
-            Assert.InRange((actual.to(ScalarType.Float64) - expected).abs().max().ToDouble(), 0, 1e-4 * expected.abs().max().ToDouble());
-        }
+        Assert.InRange(Error(inputs, outputs, kernel), 0, 1e-4);
+    }
+
+    /// <summary>oneDNN has other code for each instruction set, chosen once in a process.</summary>
+    [Theory]
+    [InlineData("SSE41")]
+    [InlineData("AVX")]
+    [InlineData("AVX2")]
+    [InlineData("AVX512_CORE")]
+    public async Task Convolutions_have_the_gradients_of_float64_with_every_instruction_set(string set) =>
+        await TestProcess.RunTestAsync(typeof(OneDnnWorkaroundTests), nameof(Convolutions_of_all_kinds_have_the_gradients_of_float64), ("ONEDNN_MAX_CPU_ISA", set));
+
+    [Fact(Explicit = true)]
+    public void Convolutions_of_all_kinds_have_the_gradients_of_float64()
+    {
+        int[] channels = [1, 3, 4, 8, 12, 16, 20, 24, 40];
+        IEnumerable<(int Inputs, int Outputs, int Kernel)> kinds = channels.SelectMany(inputs => channels.SelectMany(outputs => ((int[])[1, 3]).Select(kernel => (inputs, outputs, kernel))));
+        Assert.Empty(string.Join(", ", kinds.Where(static kind => !(Error(kind.Inputs, kind.Outputs, kind.Kernel) < 1e-4))));
     }
 
     /// <summary>oneDNN tells every primitive that it runs; the switch is for a whole process, so it is tried in one of its own.</summary>
@@ -35,17 +45,10 @@ public sealed class OneDnnWorkaroundTests
     public async Task Without_oneDNN_convolutions_are_computed_by_libtorch()
     {
         Assert.SkipUnless(RuntimeInformation.ProcessArchitecture is System.Runtime.InteropServices.Architecture.X64, "libtorch has oneDNN on x64.");
-        ProcessStartInfo start = new("dotnet", [typeof(OneDnnWorkaroundTests).Assembly.Location, "-method", $"*{nameof(OneDnnWorkaroundTests)}.{nameof(Turns_oneDNN_off)}", "-explicit", "only"])
-        {
-            RedirectStandardOutput = true,
-        };
-        start.Environment["ONEDNN_VERBOSE"] = "1";
-        using Process process = Process.Start(start)!;
-        string output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
-        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        string output = await TestProcess.RunTestAsync(typeof(OneDnnWorkaroundTests), nameof(Turns_oneDNN_off), ("ONEDNN_VERBOSE", "1"));
         string[] parts = output.Split(TurnedOff);
 
-        Assert.True(process.ExitCode == 0 && parts.Length == 2, output);
+        Assert.Equal(2, parts.Length);
         Assert.Contains("convolution", parts[0]);
         Assert.DoesNotContain("convolution", parts[1]);
     }
@@ -60,6 +63,17 @@ public sealed class OneDnnWorkaroundTests
 
         Assert.Contains("turned off", Assert.Single(workarounds));
         Assert.True(OneDnnWorkaround.GradientIsRight());
+    }
+
+    // The largest difference of an output or gradient from that of float64, relative to its largest value.
+    private static double Error(int inputs, int outputs, int kernel)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor x = randn(4, inputs, 8, 8);
+        Tensor weight = randn(outputs, inputs, kernel, kernel);
+        Tensor slope = randn(4, outputs, 8, 8);
+        return Gradients(x, weight, slope, ScalarType.Float64).Zip(Gradients(x, weight, slope, ScalarType.Float32))
+            .Max(static pair => ((pair.Second.to(ScalarType.Float64) - pair.First).abs().max() / pair.First.abs().max()).ToDouble());
     }
 
     private static Tensor[] Gradients(Tensor x, Tensor weight, Tensor slope, ScalarType type)

@@ -141,9 +141,10 @@ public sealed class RuntimeInstallerTests : IDisposable
         RuntimeInstaller installer = new(new(Source: _folder["libtorch"]), _paths);
         InstallOnly(installer);
         _paths.UserStore.Verify(installer.Folder);
-        Assert.Equal(
-            [NativeNames.FileName("torch_cpu"), RuntimeManifest.FileName, RuntimeManifest.StampsName],
-            Directory.GetFiles(installer.Folder).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Equivalent(
+            new[] { NativeNames.FileName("torch_cpu"), RuntimeManifest.FileName, RuntimeManifest.StampsName },
+            Directory.GetFiles(installer.Folder).Select(Path.GetFileName),
+            strict: true);
     }
 
     [Fact]

@@ -100,7 +100,7 @@ public sealed class RuntimeLocatorTests : IDisposable
         string lib = Libraries(Path.Combine(package, "lib"), "torch_cpu", "c10", "torch_cuda");
         File.WriteAllText(Path.Combine(package, "version.py"), "from typing import Optional\n__all__ = ['__version__']\n__version__ = '9.8.7+cu128'\ndebug = False\n");
         Directory.CreateDirectory(_folder["venv", "lib", "python3.13"]);
-        Directory.CreateSymbolicLink(_folder["venv", "lib", "python3.13", "site-packages"], _folder["site-packages"]);
+        SymbolicLink.ToFolder(_folder["venv", "lib", "python3.13", "site-packages"], _folder["site-packages"]);
         foreach (string path in (string[])[lib, package, lib + Path.DirectorySeparatorChar, _folder["site-packages"], _folder["venv"]])
         {
             RuntimeCandidate found = Locate(new RuntimeOptions(path));
@@ -140,7 +140,7 @@ public sealed class RuntimeLocatorTests : IDisposable
         string binding = Path.Combine(native, NativeNames.FileName("torch_python"));
         Assert.SkipUnless(File.Exists(binding), $"No {binding}.");
         string bare = Directory.CreateDirectory(_folder["bare"]).FullName;
-        File.CreateSymbolicLink(Path.Combine(bare, Path.GetFileName(binding)), binding);
+        SymbolicLink.ToFile(Path.Combine(bare, Path.GetFileName(binding)), binding);
         Assert.Equal(real.ExpectedLibtorch, LibtorchVersion.Detect(bare));
         Assert.Equal(real.ExpectedLibtorch, LibtorchVersion.Detect(native));
     }

@@ -70,7 +70,7 @@ public sealed class RuntimeStoreTests : IDisposable
         string runtime = Install();
         string elsewhere = _folder["elsewhere"];
         Directory.Move(_store.Root, elsewhere);
-        Directory.CreateSymbolicLink(_store.Root, elsewhere);
+        SymbolicLink.ToFolder(_store.Root, elsewhere);
         Assert.True(_store.Contains(runtime));
         _store.Verify(runtime);
         File.SetUnixFileMode(elsewhere, Private | UnixFileMode.OtherWrite);

@@ -38,7 +38,7 @@ public sealed class ImageLinksTests : IDisposable
         File.Move(_folder["data", "00-red.png"], _folder["data", "real", "a.png"]);
         Link("00-red.png", "real/a.png");
         Link("00-red.txt", "real/a.txt");
-        Directory.CreateSymbolicLink(_folder["alias"], "data");
+        SymbolicLink.ToFolder(_folder["alias"], "data");
         Assert.Equal("a caption", Assert.Single(ImageFolder.Read(_folder["alias"], new ImageDataOptions(), TestContext.Current.CancellationToken).Images).Caption);
     }
 
@@ -60,6 +60,6 @@ public sealed class ImageLinksTests : IDisposable
     private void Link(string name, string target)
     {
         File.Delete(_folder["data", name]);
-        File.CreateSymbolicLink(_folder["data", name], target);
+        SymbolicLink.ToFile(_folder["data", name], target);
     }
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.RegularExpressions;
 using LoKr.Core.Configuration;
 using LoKr.Core.Layouts;
@@ -17,16 +16,7 @@ public sealed class CSharpExampleTests
         using TempFolder folder = new();
         string own = AppContext.BaseDirectory.TrimEnd(Path.DirectorySeparatorChar);
         string example = Path.Combine(own, "..", "..", "AdaptTrainExport", Path.GetFileName(own), "AdaptTrainExport.dll");
-        ProcessStartInfo start = new("dotnet", [example, Path.Combine(Fixtures.Repository!, "examples"), folder["adapter"]])
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        using Process process = Process.Start(start)!;
-        Task<string> errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
-        string output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
-        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
-        Assert.True(process.ExitCode == 0, output + await errors);
+        string output = await TestProcess.RunAsync(example, [Path.Combine(Fixtures.Repository!, "examples"), folder["adapter"]]);
 
         // As the quickstart in PowerShell: the last evaluation has most of the held-out tickets right.
         string last = Regex.Matches(output, @"accuracy ([\d.]+)").Last().Groups[1].Value;

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Layouts;
@@ -58,24 +57,14 @@ public sealed class FreshProcessTests
             AdapterExporter.Export(source, "default", folder["adapter"], AdapterLayout.Peft);
         }
 
-        ProcessStartInfo start = new("dotnet", [typeof(FreshProcessTests).Assembly.Location, "-method", $"*.{nameof(FreshProcessTests)}.{nameof(First_call)}"])
-        {
-            RedirectStandardOutput = true,
-            Environment = { [TorchFixture.FreshProcess] = entryPoint, [FolderVariable] = folder.Path },
-        };
-        using Process process = Process.Start(start)!;
-        string output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
-        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
-        Assert.True(process.ExitCode == 0 && output.Contains("Total: 1,", StringComparison.Ordinal) && output.Contains("Skipped: 0,", StringComparison.Ordinal), output);
+        await TestProcess.RunTestAsync(typeof(FreshProcessTests), nameof(First_call), (TorchFixture.FreshProcess, entryPoint), (FolderVariable, folder.Path));
     }
 
     /// <summary>Runs in the process of <see cref="The_first_call_of_a_process_loads_the_runtime"/>.</summary>
-    [Fact(SkipUnless = nameof(IsFresh), Skip = "Runs in a process of its own.")]
+    [Fact(Explicit = true)]
     public void First_call()
     {
         Assert.Null(TorchRuntime.Current);
         s_firstCalls[Environment.GetEnvironmentVariable(TorchFixture.FreshProcess)!](Environment.GetEnvironmentVariable(FolderVariable)!);
     }
-
-    public static bool IsFresh => Environment.GetEnvironmentVariable(TorchFixture.FreshProcess) is not null;
 }

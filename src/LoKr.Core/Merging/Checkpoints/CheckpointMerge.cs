@@ -293,11 +293,6 @@ public sealed class CheckpointMerge : IDiskMerge
 
         JsonObject json = config.ToJsonObject();
         model.CompleteConfig?.Invoke(json);
-        if (part.Plan.Added.Count == 0 && part.Plan.VocabularySize is null && !part.Quantized.Dequantizes && JsonNode.DeepEquals(json, config.ToJsonObject()))
-        {
-            return;
-        }
-
         if (part.Quantized.Dequantizes)
         {
             json.Remove(ModelConfig.QuantizationKey);
@@ -314,7 +309,11 @@ public sealed class CheckpointMerge : IDiskMerge
             ModelConfig.SetVocabularySize(json, count);
         }
 
-        AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(json.ToJsonString(s_json)) + "\n");
+        // An equal configuration has been copied, byte by byte.
+        if (!JsonNode.DeepEquals(json, config.ToJsonObject()))
+        {
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(json.ToJsonString(s_json)) + "\n");
+        }
     }
 
     // The weights are those of the files that were opened, and the other files are copied at the end: both have to be of one model.
