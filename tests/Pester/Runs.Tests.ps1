@@ -135,7 +135,9 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
         function Invoke-Run([string] $Run, [int] $Steps) {
             $file = "$TestDrive/$(Split-Path -Leaf $Run).ps1"
             Set-Content -LiteralPath $file -Value $script.Replace('STEPS', "$Steps").Replace('RUN', $Run)
-            $process = Start-Process -FilePath ([Environment]::ProcessPath) -ArgumentList (@([Environment]::GetCommandLineArgs()[0]) + '-NoProfile', '-NonInteractive', '-File', $file) -PassThru
+            # pwsh by itself, or a program of .NET that dotnet runs.
+            $program = (Split-Path -LeafBase ([Environment]::ProcessPath)) -eq 'dotnet' ? @([Environment]::GetCommandLineArgs()[0]) : @()
+            $process = Start-Process -FilePath ([Environment]::ProcessPath) -ArgumentList ($program + '-NoProfile', '-NonInteractive', '-File', $file) -PassThru
             $processes.Add($process)
             $process
         }

@@ -17,11 +17,11 @@ internal static unsafe class OneDnnWorkaround
     /// <summary>Checks the loaded libtorch and turns off what gives wrong numbers.</summary>
     /// <param name="folder">Folder of libtorch.</param>
     /// <param name="workarounds">Gets a sentence if oneDNN was turned off.</param>
-    /// <param name="isRight">Whether gradients of convolutions are right; null for <see cref="GradientIsRight()"/>.</param>
+    /// <param name="isRight">Whether gradients of convolutions are right; null for <see cref="ConvolutionsAreRight()"/>.</param>
     /// <exception cref="LoKrException"><see cref="ErrorIds.RuntimeLoadFailed"/>: gradients are wrong, and oneDNN cannot be turned off.</exception>
     public static void Apply(string folder, List<string> workarounds, Func<bool>? isRight = null)
     {
-        isRight ??= GradientIsRight;
+        isRight ??= ConvolutionsAreRight;
         LibtorchContext context = new(folder);
         if (context.IsNnpackUnsupported())
         {
@@ -49,30 +49,32 @@ internal static unsafe class OneDnnWorkaround
     }
 
     /// <summary>
-    /// Whether gradients of small convolutions in float32, which are oneDNN's, equal those in float64, which are libtorch's own. Two images, and channels that
+    /// Whether small convolutions and their gradients in float32, which are oneDNN's, equal those in float64, which are libtorch's own. Two images, and channels that
     /// fill no vector of 16 floats (AVX-512), of 8 (AVX2), or only 4 of one (AVX): one image, or channels that fill vectors, take other ways.
     /// </summary>
-    internal static bool GradientIsRight() => GradientIsRight(24, 8) && GradientIsRight(8, 4) && GradientIsRight(20, 20);
+    internal static bool ConvolutionsAreRight() => ConvolutionsAreRight(24, 8) && ConvolutionsAreRight(8, 4) && ConvolutionsAreRight(20, 20);
 
     // What oneDNN leaves out keeps what the memory held before, and fresh memory is zero, which would be right: so the memory is filled with NaN first.
-    private static bool GradientIsRight(int inputs, int outputs)
+    private static bool ConvolutionsAreRight(int inputs, int outputs)
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable normal = inference_mode(false);
         using IDisposable grad = enable_grad();
-        Tensor exact = Gradient(inputs, outputs, ScalarType.Float64);
+        Tensor[] exact = Convolve(inputs, outputs, ScalarType.Float64);
         FillMemory(inputs, outputs);
-        Tensor difference = (Gradient(inputs, outputs, ScalarType.Float32).to(ScalarType.Float64) - exact).abs().max();
 
         // NaN is not below anything.
-        return difference.ToDouble() < 1e-4 * exact.abs().max().ToDouble();
+        return Convolve(inputs, outputs, ScalarType.Float32).Zip(exact).All(static pair =>
+            (pair.First.to(ScalarType.Float64) - pair.Second).abs().max().ToDouble() < 1e-4 * pair.Second.abs().max().ToDouble());
     }
 
-    private static Tensor Gradient(int inputs, int outputs, ScalarType type)
+    // The output, and the gradients of the input and the weight.
+    private static Tensor[] Convolve(int inputs, int outputs, ScalarType type)
     {
         Tensor x = Waves(type, 2, inputs, 4, 4).requires_grad_(true);
-        Tensor y = nn.functional.conv2d(x, Waves(type, outputs, inputs, 3, 3), padding: [1, 1]);
-        return autograd.grad([y], [x], [Waves(type, 2, outputs, 4, 4)])[0];
+        Tensor weight = Waves(type, outputs, inputs, 3, 3).requires_grad_(true);
+        Tensor y = nn.functional.conv2d(x, weight, padding: [1, 1]);
+        return [y.detach(), .. autograd.grad([y], [x, weight], [Waves(type, 2, outputs, 4, 4)])];
     }
 
     // The sizes of the weights, outputs and inputs, padded to vectors of 8 and of 16. What is freed is what the next tensors of these sizes get.

@@ -62,7 +62,7 @@ public sealed class OneDnnWorkaroundTests
         Console.WriteLine(TurnedOff);
 
         Assert.Contains("turned off", Assert.Single(workarounds));
-        Assert.True(OneDnnWorkaround.GradientIsRight());
+        Assert.True(OneDnnWorkaround.ConvolutionsAreRight());
     }
 
     // The largest difference of an output or gradient from that of float64, relative to its largest value.
