@@ -96,7 +96,7 @@ public sealed class ExportFilesTests : IDisposable
         foreach (string file in Directory.EnumerateFiles(Path.Combine(written, "old"), "*", SearchOption.AllDirectories)
             .Concat(((string[])["config.json", "tokenizer.json", Weights]).Select(file => Path.Combine(written, file))))
         {
-            string target = Path.Combine(source, Path.GetRelativePath(file.Contains("/old/", StringComparison.Ordinal) ? Path.Combine(written, "old") : written, file));
+            string target = Path.Combine(source, Path.GetRelativePath(file.StartsWith(Path.Combine(written, "old"), StringComparison.Ordinal) ? Path.Combine(written, "old") : written, file));
             Directory.CreateDirectory(Path.GetDirectoryName(target)!);
             File.Copy(file, target);
         }
