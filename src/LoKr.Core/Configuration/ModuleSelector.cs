@@ -2,7 +2,7 @@ namespace LoKr.Core.Configuration;
 
 /// <summary>
 /// A choice of modules: a list of names or name suffixes, or one regular expression over full names
-/// (PEFT <c>target_modules</c>, <c>exclude_modules</c>). The expression <c>all-linear</c> means every linear layer but the output one.
+/// (PEFT <c>target_modules</c>, <c>exclude_modules</c>). The expression <c>all-linear</c> means every linear layer, GPT-2's Conv1D among them, but the output one.
 /// </summary>
 public sealed class ModuleSelector : IEquatable<ModuleSelector>
 {

@@ -163,8 +163,8 @@ public static class FileSystem
 }
 
 /// <summary>
-/// What waits for others. Windows refuses to replace, move or open what somebody has open who does not share it, and readers, virus scanners and indexers
-/// have files open for moments: what it refuses for that is tried again for two seconds. Other systems do not refuse it.
+/// Patience with files that others have open. Windows refuses to replace, move or open what somebody has open who does not share it, and readers, virus
+/// scanners and indexers have files open for moments: such a step is tried again for two seconds. Other systems do not refuse it.
 /// </summary>
 internal static class Contention
 {

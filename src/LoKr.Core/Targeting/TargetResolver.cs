@@ -123,7 +123,7 @@ internal static class TargetResolver
 
         string? head = OutputLayer(modules, pretrained, config);
         return ModuleSelector.FromNames(modules
-            .Where(entry => (entry.Module is TorchSharp.Modules.Linear || entry.IsProjection) && entry.Name != head && !(config.ModulesToSave ?? []).Any(saved => EndsWithin(entry.Name, saved)))
+            .Where(entry => (entry.Module is TorchSharp.Modules.Linear or Conv1D || entry.IsProjection) && entry.Name != head && !(config.ModulesToSave ?? []).Any(saved => EndsWithin(entry.Name, saved)))
             .Select(static entry => entry.Name));
     }
 

@@ -3,6 +3,7 @@ using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
 using LoKr.Core.Layers;
 using LoKr.Core.Model;
+using LoKr.Core.Nn;
 using LoKr.Core.Targeting;
 using LoKr.Core.Tests.Support;
 using TorchSharp;
@@ -44,8 +45,8 @@ public sealed class TargetMatchingTests
         Assert.Equal(8, all.Length);
         Assert.DoesNotContain("lm_head", all);
 
-        using LoKrModel plain = new(TestNetworks.Network(("lin0", nn.Linear(4, 4)), ("act", nn.ReLU()), ("lin1", nn.Linear(4, 4))));
-        Assert.Equal(["lin0", "lin1"], plain.AddAdapter(new() { TargetModules = ModuleSelector.FromPattern("all-linear") }).Layers.Select(static layer => layer.ModuleName));
+        using LoKrModel plain = new(TestNetworks.Network(("lin0", nn.Linear(4, 4)), ("act", nn.ReLU()), ("gpt", new Conv1D(4, 4)), ("lin1", nn.Linear(4, 4))));
+        Assert.Equal(["lin0", "gpt", "lin1"], plain.AddAdapter(new() { TargetModules = ModuleSelector.FromPattern("all-linear") }).Layers.Select(static layer => layer.ModuleName));
     }
 
     [Fact]

@@ -64,8 +64,7 @@ public sealed class ExportFilesTests : IDisposable
         string source = Fixtures.Require(set, name);
         using (LoKrModel model = ModelLoader.Load(source))
         {
-            // all-linear does not count the layers of GPT-2 as linear.
-            ModuleSelector targets = model.Pretrained!.ModelType == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
+            ModuleSelector targets = ModuleSelector.FromPattern("all-linear");
             LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, TargetModules = targets, InitWeights = InitWeights.Random }, seed: 1);
             AdapterExporter.Export(model, adapter.Name, _folder["adapter"], AdapterLayout.Peft);
             model.Merge();

@@ -98,7 +98,7 @@ public sealed class GradientCheckpointingTests
         LoKrAdapter adapter = model.AddAdapter(
             new()
             {
-                R = 2, Alpha = 4, TargetModules = target is not null ? ModuleSelector.FromNames([target]) : architecture == "gpt2" ? null : ModuleSelector.FromPattern("all-linear"), InitWeights = InitWeights.Random, RankDropout = 0.1,
+                R = 2, Alpha = 4, TargetModules = target is not null ? ModuleSelector.FromNames([target]) : ModuleSelector.FromPattern("all-linear"), InitWeights = InitWeights.Random, RankDropout = 0.1,
                 ModulesToSave = architecture switch { "bert" or "vit" => ["classifier"], _ => null },
             },
             seed: 3);

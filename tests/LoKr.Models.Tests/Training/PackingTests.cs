@@ -66,7 +66,7 @@ public sealed class PackingTests
     private static void Compare(LoKrModel model, DataRow[] rows, int maxLength)
     {
         using DisposeScope scope = NewDisposeScope();
-        ModuleSelector targets = model.ModelType == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_proj", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
+        ModuleSelector targets = ModuleSelector.FromPattern("all-linear");
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 2, Alpha = 4, TargetModules = targets, InitWeights = InitWeights.Random }, seed: 3);
         model.Module.eval();
         using CausalLanguageTask task = new(model, rows, maxLength);

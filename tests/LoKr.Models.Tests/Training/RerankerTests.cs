@@ -166,8 +166,7 @@ public sealed class RerankerTests : IDisposable
         }
 
         using LoKrModel model = ModelLoader.Load(folder, new ModelLoadOptions { Labels = ["relevance"] });
-        // all-linear does not count the layers of GPT-2 as linear.
-        ModuleSelector targets = family == "gpt2" ? ModuleSelector.FromNames(["c_attn", "c_fc"]) : ModuleSelector.FromPattern("all-linear");
+        ModuleSelector targets = ModuleSelector.FromPattern("all-linear");
         LoKrAdapter adapter = model.AddAdapter(new LoKrConfig { R = 4, TargetModules = targets, TaskType = TaskType.SequenceClassification }, seed: 1);
         Assert.Contains(adapter.SavedModules, static name => name.EndsWith("classifier", StringComparison.Ordinal) || name.EndsWith("score", StringComparison.Ordinal));
         using ITrainingTask task = TrainingTaskFactory.Create(model, TinyPairs(), 24, Token);
