@@ -54,6 +54,14 @@ function Skip-IgnoredInterrupt([string] $Signal = 'INT') {
     }
 }
 
+# A link to a folder. The test is skipped where this user may not make any, as on Windows without the privilege.
+function New-Link([string] $Path, [string] $Target) {
+    $null = New-Item -ItemType SymbolicLink -Path $Path -Target $Target -ErrorAction SilentlyContinue
+    if (-not (Get-Item -LiteralPath $Path -ErrorAction Ignore)) {
+        Set-ItResult -Skipped -Because 'links cannot be made here'
+    }
+}
+
 # The small encoder with a fresh head: the same at every call.
 function Get-Model {
     Import-LoKrModel -Path $encoder -Label $labels -Seed 1 -Device cpu -WarningAction SilentlyContinue

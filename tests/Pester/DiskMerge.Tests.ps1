@@ -81,13 +81,16 @@ Describe 'A merge on disk' {
         "$TestDrive/two" | Should -Not -Exist
     }
 
-    It 'replaces no folder of documents, and not the base through a link above it' {
+    It 'replaces no folder of documents' {
         $null = New-Item -ItemType Directory -Path "$TestDrive/documents"
         Set-Content -LiteralPath "$TestDrive/documents/letter.txt" -Value letter
         Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/saved" -Destination "$TestDrive/documents" -Force } | Should -Be 'LoKr.DestinationForeign'
         Get-Content -LiteralPath "$TestDrive/documents/letter.txt" | Should -Be letter
         Remove-Item -LiteralPath "$TestDrive/documents" -Recurse
-        $null = New-Item -ItemType SymbolicLink -Path "$TestDrive/above" -Target (Split-Path $tiny)
+    }
+
+    It 'does not replace the base through a link above it' {
+        New-Link -Path "$TestDrive/above" -Target (Split-Path $tiny)
         Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/saved" -Destination "$TestDrive/above/$(Split-Path $tiny -Leaf)" -Force } | Should -Be 'LoKr.ExportIntoSource'
         (Get-Item -LiteralPath "$TestDrive/above").Delete()
     }

@@ -79,7 +79,7 @@ Describe 'Many files' {
     }
 
     It 'do not replace the results of each other where they have one destination' {
-        $one = "$TestDrive/one.safetensors"
+        $one = [System.IO.Path]::GetFullPath("$TestDrive/one.safetensors")
         $written = @(Get-Item -LiteralPath "$folder/a.safetensors", "$folder/style [v1.2].safetensors" |
                 Convert-LoKrAdapter -Destination $one -Format Comfy -Force -ErrorAction SilentlyContinue -ErrorVariable errors)
         $errors.Count, $written.Count | Should -Be 1, 1
@@ -98,7 +98,7 @@ Describe 'Many files' {
     }
 
     It 'take every path of a command literally with -LiteralPath' {
-        (Test-LoKrAdapter -LiteralPath "$TestDrive/peft [1]" -BasePath "$TestDrive/base [fp32]" -ErrorAction Stop).Path | Should -Be "$TestDrive/peft [1]"
+        (Test-LoKrAdapter -LiteralPath "$TestDrive/peft [1]" -BasePath "$TestDrive/base [fp32]" -ErrorAction Stop).Path | Should -Be ([System.IO.Path]::GetFullPath("$TestDrive/peft [1]"))
         (Convert-LoKrAdapter -LiteralPath "$folder/style [v1.2].safetensors" -BasePath "$TestDrive/base [fp32]" -Destination "$TestDrive/back [1]" -Format Peft).Path |
             Should -BeLike '*back `[1`]*'
         (Merge-LoKrAdapter -LiteralPath "$TestDrive/base [fp32]" -Adapter "$TestDrive/peft [1]" -Destination "$TestDrive/literal [1]").ModuleCount | Should -BeGreaterThan 0
@@ -106,7 +106,7 @@ Describe 'Many files' {
     }
 
     It 'keep wildcards in other paths when files of the pipeline are literal' {
-        (Get-Item -LiteralPath "$TestDrive/peft [1]" | Test-LoKrAdapter -BasePath "$TestDrive/ber*" -ErrorAction Stop).Path | Should -Be "$TestDrive/peft [1]"
+        (Get-Item -LiteralPath "$TestDrive/peft [1]" | Test-LoKrAdapter -BasePath "$TestDrive/ber*" -ErrorAction Stop).Path | Should -Be ([System.IO.Path]::GetFullPath("$TestDrive/peft [1]"))
     }
 
     It 'say that a name with brackets exists: <Case>' -ForEach @(

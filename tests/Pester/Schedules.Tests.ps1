@@ -51,7 +51,7 @@ Describe 'A schedule' {
 
         $written = Export-LoKrSchedule "$folder/*.job.psd1" -As Kubernetes -Destination "$TestDrive/list" -MaxConcurrent 2 -ThreadsPerJob 3
         $written.Name | Should -Be 'customers.ps1', 'customers.jobs.txt', 'customers.job.yaml'
-        Get-Content -LiteralPath $written[1] | Should -Be "$folder/acme.job.psd1", "$folder/globex.job.psd1"
+        Get-Content -LiteralPath $written[1] | Should -Be ('acme', 'globex' | ForEach-Object { [System.IO.Path]::GetFullPath("$folder/$_.job.psd1") })
         Get-Content -LiteralPath $written[2] -Raw | Should -Match '(?s)completionMode: Indexed\n  completions: 2\n  parallelism: 2\n.*podFailurePolicy:.*FailIndex'
         (Export-LoKrSchedule "$folder/*.job.psd1" Kubernetes -At 02:15 -Destination "$TestDrive/list" -Force)[2].Name | Should -Be 'customers.cronjob.yaml'
         Get-ErrorId { Export-LoKrSchedule "$folder/*.job.psd1" -As Slurm -At 02:15 -Destination "$TestDrive/list" -Force } | Should -Be 'LoKr.InvalidArgument'

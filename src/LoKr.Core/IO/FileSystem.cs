@@ -87,6 +87,11 @@ public static class FileSystem
     public static byte[] ReadBytes(string path) => Reading(path, static path =>
     {
         using FileStream stream = OpenGrowing(path);
+        if (stream.Length > Array.MaxLength)
+        {
+            throw new IOException("It is longer than 2 GB.");
+        }
+
         byte[] bytes = new byte[stream.Length];
         int count = stream.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
         return count == bytes.Length ? bytes : bytes[..count];
