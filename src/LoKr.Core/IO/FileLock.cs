@@ -35,7 +35,9 @@ internal sealed class FileLock : IDisposable
     {
         try
         {
-            using SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            // .NET takes a lock of its own on a file that it opens, which the holder's does not let in.
+            using SafeFileHandle file = OperatingSystem.IsLinux() ? NativeFiles.OpenWithoutLinks(path, write: false)
+                : File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
             return ReadText(file);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -43,6 +45,13 @@ internal sealed class FileLock : IDisposable
             // Without a file nobody holds it; elsewhere than on Linux a held one cannot be opened.
             return "";
         }
+    }
+
+    /// <summary>Who has the lock, from the text of its file, to go on in a sentence.</summary>
+    public static string HolderIn(string text)
+    {
+        string line = text.Split('\n')[0].Trim();
+        return line.StartsWith("process ", StringComparison.Ordinal) && !line.Any(char.IsControl) ? line : "another process";
     }
 
     /// <summary>Replaces what the file says.</summary>
@@ -85,7 +94,7 @@ internal sealed class FileLock : IDisposable
             {
                 if (!NativeFiles.TryLock(file, path))
                 {
-                    throw busy(ReadHolder(file));
+                    throw busy(HolderIn(ReadText(file)));
                 }
 
                 FileIdentity held = NativeFiles.Identify(file, path);
@@ -121,14 +130,8 @@ internal sealed class FileLock : IDisposable
         }
         catch (IOException exception) when (FileErrors.IsInUse(exception))
         {
-            throw busy("another process");
+            throw busy(HolderIn(""));
         }
-    }
-
-    private static string ReadHolder(SafeFileHandle file)
-    {
-        string text = ReadText(file).Split('\n')[0].Trim();
-        return text.StartsWith("process ", StringComparison.Ordinal) && !text.Any(char.IsControl) ? text : "another process";
     }
 
     private static string ReadText(SafeFileHandle file)

@@ -291,7 +291,7 @@ internal sealed class RunLock : IDisposable
                 Thread.Sleep(patience);
                 if (file.Read() != former)
                 {
-                    throw Busy(folder, former.Split('\n')[0]);
+                    throw Busy(folder, FileLock.HolderIn(former));
                 }
             }
 
@@ -317,7 +317,7 @@ internal sealed class RunLock : IDisposable
     {
         if (IsHeld(path))
         {
-            throw Busy(folder, FileLock.Peek(path).Split('\n')[0]);
+            throw Busy(folder, FileLock.HolderIn(FileLock.Peek(path)));
         }
     }
 

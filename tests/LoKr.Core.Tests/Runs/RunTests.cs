@@ -290,7 +290,11 @@ public sealed class RunTests : IDisposable
         string path = _folder["process-run"];
         string[] holder = OperatingSystem.IsLinux() ? [$"Process {Environment.ProcessId} ", Environment.MachineName] : ["Another process "];
         LoKrException? busy = null;
-        Train(Options(path), onStep: _ => busy ??= ErrorAssert.Throws(ErrorIds.RunBusy, () => new RunFolder(path).Lock().Dispose(), [.. holder, $" works on the run '{path}'."]));
+        Train(Options(path), onStep: _ =>
+        {
+            busy ??= ErrorAssert.Throws(ErrorIds.RunBusy, () => new RunFolder(path).Lock().Dispose(), [.. holder, $" works on the run '{path}'."]);
+            Assert.Equal(busy.Message, ErrorAssert.Throws(ErrorIds.RunBusy, () => new RunFolder(path).CheckRemove()).Message);
+        });
         Assert.NotNull(busy);
         new RunFolder(path).Lock().Dispose();
     }
