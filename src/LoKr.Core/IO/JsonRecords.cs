@@ -1,6 +1,7 @@
 using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Json.Serialization;
 using LoKr.Core.Errors;
 
@@ -21,6 +22,20 @@ public static class JsonRecords
     };
 
     private static readonly JsonSerializerOptions s_file = new(s_line) { WriteIndented = true, NewLine = "\n" };
+
+    private static readonly JsonSerializerOptions s_escaped = new() { WriteIndented = true, NewLine = "\n" };
+
+    private static readonly JsonSerializerOptions s_readable = new(s_escaped) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    /// <summary>JSON in lines, the same on every system, for people too: quotes and letters are not escaped as \u0022.</summary>
+    public static string ToLines(JsonNode json)
+    {
+        ArgumentNullException.ThrowIfNull(json);
+        return json.ToJsonString(s_readable);
+    }
+
+    /// <summary>JSON in lines, the same on every system, in ASCII alone.</summary>
+    internal static string ToEscapedLines(JsonNode json) => json.ToJsonString(s_escaped);
 
     /// <summary>Writes a record to a file, which appears complete or not at all.</summary>
     /// <exception cref="LoKrException">As for <see cref="AtomicFile.Write"/>.</exception>

@@ -1,4 +1,3 @@
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
@@ -311,8 +310,6 @@ internal static class AdapterHeader
     /// <summary>Key of the errors of an adapter that was fitted: a JSON object with <c>error</c> of the whole adapter and <c>layers</c> by name.</summary>
     public const string FitKey = "lokr_fit";
 
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n" };
-
     // Entries that describe the source file, or are written again.
     private static readonly string[] s_replaced = ["format", AdapterLayouts.DiffusersMetadata, AdapterFileConfigs.OwnKey, "sshs_model_hash", "sshs_legacy_hash"];
 
@@ -359,6 +356,6 @@ internal static class AdapterHeader
             }
         }
 
-        return root.ToJsonString(s_json);
+        return JsonRecords.ToEscapedLines(root);
     }
 }

@@ -24,7 +24,7 @@ internal sealed class RunDescription
             ["adapters"] = adapterConfigs,
             ["training"] = JsonNode.Parse(JsonRecords.ToLine(training with { TimeLimit = null, OnEvaluation = null })),
         };
-        Json = config.ToJsonString(new() { WriteIndented = true, NewLine = "\n" }) + "\n";
+        Json = JsonRecords.ToEscapedLines(config) + "\n";
         Inputs = new()
         {
             Data = task.DataHash,

@@ -77,8 +77,6 @@ internal sealed record RuntimeManifest(
 
     private static readonly JsonErrors s_errors = new(ErrorIds.RuntimeDamaged, ErrorIds.RuntimeDamaged, "Remove the folder, and install the runtime again.");
 
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n" };
-
     /// <summary>Describes the files that are in a folder now.</summary>
     public static RuntimeManifest Describe(string folder, string libtorch, string flavor, string platform, string origin, IReadOnlyList<string> packages) => new(
         libtorch,
@@ -147,7 +145,7 @@ internal sealed record RuntimeManifest(
             ["packages"] = new JsonArray([.. Packages.Select(package => JsonValue.Create(package))]),
             ["files"] = files,
         };
-        AtomicFile.WriteText(Path.Combine(folder, FileName), json.ToJsonString(s_json) + "\n");
+        AtomicFile.WriteText(Path.Combine(folder, FileName), JsonRecords.ToEscapedLines(json) + "\n");
     }
 
     private static FileHash ReadFile(JsonFields file) => new(

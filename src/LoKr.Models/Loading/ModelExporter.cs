@@ -1,5 +1,3 @@
-using System.Text.Encodings.Web;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
@@ -17,9 +15,6 @@ public static class ModelExporter
 {
     // All files beside weights and config.json that transformers reads from a folder of these families.
     private static readonly string[] s_companionFiles = [.. TokenizerFiles.All, "generation_config.json", "preprocessor_config.json"];
-
-    // People read config.json too: quotes and letters are not escaped as \u0022.
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n", Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>
     /// Writes config.json, weights, tokenizer and generation files; the folder appears complete or not at all. A module without a
@@ -59,7 +54,7 @@ public static class ModelExporter
         CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights, cancellationToken);
         if (model.Pretrained is { } pretrained)
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(CreateConfig(pretrained, model).ToJsonString(s_json)) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(JsonRecords.ToLines(CreateConfig(pretrained, model))) + "\n");
         }
 
         if (model.Pretrained is ISentenceEncoder encoder)

@@ -1,4 +1,3 @@
-using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
@@ -27,8 +26,6 @@ internal static class SentenceFolder
     private const string ModeKey = "pooling_mode";
 
     private static readonly JsonErrors s_errors = new(ErrorIds.ModelConfigInvalid, ErrorIds.ModelConfigUnsupported);
-
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n", Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     // Older releases named the file after the family.
     private static readonly string[] s_transformerFiles =
@@ -154,7 +151,7 @@ internal static class SentenceFolder
         return pooling;
     }
 
-    private static void WriteJson(string folder, string name, JsonNode json) => AtomicFile.WriteText(Path.Combine(folder, name), json.ToJsonString(s_json) + "\n");
+    private static void WriteJson(string folder, string name, JsonNode json) => AtomicFile.WriteText(Path.Combine(folder, name), JsonRecords.ToLines(json) + "\n");
 
     private static string KindOf(JsonFields module)
     {

@@ -1,6 +1,6 @@
 using System.Management.Automation.Language;
-using System.Text.Json;
 using System.Text.Json.Nodes;
+using LoKr.Core.IO;
 
 namespace LoKr.PowerShell.Binding;
 
@@ -9,8 +9,6 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
 {
     /// <summary>The schema for editors.</summary>
     public const string Schema = "https://raw.githubusercontent.com/lokr-powershell/LoKr/main/docs/lokr-job.schema.json";
-
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, NewLine = "\n", Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     /// <summary>The file as PowerShell data.</summary>
     public string ToScript() => $$"""
@@ -112,7 +110,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
         """;
 
     /// <summary>The file as JSON, which has no comments: the schema describes the keys.</summary>
-    public string ToJson() => new JsonObject
+    public string ToJson() => JsonRecords.ToLines(new JsonObject
     {
         ["$schema"] = Schema,
         ["name"] = Name,
@@ -124,7 +122,7 @@ internal sealed record JobTemplate(string Name, string Base, string[] Data, stri
         ["gate"] = new JsonObject { ["confidence"] = 0.95 },
         ["registry"] = new JsonObject { ["path"] = Registry },
         ["retention"] = new JsonObject { ["versions"] = 5, ["runs"] = 5 },
-    }.ToJsonString(s_json) + "\n";
+    }) + "\n";
 
     private static string Quote(string text) => $"'{CodeGeneration.EscapeSingleQuotedStringContent(text)}'";
 

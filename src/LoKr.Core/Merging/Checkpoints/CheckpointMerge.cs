@@ -1,7 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Encodings.Web;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using LoKr.Core.Configuration;
 using LoKr.Core.Errors;
@@ -19,8 +17,6 @@ namespace LoKr.Core.Merging.Checkpoints;
 public sealed class CheckpointMerge : IDiskMerge
 {
     private const string ResumeName = "lokr-merge";
-
-    private static readonly JsonSerializerOptions s_json = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
 
     private readonly CheckpointMergeOptions _options;
     private readonly MergeBase _model;
@@ -312,7 +308,7 @@ public sealed class CheckpointMerge : IDiskMerge
         // An equal configuration has been copied, byte by byte.
         if (!JsonNode.DeepEquals(json, config.ToJsonObject()))
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(json.ToJsonString(s_json)) + "\n");
+            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(JsonRecords.ToLines(json)) + "\n");
         }
     }
 
