@@ -189,6 +189,26 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
         $run.CheckpointStep | Should -Be $run.Step
     }
 
+    It 'ends so too where SIGTERM meets the thread in the next command' -Skip:($IsWindows) {
+        $former = $script
+        $script:script = $script.Replace('-CheckpointEvery 5', '-CheckpointEvery 5 -ReportStep | ForEach-Object { Start-Sleep -Milliseconds 500 }') +
+            'finally { [System.IO.File]::WriteAllText("RUN.reason", $model.LastTraining.StopReason) }'
+        try {
+            $process = Invoke-Run "$TestDrive/ended-in-next" 1000000
+            Wait-Step "$TestDrive/ended-in-next" 3
+            kill -TERM $process.Id
+            $process.WaitForExit(60000) | Should -BeTrue
+            $process.ExitCode | Should -Be 75
+            $run = Get-LoKrRun "$TestDrive/ended-in-next"
+            $run.State, $run.Reason, $run.ExitCode | Should -Be 'Interrupted', 'Signal', 75
+            $run.CheckpointStep | Should -Be $run.Step
+            Get-Content -LiteralPath "$TestDrive/ended-in-next.reason" | Should -Be 'Signal'
+        }
+        finally {
+            $script:script = $former
+        }
+    }
+
     It 'writes a checkpoint at SIGUSR1, and goes on' -Skip:($IsWindows) {
         $script:script = $script.Replace('-CheckpointEvery 5', '-CheckpointEvery 1000000')
         try {

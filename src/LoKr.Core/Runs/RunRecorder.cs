@@ -298,7 +298,7 @@ public sealed class RunRecorder : ITrainingJournal, IDisposable
                 break;
             default:
                 Save(capture());
-                End(RunState.Interrupted, StopReason.Length > 0 ? StopReason : result.StopReason, RunExitCodes.RunAgain, null);
+                End(RunState.Interrupted, result.StopReason, RunExitCodes.RunAgain, null);
                 break;
         }
     }

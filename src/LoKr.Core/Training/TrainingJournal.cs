@@ -18,7 +18,7 @@ public interface ITrainingJournal
     /// <summary>Asks for the end of the run after the current step. An evaluation is not finished; it is done when the run goes on.</summary>
     CancellationToken Stop { get; }
 
-    /// <summary>Why <see cref="Stop"/> was canceled: a value of <see cref="LoKrTrainingResult.StopReason"/>.</summary>
+    /// <summary>Why <see cref="Stop"/> was canceled: a value of <see cref="LoKrTrainingResult.StopReason"/>; empty before. A run that is canceled meanwhile has it too.</summary>
     string StopReason { get; }
 
     /// <summary>Called on the thread that trains, before the first step of a run and of its continuation.</summary>

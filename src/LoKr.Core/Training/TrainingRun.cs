@@ -96,8 +96,10 @@ internal sealed class TrainingRun : IDisposable
         {
             _workers?.Stop(exception);
 
-            // Nobody else ends another worker; this one may get the signal later, or never.
-            stopReason = token.IsCancellationRequested || _options.Workers is { IsFirst: false } ? StopReasons.Canceled : StopReasons.Signal;
+            // Nobody but a signal ends another worker; this one may get it later, or never.
+            stopReason = !token.IsCancellationRequested && _options.Workers is { IsFirst: true } ? StopReasons.Signal
+                : _journal?.StopReason is { Length: > 0 } known ? known
+                : StopReasons.Canceled;
         }
         catch (LoKrException exception) when (exception.ErrorId is ErrorIds.LossNotFinite or ErrorIds.GradientNotFinite or ErrorIds.LogitsNotFinite)
         {

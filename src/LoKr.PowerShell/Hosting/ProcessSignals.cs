@@ -123,20 +123,22 @@ internal sealed class CommandLife(PSHost host) : IDisposable
     private readonly Lock _lock = new();
     private readonly CancellationTokenSource _stop = new();
     private int _depth;
+    private Action? _beforeStop;
+    private bool _signaled;
     private bool _ending;
     private bool _disposed;
 
     /// <summary>Canceled when the pipeline is stopped, and when a signal ends the process.</summary>
     public CancellationToken StopToken => _stop.Token;
 
-    /// <summary>Whether a signal ends the process and the command ends the script.</summary>
-    public bool IsEnding
+    /// <summary>Whether a signal ends the process, wherever it met the thread of the command.</summary>
+    public bool IsSignaled
     {
         get
         {
             lock (_lock)
             {
-                return _ending;
+                return _signaled;
             }
         }
     }
@@ -170,12 +172,13 @@ internal sealed class CommandLife(PSHost host) : IDisposable
         }
     }
 
-    /// <summary>Lets the command end the script of the console, if its thread is in code of the module.</summary>
+    /// <summary>Tells the command of a signal; it ends the script of the console if its thread is in code of the module.</summary>
     /// <returns>Whether it will.</returns>
     public bool BeginEnd()
     {
         lock (_lock)
         {
+            _signaled = true;
             return _ending = IsInConsole && _depth > 0;
         }
     }
@@ -200,6 +203,20 @@ internal sealed class CommandLife(PSHost host) : IDisposable
         }
     }
 
+    /// <summary>Has something done before <see cref="StopToken"/> is canceled, which work may see at once; now where it is canceled already.</summary>
+    /// <param name="action">What is done; null for nothing. No thread is in the former one when this returns.</param>
+    public void BeforeStop(Action? action)
+    {
+        lock (_lock)
+        {
+            _beforeStop = action;
+            if (_stop.IsCancellationRequested)
+            {
+                action?.Invoke();
+            }
+        }
+    }
+
     /// <summary>Ends the work of the command.</summary>
     public void Cancel()
     {
@@ -208,6 +225,7 @@ internal sealed class CommandLife(PSHost host) : IDisposable
             // A signal may come when the command is done.
             if (!_disposed)
             {
+                _beforeStop?.Invoke();
                 _stop.Cancel();
             }
         }

@@ -13,7 +13,6 @@ namespace LoKr.PowerShell.Hosting;
 internal sealed class RunWatch(CommandLife life) : IDisposable
 {
     private RunRecorder? _recorder;
-    private CancellationTokenRegistration _stop;
     private PosixSignalRegistration? _checkpoint;
 
     /// <summary>Warnings of the recorder.</summary>
@@ -42,7 +41,9 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
     {
         _recorder = recorder;
         life.SignalExitCode = RunExitCodes.RunAgain;
-        _stop = life.StopToken.Register(() => recorder.RequestStop(life.IsEnding ? StopReasons.Signal : StopReasons.Canceled));
+
+        // The work must not end as canceled before the run knows why.
+        life.BeforeStop(() => recorder.RequestStop(life.IsSignaled ? StopReasons.Signal : StopReasons.Canceled));
         OnUserSignal(recorder.RequestCheckpoint);
     }
 
@@ -59,7 +60,7 @@ internal sealed class RunWatch(CommandLife life) : IDisposable
     public void Dispose()
     {
         _checkpoint?.Dispose();
-        _stop.Dispose();
+        life.BeforeStop(null);
         life.SignalExitCode = null;
     }
 

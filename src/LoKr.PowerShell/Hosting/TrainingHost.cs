@@ -17,15 +17,23 @@ internal sealed class TrainingHost(Cmdlet cmdlet, IAdaptable target, Action<LoKr
     /// <param name="onPipelineThread">Whether the work runs on the pipeline thread, the only one on which script blocks can run.</param>
     public void Run(Func<Action<LoKrTrainingStep>, Action<double>, CancellationToken, LoKrTrainingResult> work, bool onPipelineThread)
     {
-        LoKrTrainingResult result = RunReported(work, onPipelineThread, life.StopToken);
-        if (life.IsEnding)
+        LoKrTrainingResult? former = target.LastTraining;
+        try
         {
-            target.LastTraining = result with { StopReason = StopReasons.Signal };
+            LoKrTrainingResult result = RunReported(work, onPipelineThread, life.StopToken);
+            if (result.StopReason == StopReasons.Signal && !life.IsSignaled)
+            {
+                // Another process that takes part was ended by it.
+                life.EndProcess(life.SignalExitCode ?? 143);
+            }
         }
-        else if (result.StopReason == StopReasons.Signal)
+        finally
         {
-            // Another process that takes part was ended by it.
-            life.EndProcess(life.SignalExitCode ?? 143);
+            // Also where the engine stopped the next command, and with it this one.
+            if (life.IsSignaled && target.LastTraining is { StopReason: StopReasons.Canceled } last && !ReferenceEquals(last, former))
+            {
+                target.LastTraining = last with { StopReason = StopReasons.Signal };
+            }
         }
 
         // Ctrl+C or a signal while the last report was on its way: the next command must not run on.

@@ -131,6 +131,29 @@ public sealed class RunTests : IDisposable
         }
     }
 
+    // As where a signal ends a command: the reason is given, then the work is canceled.
+    [Fact]
+    public void A_cancellation_has_the_reason_of_the_stop_before_it()
+    {
+        Outcome expected = Train(null);
+        string path = _folder["run"];
+        using CancellationTokenSource cancel = new();
+        int scores = 0;
+        Outcome first = Train(Options(path), onScore: recorder => End(ref scores, recorder, cancel), token: cancel.Token);
+        Assert.Equal("Signal", first.Result.StopReason);
+        Assert.Equal((RunState.Interrupted, "Signal", RunExitCodes.RunAgain), Ending(path));
+        AssertSame(expected, Train(Options(path)));
+
+        static void End(ref int scores, RunRecorder? recorder, CancellationTokenSource cancel)
+        {
+            if (++scores == 7)
+            {
+                recorder!.RequestStop(StopReasons.Signal);
+                cancel.Cancel();
+            }
+        }
+    }
+
     [Fact]
     public void A_stop_file_of_another_process_ends_the_run_after_its_step()
     {
