@@ -117,6 +117,13 @@ public sealed class ModelConfig : JsonFields
     /// <exception cref="LoKrException"><c>LoKr.PathNotFound</c>, <c>LoKr.ModelConfigInvalid</c>, <c>LoKr.FileNotReadable</c>.</exception>
     public static ModelConfig Read(string path) => new(ReadElement(path), path, null);
 
+    /// <summary>Writes a configuration as the <c>config.json</c> of a folder; paths of this machine become names.</summary>
+    /// <param name="folder">Folder of the model, which has to exist.</param>
+    /// <param name="config">The configuration.</param>
+    /// <exception cref="LoKrException"><c>LoKr.FileNotWritable</c>, <c>LoKr.DiskFull</c>.</exception>
+    public static void Write(string folder, JsonObject config) =>
+        AtomicFile.WriteText(Path.Combine(folder, FileName), MachinePaths.RemoveFromConfiguration(JsonRecords.ToLines(config)) + "\n");
+
     /// <summary>
     /// Writes another number of tokens where a configuration has one: as <c>vocab_size</c>, and in the <c>text_config</c> of a model of several parts.
     /// </summary>

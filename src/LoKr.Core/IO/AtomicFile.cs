@@ -30,7 +30,7 @@ public static class AtomicFile
         RemoveLeftovers(full);
         try
         {
-            using PendingFile file = new(full, TemporaryName.Beside(full, "tmp"));
+            using PendingFile file = new(full, TemporaryName.Beside(full, TemporaryName.Suffix));
             using (FileStream stream = new(file.Handle, FileAccess.Write, 1 << 16))
             {
                 write(stream);
@@ -72,9 +72,9 @@ public static class AtomicFile
         string[] full = [.. paths.Select(Path.GetFullPath)];
         try
         {
-            foreach (string file in Directory.EnumerateFiles(Path.GetDirectoryName(full[0])!, ".*").Where(file => full.Any(path => TemporaryName.IsBeside(file, path, "tmp")) && isLeft(file)).ToArray())
+            foreach (string file in Directory.EnumerateFiles(Path.GetDirectoryName(full[0])!, ".*").Where(file => full.Any(path => TemporaryName.IsBeside(file, path, TemporaryName.Suffix)) && isLeft(file)).ToArray())
             {
-                File.Delete(file);
+                Contention.DeleteFile(file);
             }
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -170,7 +170,7 @@ internal sealed class PendingFile : IDisposable
         _stream.Dispose();
         if (!_committed && !_resumes)
         {
-            File.Delete(_temporary);
+            Contention.DeleteFile(_temporary);
         }
     }
 }
@@ -178,6 +178,9 @@ internal sealed class PendingFile : IDisposable
 /// <summary>Names of files and folders that are being written or removed: hidden, beside their destination, and never longer than a name may be.</summary>
 internal static class TemporaryName
 {
+    /// <summary>Extension of what is incomplete: it is being written or removed.</summary>
+    public const string Suffix = "tmp";
+
     // File systems allow 255 bytes; a dot before the name and ".GUID.tmp" after it have to fit too.
     private const int MaxNameBytes = 255 - 1 - 37;
 

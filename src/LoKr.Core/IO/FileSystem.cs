@@ -168,8 +168,8 @@ public static class FileSystem
 }
 
 /// <summary>
-/// Patience with files that others have open. Windows refuses to replace, move or open what somebody has open who does not share it, and readers, virus
-/// scanners and indexers have files open for moments: such a step is tried again for two seconds. Other systems do not refuse it.
+/// Patience with files that others have open. Windows refuses to replace, move, remove or open what somebody has open who does not share it, and
+/// readers, virus scanners and indexers have files open for moments: such a step is tried again for two seconds. Other systems do not refuse it.
 /// </summary>
 internal static class Contention
 {
@@ -184,14 +184,34 @@ internal static class Contention
     /// <summary>Gives a folder another name on its volume.</summary>
     public static void MoveFolder(string source, string destination) => Wait(() => Directory.Move(source, destination));
 
-    // Who may not write here is told the same as who meets an open file.
+    /// <summary>Removes a file; one that does not exist is no error.</summary>
+    public static void DeleteFile(string path) => Wait(() => File.Delete(path));
+
+    /// <summary>Removes a folder and what is in it.</summary>
+    public static void DeleteFolder(string folder) => Wait(() => Directory.Delete(folder, recursive: true));
+
+    /// <summary>Removes a folder that is empty.</summary>
+    public static void DeleteEmptyFolder(string folder) => Wait(() => Directory.Delete(folder));
+
+    /// <summary>
+    /// Removes a folder that others read: under a <see cref="TemporaryName"/> first, so that they see all of it or nothing, also where this
+    /// process is killed meanwhile.
+    /// </summary>
+    public static void RemoveFolder(string folder)
+    {
+        string removed = TemporaryName.Beside(folder, TemporaryName.Suffix);
+        MoveFolder(folder, removed);
+        DeleteFolder(removed);
+    }
+
+    // Who may not write here is told the same as who meets an open file, and a folder has a removed file in it until its last reader closes it.
     private static void Wait(Action action) => Wait(
         () =>
         {
             action();
             return true;
         },
-        static exception => FileErrors.IsInUse(exception) || exception is UnauthorizedAccessException || (exception.HResult & 0xffff) is 5);
+        static exception => FileErrors.IsInUse(exception) || exception is UnauthorizedAccessException || (exception.HResult & 0xffff) is 5 or 145);
 
     private static T Wait<T>(Func<T> action, Func<Exception, bool> isMomentary)
     {

@@ -9,7 +9,6 @@ namespace LoKr.Core.IO;
 /// </summary>
 public sealed class StagedDirectory : IDisposable
 {
-    private const string TemporarySuffix = "tmp";
     private const string FormerSuffix = "old";
 
     // One of these directly in a folder shows that this module or a trainer wrote it.
@@ -56,7 +55,7 @@ public sealed class StagedDirectory : IDisposable
             held = DestinationLock.Take(_destination);
             RemoveLeftovers();
             CheckDestination(_destination, force, carryOver, mark);
-            Path = TemporaryName.Of(_destination, string.IsNullOrEmpty(resume) ? $"{Guid.NewGuid():N}.{TemporarySuffix}" : resume);
+            Path = TemporaryName.Of(_destination, string.IsNullOrEmpty(resume) ? $"{Guid.NewGuid():N}.{TemporaryName.Suffix}" : resume);
             CreateFolder(!string.IsNullOrEmpty(resume));
             _lock = held;
             held = null;
@@ -136,7 +135,7 @@ public sealed class StagedDirectory : IDisposable
         {
             if (!_done && !_leave && Directory.Exists(Path))
             {
-                Directory.Delete(Path, recursive: true);
+                Contention.DeleteFolder(Path);
             }
         }
         finally
@@ -170,9 +169,9 @@ public sealed class StagedDirectory : IDisposable
         try
         {
             // A kill while it is removed leaves a name that no writer resumes or restores.
-            string removed = TemporaryName.Beside(_destination, TemporarySuffix);
+            string removed = TemporaryName.Beside(_destination, TemporaryName.Suffix);
             Contention.MoveFolder(former, removed);
-            Directory.Delete(removed, recursive: true);
+            Contention.DeleteFolder(removed);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -190,9 +189,9 @@ public sealed class StagedDirectory : IDisposable
             Contention.MoveFolder(former[0], _destination);
         }
 
-        foreach (string path in Leftovers(TemporarySuffix).Concat(Leftovers(FormerSuffix)))
+        foreach (string path in Leftovers(TemporaryName.Suffix).Concat(Leftovers(FormerSuffix)))
         {
-            Directory.Delete(path, recursive: true);
+            Contention.DeleteFolder(path);
         }
     }
 

@@ -72,7 +72,7 @@ internal sealed class StagedFile : IDisposable
             Contention.MoveFile(written, _destination);
             _done = true;
             NativeFiles.FlushFolder(Path.GetDirectoryName(_destination)!);
-            Directory.Delete(Folder, recursive: true);
+            Contention.DeleteFolder(Folder);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -90,7 +90,7 @@ internal sealed class StagedFile : IDisposable
         {
             if (!_done && !_leave && Directory.Exists(Folder))
             {
-                Directory.Delete(Folder, recursive: true);
+                Contention.DeleteFolder(Folder);
             }
         }
         finally

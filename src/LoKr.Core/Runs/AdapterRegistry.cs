@@ -306,10 +306,7 @@ public sealed class AdapterRegistry
     {
         try
         {
-            // Out of the way first: a reader sees the whole version or none.
-            string removed = TemporaryName.Beside(PathOf(folder, number), "old");
-            Contention.MoveFolder(PathOf(folder, number), removed);
-            Directory.Delete(removed, recursive: true);
+            Contention.RemoveFolder(PathOf(folder, number));
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
@@ -395,7 +392,7 @@ public sealed class AdapterRegistry
             foreach (string left in Directory.Exists(versions) ? Directory.GetDirectories(versions, ".*") : [])
             {
                 // Of a process that was killed: nobody else writes versions now.
-                Directory.Delete(left, recursive: true);
+                Contention.DeleteFolder(left);
             }
 
             new RegistryHistory(folder).Complete(Numbers(folder), ReadAliases(folder));

@@ -106,11 +106,11 @@ internal sealed class RunCheckpoints(string folder)
             {
                 if (Directory.Exists(path))
                 {
-                    Directory.Delete(path, recursive: true);
+                    Contention.DeleteFolder(path);
                 }
                 else
                 {
-                    File.Delete(path);
+                    Contention.DeleteFile(path);
                 }
             }
         });
@@ -120,13 +120,7 @@ internal sealed class RunCheckpoints(string folder)
     {
         foreach (int step in steps.ToArray())
         {
-            Try(() =>
-            {
-                // Out of the way first: a kill meanwhile leaves no half checkpoint under a name that is read.
-                string removed = TemporaryName.Beside(PathOf(step), "old");
-                Contention.MoveFolder(PathOf(step), removed);
-                Directory.Delete(removed, recursive: true);
-            });
+            Try(() => Contention.RemoveFolder(PathOf(step)));
         }
     }
 

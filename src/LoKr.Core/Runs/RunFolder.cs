@@ -149,7 +149,7 @@ public sealed class RunFolder
             Clear();
         }
 
-        Try(static path => Directory.Delete(path));
+        Try(Contention.DeleteEmptyFolder);
     }
 
     private void RequireRemovable()
@@ -190,12 +190,12 @@ public sealed class RunFolder
         string[] files = [.. Directory.EnumerateFiles(path).Where(static file => System.IO.Path.GetFileName(file) is not LockFile)];
         foreach (string folder in Directory.EnumerateDirectories(path).ToArray())
         {
-            Directory.Delete(folder, recursive: true);
+            Contention.DeleteFolder(folder);
         }
 
         foreach (string file in files.OrderBy(IsRemovedState))
         {
-            File.Delete(file);
+            Contention.DeleteFile(file);
         }
     });
 
@@ -203,7 +203,7 @@ public sealed class RunFolder
     internal void RemoveLeftovers() => AtomicFile.RemoveLeftoversOfOwn(StateFile, ConfigFile, ChartFile, ReportFile, GateFile);
 
     /// <summary>Forgets a request to end, since the run goes on.</summary>
-    internal void ForgetStop() => Try(_ => File.Delete(Of(StopFile)));
+    internal void ForgetStop() => Try(_ => Contention.DeleteFile(Of(StopFile)));
 
     internal void Write(LoKrRun run) => JsonRecords.Write(StateFile, run);
 

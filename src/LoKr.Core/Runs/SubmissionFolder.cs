@@ -358,7 +358,7 @@ public sealed class SubmissionFolder
     {
         try
         {
-            File.Delete(path);
+            Contention.DeleteFile(path);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {

@@ -42,7 +42,7 @@ internal static class CudaPackages
             return;
         }
 
-        string temporary = TemporaryName.Beside(folder, "tmp");
+        string temporary = TemporaryName.Beside(folder, TemporaryName.Suffix);
         store.CreateFolder(temporary);
         try
         {
@@ -70,7 +70,7 @@ internal static class CudaPackages
         {
             if (Directory.Exists(temporary))
             {
-                Directory.Delete(temporary, recursive: true);
+                Contention.DeleteFolder(temporary);
             }
         }
     }
@@ -97,9 +97,7 @@ internal static class CudaPackages
     {
         if (Directory.Exists(folder) && !IsComplete(folder))
         {
-            string aside = TemporaryName.Beside(folder, "old");
-            Contention.MoveFolder(folder, aside);
-            Directory.Delete(aside, recursive: true);
+            Contention.RemoveFolder(folder);
         }
 
         try

@@ -123,7 +123,7 @@ internal static class LibstdcxxWorkaround
         }
 
         store.CreateFolder(Path.GetDirectoryName(path)!);
-        string temporary = TemporaryName.Beside(path, "tmp");
+        string temporary = TemporaryName.Beside(path, TemporaryName.Suffix);
         try
         {
             using PendingFile file = new(path, temporary);

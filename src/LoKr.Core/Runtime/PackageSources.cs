@@ -165,7 +165,7 @@ internal sealed class FeedPackageSource(Uri index, string? credentials = null) :
                 "Use a feed that states hashes, such as nuget.org, or download the packages yourself and name their folder.");
             if (PackageHash.Sha512(file) != stated)
             {
-                File.Delete(file);
+                Contention.DeleteFile(file);
                 throw PackageHash.Damaged(file, $"{address} has not the hash that the feed states");
             }
         }

@@ -118,7 +118,7 @@ public sealed class RuntimeInstaller
         RuntimeStore.RememberStamps(Folder, files);
         if (Directory.Exists(downloads))
         {
-            Directory.Delete(downloads, recursive: true);
+            Contention.DeleteFolder(downloads);
         }
     }
 
@@ -141,13 +141,10 @@ public sealed class RuntimeInstaller
 
         try
         {
-            // Under another name first, so that one that is removed in part is never found.
-            string removed = TemporaryName.Beside(Path.GetFullPath(folder), "tmp");
-            Contention.MoveFolder(folder, removed);
-            Directory.Delete(removed, recursive: true);
+            Contention.RemoveFolder(Path.GetFullPath(folder));
             if (Path.GetDirectoryName(Path.GetFullPath(folder)) is string parent && !Directory.EnumerateFileSystemEntries(parent).Any())
             {
-                Directory.Delete(parent);
+                Contention.DeleteEmptyFolder(parent);
             }
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
@@ -190,7 +187,7 @@ public sealed class RuntimeInstaller
             // A damaged download would be found complete by the next try.
             foreach (string file in files.Where(file => Path.GetDirectoryName(file) == downloads))
             {
-                File.Delete(file);
+                Contention.DeleteFile(file);
             }
 
             throw;

@@ -131,10 +131,10 @@ public static class CheckpointWriter
         {
             if (!written.Contains(Path.GetFileName(path)))
             {
-                File.Delete(path);
+                Contention.DeleteFile(path);
             }
         }
 
-        File.Delete(Path.Combine(folder, written.Count == 0 ? $"{baseName}.safetensors.index.json" : $"{baseName}.safetensors"));
+        Contention.DeleteFile(Path.Combine(folder, written.Count == 0 ? $"{baseName}.safetensors.index.json" : $"{baseName}.safetensors"));
     }
 }

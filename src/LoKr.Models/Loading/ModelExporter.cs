@@ -54,7 +54,7 @@ public static class ModelExporter
         CheckpointWriter.Write(folder, GetState(model), maxShardBytes, weights, cancellationToken);
         if (model.Pretrained is { } pretrained)
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(JsonRecords.ToLines(CreateConfig(pretrained, model))) + "\n");
+            ModelConfig.Write(folder, CreateConfig(pretrained, model));
         }
 
         if (model.Pretrained is ISentenceEncoder encoder)

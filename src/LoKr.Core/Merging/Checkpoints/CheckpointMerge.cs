@@ -308,7 +308,7 @@ public sealed class CheckpointMerge : IDiskMerge
         // An equal configuration has been copied, byte by byte.
         if (!JsonNode.DeepEquals(json, config.ToJsonObject()))
         {
-            AtomicFile.WriteText(Path.Combine(folder, ModelConfig.FileName), MachinePaths.RemoveFromConfiguration(JsonRecords.ToLines(json)) + "\n");
+            ModelConfig.Write(folder, json);
         }
     }
 

@@ -143,12 +143,12 @@ internal sealed class MergeJournal
         HashSet<string> unfinished = _isSame && keepsUnfinished ? [.. files.Where(file => !finished.Contains(file.FileName)).SelectMany(file => OpenShard.Unfinished(Path.Combine(folder, file.FileName)))] : [];
         foreach (string path in Directory.GetFiles(folder, "*", SearchOption.AllDirectories).Where(path => !finished.Contains(Path.GetRelativePath(folder, path)) && !unfinished.Contains(path)))
         {
-            File.Delete(path);
+            Contention.DeleteFile(path);
         }
 
         foreach (string path in Directory.GetDirectories(folder).Where(static path => Directory.GetFiles(path, "*", SearchOption.AllDirectories).Length == 0))
         {
-            Directory.Delete(path, recursive: true);
+            Contention.DeleteFolder(path);
         }
 
         Save();
@@ -194,7 +194,7 @@ internal sealed class MergeJournal
     {
         try
         {
-            File.Delete(_path);
+            Contention.DeleteFile(_path);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {

@@ -259,7 +259,7 @@ internal sealed class OpenShard : IDisposable
 
     /// <summary>Removes what a killed writer left of a file; nobody else writes it meanwhile.</summary>
     /// <param name="path">Its path.</param>
-    public static void RemoveLeftover(string path) => System.IO.File.Delete(UnfinishedName(path));
+    public static void RemoveLeftover(string path) => Contention.DeleteFile(UnfinishedName(path));
 
     /// <summary>The files that an unfinished file consists of.</summary>
     /// <param name="path">Its path.</param>
@@ -376,7 +376,7 @@ internal sealed class PieceLog(string path, int count)
     public void Write() => AtomicFile.Write(NameOf(path), stream => stream.Write(_text, 0, _length));
 
     /// <summary>Removes the list.</summary>
-    public void Remove() => System.IO.File.Delete(NameOf(path));
+    public void Remove() => Contention.DeleteFile(NameOf(path));
 }
 
 /// <summary>Memory of one thread for the pieces that it merges: one buffer for each element type.</summary>
