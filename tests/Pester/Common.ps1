@@ -55,7 +55,7 @@ function Skip-IgnoredInterrupt([string] $Signal = 'INT') {
 }
 
 # A link to a folder. The test is skipped where this user may not make any, as on Windows without the privilege.
-function New-Link([string] $Path, [string] $Target) {
+function Add-Link([string] $Path, [string] $Target) {
     $null = New-Item -ItemType SymbolicLink -Path $Path -Target $Target -ErrorAction SilentlyContinue
     if (-not (Get-Item -LiteralPath $Path -ErrorAction Ignore)) {
         Set-ItResult -Skipped -Because 'links cannot be made here'

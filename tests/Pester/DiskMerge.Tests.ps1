@@ -90,7 +90,7 @@ Describe 'A merge on disk' {
     }
 
     It 'does not replace the base through a link above it' {
-        New-Link -Path "$TestDrive/above" -Target (Split-Path $tiny)
+        Add-Link -Path "$TestDrive/above" -Target (Split-Path $tiny)
         Get-ErrorId { Merge-LoKrAdapter -Path $tiny -Adapter "$TestDrive/saved" -Destination "$TestDrive/above/$(Split-Path $tiny -Leaf)" -Force } | Should -Be 'LoKr.ExportIntoSource'
         (Get-Item -LiteralPath "$TestDrive/above").Delete()
     }

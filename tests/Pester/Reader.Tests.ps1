@@ -49,7 +49,7 @@ Describe 'A reader of <Page>' -Skip:$IsWindows -ForEach $pages {
     It 'gets through it from top to bottom' {
         $clone = (New-Item -ItemType Directory -Path "$TestDrive/$(New-Guid)").FullName
         Copy-Item -LiteralPath "$root/examples" -Destination $clone -Recurse
-        New-Link -Path "$clone/artifacts" -Target "$root/artifacts"
+        Add-Link -Path "$clone/artifacts" -Target "$root/artifacts"
         $bin = (New-Item -ItemType Directory -Path "$clone.bin").FullName
         Write-Dotnet $bin
 

@@ -191,8 +191,8 @@ try { `$model | Start-LoKrTraining -Data '$rows' -MaxSteps STEPS -BatchSize 8 -S
 
     It 'ends so too where SIGTERM meets the thread in the next command' -Skip:($IsWindows) {
         $former = $script
-        $script:script = $script.Replace('-CheckpointEvery 5', '-CheckpointEvery 5 -ReportStep | ForEach-Object { Start-Sleep -Milliseconds 500 }') +
-            'finally { [System.IO.File]::WriteAllText("RUN.reason", $model.LastTraining.StopReason) }'
+        $script:script = $script.Replace('-CheckpointEvery 5', '-CheckpointEvery 5 -ReportStep | ForEach-Object { Start-Sleep -Milliseconds 500 }')
+        $script:script += 'finally { [System.IO.File]::WriteAllText("RUN.reason", $model.LastTraining.StopReason) }'
         try {
             $process = Invoke-Run "$TestDrive/ended-in-next" 1000000
             Wait-Step "$TestDrive/ended-in-next" 3

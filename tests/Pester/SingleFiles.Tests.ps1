@@ -202,7 +202,8 @@ Describe 'A LoRA folder of PEFT' {
         $record = try {
             Set-Content -LiteralPath "$lora/adapter_config.json" -Value '{"peft_type": "LORA", "r": 2, "lora_alpha": 6, "bias": "all"}'
             Merge-LoKrAdapter -Path $flux -Adapter $lora -Destination "$TestDrive/no.safetensors"
-        } catch { $_ }
+        }
+        catch { $_ }
         $record.FullyQualifiedErrorId | Should -Match 'LoKr.OptionNotSupported'
         "$record" | Should -Match "'bias'"
         "$TestDrive/no.safetensors" | Should -Not -Exist
