@@ -184,7 +184,7 @@ internal static class Contention
     /// <summary>Gives a folder another name on its volume.</summary>
     public static void MoveFolder(string source, string destination) => Wait(() => Directory.Move(source, destination));
 
-    /// <summary>Removes a file; one that does not exist is no error.</summary>
+    /// <summary>Removes a file, where there is one.</summary>
     public static void DeleteFile(string path) => Wait(() => File.Delete(path));
 
     /// <summary>Removes a folder and what is in it.</summary>
