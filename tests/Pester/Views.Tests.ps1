@@ -258,6 +258,12 @@ Describe 'A cell' {
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Shape($null) }; Expected = '' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::List(@('a', 'b')) }; Expected = 'a, b' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::List('abc') }; Expected = 'abc' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Steps(420, 2000) }; Expected = '420/2000' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Steps(12345, 12345) }; Expected = '12345/12345' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Steps(1042, 1000000) }; Expected = '1042/1M' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Steps(234567, 345678) }; Expected = '234567/345K' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Steps(1239999, 2550000) }; Expected = '1.23M/2.55M' }
+        @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Steps($null, $null) }; Expected = '' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Number($null, 2) }; Expected = '' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Adapters(@('a', 'b', 'c'), @('a', 'b'), @('b')) }; Expected = 'a, b (merged), c (off)' }
         @{ Cell = { [LoKr.PowerShell.Formatting.ViewText]::Pairs([ordered] @{ x = 2.5; a = 4.0 }) }; Expected = 'x = 2.5, a = 4' }

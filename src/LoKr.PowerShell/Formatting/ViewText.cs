@@ -136,6 +136,19 @@ public static class ViewText
         double count => $"{Number(count / 1e12, 1)} T",
     };
 
+    /// <summary>Steps that are made, of all: <c>420/2000</c>; large numbers get suffixes, <c>1042/1M</c>, as a column cuts the digits in front. Empty without a total.</summary>
+    public static string Steps(object? step, object? total)
+    {
+        const int Width = 11;
+        if (step is null || total is null)
+        {
+            return "";
+        }
+
+        string[] texts = [$"{Invariant(step)}/{Invariant(total)}", $"{Invariant(step)}/{Shortened(total)}", $"{Shortened(step)}/{Shortened(total)}"];
+        return Array.Find(texts, static text => text.Length <= Width) ?? texts[^1];
+    }
+
     /// <summary>Seconds, minutes and hours of a time span: <c>0:01:05.3</c>.</summary>
     public static string Duration(object? value) => value is TimeSpan time ? time.ToString(@"h\:mm\:ss\.f", CultureInfo.InvariantCulture) : "";
 
@@ -172,6 +185,15 @@ public static class ViewText
     }
 
     private static string Text(object? value) => value is null ? "" : value is PSObject wrapped ? wrapped.ToString() : Invariant(value);
+
+    // Three digits with a suffix. They are cut, not rounded: steps that are not made are not shown.
+    private static string Shortened(object value)
+    {
+        long count = Convert.ToInt64(value, CultureInfo.InvariantCulture);
+        (long unit, string suffix) = count < 1_000_000 ? (1_000, "K") : (1_000_000, "M");
+        long scale = (count / unit) switch { < 10 => 100, < 100 => 10, _ => 1 };
+        return count < 1_000 ? Invariant(value) : ((decimal)(count * scale / unit) / scale).ToString("0.##", CultureInfo.CurrentCulture) + suffix;
+    }
 
     private static int WindowWidth(PSHost? host)
     {
