@@ -197,9 +197,11 @@ internal static class Contention
     /// Removes a folder that others read: under a <see cref="TemporaryName"/> first, so that they see all of it or nothing, also where this
     /// process is killed meanwhile.
     /// </summary>
-    public static void RemoveFolder(string folder)
+    /// <param name="folder">The folder.</param>
+    /// <param name="owner">Path whose next writer removes what a kill leaves; null for that of the folder.</param>
+    public static void RemoveFolder(string folder, string? owner = null)
     {
-        string removed = TemporaryName.Beside(folder, TemporaryName.Suffix);
+        string removed = TemporaryName.Beside(owner ?? folder, TemporaryName.Suffix);
         MoveFolder(folder, removed);
         DeleteFolder(removed);
     }

@@ -55,7 +55,7 @@ public sealed class StagedDirectory : IDisposable
             held = DestinationLock.Take(_destination);
             RemoveLeftovers();
             CheckDestination(_destination, force, carryOver, mark);
-            Path = TemporaryName.Of(_destination, string.IsNullOrEmpty(resume) ? $"{Guid.NewGuid():N}.{TemporaryName.Suffix}" : resume);
+            Path = string.IsNullOrEmpty(resume) ? TemporaryName.Beside(_destination, TemporaryName.Suffix) : TemporaryName.Of(_destination, resume);
             CreateFolder(!string.IsNullOrEmpty(resume));
             _lock = held;
             held = null;
@@ -169,9 +169,7 @@ public sealed class StagedDirectory : IDisposable
         try
         {
             // A kill while it is removed leaves a name that no writer resumes or restores.
-            string removed = TemporaryName.Beside(_destination, TemporaryName.Suffix);
-            Contention.MoveFolder(former, removed);
-            Contention.DeleteFolder(removed);
+            Contention.RemoveFolder(former, owner: _destination);
         }
         catch (Exception exception) when (FileErrors.IsFileSystem(exception))
         {
